@@ -106,7 +106,10 @@ mod tests {
     #[test]
     fn the_empty_digest_is_the_known_one() {
         let empty = Digest::of(b"");
-        assert_eq!(empty.as_str(), "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(
+            empty.as_str(),
+            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
         assert_eq!(empty.short(), "e3b0c44298fc");
         assert_eq!(empty.as_str().parse::<Digest>(), Ok(empty));
     }
@@ -121,7 +124,13 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for bad in ["", "sha256:", "sha512:00", "e3b0c442", "sha256:E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855"] {
+        for bad in [
+            "",
+            "sha256:",
+            "sha512:00",
+            "e3b0c442",
+            "sha256:E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855",
+        ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
     }

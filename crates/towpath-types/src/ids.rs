@@ -110,7 +110,10 @@ impl FromStr for CommitId {
         if hex && (text.len() == 40 || text.len() == 64) {
             Ok(Self(text.to_string()))
         } else {
-            Err(IdError { text: text.chars().take(70).collect(), what: "a git commit id (40 hex digits)" })
+            Err(IdError {
+                text: text.chars().take(70).collect(),
+                what: "a git commit id (40 hex digits)",
+            })
         }
     }
 }

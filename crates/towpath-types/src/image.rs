@@ -41,7 +41,12 @@ impl ImageReference {
     /// The same image by `digest`, without a tag.
     #[must_use]
     pub fn at(&self, digest: Digest) -> Self {
-        Self { registry: self.registry.clone(), repository: self.repository.clone(), tag: None, digest: Some(digest) }
+        Self {
+            registry: self.registry.clone(),
+            repository: self.repository.clone(),
+            tag: None,
+            digest: Some(digest),
+        }
     }
 
     /// `registry/repository`, with neither tag nor digest.
@@ -77,12 +82,18 @@ fn is_path_component(text: &str) -> bool {
 
 fn is_tag(text: &str) -> bool {
     (1..=128).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
         && !text.starts_with(['.', '-'])
 }
 
 fn is_registry(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']'))
+    !text.is_empty()
+        && !text.starts_with([':', '.', '-'])
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']'))
 }
 
 impl FromStr for ImageReference {
@@ -91,9 +102,10 @@ impl FromStr for ImageReference {
         let invalid = || ImageReferenceError::Invalid(text.chars().take(300).collect());
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
-                let digest = digest
-                    .parse()
-                    .map_err(|source| ImageReferenceError::Digest { reference: text.chars().take(300).collect(), source })?;
+                let digest = digest.parse().map_err(|source| ImageReferenceError::Digest {
+                    reference: text.chars().take(300).collect(),
+                    source,
+                })?;
                 (rest, Some(digest))
             }
             None => (text, None),
@@ -151,9 +163,19 @@ mod tests {
     fn the_forms_in_use() {
         check("busybox", None, "busybox", None);
         check("cimg/rust:1.95", None, "cimg/rust", Some("1.95"));
-        check("127.0.0.1:7070/claims:app-latest", Some("127.0.0.1:7070"), "claims", Some("app-latest"));
+        check(
+            "127.0.0.1:7070/claims:app-latest",
+            Some("127.0.0.1:7070"),
+            "claims",
+            Some("app-latest"),
+        );
         check("localhost/a/b", Some("localhost"), "a/b", None);
-        check("123.dkr.ecr.eu-west-2.amazonaws.com/laa/cccd:app-1", Some("123.dkr.ecr.eu-west-2.amazonaws.com"), "laa/cccd", Some("app-1"));
+        check(
+            "123.dkr.ecr.eu-west-2.amazonaws.com/laa/cccd:app-1",
+            Some("123.dkr.ecr.eu-west-2.amazonaws.com"),
+            "laa/cccd",
+            Some("app-1"),
+        );
         let digest = Digest::of(b"");
         let pinned = "r.io/x:1".parse::<ImageReference>().map(|r| r.at(digest.clone()));
         assert_eq!(pinned.map(|r| r.to_string()), Ok(format!("r.io/x@{digest}")));
@@ -161,7 +183,19 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for bad in ["", "Upper", "a//b", "a:", "a:-x", "a@sha256:1", "${X}/a", "a b", "/a", "r.io/", ":7070/x"] {
+        for bad in [
+            "",
+            "Upper",
+            "a//b",
+            "a:",
+            "a:-x",
+            "a@sha256:1",
+            "${X}/a",
+            "a b",
+            "/a",
+            "r.io/",
+            ":7070/x",
+        ] {
             assert!(bad.parse::<ImageReference>().is_err(), "{bad}");
         }
     }
