@@ -6,11 +6,13 @@
 mod digest;
 mod ids;
 mod image;
+mod mask;
 mod outcome;
 mod secret;
 
 pub use digest::{Digest, DigestError, Digester};
 pub use ids::{CommitId, IdError, JobId, PipelineId, ReleaseId, WorkflowId};
 pub use image::{ImageReference, ImageReferenceError};
+pub use mask::{Mask, Masker};
 pub use outcome::Outcome;
 pub use secret::SecretString;
