@@ -1,0 +1,539 @@
+//! The folder: where things lie, and how they become visible. Synchronous; callers bring a thread that may block.
+
+use super::{
+    PushedManifest, RegistryError, RepositoryName, TagName,
+    manifest::{Descriptor, ManifestDocument, Rejected, parse},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::SystemTime,
+};
+use towpath_types::Digest;
+use uuid::Uuid;
+
+/// A file or folder and what was attempted on it, for the error message.
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RegistryError {
+    let path = path.to_path_buf();
+    move |source| RegistryError::Storage { action, path, source }
+}
+
+/// `Ok(None)` when the file is not there.
+pub(super) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// The names in a folder; none when it is not there.
+pub(super) fn names_in(dir: &Path) -> Result<Vec<String>, RegistryError> {
+    let Some(entries) = if_there(fs::read_dir(dir)).map_err(failed("read", dir))? else {
+        return Ok(Vec::new());
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed("read", dir))?;
+        names.extend(entry.file_name().into_string());
+    }
+    Ok(names)
+}
+
+/// A digest from the hex digits that name a file.
+pub(super) fn digest_named(hex: &str) -> Option<Digest> {
+    format!("sha256:{hex}").parse().ok()
+}
+
+/// Whether the registry's folder holds a manifest under a digest, and as what.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct ManifestRecord {
+    pub media_type: String,
+}
+
+/// Why a manifest is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ManifestRefusal {
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    #[error("the body has digest {actual}, but the address names {claimed}")]
+    WrongDigest { claimed: Digest, actual: Digest },
+    #[error("{} of what the manifest refers to is not in the repository: push it first", .0.len())]
+    Unknown(Vec<Digest>),
+    #[error("{digest} has {actual} bytes, but the manifest says {claimed}")]
+    WrongSize { digest: Digest, claimed: u64, actual: u64 },
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// A manifest that was accepted.
+pub(super) struct Accepted {
+    pub digest: Digest,
+    pub subject: Option<Digest>,
+}
+
+pub(super) struct Store {
+    root: PathBuf,
+    /// Shared by what makes things visible, exclusive for what removes.
+    gate: RwLock<()>,
+    /// Keeps other processes out; released by the operating system when the process ends, however it ends.
+    _lock: File,
+}
+
+impl Store {
+    pub fn open(root: PathBuf) -> Result<Self, RegistryError> {
+        fs::create_dir_all(&root).map_err(failed("create", &root))?;
+        let lock_path = root.join("lock");
+        let lock = File::options()
+            .create(true)
+            .append(true)
+            .open(&lock_path)
+            .map_err(failed("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(RegistryError::InUse(root)),
+            Err(fs::TryLockError::Error(source)) => return Err(failed("lock", &lock_path)(source)),
+        }
+        let temporary = root.join("temporary");
+        if_there(fs::remove_dir_all(&temporary)).map_err(failed("empty", &temporary))?;
+        fs::create_dir_all(&temporary).map_err(failed("create", &temporary))?;
+        for name in ["blobs", "repositories"] {
+            let dir = root.join(name);
+            fs::create_dir_all(&dir).map_err(failed("create", &dir))?;
+        }
+        sync_dir(&root)?;
+        Ok(Self {
+            root,
+            gate: RwLock::new(()),
+            _lock: lock,
+        })
+    }
+
+    // A panic while the gate is held leaves nothing inconsistent: what it guards are files, each renamed into its place.
+    fn shared(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.gate.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn blobs_dir(&self) -> PathBuf {
+        self.root.join("blobs").join("sha256")
+    }
+
+    pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.blobs_dir().join(&hex[..2]).join(hex)
+    }
+
+    pub(super) fn repositories_dir(&self) -> PathBuf {
+        self.root.join("repositories")
+    }
+
+    pub(super) fn repository_dir(&self, repository: &RepositoryName) -> PathBuf {
+        self.repositories_dir().join(repository.as_str())
+    }
+
+    pub(super) fn layer_link(&self, repository: &RepositoryName, digest: &Digest) -> PathBuf {
+        self.repository_dir(repository).join("_layers").join(digest.hex())
+    }
+
+    pub(super) fn manifest_link(&self, repository: &RepositoryName, digest: &Digest) -> PathBuf {
+        self.repository_dir(repository).join("_manifests").join(digest.hex())
+    }
+
+    fn tags_dir(&self, repository: &RepositoryName) -> PathBuf {
+        self.repository_dir(repository).join("_tags")
+    }
+
+    fn tag_path(&self, repository: &RepositoryName, tag: &TagName) -> PathBuf {
+        self.tags_dir(repository).join(tag.as_str())
+    }
+
+    fn referrers_dir(&self, repository: &RepositoryName, subject: &Digest) -> PathBuf {
+        self.repository_dir(repository).join("_referrers").join(subject.hex())
+    }
+
+    pub(super) fn uploads_dir(&self, repository: &RepositoryName) -> PathBuf {
+        self.repository_dir(repository).join("_uploads")
+    }
+
+    pub fn upload_path(&self, repository: &RepositoryName, id: Uuid) -> PathBuf {
+        self.uploads_dir(repository).join(id.hyphenated().to_string())
+    }
+
+    /// Begins an upload: an empty file.
+    pub fn create_upload(&self, repository: &RepositoryName, id: Uuid) -> Result<(), RegistryError> {
+        create_dirs(&self.uploads_dir(repository))?;
+        let path = self.upload_path(repository, id);
+        File::create_new(&path).map_err(failed("create", &path))?;
+        Ok(())
+    }
+
+    /// The size of a blob that belongs to the repository.
+    pub fn blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<u64>, RegistryError> {
+        let link = self.layer_link(repository, digest);
+        if !link.try_exists().map_err(failed("read", &link))? {
+            return Ok(None);
+        }
+        self.blob_size(digest)
+    }
+
+    fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, RegistryError> {
+        let path = self.blob_path(digest);
+        let metadata = if_there(fs::metadata(&path)).map_err(failed("read", &path))?;
+        Ok(metadata.map(|m| m.len()))
+    }
+
+    /// Like [`Store::blob`], and from now on nobody collects it for the grace period: the client that is told that it is
+    /// there will not upload it, and then refers to it.
+    pub fn promise_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<u64>, RegistryError> {
+        let _shared = self.shared();
+        let size = self.blob(repository, digest)?;
+        if size.is_some() {
+            touch(&self.layer_link(repository, digest))?;
+        }
+        Ok(size)
+    }
+
+    /// Moves a synced file, whose bytes were compared with `digest`, to its place, and links it to the repository.
+    pub fn commit_blob(&self, repository: &RepositoryName, from: &Path, digest: &Digest) -> Result<(), RegistryError> {
+        let _shared = self.shared();
+        // When the blob is there already, the same bytes replace it: pushing a blob again mends one that the disk lost.
+        publish(from, &self.blob_path(digest))?;
+        self.link_layer(repository, digest)
+    }
+
+    /// Gives a blob of `from` to `repository` too. `None` when `from` has no such blob.
+    pub fn mount_blob(
+        &self,
+        repository: &RepositoryName,
+        from: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<()>, RegistryError> {
+        let _shared = self.shared();
+        if self.blob(from, digest)?.is_none() {
+            return Ok(None);
+        }
+        self.link_layer(repository, digest).map(Some)
+    }
+
+    fn link_layer(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), RegistryError> {
+        let link = self.layer_link(repository, digest);
+        create_dirs(&self.repository_dir(repository).join("_layers"))?;
+        match File::create_new(&link) {
+            Ok(_) => sync_dir(&self.repository_dir(repository).join("_layers")),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => touch(&link),
+            Err(e) => Err(failed("create", &link)(e)),
+        }
+    }
+
+    /// Takes a blob from the repository; [`Registry::collect`](super::Registry::collect) removes its bytes when no
+    /// other repository has it. Whether it was there.
+    pub fn delete_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<bool, RegistryError> {
+        let _alone = self.alone();
+        remove(&self.layer_link(repository, digest))
+    }
+
+    pub fn manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<ManifestRecord>, RegistryError> {
+        read_json(&self.manifest_link(repository, digest))
+    }
+
+    /// The bytes of a manifest of the repository, and what they are.
+    pub fn read_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<(ManifestRecord, Vec<u8>)>, RegistryError> {
+        let Some(record) = self.manifest(repository, digest)? else {
+            return Ok(None);
+        };
+        let path = self.blob_path(digest);
+        let bytes = if_there(fs::read(&path)).map_err(failed("read", &path))?;
+        Ok(bytes.map(|bytes| (record, bytes)))
+    }
+
+    /// Checks a manifest and all that it refers to, and makes it visible; then moves the tag.
+    pub fn put_manifest(
+        &self,
+        repository: &RepositoryName,
+        claimed: Option<&Digest>,
+        tag: Option<&TagName>,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Accepted, ManifestRefusal> {
+        let digest = Digest::of(bytes);
+        if let Some(claimed) = claimed
+            && *claimed != digest
+        {
+            return Err(ManifestRefusal::WrongDigest {
+                claimed: claimed.clone(),
+                actual: digest,
+            });
+        }
+        let document = parse(media_type, bytes)?;
+        let _shared = self.shared();
+        self.check_references(repository, &document)?;
+
+        let blob = self.blob_path(&digest);
+        if self.blob_size(&digest)? != Some(bytes.len() as u64) {
+            self.write(&blob, bytes)?;
+        }
+        if let Some(subject) = &document.subject {
+            let descriptor = document.as_referrer(media_type, &digest, bytes.len() as u64);
+            let path = self.referrers_dir(repository, &subject.digest).join(digest.hex());
+            self.write_json(&path, &descriptor)?;
+        }
+        let record = ManifestRecord {
+            media_type: media_type.to_string(),
+        };
+        self.write_json(&self.manifest_link(repository, &digest), &record)?;
+        if let Some(tag) = tag {
+            self.point(repository, tag, &digest)?;
+        }
+        Ok(Accepted {
+            digest,
+            subject: document.subject.map(|subject| subject.digest),
+        })
+    }
+
+    /// That everything that the manifest needs is in the repository, with the size that it says.
+    fn check_references(
+        &self,
+        repository: &RepositoryName,
+        document: &ManifestDocument,
+    ) -> Result<(), ManifestRefusal> {
+        let mut unknown = Vec::new();
+        for needed in document.blobs() {
+            let size = self.blob(repository, &needed.digest)?;
+            check_size(needed, size, &mut unknown)?;
+            if size.is_some() {
+                // A slow run of `collect` that began before this manifest must see that the blob is wanted.
+                touch(&self.layer_link(repository, &needed.digest))?;
+            }
+        }
+        for needed in document.manifests() {
+            // BuildKit's cache is an index whose entries are layers, so an entry may be either.
+            let size = if self.manifest(repository, &needed.digest)?.is_some() {
+                self.blob_size(&needed.digest)?
+            } else {
+                self.blob(repository, &needed.digest)?
+            };
+            check_size(needed, size, &mut unknown)?;
+        }
+        if unknown.is_empty() {
+            Ok(())
+        } else {
+            Err(ManifestRefusal::Unknown(unknown))
+        }
+    }
+
+    /// Removes a manifest, the tags that point to it, and what it said about a subject. Whether it was there.
+    pub fn delete_manifest(&self, repository: &RepositoryName, digest: &Digest) -> Result<bool, RegistryError> {
+        let _alone = self.alone();
+        let Some((record, bytes)) = self.read_manifest(repository, digest)? else {
+            // Without bytes it cannot be pulled; a link that is left of it goes too.
+            return remove(&self.manifest_link(repository, digest));
+        };
+        for tag in self.tags(repository)?.unwrap_or_default() {
+            if self.resolve(repository, &tag)?.as_ref() == Some(digest) {
+                remove(&self.tag_path(repository, &tag))?;
+            }
+        }
+        if let Ok(document) = parse(&record.media_type, &bytes)
+            && let Some(subject) = document.subject
+        {
+            remove(&self.referrers_dir(repository, &subject.digest).join(digest.hex()))?;
+        }
+        remove(&self.manifest_link(repository, digest))
+    }
+
+    /// Whether the repository was ever pushed to.
+    fn is_known(&self, repository: &RepositoryName) -> Result<bool, RegistryError> {
+        let dir = self.repository_dir(repository).join("_manifests");
+        dir.try_exists().map_err(failed("read", &dir))
+    }
+
+    /// The tags in order, or `None` when there is no such repository.
+    pub fn tags(&self, repository: &RepositoryName) -> Result<Option<Vec<TagName>>, RegistryError> {
+        if !self.is_known(repository)? {
+            return Ok(None);
+        }
+        let mut tags: Vec<TagName> = names_in(&self.tags_dir(repository))?
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .collect();
+        tags.sort_by_cached_key(tag_order);
+        Ok(Some(tags))
+    }
+
+    pub fn resolve(&self, repository: &RepositoryName, tag: &TagName) -> Result<Option<Digest>, RegistryError> {
+        let path = self.tag_path(repository, tag);
+        let Some(text) = if_there(fs::read_to_string(&path)).map_err(failed("read", &path))? else {
+            return Ok(None);
+        };
+        text.parse().map(Some).map_err(|e| RegistryError::Damaged {
+            path,
+            why: format!("{e}"),
+        })
+    }
+
+    pub fn tag(&self, repository: &RepositoryName, digest: &Digest, tag: &TagName) -> Result<(), RegistryError> {
+        let _shared = self.shared();
+        if self.manifest(repository, digest)?.is_none() {
+            return Err(RegistryError::ManifestUnknown {
+                repository: repository.clone(),
+                digest: digest.clone(),
+            });
+        }
+        self.point(repository, tag, digest)
+    }
+
+    fn point(&self, repository: &RepositoryName, tag: &TagName, digest: &Digest) -> Result<(), RegistryError> {
+        self.write(&self.tag_path(repository, tag), digest.as_str().as_bytes())
+    }
+
+    /// Removes a tag; the manifest stays. Whether it was there.
+    pub fn delete_tag(&self, repository: &RepositoryName, tag: &TagName) -> Result<bool, RegistryError> {
+        let _alone = self.alone();
+        remove(&self.tag_path(repository, tag))
+    }
+
+    /// Descriptors of the manifests that refer to `subject`, in the order of their digests.
+    pub fn referrers(
+        &self,
+        repository: &RepositoryName,
+        subject: &Digest,
+    ) -> Result<Vec<serde_json::Value>, RegistryError> {
+        let dir = self.referrers_dir(repository, subject);
+        let mut digests: Vec<Digest> = names_in(&dir)?.iter().filter_map(|hex| digest_named(hex)).collect();
+        digests.sort();
+        let mut descriptors = Vec::new();
+        for digest in digests {
+            // The descriptor is written before its manifest is visible.
+            if self.manifest(repository, &digest)?.is_some() {
+                descriptors.extend(read_json::<serde_json::Value>(&dir.join(digest.hex()))?);
+            }
+        }
+        Ok(descriptors)
+    }
+
+    /// Writes aside, syncs, and renames.
+    fn write(&self, to: &Path, bytes: &[u8]) -> Result<(), RegistryError> {
+        let aside = self.root.join("temporary").join(Uuid::new_v4().to_string());
+        let written = File::create_new(&aside)
+            .and_then(|mut file| {
+                file.write_all(bytes)?;
+                file.sync_all()
+            })
+            .map_err(failed("write", to))
+            .and_then(|()| publish(&aside, to));
+        if written.is_err() {
+            // Best effort: the next start empties the folder.
+            let _ = fs::remove_file(&aside);
+        }
+        written
+    }
+
+    fn write_json(&self, to: &Path, value: &impl Serialize) -> Result<(), RegistryError> {
+        let bytes = serde_json::to_vec(value).map_err(|e| failed("write", to)(e.into()))?;
+        self.write(to, &bytes)
+    }
+}
+
+/// Tags come in lexical order, which the specification calls case-insensitive; the second part makes it total.
+pub(super) fn tag_order(tag: &TagName) -> (String, String) {
+    (tag.as_str().to_ascii_lowercase(), tag.as_str().to_string())
+}
+
+fn check_size(needed: &Descriptor, size: Option<u64>, unknown: &mut Vec<Digest>) -> Result<(), ManifestRefusal> {
+    match size {
+        None => {
+            unknown.push(needed.digest.clone());
+            Ok(())
+        }
+        Some(actual) if actual != needed.size => Err(ManifestRefusal::WrongSize {
+            digest: needed.digest.clone(),
+            claimed: needed.size,
+            actual,
+        }),
+        Some(_) => Ok(()),
+    }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, RegistryError> {
+    let Some(bytes) = if_there(fs::read(path)).map_err(failed("read", path))? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|e| RegistryError::Damaged {
+            path: path.to_path_buf(),
+            why: e.to_string(),
+        })
+}
+
+/// Makes `dir` and its parents, so that they outlive a power cut.
+fn create_dirs(dir: &Path) -> Result<(), RegistryError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent() {
+        create_dirs(parent)?;
+        match fs::create_dir(dir) {
+            Ok(()) => sync_dir(parent)?,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(failed("create", dir)(e)),
+        }
+    }
+    Ok(())
+}
+
+/// A rename is on the disk when the folder is.
+fn sync_dir(dir: &Path) -> Result<(), RegistryError> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(failed("sync", dir))
+}
+
+/// Moves a synced file to its place.
+fn publish(from: &Path, to: &Path) -> Result<(), RegistryError> {
+    let parent = to.parent().unwrap_or(to);
+    create_dirs(parent)?;
+    fs::rename(from, to).map_err(failed("write", to))?;
+    sync_dir(parent)
+}
+
+/// Whether there was something to remove.
+pub(super) fn remove(path: &Path) -> Result<bool, RegistryError> {
+    let removed = if_there(fs::remove_file(path)).map_err(failed("remove", path))?;
+    Ok(removed.is_some())
+}
+
+/// Sets the time of a link to now.
+fn touch(link: &Path) -> Result<(), RegistryError> {
+    File::options()
+        .append(true)
+        .open(link)
+        .and_then(|file| file.set_modified(SystemTime::now()))
+        .map_err(failed("touch", link))
+}
+
+impl Accepted {
+    /// What the observer is told.
+    pub fn pushed(&self, repository: &RepositoryName, tag: Option<&TagName>) -> PushedManifest {
+        PushedManifest {
+            repository: repository.clone(),
+            tag: tag.cloned(),
+            digest: self.digest.clone(),
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Uploads under way. What has arrived is a file, so that an upload outlives the server; its name is the session.
+
+use super::{
+    RegistryError, RepositoryName,
+    range::ByteRange,
+    store::{Store, failed, if_there, remove},
+};
+use axum::body::Body;
+use http_body_util::BodyExt;
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{io::AsyncWriteExt, sync::OwnedMutexGuard};
+use towpath_types::{Digest, Digester};
+use uuid::Uuid;
+
+/// A client that sends nothing for so long is gone, even when its connection does not say so.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// The digest of the first bytes of the file, while this process has seen all of them.
+type Hashed = Option<(u64, Digester)>;
+
+/// The sessions that this process has seen, so that two requests do not write into one at the same time.
+#[derive(Default)]
+pub(super) struct Uploads(Mutex<HashMap<Uuid, (PathBuf, Arc<tokio::sync::Mutex<Hashed>>)>>);
+
+/// Why bytes were not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UploadError {
+    #[error("there is no such upload: it was finished, cancelled, or left alone for too long")]
+    Unknown,
+    #[error("the chunk begins at byte {begins}, but the upload is at byte {at}")]
+    OutOfOrder { begins: u64, at: u64 },
+    #[error("the request says that it carries {claimed} bytes, but it carried {received}")]
+    WrongLength { claimed: u64, received: u64 },
+    #[error("the connection ended in the middle of the body, at byte {at} of the upload")]
+    Interrupted { at: u64 },
+    #[error("the bytes have digest {actual}, not {claimed}")]
+    WrongDigest { claimed: Digest, actual: Digest },
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// One upload, which no other request writes to while this value lives.
+///
+/// Its methods must run to their end: spawn them, so that they do not end where a client hangs up.
+pub(super) struct Upload {
+    store: Arc<Store>,
+    repository: RepositoryName,
+    path: PathBuf,
+    hashed: OwnedMutexGuard<Hashed>,
+}
+
+/// How much a request says that it carries.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Claimed {
+    /// `Content-Range`.
+    pub range: Option<ByteRange>,
+    /// `Content-Length`, in bytes.
+    pub length: Option<u64>,
+}
+
+impl Uploads {
+    /// Begins an upload.
+    pub async fn begin(&self, store: &Arc<Store>, repository: &RepositoryName) -> Result<Uuid, RegistryError> {
+        let id = Uuid::new_v4();
+        let (store, repository) = (store.clone(), repository.clone());
+        tokio::task::spawn_blocking(move || store.create_upload(&repository, id))
+            .await
+            .map_err(|_| RegistryError::Stopping)??;
+        Ok(id)
+    }
+
+    /// Takes hold of an upload, when no other request does any more.
+    pub async fn open(&self, store: &Arc<Store>, repository: &RepositoryName, id: Uuid) -> Result<Upload, UploadError> {
+        let path = store.upload_path(repository, id);
+        if offset(&path).await?.is_none() {
+            return Err(UploadError::Unknown);
+        }
+        let session = {
+            let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let (_, session) = sessions.entry(id).or_insert_with(|| (path.clone(), Arc::default()));
+            session.clone()
+        };
+        let hashed = session.lock_owned().await;
+        Ok(Upload {
+            store: store.clone(),
+            repository: repository.clone(),
+            path,
+            hashed,
+        })
+    }
+
+    /// Forgets the sessions whose files are gone.
+    pub fn forget_missing(&self) {
+        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.retain(|_, (path, _)| path.exists());
+    }
+
+    pub fn forget(&self, id: Uuid) {
+        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.remove(&id);
+    }
+}
+
+/// How many bytes of an upload are there; `None` when there is no such upload.
+pub(super) async fn offset(path: &std::path::Path) -> Result<Option<u64>, RegistryError> {
+    let metadata = if_there(tokio::fs::metadata(path).await).map_err(failed("read", path))?;
+    Ok(metadata.map(|m| m.len()))
+}
+
+impl Upload {
+    /// Adds the bytes of `body`; answers how many the upload has then.
+    ///
+    /// When the connection breaks, what has arrived stays, and the client may go on from there. When the body is not
+    /// what it claimed to be, or the disk is full, none of it stays.
+    pub async fn append(&mut self, claimed: Claimed, body: Body) -> Result<u64, UploadError> {
+        let begins = offset(&self.path).await?.ok_or(UploadError::Unknown)?;
+        if let Some(range) = claimed.range
+            && range.first != begins
+        {
+            return Err(UploadError::OutOfOrder {
+                begins: range.first,
+                at: begins,
+            });
+        }
+        let known = self.hashed.as_ref().is_some_and(|(length, _)| *length == begins);
+        if !known {
+            *self.hashed = (begins == 0).then(Default::default);
+        }
+        let expected = claimed.range.map(ByteRange::len);
+        let arrived = self.receive(begins, expected, body).await;
+        let received = match arrived {
+            Ok(received) => received,
+            Err(e) => {
+                if !matches!(e, UploadError::Interrupted { .. }) {
+                    self.cut_back(begins).await;
+                }
+                return Err(e);
+            }
+        };
+        if claimed.length.is_some_and(|length| received < length) {
+            return Err(UploadError::Interrupted { at: begins + received });
+        }
+        if let Some(claimed) = expected.filter(|expected| *expected != received) {
+            self.cut_back(begins).await;
+            return Err(UploadError::WrongLength { claimed, received });
+        }
+        Ok(begins + received)
+    }
+
+    /// Writes the body behind the first `begins` bytes; answers how many it had.
+    async fn receive(&mut self, begins: u64, at_most: Option<u64>, mut body: Body) -> Result<u64, UploadError> {
+        let mut file = tokio::fs::OpenOptions::new()
+            .append(true)
+            .open(&self.path)
+            .await
+            .map_err(failed("open", &self.path))?;
+        let mut received = 0;
+        let interrupted = loop {
+            let frame = match tokio::time::timeout(SILENCE, body.frame()).await {
+                Ok(None) => break false,
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(_))) | Err(_) => break true,
+            };
+            let Ok(bytes) = frame.into_data() else { continue };
+            received += bytes.len() as u64;
+            if let Some(claimed) = at_most.filter(|most| received > *most) {
+                return Err(UploadError::WrongLength { claimed, received });
+            }
+            file.write_all(&bytes).await.map_err(failed("write", &self.path))?;
+            if let Some((length, digester)) = self.hashed.as_mut() {
+                digester.update(&bytes);
+                *length += bytes.len() as u64;
+            }
+        };
+        // Errors of writes that are still under way appear here.
+        file.flush().await.map_err(failed("write", &self.path))?;
+        if interrupted {
+            return Err(UploadError::Interrupted { at: begins + received });
+        }
+        Ok(received)
+    }
+
+    /// Drops what this request added. Best effort: a file that is longer than the client believes only makes it ask.
+    async fn cut_back(&mut self, length: u64) {
+        *self.hashed = None;
+        let path = self.path.clone();
+        let cut = tokio::task::spawn_blocking(move || {
+            fs::File::options()
+                .write(true)
+                .open(path)
+                .and_then(|file| file.set_len(length))
+        });
+        if let Ok(Err(e)) = cut.await {
+            tracing::warn!(error = %e, path = %self.path.display(), "could not shorten an upload after a failed write");
+        }
+    }
+
+    /// Compares the bytes with `claimed` and makes them a blob of the repository. Whatever the answer, except that the
+    /// disk refused, the upload is over.
+    pub async fn finish(self, claimed: Digest) -> Result<(), UploadError> {
+        let work = move || {
+            let length = if_there(fs::metadata(&self.path))
+                .map_err(failed("read", &self.path))?
+                .ok_or(UploadError::Unknown)?
+                .len();
+            let actual = match &*self.hashed {
+                Some((hashed, digester)) if *hashed == length => digester.clone().finish(),
+                _ => digest_of(&self.path)?,
+            };
+            if actual != claimed {
+                remove(&self.path)?;
+                return Err(UploadError::WrongDigest { claimed, actual });
+            }
+            fs::File::open(&self.path)
+                .and_then(|file| file.sync_all())
+                .map_err(failed("sync", &self.path))?;
+            Ok(self.store.commit_blob(&self.repository, &self.path, &claimed)?)
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| UploadError::Registry(RegistryError::Stopping))?
+    }
+
+    /// Ends the upload and drops its bytes.
+    pub async fn cancel(self) -> Result<(), RegistryError> {
+        tokio::task::spawn_blocking(move || remove(&self.path))
+            .await
+            .map_err(|_| RegistryError::Stopping)?
+            .map(drop)
+    }
+}
+
+fn digest_of(path: &std::path::Path) -> Result<Digest, RegistryError> {
+    let mut digester = Digester::default();
+    let mut file = fs::File::open(path).map_err(failed("read", path))?;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match io::Read::read(&mut file, &mut buffer).map_err(failed("read", path))? {
+            0 => return Ok(digester.finish()),
+            read => digester.update(&buffer[..read]),
+        }
+    }
+}
