@@ -14,18 +14,18 @@
 //! The crate deliberately does not know who may do what (the caller gives the registry an [`registry::Authorize`]),
 //! what a pipeline is, or what happens after a push (the caller may observe it).
 
-//B pub mod build;
-//B pub mod client;
+pub mod build;
+pub mod client;
 pub mod registry;
-//B pub mod scratch;
+pub mod scratch;
 pub mod tags;
 mod tar_stream;
 
 mod credentials;
 
-//B pub use build::{BuildError, BuildRequest, BuiltImage, PushError, build, push};
-//B pub use client::{ClientError, RegistryClient, Retries};
+pub use build::{BuildError, BuildRequest, BuiltImage, PushError, build, push};
+pub use client::{ClientError, RegistryClient, Retries};
 pub use credentials::Credentials;
 pub use registry::{Access, Action, Authorize, Registry, RegistryError, RepositoryName, TagName, Verdict, router};
-//B pub use scratch::{ScratchError, ScratchImage, load_scratch_image};
+pub use scratch::{ScratchError, ScratchImage, load_scratch_image};
 pub use tags::{ImageTags, resolve_tag_word};

@@ -61,16 +61,15 @@ pub(crate) fn stream_tar<E: Send + 'static>(
         let written = write(&mut archive);
         // Ends the archive: two empty blocks.
         let ended = archive.into_inner().map(drop).and_then(|()| sender.flush());
-        let aborted = match (written, ended) {
-            (Ok(()), Ok(())) => return,
-            (Err(e), _) => {
+        // A reader that went away says itself why; that the archive could not be sent then is no news.
+        if sender.pieces.is_closed() {
+            return;
+        }
+        if written.is_err() || ended.is_err() {
+            if let Err(e) = written {
                 // Nobody may wait for it.
                 let _ = failure.send(e);
-                true
             }
-            (Ok(()), Err(_)) => false,
-        };
-        if aborted && !sender.pieces.is_closed() {
             let end = io::Error::other("the archive could not be written to its end");
             let _ = sender.pieces.blocking_send(Err(end));
         }
