@@ -1,6 +1,6 @@
 //! Images: the built-in registry, a client for any registry, and builds through the container engine.
 //!
-//! - [`registry`] is an OCI registry over a folder, served as an [`axum::Router`]. `docker push`, `docker pull` and
+//! - [`registry`] is an OCI registry over a folder, served as an [`axum::Router`] at `/v2`. `docker push`, `docker pull` and
 //!   `skopeo` speak to it as to any other.
 //! - [`client`] asks any registry for digests and tags, and moves tags without moving layers.
 //! - [`build`] builds an image from a Dockerfile and pushes it, through the engine's API.

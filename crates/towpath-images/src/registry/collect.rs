@@ -4,6 +4,7 @@ use super::{
     RegistryError, RepositoryName,
     manifest::parse,
     store::{Store, digest_named, failed, if_there, names_in, remove},
+    upload::LEAST_GRACE,
 };
 use std::{
     collections::HashSet,
@@ -56,7 +57,7 @@ impl Store {
             }
             for name in names_in(&dir.join("_uploads"))? {
                 let upload = dir.join("_uploads").join(name);
-                if is_older(&upload, grace)? && remove(&upload)? {
+                if is_older(&upload, grace.max(LEAST_GRACE))? && remove(&upload)? {
                     collected.uploads += 1;
                 }
             }

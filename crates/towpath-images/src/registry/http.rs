@@ -15,6 +15,7 @@ use axum::{
     body::Body,
     extract::{Request, State},
     response::{IntoResponse, Response},
+    routing::any,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -30,11 +31,16 @@ const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
-/// The registry's API. Nest it at `/v2`: the addresses that it answers with begin so.
+/// The registry's API: everything at and below `/v2`. Merge it into the server's router; nested, `/v2/` would not be
+/// found, which is what every client asks first.
 ///
-/// It puts no limit on a body's size: do not wrap it in one.
+/// It limits the size of manifests itself and of blobs not at all: do not wrap it in a limit.
 pub fn router(registry: Registry) -> Router {
-    Router::new().fallback(dispatch).with_state(registry)
+    Router::new()
+        .route("/v2", any(dispatch))
+        .route("/v2/", any(dispatch))
+        .route("/v2/{*path}", any(dispatch))
+        .with_state(registry)
 }
 
 /// What an address names.
@@ -58,8 +64,9 @@ enum Reference {
 }
 
 impl Place {
-    /// Reads a path behind `/v2`. Names have slashes, and may be called `blobs`; so it is read from its end.
+    /// Reads a path. Names have slashes, and may be called `blobs`; so it is read from its end.
     fn parse(path: &str) -> Result<Self, Refusal> {
+        let path = path.strip_prefix("/v2").unwrap_or(path);
         let path = path.strip_prefix('/').unwrap_or(path);
         if path.is_empty() {
             return Ok(Self::Base);
@@ -629,40 +636,40 @@ mod tests {
         let name = |text: &str| text.parse::<RepositoryName>().unwrap();
         let id = Uuid::new_v4();
         for (path, expect) in [
-            ("/".to_string(), Place::Base),
-            (String::new(), Place::Base),
-            ("/a/b/tags/list".to_string(), Place::Tags(name("a/b"))),
-            ("/tags/list/tags/list".to_string(), Place::Tags(name("tags/list"))),
+            ("/v2/".to_string(), Place::Base),
+            ("/v2".to_string(), Place::Base),
+            ("/v2/a/b/tags/list".to_string(), Place::Tags(name("a/b"))),
+            ("/v2/tags/list/tags/list".to_string(), Place::Tags(name("tags/list"))),
             (
-                format!("/blobs/uploads/blobs/{digest}"),
+                format!("/v2/blobs/uploads/blobs/{digest}"),
                 Place::Blob(name("blobs/uploads"), digest.clone()),
             ),
-            ("/a/blobs/uploads/".to_string(), Place::Uploads(name("a"))),
-            ("/a/blobs/uploads".to_string(), Place::Uploads(name("a"))),
-            (format!("/a/blobs/uploads/{id}"), Place::Upload(name("a"), Some(id))),
-            ("/a/blobs/uploads/x".to_string(), Place::Upload(name("a"), None)),
+            ("/v2/a/blobs/uploads/".to_string(), Place::Uploads(name("a"))),
+            ("/v2/a/blobs/uploads".to_string(), Place::Uploads(name("a"))),
+            (format!("/v2/a/blobs/uploads/{id}"), Place::Upload(name("a"), Some(id))),
+            ("/v2/a/blobs/uploads/x".to_string(), Place::Upload(name("a"), None)),
             (
-                "/a/manifests/list".to_string(),
+                "/v2/a/manifests/list".to_string(),
                 Place::Manifest(name("a"), Reference::Tag("list".parse().unwrap())),
             ),
             (
-                format!("/a/referrers/{digest}"),
+                format!("/v2/a/referrers/{digest}"),
                 Place::Referrers(name("a"), digest.clone()),
             ),
         ] {
             assert_eq!(Place::parse(&path).unwrap(), expect, "{path}");
         }
         for path in [
-            "/_catalog",
-            "/a",
-            "/tags/list",
-            "/../blobs/uploads/",
-            "/a/../b/tags/list",
-            "/a%2f..%2fb/tags/list",
-            "/a/blobs/sha256:0",
-            "/a/blobs/../../x",
-            "//blobs/uploads/",
-            "/a/manifests/sha512:00",
+            "/v2/_catalog",
+            "/v2/a",
+            "/v2/tags/list",
+            "/v2/../blobs/uploads/",
+            "/v2/a/../b/tags/list",
+            "/v2/a%2f..%2fb/tags/list",
+            "/v2/a/blobs/sha256:0",
+            "/v2/a/blobs/../../x",
+            "/v2//blobs/uploads/",
+            "/v2/a/manifests/sha512:00",
         ] {
             assert!(Place::parse(path).is_err(), "{path}");
         }

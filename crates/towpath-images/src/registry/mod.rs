@@ -220,7 +220,7 @@ impl Registry {
     /// and uploads that for as long nobody continued.
     ///
     /// `grace` is the time that a client may take between an upload (or hearing that it can be skipped) and the manifest
-    /// that refers to it: an hour is plenty. Requests that make something visible wait while it runs; pulls do not.
+    /// that refers to it: an hour is plenty. Uploads have five minutes at least. Requests that make something visible wait while it runs; pulls do not.
     ///
     /// # Errors
     /// `Storage` or `Damaged`. What was removed until then stays removed, and the next run goes on. A manifest that

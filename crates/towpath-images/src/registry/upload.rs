@@ -12,7 +12,7 @@ use std::{
     fs, io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::{io::AsyncWriteExt, sync::OwnedMutexGuard};
 use towpath_types::{Digest, Digester};
@@ -20,6 +20,9 @@ use uuid::Uuid;
 
 /// A client that sends nothing for so long is gone, even when its connection does not say so.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// An upload that is under way is written to more often than this, so collecting what is older cannot race it.
+pub(super) const LEAST_GRACE: Duration = Duration::from_secs(5 * 60);
 
 /// The digest of the first bytes of the file, while this process has seen all of them.
 type Hashed = Option<(u64, Digester)>;
@@ -87,6 +90,15 @@ impl Uploads {
             session.clone()
         };
         let hashed = session.lock_owned().await;
+        match touch(&path).await {
+            Ok(()) => {}
+            // It was finished while we waited for it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.forget(id);
+                return Err(UploadError::Unknown);
+            }
+            Err(e) => return Err(failed("open", &path)(e).into()),
+        }
         Ok(Upload {
             store: store.clone(),
             repository: repository.clone(),
@@ -111,6 +123,12 @@ impl Uploads {
 pub(super) async fn offset(path: &std::path::Path) -> Result<Option<u64>, RegistryError> {
     let metadata = if_there(tokio::fs::metadata(path).await).map_err(failed("read", path))?;
     Ok(metadata.map(|m| m.len()))
+}
+
+/// Says that somebody works on the upload, before anything is written to it.
+async fn touch(path: &std::path::Path) -> io::Result<()> {
+    let file = tokio::fs::OpenOptions::new().append(true).open(path).await?;
+    file.into_std().await.set_modified(SystemTime::now())
 }
 
 impl Upload {

@@ -74,7 +74,7 @@ pub async fn serve(authorize: impl Authorize) -> Served {
 pub async fn listen(registry: Registry) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let app = axum::Router::new().nest("/v2", towpath_images::router(registry));
+    let app = towpath_images::router(registry);
     tokio::spawn(async move { axum::serve(listener, app).await });
     address
 }
