@@ -134,14 +134,29 @@ impl Store {
     /// # Errors
     /// [`StoreError::Conflict`] when a stream is not where the batch expects it; otherwise when the database fails.
     pub async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        let writer = self.shared.writer.lock().await;
-        let mut transaction = writer
-            .begin_with("BEGIN IMMEDIATE")
+        let store = self.clone();
+        // A task of its own is never dropped half-way, so no transaction is left open on the connection.
+        tokio::spawn(async move { store.commit_whole(batch).await })
             .await
-            .map_err(|error| self.failed(error))?;
-        // A batch dropped half-way (a canceled task) rolls its transaction back.
-        self.write(&mut transaction, batch).await?;
-        transaction.commit().await.map_err(|error| self.failed(error))?;
+            .map_err(|_| StoreError::Stopping)?
+    }
+
+    async fn commit_whole(&self, batch: Batch) -> Result<(), StoreError> {
+        let writer = self.shared.writer.lock().await;
+        let mut connection = writer.acquire().await.map_err(|error| self.failed(error))?;
+        // By hand, and not by the library's transactions: SQLite ends one by itself when the disk is full, and the library
+        // then believes that it is still open.
+        self.execute(&mut connection, sqlx::query("BEGIN IMMEDIATE")).await?;
+        let written = match self.write(&mut connection, batch).await {
+            Ok(()) => self.execute(&mut connection, sqlx::query("COMMIT")).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            // Fails when SQLite has rolled back already, which is what is wanted.
+            let _ = self.execute(&mut connection, sqlx::query("ROLLBACK")).await;
+            return Err(error);
+        }
+        drop(connection);
         drop(writer);
         // Nobody listening is fine.
         let _ = self.shared.changed.send(());
