@@ -1,0 +1,260 @@
+//! The reverse proxy in front of a Service or an Ingress: a process of its own, in a container of its own.
+//!
+//! Its whole configuration is [`Routes`], a file that the supervisor replaces; its whole report is [`ProxyState`], a file
+//! that it replaces. Both lie in one directory, which is all that the two share: either can die and come back.
+//!
+//! **Invariants.** A backend that is draining or gone from the routes gets no new request and ends those that it has. Once
+//! `state.json` names a generation, nothing is sent any more to what left in it. A request fails only when its backend died
+//! after it had begun to answer, or died holding a request that may not be sent twice, or when no backend was ready for
+//! five seconds.
+//!
+//! It does not terminate TLS, and it knows nothing of pods, probes or releases.
+
+mod backends;
+mod http;
+mod routes;
+mod tcp;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use routes::replace_file;
+pub use routes::{Backend, Listener, Mode, PathType, ProxyState, ROUTES_FILE, Routes, Rule, STATE_FILE};
+
+use backends::Backends;
+use std::{
+    collections::HashMap,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How often the routes are looked at.
+const POLL: Duration = Duration::from_millis(50);
+/// How often the counts are written while nobody waits for one.
+const REPORT: Duration = Duration::from_secs(1);
+/// How long requests may still run after SIGTERM.
+const LAST_REQUESTS: Duration = Duration::from_secs(25);
+/// How long a request waits for a backend that is ready.
+const WAIT_FOR_BACKEND: Duration = Duration::from_secs(5);
+
+/// How a proxy is started.
+#[derive(Debug, Clone)]
+pub struct ProxyOptions {
+    /// The directory with `routes.json`, where `state.json` is written.
+    pub routes_dir: PathBuf,
+    /// The address that ports are opened on.
+    pub listen: Ipv4Addr,
+}
+
+/// Why a proxy cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The routes are there and cannot be read or understood.
+    #[error("failed to read the routes in `{}`", path.display())]
+    Routes {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No handler for SIGTERM.
+    #[error("failed to listen for signals")]
+    Signals(#[source] io::Error),
+}
+
+/// Serves by the routes in `options.routes_dir` until SIGTERM or SIGINT, then ends what runs (25 seconds at most).
+///
+/// A routes file that is missing is waited for; one that is broken later keeps the one before it in force.
+///
+/// # Errors
+/// When signals cannot be heard. A port that cannot be opened is tried again and logged.
+pub async fn run(options: ProxyOptions) -> Result<(), ProxyError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(ProxyError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ProxyError::Signals)?;
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(serve(options, stop.clone()));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    stop.cancel();
+    let _ = serving.await;
+    Ok(())
+}
+
+/// What tells one version of a file from the next without reading it.
+type Identity = (u64, u64, SystemTime);
+
+fn identity(path: &Path) -> Option<Identity> {
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.ino(), found.len(), found.modified().ok()?))
+}
+
+fn load(path: &Path) -> Result<Routes, ProxyError> {
+    let failed = |source| ProxyError::Routes {
+        path: path.to_path_buf(),
+        source,
+    };
+    let text = std::fs::read(path).map_err(failed)?;
+    serde_json::from_slice(&text).map_err(|error| failed(error.into()))
+}
+
+async fn serve(options: ProxyOptions, stop: CancellationToken) {
+    let backends = Arc::new(Backends::new());
+    let connections = TaskTracker::new();
+    let client = http::client();
+    let mut open: HashMap<u16, (JoinHandle<()>, CancellationToken, Mode)> = HashMap::new();
+    let path = options.routes_dir.join(ROUTES_FILE);
+    let mut seen = None;
+    let mut told: Option<ProxyState> = None;
+    let mut told_at = Instant::now();
+    let mut tick = tokio::time::interval(POLL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = tick.tick() => {}
+        }
+        let now = identity(&path);
+        if now.is_some() && now != seen {
+            seen = now;
+            match load(&path) {
+                Ok(routes) => backends.replace(routes),
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "the routes before stay in force"
+                    );
+                }
+            }
+        }
+        let wanted = backends.listeners();
+        open.retain(|port, (task, cancel, mode)| {
+            let keep = wanted.iter().any(|l| l.port == *port && l.mode == *mode) && !task.is_finished();
+            if !keep {
+                cancel.cancel();
+                task.abort();
+            }
+            keep
+        });
+        for listener in wanted {
+            if open.contains_key(&listener.port) {
+                continue;
+            }
+            match bind(options.listen, listener.port) {
+                Ok(socket) => {
+                    let cancel = stop.child_token();
+                    let port = Port {
+                        number: listener.port,
+                        mode: listener.mode,
+                        backends: Arc::clone(&backends),
+                        client: client.clone(),
+                        connections: connections.clone(),
+                        stop: cancel.clone(),
+                    };
+                    open.insert(
+                        listener.port,
+                        (tokio::spawn(port.accept(socket)), cancel, listener.mode),
+                    );
+                }
+                Err(error) => tracing::warn!(port = listener.port, %error, "cannot listen yet"),
+            }
+        }
+        // The state is news when the generation is, and while somebody may wait for a drain.
+        let state = backends.state();
+        let urgent = told.as_ref().is_none_or(|told| told.generation != state.generation)
+            || backends.something_drains()
+            || told_at.elapsed() >= REPORT;
+        if urgent && told.as_ref() != Some(&state) {
+            match replace_file(&options.routes_dir, STATE_FILE, &state) {
+                Ok(()) => {
+                    told = Some(state);
+                    told_at = Instant::now();
+                }
+                Err(error) => tracing::warn!(%error, "cannot write the proxy's state"),
+            }
+        }
+    }
+    connections.close();
+    if tokio::time::timeout(LAST_REQUESTS, connections.wait()).await.is_err() {
+        tracing::warn!("connections were still open when the proxy ended");
+    }
+}
+
+fn bind(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::from((address, port)))?;
+    socket.listen(4096)
+}
+
+/// One open port.
+#[derive(Clone)]
+struct Port {
+    number: u16,
+    mode: Mode,
+    backends: Arc<Backends>,
+    client: http::Client,
+    connections: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Port {
+    async fn accept(self, socket: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => return,
+                accepted = socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let port = self.clone();
+                    self.connections.spawn(port.connection(stream, peer));
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: accepting again at once would spin.
+                    tracing::warn!(port = self.number, %error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(self, stream: TcpStream, peer: SocketAddr) {
+        let _ = stream.set_nodelay(true);
+        let is_http = match self.mode {
+            Mode::Http => true,
+            Mode::Tcp => false,
+            Mode::Detect => tokio::select! {
+                () = self.stop.cancelled() => return,
+                begins = begins_like_http(&stream) => begins,
+            },
+        };
+        if is_http {
+            http::connection(self, stream, peer).await;
+        } else {
+            tcp::connection(self, stream).await;
+        }
+    }
+}
+
+/// A request line begins with a method in capitals. `PRI` is HTTP/2's preface, which is better spliced.
+async fn begins_like_http(stream: &TcpStream) -> bool {
+    let mut first = [0; 4];
+    match stream.peek(&mut first).await {
+        Ok(count) => {
+            count > 0 && first[..count].iter().all(|b| b.is_ascii_uppercase() || *b == b' ') && &first != b"PRI "
+        }
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,128 @@
+//! What the tests of this crate run in containers: an application with knobs, and the proxy.
+//!
+//! `… proxy DIR` is the proxy. `… exit CODE [TEXT]` prints and exits. Otherwise an HTTP server on `PORT` (8080):
+//! `/` answers `VERSION`, `/slow?MS` after a while, `/env?NAME` an environment variable, `/file?PATH` a file,
+//! `/write?PATH=TEXT` writes one, `/get?HOST:PORT` what another server answers on `/`, `/ready` and `/live` are for probes.
+//! Knobs: `START_MS` before it listens, `NOT_READY` (never ready), `DIE_AFTER_MS`, `SAY` (printed at the start).
+//! SIGTERM ends it at once, requests under way included: whoever stops it must have drained it.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, StatusCode, body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use std::{convert::Infallible, net::Ipv4Addr, time::Duration};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+fn knob(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn milliseconds(name: &str) -> Option<Duration> {
+    Some(Duration::from_millis(knob(name)?.parse().expect("a number of milliseconds")))
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("proxy") => {
+            let options = towpath_deploy::proxy::ProxyOptions {
+                routes_dir: arguments[1].clone().into(),
+                listen: Ipv4Addr::UNSPECIFIED,
+            };
+            towpath_deploy::proxy::run(options).await.expect("the proxy runs");
+        }
+        Some("exit") => {
+            if let Some(text) = arguments.get(2) {
+                println!("{text}");
+            }
+            if let Some(pause) = milliseconds("EXIT_AFTER_MS") {
+                tokio::time::sleep(pause).await;
+            }
+            std::process::exit(arguments[1].parse().expect("an exit code"));
+        }
+        _ => serve().await,
+    }
+}
+
+async fn serve() {
+    if let Some(text) = knob("SAY") {
+        println!("{text}");
+    }
+    if let Some(pause) = milliseconds("START_MS") {
+        tokio::time::sleep(pause).await;
+    }
+    let port: u16 = knob("PORT").map_or(8080, |port| port.parse().expect("a port"));
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.expect("a free port");
+    println!("listening on {port}");
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signals");
+    let death = async {
+        match milliseconds("DIE_AFTER_MS") {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(death);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (stream, _) = accepted.expect("a connection");
+                tokio::spawn(hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service_fn(answer)));
+            }
+            _ = terminate.recv() => {
+                println!("terminated");
+                return;
+            }
+            () = &mut death => {
+                println!("dying as told");
+                std::process::exit(3);
+            }
+        }
+    }
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let query = request.uri().query().unwrap_or_default().to_string();
+    let (status, text) = match request.uri().path() {
+        "/ready" if knob("NOT_READY").is_some() => (StatusCode::SERVICE_UNAVAILABLE, "not ready".into()),
+        "/slow" => {
+            tokio::time::sleep(Duration::from_millis(query.parse().unwrap_or(0))).await;
+            (StatusCode::OK, knob("VERSION").unwrap_or_default())
+        }
+        "/env" => (StatusCode::OK, knob(&query).unwrap_or_else(|| "(unset)".into())),
+        "/file" => match std::fs::read_to_string(&query) {
+            Ok(text) => (StatusCode::OK, text),
+            Err(error) => (StatusCode::NOT_FOUND, error.to_string()),
+        },
+        "/write" => {
+            let (path, text) = query.split_once('=').unwrap_or((&query, ""));
+            match std::fs::write(path, text) {
+                Ok(()) => (StatusCode::OK, "written".into()),
+                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            }
+        }
+        "/get" => match get(&query).await {
+            Ok(text) => (StatusCode::OK, text),
+            Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()),
+        },
+        "/count" => {
+            let size = request.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
+            (StatusCode::OK, size.to_string())
+        }
+        _ => (StatusCode::OK, knob("VERSION").unwrap_or_default()),
+    };
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    Ok(response)
+}
+
+async fn get(authority: &str) -> std::io::Result<String> {
+    let mut stream = tokio::net::TcpStream::connect(authority).await?;
+    let request = format!("GET / HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await?;
+    Ok(text.split_once("\r\n\r\n").map_or(text.clone(), |(_, body)| body.to_string()))
+}
