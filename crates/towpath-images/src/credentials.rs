@@ -1,5 +1,6 @@
 //! What a registry is told about who asks.
 
+use bollard::auth::DockerCredentials;
 use std::fmt;
 use towpath_types::SecretString;
 
@@ -13,6 +14,18 @@ pub struct Credentials {
     pub username: String,
     /// The password or token.
     pub password: SecretString,
+}
+
+impl Credentials {
+    /// As the engine takes them, which speaks to the registry for us.
+    pub(crate) fn for_engine(&self, registry: &str) -> DockerCredentials {
+        DockerCredentials {
+            username: Some(self.username.clone()),
+            password: Some(self.password.expose().to_string()),
+            serveraddress: Some(registry.to_string()),
+            ..DockerCredentials::default()
+        }
+    }
 }
 
 impl fmt::Debug for Credentials {

@@ -9,6 +9,7 @@ mod push;
 
 pub use push::{PushError, push};
 
+use crate::Credentials;
 use bollard::{
     Docker,
     query_parameters::{BuildImageOptionsBuilder, TagImageOptionsBuilder},
@@ -37,6 +38,8 @@ pub struct BuildRequest {
     pub target: Option<String>,
     /// Names to give the image in the engine, once it is built.
     pub tags: Vec<ImageReference>,
+    /// For the base images: whom to be at which registry.
+    pub credentials: BTreeMap<String, Credentials>,
 }
 
 /// An image in the engine.
@@ -197,9 +200,13 @@ pub async fn build(
     if let Some(target) = &request.target {
         options = options.target(target);
     }
+    let logins = request.credentials.iter();
+    let logins = logins
+        .map(|(registry, credentials)| (registry.clone(), credentials.for_engine(registry)))
+        .collect();
     let (archive, mut unreadable) = crate::tar_stream::stream_tar(move |archive| context.write(archive));
     let body = bollard::body_try_stream(archive);
-    let mut answers = docker.build_image(options.build(), None, Some(body));
+    let mut answers = docker.build_image(options.build(), Some(logins), Some(body));
 
     let mut printer = Printer::new(progress);
     let mut id = None;

@@ -2,7 +2,7 @@
 
 use super::{BuiltImage, NO_LIMIT, Printer, is_unreachable, name_image};
 use crate::Credentials;
-use bollard::{Docker, auth::DockerCredentials, query_parameters::PushImageOptionsBuilder};
+use bollard::{Docker, query_parameters::PushImageOptionsBuilder};
 use futures::StreamExt;
 use towpath_types::{Digest, ImageReference};
 
@@ -100,12 +100,8 @@ pub async fn push(
     })?;
     let tag = target.tag.as_deref().unwrap_or("latest");
     let options = PushImageOptionsBuilder::default().tag(tag).build();
-    let login = credentials.map(|credentials| DockerCredentials {
-        username: Some(credentials.username.clone()),
-        password: Some(credentials.password.expose().to_string()),
-        serveraddress: target.registry.clone(),
-        ..DockerCredentials::default()
-    });
+    let registry = target.registry.as_deref().unwrap_or_default();
+    let login = credentials.map(|credentials| credentials.for_engine(registry));
     let mut printer = Printer::new(progress);
     let mut digest = None;
     let mut answers = docker.push_image(&target.name(), Some(options), login);

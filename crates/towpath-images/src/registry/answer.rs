@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use towpath_types::Digest;
 
 /// A refusal, as the specification words them.
 ///
@@ -15,7 +16,8 @@ pub(super) struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: String,
-    detail: serde_json::Value,
+    /// What the refusal is about, when it is about many things.
+    digests: Vec<Digest>,
     headers: Vec<(HeaderName, String)>,
 }
 
@@ -25,7 +27,7 @@ impl Refusal {
             status,
             code,
             message: message.into(),
-            detail: serde_json::Value::Null,
+            digests: Vec::new(),
             headers: Vec::new(),
         }
     }
@@ -85,8 +87,8 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut error = serde_json::json!({"code": self.code, "message": self.message});
-        if !self.detail.is_null() {
-            error["detail"] = self.detail;
+        if !self.digests.is_empty() {
+            error["detail"] = serde_json::json!({"digests": self.digests});
         }
         let mut response = (self.status, Json(serde_json::json!({"errors": [error]}))).into_response();
         for (name, value) in self.headers {
@@ -144,13 +146,10 @@ impl From<ManifestRefusal> for Refusal {
             ManifestRefusal::Rejected(_) => Self::new(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", message),
             ManifestRefusal::WrongDigest { .. } => Self::digest_invalid(message),
             ManifestRefusal::WrongSize { .. } => Self::new(StatusCode::BAD_REQUEST, "SIZE_INVALID", message),
-            ManifestRefusal::Unknown(digests) => {
-                let digests: Vec<_> = digests.iter().map(ToString::to_string).collect();
-                Self {
-                    detail: serde_json::json!({"digests": digests}),
-                    ..Self::new(StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN", message)
-                }
-            }
+            ManifestRefusal::Unknown(digests) => Self {
+                digests,
+                ..Self::new(StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN", message)
+            },
             ManifestRefusal::Registry(error) => error.into(),
         }
     }

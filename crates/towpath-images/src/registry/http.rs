@@ -461,8 +461,9 @@ impl Asked<'_> {
         let Some(digest) = digest else {
             return Ok(accepted(repository, id, 0));
         };
+        let wanted = digest.clone();
         let receive = async move |mut upload: Upload| match upload.append(claimed, body).await {
-            Ok(_) => upload.finish(digest).await,
+            Ok(_) => upload.finish(wanted).await,
             Err(e) => {
                 // Nobody knows the session's name, so nobody can go on with it.
                 upload.cancel().await?;
@@ -470,7 +471,7 @@ impl Asked<'_> {
             }
         };
         self.complete(repository, id, receive).await?;
-        self.created(repository)
+        Ok(created_blob(repository, &digest))
     }
 
     /// Gives the blob of another repository to this one. `None` when that was not asked for, or cannot be, and an
@@ -519,12 +520,13 @@ impl Asked<'_> {
             .digest_in_query()?
             .ok_or_else(|| Refusal::digest_invalid("name the blob's digest: ?digest=sha256:…"))?;
         let claimed = self.claimed()?;
+        let wanted = digest.clone();
         self.complete(repository, id, async move |mut upload: Upload| {
             upload.append(claimed, body).await?;
-            upload.finish(digest).await
+            upload.finish(wanted).await
         })
         .await?;
-        self.created(repository)
+        Ok(created_blob(repository, &digest))
     }
 
     async fn cancel_upload(&self, repository: &RepositoryName, id: Uuid) -> Result<Response, Refusal> {
@@ -533,13 +535,7 @@ impl Asked<'_> {
         Ok(StatusCode::NO_CONTENT.into_response())
     }
 
-    fn created(&self, repository: &RepositoryName) -> Result<Response, Refusal> {
-        let digest = self.digest_in_query()?;
-        let digest = digest.ok_or_else(|| Refusal::digest_invalid("name the blob's digest: ?digest=sha256:…"))?;
-        Ok(created_blob(repository, &digest))
-    }
-
-    /// Runs `work`, after which the upload is over or not there; forgets it then.
+    /// Runs `work`, after which the upload is over unless it was interrupted; forgets it then.
     async fn complete<F>(
         &self,
         repository: &RepositoryName,
@@ -549,9 +545,9 @@ impl Asked<'_> {
     where
         F: Future<Output = Result<(), UploadError>> + Send + 'static,
     {
-        self.spawn(repository, id, work).await?;
-        self.registry.0.uploads.forget(id);
-        Ok(())
+        let done = self.spawn(repository, id, work).await;
+        self.registry.0.uploads.forget_if_over(id);
+        done
     }
 
     /// Runs `work` on the upload in a task of its own, so that it comes to its end when the client hangs up.

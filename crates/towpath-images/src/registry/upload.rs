@@ -29,7 +29,12 @@ type Hashed = Option<(u64, Digester)>;
 
 /// The sessions that this process has seen, so that two requests do not write into one at the same time.
 #[derive(Default)]
-pub(super) struct Uploads(Mutex<HashMap<Uuid, (PathBuf, Arc<tokio::sync::Mutex<Hashed>>)>>);
+pub(super) struct Uploads(Mutex<HashMap<Uuid, Session>>);
+
+struct Session {
+    path: PathBuf,
+    hashed: Arc<tokio::sync::Mutex<Hashed>>,
+}
 
 /// Why bytes were not taken.
 #[derive(Debug, thiserror::Error)]
@@ -86,15 +91,18 @@ impl Uploads {
         }
         let session = {
             let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let (_, session) = sessions.entry(id).or_insert_with(|| (path.clone(), Arc::default()));
-            session.clone()
+            let session = sessions.entry(id).or_insert_with(|| Session {
+                path: path.clone(),
+                hashed: Arc::default(),
+            });
+            session.hashed.clone()
         };
         let hashed = session.lock_owned().await;
         match touch(&path).await {
             Ok(()) => {}
             // It was finished while we waited for it.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                self.forget(id);
+                self.forget_if_over(id);
                 return Err(UploadError::Unknown);
             }
             Err(e) => return Err(failed("open", &path)(e).into()),
@@ -110,12 +118,15 @@ impl Uploads {
     /// Forgets the sessions whose files are gone.
     pub fn forget_missing(&self) {
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.retain(|_, (path, _)| path.exists());
+        sessions.retain(|_, session| session.path.exists());
     }
 
-    pub fn forget(&self, id: Uuid) {
+    /// Forgets a session if its file is gone. While it is there, two requests must find the same session.
+    pub fn forget_if_over(&self, id: Uuid) {
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.remove(&id);
+        if sessions.get(&id).is_some_and(|session| !session.path.exists()) {
+            sessions.remove(&id);
+        }
     }
 }
 
