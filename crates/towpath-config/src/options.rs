@@ -1,0 +1,200 @@
+//! What a compilation is told from outside: pipeline values and parameters, and where orbs come from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde_json::Value as Json;
+
+/// Everything besides the text that a compilation depends on.
+pub struct CompileOptions<'a> {
+    /// The values behind `<< pipeline.… >>`. The branch and the tag in them decide the filters.
+    pub values: PipelineValues,
+    /// The pipeline parameters that were given (booleans, integers and strings).
+    pub parameters: IndexMap<String, Json>,
+    /// Whether this text continues a setup pipeline: then it may not be a setup configuration itself.
+    pub continuation: bool,
+    /// Where orbs come from.
+    pub orbs: &'a dyn OrbResolver,
+}
+
+impl Default for CompileOptions<'_> {
+    /// The stand-ins with which CircleCI's command line processes a local file, and no orbs.
+    fn default() -> Self {
+        CompileOptions {
+            values: PipelineValues::local(),
+            parameters: IndexMap::new(),
+            continuation: false,
+            orbs: &NoOrbs,
+        }
+    }
+}
+
+/// Where orbs come from. Asked once per reference and compilation.
+pub trait OrbResolver {
+    /// The orb that `reference` names: `namespace/orb@1.2.3`, `@1.2`, `@1`, `@volatile`, `@dev:tag`, or an `https` URL.
+    ///
+    /// # Errors
+    /// [`OrbError::Unknown`] when there is none; [`OrbError::Unavailable`] when that could not be found out.
+    fn resolve(&self, reference: &str) -> Result<OrbSource, OrbError>;
+}
+
+/// The text of an orb.
+#[derive(Clone, Debug)]
+pub struct OrbSource {
+    /// The exact version: `circleci/node@5.2.0`. Diagnostics name it as the file.
+    pub resolved: String,
+    /// The packed source.
+    pub text: Arc<str>,
+}
+
+/// Why there is no orb.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrbError {
+    /// Nobody has published it.
+    #[error("unknown orb '{0}'")]
+    Unknown(String),
+    /// The place to look could not be asked.
+    #[error("cannot fetch orb '{reference}': {reason}")]
+    Unavailable {
+        /// The reference.
+        reference: String,
+        /// Why not, for people.
+        reason: String,
+    },
+}
+
+/// Knows no orb.
+pub struct NoOrbs;
+
+impl OrbResolver for NoOrbs {
+    fn resolve(&self, reference: &str) -> Result<OrbSource, OrbError> {
+        Err(OrbError::Unknown(reference.to_owned()))
+    }
+}
+
+impl<F: Fn(&str) -> Result<OrbSource, OrbError>> OrbResolver for F {
+    fn resolve(&self, reference: &str) -> Result<OrbSource, OrbError> {
+        self(reference)
+    }
+}
+
+/// The values behind `<< pipeline.… >>`, by their names without that prefix.
+///
+/// A name of the language that is not set is null: false in a condition, empty in a text.
+///
+/// Source: <https://circleci.com/docs/reference/variables/#pipeline-values>
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PipelineValues {
+    values: BTreeMap<String, Json>,
+}
+
+/// Every name of the language. A name that ends in a dot stands for everything below it.
+pub(crate) const PIPELINE_VALUES: &[&str] = &[
+    "id",
+    "number",
+    "name",
+    "definition.id",
+    "project.git_url",
+    "project.type",
+    "project.slug",
+    "integration_source",
+    "trigger_source",
+    "trigger.id",
+    "trigger.type",
+    "trigger.name",
+    "trigger.received_at",
+    "schedule.name",
+    "schedule.id",
+    "git.branch",
+    "git.tag",
+    "git.revision",
+    "git.base_revision",
+    "git.branch.is_default",
+    "git.repo_url",
+    "git.repo_owner",
+    "git.repo_name",
+    "git.repo_id",
+    "git.commit.url",
+    "git.commit.subject",
+    "git.commit.body",
+    "git.commit.author_login",
+    "config.repository.name",
+    "config.repository.url",
+    "config.file_path",
+    "config.ref",
+    "config.sha",
+    "event.name",
+    "event.action",
+    "event.github.",
+    "event.context.",
+    "trigger_parameters.",
+    "deploy.component_name",
+    "deploy.environment_name",
+    "deploy.target_version",
+    "deploy.current_version",
+    "deploy.namespace",
+    "deploy.reason",
+];
+
+/// Whether the language has the pipeline value `name` (without `pipeline.`).
+pub(crate) fn is_pipeline_value(name: &str) -> bool {
+    PIPELINE_VALUES.iter().any(|known| match known.strip_suffix('.') {
+        Some(_) => name.starts_with(known),
+        None => name == *known,
+    })
+}
+
+impl PipelineValues {
+    /// None set.
+    pub fn new() -> PipelineValues {
+        PipelineValues::default()
+    }
+
+    /// The stand-ins of CircleCI's command line.
+    pub fn local() -> PipelineValues {
+        PipelineValues::new()
+            .with("id", "00000000-0000-0000-0000-000000000001")
+            .with("number", 1)
+            .with("project.git_url", "https://github.com/local/project")
+            .with("project.type", "github")
+            .with("git.branch", "main")
+            .with("git.revision", "0000000000000000000000000000000000000000")
+            .with("git.base_revision", "0000000000000000000000000000000000000000")
+            .with("trigger_source", "webhook")
+    }
+
+    /// With a value: text, an integer, a boolean or null. `name` has no `pipeline.` in front.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Json>) -> PipelineValues {
+        self.set(name, value);
+        self
+    }
+
+    /// Sets a value, as [`PipelineValues::with`]; null removes it.
+    pub fn set(&mut self, name: &str, value: impl Into<Json>) {
+        match value.into() {
+            Json::Null => self.values.remove(name),
+            value => self.values.insert(name.to_owned(), value),
+        };
+    }
+
+    /// The value, if set.
+    pub fn get(&self, name: &str) -> Option<&Json> {
+        self.values.get(name)
+    }
+
+    /// The branch, unless this is a tag's pipeline.
+    pub fn branch(&self) -> Option<&str> {
+        self.text("git.branch")
+    }
+
+    /// The tag, if this is a tag's pipeline.
+    pub fn tag(&self) -> Option<&str> {
+        self.text("git.tag")
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(Json::as_str).filter(|text| !text.is_empty())
+    }
+}
