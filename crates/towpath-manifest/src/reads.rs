@@ -1,0 +1,409 @@
+//! The environment view: what each workload reads, and what of it is missing.
+
+use crate::images::containers;
+use crate::object::{pod_template_pointer, pointer_token};
+use crate::{Object, ObjectId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use towpath_yaml::Place;
+
+/// What kind of object a workload reads from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum SourceKind {
+    /// A ConfigMap.
+    ConfigMap,
+    /// A Secret.
+    Secret,
+    /// A PersistentVolumeClaim.
+    PersistentVolumeClaim,
+}
+
+impl fmt::Display for SourceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::Secret => "Secret",
+            Self::PersistentVolumeClaim => "PersistentVolumeClaim",
+        })
+    }
+}
+
+/// By which way a workload reads.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Via {
+    /// `envFrom`: every key becomes a variable.
+    EnvFrom,
+    /// `env.valueFrom`: one key becomes this variable.
+    Variable(String),
+    /// A volume of this name.
+    Volume(String),
+}
+
+/// One thing that a workload reads.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Read {
+    /// Who reads.
+    pub object: ObjectId,
+    /// Which of its containers; `None` for a volume, which belongs to the whole pod.
+    pub container: Option<String>,
+    /// What kind of object it reads from.
+    pub kind: SourceKind,
+    /// That object's name.
+    pub name: String,
+    /// The key; `None` means all of them.
+    pub key: Option<String>,
+    /// By which way.
+    pub via: Via,
+    /// Whether the pod starts without it.
+    pub optional: bool,
+    /// Where the manifest says so.
+    pub place: Place,
+}
+
+/// What `object`'s pods read from ConfigMaps, Secrets and PersistentVolumeClaims, in the manifest's order.
+///
+/// Source: <https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/> (`envFrom`, `env.valueFrom`,
+/// `volumes`, with projected volumes)
+#[must_use]
+pub fn reads(object: &Object) -> Vec<Read> {
+    let Some(template) = pod_template_pointer(&object.kind) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for container in containers(object) {
+        let mut reader = Reader {
+            object,
+            container: Some(container.name),
+            found: &mut found,
+        };
+        let env_from = format!("{}/envFrom", container.pointer);
+        for (at, entry) in items(object, &env_from) {
+            reader.reference(entry, &at, "configMapRef", SourceKind::ConfigMap, "name", &Via::EnvFrom);
+            reader.reference(entry, &at, "secretRef", SourceKind::Secret, "name", &Via::EnvFrom);
+        }
+        let env = format!("{}/env", container.pointer);
+        for (at, entry) in items(object, &env) {
+            let Some(from) = entry.get("valueFrom") else { continue };
+            let variable = Via::Variable(text(entry, "name"));
+            let at = format!("{at}/valueFrom");
+            reader.key(from, &at, "configMapKeyRef", SourceKind::ConfigMap, &variable);
+            reader.key(from, &at, "secretKeyRef", SourceKind::Secret, &variable);
+        }
+    }
+    let mut reader = Reader {
+        object,
+        container: None,
+        found: &mut found,
+    };
+    let volumes = format!("{template}/spec/volumes");
+    for (at, volume) in items(object, &volumes) {
+        let via = Via::Volume(text(volume, "name"));
+        reader.files(volume, &at, "configMap", SourceKind::ConfigMap, "name", &via);
+        reader.files(volume, &at, "secret", SourceKind::Secret, "secretName", &via);
+        let claim = SourceKind::PersistentVolumeClaim;
+        reader.reference(volume, &at, "persistentVolumeClaim", claim, "claimName", &via);
+        let projected = format!("{at}/projected/sources");
+        for (at, source) in items(object, &projected) {
+            reader.files(source, &at, "configMap", SourceKind::ConfigMap, "name", &via);
+            reader.files(source, &at, "secret", SourceKind::Secret, "name", &via);
+        }
+    }
+    found
+}
+
+struct Reader<'a> {
+    object: &'a Object,
+    container: Option<String>,
+    found: &'a mut Vec<Read>,
+}
+
+impl Reader<'_> {
+    /// Everything of the object that `entry.field` names.
+    fn reference(&mut self, entry: &Value, at: &str, field: &str, kind: SourceKind, name: &str, via: &Via) {
+        if let Some(reference) = entry.get(field) {
+            self.push(
+                reference,
+                &format!("{at}/{field}"),
+                kind,
+                name,
+                None,
+                via,
+                is_optional(reference),
+            );
+        }
+    }
+
+    /// One key of the object that `from.field` names.
+    fn key(&mut self, from: &Value, at: &str, field: &str, kind: SourceKind, via: &Via) {
+        if let Some(reference) = from.get(field) {
+            let key = Some(text(reference, "key"));
+            self.push(
+                reference,
+                &format!("{at}/{field}"),
+                kind,
+                "name",
+                key,
+                via,
+                is_optional(reference),
+            );
+        }
+    }
+
+    /// The files of a volume: those of `items`, or all.
+    fn files(&mut self, volume: &Value, at: &str, field: &str, kind: SourceKind, name: &str, via: &Via) {
+        let Some(source) = volume.get(field) else { return };
+        let at = format!("{at}/{field}");
+        let optional = is_optional(source);
+        match source.get("items").and_then(Value::as_array) {
+            Some(items) if !items.is_empty() => {
+                for item in items {
+                    self.push(source, &at, kind, name, Some(text(item, "key")), via, optional);
+                }
+            }
+            _ => self.push(source, &at, kind, name, None, via, optional),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // one per field of `Read` that differs
+    fn push(
+        &mut self,
+        reference: &Value,
+        at: &str,
+        kind: SourceKind,
+        name_field: &str,
+        key: Option<String>,
+        via: &Via,
+        optional: bool,
+    ) {
+        let place = match &key {
+            Some(_) if reference.get("key").is_some() => self.object.place_of(&format!("{at}/key")),
+            _ => self.object.place_of(&format!("{at}/{}", pointer_token(name_field))),
+        };
+        self.found.push(Read {
+            object: self.object.id(),
+            container: self.container.clone(),
+            kind,
+            name: text(reference, name_field),
+            key,
+            via: via.clone(),
+            optional,
+            place,
+        });
+    }
+}
+
+fn items<'a>(object: &'a Object, pointer: &str) -> Vec<(String, &'a Value)> {
+    let list = object.value.pointer(pointer).and_then(Value::as_array);
+    let list = list.map(Vec::as_slice).unwrap_or_default();
+    list.iter()
+        .enumerate()
+        .map(|(index, item)| (format!("{pointer}/{index}"), item))
+        .collect()
+}
+
+fn text(value: &Value, key: &str) -> String {
+    value.get(key).and_then(Value::as_str).unwrap_or_default().to_string()
+}
+
+fn is_optional(reference: &Value) -> bool {
+    reference.get("optional").and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// What an environment has beside the manifests: names and keys, never values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Existing {
+    /// The keys of each Secret.
+    pub secrets: BTreeMap<String, BTreeSet<String>>,
+    /// The keys of each ConfigMap.
+    pub config_maps: BTreeMap<String, BTreeSet<String>>,
+    /// The names of the PersistentVolumeClaims.
+    pub claims: BTreeSet<String>,
+}
+
+impl Existing {
+    /// What there will be once `objects` are applied.
+    #[must_use]
+    pub fn with(mut self, objects: &[Object]) -> Self {
+        for object in objects {
+            match object.kind.as_str() {
+                "ConfigMap" => {
+                    let keys = keys_of(object, &["data", "binaryData"]);
+                    self.config_maps.insert(object.name.clone(), keys);
+                }
+                // A Secret's manifest is laid over what is there: keys that it does not name stay.
+                "Secret" => {
+                    let keys = keys_of(object, &["data", "stringData"]);
+                    self.secrets.entry(object.name.clone()).or_default().extend(keys);
+                }
+                "PersistentVolumeClaim" => {
+                    self.claims.insert(object.name.clone());
+                }
+                _ => {}
+            }
+        }
+        self
+    }
+}
+
+fn keys_of(object: &Object, fields: &[&str]) -> BTreeSet<String> {
+    let maps = fields
+        .iter()
+        .filter_map(|field| object.value.get(field).and_then(Value::as_object));
+    maps.flat_map(|map| map.keys().cloned()).collect()
+}
+
+/// Something that a workload needs and that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What needs it.
+    pub read: Read,
+    /// The keys that its source does have; `None` when there is no such source at all.
+    pub keys: Option<BTreeSet<String>>,
+}
+
+impl fmt::Display for Finding {
+    /// ``Secret `app-secrets` has no key `TOKEN` (it has `URL`), which `Deployment/app` (container `web`) needs for the variable `TOKEN`: a.yaml:3:4``
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let read = &self.read;
+        match (&self.keys, &read.key) {
+            (Some(keys), Some(key)) => {
+                let list: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
+                let has = if list.is_empty() {
+                    "no keys at all".to_string()
+                } else {
+                    list.join(", ")
+                };
+                write!(f, "{} `{}` has no key `{key}` (it has {has})", read.kind, read.name)?;
+            }
+            (_, Some(key)) => write!(f, "there is no {} `{}` (with the key `{key}`)", read.kind, read.name)?,
+            (_, None) => write!(f, "there is no {} `{}`", read.kind, read.name)?,
+        }
+        write!(f, ", which `{}`", read.object)?;
+        if let Some(container) = &read.container {
+            write!(f, " (container `{container}`)")?;
+        }
+        match &read.via {
+            Via::EnvFrom => write!(f, " reads with envFrom")?,
+            Via::Variable(variable) => write!(f, " needs for the variable `{variable}`")?,
+            Via::Volume(volume) => write!(f, " needs for the volume `{volume}`")?,
+        }
+        write!(f, ": {}", read.place)
+    }
+}
+
+/// What `objects` need that neither they themselves bring nor `existing` has. What is optional is never missing.
+#[must_use]
+pub fn missing(objects: &[Object], existing: &Existing) -> Vec<Finding> {
+    let existing = existing.clone().with(objects);
+    let mut findings = Vec::new();
+    for read in objects.iter().flat_map(reads).filter(|read| !read.optional) {
+        let keys = match read.kind {
+            SourceKind::ConfigMap => existing.config_maps.get(&read.name).cloned(),
+            SourceKind::Secret => existing.secrets.get(&read.name).cloned(),
+            SourceKind::PersistentVolumeClaim => existing.claims.contains(&read.name).then(BTreeSet::new),
+        };
+        let there = match (&keys, &read.key) {
+            (None, _) => false,
+            (Some(keys), Some(key)) => keys.contains(key),
+            (Some(_), None) => true,
+        };
+        if !there {
+            findings.push(Finding { read, keys });
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn deployment() -> Object {
+        let value = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "app"},
+            "spec": {"template": {"spec": {
+                "initContainers": [{"name": "migrate", "envFrom": [{"secretRef": {"name": "db"}}]}],
+                "containers": [{
+                    "name": "web",
+                    "envFrom": [{"configMapRef": {"name": "app-config"}}, {"secretRef": {"name": "extra", "optional": true}}],
+                    "env": [
+                        {"name": "PLAIN", "value": "x"},
+                        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "app-secrets", "key": "token"}}},
+                        {"name": "HOST", "valueFrom": {"configMapKeyRef": {"name": "app-config", "key": "host"}}},
+                        {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+                    ],
+                }],
+                "volumes": [
+                    {"name": "files", "persistentVolumeClaim": {"claimName": "files"}},
+                    {"name": "tls", "secret": {"secretName": "tls", "items": [{"key": "crt", "path": "a"}, {"key": "key", "path": "b"}]}},
+                    {"name": "all", "projected": {"sources": [{"configMap": {"name": "motd"}}, {"secret": {"name": "extra"}}]}},
+                    {"name": "tmp", "emptyDir": {}},
+                ],
+            }}},
+        });
+        Object::from_value(value, "a.yaml").unwrap()
+    }
+
+    #[test]
+    fn everything_that_is_read_is_seen() {
+        let got: Vec<String> = reads(&deployment())
+            .iter()
+            .map(|read| {
+                let key = read.key.as_deref().unwrap_or("*");
+                let optional = if read.optional { "?" } else { "" };
+                let container = read.container.as_deref().unwrap_or("-");
+                format!("{container}: {} {}/{key}{optional}", read.kind, read.name)
+            })
+            .collect();
+        assert_eq!(
+            got,
+            [
+                "migrate: Secret db/*",
+                "web: ConfigMap app-config/*",
+                "web: Secret extra/*?",
+                "web: Secret app-secrets/token",
+                "web: ConfigMap app-config/host",
+                "-: PersistentVolumeClaim files/*",
+                "-: Secret tls/crt",
+                "-: Secret tls/key",
+                "-: ConfigMap motd/*",
+                "-: Secret extra/*",
+            ]
+        );
+    }
+
+    fn keys(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_who_needs_it() {
+        let map =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "app-config"}, "data": {"port": "1"}});
+        let objects = [deployment(), Object::from_value(map, "c.yaml").unwrap()];
+        let existing = Existing {
+            secrets: BTreeMap::from([
+                ("db".to_string(), keys(&["url"])),
+                ("app-secrets".to_string(), keys(&["other"])),
+                ("tls".to_string(), keys(&["crt"])),
+                ("extra".to_string(), keys(&[])),
+            ]),
+            ..Existing::default()
+        };
+        let got: Vec<String> = missing(&objects, &existing).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            got,
+            [
+                "Secret `app-secrets` has no key `token` (it has `other`), which `Deployment/app` (container `web`) needs for the variable `TOKEN`: a.yaml:1:1",
+                "ConfigMap `app-config` has no key `host` (it has `port`), which `Deployment/app` (container `web`) needs for the variable `HOST`: a.yaml:1:1",
+                "there is no PersistentVolumeClaim `files`, which `Deployment/app` needs for the volume `files`: a.yaml:1:1",
+                "Secret `tls` has no key `key` (it has `crt`), which `Deployment/app` needs for the volume `tls`: a.yaml:1:1",
+                "there is no ConfigMap `motd`, which `Deployment/app` needs for the volume `all`: a.yaml:1:1",
+            ]
+        );
+    }
+}
