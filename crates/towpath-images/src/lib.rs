@@ -3,7 +3,7 @@
 //! - [`registry`] is an OCI registry over a folder, served as an [`axum::Router`] at `/v2`. `docker push`, `docker pull` and
 //!   `skopeo` speak to it as to any other.
 //! - [`client`] asks any registry for digests and tags, and moves tags without moving layers.
-//! - [`build`] builds an image from a Dockerfile and pushes it, through the engine's API.
+//! - [`mod@build`] builds an image from a Dockerfile and pushes it, through the engine's API.
 //! - [`tags`] are the rules by which a commit's images are named.
 //! - [`scratch`] loads an image made of one static binary into an engine, without a Dockerfile.
 //!

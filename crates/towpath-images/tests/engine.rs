@@ -339,6 +339,54 @@ async fn a_build_that_fails_says_why() {
     assert!(matches!(failed, PushError::Unreachable { .. }), "{failed}");
 }
 
+/// Not a test by itself: a step of a build that would never end.
+#[test]
+fn a_step_without_end() {
+    if std::env::var(SAY).as_deref() == Ok("for ever") {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_build_that_nobody_waits_for_ends() {
+    let Some(docker) = engine().await else { return };
+    let mut remove = Remove::default();
+    let mut endless = program_image("cancelled");
+    endless.environment = vec![format!("{SAY}=for ever")];
+    let base = load_scratch_image(&docker, endless).await.unwrap();
+    remove.images.push(base.to_string());
+    let dockerfile = format!("FROM {base}\nRUN [\"/program\", \"a_step_without_end\", \"--exact\"]\n");
+    let dir = context(&dockerfile);
+    let (running, runs) = tokio::sync::oneshot::channel();
+    let mut running = Some(running);
+    let engine = docker.clone();
+    let building = tokio::spawn(async move {
+        let mut progress = |line: &str| {
+            if let Some(id) = line.trim().strip_prefix("---> Running in ") {
+                let _ = running.take().map(|running| running.send(id.to_string()));
+            }
+        };
+        build(&engine, &request_for(dir.path()), &mut progress).await
+    });
+    let container = tokio::time::timeout(Duration::from_secs(60), runs)
+        .await
+        .expect("a step runs within 60 s");
+    let container = container.unwrap();
+    remove.containers.push(container.clone());
+    building.abort();
+    assert!(building.await.unwrap_err().is_cancelled());
+    let gone = async {
+        while docker.inspect_container(&container, None).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), gone)
+        .await
+        .expect("the engine removes the step's container");
+}
+
 #[tokio::test]
 async fn without_an_engine() {
     let nobody = Docker::connect_with_http("http://127.0.0.1:1", 5, bollard::API_DEFAULT_VERSION).unwrap();
