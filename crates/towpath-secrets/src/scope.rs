@@ -1,0 +1,108 @@
+//! What a value belongs to.
+
+use crate::NameError;
+use crate::names::{free, secret, secret_key, to_file_name, variable};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::PathBuf;
+
+/// A set of values by key, kept in one file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// A Kubernetes Secret of an environment; its keys are the Secret's.
+    Secret {
+        /// The project.
+        project: String,
+        /// The environment.
+        environment: String,
+        /// `metadata.name`.
+        secret: String,
+    },
+    /// A CircleCI context; its keys are environment variables.
+    Context {
+        /// The context.
+        name: String,
+    },
+}
+
+impl Scope {
+    /// The Secret `secret` of `environment` of `project`.
+    #[must_use]
+    pub fn secret(project: &str, environment: &str, secret: &str) -> Self {
+        Self::Secret {
+            project: project.to_string(),
+            environment: environment.to_string(),
+            secret: secret.to_string(),
+        }
+    }
+
+    /// The context `name`.
+    #[must_use]
+    pub fn context(name: &str) -> Self {
+        Self::Context { name: name.to_string() }
+    }
+
+    /// Whether the scope may be called so.
+    pub(crate) fn check(&self) -> Result<(), NameError> {
+        match self {
+            Self::Secret {
+                project,
+                environment,
+                secret: name,
+            } => {
+                free(project, "a project")?;
+                free(environment, "an environment")?;
+                secret(name)
+            }
+            Self::Context { name } => free(name, "a context"),
+        }
+    }
+
+    /// Whether it may have `key`.
+    pub(crate) fn check_key(&self, key: &str) -> Result<(), NameError> {
+        match self {
+            Self::Secret { .. } => secret_key(key),
+            Self::Context { .. } => variable(key),
+        }
+    }
+
+    /// The names of its folders and its file, from the vault's folder.
+    pub(crate) fn path(&self) -> Result<PathBuf, NameError> {
+        let parts = match self {
+            Self::Secret {
+                project,
+                environment,
+                secret,
+            } => vec![
+                "environments".to_string(),
+                to_file_name(project),
+                to_file_name(environment),
+                to_file_name(secret),
+            ],
+            Self::Context { name } => vec!["contexts".to_string(), to_file_name(name)],
+        };
+        // File systems take no longer ones; only names full of blanks and letters beyond ASCII get there.
+        if let Some(long) = parts.iter().find(|part| part.len() > 255) {
+            return Err(NameError {
+                name: long.chars().take(80).collect(),
+                what: "the name of the vault's file",
+                rule: "at most 255 bytes, where blanks and letters beyond ASCII count three times",
+            });
+        }
+        Ok(parts.iter().collect())
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Secret {
+                project,
+                environment,
+                secret,
+            } => write!(f, "the Secret `{secret}` of `{environment}` in `{project}`"),
+            Self::Context { name } => write!(f, "the context `{name}`"),
+        }
+    }
+}

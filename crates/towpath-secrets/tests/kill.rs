@@ -1,0 +1,70 @@
+//! A real process, killed while it writes.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use towpath_secrets::{Scope, Vault};
+use towpath_types::SecretString;
+
+const FOLDER: &str = "TOWPATH_TEST_VAULT";
+
+fn scope() -> Scope {
+    Scope::secret("claims", "dev", "app")
+}
+
+/// What the killed process runs: this test alone, with the folder in its environment. By itself it does nothing.
+#[test]
+fn writes_until_it_is_killed() {
+    let Ok(folder) = std::env::var(FOLDER) else { return };
+    let vault = Vault::open(folder.as_ref()).unwrap();
+    for round in 0_u64.. {
+        for key in ["A", "B"] {
+            // Long, so that a write takes its time.
+            let value = SecretString::new(format!("{round} {}", "x".repeat(50_000)));
+            vault.set(&scope(), key, &value, "ada").unwrap();
+        }
+        println!("round {round} is written");
+    }
+}
+
+#[test]
+fn a_killed_writer_leaves_whole_values() {
+    let folder = tempfile::tempdir().unwrap();
+    for kill in 1..=12 {
+        let mut writer = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "writes_until_it_is_killed", "--nocapture"])
+            .env(FOLDER, folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(writer.stdout.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        // At another moment each time, always in the middle of some later round.
+        let last = lines
+            .by_ref()
+            .filter(|line| line.ends_with("is written"))
+            .nth(kill % 4)
+            .unwrap();
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        let acknowledged: u64 = last.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
+
+        let vault = Vault::open(folder.path()).unwrap();
+        let values = vault
+            .reveal(&scope())
+            .unwrap_or_else(|error| panic!("kill {kill}: {error}"));
+        for key in ["A", "B"] {
+            let (round, rest) = values[key].expose().split_once(' ').unwrap();
+            assert!(
+                round.parse::<u64>().unwrap() >= acknowledged,
+                "kill {kill}: {key} lost round {acknowledged}"
+            );
+            assert!(rest.len() == 50_000, "kill {kill}: {key} is not whole");
+        }
+        // The dead process's lock is gone with it.
+        vault
+            .set(&scope(), "C", &SecretString::new("after".to_string()), "grace")
+            .unwrap();
+    }
+}
