@@ -1,1 +1,39 @@
-//! Placeholder until its first use lands.
+//! The conductor: feeds events to the state machines, carries out the effects that they answer, and records both.
+//!
+//! - **Invariant:** an event is committed before anything acts on it.
+//! - **Invariant:** every effect looks at what is there first, so that carrying it out twice is carrying it out once.
+//! - **Invariant:** what an approver was shown is what is done, or nothing is.
+//!
+//! It knows nothing of HTTP: `towpath-server` translates, and decides nothing.
+
+mod agents;
+mod compile;
+mod conductor;
+mod control;
+mod environment;
+mod error;
+mod gates;
+mod jobs;
+mod jobspec;
+mod junit;
+mod plans;
+mod project;
+mod push;
+mod queries;
+mod records;
+mod releases;
+mod secrets;
+mod steps;
+mod tokens;
+mod views;
+
+pub use agents::LogAnswer;
+pub use control::{Control, Settings};
+pub use error::{ControlError, ErrorKind};
+pub use project::{Build, PROJECT_FILE, ProjectFile, ProjectFileError};
+pub use tokens::{Grant, TokenError, Tokens, presented};
+pub use views::{
+    ArtifactView, Board, EnvironmentView, GateView, JobDetail, JobView, KeyView, LaptopRequest, ManifestFile,
+    PipelineView, PlanChange, PlanCommit, PlanView, Progress, ProjectView, ReleaseView, StepView, TestFailure,
+    TestsView, WorkflowView, WorkloadView,
+};

@@ -1,1 +1,42 @@
-fn main() {}
+//! The `towpath` binary: the command line, and the wiring of the parts. No logic.
+//!
+//! The same file is the server, the command line on a laptop, the agent in a job's environment, the proxy in front of an
+//! application, and git's hook and credential helper; the first argument, or the name it is called by, says which.
+
+mod cli;
+mod client;
+mod commands;
+mod exit;
+mod repository;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // In a job, `circleci`, `circleci-agent` and `towpath` are links to this file.
+    let name = std::env::args_os().next().unwrap_or_default();
+    let name = std::path::Path::new(&name)
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    if matches!(name, "circleci" | "circleci-agent") {
+        return towpath_agent::in_job_main(std::env::args().skip(1));
+    }
+    let cli = cli::Cli::parse();
+    match cli.command {
+        // The agent may be the first process of a container: it forks before any thread exists.
+        cli::Command::Agent => towpath_agent::main(),
+        command => match run(command) {
+            Ok(code) => code,
+            Err(error) => exit::report(&error),
+        },
+    }
+}
+
+fn run(command: cli::Command) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(commands::run(command));
+    // A blocked read of standard input must not hold the process.
+    runtime.shutdown_background();
+    result
+}

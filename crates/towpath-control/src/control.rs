@@ -1,0 +1,258 @@
+//! The conductor itself: what it holds, how it starts, and how it stops.
+
+use crate::{
+    ControlError, Grant, Tokens,
+    conductor::{Live, store_error},
+    jobs::RunningJobs,
+    records::{Push, collection},
+    releases::Releases,
+    secrets::EnvironmentSecrets,
+};
+use futures::future::BoxFuture;
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc};
+use tokio::sync::{Mutex, broadcast};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use towpath_deploy::Target;
+use towpath_engines::{DockerEngine, DockerOptions, Engine, HostEngine, HostOptions};
+use towpath_forge::{Forge, ProjectName};
+use towpath_images::{Access, Authorize, Registry, Verdict, registry::PushedManifest};
+use towpath_secrets::Vault;
+use towpath_store::{Batch, Store};
+use towpath_types::{ImageReference, WorkflowId};
+
+/// What a server is started with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Where the server listens: pages, git, registry.
+    pub address: SocketAddr,
+    /// This program's file: agent, proxy and hook.
+    pub binary: PathBuf,
+    /// The names of the host's environment variables that jobs of machine executors get.
+    pub host_environment: Vec<String>,
+}
+
+/// Feeds events to the workflows, carries out what follows, and answers what people ask.
+pub struct Control {
+    pub(crate) settings: Settings,
+    pub(crate) store: Store,
+    pub(crate) forge: Forge,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) vault: Arc<Vault>,
+    pub(crate) registry: Registry,
+    pub(crate) target: Arc<dyn Target>,
+    pub(crate) docker: Arc<dyn Engine>,
+    pub(crate) host: Arc<dyn Engine>,
+    pub(crate) lives: Mutex<HashMap<WorkflowId, Arc<Mutex<Live>>>>,
+    pub(crate) running: RunningJobs,
+    /// Held while a pipeline takes its number.
+    pub(crate) numbering: Mutex<()>,
+    pub(crate) releases: Releases,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Control {
+    /// Opens the data directory and everything in it, and finds the container engine.
+    ///
+    /// # Errors
+    /// When another Towpath uses the directory, something in it cannot be used, or there is no engine in reach.
+    pub async fn open(settings: Settings) -> Result<Arc<Self>, ControlError> {
+        let failed = |what: &str| {
+            let what = format!("failed to open {what} in `{}`", settings.data_dir.display());
+            move |error: Box<dyn std::error::Error + Send + Sync>| ControlError::unavailable(what).caused_by(error)
+        };
+        let store = Store::open(&settings.data_dir)
+            .await
+            .map_err(|error| failed("the storage")(error.into()))?;
+        let tokens = Arc::new(Tokens::open(&settings.data_dir).map_err(|error| failed("the tokens")(error.into()))?);
+        let vault =
+            Vault::open(&settings.data_dir.join("secrets")).map_err(|error| failed("the secrets")(error.into()))?;
+        let vault = Arc::new(vault);
+        let forge = Forge::open(&settings.data_dir.join("git"), &settings.binary)
+            .await
+            .map_err(|error| failed("the git repositories")(error.into()))?;
+        let (pushes, pushed) = tokio::sync::mpsc::unbounded_channel();
+        let observer = Arc::new(move |manifest: &PushedManifest| {
+            // The receiver lives as long as the server does.
+            let _ = pushes.send(manifest.clone());
+        });
+        let door = Arc::new(RegistryDoor { tokens: tokens.clone() });
+        let registry = Registry::open(settings.data_dir.join("registry"), door, observer)
+            .map_err(|error| failed("the registry")(error.into()))?;
+        let socket = settings.data_dir.join("run/agent/agent.sock");
+        let docker = DockerEngine::connect(DockerOptions {
+            instance: store.instance().to_string(),
+            agent_binary: settings.binary.clone(),
+            agent_socket: socket.clone(),
+        })
+        .await
+        .map_err(|error| ControlError::unavailable("there is no container engine in reach").caused_by(error))?;
+        let host = HostEngine::new(HostOptions {
+            directory: settings.data_dir.join("jobs"),
+            agent_binary: settings.binary.clone(),
+            agent_socket: socket,
+            inherited: settings.host_environment.clone(),
+        })
+        .map_err(|error| failed("the jobs' folder")(error.into()))?;
+        let secrets = Arc::new(EnvironmentSecrets::new(
+            vault.clone(),
+            tokens.clone(),
+            settings.address.to_string(),
+        ));
+        let target = crate::releases::open_target(&settings, store.instance(), secrets).await?;
+        let control = Arc::new(Self {
+            store,
+            forge,
+            tokens,
+            vault,
+            registry,
+            target,
+            docker: Arc::new(docker),
+            host: Arc::new(host),
+            lives: Mutex::default(),
+            running: RunningJobs::default(),
+            numbering: Mutex::default(),
+            releases: Releases::default(),
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+            settings,
+        });
+        control.tasks.spawn(control.clone().record_pushes(pushed));
+        Ok(control)
+    }
+
+    /// Takes up what an earlier process left, and works until `shutdown`.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        for (what, result) in [
+            ("workflows", self.adopt().await),
+            ("releases", self.resume_releases().await),
+            ("pushes", self.catch_up_with_pushes().await),
+        ] {
+            if let Err(error) = result {
+                tracing::error!(error = error.chain(), "failed to take up {what}");
+            }
+        }
+        shutdown.cancelled().await;
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// The tokens.
+    #[must_use]
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// The git repositories.
+    #[must_use]
+    pub fn forge(&self) -> &Forge {
+        &self.forge
+    }
+
+    /// The registry.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The storage, for what the server streams.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where the agents' socket is to be.
+    #[must_use]
+    pub fn agent_socket(&self) -> PathBuf {
+        self.settings.data_dir.join("run/agent/agent.sock")
+    }
+
+    /// Told whenever something changed that a page may show.
+    #[must_use]
+    pub fn changes(&self) -> broadcast::Receiver<()> {
+        self.store.changes()
+    }
+
+    /// `http://127.0.0.1:7070`.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        format!("http://{}", self.settings.address)
+    }
+
+    /// The registry's name as images are called by it: `127.0.0.1:7070`.
+    pub(crate) fn registry_name(&self) -> String {
+        self.settings.address.to_string()
+    }
+
+    pub(crate) fn project_name(&self, project: &str) -> Result<ProjectName, ControlError> {
+        project
+            .parse()
+            .map_err(|error: towpath_forge::ProjectNameError| ControlError::invalid(error.to_string()))
+    }
+
+    async fn record_pushes(self: Arc<Self>, mut pushed: tokio::sync::mpsc::UnboundedReceiver<PushedManifest>) {
+        loop {
+            let manifest = tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                manifest = pushed.recv() => manifest,
+            };
+            let Some(manifest) = manifest else { return };
+            let Some(tag) = manifest.tag else { continue };
+            let key = format!("{}:{}", manifest.repository.as_str(), tag.as_str());
+            let image = ImageReference {
+                registry: Some(self.registry_name()),
+                repository: manifest.repository.as_str().to_string(),
+                tag: Some(tag.as_str().to_string()),
+                digest: Some(manifest.digest),
+            };
+            let push = Push {
+                image,
+                at: jiff::Timestamp::now(),
+            };
+            let result = async {
+                let mut batch = Batch::default();
+                batch.document(collection::PUSHES, key, Some(crate::conductor::to_json(&push)?));
+                self.store.commit(batch).await.map_err(store_error)
+            };
+            if let Err(error) = result.await {
+                tracing::error!(image = %push.image, error = error.chain(), "failed to record a push to the registry");
+            }
+        }
+    }
+}
+
+/// Who may do what in the registry.
+struct RegistryDoor {
+    tokens: Arc<Tokens>,
+}
+
+impl Authorize for RegistryDoor {
+    fn authorize<'a>(&'a self, headers: &'a http::HeaderMap, access: &'a Access) -> BoxFuture<'a, Verdict> {
+        Box::pin(async move {
+            let Some(token) = crate::tokens::presented(headers) else {
+                return Verdict::Unauthenticated;
+            };
+            match self.tokens.check(&token) {
+                Some(Grant::Owner) => Verdict::Allowed,
+                Some(Grant::Registry { project }) => match &access.repository {
+                    None => Verdict::Allowed,
+                    Some(repository) => {
+                        let name = repository.as_str();
+                        let own =
+                            name == project || name.strip_prefix(&project).is_some_and(|rest| rest.starts_with('/'));
+                        if own && access.action != towpath_images::Action::Delete {
+                            Verdict::Allowed
+                        } else {
+                            Verdict::Forbidden
+                        }
+                    }
+                },
+                Some(_) => Verdict::Forbidden,
+                None => Verdict::Unauthenticated,
+            }
+        })
+    }
+}

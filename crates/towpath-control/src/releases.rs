@@ -1,0 +1,841 @@
+//! Releases: plans that are carried out, one at a time in an environment, and what a laptop asks for beside them.
+
+use crate::{
+    Control, ControlError, Grant, PROJECT_FILE, ProjectFile, Settings,
+    conductor::{store_error, to_json},
+    plans::{Plan, PlanSource, environment_names, image_repository_in, is_yaml, plan_changes, read_job, target_id},
+    push::forge_error,
+    records::{WorkflowRecord, collection},
+    views::{EnvironmentView, LaptopRequest, PlanView, Progress, ProjectView, ReleaseView, WorkloadView},
+};
+use jiff::Timestamp;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{Notify, mpsc};
+use towpath_deploy::{ApplyError, ApplyRequest, JobLine, Target, TargetError};
+use towpath_manifest::{Object, ObjectId};
+use towpath_store::{Batch, ReleaseRow, Row};
+use towpath_types::{CommitId, ImageReference, JobId, Outcome, ReleaseId};
+
+/// How long all of a release may take; each Deployment has its own deadline besides.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// How long a question for new lines is held open.
+const PROGRESS_POLL: Duration = Duration::from_secs(20);
+/// How many releases `history` shows.
+const HISTORY: u32 = 50;
+
+/// What this process knows of releases and one-off jobs under way.
+#[derive(Default)]
+pub(crate) struct Releases {
+    progress: Mutex<HashMap<String, Arc<ProgressLog>>>,
+    /// One deployment at a time in an environment; the next waits here.
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// The environments of a project at a commit.
+    environments: Mutex<HashMap<(String, CommitId), Vec<String>>>,
+}
+
+/// The lines of one release or one-off job.
+#[derive(Default)]
+pub(crate) struct ProgressLog {
+    state: Mutex<Lines>,
+    grown: Notify,
+}
+
+#[derive(Default)]
+struct Lines {
+    lines: Vec<String>,
+    ended: Option<(Outcome, Option<i32>)>,
+}
+
+impl ProgressLog {
+    fn say(&self, line: impl Into<String>) {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .lines
+            .push(line.into());
+        self.grown.notify_waiters();
+    }
+
+    fn end(&self, outcome: Outcome, exit_code: Option<i32>) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).ended = Some((outcome, exit_code));
+        self.grown.notify_waiters();
+    }
+
+    fn from(&self, from: usize) -> Progress {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Progress {
+            lines: state.lines.get(from..).unwrap_or_default().to_vec(),
+            next: state.lines.len().max(from),
+            outcome: state.ended.map(|(outcome, _)| outcome),
+            exit_code: state.ended.and_then(|(_, code)| code),
+        }
+    }
+}
+
+impl Releases {
+    fn log(&self, id: &str) -> Arc<ProgressLog> {
+        self.progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(id.to_string())
+            .or_default()
+            .clone()
+    }
+
+    fn known(&self, id: &str) -> Option<Arc<ProgressLog>> {
+        self.progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
+    }
+
+    fn turn(&self, environment: &str) -> Arc<tokio::sync::Mutex<()>> {
+        self.turns
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(environment.to_string())
+            .or_default()
+            .clone()
+    }
+}
+
+/// A release with the plan that it carried out.
+pub(crate) struct Release {
+    pub row: ReleaseRow,
+}
+
+impl Release {
+    pub(crate) fn plan(&self) -> Result<Plan, ControlError> {
+        serde_json::from_value(self.row.plan.clone()).map_err(|error| {
+            ControlError::internal(format!("the plan of release {} cannot be read", self.row.number)).caused_by(error)
+        })
+    }
+}
+
+impl Control {
+    /// The newest release of an environment that succeeded: what runs there.
+    pub(crate) async fn last_release(&self, environment: &str) -> Result<Option<Release>, ControlError> {
+        let rows = self.store.releases(environment, HISTORY).await.map_err(store_error)?;
+        Ok(rows
+            .into_iter()
+            .find(|row| row.state == "succeeded")
+            .map(|row| Release { row }))
+    }
+
+    /// Records a release and begins to carry it out.
+    pub(crate) async fn begin_release(
+        self: &Arc<Self>,
+        plan: Plan,
+        cause: &str,
+        by: &str,
+        also: impl FnOnce(&mut Batch, ReleaseId),
+    ) -> Result<ReleaseId, ControlError> {
+        if !plan.blockers.is_empty() {
+            return Err(ControlError::conflict(format!(
+                "the plan cannot be carried out:\n{}",
+                plan.blockers.join("\n")
+            )));
+        }
+        let row = ReleaseRow {
+            id: ReleaseId::new(),
+            environment: target_id(&plan.project, &plan.environment)?.slug(),
+            number: 0,
+            state: "running".into(),
+            image: plan.image.to_string(),
+            commit: plan.commit.clone(),
+            by: by.to_string(),
+            cause: cause.to_string(),
+            at: Timestamp::now(),
+            stopped_at: None,
+            message: None,
+            plan: to_json(&plan)?,
+        };
+        let id = row.id;
+        let mut batch = Batch::default();
+        batch.put(Row::Release(row));
+        also(&mut batch, id);
+        self.store.commit(batch).await.map_err(store_error)?;
+        self.carry_release_out(id);
+        Ok(id)
+    }
+
+    fn carry_release_out(self: &Arc<Self>, id: ReleaseId) {
+        let control = self.clone();
+        let log = self.releases.log(&id.to_string());
+        self.tasks.spawn(async move {
+            let shutdown = control.shutdown.clone();
+            tokio::select! {
+                // What was begun goes on in the environment; the next start waits for its end.
+                () = shutdown.cancelled() => {}
+                result = control.release(id, &log) => if let Err(error) = result {
+                    tracing::error!(release = %id, error = error.chain(), "failed to carry a release out");
+                    log.say(format!("error: {}", error.chain()));
+                    log.end(Outcome::Errored, None);
+                }
+            }
+        });
+    }
+
+    /// Takes up the releases that an earlier process was carrying out.
+    pub(crate) async fn resume_releases(self: &Arc<Self>) -> Result<(), ControlError> {
+        for row in self.store.running_releases().await.map_err(store_error)? {
+            tracing::info!(release = %row.id, environment = row.environment, "release taken up again");
+            self.carry_release_out(row.id);
+        }
+        Ok(())
+    }
+
+    async fn release(self: &Arc<Self>, id: ReleaseId, log: &ProgressLog) -> Result<(), ControlError> {
+        let missing = || ControlError::internal(format!("release {id} was not recorded"));
+        let mut row = self.store.release(id).await.map_err(store_error)?.ok_or_else(missing)?;
+        let plan = Release { row: row.clone() }.plan()?;
+        let turn = self.releases.turn(&row.environment);
+        let _turn = match turn.try_lock() {
+            Ok(guard) => guard,
+            Err(_) => {
+                log.say(format!("waiting for another deployment to {} to end", plan.environment));
+                turn.lock().await
+            }
+        };
+        let result = self.carry_plan_out(&row, &plan, log).await;
+        row.stopped_at = Some(Timestamp::now());
+        let outcome = match result {
+            Ok(()) => {
+                row.state = "succeeded".into();
+                log.say(format!("{} runs {}", plan.environment, plan.image));
+                Outcome::Succeeded
+            }
+            Err((outcome, message)) => {
+                log.say(message.clone());
+                row.state = outcome.as_str().into();
+                row.message = Some(message);
+                outcome
+            }
+        };
+        let mut batch = Batch::default();
+        batch.put(Row::Release(row));
+        self.store.commit(batch).await.map_err(store_error)?;
+        log.end(outcome, None);
+        Ok(())
+    }
+
+    async fn carry_plan_out(&self, row: &ReleaseRow, plan: &Plan, log: &ProgressLog) -> Result<(), (Outcome, String)> {
+        let errored = |error: ControlError| (Outcome::Errored, error.chain());
+        let previous = self.last_release(&row.environment).await.map_err(errored)?;
+        if previous.as_ref().map(|release| release.row.id) != plan.parent {
+            let runs = previous.map_or_else(|| "nothing".into(), |release| format!("release {}", release.row.number));
+            let message = format!(
+                "{} changed since this plan was made: {runs} runs there now. Look at a new plan",
+                plan.environment
+            );
+            return Err((Outcome::Rejected, message));
+        }
+        log.say(format!(
+            "release {} of {}: {}",
+            row.number, plan.environment, plan.image
+        ));
+        let error = match self.apply(plan, row.id, log).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let mut message = error.to_string();
+        for line in &error.log {
+            message.push_str("\n  | ");
+            message.push_str(line);
+        }
+        if error.outcome == Outcome::Rejected {
+            return Err((error.outcome, format!("{message}\nNothing was changed.")));
+        }
+        let Some(previous) = previous else {
+            return Err((
+                error.outcome,
+                format!("{message}\nThere was no release before this one to go back to."),
+            ));
+        };
+        log.say(format!("failed; going back to release {}", previous.row.number));
+        let back = match previous.plan() {
+            Ok(plan) => self
+                .apply(&plan, previous.row.id, log)
+                .await
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error.chain()),
+        };
+        match back {
+            Ok(()) => Err((
+                error.outcome,
+                format!("{message}\nRelease {} runs again.", previous.row.number),
+            )),
+            Err(why) => Err((
+                error.outcome,
+                format!(
+                    "{message}\nGoing back to release {} failed too, so {} is between the two: {why}",
+                    previous.row.number, plan.environment
+                ),
+            )),
+        }
+    }
+
+    async fn apply(&self, plan: &Plan, release: ReleaseId, log: &ProgressLog) -> Result<(), ApplyError> {
+        let errored = |message: String| ApplyError {
+            outcome: Outcome::Errored,
+            object: None,
+            message,
+            log: Vec::new(),
+            running: Vec::new(),
+        };
+        let environment = target_id(&plan.project, &plan.environment).map_err(|error| errored(error.to_string()))?;
+        let current = self
+            .target
+            .current(&environment)
+            .await
+            .map_err(|error| errored(error.chain()))?;
+        let wanted: BTreeSet<ObjectId> = plan.objects.iter().map(Object::id).collect();
+        let prune = current
+            .iter()
+            .flat_map(|applied| &applied.objects)
+            .map(Object::id)
+            .filter(|id| !wanted.contains(id))
+            .collect();
+        let request = ApplyRequest {
+            environment,
+            namespace: plan.namespace.clone(),
+            release,
+            objects: plan.objects.clone(),
+            prune,
+            deadline: RELEASE_DEADLINE,
+        };
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let apply = self.target.apply(request, sender);
+        tokio::pin!(apply);
+        loop {
+            tokio::select! {
+                biased;
+                Some(progress) = receiver.recv() => {
+                    let object = progress.object.map(|object| format!("{object}: ")).unwrap_or_default();
+                    log.say(format!("  {object}{}", progress.message));
+                }
+                result = &mut apply => return result,
+            }
+        }
+    }
+
+    /// Carries out what a step's `towpath deploy ENV` asks for: the plan that its gate approved. Asked again by the same
+    /// job, it is the same release.
+    ///
+    /// # Errors
+    /// When the gate in front of the job approved no plan of this environment, or the plan is stale.
+    pub async fn agent_deploy(self: &Arc<Self>, job: JobId, environment: &str) -> Result<ReleaseId, ControlError> {
+        let key = format!("{job}/{environment}");
+        if let Some(id) = self.document::<ReleaseId>(collection::JOB_RELEASES, &key).await? {
+            return Ok(id);
+        }
+        let record = self.record_of(job).await?;
+        let (plan, cause, by) = self.plan_for_job(&record, job, environment).await?;
+        self.begin_release(plan, &cause, &by, |batch, id| {
+            batch.document(
+                collection::JOB_RELEASES,
+                key,
+                Some(serde_json::Value::String(id.to_string())),
+            );
+        })
+        .await
+    }
+
+    async fn plan_for_job(
+        self: &Arc<Self>,
+        record: &Arc<WorkflowRecord>,
+        job: JobId,
+        environment: &str,
+    ) -> Result<(Plan, String, String), ControlError> {
+        let name = record.job(job).map(|job| job.name.clone()).unwrap_or_default();
+        let approval = {
+            let live = self.live(record.id).await?;
+            let live = live.lock().await;
+            let gates = live.state.definition().ancestors(&name);
+            gates.into_iter().rev().find_map(|(gate, _)| {
+                let of_it = record.named(&gate)?.gate_of.as_deref() == Some(environment);
+                let approval = live.state.job(&gate)?.approval.clone().filter(|_| of_it)?;
+                Some((gate, approval))
+            })
+        };
+        let pipeline = record.pipeline_number;
+        let Some((gate, approval)) = approval else {
+            let plan = self.plan_of_workflow(record, environment).await?;
+            return Ok((
+                plan,
+                format!("job {name} of pipeline {pipeline}"),
+                "the pipeline".into(),
+            ));
+        };
+        let plan = match &approval.plan {
+            Some(id) => {
+                self.document::<Plan>(collection::PLANS, &format!("{}/{environment}/{id}", record.project))
+                    .await?
+            }
+            None => None,
+        };
+        let plan = plan.ok_or_else(|| {
+            ControlError::conflict(format!("`{gate}` was approved without a plan of `{environment}`"))
+        })?;
+        Ok((plan, format!("gate {gate} of pipeline {pipeline}"), approval.by))
+    }
+
+    /// What `deploy` would do.
+    ///
+    /// # Errors
+    /// When the request makes no plan: an unknown environment or tag, say.
+    pub async fn plan(
+        &self,
+        project: &str,
+        environment: &str,
+        request: LaptopRequest,
+    ) -> Result<PlanView, ControlError> {
+        Ok(self.plan_of_request(project, environment, request).await?.view())
+    }
+
+    /// Deploys from a laptop's working tree.
+    ///
+    /// # Errors
+    /// When the request makes no plan, or the plan has blockers.
+    pub async fn deploy(
+        self: &Arc<Self>,
+        project: &str,
+        environment: &str,
+        request: LaptopRequest,
+        by: &str,
+    ) -> Result<ReleaseId, ControlError> {
+        let cause = format!(
+            "towpath deploy {environment} {}",
+            request.tag.as_deref().unwrap_or_default()
+        );
+        let plan = self.plan_of_request(project, environment, request).await?;
+        self.begin_release(plan, cause.trim_end(), by, |_, _| {}).await
+    }
+
+    /// Goes back to an earlier release: its image and its objects, as a new release.
+    ///
+    /// # Errors
+    /// `Conflict` when there is none to go back to.
+    pub async fn rollback(
+        self: &Arc<Self>,
+        project: &str,
+        environment: &str,
+        to: Option<i64>,
+        by: &str,
+    ) -> Result<ReleaseId, ControlError> {
+        let target = target_id(project, environment)?;
+        let rows = self.store.releases(&target.slug(), 1000).await.map_err(store_error)?;
+        let mut succeeded = rows.into_iter().filter(|row| row.state == "succeeded");
+        let current = succeeded
+            .next()
+            .ok_or_else(|| ControlError::conflict(format!("nothing was deployed to `{environment}` yet")))?;
+        let current = Release { row: current };
+        let earlier = match to {
+            Some(number) => succeeded.find(|row| row.number == number),
+            None => succeeded.find(|row| row.plan.get("objects") != current.row.plan.get("objects")),
+        };
+        let earlier = Release {
+            row: earlier.ok_or_else(|| no_earlier(environment, to))?,
+        };
+        let mut plan = earlier.plan()?;
+        let runs = current.plan()?;
+        self.refresh_config_hashes(&mut plan)?;
+        plan.parent = Some(current.row.id);
+        plan.previous_image = Some(runs.image);
+        plan.commits = Vec::new();
+        plan.warnings = Vec::new();
+        plan.blockers = self.preflight(project, environment, &plan.objects).await?;
+        (plan.changes, plan.unchanged) = plan_changes(&runs.objects, &plan.objects, &|bytes| {
+            self.vault.fingerprint_bytes(bytes).to_string()
+        });
+        plan.name()?;
+        self.begin_release(
+            plan,
+            &format!("rollback to release {}", earlier.row.number),
+            by,
+            |_, _| {},
+        )
+        .await
+    }
+
+    /// The lines of a release or one-off job from line `from`, as soon as there is one, or its end.
+    ///
+    /// # Errors
+    /// `NotFound` when nothing of that id is known.
+    pub async fn progress(&self, id: &str, from: usize) -> Result<Progress, ControlError> {
+        if let Some(log) = self.releases.known(id) {
+            let deadline = tokio::time::Instant::now() + PROGRESS_POLL;
+            loop {
+                let grown = log.grown.notified();
+                tokio::pin!(grown);
+                grown.as_mut().enable();
+                let progress = log.from(from);
+                if !progress.lines.is_empty() || progress.outcome.is_some() {
+                    return Ok(progress);
+                }
+                tokio::select! {
+                    () = &mut grown => {}
+                    () = tokio::time::sleep_until(deadline) => return Ok(progress),
+                    () = self.shutdown.cancelled() => return Ok(progress),
+                }
+            }
+        }
+        let missing = || ControlError::not_found(format!("nothing called `{id}` is under way"));
+        let release: ReleaseId = id.parse().map_err(|_| missing())?;
+        let row = self
+            .store
+            .release(release)
+            .await
+            .map_err(store_error)?
+            .ok_or_else(missing)?;
+        let outcome = match row.state.as_str() {
+            "running" => None,
+            "succeeded" => Some(Outcome::Succeeded),
+            "failed" => Some(Outcome::Failed),
+            "timed_out" => Some(Outcome::TimedOut),
+            "rejected" => Some(Outcome::Rejected),
+            _ => Some(Outcome::Errored),
+        };
+        let lines: Vec<String> = row.message.into_iter().skip(from).collect();
+        Ok(Progress {
+            next: from + lines.len(),
+            lines,
+            outcome,
+            exit_code: None,
+        })
+    }
+
+    /// Runs a one-off job; its lines and its end come by `progress`.
+    ///
+    /// # Errors
+    /// When there is no such job, or it cannot run.
+    pub async fn run_job(
+        self: &Arc<Self>,
+        project: &str,
+        environment: &str,
+        request: LaptopRequest,
+        by: &str,
+    ) -> Result<String, ControlError> {
+        let (mut job, namespace) = self.named_object(project, environment, request, "Job").await?;
+        let id = format!("{}-{}", job.name, JobId::new().short());
+        job.name.clone_from(&id);
+        if let Some(name) = job.value.pointer_mut("/metadata/name") {
+            *name = serde_json::Value::String(id.clone());
+        }
+        let blockers = self.preflight(project, environment, std::slice::from_ref(&job)).await?;
+        if !blockers.is_empty() {
+            return Err(ControlError::conflict(format!(
+                "the job cannot run:\n{}",
+                blockers.join("\n")
+            )));
+        }
+        tracing::info!(project, environment, job = id, by, "one-off job");
+        let target = target_id(project, environment)?;
+        let mut handle = self
+            .target
+            .run_job(&target, &namespace, job)
+            .await
+            .map_err(target_error)?;
+        let log = self.releases.log(&id);
+        self.tasks.spawn(async move {
+            while let Some(line) = handle.output.recv().await {
+                match line {
+                    JobLine::Output(bytes) => String::from_utf8_lossy(&bytes).lines().for_each(|line| log.say(line)),
+                    JobLine::Note(note) => log.say(format!("-- {note}")),
+                }
+            }
+            match handle.end.await {
+                Ok(end) => {
+                    if !end.message.is_empty() {
+                        log.say(format!("-- {}", end.message));
+                    }
+                    log.end(end.outcome, end.exit_code.and_then(|code| i32::try_from(code).ok()));
+                }
+                Err(_) => log.end(Outcome::Errored, None),
+            }
+        });
+        Ok(id)
+    }
+
+    /// Applies one cron job.
+    ///
+    /// # Errors
+    /// When there is no such cron job, or it cannot run here.
+    pub async fn apply_cron_job(
+        self: &Arc<Self>,
+        project: &str,
+        environment: &str,
+        request: LaptopRequest,
+        by: &str,
+    ) -> Result<Vec<String>, ControlError> {
+        let (cron_job, namespace) = self.named_object(project, environment, request, "CronJob").await?;
+        let blockers = self
+            .preflight(project, environment, std::slice::from_ref(&cron_job))
+            .await?;
+        if !blockers.is_empty() {
+            return Err(ControlError::conflict(format!(
+                "the cron job cannot run:\n{}",
+                blockers.join("\n")
+            )));
+        }
+        let name = cron_job.name.clone();
+        tracing::info!(project, environment, name, by, "cron job applied");
+        let target = target_id(project, environment)?;
+        let turn = self.releases.turn(&target.slug());
+        let _turn = turn.lock().await;
+        let request = ApplyRequest {
+            environment: target,
+            namespace,
+            release: ReleaseId::new(),
+            objects: vec![cron_job],
+            prune: Vec::new(),
+            deadline: Duration::from_secs(60),
+        };
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let applied = self.target.apply(request, sender).await;
+        let mut lines = Vec::new();
+        while let Ok(progress) = receiver.try_recv() {
+            lines.push(progress.message);
+        }
+        applied.map_err(|error| ControlError::conflict(error.to_string()))?;
+        lines.push(format!("applied CronJob {name} to {environment}"));
+        Ok(lines)
+    }
+
+    async fn named_object(
+        &self,
+        project: &str,
+        environment: &str,
+        request: LaptopRequest,
+        kind: &str,
+    ) -> Result<(Object, String), ControlError> {
+        let name = request
+            .name
+            .clone()
+            .ok_or_else(|| ControlError::invalid("the request names no job"))?;
+        let project_file = match &request.project_file {
+            Some(text) => ProjectFile::parse(text).map_err(|error| ControlError::invalid(error.to_string()))?,
+            None => ProjectFile::default(),
+        };
+        let image = self
+            .image_of_request(project, environment, &request, &project_file)
+            .await?;
+        let source = PlanSource {
+            project: project.to_string(),
+            environment: environment.to_string(),
+            files: request.files,
+            project_file,
+            image,
+            commit: request.commit,
+        };
+        read_job(&source, &name, kind)
+    }
+
+    pub(crate) fn image_repository(&self, project: &str, file: &ProjectFile) -> ImageReference {
+        image_repository_in(project, file, self.registry_name())
+    }
+
+    pub(crate) async fn preflight(
+        &self,
+        project: &str,
+        environment: &str,
+        objects: &[Object],
+    ) -> Result<Vec<String>, ControlError> {
+        let target = target_id(project, environment)?;
+        let findings = self.target.preflight(&target, objects).await.map_err(target_error)?;
+        let refused = findings
+            .into_iter()
+            .filter(|finding| finding.severity == towpath_deploy::Severity::Refused);
+        Ok(refused.map(|finding| finding.to_string()).collect())
+    }
+
+    /// An environment: what runs there.
+    ///
+    /// # Errors
+    /// `NotFound` when the project has no such environment.
+    pub async fn environment(&self, project: &str, environment: &str) -> Result<EnvironmentView, ControlError> {
+        let target = target_id(project, environment)?;
+        let rows = self
+            .store
+            .releases(&target.slug(), HISTORY)
+            .await
+            .map_err(store_error)?;
+        if rows.is_empty()
+            && !self
+                .environments_of(project)
+                .await?
+                .iter()
+                .any(|name| name == environment)
+        {
+            return Err(ControlError::not_found(format!(
+                "project `{project}` has no environment `{environment}`"
+            )));
+        }
+        let workloads = self.target.status(&target).await.map_err(target_error)?;
+        let addresses: BTreeSet<String> = workloads
+            .iter()
+            .flat_map(|workload| workload.addresses.iter().cloned())
+            .collect();
+        Ok(EnvironmentView {
+            project: project.to_string(),
+            name: environment.to_string(),
+            workloads: workloads
+                .into_iter()
+                .filter(|workload| !matches!(workload.kind.as_str(), "Service" | "Ingress"))
+                .map(|workload| WorkloadView {
+                    kind: workload.kind,
+                    name: workload.name,
+                    image: workload.image.unwrap_or_default(),
+                    ready: workload.ready,
+                    desired: workload.desired,
+                    restarts: workload.restarts,
+                    message: workload.message,
+                })
+                .collect(),
+            addresses: addresses.into_iter().collect(),
+            deploying: rows
+                .iter()
+                .find(|row| row.state == "running")
+                .cloned()
+                .map(release_view),
+            release: rows.into_iter().find(|row| row.state == "succeeded").map(release_view),
+        })
+    }
+
+    /// The releases of an environment, newest first.
+    ///
+    /// # Errors
+    /// `NotFound` when the project has no such environment.
+    pub async fn history(&self, project: &str, environment: &str) -> Result<Vec<ReleaseView>, ControlError> {
+        let target = target_id(project, environment)?;
+        let rows = self
+            .store
+            .releases(&target.slug(), HISTORY)
+            .await
+            .map_err(store_error)?;
+        Ok(rows.into_iter().map(release_view).collect())
+    }
+
+    /// Every project with its environments.
+    pub(crate) async fn projects(&self) -> Result<Vec<ProjectView>, ControlError> {
+        let mut projects = Vec::new();
+        for project in self.forge.projects().await.map_err(forge_error)? {
+            let mut environments = Vec::new();
+            for name in self.environments_of(project.as_str()).await? {
+                environments.push(self.environment(project.as_str(), &name).await?);
+            }
+            projects.push(ProjectView {
+                name: project.to_string(),
+                environments,
+            });
+        }
+        Ok(projects)
+    }
+
+    /// The environments of a project, as its default branch has them.
+    async fn environments_of(&self, project: &str) -> Result<Vec<String>, ControlError> {
+        let name = self.project_name(project)?;
+        if !self.forge.exists(&name).await {
+            return Err(ControlError::not_found(format!("there is no project `{project}`")));
+        }
+        let branch = self.forge.default_branch(&name).await.map_err(forge_error)?;
+        // A repository that nothing was pushed to has no commit.
+        let Ok(commit) = self.forge.find(&name, &branch).await else {
+            return Ok(Vec::new());
+        };
+        let key = (project.to_string(), commit);
+        let known = self
+            .releases
+            .environments
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let files = self.forge.files(&name, &key.1, ".k8s").await.map_err(forge_error)?;
+        let project_file = self.optional_file(&name, &key.1, PROJECT_FILE).await?;
+        let project_file = project_file
+            .and_then(|text| ProjectFile::parse(&text).ok())
+            .unwrap_or_default();
+        let files: Vec<_> = files
+            .into_iter()
+            .filter(|file| is_yaml(&file.path))
+            .map(|file| (file.path, String::from_utf8_lossy(&file.bytes).into_owned()))
+            .collect();
+        let names = environment_names(&files, &project_file);
+        let mut cache = self
+            .releases
+            .environments
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        cache.retain(|(of, _), _| *of != project);
+        cache.insert(key, names.clone());
+        Ok(names)
+    }
+
+    /// What the project's jobs need to reach the registry.
+    pub(crate) fn registry_token(&self, project: &str) -> towpath_types::SecretString {
+        self.tokens.issue(&Grant::Registry {
+            project: project.to_string(),
+        })
+    }
+}
+
+fn no_earlier(environment: &str, to: Option<i64>) -> ControlError {
+    ControlError::conflict(match to {
+        Some(number) => format!(
+            "`{environment}` has no earlier release {number} that succeeded: `towpath history {environment}` lists them"
+        ),
+        None => format!("`{environment}` has no earlier release that differs from what runs"),
+    })
+}
+
+pub(crate) fn target_error(error: TargetError) -> ControlError {
+    match error {
+        TargetError::NotFound(message) => ControlError::not_found(message),
+        TargetError::Refused(message) => ControlError::conflict(message),
+        failed @ TargetError::Failed { .. } => {
+            ControlError::unavailable("the container engine does not do what is needed").caused_by(failed)
+        }
+    }
+}
+
+fn release_view(row: ReleaseRow) -> ReleaseView {
+    ReleaseView {
+        id: row.id,
+        number: row.number,
+        state: row.state,
+        image: row.image,
+        commit: row.commit,
+        by: row.by,
+        at: row.at,
+        stopped_at: row.stopped_at,
+        cause: row.cause,
+        message: row.message,
+    }
+}
+
+/// Opens the local target, whose helper containers run this program.
+pub(crate) async fn open_target(
+    settings: &Settings,
+    instance: &str,
+    secrets: Arc<dyn towpath_deploy::SecretSource>,
+) -> Result<Arc<dyn Target>, ControlError> {
+    let failed = |error| ControlError::unavailable("failed to open the local target").caused_by(error);
+    let target = towpath_deploy::LocalTarget::open(towpath_deploy::LocalOptions {
+        directory: settings.data_dir.join("local"),
+        instance: instance.to_string(),
+        binary: settings.binary.clone(),
+        secrets,
+    })
+    .await
+    .map_err(failed)?;
+    Ok(Arc::new(target))
+}

@@ -1,0 +1,255 @@
+//! Tokens: one for the owner, and derived ones for jobs, hooks and registry clients.
+//!
+//! A derived token is a keyed hash of what it allows, so nothing has to be stored to know it again after a restart, and a
+//! job's token is worth nothing for another job.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use std::{
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+use towpath_types::{JobId, SecretString};
+
+/// What a token lets its bearer do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grant {
+    /// Everything: the person whose data directory it is.
+    Owner,
+    /// What an agent does for one node of one job.
+    Job {
+        /// The job.
+        job: JobId,
+        /// The node, from 0.
+        node: u32,
+    },
+    /// Pull and push the images of one project.
+    Registry {
+        /// The project's name.
+        project: String,
+    },
+    /// Report a push to one project's repository.
+    Hook {
+        /// The project's name.
+        project: String,
+    },
+}
+
+impl Grant {
+    fn text(&self) -> String {
+        match self {
+            Self::Owner => "owner".into(),
+            Self::Job { job, node } => format!("job.{job}.{node}"),
+            Self::Registry { project } => format!("registry.{project}"),
+            Self::Hook { project } => format!("hook.{project}"),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once('.').unwrap_or((text, ""));
+        match kind {
+            "owner" if rest.is_empty() => Some(Self::Owner),
+            "job" => {
+                let (job, node) = rest.rsplit_once('.')?;
+                Some(Self::Job {
+                    job: job.parse().ok()?,
+                    node: node.parse().ok()?,
+                })
+            }
+            "registry" => Some(Self::Registry {
+                project: rest.to_string(),
+            }),
+            "hook" => Some(Self::Hook {
+                project: rest.to_string(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Why the tokens' key could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// A file could not be read or written.
+    #[error("failed to {attempt} `{}`", path.display())]
+    Io {
+        /// What was attempted.
+        attempt: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it did not work.
+        source: io::Error,
+    },
+    /// The key file is not what was written there.
+    #[error("`{}` is not a key of 64 hex digits: restore it, or delete it to make all tokens anew", .0.display())]
+    Damaged(PathBuf),
+}
+
+/// Makes and checks tokens.
+pub struct Tokens {
+    key: [u8; 32],
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tokens")
+    }
+}
+
+impl Tokens {
+    /// Reads the key under `data_dir`, or makes it, and writes the owner's token to `data_dir/token`; both with mode 0600.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written, or the key is damaged.
+    pub fn open(data_dir: &Path) -> Result<Self, TokenError> {
+        let path = data_dir.join("token.key");
+        let key = match std::fs::read_to_string(&path) {
+            Ok(text) => hex::decode(text.trim())
+                .ok()
+                .and_then(|bytes| bytes.try_into().ok())
+                .ok_or(TokenError::Damaged(path))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let key: [u8; 32] = rand::random();
+                write_private(&path, &hex::encode(key))?;
+                key
+            }
+            Err(source) => {
+                return Err(TokenError::Io {
+                    attempt: "read",
+                    path,
+                    source,
+                });
+            }
+        };
+        let tokens = Self { key };
+        write_private(&data_dir.join("token"), tokens.issue(&Grant::Owner).expose())?;
+        Ok(tokens)
+    }
+
+    /// The token of `grant`; the same each time.
+    #[must_use]
+    pub fn issue(&self, grant: &Grant) -> SecretString {
+        let text = grant.text();
+        SecretString::new(format!("tp.{text}.{}", hex::encode(self.seal(&text))))
+    }
+
+    /// What `token` allows, if it is one of ours.
+    #[must_use]
+    pub fn check(&self, token: &str) -> Option<Grant> {
+        let (text, seal) = token.strip_prefix("tp.")?.rsplit_once('.')?;
+        let seal = hex::decode(seal).ok()?;
+        // The comparison takes the same time wherever the first difference is.
+        self.mac(text).verify_slice(&seal).ok()?;
+        Grant::parse(text)
+    }
+
+    fn mac(&self, text: &str) -> Hmac<Sha256> {
+        // HMAC pads a short key with zeroes to the hash's block.
+        let mut block = [0; 64];
+        block[..self.key.len()].copy_from_slice(&self.key);
+        let mut mac = <Hmac<Sha256> as KeyInit>::new(&block.into());
+        mac.update(text.as_bytes());
+        mac
+    }
+
+    fn seal(&self, text: &str) -> [u8; 32] {
+        self.mac(text).finalize().into_bytes().into()
+    }
+}
+
+/// The token that a request presents: `Circle-Token`, a bearer token, or the password of Basic credentials.
+#[must_use]
+pub fn presented(headers: &http::HeaderMap) -> Option<String> {
+    use base64::Engine as _;
+    if let Some(token) = headers.get("circle-token").and_then(|value| value.to_str().ok()) {
+        return Some(token.to_string());
+    }
+    let (scheme, rest) = headers
+        .get(http::header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.trim().to_string());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = base64::engine::general_purpose::STANDARD.decode(rest.trim()).ok()?;
+    let (_, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    Some(password.to_string())
+}
+
+fn write_private(path: &Path, text: &str) -> Result<(), TokenError> {
+    let failed = |source| TokenError::Io {
+        attempt: "write",
+        path: path.to_path_buf(),
+        source,
+    };
+    let temporary = path.with_extension("new");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(failed)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+        .map_err(failed)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(failed)?;
+    std::fs::rename(&temporary, path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_token_is_known_again_after_a_restart_and_by_nobody_else() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let grants = [
+            Grant::Owner,
+            Grant::Job {
+                job: JobId::new(),
+                node: 3,
+            },
+            Grant::Registry {
+                project: "my.app".into(),
+            },
+            Grant::Hook {
+                project: "claims".into(),
+            },
+        ];
+        let tokens = Tokens::open(dir.path()).unwrap();
+        for grant in grants {
+            let token = tokens.issue(&grant);
+            assert_eq!(Tokens::open(dir.path()).unwrap().check(token.expose()), Some(grant));
+            assert_eq!(Tokens::open(other.path()).unwrap().check(token.expose()), None);
+            let forged = token.expose().replace("job.", "owner.");
+            assert!(forged == token.expose() || tokens.check(&forged).is_none());
+        }
+        for bad in ["", "tp.", "tp.owner", "tp.owner.00", "owner"] {
+            assert_eq!(tokens.check(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_files_are_the_owners_alone_and_damage_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        Tokens::open(dir.path()).unwrap();
+        for name in ["token", "token.key"] {
+            let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+        std::fs::write(dir.path().join("token.key"), "zz").unwrap();
+        let error = Tokens::open(dir.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("token.key") && error.contains("64 hex digits"),
+            "{error}"
+        );
+    }
+}

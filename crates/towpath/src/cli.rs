@@ -1,0 +1,307 @@
+//! The command line, as `--help` shows it.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Carries a commit from push to production: tests, image, smoke test, approval, rollout.
+///
+/// Start with `towpath up` in one terminal and `towpath init` in your repository.
+#[derive(Debug, Parser)]
+#[command(name = "towpath", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start Towpath: page, git remote, registry and everything else in one process
+    Up(Up),
+    /// Look at this repository, write down what was found, and connect it to Towpath
+    Init(Init),
+    /// Show the newest pipelines
+    Pipelines(At),
+    /// Show the gates that wait, and what approving each would change
+    Gates(At),
+    /// Approve a gate: what its plan shows is what is then done
+    Approve(Approve),
+    /// Cancel a workflow
+    Cancel(Cancel),
+    /// Print the log of a job
+    Logs(Logs),
+    /// Build this working tree's image and push it
+    Build(Build),
+    /// Deploy an image with this working tree's manifests
+    Deploy(Deploy),
+    /// Show what `deploy` would change; exits with 0 when nothing would, with 2 when something would
+    Diff(Deploy),
+    /// Go back to an earlier release
+    Rollback(Rollback),
+    /// Show what runs in an environment
+    Status(Environment),
+    /// Show the releases of an environment
+    History(Environment),
+    /// Run a one-off job, follow its log, and exit with its exit code
+    Job(Named),
+    /// Apply one cron job
+    Cronjob(Named),
+    /// Set, list and remove an environment's secrets
+    #[command(subcommand)]
+    Secrets(Secrets),
+    /// Set, list and remove the variables of contexts
+    #[command(subcommand)]
+    Context(Context),
+    /// Check a CircleCI configuration, or print what it compiles to
+    #[command(subcommand)]
+    Config(Config),
+    /// Run a job's steps (started by the engine, not by people)
+    #[command(hide = true)]
+    Agent,
+    /// Forward requests to an application's pods (started by the local target, not by people)
+    #[command(hide = true)]
+    Proxy(Proxy),
+    /// git's hook (called by git, not by people)
+    #[command(hide = true)]
+    Hook {
+        /// The hook's name.
+        name: String,
+    },
+    /// git's credential helper (called by git, not by people)
+    #[command(hide = true)]
+    Credential {
+        /// `get`, `store` or `erase`.
+        operation: String,
+        /// Where Towpath is.
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+/// Where Towpath is.
+#[derive(Debug, Clone, Args)]
+pub struct At {
+    /// Towpath's data directory, which holds its address and your token
+    /// [default: $XDG_DATA_HOME/towpath or ~/.local/share/towpath]
+    #[arg(long, env = "TOWPATH_DATA_DIR", value_name = "DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+    /// The project [default: what towpath.toml says, or the folder's name]
+    #[arg(long, env = "TOWPATH_PROJECT", value_name = "NAME", global = true)]
+    pub project: Option<String>,
+}
+
+/// `up`.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Where everything is kept: database, repositories, images, logs
+    /// [default: $XDG_DATA_HOME/towpath or ~/.local/share/towpath]
+    #[arg(long, env = "TOWPATH_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDRESS")]
+    pub listen: String,
+    /// An environment variable of this shell that jobs of `machine` executors get too; may be given again
+    #[arg(long, value_name = "NAME")]
+    pub host_env: Vec<String>,
+}
+
+/// `init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Where Towpath is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// `approve`.
+#[derive(Debug, Args)]
+pub struct Approve {
+    /// The gate's name in the configuration, such as `hold-dev`, or its id
+    pub gate: String,
+    /// Approve only if the plan is this one (its id, as `towpath gates` and the page show it)
+    #[arg(long, value_name = "ID")]
+    pub plan: Option<String>,
+    /// Approve the plan as it is now, without asking
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Where Towpath is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// `cancel`.
+#[derive(Debug, Args)]
+pub struct Cancel {
+    /// The workflow's id
+    pub workflow: String,
+    /// Where Towpath is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The job's number
+    pub job: i64,
+    /// Where Towpath is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// `build`.
+#[derive(Debug, Args)]
+pub struct Build {
+    /// Build only; push nothing
+    #[arg(long)]
+    pub no_push: bool,
+    /// Where Towpath is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// `deploy` and `diff`.
+#[derive(Debug, Args)]
+pub struct Deploy {
+    /// The environment: a folder of `.k8s/<kube context>/`
+    pub environment: String,
+    /// `latest`, `<branch>-latest`, a commit, or a whole tag
+    #[arg(default_value = "latest")]
+    pub tag: String,
+    /// Where Towpath is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// `rollback`.
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// The environment
+    pub environment: String,
+    /// The release to go back to, by its number in `towpath history` [default: the one before the current]
+    pub release: Option<i64>,
+    /// Where Towpath is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// `status` and `history`.
+#[derive(Debug, Args)]
+pub struct Environment {
+    /// The environment
+    pub environment: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where Towpath is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// `job` and `cronjob`.
+#[derive(Debug, Args)]
+pub struct Named {
+    /// Its name: the manifest's file name or the object's
+    pub name: String,
+    /// The environment
+    pub environment: String,
+    /// The image's tag, as for `deploy` [default: what the environment runs]
+    pub tag: Option<String>,
+    /// Where Towpath is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// `secrets`.
+#[derive(Debug, Subcommand)]
+pub enum Secrets {
+    /// Set a key of a Secret; the value is read from standard input
+    Set {
+        /// The environment
+        environment: String,
+        /// The Secret's name
+        secret: String,
+        /// The key in it
+        key: String,
+        /// Where Towpath is.
+        #[command(flatten)]
+        at: At,
+    },
+    /// List Secrets and their keys, never their values
+    List {
+        /// The environment
+        environment: String,
+        /// Where Towpath is.
+        #[command(flatten)]
+        at: At,
+    },
+    /// Remove a key of a Secret
+    Unset {
+        /// The environment
+        environment: String,
+        /// The Secret's name
+        secret: String,
+        /// The key in it
+        key: String,
+        /// Where Towpath is.
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+/// `context`.
+#[derive(Debug, Subcommand)]
+pub enum Context {
+    /// Set a variable of a context; the value is read from standard input
+    Set {
+        /// The context
+        context: String,
+        /// The variable
+        key: String,
+        /// Where Towpath is.
+        #[command(flatten)]
+        at: At,
+    },
+    /// List contexts and their variables, never their values
+    List {
+        /// Where Towpath is.
+        #[command(flatten)]
+        at: At,
+    },
+    /// Remove a variable of a context
+    Unset {
+        /// The context
+        context: String,
+        /// The variable
+        key: String,
+        /// Where Towpath is.
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+/// `config`.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Say what is wrong with a configuration, each with its place
+    Validate {
+        /// The file
+        #[arg(default_value = ".circleci/config.yml")]
+        file: PathBuf,
+    },
+    /// Print what a configuration compiles to
+    Process {
+        /// The file
+        #[arg(default_value = ".circleci/config.yml")]
+        file: PathBuf,
+    },
+}
+
+/// `proxy`.
+#[derive(Debug, Args)]
+pub struct Proxy {
+    /// The folder with `routes.json`
+    #[arg(long, value_name = "DIR")]
+    pub routes: PathBuf,
+}

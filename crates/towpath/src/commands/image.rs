@@ -1,0 +1,90 @@
+//! `towpath build`: this working tree's image, on the machine's engine.
+
+use crate::{cli::Build, client::Client, repository::Repository};
+use anyhow::{Context, Result, anyhow, bail};
+use std::process::Command;
+use towpath_images::{BuildRequest, Credentials, ImageTags, RegistryClient};
+use towpath_types::ImageReference;
+
+/// `towpath build`.
+pub async fn build(options: Build) -> Result<()> {
+    let repository = Repository::find()?;
+    let commit = repository
+        .commit()
+        .ok_or_else(|| anyhow!("there is no commit yet: an image is named by its commit"))?;
+    let branch = repository
+        .branch()
+        .ok_or_else(|| anyhow!("no branch is checked out: an image is named by its branch"))?;
+    if !repository
+        .git(&["status", "--porcelain", "--untracked-files=no"])?
+        .is_empty()
+    {
+        eprintln!(
+            "note: there are changes that commit {} does not have; the image will",
+            commit.short()
+        );
+    }
+    let settings = repository.file.build.clone().unwrap_or_default();
+    if let Some(prepare) = &settings.prepare {
+        println!("$ {prepare}");
+        let status = Command::new("sh")
+            .args(["-c", prepare])
+            .current_dir(&repository.root)
+            .status();
+        let status = status.context("failed to run sh")?;
+        if !status.success() {
+            bail!("`{prepare}` failed ({status})");
+        }
+    }
+    let docker = bollard::Docker::connect_with_defaults().context("failed to find a container engine")?;
+    let request = BuildRequest {
+        context_dir: repository.root.clone(),
+        dockerfile: settings.dockerfile.as_deref().unwrap_or("Dockerfile").into(),
+        build_args: [("COMMIT".to_string(), commit.to_string())].into(),
+        ..BuildRequest::default()
+    };
+    let mut print = |line: &str| println!("{line}");
+    let image = towpath_images::build(&docker, &request, &mut print).await?;
+    println!("built {}", image.id);
+    if options.no_push {
+        return Ok(());
+    }
+    let client = Client::new(&options.at)?;
+    let project = options.at.project.clone().unwrap_or_else(|| repository.project());
+    let own = client.base().trim_start_matches("http://").to_string();
+    let name = repository.file.image.clone().unwrap_or(project);
+    let mut name: ImageReference = name.parse()?;
+    let credentials = match &name.registry {
+        None => Some(Credentials {
+            username: "towpath".into(),
+            password: client.token().clone(),
+        }),
+        // Another registry's are the engine's own business: `docker login` was there before.
+        Some(_) => None,
+    };
+    let registry = name.registry.get_or_insert(own).clone();
+    let tags = ImageTags::new(&branch, &default_branch(&repository), &commit, jiff::Timestamp::now());
+    let first = ImageReference {
+        tag: Some(tags.commit.clone()),
+        ..name.clone()
+    };
+    let digest = towpath_images::push(&docker, &image, &first, credentials.as_ref(), &mut print).await?;
+    let registry = RegistryClient::new(&registry, credentials)?;
+    for tag in [&tags.latest, &tags.dated] {
+        // The layers are there: a tag moves a manifest.
+        registry.tag(&name.at(digest.clone()), &tag.parse()?).await?;
+    }
+    for tag in tags.iter() {
+        println!("pushed {}:{tag}", name.name());
+    }
+    println!("{}", name.at(digest));
+    Ok(())
+}
+
+fn default_branch(repository: &Repository) -> String {
+    let head = repository
+        .git(&["symbolic-ref", "--quiet", "--short", "refs/remotes/towpath/HEAD"])
+        .ok();
+    head.and_then(|head| head.split_once('/').map(|(_, branch)| branch.to_string()))
+        .unwrap_or_else(|| "main".into())
+}

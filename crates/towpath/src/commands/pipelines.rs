@@ -1,0 +1,213 @@
+//! Pipelines, gates and logs.
+
+use super::project;
+use crate::{
+    cli::{Approve, At, Cancel, Logs},
+    client::{Client, escape},
+};
+use anyhow::{Context, Result, bail};
+use std::io::{IsTerminal, Write};
+use towpath_control::{GateView, JobDetail, PipelineView, PlanView};
+
+/// `towpath pipelines`.
+pub async fn list(at: &At) -> Result<()> {
+    let client = Client::new(at)?;
+    let project = project(at)?;
+    let pipelines: Vec<PipelineView> = client
+        .get(&format!("/api/towpath/projects/{}/pipelines", escape(&project)))
+        .await?;
+    if pipelines.is_empty() {
+        eprintln!("No pipeline of `{project}` yet: push a commit.");
+    }
+    for pipeline in pipelines {
+        let of = pipeline.branch.as_deref().or(pipeline.tag.as_deref()).unwrap_or("-");
+        println!(
+            "#{} {of} {} {}",
+            pipeline.number,
+            pipeline.commit.short(),
+            pipeline.subject
+        );
+        for error in &pipeline.errors {
+            println!("{error}");
+        }
+        for workflow in &pipeline.workflows {
+            println!("  {} {} {}", workflow.name, workflow.status, workflow.id);
+            for job in &workflow.jobs {
+                let number = job.number.map(|number| format!(" (job {number})")).unwrap_or_default();
+                println!("    {:<28} {}{number}", job.name, job.status);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Prints a plan as a person reads it.
+pub fn print_plan(plan: &PlanView) {
+    println!("plan {} for {}", plan.id, plan.environment);
+    match &plan.previous_image {
+        Some(previous) if *previous == plan.image => println!("  image   {} (unchanged)", plan.image),
+        Some(previous) => println!("  image   {previous}\n       -> {}", plan.image),
+        None => println!("  image   {} (first release)", plan.image),
+    }
+    for commit in &plan.commits {
+        println!("  commit  {} {} ({})", commit.id.short(), commit.subject, commit.author);
+    }
+    for change in &plan.changes {
+        println!("  {:<8}{} {}", change.action, change.kind, change.name);
+        for line in change.diff.lines() {
+            println!("    {line}");
+        }
+    }
+    if plan.unchanged > 0 {
+        println!("  {} unchanged", plan.unchanged);
+    }
+    for warning in &plan.warnings {
+        println!("  warning {warning}");
+    }
+    for blocker in &plan.blockers {
+        println!("  BLOCKED {blocker}");
+    }
+}
+
+fn print_gate(gate: &GateView) {
+    println!(
+        "{} of {} in pipeline {} ({})",
+        gate.job.name, gate.workflow_name, gate.pipeline_number, gate.project
+    );
+    println!("  id      {}", gate.job.id);
+    println!("  commit  {} {}", gate.commit.short(), gate.subject);
+    if let Some(plan) = &gate.plan {
+        print_plan(plan);
+    }
+    if let Some(error) = &gate.plan_error {
+        println!("  no plan {error}");
+    }
+}
+
+/// `towpath gates`.
+pub async fn gates(at: &At) -> Result<()> {
+    let gates: Vec<GateView> = Client::new(at)?.get("/api/towpath/gates").await?;
+    let gates: Vec<_> = gates
+        .iter()
+        .filter(|gate| at.project.as_ref().is_none_or(|project| *project == gate.project))
+        .collect();
+    if gates.is_empty() {
+        eprintln!("No gate waits.");
+    }
+    for gate in gates {
+        print_gate(gate);
+        println!();
+    }
+    Ok(())
+}
+
+/// `towpath approve`.
+pub async fn approve(options: Approve) -> Result<()> {
+    let client = Client::new(&options.at)?;
+    let gate = match options.gate.parse::<towpath_types::JobId>() {
+        Ok(id) => client.get::<GateView>(&format!("/api/towpath/gates/{id}")).await?,
+        Err(_) => named_gate(&client, &options).await?,
+    };
+    print_gate(&gate);
+    let shown = gate.plan.as_ref().map(|plan| plan.id.clone());
+    if let Some(wanted) = &options.plan
+        && shown.as_ref() != Some(wanted)
+    {
+        bail!("the gate's plan is no longer `{wanted}`: look at the one above, and approve that if it is right");
+    }
+    if options.plan.is_none() && !options.yes && !asked_and_answered(&gate)? {
+        bail!("not approved");
+    }
+    let body = serde_json::json!({ "plan": shown });
+    client
+        .post::<serde_json::Value>(&format!("/api/towpath/gates/{}/approve", gate.job.id), &body)
+        .await?;
+    println!("approved {} of pipeline {}", gate.job.name, gate.pipeline_number);
+    Ok(())
+}
+
+fn asked_and_answered(gate: &GateView) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("nobody is there to ask: approve what you saw with --plan ID, or whatever it is now with --yes");
+    }
+    print!("Approve {}? [y/N] ", gate.job.name);
+    std::io::stdout().flush().context("failed to ask")?;
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .context("failed to read the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+async fn named_gate(client: &Client, options: &Approve) -> Result<GateView> {
+    let project = project(&options.at)?;
+    let gates: Vec<GateView> = client.get("/api/towpath/gates").await?;
+    let mut named: Vec<_> = gates
+        .into_iter()
+        .filter(|gate| gate.project == project && gate.job.name == options.gate)
+        .collect();
+    match (named.pop(), named.len()) {
+        (Some(gate), 0) => Ok(gate),
+        (None, _) => bail!(
+            "no gate `{}` of `{project}` waits: `towpath gates` shows those that do",
+            options.gate
+        ),
+        (Some(gate), more) => {
+            let others: Vec<_> = named
+                .iter()
+                .chain([&gate])
+                .map(|g| format!("{} (pipeline {})", g.job.id, g.pipeline_number))
+                .collect();
+            bail!(
+                "{} gates `{}` wait; name one by its id: {}",
+                more + 1,
+                options.gate,
+                others.join(", ")
+            )
+        }
+    }
+}
+
+/// `towpath cancel`.
+pub async fn cancel(options: Cancel) -> Result<()> {
+    let client = Client::new(&options.at)?;
+    let path = format!("/api/v2/workflow/{}/cancel", escape(&options.workflow));
+    client.post::<serde_json::Value>(&path, &serde_json::json!({})).await?;
+    println!("canceled {}", options.workflow);
+    Ok(())
+}
+
+/// `towpath logs`.
+pub async fn logs(options: Logs) -> Result<()> {
+    let client = Client::new(&options.at)?;
+    let project = project(&options.at)?;
+    let detail: JobDetail = client
+        .get(&format!("/api/towpath/jobs/{}/{}", escape(&project), options.job))
+        .await?;
+    println!(
+        "{} {} {}",
+        detail.job.name,
+        detail.job.status,
+        detail.job.message.unwrap_or_default()
+    );
+    for step in &detail.steps {
+        println!("--- {} ({})", step.name, step.status);
+        let mut from = 0;
+        while from < step.log_bytes {
+            let path = format!(
+                "/api/towpath/jobs/{}/log?node={}&step={}&from={from}",
+                detail.job.id, step.node, step.index
+            );
+            let bytes = client.get_bytes(&path).await?;
+            if bytes.is_empty() {
+                break;
+            }
+            from += bytes.len() as u64;
+            std::io::stdout().write_all(&bytes).context("failed to print the log")?;
+        }
+        if let Some(message) = &step.message {
+            println!("{message}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! Exit codes, which scripts rely on.
+//!
+//! | code | meaning |
+//! | --- | --- |
+//! | 0 | done; for `diff`: nothing would change |
+//! | 1 | what was asked for failed: the deployment, the build, the server's answer |
+//! | 2 | the command line is wrong; for `diff`: something would change |
+//! | 3 | no Towpath in reach |
+//! | other | of `job`: the job's own exit code |
+
+use std::process::ExitCode;
+
+/// Something would change (`diff`).
+pub const CHANGES: u8 = 2;
+/// No Towpath in reach.
+pub const UNREACHABLE: u8 = 3;
+
+/// An error that decides the exit code.
+#[derive(Debug)]
+pub struct Coded {
+    /// The exit code.
+    pub code: u8,
+    /// What to say.
+    pub message: String,
+}
+
+impl std::fmt::Display for Coded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Coded {}
+
+/// Prints `error` with its causes and returns its code.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  because: {cause}");
+    }
+    let code = error.downcast_ref::<Coded>().map_or(1, |coded| coded.code);
+    ExitCode::from(code)
+}

@@ -1,0 +1,134 @@
+//! The working tree that a command is run in.
+
+use anyhow::{Context, Result, bail};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+use towpath_control::{LaptopRequest, ManifestFile, PROJECT_FILE, ProjectFile};
+use towpath_types::CommitId;
+
+/// A repository's working tree.
+#[derive(Debug)]
+pub struct Repository {
+    /// Its root.
+    pub root: PathBuf,
+    /// What `towpath.toml` says; empty without one.
+    pub file: ProjectFile,
+    file_text: Option<String>,
+}
+
+impl Repository {
+    /// The repository around the current folder.
+    ///
+    /// # Errors
+    /// When there is none, or its `towpath.toml` cannot be read.
+    pub fn find() -> Result<Self> {
+        let here = std::env::current_dir().context("failed to find the current folder")?;
+        let root = here
+            .ancestors()
+            .find(|dir| dir.join(".git").exists() || dir.join(PROJECT_FILE).exists());
+        let Some(root) = root else {
+            bail!(
+                "`{}` is not in a git repository: change into the one to work with",
+                here.display()
+            );
+        };
+        let path = root.join(PROJECT_FILE);
+        let file_text = match std::fs::read_to_string(&path) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(|| format!("failed to read `{}`", path.display())),
+        };
+        let file = file_text
+            .as_deref()
+            .map(ProjectFile::parse)
+            .transpose()?
+            .unwrap_or_default();
+        Ok(Self {
+            root: root.to_path_buf(),
+            file,
+            file_text,
+        })
+    }
+
+    /// The project's name: what the file says, or the folder's.
+    pub fn project(&self) -> String {
+        let folder = || {
+            self.root
+                .file_name()
+                .map(|name| name.to_string_lossy().to_lowercase())
+                .unwrap_or_default()
+        };
+        self.file.project.clone().unwrap_or_else(folder)
+    }
+
+    /// Runs git here and returns what it prints, without its last line end.
+    pub fn git(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new("git")
+            .current_dir(&self.root)
+            .args(arguments)
+            .output()
+            .context("failed to run git: is it installed?")?;
+        if !output.status.success() {
+            bail!(
+                "`git {}` failed: {}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_string())
+    }
+
+    /// The commit that is checked out, if there is one.
+    pub fn commit(&self) -> Option<CommitId> {
+        self.git(&["rev-parse", "--verify", "--quiet", "HEAD"])
+            .ok()?
+            .parse()
+            .ok()
+    }
+
+    /// The branch that is checked out; `None` when detached.
+    pub fn branch(&self) -> Option<String> {
+        self.git(&["symbolic-ref", "--quiet", "--short", "HEAD"]).ok()
+    }
+
+    /// Every manifest below `.k8s/`, for the server.
+    pub fn request(&self) -> Result<LaptopRequest> {
+        let mut files = Vec::new();
+        read_manifests(&self.root, &self.root.join(".k8s"), &mut files)?;
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(LaptopRequest {
+            files,
+            project_file: self.file_text.clone(),
+            commit: self.commit(),
+            ..LaptopRequest::default()
+        })
+    }
+}
+
+fn read_manifests(root: &Path, dir: &Path, files: &mut Vec<ManifestFile>) -> Result<()> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(|| format!("failed to read `{}`", dir.display()))?,
+    };
+    for entry in entries {
+        let entry = entry.with_context(|| format!("failed to read `{}`", dir.display()))?;
+        let path = entry.path();
+        let kind = entry
+            .file_type()
+            .with_context(|| format!("failed to look at `{}`", path.display()))?;
+        let is_yaml = path
+            .extension()
+            .is_some_and(|extension| extension == "yaml" || extension == "yml");
+        if kind.is_dir() {
+            read_manifests(root, &path, files)?;
+        } else if kind.is_file() && is_yaml {
+            let text =
+                std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+            let path = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+            files.push(ManifestFile { path, text });
+        }
+    }
+    Ok(())
+}
