@@ -1,0 +1,112 @@
+//! Removes what a Towpath made in the container engine, by its label.
+
+use anyhow::{Context, Result};
+use bollard::{
+    Docker,
+    query_parameters::{
+        ListContainersOptions, ListImagesOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
+        RemoveImageOptions, RemoveVolumeOptions,
+    },
+};
+use std::collections::HashMap;
+
+/// What everything that a Towpath makes carries, with the instance of its data directory.
+const LABEL: &str = "dev.towpath.instance";
+
+/// How many of each were removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Containers, running ones too.
+    pub containers: usize,
+    /// Networks.
+    pub networks: usize,
+    /// Volumes.
+    pub volumes: usize,
+    /// Images.
+    pub images: usize,
+}
+
+/// Removes every container, network, volume and image that carries the label of `instance`, and nothing else. Safe to
+/// run twice.
+///
+/// # Errors
+/// When the engine does not answer or keeps something.
+pub async fn remove_instance(instance: &str) -> Result<Removed> {
+    let engine = Docker::connect_with_defaults().context("failed to reach the container engine")?;
+    let filters = || {
+        Some(HashMap::from([(
+            "label".to_string(),
+            vec![format!("{LABEL}={instance}")],
+        )]))
+    };
+    let mut removed = Removed::default();
+
+    let list = ListContainersOptions {
+        all: true,
+        filters: filters(),
+        ..ListContainersOptions::default()
+    };
+    for container in engine
+        .list_containers(Some(list))
+        .await
+        .context("failed to list containers")?
+    {
+        let Some(id) = container.id else { continue };
+        let options = RemoveContainerOptions {
+            force: true,
+            v: true,
+            ..RemoveContainerOptions::default()
+        };
+        gone(engine.remove_container(&id, Some(options)).await)
+            .with_context(|| format!("failed to remove container {id}"))?;
+        removed.containers += 1;
+    }
+    let list = ListNetworksOptions { filters: filters() };
+    for network in engine
+        .list_networks(Some(list))
+        .await
+        .context("failed to list networks")?
+    {
+        let Some(id) = network.id else { continue };
+        gone(engine.remove_network(&id).await).with_context(|| format!("failed to remove network {id}"))?;
+        removed.networks += 1;
+    }
+    let list = ListVolumesOptions { filters: filters() };
+    for volume in engine
+        .list_volumes(Some(list))
+        .await
+        .context("failed to list volumes")?
+        .volumes
+        .unwrap_or_default()
+    {
+        let options = RemoveVolumeOptions { force: true };
+        gone(engine.remove_volume(&volume.name, Some(options)).await)
+            .with_context(|| format!("failed to remove volume {}", volume.name))?;
+        removed.volumes += 1;
+    }
+    let list = ListImagesOptions {
+        filters: filters(),
+        ..ListImagesOptions::default()
+    };
+    for image in engine.list_images(Some(list)).await.context("failed to list images")? {
+        let options = RemoveImageOptions {
+            force: true,
+            ..RemoveImageOptions::default()
+        };
+        let answer = engine.remove_image(&image.id, Some(options), None).await;
+        gone(answer).with_context(|| format!("failed to remove image {}", image.id))?;
+        removed.images += 1;
+    }
+    Ok(removed)
+}
+
+/// Someone else may have removed it first, or be at it: 404 and 409 are both as good as done.
+fn gone<T>(answer: Result<T, bollard::errors::Error>) -> Result<(), bollard::errors::Error> {
+    match answer {
+        Err(bollard::errors::Error::DockerResponseServerError {
+            status_code: 404 | 409, ..
+        })
+        | Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

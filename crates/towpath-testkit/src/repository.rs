@@ -1,0 +1,168 @@
+//! The example application as somebody's git repository.
+
+use anyhow::{Context, Result, bail};
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+};
+use tokio::process::Command;
+
+/// The example's project, and the folder that its repository has to be in to be called so.
+pub const PROJECT: &str = "claims";
+
+/// A git repository; removed by whoever removes its folder.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    directory: PathBuf,
+}
+
+/// `examples/claims` of this workspace.
+pub fn example_directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../examples")
+        .join(PROJECT)
+}
+
+impl Repository {
+    /// A copy of the example in `<parent>/claims`, with everything in one commit on `main`.
+    ///
+    /// # Errors
+    /// When it cannot be copied, or git fails.
+    pub async fn of_example(parent: &Path) -> Result<Self> {
+        let directory = parent.join(PROJECT);
+        copy(&example_directory(), &directory)?;
+        let repository = Self { directory };
+        repository.git(&["init", "--quiet", "--initial-branch=main"]).await?;
+        repository.git(&["config", "user.name", "Ada Example"]).await?;
+        repository.git(&["config", "user.email", "ada@example.org"]).await?;
+        repository.commit("Claims: the page, the API and the worker").await?;
+        Ok(repository)
+    }
+
+    /// Its folder.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Runs git; answers what it printed, standard error last: that is where a push's answer is.
+    ///
+    /// # Errors
+    /// When it fails; the message has what it said.
+    pub async fn git<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<String> {
+        let output = Command::new("git")
+            .args(arguments)
+            .current_dir(&self.directory)
+            // Whoever runs this has settings of their own: signing, hooks, other helpers.
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .output()
+            .await
+            .context("failed to run git")?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        if !output.status.success() {
+            let shown: Vec<_> = arguments
+                .iter()
+                .map(|argument| argument.as_ref().to_string_lossy())
+                .collect();
+            bail!("`git {}` ended with {}:\n{said}", shown.join(" "), output.status);
+        }
+        Ok(said)
+    }
+
+    /// Commits everything; answers the commit's id.
+    ///
+    /// # Errors
+    /// When git fails, or there is nothing to commit.
+    pub async fn commit(&self, message: &str) -> Result<String> {
+        self.git(&["add", "--all"]).await?;
+        self.git(&["commit", "--quiet", "--message", message]).await?;
+        self.head().await
+    }
+
+    /// The id of the commit that is checked out.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub async fn head(&self) -> Result<String> {
+        Ok(self.git(&["rev-parse", "HEAD"]).await?.trim().to_string())
+    }
+
+    /// Pushes `branch` to the remote `towpath`; answers what git and the remote said.
+    ///
+    /// # Errors
+    /// When the push is refused.
+    pub async fn push(&self, branch: &str) -> Result<String> {
+        self.git(&["push", "towpath", branch]).await
+    }
+
+    /// Replaces the one occurrence of `from` in `file`.
+    ///
+    /// # Errors
+    /// When it does not occur exactly once.
+    pub fn replace(&self, file: &str, from: &str, to: &str) -> Result<()> {
+        let path = self.directory.join(file);
+        let text = fs::read_to_string(&path).with_context(|| format!("failed to read `{file}`"))?;
+        match text.matches(from).count() {
+            1 => fs::write(&path, text.replace(from, to)).with_context(|| format!("failed to write `{file}`")),
+            count => bail!("`{from}` occurs {count} times in `{file}`, not once"),
+        }
+    }
+}
+
+/// Copies a folder, without what building it left there.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let failed = || format!("failed to copy `{}` to `{}`", from.display(), to.display());
+    fs::create_dir_all(to).with_context(failed)?;
+    for entry in fs::read_dir(from).with_context(failed)? {
+        let entry = entry.with_context(failed)?;
+        let (name, kind) = (entry.file_name(), entry.file_type().with_context(failed)?);
+        if kind.is_dir() && !["target", "dist", "test-results"].iter().any(|built| name == *built) {
+            copy(&entry.path(), &to.join(name))?;
+        } else if kind.is_file() {
+            fs::copy(entry.path(), to.join(name)).with_context(failed)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_example_is_one_commit_without_what_was_built() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::of_example(folder.path()).await.unwrap();
+        let files = repository.git(&["ls-files"]).await.unwrap();
+        for file in [
+            ".circleci/config.yml",
+            ".k8s/live/dev/deployment.yaml",
+            "ci/build-binary",
+            "Cargo.lock",
+        ] {
+            assert!(files.lines().any(|line| line == file), "{file} is missing in:\n{files}");
+        }
+        assert!(
+            !files
+                .lines()
+                .any(|line| line.starts_with("target/") || line.starts_with("dist/")),
+            "{files}"
+        );
+        assert_eq!(repository.git(&["status", "--porcelain"]).await.unwrap(), "");
+        let executable = repository.git(&["ls-files", "--stage", "ci/tags"]).await.unwrap();
+        assert!(executable.starts_with("100755"), "{executable}");
+
+        let first = repository.head().await.unwrap();
+        let config = ".k8s/live/dev/app-config.yaml";
+        repository
+            .replace(config, "the development copy", "one line changed")
+            .unwrap();
+        assert_ne!(repository.commit("Change one line").await.unwrap(), first);
+        let error = repository.replace(config, "no such text", "x").unwrap_err().to_string();
+        assert_eq!(error, format!("`no such text` occurs 0 times in `{config}`, not once"));
+    }
+}

@@ -1,0 +1,261 @@
+//! Towpath as a process.
+
+use crate::{Api, Probe, until};
+use anyhow::{Context, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    process::{Child, Command},
+};
+use towpath_types::SecretString;
+
+/// How long a server may take to answer after its start.
+const TO_START: Duration = Duration::from_secs(60);
+/// How long it may take to end after SIGTERM.
+const TO_STOP: Duration = Duration::from_secs(30);
+
+/// How to start a server.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// The binary.
+    pub binary: PathBuf,
+    /// The data directory; made if absent.
+    pub data_dir: PathBuf,
+    /// Where to listen: `127.0.0.1:0` takes a free port.
+    pub listen: String,
+    /// Variables that the server gets and hands on to the jobs of machine executors.
+    pub host_environment: Vec<(String, String)>,
+    /// Where its log goes; appended to.
+    pub log: PathBuf,
+}
+
+/// A running server; killed when dropped.
+#[derive(Debug)]
+pub struct Towpath {
+    options: ServerOptions,
+    base: String,
+    child: Option<Child>,
+}
+
+/// What cargo needs to work in a job, whose home is not this user's.
+///
+/// `build_directory` is shared by all jobs, so that only the first compiles the dependencies; it must not be used by
+/// jobs of different commits at the same time.
+pub fn host_environment_for_cargo(build_directory: &Path) -> Vec<(String, String)> {
+    let home = std::env::var("HOME").unwrap_or_default();
+    let or = |name: &str, folder: &str| std::env::var(name).unwrap_or_else(|_| format!("{home}/{folder}"));
+    vec![
+        ("CARGO_HOME".into(), or("CARGO_HOME", ".cargo")),
+        ("RUSTUP_HOME".into(), or("RUSTUP_HOME", ".rustup")),
+        (
+            "CARGO_BUILD_BUILD_DIR".into(),
+            build_directory.to_string_lossy().into_owned(),
+        ),
+    ]
+}
+
+impl Towpath {
+    /// Starts a server and waits until it answers.
+    ///
+    /// # Errors
+    /// When it ends or does not answer in time; the message has the end of its log.
+    pub async fn start(options: ServerOptions) -> Result<Self> {
+        fs::create_dir_all(&options.data_dir)
+            .with_context(|| format!("failed to make `{}`", options.data_dir.display()))?;
+        let mut server = Self {
+            base: String::new(),
+            child: None,
+            options,
+        };
+        server.spawn().await?;
+        Ok(server)
+    }
+
+    async fn spawn(&mut self) -> Result<()> {
+        let address = self.options.data_dir.join("address");
+        match fs::remove_file(&address) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("failed to remove `{}`", address.display()));
+            }
+            _ => {}
+        }
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.options.log)
+            .with_context(|| format!("failed to open `{}`", self.options.log.display()))?;
+        let mut command = Command::new(&self.options.binary);
+        command
+            .arg("up")
+            .arg("--data-dir")
+            .arg(&self.options.data_dir)
+            .arg("--listen")
+            .arg(&self.options.listen);
+        for (name, value) in &self.options.host_environment {
+            command.arg("--host-env").arg(name).env(name, value);
+        }
+        // What it prints has the owner's token in it; its log has not.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        // In a process group of its own, Ctrl-C in a terminal does not reach it before whoever is to stop it.
+        command.process_group(0).kill_on_drop(true);
+        let child = command.spawn();
+        self.child = Some(child.with_context(|| format!("failed to start `{}`", self.options.binary.display()))?);
+
+        let http = crate::api::plain_client()?;
+        let answered = until("Towpath to answer", TO_START, async || {
+            let Some(child) = &mut self.child else {
+                return Ok(Probe::Never("it was not started".into()));
+            };
+            if let Some(status) = child.try_wait().context("failed to look at the server's process")? {
+                return Ok(Probe::Never(format!("it ended with {status}")));
+            }
+            let Ok(base) = fs::read_to_string(&address) else {
+                return Ok(Probe::NotYet("it does not listen".into()));
+            };
+            let base = base.trim().to_string();
+            Ok(match http.get(format!("{base}/api/v2/me")).send().await {
+                Ok(_) => Probe::Found(base),
+                Err(error) => Probe::NotYet(format!("{error}")),
+            })
+        });
+        let answered = answered.await;
+        self.base =
+            answered.with_context(|| format!("Towpath did not start; its log ends with:\n{}", self.log_tail(20)))?;
+        Ok(())
+    }
+
+    /// `http://127.0.0.1:7070`.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// `127.0.0.1:7070`: what its registry is called in an image's name.
+    pub fn registry(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.options.data_dir
+    }
+
+    /// The owner's token.
+    ///
+    /// # Errors
+    /// When the data directory has none.
+    pub fn token(&self) -> Result<SecretString> {
+        let path = self.options.data_dir.join("token");
+        let token = fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+        Ok(SecretString::new(token.trim().to_string()))
+    }
+
+    /// The random name of the data directory, which is on everything that is made in the container engine; `None` when
+    /// there never was a server.
+    pub fn instance(data_dir: &Path) -> Option<String> {
+        let text = fs::read_to_string(data_dir.join("instance")).ok()?;
+        Some(text.trim().to_string()).filter(|instance| !instance.is_empty())
+    }
+
+    /// A client of its HTTP API.
+    ///
+    /// # Errors
+    /// When there is no token.
+    pub fn api(&self) -> Result<Api> {
+        Api::new(&self.base, self.token()?)
+    }
+
+    /// Its command line, run in `directory`, with `input` as standard input; answers what it printed.
+    ///
+    /// # Errors
+    /// When it fails; the message has what it said.
+    pub async fn run<S: AsRef<OsStr>>(&self, directory: &Path, arguments: &[S], input: &[u8]) -> Result<String> {
+        let mut command = Command::new(&self.options.binary);
+        command
+            .args(arguments)
+            .current_dir(directory)
+            .env("TOWPATH_DATA_DIR", &self.options.data_dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let shown: Vec<_> = arguments
+            .iter()
+            .map(|argument| argument.as_ref().to_string_lossy())
+            .collect();
+        let shown = format!("towpath {}", shown.join(" "));
+        let mut child = command.spawn().with_context(|| format!("failed to run `{shown}`"))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A command that does not read its input may be gone already; what it says counts.
+            let _ = stdin.write_all(input).await;
+        }
+        let output = child
+            .wait_with_output()
+            .await
+            .with_context(|| format!("failed to run `{shown}`"))?;
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            bail!("`{shown}` ended with {}:\n{stdout}{stderr}", output.status);
+        }
+        Ok(stdout)
+    }
+
+    /// Kills it as `kill -9` does.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the server does not run")?;
+        child.kill().await.context("failed to kill the server")
+    }
+
+    /// Starts it again where it was, after [`Self::kill`] or [`Self::stop`].
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_again(&mut self) -> Result<()> {
+        self.options.listen = self.registry().to_string();
+        self.spawn().await
+    }
+
+    /// Asks it to end and waits until it has. Does nothing when it does not run.
+    ///
+    /// # Errors
+    /// When it does not end in time; it is killed then.
+    pub async fn stop(&mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        if let Some(id) = child.id() {
+            kill(Pid::from_raw(id.cast_signed()), Signal::SIGTERM).context("failed to signal the server")?;
+        }
+        match tokio::time::timeout(TO_STOP, child.wait()).await {
+            Ok(status) => status.map(drop).context("failed to wait for the server"),
+            Err(_) => bail!(
+                "the server did not end within {} s of SIGTERM\n{}",
+                TO_STOP.as_secs(),
+                self.log_tail(20)
+            ),
+        }
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self, lines: usize) -> String {
+        let text = fs::read(&self.options.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let from = text.lines().count().saturating_sub(lines);
+        text.lines()
+            .skip(from)
+            .fold(String::new(), |all, line| all + "  " + line + "\n")
+    }
+}
