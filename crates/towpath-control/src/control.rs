@@ -176,6 +176,12 @@ impl Control {
         self.store.changes()
     }
 
+    /// Where the server listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.settings.address
+    }
+
     /// `http://127.0.0.1:7070`.
     #[must_use]
     pub fn base_url(&self) -> String {

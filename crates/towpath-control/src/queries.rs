@@ -9,6 +9,7 @@ use crate::{
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+use tokio::io::AsyncRead;
 use towpath_store::{JobRow, PipelineRow, Row, WorkflowRow};
 use towpath_types::{JobId, Outcome, PipelineId, WorkflowId};
 use towpath_workflow::{Job, JobKind, JobState, Status, Workflow};
@@ -269,6 +270,24 @@ impl Control {
             }
         }
         Ok(view)
+    }
+
+    /// An artifact's content.
+    ///
+    /// # Errors
+    /// `NotFound` when the job stored none of that path.
+    pub async fn artifact(
+        &self,
+        job: JobId,
+        node: u32,
+        path: &str,
+    ) -> Result<impl AsyncRead + Send + Unpin + use<>, ControlError> {
+        let artifacts = self.store.artifacts(job).await.map_err(store_error)?;
+        let found = artifacts
+            .into_iter()
+            .find(|artifact| artifact.node == node && artifact.path == path);
+        let found = found.ok_or_else(|| ControlError::not_found(format!("the job stored no artifact `{path}`")))?;
+        self.store.blobs().get(&found.digest).await.map_err(store_error)
     }
 
     /// Part of a step's log, as it was sent: masked.

@@ -17,6 +17,8 @@ use towpath_types::{JobId, SecretString};
 pub enum Grant {
     /// Everything: the person whose data directory it is.
     Owner,
+    /// The same, for a browser that signed in: worth nothing but as its cookie.
+    Session,
     /// What an agent does for one node of one job.
     Job {
         /// The job.
@@ -40,6 +42,7 @@ impl Grant {
     fn text(&self) -> String {
         match self {
             Self::Owner => "owner".into(),
+            Self::Session => "session".into(),
             Self::Job { job, node } => format!("job.{job}.{node}"),
             Self::Registry { project } => format!("registry.{project}"),
             Self::Hook { project } => format!("hook.{project}"),
@@ -50,6 +53,7 @@ impl Grant {
         let (kind, rest) = text.split_once('.').unwrap_or((text, ""));
         match kind {
             "owner" if rest.is_empty() => Some(Self::Owner),
+            "session" if rest.is_empty() => Some(Self::Session),
             "job" => {
                 let (job, node) = rest.rsplit_once('.')?;
                 Some(Self::Job {
@@ -213,6 +217,7 @@ mod tests {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let grants = [
             Grant::Owner,
+            Grant::Session,
             Grant::Job {
                 job: JobId::new(),
                 node: 3,

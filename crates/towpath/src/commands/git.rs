@@ -15,7 +15,7 @@ pub async fn hook(name: &str) -> Result<()> {
     let variable =
         |name: &str| std::env::var(name).with_context(|| format!("{name} is not set: this is called by git"));
     let client = Client::on_socket(variable("TOWPATH_HOOK_SOCKET")?, variable("TOWPATH_HOOK_TOKEN")?)?;
-    let mut lines = Vec::new();
+    let mut lines = format!("by {}\n", variable("TOWPATH_PUSHED_BY")?).into_bytes();
     std::io::stdin()
         .read_to_end(&mut lines)
         .context("failed to read git's list of refs")?;

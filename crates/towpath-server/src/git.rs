@@ -1,0 +1,154 @@
+//! The git remote: smart HTTP, by git itself.
+//!
+//! Source: <https://git-scm.com/docs/http-protocol>
+
+use crate::{App, answer, auth::Caller};
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::{Path, Query, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures::TryStreamExt;
+use std::io::{self, Read};
+use tokio::io::AsyncRead;
+use tokio_util::io::StreamReader;
+use towpath_control::{ControlError, Grant};
+use towpath_forge::{ForgeError, ProjectName, Service};
+
+/// The largest compressed request: a list of what a client has, never a pack.
+const LARGEST_COMPRESSED: usize = 64 << 20;
+
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/git/{repository}/info/refs", get(advertise))
+        .route("/git/{repository}/{service}", post(exchange))
+}
+
+#[derive(serde::Deserialize)]
+struct Asked {
+    service: Option<String>,
+}
+
+fn project(repository: &str) -> Result<ProjectName, Response> {
+    let name = repository.strip_suffix(".git").unwrap_or(repository);
+    name.parse()
+        .map_err(|error: towpath_forge::ProjectNameError| refused(StatusCode::NOT_FOUND, &error.to_string()))
+}
+
+/// git shows a plain text to whoever called it.
+fn refused(status: StatusCode, text: &str) -> Response {
+    (
+        status,
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+        format!("{text}\n"),
+    )
+        .into_response()
+}
+
+fn forge_failure(error: ForgeError) -> Response {
+    match error {
+        ForgeError::UnknownProject(_) | ForgeError::NotFound { .. } => {
+            refused(StatusCode::NOT_FOUND, &error.to_string())
+        }
+        other => {
+            answer::log(&ControlError::internal("git failed").caused_by(other));
+            refused(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "git failed on the server; its log says why",
+            )
+        }
+    }
+}
+
+fn protocol(headers: &HeaderMap) -> Option<&str> {
+    headers.get("git-protocol").and_then(|value| value.to_str().ok())
+}
+
+fn uncached(content_type: String) -> [(header::HeaderName, HeaderValue); 2] {
+    let content_type =
+        HeaderValue::from_str(&content_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ]
+}
+
+async fn advertise(
+    State(app): State<App>,
+    Path(repository): Path<String>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    let project = project(&repository)?;
+    let service = asked.service.as_deref().and_then(Service::from_name);
+    let service = service.ok_or_else(|| refused(StatusCode::FORBIDDEN, "only git's smart protocol is spoken here"))?;
+    let text = app
+        .forge()
+        .advertise(&project, service, protocol(&headers))
+        .await
+        .map_err(forge_failure)?;
+    Ok((
+        uncached(format!("application/x-{}-advertisement", service.name())),
+        text,
+    )
+        .into_response())
+}
+
+async fn exchange(
+    State(app): State<App>,
+    Path((repository, service)): Path<(String, String)>,
+    Extension(Caller(caller)): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Response> {
+    let project = project(&repository)?;
+    let service =
+        Service::from_name(&service).ok_or_else(|| refused(StatusCode::NOT_FOUND, "there is no such service"))?;
+    let headers = request.headers().clone();
+    let body = body(&headers, request.into_body()).await?;
+    let environment = [
+        ("TOWPATH_HOOK_SOCKET", app.agent_socket().to_string_lossy().into_owned()),
+        (
+            "TOWPATH_HOOK_TOKEN",
+            app.tokens()
+                .issue(&Grant::Hook {
+                    project: project.to_string(),
+                })
+                .expose()
+                .to_string(),
+        ),
+        ("TOWPATH_PUSHED_BY", caller),
+    ];
+    let answer = app
+        .forge()
+        .exchange(&project, service, protocol(&headers), &environment, body)
+        .await
+        .map_err(forge_failure)?;
+    Ok((
+        uncached(format!("application/x-{}-result", service.name())),
+        Body::from_stream(answer),
+    )
+        .into_response())
+}
+
+async fn body(headers: &HeaderMap, body: Body) -> Result<Box<dyn AsyncRead + Unpin + Send>, Response> {
+    let encoding = headers
+        .get(header::CONTENT_ENCODING)
+        .and_then(|value| value.to_str().ok());
+    if !matches!(encoding, Some("gzip" | "x-gzip")) {
+        let stream = body.into_data_stream().map_err(io::Error::other);
+        return Ok(Box::new(StreamReader::new(Box::pin(stream))));
+    }
+    let unreadable = |_| refused(StatusCode::BAD_REQUEST, "the request's body broke off or is too large");
+    let bytes = axum::body::to_bytes(body, LARGEST_COMPRESSED)
+        .await
+        .map_err(unreadable)?;
+    let mut plain = Vec::new();
+    let mut decoder = flate2::read::GzDecoder::new(bytes.as_ref()).take(16 * LARGEST_COMPRESSED as u64);
+    decoder
+        .read_to_end(&mut plain)
+        .map_err(|_| refused(StatusCode::BAD_REQUEST, "the request's body is not gzip"))?;
+    Ok(Box::new(io::Cursor::new(plain)))
+}

@@ -1,0 +1,86 @@
+//! One pipeline: its workflows, and their jobs in columns.
+
+use super::{
+    layout::status,
+    text::{ago, took},
+};
+use maud::{Markup, html};
+use std::collections::BTreeMap;
+use towpath_control::{JobView, PipelineView, WorkflowView};
+
+pub(super) fn pipeline(view: &PipelineView) -> Markup {
+    let of = view.branch.as_deref().or(view.tag.as_deref()).unwrap_or_default();
+    html! {
+        p.crumbs { a href="/" { "Board" } " / " (view.project) }
+        h1 { "Pipeline " (view.number) }
+        p { code { (view.commit.short()) } " " strong { (view.subject) } " by " (view.author) ", on " (of) ", " (ago(view.created_at)) }
+        @if !view.errors.is_empty() {
+            section role="alert" aria-label="Errors" {
+                h2 { (status("errored")) " The configuration does not work" }
+                @for error in &view.errors { pre.message { (error) } }
+            }
+        }
+        @if view.errors.is_empty() && view.workflows.is_empty() { p.quiet { "No workflow runs for this." } }
+        @for workflow in &view.workflows { (self::workflow(workflow)) }
+        @if !view.warnings.is_empty() {
+            details { summary { (view.warnings.len()) " warnings" } @for warning in &view.warnings { pre.message { (warning) } } }
+        }
+    }
+}
+
+/// A workflow's jobs, each column behind what it requires.
+pub(super) fn workflow(view: &WorkflowView) -> Markup {
+    let columns = columns(&view.jobs);
+    html! {
+        section.workflow aria-label=(view.name) {
+            h2 {
+                (view.name) " " (status(&view.status)) " " (took(Some(view.created_at), view.stopped_at))
+                @if view.stopped_at.is_none() {
+                    form.inline method="post" action=(format!("/workflows/{}/cancel", view.id)) { button type="submit" { "Cancel" } }
+                }
+            }
+            div.scroll { ol.columns { @for column in columns { li { ul { @for job in column { li { (job_card(&view.project, job)) } } } } } } }
+        }
+    }
+}
+
+fn job_card(project: &str, job: &JobView) -> Markup {
+    let link = match (job.kind.as_str(), job.number) {
+        ("approval", _) => Some(format!("/gates/{}", job.id)),
+        (_, Some(number)) => Some(format!("/projects/{project}/jobs/{number}")),
+        _ => None,
+    };
+    html! {
+        div.job {
+            @match link { Some(link) => a href=(link) { (job.name) }, None => span { (job.name) } }
+            (status(&job.status))
+            (took(job.started_at, job.stopped_at))
+            @if let Some(by) = &job.approved_by { span.quiet { "by " (by) } }
+        }
+    }
+}
+
+fn columns(jobs: &[JobView]) -> Vec<Vec<&JobView>> {
+    let mut depths: BTreeMap<&str, usize> = BTreeMap::new();
+    // Requirements form no circle, so this settles after at most one round a job.
+    for _ in 0..jobs.len() {
+        for job in jobs {
+            let depth = job
+                .requires
+                .iter()
+                .filter_map(|name| depths.get(name.as_str()))
+                .max()
+                .map_or(0, |deepest| deepest + 1);
+            depths.insert(&job.name, depth);
+        }
+    }
+    let mut columns: Vec<Vec<&JobView>> = Vec::new();
+    for job in jobs {
+        let depth = depths.get(job.name.as_str()).copied().unwrap_or(0);
+        if columns.len() <= depth {
+            columns.resize_with(depth + 1, Vec::new);
+        }
+        columns[depth].push(job);
+    }
+    columns
+}

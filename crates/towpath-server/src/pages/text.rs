@@ -1,0 +1,85 @@
+//! Times, images and logs as people read them.
+
+use jiff::Timestamp;
+use maud::{Markup, html};
+
+/// How long ago, with the whole time behind it.
+pub(super) fn ago(at: Timestamp) -> Markup {
+    let seconds = Timestamp::now().duration_since(at).as_secs().max(0);
+    html! { time datetime=(at) title=(at) { (span(seconds)) " ago" } }
+}
+
+/// How long something took or takes.
+pub(super) fn took(from: Option<Timestamp>, to: Option<Timestamp>) -> Markup {
+    let Some(from) = from else { return html! {} };
+    let seconds = to.unwrap_or_else(Timestamp::now).duration_since(from).as_secs().max(0);
+    html! { span.took { (span(seconds)) } }
+}
+
+fn span(seconds: i64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86400),
+    }
+}
+
+/// An image: its repository and the beginning of its digest, the whole behind it.
+pub(super) fn image(reference: &str) -> Markup {
+    let (name, digest) = reference.split_once("@sha256:").unwrap_or((reference, ""));
+    let name = name.rsplit('/').next().unwrap_or(name);
+    let digest = digest.get(..12).unwrap_or(digest);
+    html! { code title=(reference) { (name) @if !digest.is_empty() { "@" (digest) } } }
+}
+
+/// A log without what only a terminal understands.
+pub(super) fn plain(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut plain = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\u{1b}' => {
+                // A control sequence is `ESC [ … letter`; other escapes are one more character.
+                if characters.next() == Some('[') {
+                    while let Some(next) = characters.next() {
+                        if ('\u{40}'..='\u{7e}').contains(&next) {
+                            break;
+                        }
+                    }
+                }
+            }
+            '\r' if characters.peek() == Some(&'\n') => {}
+            // A progress bar goes back to the line's beginning; each state is a line here.
+            '\r' => plain.push('\n'),
+            '\n' | '\t' => plain.push(character),
+            other if other.is_control() => {}
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_has_no_control_characters_left() {
+        let check = |bytes: &[u8], expected: &str| assert_eq!(plain(bytes), expected);
+        check(b"\x1b[1;32mok\x1b[0m done\n", "ok done\n");
+        check(b"a\r\nb\rc\x07", "a\nb\nc");
+        check(b"\x1b", "");
+        check(b"\x1b[", "");
+        check(b"\xff<script>", "\u{fffd}<script>");
+    }
+
+    #[test]
+    fn an_image_shows_its_name_and_the_beginning_of_its_digest() {
+        let digest = "0123456789abcdef".repeat(4);
+        let text = image(&format!("127.0.0.1:7070/claims@sha256:{digest}")).into_string();
+        assert!(text.contains(">claims@0123456789ab<"), "{text}");
+        assert!(image("busybox").into_string().contains(">busybox<"));
+    }
+}
