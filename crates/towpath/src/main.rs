@@ -25,7 +25,10 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     match cli.command {
         // The agent may be the first process of a container: it forks before any thread exists.
-        cli::Command::Agent => towpath_agent::main(),
+        cli::Command::Agent => match towpath_agent::AgentOptions::from_environment() {
+            Ok(options) => towpath_agent::main(options),
+            Err(error) => exit::report(&error.into()),
+        },
         command => match run(command) {
             Ok(code) => code,
             Err(error) => exit::report(&error),

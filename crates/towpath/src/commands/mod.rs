@@ -39,7 +39,7 @@ pub async fn run(command: Command) -> Result<ExitCode> {
         Command::Hook { name } => git::hook(&name).await.map(done),
         Command::Credential { operation, at } => git::credential(&operation, &at).map(done),
         // `main` runs the agent before there is a runtime.
-        Command::Agent => Ok(towpath_agent::main()),
+        Command::Agent => anyhow::bail!("the agent is started by an engine, not by a person"),
     }
 }
 

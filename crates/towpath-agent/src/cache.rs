@@ -1,0 +1,124 @@
+//! `save_cache` and `restore_cache`.
+//!
+//! A cache is restored to where it was saved from. A host's jobs have homes of their own, so what lies under the home or the
+//! working directory is kept by its place there, and everything else by its absolute path.
+
+use crate::{
+    archive::{Destination, Item, Target, receive, send},
+    cache_key::key,
+    client::{percent_decoded, query_value},
+    place::Place,
+    spool::Spool,
+    step::{Context, StepError},
+};
+use hyper::StatusCode;
+use std::{
+    path::{Component, Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+use towpath_protocol::{CACHE_KEY_HEADER, route};
+
+const WORK: &str = "work";
+const HOME: &str = "home";
+const ROOT: &str = "root";
+
+/// Stores `paths` under the key that `template` comes to.
+pub(crate) async fn save(
+    context: &Context,
+    paths: &[String],
+    template: &str,
+    spool: &mut Spool,
+) -> Result<(), StepError> {
+    let key = key(template, &context.spec, &context.place)?;
+    let route = format!("{}?key={}", route::CACHES, query_value(&key));
+    if context.client.head(&route).await? {
+        spool.line(format!(
+            "Skipping cache generation, cache already exists for key: {key}"
+        ));
+        return Ok(());
+    }
+    let mut items = Vec::new();
+    for written in paths {
+        let path = context.place.path(written);
+        if path.symlink_metadata().is_err() {
+            spool.line(format!(
+                "Warning: `{}` is not there, and not in the cache",
+                path.display()
+            ));
+            continue;
+        }
+        items.push(Item {
+            name: kept_name(&context.place, &path),
+            path,
+        });
+    }
+    if items.is_empty() {
+        spool.line("There is nothing to keep.");
+        return Ok(());
+    }
+    let status = send(&context.client, &route, &items).await?;
+    spool.line(match status {
+        StatusCode::CREATED => format!("Stored the cache with key: {key}"),
+        _ => format!("Skipping cache generation, cache already exists for key: {key}"),
+    });
+    Ok(())
+}
+
+fn kept_name(place: &Place, path: &Path) -> PathBuf {
+    let under = |base: &Path, name: &str| path.strip_prefix(base).ok().map(|rest| Path::new(name).join(rest));
+    under(&place.working_directory, WORK)
+        .or_else(|| under(&place.home, HOME))
+        .unwrap_or_else(|| Path::new(ROOT).join(path.strip_prefix("/").unwrap_or(path)))
+}
+
+/// Where a cache's entries go.
+struct Restored(Arc<Place>);
+
+impl Destination for Restored {
+    fn target(&self, name: &Path) -> Option<Target> {
+        let mut parts = name.components();
+        let Some(Component::Normal(first)) = parts.next() else {
+            return None;
+        };
+        let base = match first.to_str()? {
+            WORK => self.0.working_directory.clone(),
+            HOME => self.0.home.clone(),
+            ROOT => PathBuf::from("/"),
+            _ => return None,
+        };
+        Some((base, parts.as_path().to_path_buf()))
+    }
+}
+
+/// Brings the newest cache whose key begins with the first of `templates` that matches any.
+pub(crate) async fn restore(context: &Context, templates: &[String], spool: &mut Spool) -> Result<(), StepError> {
+    for template in templates {
+        let prefix = key(template, &context.spec, &context.place)?;
+        let route = format!("{}?prefix={}", route::CACHES, query_value(&prefix));
+        let found = Arc::new(Mutex::new(String::new()));
+        let noted = Arc::clone(&found);
+        let place = Arc::clone(&context.place);
+        let answer = receive(
+            &context.client,
+            &route,
+            true,
+            || Restored(Arc::clone(&place)),
+            |response| {
+                let header = response
+                    .headers()
+                    .get(CACHE_KEY_HEADER)
+                    .and_then(|value| value.to_str().ok())
+                    .unwrap_or_default();
+                *noted.lock().unwrap_or_else(PoisonError::into_inner) = percent_decoded(header);
+            },
+        )
+        .await?;
+        if answer.is_some() {
+            let key = found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            spool.line(format!("Found a cache with key: {key}"));
+            return Ok(());
+        }
+        spool.line(format!("No cache is found for key: {prefix}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,275 @@
+//! Requests to the server, over its unix socket.
+//!
+//! Each request has a connection of its own: on a unix socket that costs next to nothing, and there is no state that a
+//! restarted server would not share.
+
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
+use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Frame, Incoming},
+    header,
+};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use std::{fmt::Write, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
+use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
+use towpath_protocol::LONG_POLL;
+use towpath_types::SecretString;
+
+/// A body that is sent.
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// How long an ordinary answer may take before the server counts as away.
+const ANSWER: Duration = Duration::from_secs(60);
+/// How long after the end of a long poll.
+const POLL_ANSWER: Duration = Duration::from_secs(LONG_POLL.as_secs() + 10);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// How much of a JSON answer is read.
+const JSON_BYTES: usize = 64 << 20;
+/// How much of a refusal is shown.
+const REFUSAL_BYTES: usize = 4 << 10;
+
+/// Why a request has no answer of use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// The server is away or in trouble: the same request may work later.
+    #[error("the server does not answer: {0}")]
+    Away(String),
+    /// The job is over, or the token is not one of the server's.
+    #[error("the server no longer knows this job")]
+    Gone,
+    /// The server will not take it.
+    #[error("the server refused it ({status}): {message}")]
+    Refused { status: StatusCode, message: String },
+}
+
+/// Speaks for one job. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    socket: PathBuf,
+    token: SecretString,
+    gone: CancellationToken,
+}
+
+impl Client {
+    pub(crate) fn new(socket: PathBuf, token: SecretString) -> Self {
+        Self(Arc::new(Inner {
+            socket,
+            token,
+            gone: CancellationToken::new(),
+        }))
+    }
+
+    /// Cancelled once the server has said that the job is over.
+    pub(crate) fn gone(&self) -> &CancellationToken {
+        &self.0.gone
+    }
+
+    /// One request. Answers of 2xx, 404 and 409 are handed on; anything else is an error.
+    async fn ask_once(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+        limit: Option<Duration>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let away = |what: &str, error: &dyn std::error::Error| ClientError::Away(format!("{what}: {error}"));
+        let exchange = async {
+            let stream = UnixStream::connect(&self.0.socket)
+                .await
+                .map_err(|e| away("failed to connect to its socket", &e))?;
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(|e| away("failed to open a connection", &e))?;
+            tokio::spawn(connection);
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header(header::HOST, "agent")
+                .header(header::AUTHORIZATION, format!("Bearer {}", self.0.token.expose()))
+                .body(body)
+                .map_err(|e| ClientError::Refused {
+                    status: StatusCode::BAD_REQUEST,
+                    message: e.to_string(),
+                })?;
+            sender
+                .send_request(request)
+                .await
+                .map_err(|e| away("the connection broke", &e))
+        };
+        let response = match limit {
+            Some(limit) => tokio::time::timeout(limit, exchange)
+                .await
+                .map_err(|_| ClientError::Away(format!("no answer in {} s", limit.as_secs())))??,
+            None => exchange.await?,
+        };
+        match response.status() {
+            status if status.is_success() || status == StatusCode::NOT_FOUND || status == StatusCode::CONFLICT => {
+                Ok(response)
+            }
+            StatusCode::GONE | StatusCode::UNAUTHORIZED => {
+                self.0.gone.cancel();
+                Err(ClientError::Gone)
+            }
+            status if status.is_server_error() && status != StatusCode::INSUFFICIENT_STORAGE => {
+                Err(ClientError::Away(format!("it answered {status}")))
+            }
+            status => {
+                let message = Limited::new(response.into_body(), REFUSAL_BYTES).collect().await;
+                let message = message.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+                Err(ClientError::Refused {
+                    status,
+                    message: String::from_utf8_lossy(&message).trim().to_string(),
+                })
+            }
+        }
+    }
+
+    /// Asks until there is an answer. What `attempt` does must be safe to do again.
+    pub(crate) async fn persist<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match attempt().await {
+                Err(ClientError::Away(_)) => {
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = self.0.gone.cancelled() => return Err(ClientError::Gone),
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// An answer in JSON, or `None` for 202, 204 and 404.
+    pub(crate) async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ClientError> {
+        self.persist(|| self.get_json_once(path)).await
+    }
+
+    async fn get_json_once<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ClientError> {
+        let response = self.ask_once(Method::GET, path, empty(), Some(POLL_ANSWER)).await?;
+        match response.status() {
+            StatusCode::OK => json(response).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Sends `body` once. The status and, where there is one, the answer in JSON.
+    pub(crate) async fn post_once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Option<T>), ClientError> {
+        let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
+        let response = self.ask_once(Method::POST, path, body, Some(ANSWER)).await?;
+        let status = response.status();
+        match status {
+            StatusCode::OK | StatusCode::CONFLICT => Ok((status, Some(json(response).await?))),
+            _ => Ok((status, None)),
+        }
+    }
+
+    /// Whether there is something.
+    pub(crate) async fn head(&self, path: &str) -> Result<bool, ClientError> {
+        self.persist(|| async {
+            let response = self.ask_once(Method::HEAD, path, empty(), Some(ANSWER)).await?;
+            Ok(response.status().is_success())
+        })
+        .await
+    }
+
+    /// The beginning of a long answer, or `None` for 404. No limit of time: it may take the server a while to make it.
+    pub(crate) async fn get_stream_once(&self, path: &str) -> Result<Option<Response<Incoming>>, ClientError> {
+        let response = self.ask_once(Method::GET, path, empty(), None).await?;
+        Ok((response.status() == StatusCode::OK).then_some(response))
+    }
+
+    /// Sends `body` once.
+    pub(crate) async fn put_once(&self, path: &str, body: Body) -> Result<StatusCode, ClientError> {
+        Ok(self.ask_once(Method::PUT, path, body, None).await?.status())
+    }
+}
+
+async fn json<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, ClientError> {
+    let bytes = Limited::new(response.into_body(), JSON_BYTES)
+        .collect()
+        .await
+        .map_err(|error| ClientError::Away(format!("its answer broke off: {error}")))?
+        .to_bytes();
+    serde_json::from_slice(&bytes).map_err(|error| ClientError::Refused {
+        status: StatusCode::OK,
+        message: format!("its answer is not what this agent understands: {error}"),
+    })
+}
+
+pub(crate) fn empty() -> Body {
+    Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body of pieces; an error in it breaks the request off, so that the server does not take half of it for the whole.
+pub(crate) fn streamed(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+    StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync()
+}
+
+/// `text` as one value of a query.
+pub(crate) fn query_value(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+/// Undoes percent-encoding; what is not well encoded stays as it is.
+pub(crate) fn percent_decoded(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+        match digits.and_then(|two| u8::from_str_radix(two, 16).ok()) {
+            Some(byte) if *first == b'%' => {
+                out.push(byte);
+                rest = &after[2..];
+            }
+            _ => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_value_comes_back_as_it_was() {
+        for text in ["", "a b&c=d?e#f%", "v1-ünï/~x", "100%"] {
+            let encoded = query_value(text);
+            assert!(
+                encoded.is_ascii() && !encoded.contains([' ', '&', '#', '?']),
+                "{encoded}"
+            );
+            assert_eq!(percent_decoded(&encoded), text);
+        }
+        assert_eq!(percent_decoded("100%, %zz"), "100%, %zz");
+    }
+}

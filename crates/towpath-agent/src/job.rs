@@ -1,0 +1,257 @@
+//! One job from its specification to its last report.
+
+use crate::{
+    AgentOptions, cache, checkout,
+    client::{Client, ClientError},
+    place::Place,
+    run,
+    spool::{DEFAULT_LIMIT_BYTES, Spool},
+    step::{Context, StepEnd, go_duration},
+    store,
+    uplink::Uplink,
+    workspace,
+};
+use jiff::Timestamp;
+use std::{sync::Arc, time::Duration};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use towpath_protocol::{JobSpec, Orders, Report, Step, StepAction, StepWhen, route};
+use towpath_types::{Mask, Outcome};
+
+/// Between two questions that were answered "not ready yet" at once.
+const READY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether the job's end was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    Yes,
+    /// The server no longer knows the job.
+    NobodyAsks,
+}
+
+/// Runs the job that the server has for this agent.
+pub(crate) async fn run(client: Client, options: &AgentOptions) -> Result<Told, String> {
+    let Some(spec) = specification(&client).await? else {
+        return Ok(Told::NobodyAsks);
+    };
+    let (uplink, telling) = Uplink::start(client.clone());
+    let (outcome, message) = match Place::prepare(options, &spec) {
+        Ok(place) => {
+            let mask = Mask::new(spec.mask.iter().chain([&options.token]));
+            let context = Context {
+                client: client.clone(),
+                place: Arc::new(place),
+                spec: Arc::new(spec),
+                mask,
+            };
+            Job::new(context, uplink.clone()).run().await
+        }
+        Err(error) => (Outcome::Errored, Some(error.to_string())),
+    };
+    uplink.report(Report::JobFinished {
+        outcome,
+        message,
+        at: Timestamp::now(),
+    });
+    uplink.close();
+    match telling.await {
+        Ok(true) => Ok(Told::Yes),
+        Ok(false) => Ok(Told::NobodyAsks),
+        Err(error) => Err(format!("failed to tell the server what happened: {error}")),
+    }
+}
+
+async fn specification(client: &Client) -> Result<Option<JobSpec>, String> {
+    loop {
+        match client.get_json::<JobSpec>(route::JOB).await {
+            Ok(Some(spec)) => return Ok(Some(spec)),
+            Ok(None) => tokio::time::sleep(READY_PAUSE).await,
+            Err(ClientError::Gone) => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// Why everything is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopped {
+    Canceled,
+    TimedOut,
+}
+
+struct Job {
+    context: Context,
+    uplink: Uplink,
+    /// Cancelled when everything is to stop.
+    stop: CancellationToken,
+    /// How the job stands so far.
+    outcome: Outcome,
+    message: Option<String>,
+}
+
+impl Job {
+    fn new(context: Context, uplink: Uplink) -> Self {
+        Self {
+            context,
+            uplink,
+            stop: CancellationToken::new(),
+            outcome: Outcome::Succeeded,
+            message: None,
+        }
+    }
+
+    async fn run(mut self) -> (Outcome, Option<String>) {
+        let watch = tokio::spawn(watch(
+            self.context.client.clone(),
+            self.stop.clone(),
+            self.context.spec.time_limit_seconds,
+        ));
+        let mut background = JoinSet::new();
+        let end_of_background = CancellationToken::new();
+        let steps = self.context.spec.steps.clone();
+        for (index, step) in (0..).zip(&steps) {
+            if self.stop.is_cancelled() || self.context.place.halt_file().exists() {
+                break;
+            }
+            if !self.wants(step.when) {
+                continue;
+            }
+            if matches!(&step.action, StepAction::Run(run) if run.background) {
+                let (context, uplink, step) = (self.context.clone(), self.uplink.clone(), step.clone());
+                let stop = end_of_background.clone();
+                background.spawn(async move { execute(&context, &uplink, index, &step, &stop).await });
+                continue;
+            }
+            let end = execute(&self.context, &self.uplink, index, step, &self.stop).await;
+            self.note(step, end);
+        }
+        // What runs in the background ends with the job, and how does not matter.
+        end_of_background.cancel();
+        while background.join_next().await.is_some() {}
+        watch.abort();
+        match watch.await {
+            Ok(Stopped::TimedOut) => {
+                let limit = go_duration(Duration::from_secs(
+                    self.context.spec.time_limit_seconds.unwrap_or_default(),
+                ));
+                (Outcome::TimedOut, Some(format!("the job ran longer than {limit}")))
+            }
+            Ok(Stopped::Canceled) => (Outcome::Canceled, None),
+            // Aborted: nobody stopped the job.
+            Err(_) => (self.outcome, self.message),
+        }
+    }
+
+    fn wants(&self, when: StepWhen) -> bool {
+        match when {
+            StepWhen::OnSuccess => self.outcome.is_success(),
+            StepWhen::Always => true,
+            StepWhen::OnFail => !self.outcome.is_success(),
+        }
+    }
+
+    fn note(&mut self, step: &Step, end: StepEnd) {
+        if end.outcome.is_success() || !self.outcome.is_success() {
+            return;
+        }
+        self.outcome = end.outcome;
+        let name = self.context.mask.text(&step.name);
+        self.message = end
+            .message
+            .map(|message| format!("{name}: {}", self.context.mask.text(&message)));
+    }
+}
+
+/// Waits for a reason to stop everything: an order, the time limit, or a server that no longer knows the job.
+async fn watch(client: Client, stop: CancellationToken, limit: Option<u64>) -> Stopped {
+    let orders = async {
+        loop {
+            match client.get_json::<Orders>(route::ORDERS).await {
+                Ok(Some(Orders { cancel: true })) | Err(ClientError::Gone) => return,
+                Ok(_) => {}
+                // It is asked again: an order that cannot be read now may be later.
+                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+            }
+        }
+    };
+    let deadline = async {
+        match limit {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let why = tokio::select! {
+        () = orders => Stopped::Canceled,
+        () = client.gone().cancelled() => Stopped::Canceled,
+        () = deadline => Stopped::TimedOut,
+    };
+    stop.cancel();
+    why
+}
+
+async fn execute(context: &Context, uplink: &Uplink, index: u32, step: &Step, stop: &CancellationToken) -> StepEnd {
+    let limit = context.spec.log_limit_bytes.unwrap_or(DEFAULT_LIMIT_BYTES);
+    let begun = Spool::begin(
+        &context.place.state.join("logs"),
+        index,
+        &context.mask,
+        limit,
+        uplink.news(),
+    );
+    let (mut spool, log) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            return StepEnd::new(
+                Outcome::Errored,
+                Some(format!("failed to begin the step's log: {error}")),
+            );
+        }
+    };
+    let command = match &step.action {
+        StepAction::Run(run) => Some(context.mask.text(&run.command)),
+        _ => None,
+    };
+    let started = Report::StepStarted {
+        step: index,
+        name: context.mask.text(&step.name),
+        command,
+        at: Timestamp::now(),
+    };
+    uplink.begin(started, log);
+    let end = perform(context, index, step, &mut spool, stop).await;
+    drop(spool);
+    uplink.report(Report::StepFinished {
+        step: index,
+        exit_code: end.exit_code,
+        outcome: end.outcome,
+        message: end.message.as_deref().map(|message| context.mask.text(message)),
+        at: Timestamp::now(),
+    });
+    end
+}
+
+async fn perform(context: &Context, index: u32, step: &Step, spool: &mut Spool, stop: &CancellationToken) -> StepEnd {
+    if let StepAction::Run(run) = &step.action {
+        return run::run(context, index, run, spool, stop).await;
+    }
+    let work = async {
+        match &step.action {
+            StepAction::Run(_) => Ok(()),
+            StepAction::Checkout { path } => checkout::checkout(context, path, spool).await,
+            StepAction::SaveCache { paths, key } => cache::save(context, paths, key, spool).await,
+            StepAction::RestoreCache { keys } => cache::restore(context, keys, spool).await,
+            StepAction::PersistToWorkspace { root, paths } => {
+                workspace::persist(context, index, root, paths, spool).await
+            }
+            StepAction::AttachWorkspace { at } => workspace::attach(context, at, spool).await,
+            StepAction::StoreArtifacts { path, destination } => {
+                store::artifacts(context, path, destination.as_deref(), spool).await
+            }
+            StepAction::StoreTestResults { path } => store::test_results(context, path, spool).await,
+        }
+    };
+    tokio::select! {
+        result = work => result.into(),
+        () = stop.cancelled() => StepEnd::new(Outcome::Canceled, None),
+    }
+}

@@ -1,0 +1,180 @@
+//! A step's log on its way out: masked, bounded, and on a disk until the server has it.
+
+use crate::main_entry::say;
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+use tokio::sync::Notify;
+use towpath_types::{Mask, Masker};
+
+/// How long a log may become when the job does not say.
+pub(crate) const DEFAULT_LIMIT_BYTES: u64 = 100 << 20;
+
+/// What the writer and the sender of one log share.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) step: u32,
+    pub(crate) path: PathBuf,
+    length: AtomicU64,
+    finished: AtomicBool,
+}
+
+impl Log {
+    /// How many bytes are there to be sent.
+    pub(crate) fn length(&self) -> u64 {
+        self.length.load(Ordering::Acquire)
+    }
+
+    /// Whether no more will come.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+}
+
+/// The writer of one log. Dropping it ends the log.
+pub(crate) struct Spool {
+    log: Arc<Log>,
+    file: File,
+    masker: Masker,
+    written: Arc<Notify>,
+    limit: u64,
+    cut: bool,
+    buffer: Vec<u8>,
+}
+
+impl Spool {
+    /// Begins a log in `directory`; `written` is told of whatever comes.
+    pub(crate) fn begin(
+        directory: &Path,
+        step: u32,
+        mask: &Mask,
+        limit: u64,
+        written: Arc<Notify>,
+    ) -> io::Result<(Self, Arc<Log>)> {
+        let path = directory.join(format!("{step}.log"));
+        let file = File::create(&path)?;
+        let log = Arc::new(Log {
+            step,
+            path,
+            length: AtomicU64::new(0),
+            finished: AtomicBool::new(false),
+        });
+        let spool = Self {
+            log: Arc::clone(&log),
+            file,
+            masker: mask.masker(),
+            written,
+            limit,
+            cut: false,
+            buffer: Vec::new(),
+        };
+        Ok((spool, log))
+    }
+
+    /// Appends output.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        let mut out = std::mem::take(&mut self.buffer);
+        self.masker.push(bytes, &mut out);
+        self.append(&mut out);
+        self.buffer = out;
+    }
+
+    /// Appends a line of the agent's own.
+    pub(crate) fn line(&mut self, line: impl AsRef<str>) {
+        self.write(line.as_ref().as_bytes());
+        self.write(b"\n");
+    }
+
+    /// Whether the mask holds something back that a person may be waiting for.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.masker.holds_back()
+    }
+
+    /// Gives out what the mask holds back.
+    pub(crate) fn flush(&mut self) {
+        let mut out = std::mem::take(&mut self.buffer);
+        self.masker.flush(&mut out);
+        self.append(&mut out);
+        self.buffer = out;
+    }
+
+    /// A page cache takes this without waiting, so it is no work for a thread of its own.
+    fn append(&mut self, out: &mut Vec<u8>) {
+        if out.is_empty() || self.cut {
+            out.clear();
+            return;
+        }
+        let length = self.log.length();
+        let room = self.limit.saturating_sub(length);
+        if out.len() as u64 > room {
+            self.cut = true;
+            out.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+            let note = format!(
+                "\n[this step's log is longer than {} bytes; what follows is not kept]\n",
+                self.limit
+            );
+            out.extend_from_slice(note.as_bytes());
+        }
+        match self.file.write_all(out) {
+            Ok(()) => {
+                self.log.length.store(length + out.len() as u64, Ordering::Release);
+                self.written.notify_one();
+            }
+            // A full disk costs the rest of the log, not the job.
+            Err(error) => {
+                self.cut = true;
+                say(&format!(
+                    "failed to write to `{}`: {error}; the rest of the log is lost",
+                    self.log.path.display()
+                ));
+            }
+        }
+        out.clear();
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        self.flush();
+        self.log.finished.store(true, Ordering::Release);
+        self.written.notify_one();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use towpath_types::SecretString;
+
+    #[test]
+    fn a_log_is_masked_and_cut_with_a_line_that_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let secrets = [SecretString::new("hunter2".into())];
+        let (mut spool, log) = Spool::begin(directory.path(), 3, &Mask::new(&secrets), 20, Arc::default()).unwrap();
+        spool.write(b"say hun");
+        assert!(spool.holds_back());
+        spool.write(b"ter2\n");
+        assert_eq!(fs::read_to_string(&log.path).unwrap(), "say ****\n");
+        for _ in 0..100 {
+            spool.line("0123456789");
+        }
+        assert!(!log.is_finished());
+        drop(spool);
+        assert!(log.is_finished());
+        let text = fs::read_to_string(&log.path).unwrap();
+        assert!(
+            text.starts_with("say ****\n0123456789\n\n[this step's log is longer than 20 bytes"),
+            "{text}"
+        );
+        assert!(text.len() < 120);
+        assert_eq!(log.length(), text.len() as u64);
+    }
+}

@@ -1,0 +1,99 @@
+//! What steps are given, and how they end.
+
+use crate::{client::Client, client::ClientError, place::Place};
+use std::{sync::Arc, time::Duration};
+use towpath_protocol::JobSpec;
+use towpath_types::{Mask, Outcome};
+
+/// What every step is given.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) place: Arc<Place>,
+    pub(crate) spec: Arc<JobSpec>,
+    pub(crate) mask: Mask,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StepEnd {
+    pub(crate) outcome: Outcome,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) message: Option<String>,
+}
+
+impl StepEnd {
+    pub(crate) fn new(outcome: Outcome, message: Option<String>) -> Self {
+        Self {
+            outcome,
+            exit_code: None,
+            message,
+        }
+    }
+
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::new(Outcome::Failed, Some(message.into()))
+    }
+}
+
+/// Why a step that is not a command did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StepError {
+    /// What the configuration asks for cannot be done.
+    #[error("{0}")]
+    Failed(String),
+    /// The server or the machine is in the way.
+    #[error("{0}")]
+    Errored(String),
+    /// Nobody wants to know any more.
+    #[error("the server no longer knows this job")]
+    Gone,
+}
+
+impl From<ClientError> for StepError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Gone => Self::Gone,
+            error => Self::Errored(error.to_string()),
+        }
+    }
+}
+
+impl From<Result<(), StepError>> for StepEnd {
+    fn from(result: Result<(), StepError>) -> Self {
+        match result {
+            Ok(()) => Self::new(Outcome::Succeeded, None),
+            Err(StepError::Failed(message)) => Self::failed(message),
+            Err(StepError::Errored(message)) => Self::new(Outcome::Errored, Some(message)),
+            Err(error @ StepError::Gone) => Self::new(Outcome::Canceled, Some(error.to_string())),
+        }
+    }
+}
+
+/// A duration as Go writes it, because CircleCI's messages do: `10m0s`.
+pub(crate) fn go_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds}s"),
+        (hours, minutes, seconds) => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_go_writes_them() {
+        for (seconds, expect) in [
+            (0, "0s"),
+            (30, "30s"),
+            (600, "10m0s"),
+            (3600, "1h0m0s"),
+            (5461, "1h31m1s"),
+        ] {
+            assert_eq!(go_duration(Duration::from_secs(seconds)), expect);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! `store_artifacts` and `store_test_results`.
+
+use crate::{
+    client::{query_value, streamed},
+    spool::Spool,
+    step::{Context, StepError},
+};
+use futures::TryStreamExt;
+use std::{
+    io,
+    path::{Component, Path, PathBuf},
+};
+use tokio_util::io::ReaderStream;
+use towpath_protocol::route;
+use walkdir::WalkDir;
+
+/// Keeps a file, or a directory with all its files, for people.
+pub(crate) async fn artifacts(
+    context: &Context,
+    written: &str,
+    destination: Option<&str>,
+    spool: &mut Spool,
+) -> Result<(), StepError> {
+    let path = context.place.path(written);
+    let base = plain(Path::new(destination.unwrap_or(written)));
+    let files = files(&path);
+    if files.is_empty() {
+        spool.line(format!("Warning: there is nothing at `{}`", path.display()));
+    }
+    for (file, inside) in files {
+        let name = match (inside.as_os_str().is_empty(), base.as_os_str().is_empty()) {
+            (true, true) => PathBuf::from(file.file_name().unwrap_or_default()),
+            (true, false) => base.clone(),
+            (false, _) => base.join(&inside),
+        };
+        upload(context, route::ARTIFACTS, &file, &name).await?;
+        spool.line(format!("Uploaded {}", name.display()));
+    }
+    Ok(())
+}
+
+/// Sends JUnit XML files: one, or all below a directory.
+pub(crate) async fn test_results(context: &Context, written: &str, spool: &mut Spool) -> Result<(), StepError> {
+    let path = context.place.path(written);
+    let is_xml = |file: &Path| {
+        file.extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("xml"))
+    };
+    let mut sent = 0;
+    for (file, inside) in files(&path) {
+        if !inside.as_os_str().is_empty() && !is_xml(&file) {
+            continue;
+        }
+        let name = if inside.as_os_str().is_empty() {
+            PathBuf::from(file.file_name().unwrap_or_default())
+        } else {
+            inside
+        };
+        match upload(context, route::TEST_RESULTS, &file, &name).await {
+            Ok(()) => sent += 1,
+            // One file that is not JUnit must not hide the results of the others.
+            Err(StepError::Errored(message)) => spool.line(format!("Warning: {message}")),
+            Err(other) => return Err(other),
+        }
+    }
+    spool.line(match sent {
+        0 => format!("Warning: there are no test results at `{}`", path.display()),
+        count => format!("Uploaded {count} files of test results"),
+    });
+    Ok(())
+}
+
+async fn upload(context: &Context, route: &str, file: &Path, name: &Path) -> Result<(), StepError> {
+    let route = format!("{route}?path={}", query_value(&name.to_string_lossy()));
+    context
+        .client
+        .persist(|| async {
+            let opened = tokio::fs::File::open(file).await;
+            let body = match opened {
+                Ok(opened) => streamed(ReaderStream::with_capacity(opened, 128 << 10)),
+                Err(error) => streamed(futures::stream::once(async { Err(error) }).map_err(|error: io::Error| error)),
+            };
+            context.client.put_once(&route, body).await
+        })
+        .await?;
+    Ok(())
+}
+
+/// The files at `path`, each with its path below it; a file itself has an empty one. Links to files are followed, so that
+/// people find what they lead to; links to directories are not.
+fn files(path: &Path) -> Vec<(PathBuf, PathBuf)> {
+    if path.is_file() {
+        return vec![(path.to_path_buf(), PathBuf::new())];
+    }
+    let entries = WalkDir::new(path)
+        .sort_by_file_name()
+        .into_iter()
+        .filter_map(Result::ok);
+    entries
+        .filter(|entry| entry.path().is_file())
+        .filter_map(|entry| {
+            let inside = entry.path().strip_prefix(path).ok()?.to_path_buf();
+            Some((entry.into_path(), inside))
+        })
+        .collect()
+}
+
+/// A path as an artifact's name: relative, without `.`, `..` and `~`.
+fn plain(path: &Path) -> PathBuf {
+    let parts = path.components().filter_map(|part| match part {
+        Component::Normal(name) if name != "~" => Some(name),
+        _ => None,
+    });
+    parts.collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_inside() {
+        let check = |path: &str, expected: &str| assert_eq!(plain(Path::new(path)), PathBuf::from(expected), "{path}");
+        check("/tmp/out", "tmp/out");
+        check("~/out/./x", "out/x");
+        check("../../etc", "etc");
+        check(".", "");
+    }
+
+    #[test]
+    fn a_directory_is_all_its_files() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("a/b")).unwrap();
+        std::fs::write(root.path().join("a/b/x.xml"), "x").unwrap();
+        std::fs::write(root.path().join("y"), "y").unwrap();
+        let found: Vec<_> = files(root.path()).into_iter().map(|(_, inside)| inside).collect();
+        assert_eq!(found, [PathBuf::from("a/b/x.xml"), PathBuf::from("y")]);
+        assert_eq!(files(&root.path().join("y"))[0].1, PathBuf::new());
+        assert!(files(&root.path().join("nosuch")).is_empty());
+    }
+}

@@ -1,0 +1,313 @@
+//! Tells the server what happened, in order, for as long as it takes.
+//!
+//! One task, one request at a time: reports in their order, and between them the logs' new bytes. A report that a step has
+//! finished waits until the server has the step's whole log.
+
+use crate::{
+    client::{Client, ClientError},
+    main_entry::say,
+    spool::Log,
+};
+use bytes::Bytes;
+use hyper::StatusCode;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::Notify, task::JoinHandle, time::Instant};
+use towpath_protocol::{Acknowledged, Report, SequencedReport, route};
+
+/// How much of a log one request carries.
+const BATCH_BYTES: u64 = 256 << 10;
+/// How often the same log is sent to while it grows slowly: its first bytes go at once, the rest gathers for so long.
+const GATHER: Duration = Duration::from_millis(40);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// Where the rest of the agent puts what is to be told.
+#[derive(Debug, Clone)]
+pub(crate) struct Uplink {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    news: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    reports: VecDeque<Report>,
+    logs: VecDeque<Arc<Log>>,
+    closed: bool,
+}
+
+impl Uplink {
+    /// Starts telling. The task ends once everything was told after [`Uplink::close`] (then `true`), or when the server no
+    /// longer knows the job.
+    pub(crate) fn start(client: Client) -> (Self, JoinHandle<bool>) {
+        let shared = Arc::new(Shared::default());
+        let sender = Sender {
+            client,
+            shared: Arc::clone(&shared),
+            sequence: 0,
+            logs: BTreeMap::new(),
+            turn: 0,
+        };
+        (Self { shared }, tokio::spawn(sender.run()))
+    }
+
+    /// Told of whatever a log gets.
+    pub(crate) fn news(&self) -> Arc<Notify> {
+        Arc::clone(&self.shared.news)
+    }
+
+    /// A step has begun, and this is its log.
+    pub(crate) fn begin(&self, started: Report, log: Arc<Log>) {
+        let mut queue = self.shared.queue();
+        queue.logs.push_back(log);
+        queue.reports.push_back(started);
+        drop(queue);
+        self.shared.news.notify_one();
+    }
+
+    /// Something else happened.
+    pub(crate) fn report(&self, report: Report) {
+        self.shared.queue().reports.push_back(report);
+        self.shared.news.notify_one();
+    }
+
+    /// Nothing more will come.
+    pub(crate) fn close(&self) {
+        self.shared.queue().closed = true;
+        self.shared.news.notify_one();
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Sender {
+    client: Client,
+    shared: Arc<Shared>,
+    sequence: u64,
+    logs: BTreeMap<u32, Outgoing>,
+    /// Logs take turns, so that one that never stops does not keep the others back.
+    turn: u32,
+}
+
+struct Outgoing {
+    log: Arc<Log>,
+    file: Option<File>,
+    acknowledged: u64,
+    /// Whether the server knows that the step has begun.
+    announced: bool,
+    /// Whether the server will not take the rest.
+    refused: bool,
+    sent_at: Option<Instant>,
+}
+
+enum Next {
+    Report(Report),
+    Log(u32),
+    /// Nothing is due; something may be at the given time.
+    Wait(Option<Instant>),
+    Done,
+}
+
+impl Outgoing {
+    fn is_drained(&self) -> bool {
+        self.refused || (self.log.is_finished() && self.acknowledged >= self.log.length())
+    }
+
+    /// When the next bytes are due, if there are any.
+    fn due(&self) -> Option<Instant> {
+        let waiting = self.log.length().saturating_sub(self.acknowledged);
+        if !self.announced || self.refused || waiting == 0 {
+            return None;
+        }
+        match self.sent_at {
+            Some(at) if waiting < BATCH_BYTES && !self.log.is_finished() => Some(at + GATHER),
+            _ => Some(Instant::now()),
+        }
+    }
+
+    fn read(&mut self) -> io::Result<Bytes> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => File::open(&self.log.path)?,
+        };
+        let length = self.log.length().saturating_sub(self.acknowledged).min(BATCH_BYTES);
+        let mut batch = vec![0; usize::try_from(length).unwrap_or_default()];
+        file.read_exact_at(&mut batch, self.acknowledged)?;
+        self.file = Some(file);
+        Ok(batch.into())
+    }
+}
+
+impl Sender {
+    async fn run(mut self) -> bool {
+        let gone = self.client.gone().clone();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let told = match self.next() {
+                Next::Done => return true,
+                Next::Wait(until) => {
+                    let news = Arc::clone(&self.shared.news);
+                    tokio::select! {
+                        () = news.notified() => {}
+                        () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+                        () = gone.cancelled() => return false,
+                    }
+                    continue;
+                }
+                Next::Report(report) => self.tell_report(report).await,
+                Next::Log(step) => self.tell_log(step).await,
+            };
+            match told {
+                Ok(()) => pause = FIRST_PAUSE,
+                Err(ClientError::Gone) => return false,
+                Err(_) => {
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = gone.cancelled() => return false,
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn next(&mut self) -> Next {
+        let mut queue = self.shared.queue();
+        for log in queue.logs.drain(..) {
+            let outgoing = Outgoing {
+                log,
+                file: None,
+                acknowledged: 0,
+                announced: false,
+                refused: false,
+                sent_at: None,
+            };
+            self.logs.insert(outgoing.log.step, outgoing);
+        }
+        let waits = |step: &u32| self.logs.get(step).is_some_and(|log| !log.is_drained());
+        match queue.reports.front() {
+            Some(Report::StepFinished { step, .. }) if waits(step) => {}
+            Some(report) => return Next::Report(report.clone()),
+            None if queue.closed => return Next::Done,
+            None => {}
+        }
+        let due: Vec<(Instant, u32)> = self
+            .logs
+            .iter()
+            .filter_map(|(step, log)| Some((log.due()?, *step)))
+            .collect();
+        let now = Instant::now();
+        let ready = |from: u32| {
+            due.iter()
+                .find(|(at, step)| *at <= now && *step >= from)
+                .map(|(_, step)| *step)
+        };
+        match ready(self.turn).or_else(|| ready(0)) {
+            Some(step) => {
+                self.turn = step + 1;
+                Next::Log(step)
+            }
+            None => Next::Wait(due.iter().map(|(at, _)| *at).min()),
+        }
+    }
+
+    async fn tell_report(&mut self, report: Report) -> Result<(), ClientError> {
+        let sequenced = SequencedReport {
+            sequence: self.sequence,
+            report,
+        };
+        let body = match serde_json::to_vec(&sequenced) {
+            Ok(body) => body,
+            Err(error) => return Err(ClientError::Away(error.to_string())),
+        };
+        match self
+            .client
+            .post_once::<serde_json::Value>(route::REPORTS, body.into())
+            .await
+        {
+            Err(ClientError::Refused { status, message }) => {
+                say(&format!(
+                    "the server refused report {} ({status}): {message}",
+                    self.sequence
+                ));
+            }
+            answer => {
+                answer?;
+            }
+        }
+        self.sequence += 1;
+        self.shared.queue().reports.pop_front();
+        match sequenced.report {
+            Report::StepStarted { step, .. } => {
+                if let Some(log) = self.logs.get_mut(&step) {
+                    log.announced = true;
+                }
+            }
+            Report::StepFinished { step, .. } => {
+                if let Some(done) = self.logs.remove(&step) {
+                    // It only takes room; the state directory goes with the environment.
+                    let _ = fs::remove_file(&done.log.path);
+                }
+            }
+            Report::JobFinished { .. } => {}
+        }
+        Ok(())
+    }
+
+    async fn tell_log(&mut self, step: u32) -> Result<(), ClientError> {
+        let Some(outgoing) = self.logs.get_mut(&step) else {
+            return Ok(());
+        };
+        let batch = match outgoing.read() {
+            Ok(batch) => batch,
+            Err(error) => {
+                say(&format!(
+                    "failed to read `{}`: {error}; its rest is lost",
+                    outgoing.log.path.display()
+                ));
+                outgoing.refused = true;
+                return Ok(());
+            }
+        };
+        let offset = outgoing.acknowledged;
+        match self
+            .client
+            .post_once::<Acknowledged>(&route::logs(step, offset), batch)
+            .await
+        {
+            Ok((status, Some(Acknowledged { acknowledged }))) => {
+                // Less than before is a gap (409): what is missing is still in the spool.
+                outgoing.acknowledged = acknowledged.min(outgoing.log.length());
+                outgoing.sent_at = Some(Instant::now());
+                if acknowledged <= offset && status != StatusCode::CONFLICT {
+                    return Err(ClientError::Away("it took nothing of a log".to_string()));
+                }
+                Ok(())
+            }
+            Ok((status, None)) => Err(ClientError::Away(format!("it answered {status} to a log"))),
+            Err(ClientError::Refused { status, message }) => {
+                say(&format!(
+                    "the server refused the log of step {step} ({status}): {message}"
+                ));
+                outgoing.refused = true;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
