@@ -51,6 +51,7 @@ pub struct EnvironmentRequest {
 
 /// Where steps run.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "one a job, and never in a collection")]
 pub enum EnvironmentKind {
     /// In containers that share one network namespace.
     Docker {

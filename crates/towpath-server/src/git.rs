@@ -32,10 +32,12 @@ struct Asked {
     service: Option<String>,
 }
 
-fn project(repository: &str) -> Result<ProjectName, Response> {
-    let name = repository.strip_suffix(".git").unwrap_or(repository);
-    name.parse()
-        .map_err(|error: towpath_forge::ProjectNameError| refused(StatusCode::NOT_FOUND, &error.to_string()))
+fn project(repository: &str) -> Option<ProjectName> {
+    repository.strip_suffix(".git").unwrap_or(repository).parse().ok()
+}
+
+fn no_project() -> Response {
+    refused(StatusCode::NOT_FOUND, "this is no project's name: see `towpath init`")
 }
 
 /// git shows a plain text to whoever called it.
@@ -82,7 +84,7 @@ async fn advertise(
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    let project = project(&repository)?;
+    let project = project(&repository).ok_or_else(no_project)?;
     let service = asked.service.as_deref().and_then(Service::from_name);
     let service = service.ok_or_else(|| refused(StatusCode::FORBIDDEN, "only git's smart protocol is spoken here"))?;
     let text = app
@@ -103,7 +105,7 @@ async fn exchange(
     Extension(Caller(caller)): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Response> {
-    let project = project(&repository)?;
+    let project = project(&repository).ok_or_else(no_project)?;
     let service =
         Service::from_name(&service).ok_or_else(|| refused(StatusCode::NOT_FOUND, "there is no such service"))?;
     let headers = request.headers().clone();

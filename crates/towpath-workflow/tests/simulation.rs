@@ -51,22 +51,22 @@ fn definition(random: &mut Random) -> Definition {
                 1 => JobKind::NoOp,
                 _ => JobKind::Build { nodes: 1 },
             };
-            let requires = (0..at)
-                .filter_map(|earlier| {
-                    random.one_in(3).then(|| {
-                        let statuses = match random.below(5) {
-                            0 => RequiredStatus::TERMINAL.to_vec(),
-                            1 => vec![RequiredStatus::Failed],
-                            2 => vec![RequiredStatus::Success, RequiredStatus::Canceled],
-                            _ => vec![RequiredStatus::Success],
-                        };
-                        Requirement {
-                            job: format!("j{earlier}"),
-                            statuses,
-                        }
-                    })
-                })
-                .collect();
+            let mut requires = Vec::new();
+            for earlier in 0..at {
+                if !random.one_in(3) {
+                    continue;
+                }
+                let statuses = match random.below(5) {
+                    0 => RequiredStatus::TERMINAL.to_vec(),
+                    1 => vec![RequiredStatus::Failed],
+                    2 => vec![RequiredStatus::Success, RequiredStatus::Canceled],
+                    _ => vec![RequiredStatus::Success],
+                };
+                requires.push(Requirement {
+                    job: format!("j{earlier}"),
+                    statuses,
+                });
+            }
             JobDefinition {
                 name: format!("j{at}"),
                 kind,

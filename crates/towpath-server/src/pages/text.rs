@@ -43,7 +43,7 @@ pub(super) fn plain(bytes: &[u8]) -> String {
             '\u{1b}' => {
                 // A control sequence is `ESC [ … letter`; other escapes are one more character.
                 if characters.next() == Some('[') {
-                    while let Some(next) = characters.next() {
+                    for next in characters.by_ref() {
                         if ('\u{40}'..='\u{7e}').contains(&next) {
                             break;
                         }
