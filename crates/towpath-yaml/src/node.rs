@@ -28,6 +28,7 @@ pub(crate) struct Weight {
     pub(crate) nodes: u64,
     pub(crate) bytes: u64,
     pub(crate) depth: u32,
+    pub(crate) tagged: bool,
 }
 
 /// What a node is.
@@ -86,17 +87,20 @@ impl Node {
             nodes: 1,
             bytes: 0,
             depth: 1,
+            tagged: false,
         };
         let mut add = |child: Weight| {
             weight.nodes = weight.nodes.saturating_add(child.nodes);
             weight.bytes = weight.bytes.saturating_add(child.bytes);
             weight.depth = weight.depth.max(child.depth + 1);
+            weight.tagged |= child.tagged;
         };
         match &value {
             Value::Scalar(scalar) => add(Weight {
                 nodes: 0,
                 bytes: scalar.text.len() as u64,
                 depth: 0,
+                tagged: scalar.text.contains("<<"),
             }),
             Value::Sequence(items) => items.iter().for_each(|item| add(item.weight())),
             Value::Mapping(mapping) => mapping.entries.iter().for_each(|entry| {
@@ -104,6 +108,7 @@ impl Node {
                     nodes: 0,
                     bytes: entry.key.text.len() as u64,
                     depth: 0,
+                    tagged: false,
                 });
                 add(entry.value.weight());
             }),
@@ -145,6 +150,21 @@ impl Node {
 
     pub(crate) fn weight(&self) -> Weight {
         self.data.weight
+    }
+
+    /// Whether a scalar in it contains `<<`, so that what reads templates can leave all other trees alone.
+    pub fn mentions_tag(&self) -> bool {
+        self.data.weight.tagged
+    }
+
+    /// How many nodes it holds with every alias written out.
+    pub fn expanded_nodes(&self) -> u64 {
+        self.data.weight.nodes
+    }
+
+    /// How many bytes its scalars hold with every alias written out.
+    pub fn expanded_bytes(&self) -> u64 {
+        self.data.weight.bytes
     }
 
     /// The same node, used at another place.

@@ -23,7 +23,7 @@ pub(super) fn pipeline(view: &PipelineView) -> Markup {
         @if view.errors.is_empty() && view.workflows.is_empty() { p.quiet { "No workflow runs for this." } }
         @for workflow in &view.workflows { (self::workflow(workflow)) }
         @if !view.warnings.is_empty() {
-            details { summary { (view.warnings.len()) " warnings" } @for warning in &view.warnings { pre.message { (warning) } } }
+            details { summary { (view.warnings.len()) @if view.warnings.len() == 1 { " warning" } @else { " warnings" } } @for warning in &view.warnings { pre.message { (warning) } } }
         }
     }
 }

@@ -1,0 +1,244 @@
+//! One compilation: what is known so far, and what was noticed.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use towpath_yaml::{Diagnostic, Node, ParseOptions, SourceFile};
+
+use crate::compiled::{CompiledConfig, JobKind, Requirement, ResolvedOrb, Workflow, WorkflowJob};
+use crate::jobs::ExpandedCache;
+use crate::lower::lower_job;
+use crate::namespace::{Element, Namespace, NamespaceId};
+use crate::options::CompileOptions;
+use crate::scope::{Arguments, Scope, TemplateCache};
+use crate::value::Value;
+use crate::workflows::{Graph, Role, definitions};
+
+/// What one compilation holds.
+pub(crate) struct Compiler<'o> {
+    pub(crate) options: &'o CompileOptions<'o>,
+    /// Whether the version has templates: 2.1 does, 2 does not.
+    pub(crate) has_templates: bool,
+    pub(crate) namespaces: Vec<Namespace>,
+    /// Orbs by their references; `None` for those that could not be had.
+    pub(crate) imported: HashMap<Arc<str>, Option<NamespaceId>>,
+    pub(crate) orbs: Vec<ResolvedOrb>,
+    pub(crate) pipeline_parameters: Arguments,
+    pub(crate) expanded: ExpandedCache,
+    pub(crate) templates: TemplateCache,
+    pub(crate) patterns: HashMap<String, regex::Regex>,
+    /// Nodes whose keys were looked at, by identity.
+    pub(crate) checked: HashSet<usize>,
+    /// The commands that are being expanded, outermost first.
+    pub(crate) calls: Vec<Rc<Element>>,
+    /// What is being worked on, outermost first: the lines in front of a message.
+    pub(crate) context: Vec<String>,
+    pub(crate) depth: usize,
+    pub(crate) step_count: usize,
+    pub(crate) rendered_bytes: usize,
+    /// Whether a limit was passed and nothing more is made.
+    pub(crate) exhausted: bool,
+    pub(crate) error_count: usize,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// Beyond this many, more mistakes tell nobody anything.
+const MAX_DIAGNOSTICS: usize = 1000;
+
+/// The keys of a configuration. Others are dropped by the original, and often hold anchors.
+const TOP_KEYS: &[&str] = &[
+    "version",
+    "setup",
+    "parameters",
+    "orbs",
+    "commands",
+    "executors",
+    "jobs",
+    "job-groups",
+    "workflows",
+    "description",
+    "display",
+    "experimental",
+    "notify",
+    "build_agent",
+];
+
+/// Compiles a configuration: what it comes to for the pipeline that `options` describes, and what was noticed.
+///
+/// It never stops at the first mistake. The configuration is `None` when there is an error among the diagnostics.
+pub fn compile(source: &Arc<SourceFile>, options: &CompileOptions<'_>) -> (Option<CompiledConfig>, Vec<Diagnostic>) {
+    let (documents, diagnostics) = towpath_yaml::parse(source, &ParseOptions::default());
+    let mut compiler = Compiler::new(options, diagnostics);
+    let config = match documents.into_iter().next() {
+        Some(root) if root.as_mapping().is_some() => compiler.config(root),
+        Some(root) => {
+            let message = format!("a configuration is a map, and this is {}", root.kind());
+            compiler.report(Diagnostic::error("config::not-a-map", message).at(root.span(), ""));
+            None
+        }
+        None => {
+            if compiler.error_count == 0 {
+                compiler.report(Diagnostic::error("config::empty", "the configuration is empty"));
+            }
+            None
+        }
+    };
+    let config = config.filter(|_| compiler.error_count == 0);
+    (config, compiler.diagnostics)
+}
+
+impl<'o> Compiler<'o> {
+    fn new(options: &'o CompileOptions<'o>, diagnostics: Vec<Diagnostic>) -> Compiler<'o> {
+        Compiler {
+            options,
+            has_templates: true,
+            namespaces: Vec::new(),
+            imported: HashMap::new(),
+            orbs: Vec::new(),
+            pipeline_parameters: Arguments::new(),
+            expanded: ExpandedCache::new(),
+            templates: TemplateCache::new(),
+            patterns: HashMap::new(),
+            checked: HashSet::new(),
+            calls: Vec::new(),
+            context: Vec::new(),
+            depth: 0,
+            step_count: 0,
+            rendered_bytes: 0,
+            exhausted: false,
+            error_count: diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count(),
+            diagnostics,
+        }
+    }
+
+    /// Notes something, under what is being worked on.
+    pub(crate) fn report(&mut self, diagnostic: Diagnostic) {
+        self.error_count += usize::from(diagnostic.is_error());
+        if self.diagnostics.len() < MAX_DIAGNOSTICS {
+            self.diagnostics.push(diagnostic.in_context(self.context.clone()));
+        }
+    }
+
+    /// An integer of a setting; one that is none, or out of its bounds, is reported.
+    pub(crate) fn integer_between(
+        &mut self,
+        node: &Node,
+        scope: &Scope<'_>,
+        what: &str,
+        least: i64,
+        most: i64,
+    ) -> Option<u32> {
+        match self.value(node, scope) {
+            Value::Int(value) if (least..=most).contains(&value) => u32::try_from(value).ok(),
+            _ => {
+                let message = format!("{what} must be an integer from {least} to {most}");
+                self.report(Diagnostic::error("config::type", message).at(node.span(), ""));
+                None
+            }
+        }
+    }
+
+    fn config(&mut self, root: Node) -> Option<CompiledConfig> {
+        self.version(&root)?;
+        self.check_keys(&root, TOP_KEYS, "a configuration");
+        let setup = root
+            .get("setup")
+            .and_then(Node::as_scalar)
+            .is_some_and(|scalar| matches!(&*scalar.text, "true" | "yes" | "on" | "True" | "TRUE"));
+        if setup && self.options.continuation {
+            let span = root.get("setup").map_or(root.span(), Node::span).clone();
+            let message = "a configuration that continues a setup pipeline cannot be a setup configuration itself";
+            self.report(Diagnostic::error("config::setup", message).at(&span, ""));
+        }
+        self.bind_pipeline_parameters(&root);
+        self.add_namespace(root.clone(), 0);
+        let mut graphs = self.workflows(&root);
+        let definitions = definitions(&mut graphs);
+        let mut config = CompiledConfig {
+            setup,
+            orbs: std::mem::take(&mut self.orbs),
+            ..CompiledConfig::default()
+        };
+        for (name, expanded) in definitions {
+            if let Some(job) = lower_job(self, &expanded) {
+                config.jobs.insert(name.to_string(), job);
+            }
+        }
+        config.workflows = graphs.iter().map(workflow).collect();
+        Some(config)
+    }
+
+    /// Reads the version: 2 is without templates, 2.1 with.
+    fn version(&mut self, root: &Node) -> Option<()> {
+        let Some(version) = root.get("version") else {
+            self.report(
+                Diagnostic::error("config::version", "the configuration has no `version`")
+                    .at(root.span(), "")
+                    .hint("begin it with `version: 2.1`"),
+            );
+            return None;
+        };
+        match version.as_scalar().map(|scalar| scalar.text.trim()) {
+            Some("2.1") => Some(()),
+            Some("2" | "2.0") => {
+                self.has_templates = false;
+                Some(())
+            }
+            _ => {
+                self.report(
+                    Diagnostic::error("config::version", "this version of the language is not known")
+                        .at(version.span(), "")
+                        .hint("there are 2.1 and 2"),
+                );
+                None
+            }
+        }
+    }
+}
+
+/// What of a graph runs for this pipeline.
+fn workflow(graph: &Graph) -> Workflow {
+    let (kept, filtered): (Vec<_>, Vec<_>) = graph.invocations.iter().partition(|invocation| invocation.kept);
+    let jobs = kept
+        .into_iter()
+        .map(|invocation| WorkflowJob {
+            name: invocation.name.to_string(),
+            kind: match &invocation.role {
+                Role::Build(_) => JobKind::Build {
+                    job: invocation.name.to_string(),
+                },
+                Role::Approval => JobKind::Approval,
+                Role::NoOp => JobKind::NoOp,
+                Role::Release { plan_name } => JobKind::Release {
+                    plan_name: plan_name.clone(),
+                },
+                Role::Lock { key } => JobKind::Lock { key: key.clone() },
+                Role::Unlock { key } => JobKind::Unlock { key: key.clone() },
+            },
+            requires: invocation
+                .resolved
+                .iter()
+                .filter(|(at, _)| graph.invocations[*at].kept)
+                .map(|(at, statuses)| Requirement {
+                    job: graph.invocations[*at].name.to_string(),
+                    statuses: statuses.clone(),
+                })
+                .collect(),
+            contexts: invocation.contexts.clone(),
+            serial_group: invocation.serial_group.clone(),
+            place: invocation.span.place(),
+        })
+        .collect();
+    Workflow {
+        name: graph.name.to_string(),
+        jobs,
+        filtered: filtered
+            .into_iter()
+            .map(|invocation| invocation.name.to_string())
+            .collect(),
+        schedules: graph.schedules.clone(),
+        max_auto_reruns: graph.max_auto_reruns,
+        place: graph.span.place(),
+    }
+}

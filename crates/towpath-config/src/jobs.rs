@@ -1,0 +1,420 @@
+//! Jobs: an executor, the job's own settings, and its steps, put together with the arguments of an invocation.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use towpath_yaml::{Diagnostic, Entry, Mapping, Node, ScalarStyle, Span};
+
+use crate::compiler::Compiler;
+use crate::namespace::{Element, Found, Kind, NamespaceId};
+use crate::scope::Scope;
+use crate::steps::entry;
+use crate::value::Value;
+
+/// A job definition with everything in place, as `config process` prints it.
+pub(crate) struct Expanded {
+    pub(crate) node: Node,
+    /// Where it is defined.
+    pub(crate) span: Span,
+}
+
+/// Jobs called without arguments, which come out the same each time.
+pub(crate) type ExpandedCache = HashMap<(usize, Arc<str>), Rc<Expanded>>;
+
+const JOB_KEYS: &[&str] = &[
+    "executor",
+    "docker",
+    "machine",
+    "macos",
+    "type",
+    "parameters",
+    "steps",
+    "environment",
+    "shell",
+    "working_directory",
+    "parallelism",
+    "resource_class",
+    "circleci_ip_ranges",
+    "retention",
+    "plan_name",
+    "key",
+    "description",
+];
+
+const EXECUTOR_KEYS: &[&str] = &[
+    "docker",
+    "machine",
+    "macos",
+    "environment",
+    "shell",
+    "working_directory",
+    "resource_class",
+    "parameters",
+    "description",
+];
+
+/// The keys that an executor and a job share, of which the job's replaces the executor's.
+const SETTINGS: &[&str] = &[
+    "docker",
+    "machine",
+    "macos",
+    "resource_class",
+    "shell",
+    "working_directory",
+];
+
+impl Compiler<'_> {
+    /// Warns of the keys that `node` has and this kind of element does not.
+    pub(crate) fn check_keys(&mut self, node: &Node, known: &[&str], what: &str) {
+        let Some(mapping) = node.as_mapping() else { return };
+        if !self.checked.insert(node.identity()) {
+            return;
+        }
+        // The node is kept alive by the configuration or its orb, so that its address is not another's later.
+        for part in mapping {
+            if known.contains(&&*part.key.text) {
+                continue;
+            }
+            let message = format!("{what} has no key `{}`; it is ignored", part.key.text);
+            let mut diagnostic = Diagnostic::warning("config::unknown-key", message);
+            diagnostic = match &part.merged_at {
+                Some(merged) => diagnostic
+                    .at(merged, "merged here")
+                    .also(&part.key.span, "written here"),
+                None => diagnostic.at(&part.key.span, ""),
+            };
+            if let Some(near) = crate::suggest::nearest(&part.key.text, known) {
+                diagnostic = diagnostic.hint(format!("did you mean `{near}`?"));
+            }
+            self.report(diagnostic);
+        }
+    }
+
+    /// A job with the arguments of an invocation, its `pre-steps` before and its `post-steps` after its own.
+    pub(crate) fn expand_job(
+        &mut self,
+        element: &Rc<Element>,
+        given: &[Entry],
+        caller: &Scope<'_>,
+        call: &Span,
+        around: (Option<&Node>, Option<&Node>),
+    ) -> Option<Rc<Expanded>> {
+        let cacheable = given.is_empty() && around.0.is_none() && around.1.is_none();
+        let key = (element.namespace.0, element.name.clone());
+        if cacheable && let Some(known) = self.expanded.get(&key) {
+            return Some(known.clone());
+        }
+        let errors = self.error_count;
+        let arguments = self.bind(element, given, caller, call);
+        if self.error_count > errors {
+            // With arguments that do not fit, whatever the body says would only repeat it.
+            return None;
+        }
+        let scope = Scope {
+            parameters: Some(&arguments),
+            matrix: None,
+            namespace: element.namespace,
+        };
+        let expanded = Rc::new(self.expand_body(element, &scope, caller, around)?);
+        if cacheable {
+            self.expanded.insert(key, expanded.clone());
+        }
+        Some(expanded)
+    }
+
+    fn expand_body(
+        &mut self,
+        element: &Rc<Element>,
+        scope: &Scope<'_>,
+        caller: &Scope<'_>,
+        around: (Option<&Node>, Option<&Node>),
+    ) -> Option<Expanded> {
+        let source = element.node.as_mapping()?;
+        let span = element.node.span().clone();
+        self.check_keys(&element.node, JOB_KEYS, "a job");
+        let own = self.substitute_mapping(source, scope, &["steps", "parameters", "executor", "description"]);
+        let mut result = Mapping::default();
+        let kind = own
+            .get("type")
+            .and_then(|kind| kind.as_scalar())
+            .map(|scalar| scalar.text.clone());
+        if kind.as_deref().is_some_and(|kind| kind != "build") {
+            own.iter().for_each(|entry| {
+                result.insert(entry.clone());
+            });
+            return Some(Expanded {
+                node: Node::mapping(result, span.clone()),
+                span,
+            });
+        }
+        let executor = match source.get("executor") {
+            Some(node) => self.executor(node, scope)?.as_mapping().cloned().unwrap_or_default(),
+            None => Mapping::default(),
+        };
+        let environment = ["docker", "machine", "macos"];
+        let own_place = environment.iter().any(|key| own.contains(key));
+        for part in executor.iter().filter(|part| SETTINGS.contains(&&*part.key.text)) {
+            // A job that says itself where it runs keeps only the executor's other settings.
+            if !(own_place && environment.contains(&&*part.key.text)) {
+                result.insert(part.clone());
+            }
+        }
+        for part in &own {
+            if !matches!(&*part.key.text, "environment" | "type") {
+                result.insert(part.clone());
+            }
+        }
+        if result.contains("docker") {
+            result = Mapping::from_entries(
+                result
+                    .iter()
+                    .filter(|part| !matches!(&*part.key.text, "machine" | "macos"))
+                    .cloned(),
+            );
+        }
+        self.hoist_machine(&mut result);
+        if !environment.iter().any(|key| result.contains(key)) {
+            let message = format!("job `{}` does not say where it runs", element.name);
+            self.report(
+                Diagnostic::error("config::no-executor", message)
+                    .at(&span, "")
+                    .hint("it needs `docker`, `machine`, `macos` or `executor`"),
+            );
+        }
+        let mut steps = Vec::new();
+        if let Some(before) = around.0 {
+            self.expand_list(before, caller, &mut steps);
+        }
+        match source.get("steps") {
+            Some(list) => self.expand_list(list, scope, &mut steps),
+            None => {
+                let message = format!("job `{}` has no `steps`", element.name);
+                self.report(Diagnostic::error("config::no-steps", message).at(&span, ""));
+            }
+        }
+        if let Some(after) = around.1 {
+            self.expand_list(after, caller, &mut steps);
+        }
+        let at = source.entry("steps").map_or(&span, |steps| &steps.key.span).clone();
+        result.insert(entry("steps", Node::sequence(steps, at.clone()), &at));
+        if let Some(environment) = self.environment(&[executor.get("environment"), own.get("environment")], &span) {
+            result.insert(entry("environment", environment, &span));
+        }
+        Some(Expanded {
+            node: Node::mapping(result, span.clone()),
+            span,
+        })
+    }
+
+    /// `resource_class` and `shell` written inside `machine` belong to the job.
+    fn hoist_machine(&mut self, job: &mut Mapping) {
+        let Some(machine) = job.get("machine").and_then(Node::as_mapping) else {
+            return;
+        };
+        let hoisted: Vec<Entry> = machine
+            .iter()
+            .filter(|part| matches!(&*part.key.text, "resource_class" | "shell"))
+            .cloned()
+            .collect();
+        if hoisted.is_empty() {
+            return;
+        }
+        let rest = Mapping::from_entries(
+            machine
+                .iter()
+                .filter(|part| !matches!(&*part.key.text, "resource_class" | "shell"))
+                .cloned(),
+        );
+        let span = job.get("machine").map(|machine| machine.span().clone());
+        if let Some(span) = span {
+            let rest = match rest.is_empty() {
+                true => Node::scalar("true", ScalarStyle::Plain, span.clone()),
+                false => Node::mapping(rest, span.clone()),
+            };
+            job.insert(entry("machine", rest, &span));
+        }
+        for part in hoisted {
+            if !job.contains(&part.key.text) {
+                job.insert(part);
+            }
+        }
+    }
+
+    /// Environments as one list of maps with one key each; a later one's value replaces an earlier one's in its position.
+    fn environment(&mut self, sources: &[Option<&Node>], at: &Span) -> Option<Node> {
+        let mut merged = Mapping::default();
+        for source in sources.iter().flatten() {
+            self.read_environment(source, &mut merged);
+        }
+        if merged.is_empty() {
+            return None;
+        }
+        let items = merged
+            .iter()
+            .map(|part| Node::mapping(Mapping::from_entries([part.clone()]), part.key.span.clone()))
+            .collect();
+        Some(Node::sequence(items, at.clone()))
+    }
+
+    /// An `environment`: a map, a list of maps, or a list of `K=V`.
+    pub(crate) fn read_environment(&mut self, node: &Node, out: &mut Mapping) {
+        if let Some(mapping) = node.as_mapping() {
+            mapping.iter().for_each(|part| {
+                out.insert(part.clone());
+            });
+        } else if let Some(items) = node.as_sequence() {
+            for item in items {
+                match (
+                    item.as_mapping(),
+                    item.as_scalar().map(|scalar| scalar.text.split_once('=')),
+                ) {
+                    (Some(mapping), _) => mapping.iter().for_each(|part| {
+                        out.insert(part.clone());
+                    }),
+                    (_, Some(Some((name, value)))) => {
+                        let value = Node::scalar(value, ScalarStyle::Quoted, item.span().clone());
+                        out.insert(entry(name, value, item.span()));
+                    }
+                    (_, Some(None)) if !item.is_null() => {
+                        let message = "an entry of an `environment` list is `NAME=value` or a map";
+                        self.report(Diagnostic::error("config::environment", message).at(item.span(), ""));
+                    }
+                    _ => {}
+                }
+            }
+        } else if !node.is_null() {
+            let message = format!("`environment` is a map of names to values, and this is {}", node.kind());
+            self.report(Diagnostic::error("config::environment", message).at(node.span(), ""));
+        }
+    }
+
+    /// What an `executor:` comes to: the executor's body with its parameters in place.
+    fn executor(&mut self, node: &Node, scope: &Scope<'_>) -> Option<Node> {
+        let written = node;
+        let mut node = node.clone();
+        let mut scope = *scope;
+        let mut given: Vec<Entry> = Vec::new();
+        // A parameter of type executor brings its own call and the names of where it was given.
+        for _ in 0..8 {
+            if let Some(mapping) = node.as_mapping() {
+                let (name, arguments): (Node, Vec<Entry>) = match mapping.get("name") {
+                    Some(name) => (
+                        name.clone(),
+                        mapping
+                            .iter()
+                            .filter(|part| &*part.key.text != "name")
+                            .cloned()
+                            .collect(),
+                    ),
+                    None if mapping.len() == 1 => {
+                        let part = &mapping.entries()[0];
+                        let name = Node::scalar(part.key.text.clone(), ScalarStyle::Quoted, part.key.span.clone());
+                        (
+                            name,
+                            part.value
+                                .as_mapping()
+                                .map(|body| body.entries().to_vec())
+                                .unwrap_or_default(),
+                        )
+                    }
+                    None => {
+                        let message = "an executor with arguments needs its `name`";
+                        self.report(Diagnostic::error("config::executor", message).at(node.span(), ""));
+                        return None;
+                    }
+                };
+                for part in arguments {
+                    let value = self.substitute(&part.value, &scope);
+                    given.push(Entry { value, ..part });
+                }
+                node = name;
+                continue;
+            }
+            match self.value(&node, &scope) {
+                Value::Executor { node: call, namespace } => {
+                    let own = scope.namespace;
+                    if let Some(name) = call.as_scalar() {
+                        return self.executor_named(&name.text.clone(), &given, namespace, own, &scope, written);
+                    }
+                    scope = Scope::top(namespace);
+                    node = call;
+                }
+                Value::Text(name) => {
+                    let parameter = node
+                        .as_scalar()
+                        .is_some_and(|scalar| scalar.text.contains("pipeline.parameters."));
+                    let _ = parameter;
+                    let namespace = scope.namespace;
+                    return self.executor_named(&name, &given, namespace, namespace, &scope, written);
+                }
+                _ => {
+                    let text = node
+                        .as_scalar()
+                        .map_or_else(String::new, |scalar| scalar.text.to_string());
+                    let message = format!("Executor invocation {text} must resolve to an executor name");
+                    self.report(Diagnostic::error("config::executor", message).at(node.span(), ""));
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    fn executor_named(
+        &mut self,
+        name: &str,
+        given: &[Entry],
+        namespace: NamespaceId,
+        fallback: NamespaceId,
+        scope: &Scope<'_>,
+        call: &Node,
+    ) -> Option<Node> {
+        let mut found = self.find(Kind::Executor, namespace, name);
+        if matches!(found, Found::Nothing) && namespace != fallback {
+            found = self.find(Kind::Executor, fallback, name);
+        }
+        let element = match found {
+            Found::Element(element) => element,
+            Found::BrokenOrb => return None,
+            Found::BrokenAlias(message) => {
+                self.report(Diagnostic::error("config::unknown-executor", message).at(call.span(), ""));
+                return None;
+            }
+            Found::Nothing => {
+                let message = format!("Cannot find a definition for executor named {name}");
+                let mut diagnostic = Diagnostic::error("config::unknown-executor", message).at(call.span(), "");
+                if let Some(near) = crate::suggest::nearest(name, self.known_names(Kind::Executor, namespace)) {
+                    diagnostic = diagnostic.hint(format!("did you mean `{near}`?"));
+                }
+                self.report(diagnostic);
+                return None;
+            }
+        };
+        self.context.push(format!("Error calling executor: '{name}'"));
+        self.check_keys(&element.node, EXECUTOR_KEYS, "an executor");
+        // The arguments have been put in place already, in the scope of each call.
+        let scope = Scope {
+            parameters: scope.parameters,
+            ..*scope
+        };
+        let arguments = self.bind(&element, given, &scope, call.span());
+        let inner = Scope {
+            parameters: Some(&arguments),
+            matrix: None,
+            namespace: element.namespace,
+        };
+        let body = element
+            .node
+            .as_mapping()
+            .map(|body| self.substitute_mapping(body, &inner, &["parameters", "description"]));
+        if let Some(body) = &body
+            && !["docker", "machine", "macos"].iter().any(|key| body.contains(key))
+        {
+            let message = format!("Executor {name} is missing a required key: \"docker\", \"machine\", or \"macos\"");
+            self.report(Diagnostic::error("config::executor", message).at(element.node.span(), ""));
+        }
+        self.context.pop();
+        body.map(|body| Node::mapping(body, element.node.span().clone()))
+    }
+}

@@ -1,0 +1,244 @@
+//! Conditions: logic statements, and expressions where the language takes one.
+//!
+//! Source: <https://circleci.com/docs/reference/configuration-reference/#logic-statements>
+
+use towpath_yaml::{Diagnostic, Node};
+
+use crate::compiler::Compiler;
+use crate::expression::{self, ErrorKind, full_match};
+use crate::scope::{Scope, span_within};
+use crate::value::Value;
+
+const MAX_DEPTH: usize = 100;
+
+impl Compiler<'_> {
+    /// Whether a step's `condition` holds. A plain text in it is not an expression: it is always true.
+    pub(crate) fn condition(&mut self, node: &Node, scope: &Scope<'_>) -> bool {
+        if let Some(scalar) = node.as_scalar()
+            && !scalar.text.contains("<<")
+            && matches!(Value::of(node), Value::Text(text) if !text.is_empty())
+        {
+            let message = format!("Condition `{}` is treated as always true.", scalar.text);
+            self.report(
+                Diagnostic::warning("config::constant-condition", message)
+                    .at(node.span(), "")
+                    .hint("an expression needs `<< >>` around it"),
+            );
+            return true;
+        }
+        self.statement(node, scope, 0).truthy()
+    }
+
+    /// Whether a workflow's `when` holds: a statement, or an expression as text.
+    pub(crate) fn workflow_condition(&mut self, node: &Node, scope: &Scope<'_>) -> bool {
+        match node.as_scalar() {
+            Some(scalar) if !scalar.text.contains("<<") && matches!(Value::of(node), Value::Text(_)) => {
+                self.expression(node, scope, "condition").truthy()
+            }
+            _ => self.statement(node, scope, 0).truthy(),
+        }
+    }
+
+    /// The value of an expression written as text, in which only pipeline values and parameters can be named.
+    pub(crate) fn expression(&mut self, node: &Node, scope: &Scope<'_>, what: &str) -> Value {
+        let Some(scalar) = node.as_scalar() else {
+            return Value::Null;
+        };
+        let text = scalar.text.clone();
+        let parsed = match expression::parse(&text) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                let span = match error.lexeme.is_empty() {
+                    true => node.span().clone(),
+                    false => span_within(node, scalar, &(error.at..error.at + error.lexeme.len())),
+                };
+                let message = format!("Invalid {what} expression: {}", error.message());
+                self.report(Diagnostic::error("config::expression", message).at(&span, ""));
+                return Value::Null;
+            }
+        };
+        let mut names = Vec::new();
+        parsed.names(&mut names);
+        let mut unknown = false;
+        for (name, at) in names {
+            let message = match name.strip_prefix("pipeline.parameters.") {
+                Some(parameter) if !self.pipeline_parameters.contains_key(parameter) => {
+                    format!("Pipeline parameter {parameter} is not defined")
+                }
+                None if !name.starts_with("pipeline.") => {
+                    format!("Invalid {what} expression: {name} is not a pipeline value or parameter")
+                }
+                None if !crate::options::is_pipeline_value(&name["pipeline.".len()..]) => {
+                    let message = format!("Unknown pipeline value {name}");
+                    let span = span_within(node, scalar, &(at..at + name.len()));
+                    self.report(Diagnostic::warning("config::unknown-pipeline-value", message).at(&span, ""));
+                    continue;
+                }
+                _ => continue,
+            };
+            unknown = true;
+            let span = span_within(node, scalar, &(at..at + name.len()));
+            self.report(Diagnostic::error("config::expression", message).at(&span, ""));
+        }
+        if unknown {
+            return Value::Null;
+        }
+        let parameters = &self.pipeline_parameters;
+        let values = &self.options.values;
+        let _ = scope;
+        let evaluated = parsed.evaluate(&mut |name| match name.strip_prefix("pipeline.parameters.") {
+            Some(parameter) => parameters.get(parameter).cloned(),
+            None => {
+                let value = name.strip_prefix("pipeline.").and_then(|name| values.get(name));
+                Some(value.and_then(Value::of_json).unwrap_or(Value::Null))
+            }
+        });
+        match evaluated {
+            Ok(value) => value,
+            Err(error) => {
+                debug_assert_ne!(error.kind, ErrorKind::UnknownVariable);
+                let message = format!("Invalid {what} expression: {}", error.message());
+                let span = span_within(node, scalar, &(error.at..error.at + error.lexeme.len()));
+                self.report(Diagnostic::error("config::expression", message).at(&span, ""));
+                Value::Null
+            }
+        }
+    }
+
+    fn statement(&mut self, node: &Node, scope: &Scope<'_>, depth: usize) -> Value {
+        let Some(mapping) = node.as_mapping() else {
+            if node.as_sequence().is_some() {
+                let message = "a condition is a value or a logic statement, not a list";
+                self.report(
+                    Diagnostic::error("config::condition", message)
+                        .at(node.span(), "")
+                        .hint("use `and:` or `or:` with this list"),
+                );
+                return Value::Null;
+            }
+            return self.value(node, scope);
+        };
+        if depth >= MAX_DEPTH {
+            let message = format!("logic statements are nested more than {MAX_DEPTH} levels deep");
+            self.report(Diagnostic::error("config::condition", message).at(node.span(), ""));
+            return Value::Null;
+        }
+        if mapping.is_empty() {
+            return Value::Null;
+        }
+        if mapping.len() > 1 {
+            let message = "a logic statement has exactly one key";
+            self.report(
+                Diagnostic::error("config::condition", message)
+                    .at(&mapping.entries()[1].key.span, "this is a second one")
+                    .hint("combine several with `and:` or `or:` and a list"),
+            );
+        }
+        let entry = &mapping.entries()[0];
+        let body = &entry.value;
+        match &*entry.key.text {
+            key @ ("and" | "or") => {
+                let Some(items) = body.as_sequence().filter(|items| !items.is_empty()) else {
+                    let message = format!(
+                        "`{key}` needs a list of one or more conditions, and this is {}",
+                        body.kind()
+                    );
+                    self.report(Diagnostic::error("config::condition", message).at(body.span(), ""));
+                    return Value::Null;
+                };
+                // All of them are looked at, so that a mistake in the last one does not wait for its turn.
+                let values: Vec<bool> = items
+                    .iter()
+                    .map(|item| self.statement(item, scope, depth + 1).truthy())
+                    .collect();
+                Value::Bool(if key == "and" {
+                    values.iter().all(|value| *value)
+                } else {
+                    values.contains(&true)
+                })
+            }
+            "not" => Value::Bool(!self.statement(body, scope, depth + 1).truthy()),
+            "equal" => {
+                let Some(items) = body.as_sequence() else {
+                    let message = format!("`equal` needs a list of values, and this is {}", body.kind());
+                    self.report(Diagnostic::error("config::condition", message).at(body.span(), ""));
+                    return Value::Null;
+                };
+                let values: Vec<Value> = items.iter().map(|item| self.value(item, scope)).collect();
+                Value::Bool(values.windows(2).all(|pair| equal(&pair[0], &pair[1])))
+            }
+            "matches" => Value::Bool(self.matches(body, scope)),
+            key => {
+                let message = format!("`{key}` is not a logic statement");
+                let mut diagnostic = Diagnostic::error("config::condition", message).at(&entry.key.span, "");
+                diagnostic = match crate::suggest::nearest(key, ["and", "or", "not", "equal", "matches"]) {
+                    Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
+                    None => diagnostic.hint("there are `and`, `or`, `not`, `equal` and `matches`"),
+                };
+                self.report(diagnostic);
+                Value::Null
+            }
+        }
+    }
+
+    fn matches(&mut self, node: &Node, scope: &Scope<'_>) -> bool {
+        let (Some(pattern), Some(value)) = (node.get("pattern"), node.get("value")) else {
+            let message = "`matches` needs a `pattern` and a `value`";
+            self.report(Diagnostic::error("config::condition", message).at(node.span(), ""));
+            return false;
+        };
+        for entry in node.as_mapping().into_iter().flatten() {
+            if !matches!(&*entry.key.text, "pattern" | "value") {
+                let message = format!("`matches` has no key `{}`", entry.key.text);
+                self.report(Diagnostic::error("config::condition", message).at(&entry.key.span, ""));
+            }
+        }
+        let text = self.text(pattern, scope).unwrap_or_default();
+        let text = text
+            .strip_prefix('/')
+            .and_then(|text| text.strip_suffix('/'))
+            .unwrap_or(&text);
+        let regex = self.regex(text, pattern);
+        let value_node = value;
+        let value = self.value(value_node, scope);
+        let subject = match &value {
+            Value::Text(text) => text.clone(),
+            Value::Null => "".into(),
+            _ if value_node
+                .as_scalar()
+                .is_some_and(|scalar| scalar.text.contains("parameters.")) =>
+            {
+                let message =
+                    "matches: value must produce a string, but the referenced parameter is not of type string"
+                        .to_owned();
+                self.report(Diagnostic::error("config::condition", message).at(value_node.span(), ""));
+                return false;
+            }
+            value => value.to_text(),
+        };
+        regex.is_some_and(|regex| regex.is_match(&subject))
+    }
+
+    /// The compiled pattern, or a report.
+    pub(crate) fn regex(&mut self, pattern: &str, node: &Node) -> Option<regex::Regex> {
+        let regex = full_match(pattern);
+        if regex.is_none() {
+            let mut diagnostic = Diagnostic::error("config::regex", format!("Invalid regular expression: {pattern}"))
+                .at(node.span(), "");
+            if pattern.contains("(?=") || pattern.contains("(?!") || pattern.contains("(?<") {
+                diagnostic =
+                    diagnostic.hint("patterns are RE2: there is no looking ahead or behind, and no backreference");
+            }
+            self.report(diagnostic);
+        }
+        regex
+    }
+}
+
+/// Equal for `equal:`: as values; null is like the empty text, which is what an absent pipeline value looks like.
+fn equal(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Null, Value::Text(text)) | (Value::Text(text), Value::Null) => text.is_empty(),
+        (left, right) => left == right,
+    }
+}

@@ -1,0 +1,514 @@
+//! From a job with everything in place to its typed form.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use towpath_yaml::{Diagnostic, Mapping, Node, ScalarRules, Typed};
+
+use crate::compiled::{
+    CheckoutMethod, CompiledJob, DockerImage, Executor, RegistryAuth, RunStep, Scalar, Step, StepAction, StepWhen,
+    Variable,
+};
+use crate::compiler::Compiler;
+use crate::jobs::Expanded;
+
+/// Where steps run when the job does not say.
+const WORKING_DIRECTORY: &str = "~/project";
+
+/// The typed form of a job; `None` for a job that has no steps (an approval or the like).
+pub(crate) fn lower_job(compiler: &mut Compiler<'_>, expanded: &Rc<Expanded>) -> Option<CompiledJob> {
+    let job = expanded.node.as_mapping()?;
+    job.get("steps")?;
+    let mut lower = Lower { compiler };
+    let environment = job
+        .get("environment")
+        .map(|node| lower.environment(node))
+        .unwrap_or_default();
+    let steps = job.get("steps").map(|node| lower.steps(node)).unwrap_or_default();
+    Some(CompiledJob {
+        executor: lower.executor(job),
+        working_directory: text_of(job.get("working_directory")).unwrap_or_else(|| WORKING_DIRECTORY.to_owned()),
+        shell: text_of(job.get("shell")),
+        environment,
+        parallelism: lower.parallelism(job.get("parallelism")),
+        resource_class: text_of(job.get("resource_class")),
+        steps,
+        ip_ranges: lower.boolean(job.get("circleci_ip_ranges"), "circleci_ip_ranges"),
+        cache_days: job
+            .get("retention")
+            .and_then(|node| node.get("caches"))
+            .and_then(|node| lower.days(node)),
+        place: expanded.span.place(),
+    })
+}
+
+struct Lower<'c, 'o> {
+    compiler: &'c mut Compiler<'o>,
+}
+
+fn text_of(node: Option<&Node>) -> Option<String> {
+    let node = node?;
+    node.as_scalar()
+        .filter(|_| !node.is_null())
+        .map(|scalar| scalar.text.to_string())
+}
+
+impl Lower<'_, '_> {
+    fn error(&mut self, code: &'static str, node: &Node, message: impl Into<String>) {
+        self.compiler
+            .report(Diagnostic::error(code, message.into()).at(node.span(), ""));
+    }
+
+    fn check(&mut self, node: &Node, known: &[&str], what: &str) {
+        self.compiler.check_keys(node, known, what);
+    }
+
+    fn required(&mut self, body: &Node, key: &str, step: &str) -> String {
+        match text_of(body.get(key)) {
+            Some(text) => text,
+            None => {
+                self.error("config::steps", body, format!("step `{step}` needs `{key}`"));
+                String::new()
+            }
+        }
+    }
+
+    fn boolean(&mut self, node: Option<&Node>, name: &str) -> bool {
+        let Some(node) = node.filter(|node| !node.is_null()) else {
+            return false;
+        };
+        match node.typed(ScalarRules::CircleCi) {
+            Some(Typed::Bool(value)) => value,
+            _ => {
+                self.error("config::type", node, format!("{name} must be a boolean"));
+                false
+            }
+        }
+    }
+
+    fn parallelism(&mut self, node: Option<&Node>) -> u32 {
+        let Some(node) = node.filter(|node| !node.is_null()) else {
+            return 1;
+        };
+        let number = match node.typed(ScalarRules::CircleCi) {
+            Some(Typed::Int(value)) => Some(value),
+            // A parameter of another type that holds a number has been put in place as its text.
+            _ => text_of(Some(node)).and_then(|text| text.trim().parse().ok()),
+        };
+        match number.map(u32::try_from) {
+            Some(Ok(value)) if value > 0 => value,
+            Some(_) => {
+                self.error("config::type", node, "parallelism must be a positive integer");
+                1
+            }
+            None => {
+                self.error(
+                    "config::type",
+                    node,
+                    "parallelism must be an integer or an expression evaluating to an integer",
+                );
+                1
+            }
+        }
+    }
+
+    fn days(&mut self, node: &Node) -> Option<u32> {
+        let days = text_of(Some(node)).and_then(|text| text.strip_suffix('d')?.parse::<u32>().ok());
+        let days = days.filter(|days| (1..=30).contains(days));
+        if days.is_none() {
+            self.error("config::type", node, "`caches` is a number of days from `1d` to `30d`");
+        }
+        days
+    }
+
+    /// Where the job runs. What is missing has been reported already.
+    fn executor(&mut self, job: &Mapping) -> Executor {
+        if let Some(docker) = job.get("docker") {
+            let Some(items) = docker.as_sequence().filter(|items| !items.is_empty()) else {
+                self.error("config::executor", docker, "`docker` is a list of one image or more");
+                return Executor::Docker { images: Vec::new() };
+            };
+            return Executor::Docker {
+                images: items.iter().map(|item| self.image(item)).collect(),
+            };
+        }
+        if let Some(macos) = job.get("macos") {
+            self.check(macos, &["xcode", "code_signing"], "`macos`");
+            return Executor::Macos {
+                xcode: text_of(macos.get("xcode")).unwrap_or_default(),
+            };
+        }
+        let machine = job.get("machine");
+        if let Some(machine) = machine {
+            self.check(machine, &["image", "docker_layer_caching", "enabled"], "`machine`");
+        }
+        Executor::Machine {
+            image: machine.and_then(|machine| text_of(machine.get("image"))),
+            docker_layer_caching: self.boolean(
+                machine.and_then(|machine| machine.get("docker_layer_caching")),
+                "docker_layer_caching",
+            ),
+        }
+    }
+
+    fn image(&mut self, node: &Node) -> DockerImage {
+        let known = [
+            "image",
+            "name",
+            "entrypoint",
+            "command",
+            "user",
+            "environment",
+            "auth",
+            "aws_auth",
+            "gcp_auth",
+        ];
+        self.check(node, &known, "an image");
+        let image = text_of(node.get("image"));
+        if image.is_none() {
+            self.error("config::executor", node, "an entry of `docker` needs an `image`");
+        }
+        DockerImage {
+            image: image.unwrap_or_default(),
+            name: text_of(node.get("name")),
+            entrypoint: words(node.get("entrypoint")),
+            command: words(node.get("command")),
+            user: text_of(node.get("user")),
+            environment: node
+                .get("environment")
+                .map(|environment| self.environment(environment))
+                .unwrap_or_default(),
+            auth: self.auth(node),
+            place: node.span().place(),
+        }
+    }
+
+    fn auth(&mut self, image: &Node) -> Option<RegistryAuth> {
+        let get = |section: &Node, key: &str| text_of(section.get(key));
+        if let Some(auth) = image.get("auth").filter(|auth| !auth.is_null()) {
+            self.check(auth, &["username", "password"], "`auth`");
+            return Some(RegistryAuth::Password {
+                username: get(auth, "username").unwrap_or_default(),
+                password: get(auth, "password").unwrap_or_default(),
+            });
+        }
+        if let Some(auth) = image.get("aws_auth").filter(|auth| !auth.is_null()) {
+            return Some(RegistryAuth::Aws {
+                aws_access_key_id: get(auth, "aws_access_key_id"),
+                aws_secret_access_key: get(auth, "aws_secret_access_key"),
+                oidc_role_arn: get(auth, "oidc_role_arn"),
+            });
+        }
+        let auth = image.get("gcp_auth").filter(|auth| !auth.is_null())?;
+        Some(RegistryAuth::Gcp {
+            oidc_service_account: get(auth, "oidc_service_account"),
+            workload_identity_pool: get(auth, "workload_identity_pool"),
+            workload_identity_provider: get(auth, "workload_identity_provider"),
+            project_number: get(auth, "project_number"),
+        })
+    }
+
+    fn environment(&mut self, node: &Node) -> Vec<Variable> {
+        let mut merged = Mapping::default();
+        self.compiler.read_environment(node, &mut merged);
+        merged
+            .iter()
+            .map(|entry| Variable {
+                name: entry.key.text.to_string(),
+                value: scalar(&entry.value),
+            })
+            .collect()
+    }
+
+    fn steps(&mut self, list: &Node) -> Vec<Step> {
+        let items = list.as_sequence().unwrap_or_default().to_vec();
+        items.iter().filter_map(|item| self.step(item)).collect()
+    }
+
+    fn step(&mut self, item: &Node) -> Option<Step> {
+        let place = item.span().place();
+        let (name, body) = match item.as_mapping().and_then(|mapping| mapping.entries().first().cloned()) {
+            Some(entry) => (entry.key.text.to_string(), Some(entry.value)),
+            None => (text_of(Some(item))?, None),
+        };
+        let empty = Node::mapping(Mapping::default(), item.span().clone());
+        let body = body.filter(|body| !body.is_null()).unwrap_or(empty);
+        let action = self.action(&name, &body)?;
+        let when = match text_of(body.get("when")).as_deref() {
+            None | Some("on_success") => StepWhen::OnSuccess,
+            Some("always") => StepWhen::Always,
+            Some("on_fail") => StepWhen::OnFail,
+            Some(other) => {
+                let node = body.get("when").unwrap_or(&body).clone();
+                self.error(
+                    "config::steps",
+                    &node,
+                    format!("`when` is always, on_success or on_fail, and this is {other}"),
+                );
+                StepWhen::OnSuccess
+            }
+        };
+        Some(Step {
+            name: text_of(body.get("name")),
+            when,
+            action,
+            place,
+        })
+    }
+
+    fn action(&mut self, step: &str, body: &Node) -> Option<StepAction> {
+        Some(match step {
+            "run" => StepAction::Run(self.run(body)),
+            "deploy" => StepAction::Deploy(self.run(body)),
+            "checkout" => {
+                self.check(body, &["name", "path", "method", "depth", "when"], "step `checkout`");
+                StepAction::Checkout {
+                    path: text_of(body.get("path")).unwrap_or_else(|| ".".to_owned()),
+                    method: self.method(body),
+                }
+            }
+            "setup_remote_docker" => {
+                let known = [
+                    "name",
+                    "version",
+                    "docker_layer_caching",
+                    "prefer_same_region",
+                    "reusable",
+                    "exclusive",
+                ];
+                self.check(body, &known, "step `setup_remote_docker`");
+                StepAction::SetupRemoteDocker {
+                    version: text_of(body.get("version")),
+                    docker_layer_caching: self.boolean(body.get("docker_layer_caching"), "docker_layer_caching"),
+                }
+            }
+            "save_cache" => {
+                self.check(body, &["name", "key", "paths", "when"], "step `save_cache`");
+                StepAction::SaveCache {
+                    key: self.required(body, "key", step),
+                    paths: self.list(body, "paths", step),
+                }
+            }
+            "restore_cache" => {
+                self.check(body, &["name", "key", "keys", "when"], "step `restore_cache`");
+                let keys = match text_of(body.get("key")) {
+                    Some(key) => vec![key],
+                    None => self.list(body, "keys", step),
+                };
+                StepAction::RestoreCache { keys }
+            }
+            "persist_to_workspace" => {
+                self.check(body, &["name", "root", "paths", "when"], "step `persist_to_workspace`");
+                StepAction::PersistToWorkspace {
+                    root: self.required(body, "root", step),
+                    paths: self.list(body, "paths", step),
+                }
+            }
+            "attach_workspace" => {
+                self.check(body, &["name", "at", "when"], "step `attach_workspace`");
+                StepAction::AttachWorkspace {
+                    at: self.required(body, "at", step),
+                }
+            }
+            "store_artifacts" => {
+                self.check(body, &["name", "path", "destination", "when"], "step `store_artifacts`");
+                StepAction::StoreArtifacts {
+                    path: self.required(body, "path", step),
+                    destination: text_of(body.get("destination")),
+                }
+            }
+            "store_test_results" => {
+                self.check(body, &["name", "path", "when"], "step `store_test_results`");
+                StepAction::StoreTestResults {
+                    path: self.required(body, "path", step),
+                }
+            }
+            "add_ssh_keys" => {
+                self.check(body, &["name", "fingerprints"], "step `add_ssh_keys`");
+                StepAction::AddSshKeys {
+                    fingerprints: strings(body.get("fingerprints")),
+                }
+            }
+            "install_signing_bundle" => StepAction::InstallSigningBundle {
+                arguments: body.to_json(ScalarRules::CircleCi),
+            },
+            "with_tool_cache" => {
+                let steps = body.get("steps").cloned();
+                StepAction::WithToolCache {
+                    steps: steps.map(|steps| self.steps(&steps)).unwrap_or_default(),
+                }
+            }
+            _ => return None,
+        })
+    }
+
+    fn run(&mut self, body: &Node) -> RunStep {
+        let known = [
+            "name",
+            "command",
+            "shell",
+            "environment",
+            "background",
+            "working_directory",
+            "no_output_timeout",
+            "when",
+            "max_auto_reruns",
+            "auto_rerun_delay",
+        ];
+        self.check(body, &known, "step `run`");
+        RunStep {
+            command: match body.get("command") {
+                Some(_) => self.required(body, "command", "run"),
+                None => {
+                    self.error("config::steps", body, "a `run` step needs a command");
+                    String::new()
+                }
+            },
+            shell: text_of(body.get("shell")),
+            environment: body
+                .get("environment")
+                .map(|node| self.environment(node))
+                .unwrap_or_default(),
+            working_directory: text_of(body.get("working_directory")),
+            background: self.boolean(body.get("background"), "background"),
+            no_output_timeout: body
+                .get("no_output_timeout")
+                .and_then(|node| self.duration(node, "no_output_timeout")),
+            max_auto_reruns: body.get("max_auto_reruns").and_then(|node| self.reruns(node)),
+            auto_rerun_delay: body
+                .get("auto_rerun_delay")
+                .and_then(|node| self.duration(node, "auto_rerun_delay")),
+        }
+    }
+
+    fn reruns(&mut self, node: &Node) -> Option<u32> {
+        match node.typed(ScalarRules::CircleCi) {
+            Some(Typed::Int(value)) if (1..=5).contains(&value) => u32::try_from(value).ok(),
+            _ => {
+                self.error("config::type", node, "max_auto_reruns must be an integer from 1 to 5");
+                None
+            }
+        }
+    }
+
+    /// A duration as Go writes it: `10m`, `1h30m`, `90s`, `1.5h`.
+    fn duration(&mut self, node: &Node, name: &str) -> Option<Duration> {
+        let text = text_of(Some(node)).unwrap_or_default();
+        let parsed = go_duration(text.trim());
+        if parsed.is_none() {
+            self.error(
+                "config::type",
+                node,
+                format!("{name} is a duration such as `10m` or `1h30m`, and this is `{text}`"),
+            );
+        }
+        parsed
+    }
+
+    fn list(&mut self, body: &Node, key: &str, step: &str) -> Vec<String> {
+        let list = strings(body.get(key));
+        if list.is_empty() {
+            self.error("config::steps", body, format!("step `{step}` needs `{key}`"));
+        }
+        list
+    }
+
+    fn method(&mut self, body: &Node) -> CheckoutMethod {
+        match text_of(body.get("method")).as_deref() {
+            None | Some("blobless") => CheckoutMethod::Blobless,
+            Some("full") => CheckoutMethod::Full,
+            Some("shallow") => {
+                let depth = text_of(body.get("depth")).and_then(|text| text.parse().ok());
+                CheckoutMethod::Shallow {
+                    depth: depth.unwrap_or(1),
+                }
+            }
+            Some(other) => {
+                let node = body.get("method").unwrap_or(body).clone();
+                self.error(
+                    "config::steps",
+                    &node,
+                    format!("`method` is blobless, full or shallow, and this is {other}"),
+                );
+                CheckoutMethod::Blobless
+            }
+        }
+    }
+}
+
+/// A list of texts, or one text.
+fn strings(node: Option<&Node>) -> Vec<String> {
+    match node {
+        Some(node) => match node.as_sequence() {
+            Some(items) => items.iter().filter_map(|item| text_of(Some(item))).collect(),
+            None => text_of(Some(node)).into_iter().collect(),
+        },
+        None => Vec::new(),
+    }
+}
+
+/// A container's command: a list of words, or one line.
+fn words(node: Option<&Node>) -> Option<Vec<String>> {
+    let node = node.filter(|node| !node.is_null())?;
+    match node.as_sequence() {
+        Some(_) => Some(strings(Some(node))),
+        None => text_of(Some(node)).map(|line| line.split_whitespace().map(str::to_owned).collect()),
+    }
+}
+
+fn scalar(node: &Node) -> Scalar {
+    match node.typed(ScalarRules::CircleCi) {
+        Some(Typed::Null) => Scalar::Null,
+        Some(Typed::Bool(value)) => Scalar::Bool(value),
+        Some(Typed::Int(value)) => Scalar::Int(value),
+        Some(Typed::Float(value)) => Scalar::Float(value),
+        Some(Typed::Text(text)) => Scalar::Text(text.to_owned()),
+        // A list or a map as a variable's value reaches the job as its JSON.
+        None => Scalar::Text(node.to_json(ScalarRules::CircleCi).to_string()),
+    }
+}
+
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut total = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..end].parse().ok()?;
+        let after = &rest[end..];
+        let unit_end = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
+        total += number
+            * match &after[..unit_end] {
+                "ms" => 0.001,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                _ => return None,
+            };
+        rest = &after[unit_end..];
+    }
+    Duration::try_from_secs_f64(total)
+        .ok()
+        .filter(|duration| !duration.is_zero() && duration.as_secs() < 1 << 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_does() {
+        let check = |text: &str, seconds: Option<f64>| {
+            assert_eq!(go_duration(text), seconds.map(Duration::from_secs_f64), "{text}");
+        };
+        check("10m", Some(600.0));
+        check("1h30m", Some(5400.0));
+        check("1.5h", Some(5400.0));
+        check("90s", Some(90.0));
+        check("500ms", Some(0.5));
+        for bad in ["", "10", "m", "10 m", "-1m", "1d", "0s", "99999999999999h"] {
+            check(bad, None);
+        }
+    }
+}

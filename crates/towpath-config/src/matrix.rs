@@ -1,0 +1,134 @@
+//! The members of a matrix.
+//!
+//! Source: <https://circleci.com/docs/guides/orchestrate/using-matrix-jobs/>
+
+use std::sync::Arc;
+
+use towpath_yaml::{Diagnostic, Node};
+
+use crate::compiler::Compiler;
+use crate::scope::{Arguments, Scope};
+use crate::value::Value;
+
+const MAX_MEMBERS: usize = 10_000;
+
+/// A matrix: the values of each member, and the name under which all of them are required.
+pub(crate) struct Matrix {
+    pub(crate) members: Vec<Arguments>,
+    pub(crate) alias: Option<Arc<str>>,
+}
+
+impl Compiler<'_> {
+    /// Reads `matrix:` of an invocation; the first parameter changes slowest.
+    pub(crate) fn matrix(&mut self, node: &Node, scope: &Scope<'_>) -> Option<Matrix> {
+        let Some(mapping) = node.as_mapping() else {
+            let message = format!("`matrix` is a map with `parameters`, and this is {}", node.kind());
+            self.report(Diagnostic::error("config::matrix", message).at(node.span(), ""));
+            return None;
+        };
+        for part in mapping {
+            if !matches!(&*part.key.text, "parameters" | "exclude" | "alias") {
+                let message = format!("`matrix` has no key `{}`", part.key.text);
+                self.report(Diagnostic::error("config::matrix", message).at(&part.key.span, ""));
+            }
+        }
+        let Some(parameters) = mapping.get("parameters").and_then(Node::as_mapping) else {
+            let message = "`matrix` needs `parameters`: a map of names to lists of values";
+            self.report(Diagnostic::error("config::matrix", message).at(node.span(), ""));
+            return None;
+        };
+        let mut axes: Vec<(Arc<str>, Vec<Value>)> = Vec::new();
+        let mut product = 1usize;
+        for part in parameters {
+            let list = match part.value.as_sequence() {
+                Some(items) => items.to_vec(),
+                None => match self.value(&part.value, scope) {
+                    Value::Tree(tree) if tree.as_sequence().is_some() => {
+                        tree.as_sequence().map(<[Node]>::to_vec).unwrap_or_default()
+                    }
+                    // No list is no job.
+                    Value::Null => Vec::new(),
+                    _ => {
+                        let message = format!("the values of matrix parameter `{}` must be a list", part.key.text);
+                        self.report(Diagnostic::error("config::matrix", message).at(part.value.span(), ""));
+                        return None;
+                    }
+                },
+            };
+            product = product.saturating_mul(list.len());
+            let values = list.iter().map(|item| self.value(item, scope)).collect();
+            axes.push((part.key.text.clone(), values));
+        }
+        if product > MAX_MEMBERS {
+            let message = format!("Matrices cannot generate more than {MAX_MEMBERS} jobs.");
+            self.report(
+                Diagnostic::error("config::matrix", message)
+                    .at(node.span(), format!("this one would generate {product}")),
+            );
+            return None;
+        }
+        let excluded = self.exclusions(mapping.get("exclude"), scope, parameters)?;
+        let alias = mapping.get("alias").and_then(|alias| self.text(alias, scope));
+        let mut members = Vec::with_capacity(product);
+        for index in 0..product {
+            // The index written in the mixed base of the axes' lengths, the last axis changing fastest.
+            let mut rest = index;
+            let mut picked = vec![0; axes.len()];
+            for (position, (_, values)) in axes.iter().enumerate().rev() {
+                picked[position] = rest % values.len();
+                rest /= values.len();
+            }
+            let member: Arguments = axes
+                .iter()
+                .zip(&picked)
+                .map(|((name, values), pick)| (name.clone(), values[*pick].clone()))
+                .collect();
+            let out = excluded.iter().any(|exclusion| {
+                exclusion
+                    .iter()
+                    .all(|(name, value)| member.get(name).is_some_and(|own| own == value))
+            });
+            if !out {
+                members.push(member);
+            }
+        }
+        Some(Matrix { members, alias })
+    }
+
+    fn exclusions(
+        &mut self,
+        node: Option<&Node>,
+        scope: &Scope<'_>,
+        parameters: &towpath_yaml::Mapping,
+    ) -> Option<Vec<Arguments>> {
+        let Some(node) = node.filter(|node| !node.is_null()) else {
+            return Some(Vec::new());
+        };
+        let Some(items) = node.as_sequence() else {
+            let message = format!("`exclude` is a list of maps, and this is {}", node.kind());
+            self.report(Diagnostic::error("config::matrix", message).at(node.span(), ""));
+            return None;
+        };
+        let mut exclusions = Vec::new();
+        for item in items {
+            let Some(mapping) = item.as_mapping().filter(|mapping| !mapping.is_empty()) else {
+                let message = "an exclusion is a map of parameters to values";
+                self.report(Diagnostic::error("config::matrix", message).at(item.span(), ""));
+                continue;
+            };
+            let mut exclusion = Arguments::new();
+            for part in mapping {
+                if !parameters.contains(&part.key.text) {
+                    let message = format!(
+                        "`{}` is not a parameter of this matrix, so this excludes nothing",
+                        part.key.text
+                    );
+                    self.report(Diagnostic::warning("config::matrix", message).at(&part.key.span, ""));
+                }
+                exclusion.insert(part.key.text.clone(), self.value(&part.value, scope));
+            }
+            exclusions.push(exclusion);
+        }
+        Some(exclusions)
+    }
+}

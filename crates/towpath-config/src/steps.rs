@@ -1,0 +1,310 @@
+//! Steps: commands called, conditions decided, lists of steps put in place, until only the language's own steps are left.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use towpath_yaml::{Diagnostic, Entry, Key, Mapping, Node, Span};
+
+use crate::compiler::Compiler;
+use crate::namespace::{Element, Found, Kind};
+use crate::parameters::call_entries;
+use crate::scope::Scope;
+use crate::value::Value;
+
+/// The language's own steps.
+pub(crate) const BUILTINS: &[&str] = &[
+    "run",
+    "checkout",
+    "setup_remote_docker",
+    "save_cache",
+    "restore_cache",
+    "persist_to_workspace",
+    "attach_workspace",
+    "store_artifacts",
+    "store_test_results",
+    "add_ssh_keys",
+    "deploy",
+    "install_signing_bundle",
+    "with_tool_cache",
+];
+
+const MAX_STEPS: usize = 1_000_000;
+const MAX_DEPTH: usize = 100;
+
+impl Compiler<'_> {
+    /// Expands `steps`, written in `scope`, onto `out`.
+    pub(crate) fn expand_steps(&mut self, steps: &[Node], scope: &Scope<'_>, out: &mut Vec<Node>) {
+        for step in steps {
+            if self.exhausted {
+                return;
+            }
+            self.expand_step(step, scope, out);
+        }
+    }
+
+    /// Expands a list of steps, or what a template such as `<< parameters.steps >>` stands for.
+    pub(crate) fn expand_list(&mut self, node: &Node, scope: &Scope<'_>, out: &mut Vec<Node>) {
+        if let Some(items) = node.as_sequence() {
+            return self.expand_steps(items, scope, out);
+        }
+        match self.value(node, scope) {
+            Value::Steps(steps) => self.push_steps(&steps, out, node.span()),
+            Value::Null => {}
+            value => {
+                let message = format!("steps are a list, and this is of type {}", value.type_name());
+                self.report(Diagnostic::error("config::steps", message).at(node.span(), ""));
+            }
+        }
+    }
+
+    fn push_steps(&mut self, steps: &[Node], out: &mut Vec<Node>, at: &Span) {
+        if self.count_steps(steps.len(), at) {
+            out.extend_from_slice(steps);
+        }
+    }
+
+    fn count_steps(&mut self, count: usize, at: &Span) -> bool {
+        self.step_count += count;
+        if self.step_count > MAX_STEPS && !self.exhausted {
+            self.exhausted = true;
+            let message = format!("this configuration expands to more than {MAX_STEPS} steps");
+            self.report(Diagnostic::error("config::too-large", message).at(at, "it stops here"));
+        }
+        !self.exhausted
+    }
+
+    fn expand_step(&mut self, step: &Node, scope: &Scope<'_>, out: &mut Vec<Node>) {
+        if self.depth >= MAX_DEPTH {
+            let message = format!("commands and conditions are nested more than {MAX_DEPTH} levels deep");
+            self.report(Diagnostic::error("config::too-deep", message).at(step.span(), ""));
+            return;
+        }
+        self.depth += 1;
+        match step.as_mapping() {
+            Some(mapping) => self.expand_mapping(step, mapping, scope, out),
+            None if step.as_sequence().is_some() => {
+                let message = "a step is a name or a map, not a list";
+                self.report(Diagnostic::error("config::steps", message).at(step.span(), ""));
+            }
+            None => match self.value(step, scope) {
+                Value::Steps(steps) => self.push_steps(&steps, out, step.span()),
+                Value::Text(name) => self.call(&name, None, step.span(), step, scope, out),
+                value => {
+                    let message = format!("a step is a name or a map, and this is {}", value.type_name());
+                    self.report(Diagnostic::error("config::steps", message).at(step.span(), ""));
+                }
+            },
+        }
+        self.depth -= 1;
+    }
+
+    fn expand_mapping(&mut self, step: &Node, mapping: &Mapping, scope: &Scope<'_>, out: &mut Vec<Node>) {
+        let Some(entry) = mapping.entries().first() else {
+            let message = "a step is a name or a map with one key, and this map is empty";
+            self.report(Diagnostic::error("config::steps", message).at(step.span(), ""));
+            return;
+        };
+        if let Some(second) = mapping.entries().get(1) {
+            let message = format!(
+                "a step has one key, and this one has {}: {}",
+                mapping.len(),
+                mapping
+                    .iter()
+                    .map(|entry| format!("`{}`", entry.key.text))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            );
+            let mut diagnostic = Diagnostic::error("config::steps", message)
+                .at(&entry.key.span, "")
+                .also(&second.key.span, "a second key");
+            if entry.value.is_null() {
+                diagnostic = diagnostic.hint(format!("indent `{}` by two more columns", second.key.text));
+            }
+            self.report(diagnostic);
+            return;
+        }
+        let body = &entry.value;
+        match &*entry.key.text {
+            key @ ("when" | "unless") if body.as_mapping().is_some() => {
+                for part in body.as_mapping().into_iter().flatten() {
+                    if !matches!(&*part.key.text, "condition" | "steps" | "name" | "description") {
+                        let message = format!("`{key}` has no key `{}`", part.key.text);
+                        self.report(Diagnostic::error("config::unknown-key", message).at(&part.key.span, ""));
+                    }
+                }
+                let (condition, steps) = (body.get("condition"), body.get("steps"));
+                let (Some(condition), Some(steps)) = (condition, steps) else {
+                    let message = format!("`{key}` needs a `condition` and `steps`");
+                    self.report(Diagnostic::error("config::steps", message).at(&entry.key.span, ""));
+                    return;
+                };
+                if self.condition(condition, scope) == (key == "when") {
+                    self.expand_list(steps, scope, out);
+                }
+            }
+            "steps" => self.expand_list(body, scope, out),
+            name if name.contains("<<") => {
+                let message = format!("`{name}`: the name of a step cannot come from a parameter");
+                self.report(Diagnostic::error("config::steps", message).at(&entry.key.span, ""));
+            }
+            name => {
+                let name: Arc<str> = name.into();
+                self.call(&name, Some(body), &entry.key.span, step, scope, out);
+            }
+        }
+    }
+
+    fn call(
+        &mut self,
+        name: &Arc<str>,
+        body: Option<&Node>,
+        at: &Span,
+        step: &Node,
+        scope: &Scope<'_>,
+        out: &mut Vec<Node>,
+    ) {
+        match self.find(Kind::Command, scope.namespace, name) {
+            Found::Element(element) => self.call_command(name, &element, body, at, scope, out),
+            Found::BrokenOrb => {}
+            // A name that also is one of the language's own steps keeps that meaning.
+            _ if BUILTINS.contains(&&**name) => {
+                if let Some(step) = self.builtin(name, body, at, step, scope)
+                    && self.count_steps(1, at)
+                {
+                    out.push(step);
+                }
+            }
+            Found::BrokenAlias(message) => {
+                self.report(Diagnostic::error("config::unknown-command", message).at(at, ""));
+            }
+            Found::Nothing => {
+                let message = format!("Cannot find a definition for command named {name}");
+                let mut diagnostic = Diagnostic::error("config::unknown-command", message).at(at, "");
+                let known = self.known_names(Kind::Command, scope.namespace);
+                let known = known
+                    .iter()
+                    .map(String::as_str)
+                    .chain(BUILTINS.iter().copied())
+                    .chain(["when", "unless"]);
+                if self.defines(Kind::Job, scope.namespace, name) {
+                    diagnostic =
+                        diagnostic.hint(format!("`{name}` is a job; a job is run by a workflow, not by a step"));
+                } else if let Some(near) = crate::suggest::nearest(name, known) {
+                    diagnostic = diagnostic.hint(format!("did you mean `{near}`?"));
+                }
+                self.report(diagnostic);
+            }
+        }
+    }
+
+    fn call_command(
+        &mut self,
+        name: &Arc<str>,
+        element: &Rc<Element>,
+        body: Option<&Node>,
+        at: &Span,
+        scope: &Scope<'_>,
+        out: &mut Vec<Node>,
+    ) {
+        if self.calls.iter().any(|call| Rc::ptr_eq(call, element)) {
+            let message = format!("Infinite loop detected: command {name} calls itself");
+            self.report(Diagnostic::error("config::recursion", message).at(at, ""));
+            return;
+        }
+        self.calls.push(element.clone());
+        self.context.push(format!("Error calling command: '{name}'"));
+        match call_entries(body) {
+            None => {
+                let message = format!("the arguments of command `{name}` must be a map");
+                let at = body.map_or(at, |body| body.span());
+                self.report(Diagnostic::error("config::arguments", message).at(at, ""));
+            }
+            Some(given) => {
+                // The caller's own calls are not on the way to its arguments.
+                let own = self.calls.pop();
+                let arguments = self.bind(element, given, scope, at);
+                self.calls.extend(own);
+                let scope = Scope {
+                    parameters: Some(&arguments),
+                    matrix: None,
+                    namespace: element.namespace,
+                };
+                match element.node.get("steps") {
+                    Some(steps) => self.expand_list(steps, &scope, out),
+                    None => {
+                        let message = format!("command `{name}` has no `steps`");
+                        self.report(
+                            Diagnostic::error("config::definition", message)
+                                .at(element.node.span(), "")
+                                .also(at, "called here"),
+                        );
+                    }
+                }
+                self.check_keys(&element.node, &["description", "parameters", "steps"], "a command");
+            }
+        }
+        self.context.pop();
+        self.calls.pop();
+    }
+
+    /// One of the language's own steps with everything in place, in its long form.
+    fn builtin(&mut self, name: &str, body: Option<&Node>, at: &Span, step: &Node, scope: &Scope<'_>) -> Option<Node> {
+        let Some(body) = body.filter(|body| !body.is_null()) else {
+            if !matches!(
+                name,
+                "checkout" | "setup_remote_docker" | "add_ssh_keys" | "install_signing_bundle"
+            ) {
+                let message = format!("step `{name}` needs more than its name");
+                let message = if name == "run" {
+                    "a `run` step needs a command".to_owned()
+                } else {
+                    message
+                };
+                self.report(Diagnostic::error("config::steps", message).at(at, ""));
+                return None;
+            }
+            let span = step.span().clone();
+            return Some(Node::scalar(name, towpath_yaml::ScalarStyle::Quoted, span));
+        };
+        let value = match name {
+            "with_tool_cache" => {
+                let mut steps = Vec::new();
+                if let Some(list) = body.get("steps") {
+                    self.expand_list(list, scope, &mut steps);
+                }
+                let mut mapping = body
+                    .as_mapping()
+                    .map(|body| self.substitute_mapping(body, scope, &["steps"]))?;
+                mapping.insert(entry("steps", Node::sequence(steps, body.span().clone()), at));
+                Node::mapping(mapping, body.span().clone())
+            }
+            _ => self.substitute(body, scope),
+        };
+        let value = match (name, value.as_scalar()) {
+            ("run" | "deploy", Some(_)) => {
+                let mut mapping = Mapping::default();
+                mapping.insert(entry("command", value.clone(), body.span()));
+                Node::mapping(mapping, body.span().clone())
+            }
+            _ => value,
+        };
+        if body.same(&value) && step.as_mapping().is_some() {
+            return Some(step.clone());
+        }
+        let mut mapping = Mapping::default();
+        mapping.insert(entry(name, value, at));
+        Some(Node::mapping(mapping, at.clone()))
+    }
+}
+
+/// An entry that was computed.
+pub(crate) fn entry(key: &str, value: Node, at: &Span) -> Entry {
+    Entry {
+        key: Key {
+            text: key.into(),
+            span: at.clone(),
+        },
+        value,
+        merged_at: None,
+    }
+}

@@ -1,0 +1,384 @@
+//! The scanner of `<< >>`: tags, sections, escapes.
+//!
+//! Source: <https://circleci.com/docs/reference/configuration-reference/> and, for what the pages leave open, the templates of
+//! published orbs: a section's tag that is alone on its line takes the line with it, as in Mustache; a plain tag never does.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::expression::{self, ErrorKind, Expression};
+use crate::value::Value;
+
+/// A text with tags in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug)]
+enum Part {
+    Text(String),
+    Tag {
+        expression: Expression,
+        range: Range<usize>,
+        body: usize,
+    },
+    Section {
+        name: Arc<str>,
+        inverted: bool,
+        range: Range<usize>,
+        body: usize,
+        parts: Vec<Part>,
+    },
+}
+
+/// A mistake in a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TemplateError {
+    pub(crate) message: String,
+    /// The bytes of the text it is about.
+    pub(crate) range: Range<usize>,
+    pub(crate) hint: Option<&'static str>,
+}
+
+const UNCLOSED: &str = "Unclosed '<<' tag ('<<' must be escaped as '\\<<' in config v2.1+)";
+const HEREDOC: &str = "in a here-document write `\\<<EOF`; the backslash does not reach the shell";
+const MAX_BODY: usize = 2048;
+const MAX_SECTIONS: usize = 64;
+
+/// Where a name is looked up.
+pub(crate) trait Lookup {
+    /// The value of `name`; `None` when there is no such name. `range` is the tag's place in the text.
+    fn lookup(&mut self, name: &str, range: &Range<usize>) -> Option<Value>;
+}
+
+struct Open {
+    name: Arc<str>,
+    inverted: bool,
+    range: Range<usize>,
+    body: usize,
+    parts: Vec<Part>,
+}
+
+/// Reads `text`.
+pub(crate) fn parse(text: &str) -> Result<Template, TemplateError> {
+    let mut open: Vec<Open> = Vec::new();
+    let mut parts: Vec<Part> = Vec::new();
+    let mut literal = String::new();
+    let mut at = 0;
+    while let Some(found) = text[at..].find("<<") {
+        let start = at + found;
+        let before = &text[at..start];
+        let slashes = before.len() - before.trim_end_matches('\\').len();
+        if slashes == 1 {
+            literal.push_str(&before[..before.len() - 1]);
+            literal.push_str("<<");
+            at = start + 2;
+            continue;
+        }
+        literal.push_str(if slashes >= 2 {
+            &before[..before.len() - 1]
+        } else {
+            before
+        });
+        let Some(length) = text[start + 2..].find(">>") else {
+            return Err(TemplateError {
+                message: UNCLOSED.to_owned(),
+                range: start..start + 2,
+                hint: Some(HEREDOC),
+            });
+        };
+        let end = start + 2 + length + 2;
+        let body = &text[start + 2..end - 2];
+        let range = start..end;
+        if body.len() >= MAX_BODY {
+            let message = "Expressions must be less than 2048 characters".to_owned();
+            return Err(TemplateError {
+                message,
+                range,
+                hint: None,
+            });
+        }
+        match body.as_bytes().first() {
+            Some(kind @ (b'#' | b'^' | b'/')) => {
+                let name = body[1..].trim();
+                if !is_section_name(name) {
+                    let message = "Expected valid identifier".to_owned();
+                    return Err(TemplateError {
+                        message,
+                        range: start + 3..end - 2,
+                        hint: None,
+                    });
+                }
+                let body = start + 3 + (text[start + 3..end - 2].len() - text[start + 3..end - 2].trim_start().len());
+                at = match standalone(text, &range) {
+                    Some((blank, next)) => {
+                        literal.truncate(literal.len() - blank);
+                        next
+                    }
+                    None => end,
+                };
+                let current = open.last_mut().map_or(&mut parts, |open| &mut open.parts);
+                push_text(current, &mut literal);
+                if *kind == b'/' {
+                    match open.pop() {
+                        Some(section) if *section.name == *name => {
+                            let part = Part::Section {
+                                name: section.name,
+                                inverted: section.inverted,
+                                range: section.range,
+                                body: section.body,
+                                parts: section.parts,
+                            };
+                            open.last_mut().map_or(&mut parts, |open| &mut open.parts).push(part);
+                        }
+                        _ => {
+                            let message = "Expected section end tag to match start tag".to_owned();
+                            return Err(TemplateError {
+                                message,
+                                range,
+                                hint: None,
+                            });
+                        }
+                    }
+                } else {
+                    if open.len() >= MAX_SECTIONS {
+                        let message = format!("Sections are nested more than {MAX_SECTIONS} deep");
+                        return Err(TemplateError {
+                            message,
+                            range,
+                            hint: None,
+                        });
+                    }
+                    open.push(Open {
+                        name: name.into(),
+                        inverted: *kind == b'^',
+                        range,
+                        body,
+                        parts: Vec::new(),
+                    });
+                }
+            }
+            _ => {
+                let part = tag(text, range)?;
+                let current = open.last_mut().map_or(&mut parts, |open| &mut open.parts);
+                push_text(current, &mut literal);
+                current.push(part);
+                at = end;
+            }
+        }
+    }
+    literal.push_str(&text[at..]);
+    if let Some(section) = open.last() {
+        let message = "Unclosed section, expected '<</'".to_owned();
+        return Err(TemplateError {
+            message,
+            range: section.range.clone(),
+            hint: None,
+        });
+    }
+    push_text(&mut parts, &mut literal);
+    Ok(Template { parts })
+}
+
+fn push_text(parts: &mut Vec<Part>, literal: &mut String) {
+    if !literal.is_empty() {
+        parts.push(Part::Text(std::mem::take(literal)));
+    }
+}
+
+/// When the tag is alone on its line: how many blanks are before it, and where the next line starts.
+fn standalone(text: &str, range: &Range<usize>) -> Option<(usize, usize)> {
+    let before = &text[..range.start];
+    let blanks = before.len() - before.trim_end_matches([' ', '\t']).len();
+    let line_start = &before[..before.len() - blanks];
+    if !(line_start.is_empty() || line_start.ends_with('\n')) {
+        return None;
+    }
+    let after = &text[range.end..];
+    let rest = after.trim_start_matches([' ', '\t']);
+    let next = match rest.strip_prefix("\r\n").or_else(|| rest.strip_prefix('\n')) {
+        Some(next) => next,
+        None if rest.is_empty() && line_start.ends_with('\n') => rest,
+        None => return None,
+    };
+    Some((blanks, text.len() - next.len()))
+}
+
+fn is_section_name(name: &str) -> bool {
+    !name.is_empty() && !name.chars().any(char::is_whitespace)
+}
+
+/// What does not read as an expression is one name when it looks like one: parameter names may hold colons.
+fn is_plain_name(body: &str) -> bool {
+    let head = body.split('.').next().unwrap_or_default();
+    let word = |character: char| character.is_ascii_alphanumeric() || character == '_' || character == '-';
+    !head.is_empty()
+        && head.chars().all(word)
+        && !body.chars().any(char::is_whitespace)
+        && !body.ends_with('.')
+        && !body.contains("..")
+}
+
+fn tag(text: &str, range: Range<usize>) -> Result<Part, TemplateError> {
+    let body = &text[range.start + 2..range.end - 2];
+    if body.is_empty() {
+        let message = "Expected expression after '<<'".to_owned();
+        return Err(TemplateError {
+            message,
+            range: range.start..range.start + 2,
+            hint: None,
+        });
+    }
+    let offset = range.start + 2;
+    match expression::parse(body) {
+        Ok(expression) => Ok(Part::Tag {
+            expression,
+            range,
+            body: offset,
+        }),
+        Err(_) if is_plain_name(body.trim()) => {
+            let at = body.len() - body.trim_start().len();
+            let expression = Expression::Name {
+                name: body.trim().into(),
+                at,
+            };
+            Ok(Part::Tag {
+                expression,
+                range,
+                body: offset,
+            })
+        }
+        Err(error) if body.contains('\n') && error.kind != ErrorKind::TooDeep => Err(TemplateError {
+            message: UNCLOSED.to_owned(),
+            range: range.start..range.start + 2,
+            hint: Some(HEREDOC),
+        }),
+        Err(error) => {
+            let start = offset + error.at;
+            let range = if error.lexeme.is_empty() {
+                offset..range.end - 2
+            } else {
+                start..start + error.lexeme.len()
+            };
+            Err(TemplateError {
+                message: error.message(),
+                range,
+                hint: None,
+            })
+        }
+    }
+}
+
+/// What a template comes to.
+pub(crate) enum Rendered {
+    /// The text was exactly one tag: its value, with its type.
+    Value(Value),
+    /// Anything else is text.
+    Text(String),
+}
+
+impl Template {
+    /// Whether the text is exactly one tag.
+    pub(crate) fn is_value(&self) -> bool {
+        matches!(&self.parts[..], [Part::Tag { .. }])
+    }
+
+    /// The expression, when the text is exactly one tag.
+    pub(crate) fn expression(&self) -> Option<&Expression> {
+        match &self.parts[..] {
+            [Part::Tag { expression, .. }] => Some(expression),
+            _ => None,
+        }
+    }
+
+    /// The value; every mistake goes to `errors` and counts as null.
+    pub(crate) fn render(&self, lookup: &mut dyn Lookup, errors: &mut Vec<TemplateError>) -> Rendered {
+        if let [
+            Part::Tag {
+                expression,
+                range,
+                body,
+            },
+        ] = &self.parts[..]
+        {
+            return Rendered::Value(evaluate(expression, range, *body, lookup, errors));
+        }
+        let mut out = String::new();
+        render(&self.parts, lookup, errors, &mut out);
+        Rendered::Text(out)
+    }
+
+    /// Every name, in order, with the byte it starts at.
+    pub(crate) fn names(&self) -> Vec<(Arc<str>, usize)> {
+        let mut found = Vec::new();
+        names(&self.parts, &mut found);
+        found
+    }
+}
+
+fn names(parts: &[Part], found: &mut Vec<(Arc<str>, usize)>) {
+    for part in parts {
+        match part {
+            Part::Text(_) => {}
+            Part::Tag { expression, body, .. } => {
+                let first = found.len();
+                expression.names(found);
+                found[first..].iter_mut().for_each(|(_, at)| *at += body);
+            }
+            Part::Section { name, parts, body, .. } => {
+                found.push((name.clone(), *body));
+                names(parts, found);
+                found.push((name.clone(), *body));
+            }
+        }
+    }
+}
+
+fn evaluate(
+    expression: &Expression,
+    range: &Range<usize>,
+    body: usize,
+    lookup: &mut dyn Lookup,
+    errors: &mut Vec<TemplateError>,
+) -> Value {
+    match expression.evaluate(&mut |name| lookup.lookup(name, range)) {
+        Ok(value) => value,
+        // Whoever looks names up has already said what is wrong with an unknown one.
+        Err(error) if error.kind == ErrorKind::UnknownVariable => Value::Null,
+        Err(error) => {
+            let start = body + error.at;
+            errors.push(TemplateError {
+                message: error.message(),
+                range: start..start + error.lexeme.len(),
+                hint: None,
+            });
+            Value::Null
+        }
+    }
+}
+
+fn render(parts: &[Part], lookup: &mut dyn Lookup, errors: &mut Vec<TemplateError>, out: &mut String) {
+    for part in parts {
+        match part {
+            Part::Text(text) => out.push_str(text),
+            Part::Tag {
+                expression,
+                range,
+                body,
+            } => evaluate(expression, range, *body, lookup, errors).interpolate(out),
+            Part::Section {
+                name,
+                inverted,
+                range,
+                parts,
+                ..
+            } => {
+                let value = lookup.lookup(name, range).unwrap_or(Value::Null);
+                if value.truthy() != *inverted {
+                    render(parts, lookup, errors, out);
+                }
+            }
+        }
+    }
+}
