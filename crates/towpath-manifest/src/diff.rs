@@ -188,10 +188,13 @@ const CLUSTERS_ANNOTATIONS: &[&str] = &[
 /// spelling of quantities (`cpu: 1` and `cpu: "1"`).
 ///
 /// A Secret's `data` and `stringData` become one `data` of `fingerprint`s, as the API server would merge them.
-/// Normalising twice changes nothing more.
+/// Normalising twice changes nothing more, but that a Secret's fingerprints would be fingerprinted themselves: whatever
+/// stands in a Secret is taken for a value.
 #[must_use]
 pub fn normalise(object: &Value, fingerprint: Fingerprint<'_>) -> Value {
     let mut value = object.clone();
+    // Sorted before a value of the wrong shape is fingerprinted, and after for what that put in.
+    value.sort_all_objects();
     let kind = value
         .get("kind")
         .and_then(Value::as_str)
@@ -214,29 +217,35 @@ pub fn normalise(object: &Value, fingerprint: Fingerprint<'_>) -> Value {
     value
 }
 
-/// Marks a value that is a stand-in already, so that normalising is idempotent.
-const STAND_IN: &str = "(fingerprint) ";
-
 fn hide_values(fields: &mut Map<String, Value>, fingerprint: Fingerprint<'_>) {
     let mut hidden = Map::new();
     let encoding = base64::engine::general_purpose::STANDARD;
     for (field, is_encoded) in [("data", true), ("stringData", false)] {
-        // A field of another shape is wrong and may hold a value all the same: it goes.
-        let Some(Value::Object(map)) = fields.shift_remove(field) else {
+        let Some(map) = fields.get(field).and_then(Value::as_object) else {
             continue;
         };
         for (key, value) in map {
-            let stand_in = match &value {
-                Value::String(text) if text.starts_with(STAND_IN) => text.clone(),
+            let stand_in = match value {
                 Value::String(text) if is_encoded => {
                     let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();
                     let bytes = encoding.decode(compact).unwrap_or_else(|_| text.clone().into_bytes());
-                    format!("{STAND_IN}{}", fingerprint(&bytes))
+                    fingerprint(&bytes)
                 }
-                Value::String(text) => format!("{STAND_IN}{}", fingerprint(text.as_bytes())),
-                other => format!("{STAND_IN}{}", fingerprint(other.to_string().as_bytes())),
+                Value::String(text) => fingerprint(text.as_bytes()),
+                other => fingerprint(other.to_string().as_bytes()),
             };
-            hidden.insert(key, Value::from(stand_in));
+            hidden.insert(key.clone(), Value::from(format!("(fingerprint) {stand_in}")));
+        }
+        fields.shift_remove(field);
+    }
+    // A value that is indented wrongly lands beside `data`: what a Secret does not have is hidden as well.
+    for (field, value) in fields.iter_mut() {
+        if !matches!(
+            field.as_str(),
+            "apiVersion" | "kind" | "metadata" | "type" | "immutable"
+        ) && !value.is_null()
+        {
+            *value = Value::from(format!("(fingerprint) {}", fingerprint(value.to_string().as_bytes())));
         }
     }
     if !hidden.is_empty() {
@@ -378,7 +387,7 @@ Deleted ConfigMap/older
         assert_eq!(same[0].kind, ChangeKind::Unchanged);
         // Nor does a value in a place where none belongs.
         let odd = object(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s",
-            "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "hunter2"}}, "data": "hunter2", "stringData": {"A": 5150}}));
+            "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "hunter2"}}, "data": "hunter2", "TOKEN": "hunter2", "stringData": {"A": 5150}}));
         let text = serde_json::to_string(&diff(&[], &[odd], &print)).unwrap();
         assert!(!text.contains("hunter") && !text.contains("5150"), "{text}");
     }

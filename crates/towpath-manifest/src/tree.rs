@@ -211,9 +211,21 @@ fn read_file(
         merge: true,
     };
     let (documents, wrong) = parse(source, &options);
-    diagnostics.extend(wrong);
+    let is_yaml = !wrong.iter().any(Diagnostic::is_error);
+    let is_template = !is_yaml && source.text().contains("{{");
+    diagnostics.extend(wrong.into_iter().map(|diagnostic| match is_template {
+        true => {
+            diagnostic.hint("`{{` looks like a template: manifests are read as they are, so write down what it makes")
+        }
+        false => diagnostic,
+    }));
+    let mut follow_ups = Vec::new();
     for document in documents {
-        read_object(&document, in_jobs, found, diagnostics);
+        read_object(&document, in_jobs, found, &mut follow_ups);
+    }
+    // What half a document lacks is no news.
+    if is_yaml {
+        diagnostics.append(&mut follow_ups);
     }
 }
 

@@ -257,7 +257,7 @@ fn from_the_tree_to_a_plan() {
         [
             "there is no Secret `claims-secrets` (with the key `database_url`), which `Deployment/claims` (container `migrate`) needs for the variable `DATABASE_URL`: .k8s/live/dev/deployment.yaml:19:54",
             "there is no Secret `claims-secrets` (with the key `database_url`), which `Deployment/claims` (container `web`) needs for the variable `DATABASE_URL`: .k8s/live/dev/deployment.yaml:19:54",
-            "there is no Secret `claims-secrets`, which `Deployment/claims-worker` (container `worker`) reads with envFrom: .k8s/live/dev/deployment-worker.yaml:14:17",
+            "there is no Secret `claims-secrets`, which `Deployment/claims-worker` (container `worker`) reads with envFrom: .k8s/live/dev/deployment-worker.yaml:15:17",
         ]
     );
 
@@ -302,7 +302,17 @@ fn two_objects_of_one_name() {
                 "apiVersion: v1\nkind: Service\nmetadata: {name: app}\n",
             ),
         ],
-        "",
+        r#"error[manifest::duplicate-object]: the environment `dev` has two objects `Service/app`
+ --> .k8s/live/dev/b.yml:3:18
+  |
+3 | metadata: {name: app}
+  |                  ^^^ the second
+ ::: .k8s/live/dev/a.yaml:4:9
+  |
+4 |   name: app
+  |         --- the first
+hint: the one that is applied last would undo the other: rename one, or delete it
+"#,
     );
 }
 
@@ -331,7 +341,48 @@ fn what_is_no_object() {
             (".k8s/live/dev/g.yaml", "# only a comment\n"),
             (".k8s/live/dev/h.yaml", ""),
         ],
-        "",
+        r#"error[manifest::not-an-object]: a Kubernetes object is a mapping with `apiVersion`, `kind` and `metadata.name`; this is a list
+ --> .k8s/live/dev/a.yaml:1:1
+  |
+1 | - a
+  | ^^^
+hint: a file under `.k8s/` that is no manifest needs another ending
+
+error[manifest::not-an-object]: a Kubernetes object needs `kind`, a string that is not empty
+ --> .k8s/live/dev/b.yaml:1:1
+  |
+1 | apiVersion: v1
+  | ^^^^^^^^^^^^^^
+hint: write `kind`; in quotes, if it looks like a number
+
+error[manifest::not-an-object]: a Kubernetes object needs `metadata.name`, a string that is not empty
+ --> .k8s/live/dev/c.yaml:4:3
+  |
+4 |   labels: {}
+  |   ^^^^^^^^^^
+hint: write `metadata.name`; in quotes, if it looks like a number
+
+error[manifest::not-an-object]: a Kubernetes object needs `metadata.name`, a string that is not empty
+ --> .k8s/live/dev/d.yaml:4:9
+  |
+4 |   name: 007
+  |         ^^^
+hint: write `metadata.name`; in quotes, if it looks like a number
+
+error[manifest::not-an-object]: a Kubernetes object needs `metadata.namespace`, a string that is not empty
+ --> .k8s/live/dev/e.yaml:5:14
+  |
+5 |   namespace: [dev]
+  |              ^^^^^
+hint: write `metadata.namespace`; in quotes, if it looks like a number
+
+error[manifest::not-an-object]: a Kubernetes object needs `metadata.name`, a string that is not empty
+ --> .k8s/live/jobs/f.yaml:4:3
+  |
+4 |   generateName: migrate-
+  |   ^^^^^^^^^^^^^^^^^^^^^^
+hint: write `name` instead of `generateName`: each run of a Job gets a name of its own anyway
+"#,
     );
 }
 
@@ -349,7 +400,34 @@ fn what_is_no_yaml() {
             ),
             (".k8s/live/dev/c.yaml", "{{ if .Values.x }}\nkind: Service\n"),
         ],
-        "",
+        r#"error[yaml::syntax]: cannot read this as YAML: unclosed bracket '{'
+ --> .k8s/live/dev/a.yaml:3:11
+  |
+3 | metadata: {name: app
+  |           ^
+
+error[yaml::duplicate-key]: `spec` is written twice in one map; the last one counts
+ --> .k8s/live/dev/b.yaml:5:1
+  |
+4 | spec: 1
+  | ---- written here first
+5 | spec: 2
+  | ^^^^
+
+error[yaml::complex-key]: a key must be text, and this is a map
+ --> .k8s/live/dev/c.yaml:1:2
+  |
+1 | {{ if .Values.x }}
+  |  ^^^^^^^^^^^^^^^^
+hint: `{{` looks like a template: manifests are read as they are, so write down what it makes
+
+error[yaml::syntax]: cannot read this as YAML: did not find expected <document start>
+ --> .k8s/live/dev/c.yaml:2:1
+  |
+2 | kind: Service
+  | ^
+hint: `{{` looks like a template: manifests are read as they are, so write down what it makes
+"#,
     );
 }
 
@@ -366,7 +444,28 @@ fn other_namespaces() {
             (".k8s/live/cron_jobs/d.yaml", &service("d", "production")),
             (".k8s/live/production/a.yaml", &service("a", "production")),
         ],
-        "",
+        r#"error[manifest::other-namespace]: `Service/d` is in the namespace `production`, but it belongs to every environment, and `dev` is in `dev`
+ --> .k8s/live/cron_jobs/d.yaml:5:14
+  |
+5 |   namespace: production
+  |              ^^^^^^^^^^
+ ::: .k8s/live/dev/b.yaml:5:14
+  |
+5 |   namespace: dev
+  |              --- named here
+hint: leave out `metadata.namespace`: the environment's is put in
+
+error[manifest::other-namespace]: `Service/a` is in the namespace `staging`, but the environment `dev` is in `dev`
+ --> .k8s/live/dev/a.yaml:5:14
+  |
+5 |   namespace: staging
+  |              ^^^^^^^
+ ::: .k8s/live/dev/b.yaml:5:14
+  |
+5 |   namespace: dev
+  |              --- named here
+hint: an environment has one namespace: name the same one everywhere, or none
+"#,
     );
 }
 
@@ -383,7 +482,38 @@ fn a_namespace_of_ones_own_decides() {
                 "apiVersion: v1\nkind: Service\nmetadata: {name: b, namespace: x}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: c, namespace: x}\n",
             ),
         ],
-        "",
+        r#"error[manifest::other-namespace]: the environment `dev` is in the namespace `claims`, so it cannot bring the Namespace `more`
+ --> .k8s/live/dev/a.yaml:9:9
+  |
+4 |   name: claims
+  |         ------ named here
+...
+9 |   name: more
+  |         ^^^^
+hint: an environment has one namespace: name the same one everywhere, or none
+
+error[manifest::other-namespace]: `Service/b` is in the namespace `x`, but the environment `dev` is in `claims`
+ --> .k8s/live/dev/b.yaml:3:32
+  |
+3 | metadata: {name: b, namespace: x}
+  |                                ^
+ ::: .k8s/live/dev/a.yaml:4:9
+  |
+4 |   name: claims
+  |         ------ named here
+hint: an environment has one namespace: name the same one everywhere, or none
+
+error[manifest::other-namespace]: `Service/c` is in the namespace `x`, but the environment `dev` is in `claims`
+ --> .k8s/live/dev/b.yaml:7:32
+  |
+7 | metadata: {name: c, namespace: x}
+  |                                ^
+ ::: .k8s/live/dev/a.yaml:4:9
+  |
+4 |   name: claims
+  |         ------ named here
+hint: an environment has one namespace: name the same one everywhere, or none
+"#,
     );
 }
 
@@ -404,6 +534,33 @@ fn what_lies_in_the_wrong_place() {
             ("other/.k8s/live/dev/x.yaml", "]["),
             (".k8s/live/dev/notes.txt", "]["),
         ],
-        "",
+        r#"warning[manifest::outside-environment]: `./.k8s/live/dev.yaml` belongs to no environment and is never applied
+ --> ./.k8s/live/dev.yaml:1:1
+  |
+1 | a: 1
+  | ^
+hint: manifests lie in `.k8s/<kube context>/<environment>/`: move it there
+
+error[manifest::not-a-job]: `ConfigMap/c` lies in `jobs/`, but it is no Job
+ --> .k8s/live/dev/jobs/config.yaml:2:7
+  |
+2 | kind: ConfigMap
+  |       ^^^^^^^^^
+hint: `jobs/` holds Jobs, which are run by name; what is applied lies beside it
+
+error[manifest::not-a-job]: `ConfigMap/c` lies in `jobs/`, but it is no Job
+ --> .k8s/live/jobs/config.yaml:2:7
+  |
+2 | kind: ConfigMap
+  |       ^^^^^^^^^
+hint: `jobs/` holds Jobs, which are run by name; what is applied lies beside it
+
+warning[manifest::outside-environment]: `.k8s/values.yaml` belongs to no environment and is never applied
+ --> .k8s/values.yaml:1:1
+  |
+1 | a: 1
+  | ^
+hint: manifests lie in `.k8s/<kube context>/<environment>/`: move it there
+"#,
     );
 }

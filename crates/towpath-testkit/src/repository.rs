@@ -33,11 +33,41 @@ impl Repository {
         let directory = parent.join(PROJECT);
         copy(&example_directory(), &directory)?;
         let repository = Self { directory };
-        repository.git(&["init", "--quiet", "--initial-branch=main"]).await?;
-        repository.git(&["config", "user.name", "Ada Example"]).await?;
-        repository.git(&["config", "user.email", "ada@example.org"]).await?;
-        repository.commit("Claims: the page, the API and the worker").await?;
+        repository.begin("Claims: the page, the API and the worker").await?;
         Ok(repository)
+    }
+
+    /// A repository of `files` (path and text) in `<parent>/<name>`, with everything in one commit on `main`.
+    ///
+    /// # Errors
+    /// When they cannot be written, or git fails.
+    pub async fn of_files(parent: &Path, name: &str, files: &[(&str, &str)]) -> Result<Self> {
+        let directory = parent.join(name);
+        fs::create_dir_all(&directory).with_context(|| format!("failed to make `{}`", directory.display()))?;
+        let repository = Self { directory };
+        for (path, text) in files {
+            repository.write(path, text)?;
+        }
+        repository.begin("The beginning").await?;
+        Ok(repository)
+    }
+
+    async fn begin(&self, message: &str) -> Result<()> {
+        self.git(&["init", "--quiet", "--initial-branch=main"]).await?;
+        self.git(&["config", "user.name", "Ada Example"]).await?;
+        self.git(&["config", "user.email", "ada@example.org"]).await?;
+        self.commit(message).await.map(drop)
+    }
+
+    /// Writes a file, in place of the one that was there.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, file: &str, text: &str) -> Result<()> {
+        let path = self.directory.join(file);
+        let failed = || format!("failed to write `{}`", path.display());
+        fs::create_dir_all(path.parent().unwrap_or(&self.directory)).with_context(failed)?;
+        fs::write(&path, text).with_context(failed)
     }
 
     /// Its folder.

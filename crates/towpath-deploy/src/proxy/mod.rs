@@ -14,8 +14,6 @@ mod backends;
 mod http;
 mod routes;
 mod tcp;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use routes::replace_file;
 pub use routes::{Backend, Listener, Mode, PathType, ProxyState, ROUTES_FILE, Routes, Rule, STATE_FILE};
@@ -52,8 +50,6 @@ const WAIT_FOR_BACKEND: Duration = Duration::from_secs(5);
 pub struct ProxyOptions {
     /// The directory with `routes.json`, where `state.json` is written.
     pub routes_dir: PathBuf,
-    /// The address that ports are opened on.
-    pub listen: Ipv4Addr,
 }
 
 /// Why a proxy cannot run.
@@ -151,7 +147,7 @@ async fn serve(options: ProxyOptions, stop: CancellationToken) {
             if open.contains_key(&listener.port) {
                 continue;
             }
-            match bind(options.listen, listener.port) {
+            match bind(listener.port) {
                 Ok(socket) => {
                     let cancel = stop.child_token();
                     let port = Port {
@@ -191,10 +187,10 @@ async fn serve(options: ProxyOptions, stop: CancellationToken) {
     }
 }
 
-fn bind(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
+fn bind(port: u16) -> io::Result<TcpListener> {
     let socket = tokio::net::TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
-    socket.bind(SocketAddr::from((address, port)))?;
+    socket.bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))?;
     socket.listen(4096)
 }
 

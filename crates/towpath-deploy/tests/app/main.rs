@@ -1,6 +1,6 @@
 //! What the tests of this crate run in containers: an application with knobs, and the proxy.
 //!
-//! `… proxy DIR` is the proxy. `… exit CODE [TEXT]` prints and exits. Otherwise an HTTP server on `PORT` (8080):
+//! `… proxy --routes DIR` is the proxy. `… exit CODE [TEXT]` prints and exits. Otherwise an HTTP server on `PORT` (8080):
 //! `/` answers `VERSION`, `/slow?MS` after a while, `/env?NAME` an environment variable, `/file?PATH` a file,
 //! `/write?PATH=TEXT` writes one, `/get?HOST:PORT` what another server answers on `/`, `/ready` and `/live` are for probes.
 //! Knobs: `START_MS` before it listens, `NOT_READY` (never ready), `DIE_AFTER_MS`, `SAY` (printed at the start).
@@ -19,7 +19,9 @@ fn knob(name: &str) -> Option<String> {
 }
 
 fn milliseconds(name: &str) -> Option<Duration> {
-    Some(Duration::from_millis(knob(name)?.parse().expect("a number of milliseconds")))
+    Some(Duration::from_millis(
+        knob(name)?.parse().expect("a number of milliseconds"),
+    ))
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -28,8 +30,7 @@ async fn main() {
     match arguments.first().map(String::as_str) {
         Some("proxy") => {
             let options = towpath_deploy::proxy::ProxyOptions {
-                routes_dir: arguments[1].clone().into(),
-                listen: Ipv4Addr::UNSPECIFIED,
+                routes_dir: arguments[2].clone().into(),
             };
             towpath_deploy::proxy::run(options).await.expect("the proxy runs");
         }
@@ -54,7 +55,9 @@ async fn serve() {
         tokio::time::sleep(pause).await;
     }
     let port: u16 = knob("PORT").map_or(8080, |port| port.parse().expect("a port"));
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.expect("a free port");
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+        .await
+        .expect("a free port");
     println!("listening on {port}");
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signals");
     let death = async {
@@ -108,7 +111,11 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
             Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()),
         },
         "/count" => {
-            let size = request.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
+            let size = request
+                .into_body()
+                .collect()
+                .await
+                .map_or(0, |body| body.to_bytes().len());
             (StatusCode::OK, size.to_string())
         }
         _ => (StatusCode::OK, knob("VERSION").unwrap_or_default()),
@@ -124,5 +131,7 @@ async fn get(authority: &str) -> std::io::Result<String> {
     stream.write_all(request.as_bytes()).await?;
     let mut text = String::new();
     stream.read_to_string(&mut text).await?;
-    Ok(text.split_once("\r\n\r\n").map_or(text.clone(), |(_, body)| body.to_string()))
+    Ok(text
+        .split_once("\r\n\r\n")
+        .map_or(text.clone(), |(_, body)| body.to_string()))
 }

@@ -1,0 +1,120 @@
+//! Names and labels. They are deterministic: two servers, or one before and after a `kill -9`, mean the same container.
+
+use crate::target::EnvironmentId;
+use serde_json::Value;
+use std::collections::HashMap;
+use towpath_types::Digest;
+
+/// The data directory's instance. Only what carries it is touched.
+pub(crate) const INSTANCE: &str = "dev.towpath.instance";
+/// The environment, as its slug.
+pub(crate) const ENVIRONMENT: &str = "dev.towpath.environment";
+/// The pod that a container belongs to.
+pub(crate) const POD: &str = "dev.towpath.pod";
+/// The Deployment of a pod.
+pub(crate) const DEPLOYMENT: &str = "dev.towpath.deployment";
+/// The revision of a Deployment's pod.
+pub(crate) const REVISION: &str = "dev.towpath.revision";
+/// The Job of a pod.
+pub(crate) const JOB: &str = "dev.towpath.batch-job";
+/// How often the pod's containers were started again before this one was made.
+pub(crate) const RESTARTS: &str = "dev.towpath.restarts";
+/// On a proxy: a digest of everything that it was made of.
+pub(crate) const PROXY: &str = "dev.towpath.proxy";
+/// On a volume: the claim that it is for.
+pub(crate) const CLAIM: &str = "dev.towpath.claim";
+
+/// The names in one environment.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    pub instance: String,
+    pub slug: String,
+}
+
+impl Names {
+    pub(crate) fn new(instance: &str, id: &EnvironmentId) -> Self {
+        Self {
+            instance: instance.to_string(),
+            slug: id.slug(),
+        }
+    }
+
+    fn of(&self, rest: &str) -> String {
+        format!("towpath-{}-{}-{rest}", self.instance, self.slug)
+    }
+
+    pub(crate) fn network(&self) -> String {
+        format!("towpath-{}-{}", self.instance, self.slug)
+    }
+
+    /// `pod` and `container` are separated by a dot: a container's name holds none.
+    pub(crate) fn container(&self, pod: &str, container: &str) -> String {
+        self.of(&format!("pod-{pod}.{container}"))
+    }
+
+    pub(crate) fn proxy(&self, proxy: &str) -> String {
+        self.of(&format!("proxy-{proxy}"))
+    }
+
+    pub(crate) fn claim(&self, claim: &str) -> String {
+        self.of(&format!("claim-{claim}"))
+    }
+
+    pub(crate) fn empty_dir(&self, pod: &str, volume: &str) -> String {
+        self.of(&format!("pod-{pod}.{volume}"))
+    }
+
+    pub(crate) fn labels(&self) -> HashMap<String, String> {
+        HashMap::from([
+            (INSTANCE.to_string(), self.instance.clone()),
+            (ENVIRONMENT.to_string(), self.slug.clone()),
+        ])
+    }
+}
+
+/// The revision of a pod template: eight hex digits of its content, whatever the order of its keys.
+pub(crate) fn revision(template: &Value) -> String {
+    let mut text = String::new();
+    canonical(template, &mut text);
+    Digest::of(text.as_bytes()).hex()[..8].to_string()
+}
+
+fn canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut keys: Vec<&String> = map.keys().collect();
+            keys.sort();
+            out.push('{');
+            for key in keys {
+                out.push_str(&Value::from(key.as_str()).to_string());
+                out.push(':');
+                canonical(&map[key], out);
+                out.push(',');
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for item in items {
+                canonical(item, out);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_revision_is_what_it_says_and_not_in_which_order() {
+        let one = revision(&json!({"a": {"x": 1, "y": [1, 2]}, "b": "c"}));
+        assert_eq!(one, revision(&json!({"b": "c", "a": {"y": [1, 2], "x": 1}})));
+        assert_ne!(one, revision(&json!({"b": "c", "a": {"y": [2, 1], "x": 1}})));
+        assert_eq!(one.len(), 8);
+    }
+}

@@ -1,0 +1,556 @@
+//! One pod from its first container to its last request.
+//!
+//! Each pod has one task that looks after it. The task reads the engine and nudges, so it does not matter whether it made
+//! the containers or found them.
+
+use super::{
+    context::{Boxed, Context},
+    engine::{Seen, StartError},
+    model::{Container, PodTemplate, Probe},
+    names,
+    probe::Place,
+};
+use futures::{FutureExt, StreamExt, future, stream::FuturesUnordered};
+use jiff::Timestamp;
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Containers that ran for so long start with a clean slate.
+///
+/// Source: <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy>
+const SETTLED: Duration = Duration::from_secs(600);
+/// The longest pause between two starts.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
+/// Until it was ready for the first time a container is asked this often at least: nobody waits ten seconds for nothing.
+const EAGER: Duration = Duration::from_millis(500);
+/// How often what can never come off is tried again, should somebody have mended the world meanwhile.
+const RETRY_TERMINAL: Duration = Duration::from_secs(300);
+/// What is left for the stop signal when the drain took all of the grace period.
+///
+/// Source: <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination> (the extension of 2 s)
+const LEAST_GRACE: Duration = Duration::from_secs(2);
+
+/// Whose pod it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Deployment { name: String, revision: String },
+    Job { name: String },
+}
+
+impl Owner {
+    pub(crate) fn labels(&self) -> HashMap<String, String> {
+        match self {
+            Self::Deployment { name, revision } => HashMap::from([
+                (names::DEPLOYMENT.to_string(), name.clone()),
+                (names::REVISION.to_string(), revision.clone()),
+            ]),
+            Self::Job { name } => HashMap::from([(names::JOB.to_string(), name.clone())]),
+        }
+    }
+}
+
+/// How a pod is doing.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub address: Option<IpAddr>,
+    pub ready: bool,
+    pub ready_since: Option<Instant>,
+    pub leaving: bool,
+    pub restarts: u32,
+    /// What it waits for, or why it failed; empty when it is well.
+    pub message: String,
+    /// It cannot run like this, whatever is waited for.
+    pub terminal: bool,
+    /// What a container printed before it died.
+    pub crash_log: Vec<String>,
+    pub since: Timestamp,
+}
+
+/// One pod.
+pub(crate) struct Pod {
+    pub name: String,
+    pub owner: Owner,
+    pub template: PodTemplate,
+    state: Mutex<State>,
+    /// Cancelled when it is to go.
+    leave: CancellationToken,
+    /// Whether the proxies have said that nothing is under way on it.
+    pub drained: watch::Sender<bool>,
+}
+
+impl Pod {
+    pub(crate) fn new(name: String, owner: Owner, template: PodTemplate) -> Self {
+        Self {
+            name,
+            owner,
+            template,
+            state: Mutex::new(State {
+                address: None,
+                ready: false,
+                ready_since: None,
+                leaving: false,
+                restarts: 0,
+                message: String::new(),
+                terminal: false,
+                crash_log: Vec::new(),
+                since: Timestamp::now(),
+            }),
+            leave: CancellationToken::new(),
+            drained: watch::channel(false).0,
+        }
+    }
+
+    /// Takes over what an earlier server left running.
+    pub(crate) fn adopted(self, seen: &Seen, was_ready: bool) -> Self {
+        let restarts = seen
+            .labels
+            .get(names::RESTARTS)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0);
+        {
+            let mut state = self.state();
+            state.restarts = restarts;
+            if seen.running {
+                state.address = seen.address;
+                state.ready = was_ready;
+                state.ready_since = was_ready.then(Instant::now);
+            }
+        }
+        self
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the pod go. It is gone when its task has ended.
+    pub(crate) fn let_go(&self) {
+        let mut state = self.state();
+        state.leaving = true;
+        state.ready = false;
+        drop(state);
+        self.leave.cancel();
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leave.is_cancelled()
+    }
+
+    pub(crate) async fn told_to_leave(&self) {
+        self.leave.cancelled().await;
+    }
+
+    fn set(&self, context: &Context, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+        context.notify();
+    }
+
+    fn set_ready(&self, context: &Context, ready: bool, message: &str) {
+        let mut state = self.state();
+        let ready = ready && !state.leaving;
+        if state.ready == ready && state.message == message {
+            return;
+        }
+        if state.ready != ready {
+            state.ready_since = ready.then(Instant::now);
+            state.since = Timestamp::now();
+        }
+        state.ready = ready;
+        state.message = message.to_string();
+        drop(state);
+        context.notify();
+    }
+
+    /// The container that has the pod's network.
+    fn first(&self) -> Option<&Container> {
+        self.template.containers.first()
+    }
+
+    fn labels(&self) -> HashMap<String, String> {
+        let mut labels = self.owner.labels();
+        labels.insert(names::RESTARTS.to_string(), self.state().restarts.to_string());
+        labels
+    }
+}
+
+/// How a container's life was cut short.
+enum Ended {
+    Exited { index: usize, code: Option<i64> },
+    Unhealthy { index: usize, why: String },
+}
+
+/// Looks after a Deployment's pod until it is told to leave, and then sees it out.
+pub(crate) async fn run(context: Arc<Context>, pod: Arc<Pod>) {
+    let mut failures: u32 = 0;
+    // What was found running is not asked to prove itself from the start.
+    let mut adopted = pod.state().address.is_some();
+    while !pod.is_leaving() {
+        let began = Instant::now();
+        let pause = match bring_up(&context, &pod).await {
+            Ok(Some(address)) => {
+                pod.set(&context, |state| {
+                    state.address = Some(address);
+                    state.terminal = false;
+                });
+                let ended = tokio::select! {
+                    ended = watch_over(&context, &pod, address, adopted) => ended,
+                    () = pod.told_to_leave() => break,
+                };
+                adopted = false;
+                fell(&context, &pod, ended).await;
+                if began.elapsed() > SETTLED {
+                    failures = 0;
+                }
+                failures += 1;
+                pause_before(failures, context.backoff)
+            }
+            Ok(None) => break,
+            Err(error) => {
+                failures += 1;
+                let terminal = matches!(error, StartError::Terminal(_));
+                tracing::warn!(environment = %context.id, pod = %pod.name, %error, terminal, "a pod does not start");
+                pod.set(&context, |state| {
+                    state.message = error.to_string();
+                    state.terminal = terminal;
+                    state.ready = false;
+                });
+                if terminal {
+                    RETRY_TERMINAL
+                } else {
+                    pause_before(failures + 1, context.backoff)
+                }
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = pod.told_to_leave() => break,
+        }
+    }
+    see_out(&context, &pod).await;
+}
+
+/// The first start again is at once, then the pauses double.
+pub(crate) fn pause_before(failures: u32, backoff: Duration) -> Duration {
+    match failures {
+        0 | 1 => Duration::ZERO,
+        more => backoff.saturating_mul(1 << (more - 2).min(10)).min(LONGEST_BACKOFF),
+    }
+}
+
+/// Brings every container up that is not; the pod's address. `None` when it is to leave meanwhile.
+pub(crate) async fn bring_up(context: &Context, pod: &Pod) -> Result<Option<IpAddr>, StartError> {
+    let Some(first) = pod.first() else {
+        return Err(StartError::Terminal("the pod has no container".into()));
+    };
+    let labels = pod.labels();
+    let leader = context.names.container(&pod.name, &first.name);
+    let runs = context
+        .engine
+        .inspect(&leader)
+        .await
+        .map_err(|e| StartError::Passing(e.chain()))?;
+    if runs.is_none() {
+        tokio::select! {
+            pulled = context.ensure_images(&pod.template) => pulled?,
+            () = pod.told_to_leave() => return Ok(None),
+        }
+        context.ensure_volumes(&pod.name, &pod.template).await?;
+        for container in &pod.template.init_containers {
+            if !initialise(context, pod, container, &labels).await? {
+                return Ok(None);
+            }
+        }
+    }
+    let mut address = None;
+    for (index, container) in pod.template.containers.iter().enumerate() {
+        if pod.is_leaving() {
+            return Ok(None);
+        }
+        let network = if index == 0 {
+            context.names.network()
+        } else {
+            format!("container:{leader}")
+        };
+        let seen = context
+            .ensure_container(&pod.name, &pod.template, container, &network, &labels)
+            .await?;
+        if index == 0 {
+            address = seen.address;
+        }
+    }
+    // A container that ended already has no address; whoever watches over it sees that it ended.
+    Ok(Some(address.unwrap_or(IpAddr::from([0, 0, 0, 0]))))
+}
+
+/// Runs an init container to its end; `false` when the pod is to leave meanwhile.
+async fn initialise(
+    context: &Context,
+    pod: &Pod,
+    container: &Container,
+    labels: &HashMap<String, String>,
+) -> Result<bool, StartError> {
+    let name = context.names.container(&pod.name, &container.name);
+    let network = context.names.network();
+    context
+        .ensure_container(&pod.name, &pod.template, container, &network, labels)
+        .await?;
+    let code = tokio::select! {
+        code = context.engine.wait(&name) => code,
+        () = pod.told_to_leave() => return Ok(false),
+    };
+    if code == Some(0) {
+        return Ok(true);
+    }
+    let log = context.tail(&pod.name, &pod.template, &container.name).await;
+    pod.set(context, |state| state.crash_log = log);
+    context
+        .engine
+        .remove(&name)
+        .await
+        .map_err(|e| StartError::Passing(e.chain()))?;
+    let code = code.map_or("no exit code".to_string(), |code| format!("exit code {code}"));
+    Err(StartError::Passing(format!(
+        "the init container `{}` ended with {code}",
+        container.name
+    )))
+}
+
+/// Watches over running containers; returns when one of them has to be started again.
+async fn watch_over(context: &Arc<Context>, pod: &Arc<Pod>, address: IpAddr, adopted: bool) -> Ended {
+    let containers = &pod.template.containers;
+    let was_ready = pod.state().ready;
+    let ready = Arc::new(Mutex::new(vec![(was_ready, String::new()); containers.len()]));
+    let mut ends: FuturesUnordered<Boxed<Ended>> = FuturesUnordered::new();
+    for (index, container) in containers.iter().enumerate() {
+        let place = Place {
+            engine: context.engine.clone(),
+            container: context.names.container(&pod.name, &container.name),
+            address,
+        };
+        let (engine, name) = (context.engine.clone(), place.container.clone());
+        ends.push(
+            async move {
+                let code = engine.wait(&name).await;
+                Ended::Exited { index, code }
+            }
+            .boxed(),
+        );
+        let (context, pod, ready) = (Arc::clone(context), Arc::clone(pod), Arc::clone(&ready));
+        let container = container.clone();
+        ends.push(
+            async move {
+                let say = |is_ready: bool, message: String| {
+                    let mut all = ready.lock().unwrap_or_else(PoisonError::into_inner);
+                    all[index] = (is_ready, message);
+                    let message = all
+                        .iter()
+                        .map(|(_, text)| text.as_str())
+                        .find(|text| !text.is_empty())
+                        .unwrap_or("");
+                    pod.set_ready(&context, all.iter().all(|(ready, _)| *ready), message);
+                };
+                let why = examine(&place, &container, adopted, was_ready, say).await;
+                Ended::Unhealthy { index, why }
+            }
+            .boxed(),
+        );
+    }
+    ends.next().await.unwrap_or(Ended::Exited { index: 0, code: None })
+}
+
+/// Probes a container until a probe says that it must be started again.
+async fn examine(
+    place: &Place,
+    container: &Container,
+    adopted: bool,
+    was_ready: bool,
+    say: impl Fn(bool, String),
+) -> String {
+    let delay = |probe: &Probe| if adopted { Duration::ZERO } else { probe.initial_delay };
+    if let Some(probe) = &container.startup {
+        tokio::time::sleep(delay(probe)).await;
+        let mut failures = 0;
+        while let Err(why) = place.ask(probe).await {
+            failures += 1;
+            if failures >= probe.failure_threshold {
+                return format!(
+                    "the startup probe of `{}` failed {failures} times: {why}",
+                    container.name
+                );
+            }
+            say(false, format!("`{}` has not started: {why}", container.name));
+            tokio::time::sleep(probe.period).await;
+        }
+    }
+    let readiness = async {
+        let Some(probe) = &container.readiness else {
+            say(true, String::new());
+            return future::pending::<String>().await;
+        };
+        if !was_ready {
+            say(false, format!("`{}` is not ready yet", container.name));
+        }
+        tokio::time::sleep(delay(probe)).await;
+        let (mut ready, mut once, mut streak) = (was_ready, was_ready, 0);
+        loop {
+            let asked = place.ask(probe).await;
+            if asked.is_ok() == ready {
+                streak = 0;
+            } else {
+                streak += 1;
+            }
+            match asked {
+                Ok(()) if !ready && streak >= probe.success_threshold => {
+                    (ready, once, streak) = (true, true, 0);
+                    say(true, String::new());
+                }
+                Err(why) if ready && streak >= probe.failure_threshold => {
+                    (ready, streak) = (false, 0);
+                    say(false, format!("`{}` is no longer ready: {why}", container.name));
+                }
+                Err(why) if !ready => say(false, format!("`{}` is not ready: {why}", container.name)),
+                _ => {}
+            }
+            tokio::time::sleep(if once { probe.period } else { probe.period.min(EAGER) }).await;
+        }
+    };
+    let liveness = async {
+        let Some(probe) = &container.liveness else {
+            return future::pending::<String>().await;
+        };
+        tokio::time::sleep(delay(probe)).await;
+        let mut failures = 0;
+        loop {
+            match place.ask(probe).await {
+                Ok(()) => failures = 0,
+                Err(why) => {
+                    failures += 1;
+                    if failures >= probe.failure_threshold {
+                        return format!(
+                            "the liveness probe of `{}` failed {failures} times: {why}",
+                            container.name
+                        );
+                    }
+                }
+            }
+            tokio::time::sleep(probe.period).await;
+        }
+    };
+    tokio::select! {
+        never = readiness => never,
+        why = liveness => why,
+    }
+}
+
+/// Keeps what a container printed, says why it ended, and removes it so that it is made anew.
+async fn fell(context: &Context, pod: &Pod, ended: Ended) {
+    let (index, mut message) = match &ended {
+        Ended::Unhealthy { index, why } => (*index, why.clone()),
+        Ended::Exited {
+            index,
+            code: Some(code),
+        } => (*index, format!("exited with code {code}")),
+        Ended::Exited { index, code: None } => (*index, "was removed by somebody else".to_string()),
+    };
+    let Some(container) = pod.template.containers.get(index) else {
+        return;
+    };
+    let name = context.names.container(&pod.name, &container.name);
+    if matches!(ended, Ended::Exited { .. }) {
+        if let Ok(Some(seen)) = context.engine.inspect(&name).await
+            && seen.oom_killed
+        {
+            message = format!("{message} (out of memory)");
+        }
+        message = format!("`{}` {message}", container.name);
+    }
+    tracing::warn!(environment = %context.id, pod = %pod.name, message, "a container is started again");
+    pod.set(context, |state| {
+        state.ready = false;
+        state.ready_since = None;
+        state.restarts += 1;
+        state.message = if state.restarts > 1 {
+            format!("CrashLoopBackOff: {message}")
+        } else {
+            message
+        };
+    });
+    if matches!(ended, Ended::Unhealthy { .. }) {
+        if let Err(error) = context.engine.stop(&name, pod.template.grace).await {
+            tracing::warn!(error = error.chain(), "cannot stop an unhealthy container");
+        }
+    }
+    let log = context.tail(&pod.name, &pod.template, &container.name).await;
+    pod.set(context, |state| state.crash_log = log);
+    // The others live in the first one's network and cannot outlive it.
+    let fallen = if index == 0 {
+        &pod.template.containers[..]
+    } else {
+        std::slice::from_ref(container)
+    };
+    for container in fallen.iter().rev() {
+        let name = context.names.container(&pod.name, &container.name);
+        if let Err(error) = context.engine.remove(&name).await {
+            tracing::warn!(error = error.chain(), "cannot remove a container that ended");
+        }
+    }
+}
+
+/// Waits until nothing is sent there any more, runs the hooks, stops and removes. All within the grace period.
+async fn see_out(context: &Arc<Context>, pod: &Arc<Pod>) {
+    let deadline = Instant::now() + pod.template.grace;
+    let address = pod.state().address;
+    if address.is_some() {
+        let mut drained = pod.drained.subscribe();
+        let _ = tokio::time::timeout_at(deadline, drained.wait_for(|drained| *drained)).await;
+    }
+    if let Some(address) = address {
+        let hooks = pod.template.containers.iter().filter_map(|container| {
+            let hook = container.pre_stop.clone()?;
+            let place = Place {
+                engine: context.engine.clone(),
+                container: context.names.container(&pod.name, &container.name),
+                address,
+            };
+            Some(async move { place.hook(&hook).await })
+        });
+        let _ = tokio::time::timeout_at(deadline, future::join_all(hooks)).await;
+    }
+    let left = deadline.saturating_duration_since(Instant::now()).max(LEAST_GRACE);
+    stop(context, pod, left).await;
+    while let Err(error) = context.clear(&pod.name).await {
+        tracing::warn!(pod = %pod.name, error = error.chain(), "cannot remove a pod, trying again");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Stops all containers of a pod at once.
+pub(crate) async fn stop(context: &Context, pod: &Pod, grace: Duration) {
+    let all = pod.template.init_containers.iter().chain(&pod.template.containers);
+    let stops = all.map(|container| async {
+        let name = context.names.container(&pod.name, &container.name);
+        if let Err(error) = context.engine.stop(&name, grace).await {
+            tracing::warn!(container = name, error = error.chain(), "cannot stop a container");
+        }
+    });
+    future::join_all(stops).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_five_minutes() {
+        let pauses: Vec<u64> = (0..9)
+            .map(|n| pause_before(n, Duration::from_secs(10)).as_secs())
+            .collect();
+        assert_eq!(pauses, [0, 0, 10, 20, 40, 80, 160, 300, 300]);
+    }
+}

@@ -1,0 +1,126 @@
+//! Probes, and hooks: requests and commands that ask a container how it is.
+
+use super::{
+    engine::Engine,
+    model::{Check, Hook, Probe, TargetPort},
+};
+use http_body_util::{BodyExt, Empty};
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+use tokio::net::TcpStream;
+
+/// Where to probe.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub engine: Engine,
+    pub container: String,
+    pub address: IpAddr,
+}
+
+impl Place {
+    /// Asks once; `Err` says what is wrong, a sentence.
+    pub(crate) async fn ask(&self, probe: &Probe) -> Result<(), String> {
+        let asked = async {
+            match &probe.check {
+                Check::Http { path, port, headers } => self.get(path, port, headers).await,
+                Check::Tcp(port) => {
+                    let address = self.socket(port)?;
+                    match TcpStream::connect(address).await {
+                        Ok(_) => Ok(()),
+                        Err(error) => Err(format!("connecting to {address}: {error}")),
+                    }
+                }
+                Check::Exec(command) => match self.engine.exec(&self.container, command).await {
+                    Ok((0, _)) => Ok(()),
+                    Ok((code, printed)) => {
+                        let printed: String = printed.chars().take(200).collect();
+                        Err(format!("`{}` exited with {code}: {printed}", command.join(" ")))
+                    }
+                    Err(error) => Err(error.chain()),
+                },
+            }
+        };
+        match tokio::time::timeout(probe.timeout, asked).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no answer within {} s", probe.timeout.as_secs())),
+        }
+    }
+
+    /// Runs a hook; how it ended is nobody's concern.
+    pub(crate) async fn hook(&self, hook: &Hook) {
+        let result = match hook {
+            Hook::Sleep(pause) => {
+                tokio::time::sleep(*pause).await;
+                Ok(())
+            }
+            Hook::Exec(command) => self
+                .engine
+                .exec(&self.container, command)
+                .await
+                .map(|_| ())
+                .map_err(|e| e.chain()),
+            Hook::Http { path, port, headers } => self.get(path, port, headers).await,
+        };
+        if let Err(error) = result {
+            tracing::warn!(container = %self.container, error, "a preStop hook failed");
+        }
+    }
+
+    fn socket(&self, port: &TargetPort) -> Result<SocketAddr, String> {
+        match port {
+            TargetPort::Number(port) => Ok(SocketAddr::new(self.address, *port)),
+            TargetPort::Name(name) => Err(format!("no port is called `{name}`")),
+        }
+    }
+
+    /// Source: <https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/#http-probes>: any
+    /// code from 200 to 399 is well.
+    async fn get(&self, path: &str, port: &TargetPort, headers: &[(String, String)]) -> Result<(), String> {
+        let address = self.socket(port)?;
+        let failed = |error: &dyn std::fmt::Display| format!("GET http://{address}{path}: {error}");
+        let stream = TcpStream::connect(address).await.map_err(|e| failed(&e))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| failed(&e))?;
+        let path = if path.starts_with('/') {
+            path.to_string()
+        } else {
+            format!("/{path}")
+        };
+        let mut request = Request::get(&path)
+            .header(header::CONNECTION, "close")
+            .header(header::ACCEPT, "*/*");
+        let named = |name: &str| headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name));
+        if !named("host") {
+            request = request.header(header::HOST, address.to_string());
+        }
+        if !named("user-agent") {
+            request = request.header(header::USER_AGENT, "towpath-probe");
+        }
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|e| failed(&e))?;
+        let exchange = async {
+            let response = sender.send_request(request).await.map_err(|e| failed(&e))?;
+            let status = response.status();
+            // A short answer is read, so that the application does not log a broken connection.
+            let _ = tokio::time::timeout(Duration::from_millis(100), response.into_body().collect()).await;
+            if (200..400).contains(&status.as_u16()) {
+                Ok(())
+            } else {
+                Err(format!("GET http://{address}{path} answered {status}"))
+            }
+        };
+        let mut exchange = std::pin::pin!(exchange);
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            result = &mut exchange => result,
+            _ = &mut connection => exchange.await,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What an environment is to be and how far it is: one document, replaced as a whole.
+//!
+//! **Invariants.** What was returned from [`Store::update`] is on the disk. No value of a Secret is in it: Secrets'
+//! manifests that have values are refused before anything is stored.
+
+use crate::target::{EnvironmentId, JobEnd, TargetError};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
+use towpath_manifest::{Object, ObjectId};
+use towpath_types::{Outcome, ReleaseId};
+
+const FILE: &str = "environment.json";
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Document {
+    pub id: EnvironmentId,
+    pub namespace: String,
+    pub release: Option<ReleaseId>,
+    pub attempted: Option<ReleaseId>,
+    /// In the order of their first application.
+    pub objects: Vec<Object>,
+    /// By the Deployment's name.
+    pub rollouts: BTreeMap<String, Rollout>,
+    /// Pod templates by [`revision_key`]: pods of an old revision are looked after by the template that they were made of.
+    pub revisions: BTreeMap<String, Value>,
+    /// By the CronJob's name.
+    pub crons: BTreeMap<String, CronRecord>,
+    /// By the Job's name.
+    pub jobs: BTreeMap<String, JobRecord>,
+    /// The port on 127.0.0.1 that the Ingress answers on.
+    pub port: Option<u16>,
+}
+
+/// How a Deployment gets from one revision to the next.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Rollout {
+    /// The revision that its pods are to have.
+    pub revision: String,
+    /// Counts applications up.
+    pub generation: u64,
+    pub began: Timestamp,
+    pub state: RolloutState,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum RolloutState {
+    Progressing,
+    Complete,
+    Failed {
+        outcome: Outcome,
+        message: String,
+        log: Vec<String>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CronRecord {
+    /// When the last run that was started, or given up, was due; at first, when the CronJob appeared.
+    pub last: Timestamp,
+    /// What went wrong with the schedule; empty when nothing did.
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct JobRecord {
+    pub object: Object,
+    /// The CronJob that it belongs to.
+    pub cron: Option<String>,
+    pub began: Timestamp,
+    /// The attempt under way, or the last; counts from 0.
+    pub attempt: u32,
+    /// Not before this is the attempt started.
+    pub not_before: Option<Timestamp>,
+    pub canceled: bool,
+    pub end: Option<(JobEnd, Timestamp)>,
+}
+
+impl Document {
+    pub(crate) fn new(id: EnvironmentId) -> Self {
+        Self {
+            namespace: id.environment().to_string(),
+            id,
+            release: None,
+            attempted: None,
+            objects: Vec::new(),
+            rollouts: BTreeMap::new(),
+            revisions: BTreeMap::new(),
+            crons: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            port: None,
+        }
+    }
+
+    pub(crate) fn object(&self, id: &ObjectId) -> Option<&Object> {
+        self.objects.iter().find(|object| object.id() == *id)
+    }
+
+    pub(crate) fn named(&self, kind: &str, name: &str) -> Option<&Object> {
+        self.objects
+            .iter()
+            .find(|object| object.kind == kind && object.name == name)
+    }
+
+    /// Puts `object` in, in the place of the one that had its name.
+    pub(crate) fn upsert(&mut self, object: Object) {
+        match self.objects.iter_mut().find(|known| known.id() == object.id()) {
+            Some(known) => *known = object,
+            None => self.objects.push(object),
+        }
+    }
+}
+
+/// The key of a Deployment's revision in [`Document::revisions`].
+pub(crate) fn revision_key(deployment: &str, revision: &str) -> String {
+    format!("{deployment}/{revision}")
+}
+
+/// One environment's document and its folder.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub folder: PathBuf,
+    current: RwLock<Arc<Document>>,
+    writing: tokio::sync::Mutex<()>,
+}
+
+impl Store {
+    /// Reads the document in `folder`; `None` when there is none.
+    pub(crate) fn open(folder: &Path) -> Result<Option<Self>, TargetError> {
+        let path = folder.join(FILE);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(TargetError::failed(format!("read `{}`", path.display()))(error)),
+        };
+        let document =
+            serde_json::from_slice(&text).map_err(TargetError::failed(format!("understand `{}`", path.display())))?;
+        Ok(Some(Self::with(folder, document)))
+    }
+
+    /// Makes the folder with an empty document.
+    pub(crate) fn create(folder: &Path, id: EnvironmentId) -> Result<Self, TargetError> {
+        let document = Document::new(id);
+        std::fs::create_dir_all(folder)
+            .and_then(|()| write(folder, &serde_json::to_vec_pretty(&document)?))
+            .map_err(TargetError::failed(format!(
+                "make the environment's folder `{}`",
+                folder.display()
+            )))?;
+        Ok(Self::with(folder, document))
+    }
+
+    fn with(folder: &Path, document: Document) -> Self {
+        Self {
+            folder: folder.to_path_buf(),
+            current: RwLock::new(Arc::new(document)),
+            writing: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// The document as it is now.
+    pub(crate) fn read(&self) -> Arc<Document> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the document. Whoever reads sees the change once it is on the disk, or never.
+    pub(crate) async fn update<R>(&self, change: impl FnOnce(&mut Document) -> R) -> Result<R, TargetError> {
+        let _turn = self.writing.lock().await;
+        let mut document = Document::clone(&self.read());
+        let result = change(&mut document);
+        let folder = self.folder.clone();
+        let attempted = format!("write `{}`", folder.join(FILE).display());
+        let written = tokio::task::spawn_blocking(move || {
+            let text = serde_json::to_vec_pretty(&document)?;
+            write(&folder, &text)?;
+            Ok::<_, io::Error>(document)
+        })
+        .await;
+        let document = match written {
+            Ok(Ok(document)) => document,
+            Ok(Err(error)) => return Err(TargetError::failed(attempted)(error)),
+            Err(error) => return Err(TargetError::failed(attempted)(error)),
+        };
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(document);
+        Ok(result)
+    }
+}
+
+fn write(folder: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(".").tempfile_in(folder)?;
+    file.write_all(text)?;
+    file.as_file().sync_all()?;
+    file.persist(folder.join(FILE)).map_err(|error| error.error)?;
+    // The rename itself is durable only when the folder is synced.
+    std::fs::File::open(folder)?.sync_all()
+}

@@ -1,0 +1,620 @@
+//! The whole product from outside: a server that is a process, a real git, a real engine, a real browser.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use bollard::Docker;
+use fantoccini::{ClientBuilder, Locator};
+use futures::FutureExt;
+use std::{future::Future, panic::AssertUnwindSafe, path::Path, time::Duration};
+use towpath_images::{ScratchImage, load_scratch_image, scratch};
+use towpath_testkit::{
+    Api, ChromeDriver, Gate, Job, Pipeline, Probe, Repository, ServerOptions, Towpath, Traffic, Workflow,
+    engine_answers, program, remove_instance, skipped, until,
+};
+
+const PROJECT: &str = "app";
+const BOUND: Duration = Duration::from_secs(120);
+
+/// A server and a repository that is connected to it.
+struct World {
+    folder: tempfile::TempDir,
+    server: Towpath,
+    repository: Repository,
+    api: Api,
+}
+
+impl World {
+    async fn start(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options = ServerOptions {
+            binary: env!("CARGO_BIN_EXE_towpath").into(),
+            data_dir: folder.path().join("data"),
+            listen: "127.0.0.1:0".into(),
+            host_environment: Vec::new(),
+            log: folder.path().join("server.log"),
+        };
+        let server = Towpath::start(options).await.unwrap();
+        let repository = Repository::of_files(folder.path(), PROJECT, files).await.unwrap();
+        let said = server.run(repository.directory(), &["init"], b"").await.unwrap();
+        assert!(said.contains("added   git remote `towpath`"), "{said}");
+        repository.commit("What towpath found").await.unwrap();
+        let api = server.api().unwrap();
+        Self {
+            folder,
+            server,
+            repository,
+            api,
+        }
+    }
+
+    async fn towpath(&self, arguments: &[&str]) -> Result<String, String> {
+        self.server
+            .run(self.repository.directory(), arguments, b"")
+            .await
+            .map_err(|error| format!("{error:#}"))
+    }
+
+    async fn push(&self) -> (String, Pipeline) {
+        let said = self.repository.push("HEAD").await.unwrap();
+        let head = self.repository.head().await.unwrap();
+        let branch = self.repository.git(&["symbolic-ref", "--short", "HEAD"]).await.unwrap();
+        let pipeline = self
+            .api
+            .pipeline_of(PROJECT, branch.trim(), &head, BOUND)
+            .await
+            .unwrap();
+        assert!(
+            said.contains(&format!("/projects/{PROJECT}/pipelines/{}", pipeline.number)),
+            "{said}"
+        );
+        (said, pipeline)
+    }
+
+    async fn job(&self, workflow: &Workflow, job: &str, status: &str) -> Job {
+        match self.api.job_until(PROJECT, workflow, job, &[status], BOUND).await {
+            Ok(job) => job,
+            Err(error) => panic!("{error:#}\nserver log:\n{}", self.server.log_tail(30)),
+        }
+    }
+
+    async fn gate(&self, workflow: &Workflow, name: &str) -> Gate {
+        match self.api.gate_of(PROJECT, workflow, name, BOUND).await {
+            Ok(gate) => gate,
+            Err(error) => panic!("{error:#}\nserver log:\n{}", self.server.log_tail(30)),
+        }
+    }
+
+    async fn detail(&self, job: &Job) -> serde_json::Value {
+        self.api
+            .get(&format!("/api/towpath/jobs/{PROJECT}/{}", job.job_number.unwrap()))
+            .await
+            .unwrap()
+    }
+
+    async fn log(&self, job: &Job, step: u32) -> String {
+        let arguments = ["logs".to_string(), job.job_number.unwrap().to_string()];
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let text = self.towpath(&arguments).await.unwrap();
+        let steps: Vec<&str> = text.split("\n--- ").skip(1).collect();
+        steps
+            .get(step as usize)
+            .map(|step| step.split_once('\n').map_or("", |(_, log)| log))
+            .unwrap_or_default()
+            .to_string()
+    }
+}
+
+/// Runs `test` in a world of its own, and removes what it left in the engine, also when it fails.
+async fn in_world<F: Future<Output = ()>>(
+    name: &str,
+    files: &[(&str, &str)],
+    test: impl FnOnce(std::sync::Arc<tokio::sync::Mutex<World>>) -> F,
+) {
+    if let Err(absent) = engine_answers().await {
+        return skipped(name, &absent);
+    }
+    let world = std::sync::Arc::new(tokio::sync::Mutex::new(World::start(files).await));
+    let result = AssertUnwindSafe(test(world.clone())).catch_unwind().await;
+    let mut world = match world.try_lock() {
+        Ok(world) => world,
+        Err(_) => panic!("{name} still uses its world"),
+    };
+    let instance = Towpath::instance(world.server.data_dir()).unwrap();
+    let stopped = world.server.stop().await;
+    remove_instance(&instance).await.unwrap();
+    if let Err(panic) = result {
+        eprintln!("{name}: the server's log ends with\n{}", world.server.log_tail(60));
+        std::panic::resume_unwind(panic);
+    }
+    stopped.unwrap();
+}
+
+/// An image with nothing but busybox; pulled from nowhere.
+async fn busybox() -> Option<String> {
+    let Ok(path) = program("busybox") else { return None };
+    let links = "sh cat echo sleep true false";
+    let script = format!("#!/bin/busybox sh\n/bin/busybox --install /bin\nexec \"$@\"\n# {links}\n");
+    let file = |path: &str, content| scratch::ScratchFile {
+        path: path.into(),
+        mode: 0o755,
+        content,
+    };
+    let image = ScratchImage {
+        repository: "towpath-test/busybox".into(),
+        files: vec![
+            file("/bin/busybox", scratch::FileContent::Copy(path.clone())),
+            // One file under two names: busybox looks at the name it is called by.
+            file("/bin/sh", scratch::FileContent::Copy(path)),
+            file("/bin/enter", scratch::FileContent::Bytes(script.into_bytes())),
+        ],
+        environment: vec!["PATH=/bin".into()],
+        ..ScratchImage::default()
+    };
+    let docker = Docker::connect_with_defaults().unwrap();
+    Some(load_scratch_image(&docker, image).await.unwrap().to_string())
+}
+
+const COUNT: &str = "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); busybox sleep 0.01; done";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_goes_on_while_the_server_is_dead() {
+    let Some(image) = busybox().await else {
+        return skipped(
+            "a_job_goes_on_while_the_server_is_dead",
+            &program("busybox").unwrap_err(),
+        );
+    };
+    let config = format!(
+        "version: 2.1\njobs:\n  on-host:\n    machine: true\n    steps:\n      - run: {COUNT}\n  in-container:\n    docker:\n      - image: {image}\n    steps:\n      - run: {COUNT}\nworkflows:\n  w:\n    jobs: [on-host, in-container]\n"
+    );
+    in_world(
+        "a_job_goes_on_while_the_server_is_dead",
+        &[(".circleci/config.yml", &config)],
+        |world| async move {
+            let mut world = world.lock().await;
+            let (_, pipeline) = world.push().await;
+            let workflow = world.api.workflow_of(&pipeline, "w").await.unwrap();
+            for name in ["on-host", "in-container"] {
+                let job = world.job(&workflow, name, "running").await;
+                until(format!("{name} to have printed something"), BOUND, async || {
+                    let log = world.log(&job, 0).await;
+                    Ok(if log.lines().count() > 10 {
+                        Probe::Found(())
+                    } else {
+                        Probe::NotYet(log)
+                    })
+                })
+                .await
+                .unwrap();
+            }
+            world.server.kill().await.unwrap();
+            world.server.start_again().await.unwrap();
+            for name in ["on-host", "in-container"] {
+                let job = world.job(&workflow, name, "success").await;
+                let log = world.log(&job, 0).await;
+                let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("line ")).collect();
+                let expected: Vec<String> = (0..300).map(|n| format!("line {n}")).collect();
+                assert_eq!(lines, expected, "{name}: a gap, or a line twice");
+            }
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_does_not_parse_is_said_with_its_place() {
+    let config = "version: 2.1\njobs:\n  a:\n    machine: true\n    steps:\n      - run: [oops\n";
+    in_world("a_configuration_that_does_not_parse", &[(".circleci/config.yml", config)], |world| async move {
+        let world = world.lock().await;
+        let (said, pipeline) = world.push().await;
+        assert_eq!(pipeline.state, "errored");
+        assert!(pipeline.errors[0].message.contains(".circleci/config.yml:"), "{:?}", pipeline.errors);
+        assert!(said.contains(".circleci/config.yml:"), "the pusher is told too: {said}");
+        // What the runtime does not do yet is an error with its place as well.
+        let unhonoured = "version: 2.1\njobs:\n  a:\n    docker:\n      - image: x\n    steps:\n      - setup_remote_docker\nworkflows:\n  w:\n    jobs: [a]\n";
+        world.repository.write(".circleci/config.yml", unhonoured).unwrap();
+        world.repository.commit("Ask for what is not there").await.unwrap();
+        let (_, pipeline) = world.push().await;
+        assert!(pipeline.errors[0].message.contains("--> .circleci/config.yml:7:"), "{:?}", pipeline.errors);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_opens_once_and_not_after_a_cancellation() {
+    let config = "version: 2.1\njobs:\n  after:\n    machine: true\n    steps:\n      - run: echo went on\nworkflows:\n  w:\n    jobs:\n      - hold:\n          type: approval\n      - after:\n          requires: [hold]\n";
+    in_world(
+        "a_gate_opens_once",
+        &[(".circleci/config.yml", config)],
+        |world| async move {
+            let world = world.lock().await;
+            let (_, pipeline) = world.push().await;
+            let workflow = world.api.workflow_of(&pipeline, "w").await.unwrap();
+            let gate = world.gate(&workflow, "hold").await;
+            let said = world.towpath(&["approve", &gate.job.id, "--yes"]).await.unwrap();
+            assert!(said.contains("approved hold"), "{said}");
+            world.job(&workflow, "after", "success").await;
+            let again = world.towpath(&["approve", &gate.job.id, "--yes"]).await.unwrap_err();
+            assert!(again.contains("`hold` was already approved by"), "{again}");
+
+            world.repository.write("more", "more").unwrap();
+            world.repository.commit("More").await.unwrap();
+            let (_, pipeline) = world.push().await;
+            let workflow = world.api.workflow_of(&pipeline, "w").await.unwrap();
+            let gate = world.gate(&workflow, "hold").await;
+            world.towpath(&["cancel", &workflow.id]).await.unwrap();
+            let late = world.towpath(&["approve", &gate.job.id, "--yes"]).await.unwrap_err();
+            assert!(late.contains("the workflow was canceled by"), "{late}");
+            let after = world.api.jobs(&workflow.id).await.unwrap();
+            assert!(after.iter().all(|job| job.status == "canceled"), "{after:?}");
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_steps_keep_and_pass_on_arrives() {
+    let config = r#"version: 2.1
+jobs:
+  make:
+    machine: true
+    steps:
+      - checkout
+      - run: git log --oneline && mkdir -p out target && echo $CIRCLE_JOB > out/made && date +%N > target/cached
+      - save_cache:
+          key: v1-{{ .Branch }}-{{ checksum "lock" }}
+          paths: [target]
+      - persist_to_workspace:
+          root: out
+          paths: [made]
+      - store_artifacts:
+          path: out
+      - run: |
+          mkdir results
+          echo '<testsuite><testcase name="good"/><testcase name="bad"><failure message="so bad"/></testcase></testsuite>' > results/r.xml
+      - store_test_results:
+          path: results
+      - run: echo "the secret is $SECRET"
+  use:
+    machine: true
+    steps:
+      - checkout
+      - restore_cache:
+          keys: [v1-other, v1-main-]
+      - attach_workspace:
+          at: in
+      - run: test "$(cat in/made)" = make && test -s target/cached
+      - run: circleci-agent step halt
+      - run: exit 1
+workflows:
+  w:
+    jobs:
+      - make:
+          context: things
+      - use:
+          requires: [make]
+"#;
+    let files = [(".circleci/config.yml", config), ("lock", "1")];
+    in_world("what_steps_keep_and_pass_on_arrives", &files, |world| async move {
+        let world = world.lock().await;
+        let set = world.server.run(
+            world.repository.directory(),
+            &["context", "set", "things", "SECRET"],
+            b"hunter2hunter2\n",
+        );
+        set.await.unwrap();
+        let (_, pipeline) = world.push().await;
+        let workflow = world.api.workflow_of(&pipeline, "w").await.unwrap();
+        let make = world.job(&workflow, "make", "success").await;
+        let detail = world.detail(&make).await;
+        assert_eq!(detail["tests"]["total"], 2, "{detail}");
+        assert_eq!(detail["tests"]["failures"][0]["message"], "so bad");
+        assert_eq!(detail["artifacts"][0]["path"], "out/made");
+        let said = world
+            .towpath(&["logs", &make.job_number.unwrap().to_string()])
+            .await
+            .unwrap();
+        assert!(
+            said.contains("the secret is ****") && !said.contains("hunter2"),
+            "{said}"
+        );
+        let used = world.job(&workflow, "use", "success").await;
+        let names: Vec<String> = world.detail(&used).await["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|s| s["name"].to_string())
+            .collect();
+        assert!(
+            !names.iter().any(|name| name.contains("exit 1")),
+            "a step ran after the halt: {names:?}"
+        );
+    })
+    .await;
+}
+
+const DOCKERFILE: &str = "FROM scratch\nCOPY busybox /bin/busybox\nCOPY www /www\nENTRYPOINT [\"/bin/busybox\", \"httpd\", \"-f\", \"-p\", \"8080\", \"-h\", \"/www\"]\n";
+
+const DELIVERY: &str = r#"version: 2.1
+jobs:
+  build:
+    machine: true
+    environment:
+      DOCKER_BUILDKIT: "0"
+    steps:
+      - checkout
+      - run: |
+          cp "$(command -v busybox)" busybox
+          echo "$REGISTRY_PASSWORD" | docker login --username "$REGISTRY_USERNAME" --password-stdin "$REGISTRY"
+          docker build --quiet --tag "$REGISTRY/app:app-$CIRCLE_SHA1" .
+          docker push --quiet "$REGISTRY/app:app-$CIRCLE_SHA1"
+  deploy-dev:
+    machine: true
+    steps:
+      - run: towpath deploy dev
+workflows:
+  main:
+    jobs:
+      - build:
+          context: app-registry
+      - hold-dev:
+          type: approval
+          requires: [build]
+      - deploy-dev:
+          requires: [hold-dev]
+"#;
+
+const DEPLOYMENT: &str = r#"apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web
+spec:
+  replicas: 2
+  progressDeadlineSeconds: 8
+  strategy:
+    type: RollingUpdate
+    rollingUpdate:
+      maxSurge: 1
+      maxUnavailable: 0
+  selector:
+    matchLabels: {app: web}
+  template:
+    metadata:
+      labels: {app: web}
+    spec:
+      terminationGracePeriodSeconds: 2
+      containers:
+        - name: web
+          image: registry.example.org/app:app-latest
+          ports:
+            - {name: http, containerPort: 8080}
+          readinessProbe:
+            httpGet: {path: /index.html, port: http}
+            periodSeconds: 1
+          lifecycle:
+            preStop:
+              exec: {command: ["/bin/busybox", "sleep", "1"]}
+"#;
+
+const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  selector: {app: web}\n  ports:\n    - {name: http, port: 80, targetPort: http}\n";
+const INGRESS: &str = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: web}\nspec:\n  rules:\n    - host: app.example.org\n      http:\n        paths:\n          - path: /\n            pathType: Prefix\n            backend: {service: {name: web, port: {name: http}}}\n";
+
+fn delivery_files() -> Vec<(&'static str, &'static str)> {
+    vec![
+        (".circleci/config.yml", DELIVERY),
+        ("Dockerfile", DOCKERFILE),
+        ("www/index.html", "version 1\n"),
+        (".k8s/live/dev/deployment.yaml", DEPLOYMENT),
+        (".k8s/live/dev/service.yaml", SERVICE),
+        (".k8s/live/dev/ingress.yaml", INGRESS),
+    ]
+}
+
+async fn approve_in_a_browser(world: &World, driver: &ChromeDriver, gate: &Gate) {
+    let browser = ClientBuilder::new(hyper_connector())
+        .capabilities(ChromeDriver::capabilities())
+        .connect(driver.url())
+        .await
+        .unwrap();
+    let base = world.server.base();
+    browser.goto(&format!("{base}/gates/{}", gate.job.id)).await.unwrap();
+    assert_eq!(
+        browser.current_url().await.unwrap().path(),
+        "/login",
+        "a stranger sees no gate"
+    );
+    let token = world.server.token().unwrap();
+    browser
+        .find(Locator::Id("token"))
+        .await
+        .unwrap()
+        .send_keys(token.expose())
+        .await
+        .unwrap();
+    browser
+        .find(Locator::Css("button[type=submit]"))
+        .await
+        .unwrap()
+        .click()
+        .await
+        .unwrap();
+    browser.goto(&format!("{base}/gates/{}", gate.job.id)).await.unwrap();
+    let text = browser.find(Locator::Css("main")).await.unwrap().text().await.unwrap();
+    assert!(text.contains("Approving would change dev"), "{text}");
+    let plan = gate.plan.as_ref().unwrap();
+    assert!(
+        text.contains(&plan.id),
+        "the page shows another plan than {}: {text}",
+        plan.id
+    );
+    if let Some(picture) = std::env::var_os("TOWPATH_SCREENSHOT") {
+        std::fs::write(picture, browser.screenshot().await.unwrap()).unwrap();
+    }
+    browser
+        .find(Locator::Id("approve"))
+        .await
+        .unwrap()
+        .click()
+        .await
+        .unwrap();
+    let approved = browser
+        .wait()
+        .at_most(BOUND)
+        .for_element(Locator::XPath("//main//p[contains(., 'Approved by')]"))
+        .await;
+    approved.unwrap();
+    browser.close().await.unwrap();
+}
+
+fn hyper_connector() -> hyper_util::client::legacy::connect::HttpConnector {
+    hyper_util::client::legacy::connect::HttpConnector::new()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_approved_in_the_browser_is_deployed_and_what_fails_goes_back() {
+    let name = "what_is_approved_in_the_browser_is_deployed";
+    if let Err(absent) = ChromeDriver::present() {
+        return skipped(name, &absent);
+    }
+    in_world(name, &delivery_files(), |world| async move {
+        let mut world = world.lock().await;
+        let driver = ChromeDriver::start(world.folder.path()).await.unwrap();
+        let (_, pipeline) = world.push().await;
+        let workflow = world.api.workflow_of(&pipeline, "main").await.unwrap();
+        let gate = world.gate(&workflow, "hold-dev").await;
+        assert_eq!(gate.plan_error, None);
+        approve_in_a_browser(&world, &driver, &gate).await;
+        world.job(&workflow, "deploy-dev", "success").await;
+        let address = address(&world).await;
+        assert_eq!(get(&address).await, "version 1\n");
+
+        // The server dies; nobody who asks notices.
+        let traffic = Traffic::start(&address, Duration::from_millis(20), |body| body.trim().to_string()).unwrap();
+        world.server.kill().await.unwrap();
+        world.server.start_again().await.unwrap();
+
+        // A laptop rolls the next version out, and back.
+        world.repository.write("www/index.html", "version 2\n").unwrap();
+        world
+            .repository
+            .write(
+                "towpath.toml",
+                "project = \"app\"\n[build]\nprepare = \"cp $(command -v busybox) busybox\"\n",
+            )
+            .unwrap();
+        world.repository.write(".gitignore", "busybox\n").unwrap();
+        world.repository.commit("Version 2").await.unwrap();
+        let built = world.towpath(&["build"]).await.unwrap();
+        assert!(built.contains(":app-latest\n"), "{built}");
+        let plan = world.towpath(&["diff", "dev", "latest"]).await.unwrap_err();
+        assert!(
+            plan.contains("exit status: 2") && plan.contains("-        image:"),
+            "{plan}"
+        );
+        world.towpath(&["deploy", "dev", "latest"]).await.unwrap();
+        assert_eq!(get(&address).await, "version 2\n");
+        world.towpath(&["rollback", "dev"]).await.unwrap();
+        assert_eq!(get(&address).await, "version 1\n");
+        let report = traffic.stop().await;
+        assert!(report.failures.is_empty(), "{}", report.summary());
+
+        // A probe that never passes: the rollout stops, the old version serves, and the error has the new one's words.
+        let never = DEPLOYMENT.replace("/index.html", "/nosuch.html");
+        world.repository.write(".k8s/live/dev/deployment.yaml", &never).unwrap();
+        let failed = world.towpath(&["deploy", "dev", "latest"]).await.unwrap_err();
+        assert!(failed.contains("web") && failed.contains("runs again"), "{failed}");
+        assert_eq!(get(&address).await, "version 1\n");
+
+        for (arguments, expected) in [
+            (
+                ["deploy", "nosuch", "latest"],
+                "there is no environment `nosuch`: there are dev",
+            ),
+            (["deploy", "dev", "no-such-tag"], "the registry has no image of"),
+        ] {
+            let error = world.towpath(&arguments).await.unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        world
+            .repository
+            .write(
+                ".k8s/live/dev/odd.yaml",
+                "apiVersion: example.org/v1\nkind: Oddity\nmetadata: {name: odd}\n",
+            )
+            .unwrap();
+        let refused = world.towpath(&["deploy", "dev", "latest"]).await.unwrap_err();
+        assert!(
+            refused.contains("Oddity") && refused.contains(".k8s/live/dev/odd.yaml:"),
+            "{refused}"
+        );
+        let history = world.towpath(&["history", "dev"]).await.unwrap();
+        assert!(
+            history.contains("release 4 timed out")
+                || history.contains("release 4 timed_out")
+                || history.contains("release 4 failed"),
+            "{history}"
+        );
+    })
+    .await;
+}
+
+async fn address(world: &World) -> String {
+    let environment = world.api.environment(PROJECT, "dev").await.unwrap();
+    format!("{}/index.html", environment.addresses.first().unwrap())
+}
+
+async fn get(address: &str) -> String {
+    reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .unwrap()
+        .get(address)
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_port_in_use_and_a_directory_in_use_are_said() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let said = up(folder.path(), &address).await;
+    assert!(
+        said.contains(&format!("failed to listen at {address}: is something else there?")),
+        "{said}"
+    );
+}
+
+async fn up(data_dir: &Path, listen: &str) -> String {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_towpath"));
+    command
+        .args(["up", "--listen", listen, "--data-dir"])
+        .arg(data_dir)
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(BOUND, command.output()).await.unwrap().unwrap();
+    assert!(!output.status.success());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn without_an_engine_the_remedy_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_towpath"));
+    command
+        .args(["up", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(folder.path())
+        .env("DOCKER_HOST", "unix:///nowhere/docker.sock");
+    let output = tokio::time::timeout(BOUND, command.kill_on_drop(true).output())
+        .await
+        .unwrap()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("there is no container engine in reach"),
+        "{said}"
+    );
+}
