@@ -107,11 +107,9 @@ async fn log(
     )
 }
 
-async fn report(
-    State(app): State<App>,
-    speaker: Speaker,
-    Json(report): Json<SequencedReport>,
-) -> Result<StatusCode, Response> {
+async fn report(State(app): State<App>, speaker: Speaker, body: Bytes) -> Result<StatusCode, Response> {
+    let report: SequencedReport = serde_json::from_slice(&body)
+        .map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response())?;
     app.agent_report(speaker.job, speaker.node, report)
         .await
         .map_err(told)?;

@@ -14,6 +14,7 @@ pub async fn up(options: cli::Up) -> Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("TOWPATH_LOG").unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let dir =
         std::path::absolute(data_dir(options.data_dir.as_deref())?).context("failed to find the data directory")?;
