@@ -195,7 +195,13 @@ impl HostEngine {
                 KILL_LIMIT.as_secs()
             )));
         }
-        remove_tree(&place.0).map_err(EngineError::failed(format!("remove `{}`", place.0.display())))
+        // The one who reaps the agent may be writing down how it ended, in the directory that is being removed.
+        let mut removed = Ok(());
+        wait_until(KILL_LIMIT, || {
+            removed = remove_tree(&place.0);
+            !matches!(&removed, Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty)
+        });
+        removed.map_err(EngineError::failed(format!("remove `{}`", place.0.display())))
     }
 
     fn list_blocking(&self) -> Result<Vec<EnvironmentId>, EngineError> {

@@ -211,7 +211,10 @@ mod tests {
             .unwrap();
         let out = dir.path().join("out");
         tar::Archive::new(bytes.as_slice()).unpack(&out).unwrap();
-        assert_eq!(git(&out, &["status", "--porcelain", "--branch"]), "## main...origin/main");
+        assert_eq!(
+            git(&out, &["status", "--porcelain", "--branch"]),
+            "## main...origin/main"
+        );
         assert_eq!(git(&out, &["rev-parse", "HEAD"]), id.as_str());
         assert_eq!(git(&out, &["remote", "get-url", "origin"]), origin);
         assert_eq!(std::fs::read_to_string(out.join("README")).unwrap(), "claims\n");

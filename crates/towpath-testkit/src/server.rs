@@ -249,6 +249,13 @@ impl Towpath {
         }
     }
 
+    /// How much of this machine's memory it has, in KiB.
+    pub fn resident_kilobytes(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.as_ref()?.id()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse().ok()
+    }
+
     /// The last lines of its log.
     pub fn log_tail(&self, lines: usize) -> String {
         let text = fs::read(&self.options.log).unwrap_or_default();

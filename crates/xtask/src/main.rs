@@ -1,1 +1,25 @@
-fn main() {}
+//! What the project's own commands run: `cargo xtask demo`, `cargo xtask clean-demo`.
+
+mod demo;
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["demo"] => demo::demo().await,
+        ["clean-demo"] => demo::clean().await,
+        _ => {
+            eprintln!("usage: cargo xtask demo | clean-demo");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

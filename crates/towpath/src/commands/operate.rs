@@ -106,12 +106,10 @@ pub async fn status(options: Environment) -> Result<()> {
         print_release(release);
     }
     for workload in &view.workloads {
-        let ready = if workload.kind == "CronJob" {
-            String::new()
-        } else {
-            format!("{}/{} ready, ", workload.ready, workload.desired)
-        };
-        println!("  {} {}: {ready}{}", workload.kind, workload.name, workload.message);
+        let ready = (workload.kind != "CronJob").then(|| format!("{}/{} ready", workload.ready, workload.desired));
+        let message = Some(workload.message.clone()).filter(|message| !message.is_empty());
+        let said: Vec<String> = ready.into_iter().chain(message).collect();
+        println!("  {} {}: {}", workload.kind, workload.name, said.join(", "));
         println!("    {}", workload.image);
     }
     for address in &view.addresses {

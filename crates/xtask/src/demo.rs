@@ -1,0 +1,522 @@
+//! The main job once, on this machine: from a push to a deployed application, a change, a way back, and a branch.
+//!
+//! Everything goes through what a user has: git, the command line, HTTP. Nothing is prepared behind the product's back but
+//! cargo's downloads and its build directory, which are kept from one demonstration to the next.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::{
+    future::Future,
+    io::IsTerminal,
+    net::TcpListener,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+use towpath_testkit::{
+    Api, Gate, PROJECT, Pipeline, Probe, Repository, ServerOptions, Towpath, Traffic, TrafficReport, Workflow,
+    engine_answers, example_directory, host_environment_for_cargo, remove_instance, until,
+};
+
+/// Where the page is, unless something else is there.
+const PORT: u16 = 7070;
+/// The slowest thing waited for is the first compilation of the example.
+const BOUND: Duration = Duration::from_secs(600);
+const MAIN: &str = "test-build-deploy-main";
+
+struct Demo {
+    server: Towpath,
+    repository: Repository,
+    api: Api,
+    parts: Vec<(String, Duration)>,
+    to_first_line: Duration,
+    traffic: Vec<(String, TrafficReport)>,
+    commits: Vec<String>,
+}
+
+/// Outside any checkout: cargo, in a job, would take a workspace around the job's folder for its own.
+fn folder() -> Result<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    Ok(cache
+        .context("neither XDG_CACHE_HOME nor HOME is set")?
+        .join("towpath/demo"))
+}
+
+/// Removes what a demonstration left, but for cargo's build directory.
+pub async fn clean() -> Result<()> {
+    let folder = folder()?;
+    let data = folder.join("data");
+    if let Some(instance) = Towpath::instance(&data) {
+        let removed = remove_instance(&instance).await?;
+        println!(
+            "Removed {} containers, {} networks and {} volumes.",
+            removed.containers, removed.networks, removed.volumes
+        );
+    }
+    for part in [data, folder.join("work")] {
+        match std::fs::remove_dir_all(&part) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("failed to remove `{}`", part.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Runs the demonstration; in a terminal it stays until Ctrl-C.
+pub async fn demo() -> Result<()> {
+    let began = Instant::now();
+    let mut parts = Vec::new();
+    let stays = std::io::stdout().is_terminal() && std::env::var("CI").is_err();
+    let server = part(
+        &mut parts,
+        1,
+        "a container engine, cargo's downloads, and what an earlier run left",
+        prepare(),
+    )
+    .await?;
+    let server = part(&mut parts, 2, "`towpath up`", start(server)).await?;
+    let repository = Repository::of_example(&folder()?.join("work")).await?;
+    let api = server.api()?;
+    let mut demo = Demo {
+        server,
+        repository,
+        api,
+        parts,
+        to_first_line: Duration::ZERO,
+        traffic: Vec::new(),
+        commits: Vec::new(),
+    };
+    let result = demo.journey().await;
+    if let Err(error) = result {
+        eprintln!("\nThe server's log ends with:\n{}", demo.server.log_tail(20));
+        demo.server.stop().await?;
+        clean().await?;
+        return Err(error);
+    }
+    demo.summary(began.elapsed());
+    if stays {
+        println!("\nIt stays up for you. Ctrl-C ends it and removes what it made.");
+        tokio::signal::ctrl_c().await.context("failed to wait for Ctrl-C")?;
+    }
+    demo.server.stop().await?;
+    clean().await
+}
+
+async fn part<T>(
+    parts: &mut Vec<(String, Duration)>,
+    number: usize,
+    what: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    println!("\n{number}. {what}");
+    let began = Instant::now();
+    let result = work.await.with_context(|| format!("step {number} failed: {what}"))?;
+    let took = began.elapsed();
+    println!("   done in {:.1} s", took.as_secs_f64());
+    parts.push((what.to_string(), took));
+    Ok(result)
+}
+
+fn say(text: impl AsRef<str>) {
+    for line in text.as_ref().lines() {
+        println!("   {line}");
+    }
+}
+
+async fn prepare() -> Result<ServerOptions> {
+    if let Err(absent) = engine_answers().await {
+        bail!("{}", absent.0);
+    }
+    clean().await?;
+    let folder = folder()?;
+    std::fs::create_dir_all(folder.join("work")).with_context(|| format!("failed to make `{}`", folder.display()))?;
+    let folder = folder
+        .canonicalize()
+        .with_context(|| format!("failed to find `{}`", folder.display()))?;
+    // The jobs are offline; what cargo needs is fetched here, once.
+    let fetched = Command::new("cargo")
+        .args(["fetch", "--locked"])
+        .current_dir(example_directory())
+        .status();
+    ensure!(
+        fetched.context("failed to run cargo")?.success(),
+        "cargo could not fetch what the example needs"
+    );
+    let this = std::env::current_exe().context("failed to find this program")?;
+    let port = match TcpListener::bind(("127.0.0.1", PORT)) {
+        Ok(_) => PORT,
+        Err(_) => {
+            say(format!("port {PORT} is taken; another one is used"));
+            0
+        }
+    };
+    Ok(ServerOptions {
+        binary: this.with_file_name("towpath"),
+        data_dir: folder.join("data"),
+        listen: format!("127.0.0.1:{port}"),
+        host_environment: host_environment_for_cargo(&folder.join("cargo-build")),
+        log: folder.join("server.log"),
+    })
+}
+
+async fn start(options: ServerOptions) -> Result<Towpath> {
+    match std::fs::remove_file(&options.log) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let server = Towpath::start(options).await?;
+    say(format!("page, git remote and registry: {}", server.base()));
+    say(format!(
+        "sign in with the token in {}",
+        server.data_dir().join("token").display()
+    ));
+    Ok(server)
+}
+
+impl Demo {
+    async fn journey(&mut self) -> Result<()> {
+        let mut parts = std::mem::take(&mut self.parts);
+        let result = self.walk(&mut parts).await;
+        self.parts = parts;
+        result
+    }
+
+    async fn walk(&mut self, parts: &mut Vec<(String, Duration)>) -> Result<()> {
+        let pipeline = part(
+            parts,
+            3,
+            "a repository, connected by `towpath init`, and `git push`",
+            self.connect_and_push(),
+        )
+        .await?;
+        let workflow = self.api.workflow_of(&pipeline, MAIN).await?;
+        let gate = part(
+            parts,
+            4,
+            "tests, image, smoke test in that image, and on hold",
+            self.until_on_hold(&workflow),
+        )
+        .await?;
+        part(parts, 5, "what the registry has", self.look_at_the_registry()).await?;
+        part(
+            parts,
+            6,
+            "the gate of dev: what approving would change, and the deployment",
+            self.first_release(&workflow, &gate),
+        )
+        .await?;
+        part(
+            parts,
+            7,
+            "one line changes; rolled out and back while clients ask throughout",
+            self.change_and_go_back(),
+        )
+        .await?;
+        part(
+            parts,
+            8,
+            "another branch: tests at once, the rest behind gates",
+            self.branch(),
+        )
+        .await?;
+        part(parts, 9, "from the laptop, with no pipeline", self.laptop()).await
+    }
+
+    async fn towpath(&self, arguments: &[&str], input: &str) -> Result<String> {
+        println!("   $ towpath {}", arguments.join(" "));
+        self.server
+            .run(self.repository.directory(), arguments, input.as_bytes())
+            .await
+    }
+
+    async fn connect_and_push(&mut self) -> Result<Pipeline> {
+        say(self.towpath(&["init"], "").await?);
+        for environment in ["dev", "staging", "production"] {
+            let set = |secret, key| ["secrets", "set", environment, secret, key];
+            // What a team keeps by hand, and what terraform would have made.
+            self.towpath(
+                &set("claims-secrets", "SESSION_KEY"),
+                &format!("only-for-{environment}"),
+            )
+            .await?;
+            self.towpath(&set("claims-rds", "url"), "sqlite:///data/claims.db")
+                .await?;
+        }
+        self.repository.commit("What towpath found").await?;
+        self.push("main").await
+    }
+
+    async fn push(&mut self, branch: &str) -> Result<Pipeline> {
+        println!("   $ git push towpath {branch}");
+        let began = Instant::now();
+        let said = self.repository.push(branch).await?;
+        say(said
+            .lines()
+            .filter_map(|line| Some(line.strip_prefix("remote: ")?.trim_end()))
+            .filter(|line| !line.is_empty())
+            .collect::<Vec<_>>()
+            .join("\n"));
+        let head = self.repository.head().await?;
+        self.commits.push(head.clone());
+        let pipeline = self.api.pipeline_of(PROJECT, branch, &head, BOUND).await?;
+        if self.to_first_line.is_zero() {
+            self.to_first_line = self.first_line(&pipeline, began).await?;
+        }
+        Ok(pipeline)
+    }
+
+    /// From the push to the first byte of the first job's log.
+    async fn first_line(&self, pipeline: &Pipeline, began: Instant) -> Result<Duration> {
+        let workflow = self.api.workflow_of(pipeline, MAIN).await?;
+        until("the first line of the first job's log", BOUND, async || {
+            let jobs = self.api.jobs(&workflow.id).await?;
+            let Some(number) = jobs.iter().find_map(|job| job.job_number) else {
+                return Ok(Probe::NotYet("no job has begun".into()));
+            };
+            let detail: serde_json::Value = self.api.get(&format!("/api/towpath/jobs/{PROJECT}/{number}")).await?;
+            let bytes = detail.pointer("/steps/0/log_bytes").and_then(serde_json::Value::as_u64);
+            Ok(match bytes {
+                Some(bytes) if bytes > 0 => Probe::Found(began.elapsed()),
+                _ => Probe::NotYet(detail.to_string()),
+            })
+        })
+        .await
+    }
+
+    async fn until_on_hold(&self, workflow: &Workflow) -> Result<Gate> {
+        for job in ["test", "build-app-container", "smoke-test"] {
+            let began = Instant::now();
+            let done = self.api.job_until(PROJECT, workflow, job, &["success"], BOUND).await?;
+            say(format!(
+                "{job}: {} ({:.1} s)",
+                done.status,
+                began.elapsed().as_secs_f64()
+            ));
+        }
+        let gate = self.api.gate_of(PROJECT, workflow, "hold-dev", BOUND).await?;
+        say(format!(
+            "{} waits at {}/gates/{}",
+            gate.job.name,
+            self.server.base(),
+            gate.job.id
+        ));
+        Ok(gate)
+    }
+
+    async fn look_at_the_registry(&self) -> Result<()> {
+        let head = self.repository.head().await?;
+        let tags = self.api.tags(PROJECT).await?;
+        let commits = format!("app-{head}");
+        let dated = tags
+            .iter()
+            .find(|tag| tag.starts_with("app-latest-"))
+            .context("there is no app-latest-<timestamp>")?;
+        let digest = self.api.digest(PROJECT, &commits).await?;
+        for tag in [commits.as_str(), "app-latest", dated.as_str()] {
+            let of_tag = self.api.digest(PROJECT, tag).await?;
+            ensure!(of_tag == digest, "{tag} is {of_tag}, not {digest}");
+            say(format!("{tag} -> {digest}"));
+        }
+        Ok(())
+    }
+
+    /// Shows a gate's plan, approves exactly that, and waits for the deployment.
+    async fn approve(&self, workflow: &Workflow, gate: &Gate, deploys: &str) -> Result<()> {
+        let plan = gate
+            .plan
+            .as_ref()
+            .with_context(|| format!("the gate has no plan: {:?}", gate.plan_error))?;
+        ensure!(
+            plan.blockers.is_empty(),
+            "the plan cannot be carried out: {:?}",
+            plan.blockers
+        );
+        say(format!("plan {} for {}: {}", plan.id, plan.environment, plan.image));
+        for change in &plan.changes {
+            say(format!("  {} {} {}", change.action, change.kind, change.name));
+            if change.action == "changed" {
+                let lines = change.diff.lines().filter(|line| {
+                    (line.starts_with('-') || line.starts_with('+'))
+                        && !line.starts_with("---")
+                        && !line.starts_with("+++")
+                });
+                say(lines.map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n"));
+            }
+        }
+        self.towpath(&["approve", &gate.job.id, "--plan", &plan.id], "").await?;
+        self.api
+            .job_until(PROJECT, workflow, deploys, &["success"], BOUND)
+            .await
+            .map(drop)
+    }
+
+    async fn first_release(&self, workflow: &Workflow, gate: &Gate) -> Result<()> {
+        self.approve(workflow, gate, "deploy-dev").await?;
+        say(self.towpath(&["status", "dev"], "").await?);
+        let commit = self.runs().await?;
+        ensure!(
+            commit == self.repository.head().await?,
+            "the application says that it is {commit}"
+        );
+        say(format!(
+            "{}/ping.json answers with commit {commit}",
+            self.address().await?
+        ));
+        for (job, status) in [("hold-staging", "on_hold"), ("hold-production", "blocked")] {
+            self.api.job_until(PROJECT, workflow, job, &[status], BOUND).await?;
+            say(format!("{job}: {}", status.replace('_', " ")));
+        }
+        Ok(())
+    }
+
+    async fn address(&self) -> Result<String> {
+        let environment = self.api.environment(PROJECT, "dev").await?;
+        environment.addresses.first().cloned().context("dev answers nowhere")
+    }
+
+    /// The commit that the application in dev says it is.
+    async fn runs(&self) -> Result<String> {
+        let traffic = Traffic::start(
+            &format!("{}/ping.json", self.address().await?),
+            Duration::from_millis(50),
+            commit_of,
+        )?;
+        let answered = until("the application to answer", BOUND, async || {
+            let report = traffic.so_far();
+            Ok(match report.answers.keys().next() {
+                Some(commit) => Probe::Found(commit.clone()),
+                None => Probe::NotYet(report.summary()),
+            })
+        })
+        .await;
+        traffic.stop().await;
+        answered
+    }
+
+    async fn change_and_go_back(&mut self) -> Result<()> {
+        let first = self.repository.head().await?;
+        let config = ".k8s/live/dev/app-config.yaml";
+        self.repository
+            .replace(config, "Claims, the development copy", "Claims, with one line changed")?;
+        self.repository.commit("Greet people otherwise in dev").await?;
+        let pipeline = self.push("main").await?;
+        let workflow = self.api.workflow_of(&pipeline, MAIN).await?;
+        let gate = self.until_on_hold(&workflow).await?;
+        let shown = gate
+            .plan
+            .iter()
+            .flat_map(|plan| &plan.changes)
+            .any(|change| change.diff.contains("with one line changed"));
+        ensure!(shown, "the gate does not show the line that changed");
+        let url = format!("{}/ping.json", self.address().await?);
+
+        let traffic = Traffic::start(&url, Duration::from_millis(10), commit_of)?;
+        self.approve(&workflow, &gate, "deploy-dev").await?;
+        let second = self.repository.head().await?;
+        self.count("rolling out", traffic, &[&first, &second]).await?;
+
+        let traffic = Traffic::start(&url, Duration::from_millis(10), commit_of)?;
+        say(self.towpath(&["rollback", "dev"], "").await?);
+        self.count("rolling back", traffic, &[&second, &first]).await
+    }
+
+    async fn count(&mut self, what: &str, traffic: Traffic, commits: &[&str]) -> Result<()> {
+        let report = traffic.stop().await;
+        say(format!("{what}: {}", report.summary()));
+        ensure!(
+            report.failures.is_empty(),
+            "requests failed while {what}: {}",
+            report.summary()
+        );
+        for commit in commits {
+            let seen = report.answers.get(*commit).copied().unwrap_or_default();
+            ensure!(seen > 0, "nobody was answered by {commit} while {what}");
+        }
+        self.traffic.push((what.to_string(), report));
+        Ok(())
+    }
+
+    async fn branch(&mut self) -> Result<()> {
+        self.repository
+            .git(&["checkout", "--quiet", "-b", "feature/greeting"])
+            .await?;
+        self.repository
+            .replace("README.md", "# Claims\n", "# Expense claims\n")?;
+        self.repository.commit("Say what the claims are").await?;
+        let pipeline = self.push("feature/greeting").await?;
+        let tests = self.api.workflow_of(&pipeline, "test-branch").await?;
+        let rest = self.api.workflow_of(&pipeline, "build-deploy-branch").await?;
+        self.api.job_until(PROJECT, &tests, "test", &["success"], BOUND).await?;
+        say("test-branch: test success");
+        let build = self.api.gate_of(PROJECT, &rest, "hold-build", BOUND).await?;
+        say("build-deploy-branch: waits to be allowed to build");
+        self.towpath(&["approve", &build.job.id, "--yes"], "").await?;
+        for gate in ["hold-dev", "hold-staging"] {
+            let gate = self.api.gate_of(PROJECT, &rest, gate, BOUND).await?;
+            say(format!(
+                "build-deploy-branch: {} offers {}",
+                gate.job.name,
+                gate.job.environment.unwrap_or_default()
+            ));
+        }
+        let jobs = self.api.jobs(&rest.id).await?;
+        let production = jobs.iter().any(|job| job.name.contains("production"));
+        ensure!(!production, "a branch is offered production: {jobs:?}");
+        say("build-deploy-branch: production is not offered");
+        Ok(())
+    }
+
+    async fn laptop(&self) -> Result<()> {
+        say(self.towpath(&["job", "migrate", "dev"], "").await?);
+        say(self.towpath(&["cronjob", "vacuum_db", "dev"], "").await?);
+        for tag in [
+            "feature/greeting-latest",
+            self.commits.first().map_or("latest", String::as_str),
+            "latest",
+        ] {
+            let said = self.towpath(&["deploy", "dev", tag], "").await?;
+            say(said.lines().last().unwrap_or_default());
+        }
+        say(self.towpath(&["status", "dev"], "").await?);
+        Ok(())
+    }
+
+    fn summary(&self, total: Duration) {
+        println!("\nFrom push to deployed in {:.1} s:", total.as_secs_f64());
+        for (number, (what, took)) in (1..).zip(&self.parts) {
+            println!("  {number}. {:>6.1} s  {what}", took.as_secs_f64());
+        }
+        println!(
+            "  from `git push` to the first line of the first job's log: {} ms",
+            self.to_first_line.as_millis()
+        );
+        for (what, report) in &self.traffic {
+            println!("  {what}: {}", report.summary());
+        }
+        if let Some(kilobytes) = self.server.resident_kilobytes() {
+            println!("  the server's memory now: {} MiB", kilobytes >> 10);
+        }
+        println!("Where to look:");
+        println!(
+            "  {}   (sign in with the token in {})",
+            self.server.base(),
+            self.server.data_dir().join("token").display()
+        );
+        println!(
+            "  TOWPATH_DATA_DIR={} towpath status dev",
+            self.server.data_dir().display()
+        );
+    }
+}
+
+/// The commit in an answer of the application's `/ping.json`.
+fn commit_of(body: &str) -> String {
+    let json: Result<serde_json::Value, _> = serde_json::from_str(body);
+    json.ok()
+        .and_then(|json| Some(json.get("commit")?.as_str()?.to_string()))
+        .unwrap_or_else(|| body.to_string())
+}
