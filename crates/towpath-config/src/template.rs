@@ -27,7 +27,6 @@ enum Part {
         name: Arc<str>,
         inverted: bool,
         range: Range<usize>,
-        body: usize,
         parts: Vec<Part>,
     },
 }
@@ -56,7 +55,6 @@ struct Open {
     name: Arc<str>,
     inverted: bool,
     range: Range<usize>,
-    body: usize,
     parts: Vec<Part>,
 }
 
@@ -110,7 +108,6 @@ pub(crate) fn parse(text: &str) -> Result<Template, TemplateError> {
                         hint: None,
                     });
                 }
-                let body = start + 3 + (text[start + 3..end - 2].len() - text[start + 3..end - 2].trim_start().len());
                 at = match standalone(text, &range) {
                     Some((blank, next)) => {
                         literal.truncate(literal.len() - blank);
@@ -127,7 +124,6 @@ pub(crate) fn parse(text: &str) -> Result<Template, TemplateError> {
                                 name: section.name,
                                 inverted: section.inverted,
                                 range: section.range,
-                                body: section.body,
                                 parts: section.parts,
                             };
                             open.last_mut().map_or(&mut parts, |open| &mut open.parts).push(part);
@@ -154,7 +150,6 @@ pub(crate) fn parse(text: &str) -> Result<Template, TemplateError> {
                         name: name.into(),
                         inverted: *kind == b'^',
                         range,
-                        body,
                         parts: Vec::new(),
                     });
                 }
@@ -279,19 +274,6 @@ pub(crate) enum Rendered {
 }
 
 impl Template {
-    /// Whether the text is exactly one tag.
-    pub(crate) fn is_value(&self) -> bool {
-        matches!(&self.parts[..], [Part::Tag { .. }])
-    }
-
-    /// The expression, when the text is exactly one tag.
-    pub(crate) fn expression(&self) -> Option<&Expression> {
-        match &self.parts[..] {
-            [Part::Tag { expression, .. }] => Some(expression),
-            _ => None,
-        }
-    }
-
     /// The value; every mistake goes to `errors` and counts as null.
     pub(crate) fn render(&self, lookup: &mut dyn Lookup, errors: &mut Vec<TemplateError>) -> Rendered {
         if let [
@@ -307,31 +289,6 @@ impl Template {
         let mut out = String::new();
         render(&self.parts, lookup, errors, &mut out);
         Rendered::Text(out)
-    }
-
-    /// Every name, in order, with the byte it starts at.
-    pub(crate) fn names(&self) -> Vec<(Arc<str>, usize)> {
-        let mut found = Vec::new();
-        names(&self.parts, &mut found);
-        found
-    }
-}
-
-fn names(parts: &[Part], found: &mut Vec<(Arc<str>, usize)>) {
-    for part in parts {
-        match part {
-            Part::Text(_) => {}
-            Part::Tag { expression, body, .. } => {
-                let first = found.len();
-                expression.names(found);
-                found[first..].iter_mut().for_each(|(_, at)| *at += body);
-            }
-            Part::Section { name, parts, body, .. } => {
-                found.push((name.clone(), *body));
-                names(parts, found);
-                found.push((name.clone(), *body));
-            }
-        }
     }
 }
 
@@ -372,7 +329,6 @@ fn render(parts: &[Part], lookup: &mut dyn Lookup, errors: &mut Vec<TemplateErro
                 inverted,
                 range,
                 parts,
-                ..
             } => {
                 let value = lookup.lookup(name, range).unwrap_or(Value::Null);
                 if value.truthy() != *inverted {

@@ -24,8 +24,6 @@ pub(crate) struct Graph {
     pub(crate) invocations: Vec<Invocation>,
     pub(crate) schedules: Vec<Schedule>,
     pub(crate) max_auto_reruns: Option<u32>,
-    /// The workflow's other keys, as written.
-    pub(crate) extra: Mapping,
 }
 
 /// A job of a workflow.
@@ -46,8 +44,6 @@ pub(crate) struct Invocation {
     pub(crate) resolved: Vec<(usize, BTreeSet<RequiredStatus>)>,
     pub(crate) contexts: Vec<String>,
     pub(crate) serial_group: Option<String>,
-    /// What the invocation holds besides what is above, for printing: `filters`, `context`, `type`.
-    pub(crate) printed: Mapping,
     /// Whether this pipeline's branch or tag passes its filters.
     pub(crate) kept: bool,
 }
@@ -191,12 +187,6 @@ impl Compiler<'_> {
             max_auto_reruns: mapping
                 .get("max_auto_reruns")
                 .and_then(|node| self.integer_between(node, &Scope::top(CONFIG), "max_auto_reruns", 1, 5)),
-            extra: Mapping::from_entries(
-                mapping
-                    .iter()
-                    .filter(|part| matches!(&*part.key.text, "triggers" | "max_auto_reruns"))
-                    .cloned(),
-            ),
         };
         name_members(&mut graph.invocations);
         self.resolve_requires(&mut graph);
@@ -449,23 +439,12 @@ impl Compiler<'_> {
             let message = format!("an approval job has no steps, so `{}` is ignored", key.key.text);
             self.report(Diagnostic::warning("config::unknown-key", message).at(&key.key.span, ""));
         }
-        let mut printed = Mapping::default();
-        for key in ["type", "context", "filters", "serial-group", "upstream"] {
-            if let Some(part) = body.entry(key) {
-                let value = match (&filters, key) {
-                    (Some(filters), "filters") => filters.clone(),
-                    _ => self.substitute(&part.value, &scope),
-                };
-                printed.insert(entry(key, value, &part.key.span));
-            }
-        }
-        let contexts = printed
-            .get("context")
-            .map(|node| self.string_list(node, "context"))
+        let contexts = body.get("context").map(|node| self.substitute(node, &scope));
+        let contexts = contexts
+            .map(|node| self.string_list(&node, "context"))
             .unwrap_or_default();
-        let serial_group = printed
-            .get("serial-group")
-            .and_then(|node| self.serial_group(&node.clone()));
+        let serial_group = body.get("serial-group").map(|node| self.substitute(node, &scope));
+        let serial_group = serial_group.and_then(|node| self.serial_group(&node));
         Some(Invocation {
             span: span.clone(),
             name: base.clone(),
@@ -478,7 +457,6 @@ impl Compiler<'_> {
             resolved: Vec::new(),
             contexts,
             serial_group,
-            printed,
             kept,
         })
     }
@@ -721,7 +699,6 @@ impl Compiler<'_> {
             resolved: Vec::new(),
             contexts: Vec::new(),
             serial_group: None,
-            printed: Mapping::default(),
             kept: true,
         };
         let (first, last) = match key {
@@ -965,12 +942,15 @@ fn apply_filters(invocations: &mut [Invocation]) {
     }
 }
 
+/// The invocations that use a definition: a workflow's number, and the invocation's in it.
+type Uses = Vec<(usize, usize)>;
+
 /// Gives definitions that differ but have one name in several workflows names of their own, and answers the definitions in the
 /// order of their first use.
 pub(crate) fn definitions(graphs: &mut [Graph]) -> Vec<(Arc<str>, Rc<Expanded>)> {
     // By name: the different definitions, each with the invocations that use it.
     let mut order: Vec<Arc<str>> = Vec::new();
-    let mut known: HashMap<Arc<str>, Vec<(Rc<Expanded>, Vec<(usize, usize)>)>> = HashMap::new();
+    let mut known: HashMap<Arc<str>, Vec<(Rc<Expanded>, Uses)>> = HashMap::new();
     for (graph_at, graph) in graphs.iter().enumerate() {
         for (at, invocation) in graph.invocations.iter().enumerate() {
             let Role::Build(expanded) = &invocation.role else {
@@ -996,14 +976,17 @@ pub(crate) fn definitions(graphs: &mut [Graph]) -> Vec<(Arc<str>, Rc<Expanded>)>
         let several = variants.len() > 1;
         let mut number = 0;
         for (expanded, uses) in variants {
-            let mut own = name.clone();
-            while several {
-                number += 1;
-                own = format!("{name}-{number}").into();
-                if taken.insert(own.clone()) {
-                    break;
+            let own = if several {
+                loop {
+                    number += 1;
+                    let own: Arc<str> = format!("{name}-{number}").into();
+                    if taken.insert(own.clone()) {
+                        break own;
+                    }
                 }
-            }
+            } else {
+                name.clone()
+            };
             for (graph, at) in uses {
                 graphs[graph].invocations[at].name = own.clone();
             }

@@ -246,7 +246,7 @@ pub enum TargetError {
         /// What was attempted on what.
         attempted: String,
         /// Why not.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: SourceError,
     },
 }
 
@@ -282,6 +282,9 @@ pub struct RegistryCredentials {
     pub password: SecretString,
 }
 
+/// Why a [`SecretSource`] cannot be asked now; it holds no value.
+pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Where Secrets' values and pull credentials come from. Supplied by the caller.
 ///
 /// Each method may be called at any time, any number of times and at once. An answer is used and forgotten: a value that
@@ -293,21 +296,21 @@ pub trait SecretSource: Send + Sync {
         &'a self,
         environment: &'a EnvironmentId,
         secret: &'a str,
-    ) -> BoxFuture<'a, Result<Option<BTreeSet<String>>, Box<dyn std::error::Error + Send + Sync>>>;
+    ) -> BoxFuture<'a, Result<Option<BTreeSet<String>>, SourceError>>;
 
     /// The keys and values of the Secret `secret`; `None` when there is no such Secret.
     fn values<'a>(
         &'a self,
         environment: &'a EnvironmentId,
         secret: &'a str,
-    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretString>>, Box<dyn std::error::Error + Send + Sync>>>;
+    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretString>>, SourceError>>;
 
     /// The credentials for pulling from `registry` (`127.0.0.1:7070`); `None` pulls without.
     fn pull_credentials<'a>(
         &'a self,
         environment: &'a EnvironmentId,
         registry: &'a str,
-    ) -> BoxFuture<'a, Result<Option<RegistryCredentials>, Box<dyn std::error::Error + Send + Sync>>>;
+    ) -> BoxFuture<'a, Result<Option<RegistryCredentials>, SourceError>>;
 }
 
 /// A place that environments' objects are carried to. Object-safe; one value serves all environments.

@@ -161,7 +161,7 @@ mod tests {
     #[tokio::test]
     async fn a_repository_is_read_without_a_work_tree() {
         let (_dir, forge, project, id) = pushed().await;
-        assert_eq!(forge.projects().await.unwrap(), [project.clone()]);
+        assert_eq!(forge.projects().await.unwrap(), std::slice::from_ref(&project));
         assert_eq!(
             forge.refs(&project).await.unwrap(),
             [("refs/heads/main".to_string(), id.clone())]

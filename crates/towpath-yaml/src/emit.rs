@@ -84,7 +84,7 @@ fn scalar(out: &mut String, value: &Json, column: usize) {
 fn text(out: &mut String, value: &str, column: usize, key: bool) {
     // A break inside a line that a reader would fold or drop needs escapes; so does anything that does not print.
     let unprintable = value.chars().any(|character| {
-        (character.is_control() && character != '\n' && !(character == '\t'))
+        (character.is_control() && character != '\n' && character != '\t')
             || matches!(character, '\u{feff}' | '\u{2028}' | '\u{2029}' | '\u{85}')
     });
     let lines = value.contains('\n');

@@ -134,8 +134,15 @@ struct Builder<'a> {
     /// Anchored collections that are still being read.
     open_anchors: HashMap<usize, ()>,
     /// A scalar waiting for the anchor event that may follow it.
-    pending_scalar: Option<(Scalar, std::ops::Range<usize>, Option<Box<str>>, usize)>,
+    pending_scalar: Option<PendingScalar>,
     refused: bool,
+}
+
+struct PendingScalar {
+    scalar: Scalar,
+    at: std::ops::Range<usize>,
+    tag: Option<Box<str>>,
+    anchor_id: usize,
 }
 
 struct Frame {
@@ -180,7 +187,12 @@ impl Builder<'_> {
                     text: text.as_ref().into(),
                     style,
                 };
-                self.pending_scalar = Some((scalar, at, tag_text(tag), anchor_id));
+                self.pending_scalar = Some(PendingScalar {
+                    scalar,
+                    at,
+                    tag: tag_text(tag),
+                    anchor_id,
+                });
             }
             Event::SequenceStart(_, anchor_id, tag) => {
                 self.open(at.start, anchor_id, tag, Content::Sequence(Vec::new()))
@@ -282,7 +294,13 @@ impl Builder<'_> {
     }
 
     fn flush_scalar(&mut self, anchor: Option<Box<str>>) {
-        let Some((scalar, at, tag, anchor_id)) = self.pending_scalar.take() else {
+        let Some(PendingScalar {
+            scalar,
+            at,
+            tag,
+            anchor_id,
+        }) = self.pending_scalar.take()
+        else {
             return;
         };
         let node = Node::build(Value::Scalar(scalar), Span::new(self.source, at), anchor, tag);

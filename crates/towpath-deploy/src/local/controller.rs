@@ -49,10 +49,10 @@ impl Parsed {
         for object in objects {
             let name = object.name.clone();
             match model::parse(object).0 {
-                Some(Resource::Deployment(it)) => drop(parsed.deployments.insert(name, it)),
+                Some(Resource::Deployment(it)) => drop(parsed.deployments.insert(name, *it)),
                 Some(Resource::Service(it)) => drop(parsed.services.insert(name, it)),
                 Some(Resource::Ingress(it)) => drop(parsed.ingresses.insert(name, it)),
-                Some(Resource::CronJob(it)) => drop(parsed.crons.insert(name, it)),
+                Some(Resource::CronJob(it)) => drop(parsed.crons.insert(name, *it)),
                 _ => {}
             }
         }
@@ -71,10 +71,19 @@ pub(crate) struct Controller {
     proxies: Mutex<BTreeMap<String, ProxyCheck>>,
     /// Jobs that a task is busy with.
     jobs: Mutex<BTreeSet<String>>,
-    /// By Deployment: the generation, how far it was, and since when.
-    progress: Mutex<BTreeMap<String, (u64, (usize, usize), Instant)>>,
+    /// By Deployment.
+    progress: Mutex<BTreeMap<String, Progress>>,
     parsed: Mutex<Option<(Arc<Document>, Arc<Parsed>)>>,
     stop: CancellationToken,
+}
+
+/// How far a rollout is, and since when.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    generation: u64,
+    /// Pods of the wanted kind that are available, and pods in all.
+    far: (usize, usize),
+    since: Instant,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -389,13 +398,16 @@ impl Controller {
         );
         let since = {
             let mut all = lock(&self.progress);
-            let entry = all
-                .entry(name.to_string())
-                .or_insert((rollout.generation, far, Instant::now()));
-            if entry.0 != rollout.generation || entry.1 != far {
-                *entry = (rollout.generation, far, Instant::now());
+            let now = Progress {
+                generation: rollout.generation,
+                far,
+                since: Instant::now(),
+            };
+            let known = all.entry(name.to_string()).or_insert(now);
+            if (known.generation, known.far) != (now.generation, now.far) {
+                *known = now;
             }
-            entry.2
+            known.since
         };
         let current = |pod: &&Arc<Pod>| views.iter().any(|view| view.current && view.name == pod.name);
         let stuck = pods.iter().filter(current).find(|pod| pod.state().terminal);

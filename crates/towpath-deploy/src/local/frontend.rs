@@ -245,16 +245,12 @@ pub(crate) async fn ensure(context: &Context, wanted: &Wanted, folder: &Path) ->
     for attempt in 0.. {
         let seen = context.engine.inspect(&name).await?;
         match seen {
-            Some(seen) if seen.labels.get(names::PROXY) == Some(&digest) => {
-                if seen.running {
-                    return Ok(());
-                }
-            }
-            Some(_) => {
+            Some(seen) if seen.labels.get(names::PROXY) == Some(&digest) && seen.running => return Ok(()),
+            Some(seen) if seen.labels.get(names::PROXY) != Some(&digest) => {
                 context.engine.remove(&name).await?;
                 continue;
             }
-            None => {}
+            _ => {}
         }
         let port = if ingress {
             Some(published_port(context).await?)

@@ -31,7 +31,7 @@ pub(crate) fn pod_name(job: &str, attempt: u32) -> String {
 
 fn job_of(record: &JobRecord) -> Option<Job> {
     match model::parse(&record.object).0 {
-        Some(Resource::Job(job)) => Some(job),
+        Some(Resource::Job(job)) => Some(*job),
         _ => None,
     }
 }

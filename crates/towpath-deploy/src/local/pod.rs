@@ -481,10 +481,10 @@ async fn fell(context: &Context, pod: &Pod, ended: Ended) {
             message
         };
     });
-    if matches!(ended, Ended::Unhealthy { .. }) {
-        if let Err(error) = context.engine.stop(&name, pod.template.grace).await {
-            tracing::warn!(error = error.chain(), "cannot stop an unhealthy container");
-        }
+    if matches!(ended, Ended::Unhealthy { .. })
+        && let Err(error) = context.engine.stop(&name, pod.template.grace).await
+    {
+        tracing::warn!(error = error.chain(), "cannot stop an unhealthy container");
     }
     let log = context.tail(&pod.name, &pod.template, &container.name).await;
     pod.set(context, |state| state.crash_log = log);

@@ -574,10 +574,8 @@ fn statuses(controller: &Arc<Controller>) -> Vec<WorkloadStatus> {
         match object.kind.as_str() {
             "Deployment" => {
                 let pods = controller.pods_of(&object.name);
-                let count = |ready: &dyn Fn(&super::pod::State) -> bool| {
-                    u32::try_from(pods.iter().filter(|pod| ready(&pod.state())).count()).unwrap_or(u32::MAX)
-                };
-                status.ready = count(&|state| state.ready);
+                let ready = pods.iter().filter(|pod| pod.state().ready).count();
+                status.ready = u32::try_from(ready).unwrap_or(u32::MAX);
                 status.desired = parsed
                     .deployments
                     .get(&object.name)

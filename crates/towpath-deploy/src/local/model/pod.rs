@@ -234,10 +234,10 @@ fn spec(node: &Node<'_>, pod: &mut PodTemplate) {
     }
     // There is no service account and there are no links here, which is what `false` asks for.
     for name in ["automountServiceAccountToken", "enableServiceLinks"] {
-        if let Some(node) = fields.get(name) {
-            if node.flag() == Some(true) {
-                node.refuse("is not supported by the local target; only `false` is");
-            }
+        if let Some(node) = fields.get(name)
+            && node.flag() == Some(true)
+        {
+            node.refuse("is not supported by the local target; only `false` is");
         }
     }
     fields.finish();

@@ -15,7 +15,7 @@ use towpath_manifest::Object;
 /// An object that the local target supports.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Resource {
-    Deployment(Deployment),
+    Deployment(Box<Deployment>),
     Service(Service),
     Ingress(Ingress),
     /// A claim's whole content is its name.
@@ -23,8 +23,8 @@ pub(crate) enum Resource {
     ConfigMap(BTreeMap<String, String>),
     /// A Secret's values come from elsewhere.
     Secret,
-    Job(Job),
-    CronJob(CronJob),
+    Job(Box<Job>),
+    CronJob(Box<CronJob>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -174,15 +174,15 @@ pub(super) fn resource(object: &Object, node: Node<'_>) -> Option<Resource> {
             Some(Resource::Secret)
         }
         kind => fields.need("spec").map(|spec| match kind {
-            "Deployment" => Resource::Deployment(deployment(&spec)),
+            "Deployment" => Resource::Deployment(Box::new(deployment(&spec))),
             "Service" => Resource::Service(service(&spec)),
             "Ingress" => Resource::Ingress(ingress(&spec)),
             "PersistentVolumeClaim" => {
                 claim(&spec);
                 Resource::Claim
             }
-            "Job" => Resource::Job(job(&spec)),
-            _ => Resource::CronJob(cron_job(&spec)),
+            "Job" => Resource::Job(Box::new(job(&spec))),
+            _ => Resource::CronJob(Box::new(cron_job(&spec))),
         }),
     };
     fields.finish();
