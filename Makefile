@@ -21,6 +21,7 @@ test:
 	@scripts/ensure-test-parts
 	cargo fetch --locked --manifest-path examples/claims/Cargo.toml
 	cargo test --locked --workspace
+	CI=true cargo xtask demo
 	cd examples/claims && cargo test --release --locked
 
 check:

@@ -9,16 +9,24 @@ use crate::{
     secrets::EnvironmentSecrets,
 };
 use futures::future::BoxFuture;
-use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use towpath_deploy::Target;
 use towpath_engines::{DockerEngine, DockerOptions, Engine, HostEngine, HostOptions};
 use towpath_forge::{Forge, ProjectName};
-use towpath_images::{Access, Authorize, Registry, Verdict, registry::PushedManifest};
+use towpath_images::{
+    Access, Authorize, Registry, Verdict,
+    registry::{PushObserver, PushedManifest},
+};
 use towpath_secrets::Vault;
 use towpath_store::{Batch, Store};
 use towpath_types::{ImageReference, WorkflowId};
+
+/// How often the registry's garbage is looked for.
+const COLLECT_EVERY: Duration = Duration::from_secs(3600);
+/// How long a client may take between uploading a blob and the manifest that names it.
+const COLLECT_GRACE: Duration = Duration::from_secs(3600);
 
 /// What a server is started with.
 #[derive(Debug, Clone)]
@@ -73,11 +81,7 @@ impl Control {
         let forge = Forge::open(&settings.data_dir.join("git"), &settings.binary)
             .await
             .map_err(|error| failed("the git repositories")(error.into()))?;
-        let (pushes, pushed) = tokio::sync::mpsc::unbounded_channel();
-        let observer = Arc::new(move |manifest: &PushedManifest| {
-            // The receiver lives as long as the server does.
-            let _ = pushes.send(manifest.clone());
-        });
+        let observer = push_recorder(store.clone(), settings.address.to_string());
         let door = Arc::new(RegistryDoor { tokens: tokens.clone() });
         let registry = Registry::open(settings.data_dir.join("registry"), door, observer)
             .map_err(|error| failed("the registry")(error.into()))?;
@@ -119,7 +123,6 @@ impl Control {
             shutdown: CancellationToken::new(),
             settings,
         });
-        control.tasks.spawn(control.clone().record_pushes(pushed));
         Ok(control)
     }
 
@@ -134,10 +137,27 @@ impl Control {
                 tracing::error!(error = error.chain(), "failed to take up {what}");
             }
         }
-        shutdown.cancelled().await;
+        self.collect_until(&shutdown).await;
         self.shutdown.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Frees the registry's disk of what no manifest needs, now and then, until `shutdown`.
+    async fn collect_until(&self, shutdown: &CancellationToken) {
+        let mut times = tokio::time::interval(COLLECT_EVERY);
+        while shutdown.run_until_cancelled(times.tick()).await.is_some() {
+            match self.registry.collect(COLLECT_GRACE).await {
+                Ok(collected) if collected.blobs + collected.uploads > 0 => {
+                    tracing::info!(?collected, "the registry's garbage was collected");
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let error = ControlError::unavailable("failed to collect the registry's garbage").caused_by(error);
+                    tracing::warn!(error = error.chain(), "the registry's disk fills up");
+                }
+            }
+        }
     }
 
     /// The tokens.
@@ -198,36 +218,32 @@ impl Control {
             .parse()
             .map_err(|error: towpath_forge::ProjectNameError| ControlError::invalid(error.to_string()))
     }
+}
 
-    async fn record_pushes(self: Arc<Self>, mut pushed: tokio::sync::mpsc::UnboundedReceiver<PushedManifest>) {
-        loop {
-            let manifest = tokio::select! {
-                () = self.shutdown.cancelled() => return,
-                manifest = pushed.recv() => manifest,
-            };
-            let Some(manifest) = manifest else { return };
-            let Some(tag) = manifest.tag else { continue };
-            let key = format!("{}:{}", manifest.repository.as_str(), tag.as_str());
-            let image = ImageReference {
-                registry: Some(self.registry_name()),
+/// Records pushes of images before the pusher is told that they are done: when a job has ended, what it pushed is known.
+fn push_recorder(store: Store, registry: String) -> PushObserver {
+    let runtime = tokio::runtime::Handle::current();
+    Arc::new(move |manifest: &PushedManifest| {
+        let Some(tag) = &manifest.tag else { return };
+        let key = format!("{}:{}", manifest.repository.as_str(), tag.as_str());
+        let push = Push {
+            image: ImageReference {
+                registry: Some(registry.clone()),
                 repository: manifest.repository.as_str().to_string(),
                 tag: Some(tag.as_str().to_string()),
-                digest: Some(manifest.digest),
-            };
-            let push = Push {
-                image,
-                at: jiff::Timestamp::now(),
-            };
-            let result = async {
-                let mut batch = Batch::default();
-                batch.document(collection::PUSHES, key, Some(crate::conductor::to_json(&push)?));
-                self.store.commit(batch).await.map_err(store_error)
-            };
-            if let Err(error) = result.await {
-                tracing::error!(image = %push.image, error = error.chain(), "failed to record a push to the registry");
-            }
+                digest: Some(manifest.digest.clone()),
+            },
+            at: jiff::Timestamp::now(),
+        };
+        let recorded = crate::conductor::to_json(&push).and_then(|value| {
+            let mut batch = Batch::default();
+            batch.document(collection::PUSHES, key, Some(value));
+            runtime.block_on(store.commit(batch)).map_err(store_error)
+        });
+        if let Err(error) = recorded {
+            tracing::error!(image = %push.image, error = error.chain(), "failed to record a push to the registry");
         }
-    }
+    })
 }
 
 /// Who may do what in the registry.

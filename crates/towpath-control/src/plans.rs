@@ -37,7 +37,7 @@ pub(crate) struct Plan {
     pub parent: Option<ReleaseId>,
     /// What runs now.
     pub previous_image: Option<ImageReference>,
-    /// The commit that the manifests are from.
+    /// The commit that the image was built from, or, when that is not known, the manifests' own.
     pub commit: Option<CommitId>,
     /// The commits since the release that it starts from.
     pub commits: Vec<PlanCommit>,
@@ -413,13 +413,14 @@ impl Control {
         let image = self
             .image_of_request(project, environment, &request, &project_file)
             .await?;
+        let commit = self.commit_of_image(&image, request.commit).await?;
         self.make_plan(PlanSource {
             project: project.to_string(),
             environment: environment.to_string(),
             files: request.files,
             project_file,
             image,
-            commit: request.commit,
+            commit,
         })
         .await
     }
@@ -495,28 +496,45 @@ impl Control {
 
     /// The image of a commit, whatever the branch that it was built on, by the end of its tag.
     async fn image_of_commit(&self, repository: &ImageReference, word: &str) -> Result<Option<Digest>, ControlError> {
-        let hex = word.len() >= 7 && word.bytes().all(|b| b.is_ascii_hexdigit());
-        let own = repository.registry.as_deref() == Some(&self.registry_name());
-        let Some(name) = repository
-            .repository
-            .parse::<RepositoryName>()
-            .ok()
-            .filter(|_| hex && own)
-        else {
+        if word.len() < 7 || !word.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Ok(None);
-        };
-        let failed = |error| ControlError::unavailable("failed to list the registry's tags").caused_by(error);
-        for tag in self.registry.tags(&name).await.map_err(failed)? {
-            let of_commit = tag
-                .as_str()
-                .rsplit('-')
-                .next()
-                .is_some_and(|end| end.len() >= 40 && end.starts_with(word));
-            if of_commit {
-                return self.registry.resolve(&name, &tag).await.map_err(failed);
+        }
+        for (tag, commit) in self.tags_of_commits(repository).await? {
+            if commit.as_str().starts_with(word) {
+                return self.resolve(repository, &tag).await;
             }
         }
         Ok(None)
+    }
+
+    /// The commit that an image was built from, by its tags; `otherwise` when that is one of them, or when no tag tells.
+    async fn commit_of_image(
+        &self,
+        image: &ImageReference,
+        otherwise: Option<CommitId>,
+    ) -> Result<Option<CommitId>, ControlError> {
+        let mut found = None;
+        for (tag, commit) in self.tags_of_commits(image).await? {
+            if self.resolve(image, &tag).await? == image.digest {
+                if Some(&commit) == otherwise.as_ref() {
+                    return Ok(otherwise);
+                }
+                found = Some(commit);
+            }
+        }
+        Ok(found.or(otherwise))
+    }
+
+    /// The tags of a repository of Towpath's own registry that end with a commit: `app-<sha>`.
+    async fn tags_of_commits(&self, repository: &ImageReference) -> Result<Vec<(TagName, CommitId)>, ControlError> {
+        let own = repository.registry.as_deref() == Some(&self.registry_name());
+        let Some(name) = repository.repository.parse::<RepositoryName>().ok().filter(|_| own) else {
+            return Ok(Vec::new());
+        };
+        let failed = |error| ControlError::unavailable("failed to list the registry's tags").caused_by(error);
+        let tags = self.registry.tags(&name).await.map_err(failed)?;
+        let commit = |tag: TagName| Some((tag.clone(), tag.as_str().rsplit('-').next()?.parse().ok()?));
+        Ok(tags.into_iter().filter_map(commit).collect())
     }
 
     /// What a workflow's jobs have pushed since it began, added to what was known; `None` when that is nothing new.

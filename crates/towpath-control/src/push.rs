@@ -209,7 +209,7 @@ impl Control {
         by: &str,
     ) -> Result<Made, ControlError> {
         let mut pipeline = PipelineRow {
-            id: PipelineId::new(),
+            id: PipelineId::from(uuid::Uuid::now_v7()),
             project: project.to_string(),
             number: self.next_pipeline_number(project).await?,
             branch: trigger.branch.clone(),
@@ -276,13 +276,13 @@ impl Control {
                     .jobs
                     .into_iter()
                     .map(|job| JobRecord {
-                        id: JobId::new(),
+                        id: JobId::from(uuid::Uuid::now_v7()),
                         name: job.name,
                         gate_of: job.gate_of,
                     })
                     .collect();
                 let record = WorkflowRecord {
-                    id: WorkflowId::new(),
+                    id: WorkflowId::from(uuid::Uuid::now_v7()),
                     pipeline: pipeline.id,
                     pipeline_number: pipeline.number,
                     position,

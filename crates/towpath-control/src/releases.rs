@@ -142,7 +142,7 @@ impl Control {
             )));
         }
         let row = ReleaseRow {
-            id: ReleaseId::new(),
+            id: ReleaseId::from(uuid::Uuid::now_v7()),
             environment: target_id(&plan.project, &plan.environment)?.slug(),
             number: 0,
             state: "running".into(),
@@ -522,7 +522,7 @@ impl Control {
         by: &str,
     ) -> Result<String, ControlError> {
         let (mut job, namespace) = self.named_object(project, environment, request, "Job").await?;
-        let id = format!("{}-{}", job.name, JobId::new().short());
+        let id = format!("{}-{}", job.name, JobId::from(uuid::Uuid::now_v7()).short());
         job.name.clone_from(&id);
         if let Some(name) = job.value.pointer_mut("/metadata/name") {
             *name = serde_json::Value::String(id.clone());
@@ -591,7 +591,7 @@ impl Control {
         let request = ApplyRequest {
             environment: target,
             namespace,
-            release: ReleaseId::new(),
+            release: ReleaseId::from(uuid::Uuid::now_v7()),
             objects: vec![cron_job],
             prune: Vec::new(),
             deadline: Duration::from_secs(60),

@@ -219,7 +219,7 @@ mod tests {
             Grant::Owner,
             Grant::Session,
             Grant::Job {
-                job: JobId::new(),
+                job: JobId::from(uuid::Uuid::now_v7()),
                 node: 3,
             },
             Grant::Registry {

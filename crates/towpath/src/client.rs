@@ -203,7 +203,7 @@ impl Client {
                 .get(&format!("{prefix}/progress/{}?from={from}", escape(id)))
                 .await?;
             for line in &progress.lines {
-                println!("{line}");
+                outln!("{line}");
             }
             from = progress.next;
             if progress.outcome.is_some() {

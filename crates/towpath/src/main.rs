@@ -3,6 +3,9 @@
 //! The same file is the server, the command line on a laptop, the agent in a job's environment, the proxy in front of an
 //! application, and git's hook and credential helper; the first argument, or the name it is called by, says which.
 
+#[macro_use]
+mod output;
+
 mod cli;
 mod client;
 mod commands;

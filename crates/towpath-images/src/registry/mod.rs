@@ -94,8 +94,8 @@ pub struct PushedManifest {
     pub digest: Digest,
 }
 
-/// Is told of every manifest pushed through the API, after it is on the disk and before the client is answered; so
-/// it must not block. A push that is repeated is told again.
+/// Is told of every manifest pushed through the API, after it is on the disk and before the client is answered, on a
+/// thread that may block. A push that is repeated is told again.
 pub type PushObserver = Arc<dyn Fn(&PushedManifest) + Send + Sync>;
 
 /// What went wrong in the registry's folder.

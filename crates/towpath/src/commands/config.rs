@@ -15,14 +15,14 @@ pub fn config(command: Config) -> Result<ExitCode> {
             if config.is_none() || diagnostics.iter().any(Diagnostic::is_error) {
                 return Ok(ExitCode::FAILURE);
             }
-            println!("Config file at {} is valid.", file.display());
+            outln!("Config file at {} is valid.", file.display());
             Ok(ExitCode::SUCCESS)
         }
         Config::Process { file } => {
             let (config, diagnostics) = compile(&file)?;
             report(&diagnostics);
             let config = config.ok_or_else(|| anyhow!("`{}` does not compile", file.display()))?;
-            print!("{}", towpath_config::process(&config));
+            out!("{}", towpath_config::process(&config));
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -21,9 +21,9 @@ pub async fn hook(name: &str) -> Result<()> {
         .context("failed to read git's list of refs")?;
     let answer = client.post_bytes("/hook/post-receive", lines).await;
     match answer {
-        Ok(text) => print!("{text}"),
+        Ok(text) => out!("{text}"),
         // The push itself has succeeded; when the server is back it notices the moved refs by itself.
-        Err(error) => println!("Towpath took the push but could not start a pipeline yet: {error:#}"),
+        Err(error) => outln!("Towpath took the push but could not start a pipeline yet: {error:#}"),
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ pub async fn build(options: Build) -> Result<()> {
     }
     let settings = repository.file.build.clone().unwrap_or_default();
     if let Some(prepare) = &settings.prepare {
-        println!("$ {prepare}");
+        outln!("$ {prepare}");
         let status = Command::new("sh")
             .args(["-c", prepare])
             .current_dir(&repository.root)
@@ -43,9 +43,9 @@ pub async fn build(options: Build) -> Result<()> {
         build_args: [("COMMIT".to_string(), commit.to_string())].into(),
         ..BuildRequest::default()
     };
-    let mut print = |line: &str| println!("{line}");
+    let mut print = |line: &str| outln!("{line}");
     let image = towpath_images::build(&docker, &request, &mut print).await?;
-    println!("built {}", image.id);
+    outln!("built {}", image.id);
     if options.no_push {
         return Ok(());
     }
@@ -75,9 +75,9 @@ pub async fn build(options: Build) -> Result<()> {
         registry.tag(&name.at(digest.clone()), &tag.parse()?).await?;
     }
     for tag in tags.iter() {
-        println!("pushed {}:{tag}", name.name());
+        outln!("pushed {}:{tag}", name.name());
     }
-    println!("{}", name.at(digest));
+    outln!("{}", name.at(digest));
     Ok(())
 }
 

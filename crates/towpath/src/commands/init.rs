@@ -16,7 +16,7 @@ const REMOTE: &str = "towpath";
 pub async fn init(at: &At) -> Result<()> {
     let repository = Repository::find()?;
     let name = at.project.clone().unwrap_or_else(|| repository.project());
-    println!("Looked at `{}`:", repository.root.display());
+    outln!("Looked at `{}`:", repository.root.display());
     look(&repository.root);
     write_down(&repository, &name)?;
     connect(&repository, at, &name).await
@@ -29,7 +29,7 @@ fn look(root: &Path) {
         } else {
             ("missing", missing)
         };
-        println!("  {mark} {path}: {text}");
+        outln!("  {mark} {path}: {text}");
     };
     there(
         ".circleci/config.yml",
@@ -42,7 +42,7 @@ fn look(root: &Path) {
         "`towpath build` has nothing to build",
     );
     for (context, environments) in kube_contexts(root) {
-        println!("  found   .k8s/{context}: environments {}", environments.join(", "));
+        outln!("  found   .k8s/{context}: environments {}", environments.join(", "));
     }
 }
 
@@ -74,7 +74,7 @@ fn kube_contexts(root: &Path) -> Vec<(String, Vec<String>)> {
 fn write_down(repository: &Repository, name: &str) -> Result<()> {
     let path = repository.root.join(PROJECT_FILE);
     if path.exists() {
-        println!("  kept    {PROJECT_FILE}");
+        outln!("  kept    {PROJECT_FILE}");
         return Ok(());
     }
     let contexts = kube_contexts(&repository.root);
@@ -88,9 +88,9 @@ fn write_down(repository: &Repository, name: &str) -> Result<()> {
         }),
     };
     std::fs::write(&path, file.render()).with_context(|| format!("failed to write `{}`", path.display()))?;
-    println!("  wrote   {PROJECT_FILE}: look at it, and commit it");
+    outln!("  wrote   {PROJECT_FILE}: look at it, and commit it");
     if contexts.len() > 1 {
-        println!("          there is more than one kube context; it names the first");
+        outln!("          there is more than one kube context; it names the first");
     }
     Ok(())
 }
@@ -112,8 +112,8 @@ async fn connect(repository: &Repository, at: &At, name: &str) -> Result<()> {
     let dir = std::path::absolute(data_dir(at.data_dir.as_deref())?).context("failed to find the data directory")?;
     let helper = format!("!{} credential --data-dir {}", quote(&binary), quote(&dir));
     repository.git(&["config", &format!("credential.{}.helper", client.base()), &helper])?;
-    println!("  added   git remote `{REMOTE}`: {url}");
-    println!("\nNext:\n  git push {REMOTE} HEAD      starts a pipeline; its address is in the answer");
-    println!("  {}       shows it", client.base());
+    outln!("  added   git remote `{REMOTE}`: {url}");
+    outln!("\nNext:\n  git push {REMOTE} HEAD      starts a pipeline; its address is in the answer");
+    outln!("  {}       shows it", client.base());
     Ok(())
 }

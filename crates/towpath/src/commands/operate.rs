@@ -93,27 +93,27 @@ pub async fn status(options: Environment) -> Result<()> {
         .get(&path(&project(&options.at)?, &options.environment, ""))
         .await?;
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&view)?);
+        outln!("{}", serde_json::to_string_pretty(&view)?);
         return Ok(());
     }
-    println!("{} of {}", view.name, view.project);
+    outln!("{} of {}", view.name, view.project);
     match &view.release {
         Some(release) => print_release(release),
-        None => println!("  nothing was deployed here yet"),
+        None => outln!("  nothing was deployed here yet"),
     }
     if let Some(release) = &view.deploying {
-        println!("  a deployment is under way:");
+        outln!("  a deployment is under way:");
         print_release(release);
     }
     for workload in &view.workloads {
         let ready = (workload.kind != "CronJob").then(|| format!("{}/{} ready", workload.ready, workload.desired));
         let message = Some(workload.message.clone()).filter(|message| !message.is_empty());
         let said: Vec<String> = ready.into_iter().chain(message).collect();
-        println!("  {} {}: {}", workload.kind, workload.name, said.join(", "));
-        println!("    {}", workload.image);
+        outln!("  {} {}: {}", workload.kind, workload.name, said.join(", "));
+        outln!("    {}", workload.image);
     }
     for address in &view.addresses {
-        println!("  answers at {address}");
+        outln!("  answers at {address}");
     }
     Ok(())
 }
@@ -124,13 +124,17 @@ fn print_release(release: &ReleaseView) {
         .as_ref()
         .map(|commit| format!(" commit {}", commit.short()))
         .unwrap_or_default();
-    println!(
+    outln!(
         "  release {} {}{commit} by {} at {} ({})",
-        release.number, release.state, release.by, release.at, release.cause
+        release.number,
+        release.state,
+        release.by,
+        release.at,
+        release.cause
     );
-    println!("    {}", release.image);
+    outln!("    {}", release.image);
     if let Some(message) = &release.message {
-        println!("    {message}");
+        outln!("    {message}");
     }
 }
 
@@ -141,7 +145,7 @@ pub async fn history(options: Environment) -> Result<()> {
         .get(&path(&project(&options.at)?, &options.environment, "/history"))
         .await?;
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&releases)?);
+        outln!("{}", serde_json::to_string_pretty(&releases)?);
         return Ok(());
     }
     if releases.is_empty() {
@@ -183,6 +187,6 @@ pub async fn cronjob(options: Named) -> Result<()> {
     let lines: Vec<String> = client
         .post(&path(&project, &options.environment, "/cronjobs"), &request)
         .await?;
-    lines.iter().for_each(|line| println!("{line}"));
+    lines.iter().for_each(|line| outln!("{line}"));
     Ok(())
 }

@@ -21,20 +21,20 @@ pub async fn list(at: &At) -> Result<()> {
     }
     for pipeline in pipelines {
         let of = pipeline.branch.as_deref().or(pipeline.tag.as_deref()).unwrap_or("-");
-        println!(
+        outln!(
             "#{} {of} {} {}",
             pipeline.number,
             pipeline.commit.short(),
             pipeline.subject
         );
         for error in &pipeline.errors {
-            println!("{error}");
+            outln!("{error}");
         }
         for workflow in &pipeline.workflows {
-            println!("  {} {} {}", workflow.name, workflow.status, workflow.id);
+            outln!("  {} {} {}", workflow.name, workflow.status, workflow.id);
             for job in &workflow.jobs {
                 let number = job.number.map(|number| format!(" (job {number})")).unwrap_or_default();
-                println!("    {:<28} {}{number}", job.name, job.status);
+                outln!("    {:<28} {}{number}", job.name, job.status);
             }
         }
     }
@@ -43,44 +43,47 @@ pub async fn list(at: &At) -> Result<()> {
 
 /// Prints a plan as a person reads it.
 pub fn print_plan(plan: &PlanView) {
-    println!("plan {} for {}", plan.id, plan.environment);
+    outln!("plan {} for {}", plan.id, plan.environment);
     match &plan.previous_image {
-        Some(previous) if *previous == plan.image => println!("  image   {} (unchanged)", plan.image),
-        Some(previous) => println!("  image   {previous}\n       -> {}", plan.image),
-        None => println!("  image   {} (first release)", plan.image),
+        Some(previous) if *previous == plan.image => outln!("  image   {} (unchanged)", plan.image),
+        Some(previous) => outln!("  image   {previous}\n       -> {}", plan.image),
+        None => outln!("  image   {} (first release)", plan.image),
     }
     for commit in &plan.commits {
-        println!("  commit  {} {} ({})", commit.id.short(), commit.subject, commit.author);
+        outln!("  commit  {} {} ({})", commit.id.short(), commit.subject, commit.author);
     }
     for change in &plan.changes {
-        println!("  {:<8}{} {}", change.action, change.kind, change.name);
+        outln!("  {:<8}{} {}", change.action, change.kind, change.name);
         for line in change.diff.lines() {
-            println!("    {line}");
+            outln!("    {line}");
         }
     }
     if plan.unchanged > 0 {
-        println!("  {} unchanged", plan.unchanged);
+        outln!("  {} unchanged", plan.unchanged);
     }
     for warning in &plan.warnings {
-        println!("  warning {warning}");
+        outln!("  warning {warning}");
     }
     for blocker in &plan.blockers {
-        println!("  BLOCKED {blocker}");
+        outln!("  BLOCKED {blocker}");
     }
 }
 
 fn print_gate(gate: &GateView) {
-    println!(
+    outln!(
         "{} of {} in pipeline {} ({})",
-        gate.job.name, gate.workflow_name, gate.pipeline_number, gate.project
+        gate.job.name,
+        gate.workflow_name,
+        gate.pipeline_number,
+        gate.project
     );
-    println!("  id      {}", gate.job.id);
-    println!("  commit  {} {}", gate.commit.short(), gate.subject);
+    outln!("  id      {}", gate.job.id);
+    outln!("  commit  {} {}", gate.commit.short(), gate.subject);
     if let Some(plan) = &gate.plan {
         print_plan(plan);
     }
     if let Some(error) = &gate.plan_error {
-        println!("  no plan {error}");
+        outln!("  no plan {error}");
     }
 }
 
@@ -96,7 +99,7 @@ pub async fn gates(at: &At) -> Result<()> {
     }
     for gate in gates {
         print_gate(gate);
-        println!();
+        outln!();
     }
     Ok(())
 }
@@ -122,7 +125,7 @@ pub async fn approve(options: Approve) -> Result<()> {
     client
         .post::<serde_json::Value>(&format!("/api/towpath/gates/{}/approve", gate.job.id), &body)
         .await?;
-    println!("approved {} of pipeline {}", gate.job.name, gate.pipeline_number);
+    outln!("approved {} of pipeline {}", gate.job.name, gate.pipeline_number);
     Ok(())
 }
 
@@ -130,7 +133,7 @@ fn asked_and_answered(gate: &GateView) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         bail!("nobody is there to ask: approve what you saw with --plan ID, or whatever it is now with --yes");
     }
-    print!("Approve {}? [y/N] ", gate.job.name);
+    out!("Approve {}? [y/N] ", gate.job.name);
     std::io::stdout().flush().context("failed to ask")?;
     let mut answer = String::new();
     std::io::stdin()
@@ -173,7 +176,7 @@ pub async fn cancel(options: Cancel) -> Result<()> {
     let client = Client::new(&options.at)?;
     let path = format!("/api/v2/workflow/{}/cancel", escape(&options.workflow));
     client.post::<serde_json::Value>(&path, &serde_json::json!({})).await?;
-    println!("canceled {}", options.workflow);
+    outln!("canceled {}", options.workflow);
     Ok(())
 }
 
@@ -184,14 +187,14 @@ pub async fn logs(options: Logs) -> Result<()> {
     let detail: JobDetail = client
         .get(&format!("/api/towpath/jobs/{}/{}", escape(&project), options.job))
         .await?;
-    println!(
+    outln!(
         "{} {} {}",
         detail.job.name,
         detail.job.status,
         detail.job.message.unwrap_or_default()
     );
     for step in &detail.steps {
-        println!("--- {} ({})", step.name, step.status);
+        outln!("--- {} ({})", step.name, step.status);
         let mut from = 0;
         while from < step.log_bytes {
             let path = format!(
@@ -206,7 +209,7 @@ pub async fn logs(options: Logs) -> Result<()> {
             std::io::stdout().write_all(&bytes).context("failed to print the log")?;
         }
         if let Some(message) = &step.message {
-            println!("{message}");
+            outln!("{message}");
         }
     }
     Ok(())

@@ -35,7 +35,7 @@ fn print_keys(keys: &[KeyView], nothing: &str) {
         eprintln!("{nothing}");
     }
     for key in keys {
-        println!("{} {} (set by {} at {})", key.name, key.key, key.by, key.at);
+        outln!("{} {} (set by {} at {})", key.name, key.key, key.by, key.at);
     }
 }
 
@@ -50,7 +50,7 @@ pub async fn secrets(command: Secrets) -> Result<()> {
         } => {
             let path = path(&project(&at)?, &environment, Some((&secret, &key)));
             Client::new(&at)?.put(&path, value()?).await?;
-            println!("set {key} of Secret {secret} in {environment}");
+            outln!("set {key} of Secret {secret} in {environment}");
         }
         Secrets::List { environment, at } => {
             let keys: Vec<KeyView> = Client::new(&at)?.get(&path(&project(&at)?, &environment, None)).await?;
@@ -65,7 +65,7 @@ pub async fn secrets(command: Secrets) -> Result<()> {
             Client::new(&at)?
                 .delete(&path(&project(&at)?, &environment, Some((&secret, &key))))
                 .await?;
-            println!("removed {key} of Secret {secret} in {environment}");
+            outln!("removed {key} of Secret {secret} in {environment}");
         }
     }
     Ok(())
@@ -88,7 +88,7 @@ pub async fn context(command: ContextCommand) -> Result<()> {
     match command {
         ContextCommand::Set { context, key, at } => {
             Client::new(&at)?.put(&path(&context, &key), value()?).await?;
-            println!("set {key} of context {context}");
+            outln!("set {key} of context {context}");
         }
         ContextCommand::List { at } => {
             let keys: Vec<KeyView> = Client::new(&at)?.get("/api/towpath/contexts").await?;
@@ -96,7 +96,7 @@ pub async fn context(command: ContextCommand) -> Result<()> {
         }
         ContextCommand::Unset { context, key, at } => {
             Client::new(&at)?.delete(&path(&context, &key)).await?;
-            println!("removed {key} of context {context}");
+            outln!("removed {key} of context {context}");
         }
     }
     Ok(())

@@ -40,18 +40,18 @@ pub async fn up(options: cli::Up) -> Result<()> {
     stop_on_signals(shutdown.clone())?;
     std::fs::write(dir.join(ADDRESS_FILE), format!("http://{address}\n"))
         .with_context(|| format!("failed to write in `{}`", dir.display()))?;
-    println!("Towpath is up at http://{address}");
+    outln!("Towpath is up at http://{address}");
     if std::io::stdout().is_terminal() {
         // A terminal is the owner's eyes; a log is not.
-        println!(
+        outln!(
             "  sign in: http://{address}/login?token={}",
             control.tokens().issue(&Grant::Owner).expose()
         );
     } else {
-        println!("  sign in: with the token in `{}`", dir.join("token").display());
+        outln!("  sign in: with the token in `{}`", dir.join("token").display());
     }
-    println!("  data:    {}", dir.display());
-    println!("  next:    run `towpath init` in your repository");
+    outln!("  data:    {}", dir.display());
+    outln!("  next:    run `towpath init` in your repository");
     let conductor = tokio::spawn(control.clone().run(shutdown.clone()));
     let served = towpath_server::serve(control, listener, shutdown.clone()).await;
     shutdown.cancel();
