@@ -14,7 +14,10 @@ fn towpath(arguments: &[&str]) -> Command {
 fn a_reader_that_has_gone_ends_a_command_quietly() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/claims/.circleci/config.yml");
+    let config = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../examples/claims/.circleci/config.yml"
+    );
     let output = towpath(&["config", "process", config])
         .stdout(writer)
         .stderr(Stdio::piped())
