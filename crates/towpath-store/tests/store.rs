@@ -13,6 +13,12 @@ use towpath_types::{JobId, PipelineId, WorkflowId};
 
 const CHILD: &str = "TOWPATH_STORE_TEST_CHILD";
 
+/// Bits for an id; later ones sort later, as ids do.
+fn fresh() -> u128 {
+    static LAST: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    LAST.fetch_add(1, std::sync::atomic::Ordering::Relaxed).into()
+}
+
 async fn open() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).await.unwrap();
@@ -21,7 +27,7 @@ async fn open() -> (tempfile::TempDir, Store) {
 
 fn pipeline(project: &str) -> PipelineRow {
     PipelineRow {
-        id: PipelineId::from(uuid::Uuid::new_v4()),
+        id: PipelineId::from_u128(fresh()),
         project: project.into(),
         number: 0,
         branch: Some("main".into()),
@@ -38,7 +44,7 @@ fn pipeline(project: &str) -> PipelineRow {
 
 fn workflow(pipeline: PipelineId) -> WorkflowRow {
     WorkflowRow {
-        id: WorkflowId::from(uuid::Uuid::new_v4()),
+        id: WorkflowId::from_u128(fresh()),
         pipeline,
         position: 0,
         name: "main".into(),
@@ -50,7 +56,7 @@ fn workflow(pipeline: PipelineId) -> WorkflowRow {
 
 fn job(workflow: WorkflowId, position: i64) -> JobRow {
     JobRow {
-        id: JobId::from(uuid::Uuid::new_v4()),
+        id: JobId::from_u128(fresh()),
         workflow,
         project: "claims".into(),
         position,
@@ -160,7 +166,7 @@ async fn numbers_are_given_once_each_and_kept() {
 #[tokio::test]
 async fn a_log_is_as_long_as_what_was_acknowledged() {
     let (_dir, store) = open().await;
-    let (logs, id) = (store.logs(), JobId::from(uuid::Uuid::new_v4()));
+    let (logs, id) = (store.logs(), JobId::from_u128(fresh()));
     assert_eq!(logs.append(id, 0, 1, 0, b"hello ").await.unwrap(), 6);
     assert_eq!(logs.append(id, 0, 1, 3, b"lo world").await.unwrap(), 11);
     assert_eq!(logs.append(id, 0, 1, 0, b"hello").await.unwrap(), 11);
@@ -177,7 +183,7 @@ async fn a_log_is_as_long_as_what_was_acknowledged() {
 #[tokio::test]
 async fn racing_senders_of_the_same_bytes_write_them_once() {
     let (_dir, store) = open().await;
-    let id = JobId::from(uuid::Uuid::new_v4());
+    let id = JobId::from_u128(fresh());
     let text: Vec<u8> = (0..20_000u32).flat_map(|n| format!("{n}\n").into_bytes()).collect();
     let sends = (0..8).map(|sender| {
         let (store, text) = (store.clone(), text.clone());
@@ -218,10 +224,7 @@ async fn the_newest_cache_with_the_prefix_wins() {
 #[tokio::test]
 async fn what_jobs_keep_is_found_again() {
     let (_dir, store) = open().await;
-    let (workflow, job) = (
-        WorkflowId::from(uuid::Uuid::new_v4()),
-        JobId::from(uuid::Uuid::new_v4()),
-    );
+    let (workflow, job) = (WorkflowId::from_u128(fresh()), JobId::from_u128(fresh()));
     let blob = store.blobs().put(&b"layer"[..]).await.unwrap();
     store.put_workspace_layer(workflow, job, 0, 3, &blob).await.unwrap();
     store.put_workspace_layer(workflow, job, 0, 3, &blob).await.unwrap();
@@ -358,7 +361,7 @@ async fn a_full_disk_is_said_and_loses_nothing() {
         return;
     }
     let store = Store::open(dir.path()).await.unwrap();
-    let id = JobId::from(uuid::Uuid::new_v4());
+    let id = JobId::from_u128(fresh());
     let mut kept = 0;
     let piece = vec![b'x'; 64 << 10];
     let error = loop {

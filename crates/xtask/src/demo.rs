@@ -6,7 +6,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     future::Future,
-    io::IsTerminal,
+    io::{IsTerminal, Write},
     net::TcpListener,
     path::PathBuf,
     process::Command,
@@ -50,9 +50,13 @@ pub async fn clean() -> Result<()> {
     let data = folder.join("data");
     if let Some(instance) = Towpath::instance(&data) {
         let removed = remove_instance(&instance).await?;
-        println!(
+        // The terminal may be gone, which must not keep anything from being removed.
+        let _ = writeln!(
+            std::io::stdout(),
             "Removed {} containers, {} networks and {} volumes.",
-            removed.containers, removed.networks, removed.volumes
+            removed.containers,
+            removed.networks,
+            removed.volumes
         );
     }
     for part in [data, folder.join("work")] {
@@ -100,10 +104,23 @@ pub async fn demo() -> Result<()> {
     demo.summary(began.elapsed());
     if stays {
         println!("\nIt stays up for you. Ctrl-C ends it and removes what it made.");
-        tokio::signal::ctrl_c().await.context("failed to wait for Ctrl-C")?;
+        until_told_to_end().await.context("failed to wait for Ctrl-C")?;
     }
     demo.server.stop().await?;
     clean().await
+}
+
+/// Ctrl-C, a polite kill, or the terminal's end.
+async fn until_told_to_end() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut ended = signal(SignalKind::terminate())?;
+    let mut hung_up = signal(SignalKind::hangup())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result?,
+        _ = ended.recv() => {}
+        _ = hung_up.recv() => {}
+    }
+    Ok(())
 }
 
 async fn part<T>(
