@@ -8,7 +8,8 @@ use std::{
     future::Future,
     io::{IsTerminal, Write},
     net::TcpListener,
-    path::PathBuf,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -48,6 +49,7 @@ fn folder() -> Result<PathBuf> {
 pub async fn clean() -> Result<()> {
     let folder = folder()?;
     let data = folder.join("data");
+    stop_what_runs(&data)?;
     if let Some(instance) = Towpath::instance(&data) {
         let removed = remove_instance(&instance).await?;
         // The terminal may be gone, which must not keep anything from being removed.
@@ -66,6 +68,27 @@ pub async fn clean() -> Result<()> {
             }
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// Ends the server of an earlier demonstration whose end nobody waited for.
+fn stop_what_runs(data: &Path) -> Result<()> {
+    let Ok(pid) = std::fs::read_to_string(data.join("lock")) else {
+        return Ok(());
+    };
+    let pid = pid.trim();
+    // The number may be another process's by now; that one does not name this folder.
+    let command_line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let is_ours = command_line
+        .split(|byte| *byte == 0)
+        .any(|argument| argument == data.as_os_str().as_bytes());
+    if is_ours {
+        let killed = Command::new("kill").args(["-KILL", pid]).status();
+        ensure!(
+            killed.context("failed to run kill")?.success(),
+            "failed to end the earlier server, process {pid}"
+        );
     }
     Ok(())
 }
