@@ -3,7 +3,7 @@
 use crate::environment::deployed_environments;
 use std::collections::BTreeSet;
 use towpath_config::{
-    CompileOptions, CompiledConfig, CompiledJob, Executor, JobKind, NoOrbs, PipelineValues, RegistryAuth, Step,
+    CompileOptions, CompiledConfig, CompiledJob, Executor, JobKind, OrbResolver, PipelineValues, RegistryAuth, Step,
     StepAction, Workflow,
 };
 use towpath_forge::Commit;
@@ -24,6 +24,8 @@ pub(crate) struct Trigger<'a> {
     pub parameters: &'a serde_json::Map<String, serde_json::Value>,
     /// Whether somebody asked for it, rather than pushed.
     pub by_api: bool,
+    /// Where its orbs come from.
+    pub orbs: &'a dyn OrbResolver,
 }
 
 /// What a configuration comes to.
@@ -60,7 +62,7 @@ pub(crate) fn compile(source: &str, trigger: &Trigger<'_>) -> Compiled {
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect(),
         continuation: false,
-        orbs: &NoOrbs,
+        orbs: trigger.orbs,
     };
     let (config, diagnostics) = towpath_config::compile(&file, &options);
     let mut compiled = Compiled::default();

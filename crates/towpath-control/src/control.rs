@@ -39,6 +39,8 @@ pub struct Settings {
     pub binary: PathBuf,
     /// The names of the host's environment variables that jobs of machine executors get.
     pub host_environment: Vec<String>,
+    /// The public orb registry's address; `None` asks none.
+    pub orb_registry: Option<String>,
 }
 
 /// Feeds events to the workflows, carries out what follows, and answers what people ask.
@@ -56,6 +58,8 @@ pub struct Control {
     pub(crate) running: RunningJobs,
     /// Held while a pipeline takes its number.
     pub(crate) numbering: Mutex<()>,
+    /// Held while a version of an orb is published.
+    pub(crate) publishing: Mutex<()>,
     pub(crate) releases: Releases,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
@@ -118,6 +122,7 @@ impl Control {
             lives: Mutex::default(),
             running: RunningJobs::default(),
             numbering: Mutex::default(),
+            publishing: Mutex::default(),
             releases: Releases::default(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),

@@ -16,6 +16,7 @@ mod gates;
 mod jobs;
 mod jobspec;
 mod junit;
+mod orbs;
 mod plans;
 mod project;
 mod push;
@@ -30,6 +31,7 @@ mod views;
 pub use agents::LogAnswer;
 pub use control::{Control, Settings};
 pub use error::{ControlError, ErrorKind};
+pub use orbs::{Audience, CheckedText, NamespaceView, OrbVersionView, OrbView, Segment};
 pub use project::{Build, PROJECT_FILE, ProjectFile, ProjectFileError};
 pub use tokens::{Grant, TokenError, Tokens, presented};
 pub use views::{

@@ -1,8 +1,8 @@
 //! From moved refs to pipelines.
 
 use crate::{
-    Control, ControlError, PROJECT_FILE,
-    compile::{self, Trigger},
+    Control, ControlError, ErrorKind, PROJECT_FILE,
+    compile::{self, Compiled, Trigger},
     conductor::{store_error, stream, to_json},
     records::{JobRecord, PipelineRecord, WorkflowRecord, collection},
     views::PipelineView,
@@ -239,21 +239,35 @@ impl Control {
                 workflows: Vec::new(),
             });
         };
-        let compiled = compile::compile(
-            &source,
-            &Trigger {
-                pipeline: pipeline.id,
-                number: pipeline.number,
-                project: project.as_str(),
-                branch: trigger.branch.as_deref(),
-                tag: trigger.tag.as_deref(),
-                default_branch: &self.forge.default_branch(project).await.map_err(forge_error)?,
-                commit,
-                repository_url: &format!("{}/git/{project}.git", self.base_url()),
-                parameters: &parameters,
-                by_api: trigger.name.is_empty(),
+        let default_branch = self.forge.default_branch(project).await.map_err(forge_error)?;
+        let repository_url = format!("{}/git/{project}.git", self.base_url());
+        let compiled = match self.orb_places_of(project, &commit.id).await {
+            // An orb may have to be fetched, and whoever fetches it blocks.
+            Ok(places) => tokio::task::block_in_place(|| {
+                let sources = places.sources();
+                compile::compile(
+                    &source,
+                    &Trigger {
+                        pipeline: pipeline.id,
+                        number: pipeline.number,
+                        project: project.as_str(),
+                        branch: trigger.branch.as_deref(),
+                        tag: trigger.tag.as_deref(),
+                        default_branch: &default_branch,
+                        commit,
+                        repository_url: &repository_url,
+                        parameters: &parameters,
+                        by_api: trigger.name.is_empty(),
+                        orbs: &crate::orbs::resolver(&sources),
+                    },
+                )
+            }),
+            Err(error) if error.kind() == ErrorKind::Invalid => Compiled {
+                errors: vec![error.chain()],
+                ..Compiled::default()
             },
-        );
+            Err(error) => return Err(error),
+        };
         record.source = source;
         pipeline.warnings.clone_from(&compiled.warnings);
         record.warnings = compiled.warnings;

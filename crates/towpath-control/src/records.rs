@@ -24,6 +24,14 @@ pub(crate) mod collection {
     pub(crate) const JOB_SERVICES: &str = "job-services";
     /// Approved plans by their ids.
     pub(crate) const PLANS: &str = "plans";
+    /// Namespaces of Towpath's orb registry, by name.
+    pub(crate) const ORB_NAMESPACES: &str = "orb-namespaces";
+    /// Its orbs, by `<namespace>/<orb>`.
+    pub(crate) const ORBS: &str = "orbs";
+    /// Their versions, by `<namespace>/<orb>@<version>`.
+    pub(crate) const ORB_VERSIONS: &str = "orb-versions";
+    /// Sources of releases that CircleCI's registry gave, by the same.
+    pub(crate) const FETCHED_ORBS: &str = "fetched-orbs";
     /// The release that a job's step began, by `<job>/<environment>`.
     pub(crate) const JOB_RELEASES: &str = "job-releases";
 }

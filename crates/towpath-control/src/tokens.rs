@@ -169,11 +169,11 @@ pub fn presented(headers: &http::HeaderMap) -> Option<String> {
     if let Some(token) = headers.get("circle-token").and_then(|value| value.to_str().ok()) {
         return Some(token.to_string());
     }
-    let (scheme, rest) = headers
-        .get(http::header::AUTHORIZATION)?
-        .to_str()
-        .ok()?
-        .split_once(' ')?;
+    let text = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    // CircleCI's older command line sends the token alone.
+    let Some((scheme, rest)) = text.split_once(' ') else {
+        return Some(text.to_string());
+    };
     if scheme.eq_ignore_ascii_case("bearer") {
         return Some(rest.trim().to_string());
     }
@@ -181,8 +181,9 @@ pub fn presented(headers: &http::HeaderMap) -> Option<String> {
         return None;
     }
     let decoded = base64::engine::general_purpose::STANDARD.decode(rest.trim()).ok()?;
-    let (_, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
-    Some(password.to_string())
+    // CircleCI's API takes the token as the name, and git's helpers send it as the password.
+    let (name, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    Some(if password.is_empty() { name } else { password }.to_string())
 }
 
 fn write_private(path: &Path, text: &str) -> Result<(), TokenError> {

@@ -2,8 +2,8 @@
 //!
 //! It translates and authorises, and decides nothing: every handler is a call of [`Control`] and an answer.
 //!
-//! - **Invariant:** nothing is answered to a request without a token, a session, or a job's token, but the sign-in page and
-//!   the stylesheet.
+//! - **Invariant:** nothing is answered to a request without a token, a session, or a job's token, but the sign-in page, the
+//!   stylesheet, and what a configuration or an orb that the request itself brings along compiles to.
 //! - **Invariant:** a request by cookie that changes something comes from our own pages; a request for another host's name
 //!   is refused.
 //! - **Invariant:** an error's cause goes to the log, and only its message leaves.
@@ -13,7 +13,10 @@ mod answer;
 mod api;
 mod api_v2;
 mod auth;
+mod compile;
 mod git;
+mod graphql;
+mod orbs;
 mod pages;
 mod serve;
 

@@ -1,7 +1,7 @@
 //! The routers, and the two doors that they stand behind.
 
-use crate::{App, agent, api, api_v2, auth, git, pages};
-use axum::{Router, middleware};
+use crate::{App, agent, api, api_v2, auth, compile, git, graphql, orbs, pages};
+use axum::{Router, ServiceExt, extract::Request, http::Uri, middleware};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -15,6 +15,7 @@ use std::{
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
+use tower::{Layer, util::MapRequestLayer};
 
 /// How long open requests may take to end once the server stops.
 const GRACE: Duration = Duration::from_secs(3);
@@ -41,11 +42,18 @@ pub fn router(app: App) -> Router {
         .merge(pages::routes())
         .merge(api::routes())
         .merge(api_v2::routes())
+        .merge(orbs::routes())
         .merge(git::routes());
     let owned = owned.layer(middleware::from_fn_with_state(app.clone(), auth::require_owner));
+    let asked = compile::routes().merge(graphql::routes());
+    let asked = asked.layer(middleware::from_fn_with_state(app.clone(), auth::identify));
     // The registry asks for credentials by itself, in its own words.
     let registry = towpath_images::router(app.registry().clone());
-    owned.merge(pages::open_routes()).with_state(app).merge(registry)
+    owned
+        .merge(asked)
+        .merge(pages::open_routes())
+        .with_state(app)
+        .merge(registry)
 }
 
 /// Everything behind the agents' socket.
@@ -61,7 +69,9 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: CancellationToken)
     let socket = agent_listener(&app.agent_socket())?;
     let agents = tokio::spawn(accept_agents(socket, agent_router(app.clone()), shutdown.clone()));
     let stop = shutdown.clone();
-    let server = axum::serve(listener, router(app)).with_graceful_shutdown(async move { stop.cancelled().await });
+    let service = MapRequestLayer::new(collapse_slashes).layer(router(app));
+    let server = axum::serve(listener, ServiceExt::<Request>::into_make_service(service))
+        .with_graceful_shutdown(async move { stop.cancelled().await });
     let outcome = tokio::select! {
         result = server.into_future() => result.map_err(ServeError::Accept),
         // Long polls and event streams end with their clients; nobody waits for them for ever.
@@ -69,6 +79,17 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: CancellationToken)
     };
     agents.abort();
     outcome
+}
+
+/// A client whose setting ends with a slash asks for `//api/v3/…`.
+fn collapse_slashes(mut request: Request) -> Request {
+    if request.uri().path().starts_with("//") {
+        let rest = request.uri().path_and_query().map_or("/", |all| all.as_str());
+        if let Ok(uri) = format!("/{}", rest.trim_start_matches('/')).parse::<Uri>() {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
 }
 
 fn agent_listener(path: &Path) -> Result<UnixListener, ServeError> {

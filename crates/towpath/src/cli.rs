@@ -104,6 +104,14 @@ pub struct Up {
     /// An environment variable of this shell that jobs of `machine` executors get too; may be given again
     #[arg(long, value_name = "NAME")]
     pub host_env: Vec<String>,
+    /// The public registry for orbs that are neither vendored nor published here; `none` asks none
+    #[arg(
+        long,
+        env = "TOWPATH_ORB_REGISTRY",
+        value_name = "URL",
+        default_value = "https://circleci.com"
+    )]
+    pub orb_registry: String,
 }
 
 /// `init`.

@@ -25,6 +25,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("towpath-secrets", &["towpath-types"]),
     ("towpath-images", &["towpath-types"]),
     ("towpath-deploy", &["towpath-types", "towpath-yaml", "towpath-manifest"]),
+    ("towpath-orbs", &["towpath-types"]),
     // app
     (
         "towpath-control",
@@ -41,6 +42,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "towpath-secrets",
             "towpath-images",
             "towpath-deploy",
+            "towpath-orbs",
         ],
     ),
     (
@@ -50,6 +52,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "towpath-protocol",
             "towpath-forge",
             "towpath-images",
+            "towpath-orbs",
             "towpath-control",
         ],
     ),

@@ -34,6 +34,7 @@ pub async fn up(options: cli::Up) -> Result<()> {
             .map(str::to_string)
             .chain(options.host_env.iter().cloned())
             .collect(),
+        orb_registry: (options.orb_registry != "none").then(|| options.orb_registry.clone()),
     };
     let control = Control::open(settings).await?;
     let shutdown = CancellationToken::new();

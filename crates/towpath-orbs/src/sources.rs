@@ -1,0 +1,264 @@
+//! The places that are asked for an orb, in their order.
+
+use crate::{LOCK_FILE, Lock, Locked, OrbName, OrbReference, OrbVersion};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+use towpath_types::Digest;
+
+/// Where a repository keeps orbs of its own: `<folder>/<namespace>/<orb>@<version>.yml`.
+pub const VENDORED_FOLDER: &str = ".circleci/orbs";
+
+/// Where an orb was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// In the repository.
+    Vendored,
+    /// In Towpath's own registry.
+    Towpath,
+    /// In CircleCI's public registry.
+    Circleci,
+}
+
+/// An orb's source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The exact version.
+    pub version: OrbVersion,
+    /// The packed source.
+    pub text: String,
+}
+
+/// Why an orb was not found.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// No place has it.
+    #[error("no orb `{reference}` in {places}")]
+    Unknown {
+        /// What was looked for.
+        reference: String,
+        /// Where.
+        places: String,
+    },
+    /// A place could not be asked; the text says which and why.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The reference is none, or the lock file is broken by what was found.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A place that knows orbs. May be called at any time, and at once; an answer is not cached.
+pub trait Lookup: Send + Sync {
+    /// The version that `reference` selects; `None` when this place does not know it.
+    ///
+    /// # Errors
+    /// Why this place cannot be asked now, for a person.
+    fn find(&self, reference: &OrbReference) -> Result<Option<Found>, String>;
+}
+
+/// The orbs of a repository's own folder.
+#[derive(Debug, Default, Clone)]
+pub struct Vendored(BTreeMap<OrbName, BTreeMap<OrbVersion, String>>);
+
+impl Vendored {
+    /// Of files, by their paths below [`VENDORED_FOLDER`]. A file whose path names no orb and version is not one.
+    #[must_use]
+    pub fn of_files<'a>(files: impl IntoIterator<Item = (&'a str, String)>) -> Self {
+        let mut all = Self::default();
+        for (path, text) in files {
+            let stem = path.strip_suffix(".yml").or_else(|| path.strip_suffix(".yaml"));
+            let named = stem.and_then(|stem| {
+                let (name, version) = stem.split_once('@')?;
+                Some((name.parse::<OrbName>().ok()?, version.parse::<OrbVersion>().ok()?))
+            });
+            if let Some((name, version)) = named {
+                all.0.entry(name).or_default().insert(version, text);
+            }
+        }
+        all
+    }
+}
+
+impl Lookup for Vendored {
+    fn find(&self, reference: &OrbReference) -> Result<Option<Found>, String> {
+        let Some(versions) = self.0.get(&reference.name) else {
+            return Ok(None);
+        };
+        Ok(reference.selector.pick(versions.keys()).map(|version| Found {
+            version: version.clone(),
+            text: versions[version].clone(),
+        }))
+    }
+}
+
+/// All the places, in their order, with a lock file.
+#[derive(Default)]
+pub struct Sources<'a> {
+    places: Vec<(Origin, &'a dyn Lookup)>,
+    lock: Lock,
+    used: Mutex<BTreeMap<String, Locked>>,
+}
+
+impl<'a> Sources<'a> {
+    /// Nothing to ask, and `lock` to obey.
+    #[must_use]
+    pub fn new(lock: Lock) -> Self {
+        Self {
+            lock,
+            ..Self::default()
+        }
+    }
+
+    /// With one more place, asked after those before it.
+    #[must_use]
+    pub fn with(mut self, origin: Origin, place: &'a dyn Lookup) -> Self {
+        self.places.push((origin, place));
+        self
+    }
+
+    /// The orb of a reference: `(exact reference, source)`.
+    ///
+    /// # Errors
+    /// See [`LookupError`].
+    pub fn resolve(&self, text: &str) -> Result<(String, String), LookupError> {
+        let locked = self.lock.get(text);
+        let wanted = locked.map_or(text, |locked| &locked.resolved);
+        let reference: OrbReference = wanted
+            .parse()
+            .map_err(|error: crate::ReferenceError| LookupError::Refused(error.to_string()))?;
+        for (origin, place) in &self.places {
+            // What is locked comes from where it came from: another place may have the same name.
+            if locked.is_some_and(|locked| locked.from != *origin) {
+                continue;
+            }
+            let Some(found) = place.find(&reference).map_err(LookupError::Unavailable)? else {
+                continue;
+            };
+            let used = Locked {
+                reference: text.to_string(),
+                resolved: format!("{}@{}", reference.name, found.version),
+                from: *origin,
+                digest: Digest::of(found.text.as_bytes()),
+            };
+            if let Some(locked) = locked.filter(|locked| locked.digest != used.digest) {
+                return Err(LookupError::Refused(format!(
+                    "orb `{}` is not what `{LOCK_FILE}` says: its digest is {}, not {}; when that is meant, run `towpath orb lock`",
+                    locked.resolved, used.digest, locked.digest
+                )));
+            }
+            let resolved = used.resolved.clone();
+            self.used
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(text.to_string(), used);
+            return Ok((resolved, found.text));
+        }
+        Err(LookupError::Unknown {
+            reference: wanted.to_string(),
+            places: self.places_in_words(),
+        })
+    }
+
+    /// What was resolved so far.
+    #[must_use]
+    pub fn used(&self) -> Lock {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.values().cloned().collect()
+    }
+
+    fn places_in_words(&self) -> String {
+        let words: Vec<&str> = self
+            .places
+            .iter()
+            .map(|(origin, _)| match origin {
+                Origin::Vendored => "`.circleci/orbs`",
+                Origin::Towpath => "Towpath's registry",
+                Origin::Circleci => "CircleCI's registry",
+            })
+            .collect();
+        match words.split_last() {
+            None => "any place: there is none to look in".into(),
+            Some((last, [])) => (*last).to_string(),
+            Some((last, before)) => format!("{} or {last}", before.join(", ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    struct Broken;
+    impl Lookup for Broken {
+        fn find(&self, _: &OrbReference) -> Result<Option<Found>, String> {
+            Err("nobody answers".into())
+        }
+    }
+
+    fn vendored(files: &[(&'static str, &str)]) -> Vendored {
+        Vendored::of_files(files.iter().map(|(path, text)| (*path, (*text).to_string())))
+    }
+
+    #[test]
+    fn the_first_place_that_knows_answers() {
+        let near = vendored(&[
+            ("acme/tools@1.0.0.yml", "near"),
+            ("README.md", "no orb"),
+            ("acme/tools@x.yml", "no"),
+        ]);
+        let far = vendored(&[("acme/tools@1.5.0.yml", "far"), ("acme/other@2.0.0.yaml", "other")]);
+        let sources = Sources::default()
+            .with(Origin::Vendored, &near)
+            .with(Origin::Towpath, &far);
+        let text = |reference: &str| sources.resolve(reference).unwrap();
+        assert_eq!(text("acme/tools@1"), ("acme/tools@1.0.0".into(), "near".into()));
+        assert_eq!(text("acme/tools@1.5"), ("acme/tools@1.5.0".into(), "far".into()));
+        assert_eq!(text("acme/other@volatile"), ("acme/other@2.0.0".into(), "other".into()));
+        let error = sources.resolve("acme/none@1").unwrap_err().to_string();
+        assert_eq!(error, "no orb `acme/none@1` in `.circleci/orbs` or Towpath's registry");
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_asked_is_an_error_and_not_a_no() {
+        let last = vendored(&[("acme/tools@1.0.0.yml", "last")]);
+        let sources = Sources::default()
+            .with(Origin::Towpath, &Broken)
+            .with(Origin::Circleci, &last);
+        assert!(
+            matches!(sources.resolve("acme/tools@1"), Err(LookupError::Unavailable(why)) if why == "nobody answers")
+        );
+    }
+
+    #[test]
+    fn the_lock_decides_version_place_and_bytes() {
+        let old = vendored(&[("acme/tools@1.0.0.yml", "old")]);
+        let sources = Sources::default().with(Origin::Towpath, &old);
+        sources.resolve("acme/tools@1").unwrap();
+        let text = sources.used().to_string();
+        let lock = Lock::parse(&text).unwrap();
+        assert_eq!(lock, sources.used());
+
+        let newer = vendored(&[("acme/tools@1.0.0.yml", "old"), ("acme/tools@1.1.0.yml", "new")]);
+        let sources = Sources::new(lock.clone())
+            .with(Origin::Vendored, &newer)
+            .with(Origin::Towpath, &newer);
+        assert_eq!(sources.resolve("acme/tools@1").unwrap().0, "acme/tools@1.0.0");
+        let changed = vendored(&[("acme/tools@1.0.0.yml", "changed")]);
+        let sources = Sources::new(lock).with(Origin::Towpath, &changed);
+        let error = sources.resolve("acme/tools@1").unwrap_err().to_string();
+        assert!(error.contains("is not what `.circleci/orbs.lock` says"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_lock_file_is_an_error() {
+        for bad in ["x", "[[orb]]\nreference = 'a/b@1'", "orb = 1"] {
+            assert!(Lock::parse(bad).is_err(), "{bad}");
+        }
+        assert!(Lock::parse("").unwrap().is_empty());
+    }
+}

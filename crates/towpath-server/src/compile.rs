@@ -1,0 +1,119 @@
+//! Compiling a configuration for whoever asks: the endpoints behind `circleci config validate` and `circleci config process`.
+//!
+//! CircleCI answers these without a token, and its clients count on that.
+
+use crate::{
+    App,
+    answer::Answer,
+    auth::{Caller, audience},
+};
+use axum::{
+    Extension, Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State},
+    routing::post,
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use towpath_control::ControlError;
+
+/// The largest body. A configuration's own limit is smaller, and its error says more.
+const MAX_BODY_BYTES: usize = 16 << 20;
+
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/api/v2/compile-config-with-defaults", post(compile_v2))
+        .route("/api/v3/configs/compile", post(compile_v3))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+}
+
+#[derive(Deserialize)]
+struct V2 {
+    config_yaml: String,
+    #[serde(default)]
+    options: Option<Options>,
+}
+
+#[derive(Default, Deserialize)]
+struct Options {
+    #[serde(default)]
+    pipeline_parameters: Option<Map<String, Value>>,
+    #[serde(default)]
+    pipeline_values: Option<Map<String, Value>>,
+}
+
+fn body<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ControlError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| ControlError::invalid(format!("this body is not what is read here: {error}")))
+}
+
+/// The older of CircleCI's command lines sends an empty body first, and takes anything but 404 for a yes.
+async fn compile_v2(State(app): State<App>, caller: Option<Extension<Caller>>, bytes: Bytes) -> Answer<Value> {
+    let V2 { config_yaml, options } = body(&bytes)?;
+    let options = options.unwrap_or_default();
+    let checked = app
+        .check_config(
+            config_yaml.clone(),
+            options.pipeline_parameters.unwrap_or_default(),
+            options.pipeline_values.unwrap_or_default(),
+            audience(caller.as_ref()),
+        )
+        .await?;
+    let errors: Vec<Value> = checked
+        .errors
+        .iter()
+        .map(|message| json!({ "message": message }))
+        .collect();
+    Ok(Json(json!({
+        "valid": errors.is_empty(),
+        "source-yaml": config_yaml,
+        "output-yaml": checked.output.unwrap_or_default(),
+        "errors": errors,
+    })))
+}
+
+#[derive(Deserialize)]
+struct V3 {
+    data: V3Data,
+}
+
+#[derive(Deserialize)]
+struct V3Data {
+    attributes: V3Attributes,
+}
+
+#[derive(Deserialize)]
+struct V3Attributes {
+    config: String,
+    #[serde(default)]
+    pipeline_parameters: Option<Map<String, Value>>,
+    #[serde(default)]
+    pipeline_values: Option<Map<String, Value>>,
+}
+
+async fn compile_v3(State(app): State<App>, caller: Option<Extension<Caller>>, bytes: Bytes) -> Answer<Value> {
+    let V3 { data } = body(&bytes)?;
+    let V3Attributes {
+        config,
+        pipeline_parameters,
+        pipeline_values,
+    } = data.attributes;
+    let checked = app
+        .check_config(
+            config,
+            pipeline_parameters.unwrap_or_default(),
+            pipeline_values.unwrap_or_default(),
+            audience(caller.as_ref()),
+        )
+        .await?;
+    let outcome = if checked.errors.is_empty() {
+        "succeeded"
+    } else {
+        "failed"
+    };
+    let messages: Vec<Value> = checked.errors.iter().map(|title| json!({ "title": title })).collect();
+    Ok(Json(json!({
+        "data": { "attributes": { "outcome": outcome, "compiled_config": checked.output } },
+        "meta": { "messages": messages },
+    })))
+}
