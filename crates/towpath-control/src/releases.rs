@@ -830,6 +830,7 @@ pub(crate) async fn open_target(
 ) -> Result<Arc<dyn Target>, ControlError> {
     let failed = |error| ControlError::unavailable("failed to open the local target").caused_by(error);
     let target = towpath_deploy::LocalTarget::open(towpath_deploy::LocalOptions {
+        clock: Arc::new(towpath_deploy::SystemClock),
         directory: settings.data_dir.join("local"),
         instance: instance.to_string(),
         binary: settings.binary.clone(),

@@ -3,7 +3,7 @@
 use super::{
     context::Context,
     controller::{self, Controller},
-    cron::{Clock, SystemClock},
+    cron::Clock,
     engine::Engine,
     frontend::{INGRESS, serves, service_key},
     image::scratch_image,
@@ -48,6 +48,8 @@ pub struct LocalOptions {
     pub binary: PathBuf,
     /// Where Secrets' values and pull credentials come from.
     pub secrets: Arc<dyn SecretSource>,
+    /// What CronJobs go by.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// The environments of one machine's container engine.
@@ -84,7 +86,7 @@ impl LocalTarget {
             proxy_image,
             engine,
             secrets: options.secrets,
-            clock: Arc::new(SystemClock),
+            clock: options.clock,
             controllers: Mutex::default(),
             making: tokio::sync::Mutex::new(()),
             stop: CancellationToken::new(),
