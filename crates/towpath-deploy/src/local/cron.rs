@@ -223,3 +223,170 @@ pub(crate) fn due(cron: &CronJob, last: Timestamp, now: Timestamp, active: usize
 pub(crate) fn run_name(cron: &str, at: Timestamp) -> String {
     format!("{cron}-{}", at.as_second() / 60)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{super::model, *};
+    use serde_json::{Value, json};
+    use towpath_manifest::Object;
+
+    fn cron_job(spec: Value) -> CronJob {
+        let mut whole = json!({
+            "schedule": "*/5 * * * *", "timeZone": "Etc/UTC",
+            "jobTemplate": {"spec": {"template": {"spec": {
+                "restartPolicy": "Never", "containers": [{"name": "job", "image": "app"}],
+            }}}},
+        });
+        whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        let value = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "c"}, "spec": whole});
+        match model::parse(&Object::from_value(value, "c.yaml").unwrap()) {
+            (Some(model::Resource::CronJob(cron)), _) => *cron,
+            (other, findings) => panic!("{other:?}: {findings:?}"),
+        }
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn check(spec: Value, last: &str, now: &str, active: usize, expected: Due) {
+        assert_eq!(
+            due(&cron_job(spec.clone()), at(last), at(now), active),
+            expected,
+            "{spec} {last} {now}"
+        );
+    }
+
+    fn start(text: &str) -> Due {
+        Due::Start {
+            at: at(text),
+            replace: false,
+        }
+    }
+
+    #[test]
+    fn a_run_is_due_at_its_minute_and_once() {
+        check(
+            json!({}),
+            "2026-01-01T00:00:00Z",
+            "2026-01-01T00:04:59Z",
+            0,
+            Due::Nothing,
+        );
+        check(
+            json!({}),
+            "2026-01-01T00:00:00Z",
+            "2026-01-01T00:05:00Z",
+            0,
+            start("2026-01-01T00:05:00Z"),
+        );
+        check(
+            json!({}),
+            "2026-01-01T00:05:00Z",
+            "2026-01-01T00:05:30Z",
+            0,
+            Due::Nothing,
+        );
+        check(
+            json!({"suspend": true}),
+            "2026-01-01T00:00:00Z",
+            "2026-01-01T01:00:00Z",
+            0,
+            Due::Nothing,
+        );
+    }
+
+    #[test]
+    fn of_several_missed_runs_the_latest_is_started() {
+        check(
+            json!({}),
+            "2026-01-01T00:00:00Z",
+            "2026-01-01T00:17:00Z",
+            0,
+            start("2026-01-01T00:15:00Z"),
+        );
+    }
+
+    #[test]
+    fn a_run_that_is_too_late_is_not_started() {
+        let deadline = json!({"startingDeadlineSeconds": 60});
+        let last = "2026-01-01T00:00:00Z";
+        check(
+            deadline.clone(),
+            last,
+            "2026-01-01T00:06:00Z",
+            0,
+            start("2026-01-01T00:05:00Z"),
+        );
+        check(deadline.clone(), last, "2026-01-01T00:06:01Z", 0, Due::Nothing);
+        check(deadline, last, "2026-01-09T00:05:30Z", 0, start("2026-01-09T00:05:00Z"));
+    }
+
+    #[test]
+    fn more_than_a_hundred_missed_runs_are_given_up_without_a_deadline() {
+        let last = "2026-01-01T00:00:00Z";
+        check(
+            json!({}),
+            last,
+            "2026-01-01T08:20:00Z",
+            0,
+            start("2026-01-01T08:20:00Z"),
+        );
+        check(json!({}), last, "2026-01-01T08:25:00Z", 0, Due::TooManyMissed);
+        let deadline = json!({"startingDeadlineSeconds": 864_000});
+        check(deadline, last, "2026-01-05T00:03:00Z", 0, start("2026-01-05T00:00:00Z"));
+    }
+
+    #[test]
+    fn a_run_under_way_is_waited_for_joined_or_replaced() {
+        let (last, now) = ("2026-01-01T00:00:00Z", "2026-01-01T00:05:00Z");
+        check(json!({"concurrencyPolicy": "Allow"}), last, now, 1, start(now));
+        check(json!({"concurrencyPolicy": "Forbid"}), last, now, 1, Due::Held(at(now)));
+        check(json!({"concurrencyPolicy": "Forbid"}), last, now, 0, start(now));
+        let replaced = Due::Start {
+            at: at(now),
+            replace: true,
+        };
+        check(json!({"concurrencyPolicy": "Replace"}), last, now, 1, replaced);
+    }
+
+    #[test]
+    fn a_schedule_follows_its_time_zone_through_the_change_of_the_clock() {
+        let nightly = json!({"schedule": "30 1 * * *", "timeZone": "Europe/London"});
+        let schedule = cron_job(nightly).schedule;
+        // In winter London is at UTC, in summer an hour before it; on 2026-03-29 the hour from 1 to 2 does not exist.
+        let next = |after: &str| schedule.next(at(after)).unwrap();
+        assert_eq!(next("2026-01-10T00:00:00Z"), at("2026-01-10T01:30:00Z"));
+        assert_eq!(next("2026-07-10T00:00:00Z"), at("2026-07-10T00:30:00Z"));
+        let over_the_gap = next("2026-03-28T02:00:00Z");
+        assert!(
+            over_the_gap > at("2026-03-28T23:59:00Z") && over_the_gap <= at("2026-03-30T00:30:00Z"),
+            "{over_the_gap}"
+        );
+        // 2026-10-25: the hour from 1 to 2 comes twice, and the run once.
+        let first = next("2026-10-24T12:00:00Z");
+        assert_eq!(first, at("2026-10-25T00:30:00Z"));
+        assert_eq!(next(&first.to_string()), at("2026-10-26T01:30:00Z"));
+    }
+
+    /// Whatever the moments at which somebody looks, no due time is started twice, and each start was due.
+    #[test]
+    fn no_run_is_started_twice_whenever_one_looks() {
+        for seed in 1..200_i64 {
+            let cron = cron_job(json!({"startingDeadlineSeconds": 30 + seed % 400}));
+            let (mut now, mut last) = (at("2026-01-01T00:00:00Z"), at("2026-01-01T00:00:00Z"));
+            let mut started: Vec<Timestamp> = Vec::new();
+            for step in 1..80_i64 {
+                now += SignedDuration::from_secs((seed * 7919 + step * step * 104_729) % 900);
+                if let Due::Start { at, .. } = due(&cron, last, now, 0) {
+                    assert!(at <= now && at.as_second() % 300 == 0);
+                    assert!(started.last().is_none_or(|before| *before < at), "{at} twice");
+                    started.push(at);
+                    last = at;
+                }
+            }
+            assert!(!started.is_empty());
+        }
+    }
+}

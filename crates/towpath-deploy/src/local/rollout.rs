@@ -85,3 +85,100 @@ pub(crate) fn decide(deployment: &Deployment, pods: &[PodView], leaving: u32) ->
     }
     moves
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{super::model, *};
+    use serde_json::{Value, json};
+    use towpath_manifest::Object;
+
+    fn deployment(replicas: u32, strategy: &Value) -> Deployment {
+        let value = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+            "spec": {
+                "replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "strategy": strategy,
+                "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app", "image": "app"}]}},
+            },
+        });
+        match model::parse(&Object::from_value(value, "web.yaml").unwrap()) {
+            (Some(model::Resource::Deployment(deployment)), _) => *deployment,
+            (other, findings) => panic!("{other:?}: {findings:?}"),
+        }
+    }
+
+    /// Rolls `old` pods over to `replicas` new ones, one event after another in an order that `seed` decides, and holds the
+    /// bounds at every moment.
+    fn roll(old: u32, replicas: u32, surge: u32, unavailable: u32, seed: u32) {
+        let strategy = json!({"rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}});
+        let deployment = deployment(replicas, &strategy);
+        let pod = |name: String, current, ready| PodView {
+            name,
+            current,
+            ready,
+            available: ready,
+        };
+        let mut pods: Vec<PodView> = (0..old)
+            .map(|number| pod(format!("old-{number}"), false, true))
+            .collect();
+        let (mut leaving, mut made, mut random) = (0_u32, 0, seed);
+        let least = replicas.saturating_sub(unavailable.max(u32::from(surge == 0)));
+        let most = (replicas + surge).max(old);
+        for _ in 0..1000 {
+            let moves = decide(&deployment, &pods, leaving);
+            if moves.complete {
+                assert!(pods.iter().all(|pod| pod.current && pod.available));
+                assert_eq!(pods.len(), replicas as usize);
+                return;
+            }
+            for name in &moves.leave {
+                pods.retain(|pod| pod.name != *name);
+                leaving += 1;
+            }
+            for _ in 0..moves.start {
+                pods.push(pod(format!("new-{made}"), true, false));
+                made += 1;
+            }
+            let available = u32::try_from(pods.iter().filter(|pod| pod.available).count()).unwrap();
+            let case = format!("{old} to {replicas}, surge {surge}, unavailable {unavailable}, seed {seed}: {pods:?}");
+            assert!(available >= least.min(old), "{case}");
+            assert!(u32::try_from(pods.len()).unwrap() <= most, "{case}");
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let waiting: Vec<usize> = (0..pods.len()).filter(|at| !pods[*at].ready).collect();
+            match waiting.get(random as usize % (waiting.len() + 1)) {
+                Some(at) => (pods[*at].ready, pods[*at].available) = (true, true),
+                None => leaving = leaving.saturating_sub(1),
+            }
+        }
+        panic!("{old} to {replicas}, surge {surge}, unavailable {unavailable}, seed {seed}: it never ended");
+    }
+
+    #[test]
+    fn every_rollout_keeps_its_bounds_and_ends() {
+        for old in 0..4 {
+            for replicas in 0..5 {
+                for (surge, unavailable) in [(1, 0), (0, 1), (1, 1), (2, 0), (0, 0), (3, 2)] {
+                    // Kubernetes refuses both at zero, and so does the model.
+                    if (surge, unavailable) != (0, 0) {
+                        (0..20).for_each(|seed| roll(old, replicas, surge, unavailable, seed));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn recreate_starts_nothing_before_the_old_are_gone() {
+        let deployment = deployment(2, &json!({"type": "Recreate"}));
+        let old = |name: &str| PodView {
+            name: name.into(),
+            current: false,
+            ready: true,
+            available: true,
+        };
+        let moves = decide(&deployment, &[old("a"), old("b")], 0);
+        assert_eq!((moves.start, moves.leave.len()), (0, 2));
+        assert_eq!(decide(&deployment, &[], 2).start, 0);
+        assert_eq!(decide(&deployment, &[], 0).start, 2);
+    }
+}
