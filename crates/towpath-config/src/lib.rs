@@ -15,6 +15,7 @@ mod compiled;
 mod compiler;
 mod expression;
 mod filters;
+mod graph;
 mod jobs;
 mod logic;
 mod lower;
@@ -35,5 +36,6 @@ pub use compiled::{
     Requirement, ResolvedOrb, RunStep, Scalar, Schedule, Step, StepAction, StepWhen, Variable, Workflow, WorkflowJob,
 };
 pub use compiler::compile;
+pub use graph::{GraphFormat, graph};
 pub use options::{CompileOptions, NoOrbs, OrbError, OrbResolver, OrbSource, PipelineValues};
 pub use process::process;

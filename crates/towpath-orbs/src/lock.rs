@@ -64,6 +64,12 @@ impl Lock {
         self.0.get(reference)
     }
 
+    /// How many references are locked.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether nothing is locked.
     #[must_use]
     pub fn is_empty(&self) -> bool {

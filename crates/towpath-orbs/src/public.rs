@@ -3,6 +3,7 @@
 use crate::{Found, OrbReference};
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
+use towpath_types::SecretString;
 
 /// CircleCI's own.
 pub const DEFAULT_REGISTRY: &str = "https://circleci.com";
@@ -16,6 +17,7 @@ const QUERY: &str = "query($reference: String!) { orbVersion(orbVersionRef: $ref
 #[derive(Debug, Clone)]
 pub struct PublicRegistry {
     base: String,
+    token: Option<SecretString>,
     http: reqwest::Client,
 }
 
@@ -55,8 +57,16 @@ impl PublicRegistry {
             .build()?;
         Ok(Self {
             base: base.trim_end_matches('/').to_string(),
+            token: None,
             http,
         })
+    }
+
+    /// The same, with a token that shows private orbs.
+    #[must_use]
+    pub fn signed_in(mut self, token: SecretString) -> Self {
+        self.token = Some(token);
+        self
     }
 
     /// The version that `reference` selects.
@@ -73,7 +83,10 @@ impl PublicRegistry {
             )
         };
         let body = serde_json::json!({ "query": QUERY, "variables": { "reference": reference.to_string() } });
-        let request = self.http.post(format!("{}/graphql-unstable", self.base)).json(&body);
+        let mut request = self.http.post(format!("{}/graphql-unstable", self.base)).json(&body);
+        if let Some(token) = &self.token {
+            request = request.header("Circle-Token", token.expose());
+        }
         let mut response = request.send().await.map_err(|error| failed(chain(&error)))?;
         if !response.status().is_success() {
             return Err(failed(format!("it answers {}", response.status())));

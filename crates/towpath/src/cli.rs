@@ -53,9 +53,12 @@ pub enum Command {
     /// Set, list and remove the variables of contexts
     #[command(subcommand)]
     Context(Context),
-    /// Check a CircleCI configuration, or print what it compiles to
+    /// Check a CircleCI configuration, print what it compiles to, or draw it
     #[command(subcommand)]
     Config(Config),
+    /// Publish orbs in Towpath's registry, look at them, and lock what a configuration uses
+    #[command(subcommand)]
+    Orb(Orb),
     /// Run a job's steps (started by the engine, not by people)
     #[command(hide = true)]
     Agent,
@@ -293,17 +296,96 @@ pub enum Context {
 #[derive(Debug, Subcommand)]
 pub enum Config {
     /// Say what is wrong with a configuration, each with its place
-    Validate {
-        /// The file
-        #[arg(default_value = ".circleci/config.yml")]
-        file: PathBuf,
-    },
+    Validate(Compile),
     /// Print what a configuration compiles to
-    Process {
-        /// The file
-        #[arg(default_value = ".circleci/config.yml")]
-        file: PathBuf,
+    Process(Compile),
+    /// Draw its workflows: which job waits for which
+    Graph {
+        /// What to compile.
+        #[command(flatten)]
+        compile: Compile,
+        /// Only this workflow
+        #[arg(long, value_name = "NAME")]
+        workflow: Option<String>,
+        /// Text for a terminal, dot for Graphviz, svg for a browser
+        #[arg(long, value_enum, default_value = "text")]
+        format: Graph,
     },
+}
+
+/// A configuration, and what it is compiled for.
+#[derive(Debug, Clone, Args)]
+pub struct Compile {
+    /// The file
+    #[arg(default_value = ".circleci/config.yml")]
+    pub file: PathBuf,
+    /// A pipeline parameter; may be given again
+    #[arg(long = "parameter", short = 'p', value_name = "NAME=VALUE")]
+    pub parameters: Vec<String>,
+    /// Compile for a push to this branch [default: main]
+    #[arg(long, value_name = "NAME", conflicts_with = "tag")]
+    pub branch: Option<String>,
+    /// Compile for a push of this tag
+    #[arg(long, value_name = "NAME")]
+    pub tag: Option<String>,
+    /// The public registry for orbs that are neither vendored nor published in Towpath's; `none` asks none
+    #[arg(
+        long,
+        env = "TOWPATH_ORB_REGISTRY",
+        value_name = "URL",
+        default_value = "https://circleci.com"
+    )]
+    pub orb_registry: String,
+    /// Where Towpath is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// Forms of a graph.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Graph {
+    /// One job a line.
+    Text,
+    /// For Graphviz.
+    Dot,
+    /// For a browser.
+    Svg,
+}
+
+/// `orb`.
+#[derive(Debug, Subcommand)]
+pub enum Orb {
+    /// Publish a version of an orb; namespace and orb are made when they are not there
+    Publish {
+        /// The orb's packed source
+        file: PathBuf,
+        /// `namespace/orb@1.2.3`, or `namespace/orb@dev:label`, which may be published again
+        reference: String,
+        /// Only who is signed in sees it; decided when the orb is new
+        #[arg(long)]
+        private: bool,
+        /// Where Towpath is.
+        #[command(flatten)]
+        at: At,
+    },
+    /// List the orbs of Towpath's registry, with their newest versions
+    List {
+        /// Only this namespace
+        namespace: Option<String>,
+        /// Where Towpath is.
+        #[command(flatten)]
+        at: At,
+    },
+    /// Print an orb's source, as it was published
+    Source {
+        /// `namespace/orb`, or with a version
+        reference: String,
+        /// Where Towpath is.
+        #[command(flatten)]
+        at: At,
+    },
+    /// Write `.circleci/orbs.lock`: the exact orbs that a configuration uses, which are then used until it is written anew
+    Lock(Compile),
 }
 
 /// `proxy`.

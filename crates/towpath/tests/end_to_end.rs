@@ -5,6 +5,7 @@
 use bollard::Docker;
 use fantoccini::{ClientBuilder, Locator};
 use futures::FutureExt;
+use serde_json::json;
 use std::{future::Future, panic::AssertUnwindSafe, path::Path, time::Duration};
 use towpath_images::{ScratchImage, load_scratch_image, scratch};
 use towpath_testkit::{
@@ -245,6 +246,139 @@ async fn a_gate_opens_once_and_not_after_a_cancellation() {
             assert!(after.iter().all(|job| job.status == "canceled"), "{after:?}");
         },
     )
+    .await;
+}
+
+const GREETER: &str = "version: 2.1\ncommands:\n  greet:\n    parameters: {who: {type: string}}\n    steps:\n      - run: {name: Greet, command: 'echo VERSION << parameters.who >>'}\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orbs_come_from_the_repository_the_registry_or_another_server_and_stay_locked() {
+    let config = "version: 2.1\norbs:\n  tools: acme/tools@1\n  near: acme/near@volatile\njobs:\n  all:\n    machine: true\n    steps:\n      - tools/greet: {who: you}\n      - near/greet: {who: me}\nworkflows:\n  w: {jobs: [all]}\n";
+    let near = GREETER.replace("VERSION", "vendored");
+    let files = [
+        (".circleci/config.yml", config),
+        (".circleci/orbs/acme/near@0.1.0.yml", near.as_str()),
+    ];
+    in_world("orbs_come_from_the_repository", &files, |world| async move {
+        let world = world.lock().await;
+        let orb = world.folder.path().join("orb.yml");
+        let publish = async |text: &str, version: &str| {
+            std::fs::write(&orb, text).unwrap();
+            let reference = format!("acme/tools@{version}");
+            world
+                .towpath(&["orb", "publish", orb.to_str().unwrap(), &reference])
+                .await
+        };
+        let offline = ["--orb-registry", "none"];
+        let process = async || world.towpath(&[&["config", "process"], &offline[..]].concat()).await;
+
+        let unknown = process().await.unwrap_err();
+        assert!(
+            unknown.contains("acme/tools@1") && unknown.contains(".circleci/config.yml:3:"),
+            "{unknown}"
+        );
+        publish(&GREETER.replace("VERSION", "first"), "1.0.0").await.unwrap();
+        let broken = publish("version: 2.1\ncommands: [\n", "1.0.1").await.unwrap_err();
+        assert!(broken.contains("orb.yml:"), "{broken}");
+        let again = publish(&GREETER.replace("VERSION", "other"), "1.0.0")
+            .await
+            .unwrap_err();
+        assert!(again.contains("a release never changes"), "{again}");
+
+        let (said, pipeline) = world.push().await;
+        let workflow = world
+            .api
+            .workflow_of(&pipeline, "w")
+            .await
+            .unwrap_or_else(|error| panic!("{error}: {said}"));
+        let job = world.job(&workflow, "all", "success").await;
+        let logs = [world.log(&job, 0).await, world.log(&job, 1).await].concat();
+        assert!(logs.contains("first you") && logs.contains("vendored me"), "{logs}");
+
+        // A lock holds the version, whatever is published.
+        world.towpath(&[&["orb", "lock"], &offline[..]].concat()).await.unwrap();
+        publish(&GREETER.replace("VERSION", "second"), "1.1.0").await.unwrap();
+        let locked = process().await.unwrap();
+        assert!(
+            locked.contains("# Orb 'acme/tools@1' resolved to 'acme/tools@1.0.0'"),
+            "{locked}"
+        );
+        std::fs::remove_file(world.repository.directory().join(".circleci/orbs.lock")).unwrap();
+        let newest = process().await.unwrap();
+        assert!(
+            newest.contains("resolved to 'acme/tools@1.1.0'") && newest.contains("second you"),
+            "{newest}"
+        );
+        let listed = world.towpath(&["orb", "list", "acme"]).await.unwrap();
+        assert_eq!(listed, "acme/tools  1.1.0\n");
+        let source = world.towpath(&["orb", "source", "acme/tools@1.0"]).await.unwrap();
+        assert_eq!(source, GREETER.replace("VERSION", "first"));
+
+        // Another place without a server of its own takes this one for the public registry.
+        let mut elsewhere = tokio::process::Command::new(env!("CARGO_BIN_EXE_towpath"));
+        elsewhere
+            .args(["config", "process", "--orb-registry", world.server.base()])
+            .env("TOWPATH_DATA_DIR", world.folder.path().join("no-server-here"))
+            .current_dir(world.repository.directory());
+        let output = elsewhere.output().await.unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            newest,
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn circlecis_own_clients_are_answered() {
+    let config =
+        "version: 2.1\njobs:\n  build:\n    machine: true\n    steps: [checkout]\nworkflows:\n  w: {jobs: [build]}\n";
+    in_world("circlecis_own_clients_are_answered", &[(".circleci/config.yml", config)], |world| async move {
+        let world = world.lock().await;
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let post = async |path: &str, body: serde_json::Value, token: bool| {
+            let mut request = http.post(format!("{}{path}", world.server.base())).json(&body);
+            if token {
+                // The older client sends it alone.
+                request = request.header("Authorization", world.server.token().unwrap().expose());
+            }
+            let answer = request.send().await.unwrap();
+            (answer.status().as_u16(), answer.json::<serde_json::Value>().await.unwrap())
+        };
+        // Without a token, with a slash too many, as a probe, and with a mistake.
+        let (status, answer) = post("/api/v2/compile-config-with-defaults", json!({"config_yaml": config}), false).await;
+        assert_eq!((status, &answer["valid"]), (200, &json!(true)), "{answer}");
+        assert!(answer["output-yaml"].as_str().unwrap().contains("build:"), "{answer}");
+        assert_eq!(post("/api/v2/compile-config-with-defaults", json!({}), false).await.0, 400);
+        let wrong = config.replace("checkout", "chekout");
+        let body = json!({"data": {"attributes": {"config": wrong, "pipeline_values": {"pipeline.number": 7}}}});
+        let (status, answer) = post("//api/v3/configs/compile", body, false).await;
+        assert_eq!((status, &answer["data"]["attributes"]["outcome"]), (200, &json!("failed")), "{answer}");
+        let title = answer["meta"]["messages"][0]["title"].as_str().unwrap();
+        assert!(title.contains("chekout") && title.contains("config.yml:5:13"), "{title}");
+
+        let graphql = async |query: &str, variables, token| {
+            post("/graphql-unstable", json!({"query": query, "variables": variables}), token).await.1
+        };
+        let refused = graphql("mutation { createNamespace(name: \"acme\") { namespace { id } } }", json!({}), false).await;
+        assert!(refused["errors"][0]["message"].as_str().unwrap().contains("sign in"), "{refused}");
+        let made = graphql("mutation($n: String!) { createNamespace(name: $n) { namespace { id } errors { message } } }", json!({"n": "acme"}), true).await;
+        let id = made["data"]["createNamespace"]["namespace"]["id"].clone();
+        let query = "mutation($id: UUID!) { createOrb(name: \"secret\", registryNamespaceId: $id, isPrivate: true) { orb { id } errors { message } } }";
+        graphql(query, json!({"id": id}), true).await;
+        let query = "mutation($y: String!) { publishOrb(orbName: \"secret\", namespaceName: \"acme\", orbYaml: $y, version: \"0.1.0\") { orb { version } errors { message } } }";
+        let published = graphql(query, json!({"y": GREETER}), true).await;
+        assert_eq!(published["data"]["publishOrb"]["orb"], json!({"version": "0.1.0"}), "{published}");
+        // A private orb is not there for who shows no token.
+        let query = "query { orbVersion(orbVersionRef: \"acme/secret@0\") { version source } }";
+        let seen = graphql(query, json!({}), true).await;
+        assert_eq!(seen["data"]["orbVersion"]["source"], json!(GREETER), "{seen}");
+        assert_eq!(graphql(query, json!({}), false).await["data"]["orbVersion"], json!(null));
+        let broken = graphql("query {", json!({}), true).await;
+        assert!(broken["errors"][0]["message"].as_str().unwrap().contains("cannot be read"), "{broken}");
+    })
     .await;
 }
 

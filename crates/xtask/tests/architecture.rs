@@ -64,6 +64,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "towpath-config",
             "towpath-agent",
             "towpath-images",
+            "towpath-orbs",
             "towpath-deploy",
             "towpath-control",
             "towpath-server",

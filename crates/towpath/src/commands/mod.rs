@@ -5,6 +5,7 @@ mod git;
 mod image;
 mod init;
 mod operate;
+mod orbs;
 mod pipelines;
 mod secrets;
 mod up;
@@ -34,7 +35,8 @@ pub async fn run(command: Command) -> Result<ExitCode> {
         Command::Cronjob(options) => operate::cronjob(options).await.map(done),
         Command::Secrets(command) => secrets::secrets(command).await.map(done),
         Command::Context(command) => secrets::context(command).await.map(done),
-        Command::Config(command) => config::config(command),
+        Command::Config(command) => config::config(command).await,
+        Command::Orb(command) => orbs::orb(command).await,
         Command::Proxy(options) => up::proxy(options).await.map(done),
         Command::Hook { name } => git::hook(&name).await.map(done),
         Command::Credential { operation, at } => git::credential(&operation, &at).map(done),
