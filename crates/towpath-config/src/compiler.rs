@@ -68,10 +68,27 @@ const TOP_KEYS: &[&str] = &[
 ///
 /// It never stops at the first mistake. The configuration is `None` when there is an error among the diagnostics.
 pub fn compile(source: &Arc<SourceFile>, options: &CompileOptions<'_>) -> (Option<CompiledConfig>, Vec<Diagnostic>) {
+    let (config, diagnostics) = run(source, options, false);
+    (config.map(|(config, _)| config), diagnostics)
+}
+
+/// As [`compile`], with the text that CircleCI's `config process` prints.
+pub fn process(
+    source: &Arc<SourceFile>,
+    options: &CompileOptions<'_>,
+) -> (Option<(CompiledConfig, String)>, Vec<Diagnostic>) {
+    run(source, options, true)
+}
+
+fn run(
+    source: &Arc<SourceFile>,
+    options: &CompileOptions<'_>,
+    print: bool,
+) -> (Option<(CompiledConfig, String)>, Vec<Diagnostic>) {
     let (documents, diagnostics) = towpath_yaml::parse(source, &ParseOptions::default());
     let mut compiler = Compiler::new(options, diagnostics);
     let config = match documents.into_iter().next() {
-        Some(root) if root.as_mapping().is_some() => compiler.config(root),
+        Some(root) if root.as_mapping().is_some() => compiler.config(root, print),
         Some(root) => {
             let message = format!("a configuration is a map, and this is {}", root.kind());
             compiler.report(Diagnostic::error("config::not-a-map", message).at(root.span(), ""));
@@ -139,7 +156,8 @@ impl<'o> Compiler<'o> {
         }
     }
 
-    fn config(&mut self, root: Node) -> Option<CompiledConfig> {
+    /// The configuration, and its text when that is wanted.
+    fn config(&mut self, root: Node, print: bool) -> Option<(CompiledConfig, String)> {
         self.version(&root)?;
         self.check_keys(&root, TOP_KEYS, "a configuration");
         let setup = root
@@ -160,13 +178,17 @@ impl<'o> Compiler<'o> {
             orbs: std::mem::take(&mut self.orbs),
             ..CompiledConfig::default()
         };
-        for (name, expanded) in definitions {
-            if let Some(job) = lower_job(self, &expanded) {
+        for (name, expanded) in &definitions {
+            if let Some(job) = lower_job(self, expanded) {
                 config.jobs.insert(name.to_string(), job);
             }
         }
         config.workflows = graphs.iter().map(workflow).collect();
-        Some(config)
+        let text = match print && self.error_count == 0 {
+            true => crate::process::print(&config.orbs, &definitions, &graphs, root.get("workflows")),
+            false => String::new(),
+        };
+        Some((config, text))
     }
 
     /// Reads the version: 2 is without templates, 2.1 with.

@@ -133,7 +133,7 @@ impl Compiler<'_> {
         let source = element.node.as_mapping()?;
         let span = element.node.span().clone();
         self.check_keys(&element.node, JOB_KEYS, "a job");
-        let own = self.substitute_mapping(source, scope, &["steps", "parameters", "executor", "description"]);
+        let own = self.substitute_mapping(source, scope, &["parameters", "executor", "description", "steps"]);
         let mut result = Mapping::default();
         let kind = own
             .get("type")
@@ -160,9 +160,16 @@ impl Compiler<'_> {
                 result.insert(part.clone());
             }
         }
-        for part in &own {
-            if !matches!(&*part.key.text, "environment" | "type") {
-                result.insert(part.clone());
+        for part in source {
+            match &*part.key.text {
+                "type" => {}
+                // What these come to is put here below.
+                "steps" | "environment" => drop(result.insert(part.clone())),
+                key => {
+                    if let Some(part) = own.entry(key) {
+                        result.insert(part.clone());
+                    }
+                }
             }
         }
         if result.contains("docker") {
@@ -173,7 +180,6 @@ impl Compiler<'_> {
                     .cloned(),
             );
         }
-        self.hoist_machine(&mut result);
         if !environment.iter().any(|key| result.contains(key)) {
             let message = format!("job `{}` does not say where it runs", element.name);
             self.report(
@@ -198,9 +204,14 @@ impl Compiler<'_> {
         }
         let at = source.entry("steps").map_or(&span, |steps| &steps.key.span).clone();
         result.insert(entry("steps", Node::sequence(steps, at.clone()), &at));
-        if let Some(environment) = self.environment(&[executor.get("environment"), own.get("environment")], &span) {
-            result.insert(entry("environment", environment, &span));
+        match self.environment(&[executor.get("environment"), own.get("environment")], &span) {
+            Some(environment) => drop(result.insert(entry("environment", environment, &span))),
+            None => {
+                let rest = result.iter().filter(|part| &*part.key.text != "environment");
+                result = Mapping::from_entries(rest.cloned());
+            }
         }
+        self.hoist_machine(&mut result);
         Some(Expanded {
             node: Node::mapping(result, span.clone()),
             span,

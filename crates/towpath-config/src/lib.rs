@@ -35,7 +35,6 @@ pub use compiled::{
     CheckoutMethod, CompiledConfig, CompiledJob, DockerImage, Executor, Filter, JobKind, RegistryAuth, RequiredStatus,
     Requirement, ResolvedOrb, RunStep, Scalar, Schedule, Step, StepAction, StepWhen, Variable, Workflow, WorkflowJob,
 };
-pub use compiler::compile;
+pub use compiler::{compile, process};
 pub use graph::{GraphFormat, graph};
 pub use options::{CompileOptions, NoOrbs, OrbError, OrbResolver, OrbSource, PipelineValues};
-pub use process::process;

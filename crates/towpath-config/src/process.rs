@@ -1,290 +1,167 @@
-//! A compiled configuration as text: version 2 of the language, with everything in place.
+//! A compiled configuration as text: version 2 of the language, with everything in place, letter for letter as CircleCI's
+//! own `config process` prints it.
+//!
+//! The original keeps maps in Clojure's persistent maps. Up to eight entries those keep the order of insertion; larger ones
+//! are trees by the keys' hashes, and are printed in the trees' order.
+
+use std::rc::Rc;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
+use towpath_yaml::{Node, ScalarRules};
 
-use crate::compiled::{
-    CheckoutMethod, CompiledConfig, CompiledJob, DockerImage, Executor, JobKind, RequiredStatus, RunStep, Scalar, Step,
-    StepAction, StepWhen, Variable, WorkflowJob,
-};
+use crate::compiled::{RequiredStatus, ResolvedOrb};
+use crate::jobs::Expanded;
+use crate::workflows::{Graph, Invocation, Role};
 
-/// What a configuration compiles to, as `config process` prints it.
-pub fn process(config: &CompiledConfig) -> String {
+/// How many entries a map keeps in their order.
+const ORDERED: usize = 8;
+
+/// The text for what was compiled.
+/// `written` is the configuration's `workflows`.
+pub(crate) fn print(
+    orbs: &[ResolvedOrb],
+    definitions: &[(Arc<str>, Rc<Expanded>)],
+    graphs: &[Graph],
+    written: Option<&Node>,
+) -> String {
     let mut text = String::new();
-    for orb in &config.orbs {
+    for orb in orbs {
         text.push_str(&format!("# Orb '{}' resolved to '{}'\n", orb.reference, orb.resolved));
     }
-    let jobs: Map<String, Value> = config
-        .jobs
+    let jobs: Map<String, Value> = definitions
         .iter()
-        .map(|(name, job)| (name.clone(), job_json(job)))
+        .map(|(name, expanded)| (name.to_string(), expanded.node.to_json(ScalarRules::CircleCi)))
         .collect();
     let mut workflows = Map::new();
-    workflows.insert("version".into(), json!(2));
-    for workflow in &config.workflows {
-        let jobs: Vec<Value> = workflow.jobs.iter().map(invocation_json).collect();
-        workflows.insert(workflow.name.clone(), json!({ "jobs": jobs }));
+    let written = written.and_then(Node::as_mapping);
+    // The version stays where its author has it, and comes last when nobody wrote it.
+    let before = match written.map(|written| {
+        (
+            written,
+            written.entries().iter().position(|part| &*part.key.text == "version"),
+        )
+    }) {
+        None => 0,
+        Some((_, None)) => graphs.len(),
+        Some((written, Some(at))) => {
+            let earlier = |graph: &&Graph| written.entries()[..at].iter().any(|part| part.key.text == graph.name);
+            graphs.iter().filter(earlier).count()
+        }
+    };
+    for (at, graph) in graphs.iter().enumerate() {
+        if at == before {
+            workflows.insert("version".into(), json!(2));
+        }
+        workflows.insert(graph.name.to_string(), workflow(graph));
     }
+    workflows.entry("version").or_insert(json!(2));
     let document = json!({ "version": 2, "jobs": jobs, "workflows": workflows });
-    text.push_str(&towpath_yaml::emit(&document));
+    text.push_str(&towpath_yaml::emit(&ordered(document)));
     text
 }
 
-/// An object without the keys that have no value.
-fn object(pairs: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
-    let empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
-    Value::Object(
-        pairs
-            .into_iter()
-            .filter(|(_, value)| !empty(value))
-            .map(|(key, value)| (key.to_owned(), value))
-            .collect(),
-    )
-}
-
-fn scalar_json(value: &Scalar) -> Value {
-    match value {
-        Scalar::Null => Value::Null,
-        Scalar::Bool(value) => json!(value),
-        Scalar::Int(value) => json!(value),
-        Scalar::Float(value) => json!(value),
-        Scalar::Text(value) => json!(value),
-    }
-}
-
-fn map(variables: &[Variable]) -> Value {
-    if variables.is_empty() {
-        return Value::Null;
-    }
-    Value::Object(
-        variables
-            .iter()
-            .map(|variable| (variable.name.clone(), scalar_json(&variable.value)))
-            .collect(),
-    )
-}
-
-fn job_json(job: &CompiledJob) -> Value {
-    let (docker, machine, macos) = match &job.executor {
-        Executor::Docker { images } => (
-            Value::Array(images.iter().map(image_json).collect()),
-            Value::Null,
-            Value::Null,
-        ),
-        Executor::Machine {
-            image: None,
-            docker_layer_caching: false,
-        } => (Value::Null, json!(true), Value::Null),
-        Executor::Machine {
-            image,
-            docker_layer_caching,
-        } => {
-            let caching = if *docker_layer_caching {
-                json!(true)
-            } else {
-                Value::Null
-            };
-            (
-                Value::Null,
-                object([("image", json!(image)), ("docker_layer_caching", caching)]),
-                Value::Null,
-            )
-        }
-        Executor::Macos { xcode } => (Value::Null, Value::Null, json!({ "xcode": xcode })),
-    };
-    let environment: Vec<Value> = job
-        .environment
+fn workflow(graph: &Graph) -> Value {
+    let jobs: Vec<Value> = graph
+        .invocations
         .iter()
-        .map(|variable| json!({ variable.name.clone(): scalar_json(&variable.value) }))
+        .map(|invocation| invocation_json(graph, invocation))
         .collect();
-    object([
-        ("docker", docker),
-        ("machine", machine),
-        ("macos", macos),
-        ("environment", Value::Array(environment)),
-        ("resource_class", json!(job.resource_class)),
-        ("shell", json!(job.shell)),
-        (
-            "working_directory",
-            if job.working_directory == "~/project" {
-                Value::Null
-            } else {
-                json!(job.working_directory)
-            },
-        ),
-        (
-            "parallelism",
-            if job.parallelism == 1 {
-                Value::Null
-            } else {
-                json!(job.parallelism)
-            },
-        ),
-        (
-            "circleci_ip_ranges",
-            if job.ip_ranges { json!(true) } else { Value::Null },
-        ),
-        ("steps", Value::Array(job.steps.iter().map(step_json).collect())),
-    ])
-}
-
-fn image_json(image: &DockerImage) -> Value {
-    use crate::compiled::RegistryAuth;
-    let (mut auth, mut aws, mut gcp) = (Value::Null, Value::Null, Value::Null);
-    match &image.auth {
-        Some(RegistryAuth::Password { username, password }) => {
-            auth = json!({ "username": username, "password": password })
-        }
-        Some(RegistryAuth::Aws {
-            aws_access_key_id,
-            aws_secret_access_key,
-            oidc_role_arn,
-        }) => {
-            aws = object([
-                ("aws_access_key_id", json!(aws_access_key_id)),
-                ("aws_secret_access_key", json!(aws_secret_access_key)),
-                ("oidc_role_arn", json!(oidc_role_arn)),
-            ]);
-        }
-        Some(RegistryAuth::Gcp {
-            oidc_service_account,
-            workload_identity_pool,
-            workload_identity_provider,
-            project_number,
-        }) => {
-            gcp = object([
-                ("project_number", json!(project_number)),
-                ("oidc_service_account", json!(oidc_service_account)),
-                ("workload_identity_pool", json!(workload_identity_pool)),
-                ("workload_identity_provider", json!(workload_identity_provider)),
-            ]);
-        }
-        None => {}
+    let mut workflow = Map::new();
+    workflow.insert("jobs".into(), Value::Array(jobs));
+    for part in &graph.printed {
+        workflow.insert(part.key.text.to_string(), part.value.to_json(ScalarRules::CircleCi));
     }
-    object([
-        ("image", json!(image.image)),
-        ("name", json!(image.name)),
-        ("entrypoint", json!(image.entrypoint)),
-        ("command", json!(image.command)),
-        ("user", json!(image.user)),
-        ("environment", map(&image.environment)),
-        ("auth", auth),
-        ("aws_auth", aws),
-        ("gcp_auth", gcp),
-    ])
+    Value::Object(workflow)
 }
 
-fn step_json(step: &Step) -> Value {
-    let when = match step.when {
-        StepWhen::OnSuccess => Value::Null,
-        StepWhen::Always => json!("always"),
-        StepWhen::OnFail => json!("on_fail"),
+fn invocation_json(graph: &Graph, invocation: &Invocation) -> Value {
+    let mut body = Map::new();
+    let mut put = |key: &str| {
+        if let Some(node) = invocation.printed.get(key) {
+            body.insert(key.to_owned(), node.to_json(ScalarRules::CircleCi));
+        }
     };
-    let common = [("name", json!(step.name)), ("when", when)];
-    let body = |own: Vec<(&'static str, Value)>| object(own.into_iter().chain(common.clone()));
-    match &step.action {
-        StepAction::Run(run) => json!({ "run": body(run_pairs(run)) }),
-        StepAction::Deploy(run) => json!({ "deploy": body(run_pairs(run)) }),
-        StepAction::Checkout { path, method } => {
-            let path = if path == "." { Value::Null } else { json!(path) };
-            let (method, depth) = match method {
-                CheckoutMethod::Blobless => (Value::Null, Value::Null),
-                CheckoutMethod::Full => (json!("full"), Value::Null),
-                CheckoutMethod::Shallow { depth } => (json!("shallow"), json!(depth)),
-            };
-            short(
-                "checkout",
-                body(vec![("path", path), ("method", method), ("depth", depth)]),
-            )
-        }
-        StepAction::SetupRemoteDocker {
-            version,
-            docker_layer_caching,
-        } => {
-            let caching = if *docker_layer_caching {
-                json!(true)
-            } else {
-                Value::Null
-            };
-            short(
-                "setup_remote_docker",
-                body(vec![("version", json!(version)), ("docker_layer_caching", caching)]),
-            )
-        }
-        StepAction::SaveCache { key, paths } => {
-            json!({ "save_cache": body(vec![("key", json!(key)), ("paths", json!(paths))]) })
-        }
-        StepAction::RestoreCache { keys } => match keys.as_slice() {
-            [key] => json!({ "restore_cache": body(vec![("key", json!(key))]) }),
-            keys => json!({ "restore_cache": body(vec![("keys", json!(keys))]) }),
-        },
-        StepAction::PersistToWorkspace { root, paths } => {
-            json!({ "persist_to_workspace": body(vec![("root", json!(root)), ("paths", json!(paths))]) })
-        }
-        StepAction::AttachWorkspace { at } => json!({ "attach_workspace": body(vec![("at", json!(at))]) }),
-        StepAction::StoreArtifacts { path, destination } => {
-            json!({ "store_artifacts": body(vec![("path", json!(path)), ("destination", json!(destination))]) })
-        }
-        StepAction::StoreTestResults { path } => json!({ "store_test_results": body(vec![("path", json!(path))]) }),
-        StepAction::AddSshKeys { fingerprints } => {
-            short("add_ssh_keys", body(vec![("fingerprints", json!(fingerprints))]))
-        }
-        StepAction::InstallSigningBundle { arguments } => short("install_signing_bundle", arguments.clone()),
-        StepAction::WithToolCache { steps } => {
-            json!({ "with_tool_cache": { "steps": steps.iter().map(step_json).collect::<Vec<_>>() } })
+    put("filters");
+    put("type");
+    if !matches!(invocation.role, Role::Build(_)) && !body.contains_key("type") {
+        // Said by the definition, which is not printed.
+        if let Some(word) = kind(&invocation.role) {
+            body.insert("type".into(), json!(word));
         }
     }
-}
-
-/// A step that has nothing to say is its name alone.
-fn short(name: &str, body: Value) -> Value {
-    if body.as_object().is_some_and(Map::is_empty) {
-        json!(name)
-    } else {
-        json!({ name: body })
-    }
-}
-
-fn run_pairs(run: &RunStep) -> Vec<(&'static str, Value)> {
-    let seconds = |duration: Option<std::time::Duration>| duration.map(|duration| format!("{}s", duration.as_secs()));
-    vec![
-        ("command", json!(run.command)),
-        ("shell", json!(run.shell)),
-        ("environment", map(&run.environment)),
-        ("working_directory", json!(run.working_directory)),
-        ("background", if run.background { json!(true) } else { Value::Null }),
-        ("no_output_timeout", json!(seconds(run.no_output_timeout))),
-        ("max_auto_reruns", json!(run.max_auto_reruns)),
-        ("auto_rerun_delay", json!(seconds(run.auto_rerun_delay))),
-    ]
-}
-
-fn invocation_json(job: &WorkflowJob) -> Value {
-    let requires: Vec<Value> = job
-        .requires
-        .iter()
-        .map(|requirement| {
-            let statuses: Vec<&str> = requirement.statuses.iter().map(|status| status.as_str()).collect();
-            if requirement.statuses.len() == 1 && requirement.statuses.contains(&RequiredStatus::Success) {
-                json!(requirement.job)
+    if !invocation.resolved.is_empty() {
+        let requires = invocation.resolved.iter().map(|(at, statuses)| {
+            let name = &graph.invocations[*at].name;
+            if statuses.len() == 1 && statuses.contains(&RequiredStatus::Success) {
+                json!(&**name)
             } else {
-                json!({ requirement.job.clone(): statuses })
+                let words: Vec<&str> = statuses.iter().map(|status| status.as_str()).collect();
+                json!({ name.to_string(): words })
             }
-        })
-        .collect();
-    let kind = if job.kind == JobKind::Approval {
-        json!("approval")
-    } else {
-        Value::Null
-    };
-    let body = object([
-        ("type", kind),
-        ("context", json!(job.contexts)),
-        ("requires", Value::Array(requires)),
-        ("serial-group", json!(job.serial_group)),
-    ]);
-    if body.as_object().is_some_and(Map::is_empty) {
-        json!(job.name)
-    } else {
-        json!({ job.name.clone(): body })
+        });
+        body.insert("requires".into(), requires.collect());
     }
+    for key in ["context", "upstream", "serial-group"] {
+        if let Some(node) = invocation.printed.get(key) {
+            body.insert(key.to_owned(), node.to_json(ScalarRules::CircleCi));
+        }
+    }
+    match &invocation.role {
+        Role::Lock { key } | Role::Unlock { key } => drop(body.insert("key".into(), json!(key))),
+        Role::Release { plan_name: Some(name) } => drop(body.insert("plan_name".into(), json!(name))),
+        _ => {}
+    }
+    match body.is_empty() {
+        true => json!(&*invocation.name),
+        false => json!({ invocation.name.to_string(): body }),
+    }
+}
+
+fn kind(role: &Role) -> Option<&'static str> {
+    match role {
+        Role::Build(_) => None,
+        Role::Approval => Some("approval"),
+        Role::NoOp => Some("no-op"),
+        Role::Release { .. } => Some("release"),
+        Role::Lock { .. } => Some("lock"),
+        Role::Unlock { .. } => Some("unlock"),
+    }
+}
+
+/// The same data with every map in the order in which the original has it.
+fn ordered(value: Value) -> Value {
+    match value {
+        Value::Array(items) => items.into_iter().map(ordered).collect(),
+        Value::Object(map) => {
+            let mut entries: Vec<(String, Value)> = map.into_iter().map(|(key, value)| (key, ordered(value))).collect();
+            if entries.len() > ORDERED {
+                entries.sort_by_key(|(key, _)| path_in_tree(hash(key)));
+            }
+            Value::Object(entries.into_iter().collect())
+        }
+        other => other,
+    }
+}
+
+/// Where a hash array mapped trie keeps a key: a branch for each five bits, the lowest first.
+fn path_in_tree(hash: u32) -> [u8; 7] {
+    std::array::from_fn(|level| u8::try_from(hash >> (5 * level) & 31).unwrap_or_default())
+}
+
+/// Clojure's hash of a string: Murmur3 (32 bits, seed 0) of Java's.
+///
+/// Source: <https://clojure.org/reference/data_structures>, <https://en.wikipedia.org/wiki/MurmurHash>
+fn hash(text: &str) -> u32 {
+    let java = text
+        .encode_utf16()
+        .fold(0_u32, |hash, unit| hash.wrapping_mul(31).wrapping_add(unit.into()));
+    if java == 0 {
+        return 0;
+    }
+    let block = java.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
+    let mut hash = block.rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64) ^ 4;
+    hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
+    hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
+    hash ^ (hash >> 16)
 }

@@ -24,6 +24,8 @@ pub(crate) struct Graph {
     pub(crate) invocations: Vec<Invocation>,
     pub(crate) schedules: Vec<Schedule>,
     pub(crate) max_auto_reruns: Option<u32>,
+    /// The workflow's other keys, as written.
+    pub(crate) printed: Mapping,
 }
 
 /// A job of a workflow.
@@ -44,6 +46,8 @@ pub(crate) struct Invocation {
     pub(crate) resolved: Vec<(usize, BTreeSet<RequiredStatus>)>,
     pub(crate) contexts: Vec<String>,
     pub(crate) serial_group: Option<String>,
+    /// What the invocation holds besides its name and what it requires, for printing.
+    pub(crate) printed: Mapping,
     /// Whether this pipeline's branch or tag passes its filters.
     pub(crate) kept: bool,
 }
@@ -176,8 +180,14 @@ impl Compiler<'_> {
         };
         self.context.push(format!("Error calling workflow: '{name}'"));
         let mut invocations = Vec::new();
+        // What could not be called is missed by nobody: its own mistake has been reported.
+        let mut failed: BTreeSet<Arc<str>> = BTreeSet::new();
         for (position, item) in items.iter().enumerate() {
+            let before = invocations.len();
             self.invoke(item, position, None, &mut invocations);
+            if invocations.len() == before {
+                failed.extend(names_of(item));
+            }
         }
         let mut graph = Graph {
             name,
@@ -187,9 +197,15 @@ impl Compiler<'_> {
             max_auto_reruns: mapping
                 .get("max_auto_reruns")
                 .and_then(|node| self.integer_between(node, &Scope::top(CONFIG), "max_auto_reruns", 1, 5)),
+            printed: Mapping::from_entries(
+                mapping
+                    .iter()
+                    .filter(|part| matches!(&*part.key.text, "triggers" | "max_auto_reruns"))
+                    .cloned(),
+            ),
         };
         name_members(&mut graph.invocations);
-        self.resolve_requires(&mut graph);
+        self.resolve_requires(&mut graph, &failed);
         self.refuse_cycles(&graph);
         apply_filters(&mut graph.invocations);
         self.context.pop();
@@ -439,11 +455,21 @@ impl Compiler<'_> {
             let message = format!("an approval job has no steps, so `{}` is ignored", key.key.text);
             self.report(Diagnostic::warning("config::unknown-key", message).at(&key.key.span, ""));
         }
-        let contexts = body.get("context").map(|node| self.substitute(node, &scope));
+        let mut printed = Mapping::default();
+        for key in ["type", "context", "filters", "serial-group", "upstream"] {
+            if let Some(part) = body.entry(key) {
+                let value = match (&filters, key) {
+                    (Some(filters), "filters") => filters.clone(),
+                    _ => self.substitute(&part.value, &scope),
+                };
+                printed.insert(entry(key, value, &part.key.span));
+            }
+        }
+        let contexts = printed.get("context").cloned();
         let contexts = contexts
             .map(|node| self.string_list(&node, "context"))
             .unwrap_or_default();
-        let serial_group = body.get("serial-group").map(|node| self.substitute(node, &scope));
+        let serial_group = printed.get("serial-group").cloned();
         let serial_group = serial_group.and_then(|node| self.serial_group(&node));
         Some(Invocation {
             span: span.clone(),
@@ -457,6 +483,7 @@ impl Compiler<'_> {
             resolved: Vec::new(),
             contexts,
             serial_group,
+            printed,
             kept,
         })
     }
@@ -699,6 +726,7 @@ impl Compiler<'_> {
             resolved: Vec::new(),
             contexts: Vec::new(),
             serial_group: None,
+            printed: Mapping::default(),
             kept: true,
         };
         let (first, last) = match key {
@@ -747,7 +775,7 @@ impl Compiler<'_> {
         out.push(boundary(format!("{prefix}/end"), last, ends, Some(prefix)));
     }
 
-    fn resolve_requires(&mut self, graph: &mut Graph) {
+    fn resolve_requires(&mut self, graph: &mut Graph, failed: &BTreeSet<Arc<str>>) {
         let mut by_base: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
         let mut by_alias: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
         let mut by_name: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
@@ -784,6 +812,9 @@ impl Compiler<'_> {
                 }
                 if found.is_empty() {
                     found = others(by_name.get(&require.name));
+                }
+                if found.is_empty() && failed.contains(&require.name) {
+                    continue;
                 }
                 if found.is_empty() || (found.len() > 1 && !one_matrix) {
                     let message = format!(
@@ -944,6 +975,25 @@ fn apply_filters(invocations: &mut [Invocation]) {
 
 /// The invocations that use a definition: a workflow's number, and the invocation's in it.
 type Uses = Vec<(usize, usize)>;
+
+/// The names that an item of a workflow's `jobs` may be required by.
+fn names_of(item: &Node) -> Vec<Arc<str>> {
+    let text = |node: &Node| node.as_scalar().map(|scalar| scalar.text.clone());
+    match item.as_mapping() {
+        None => text(item).into_iter().collect(),
+        Some(mapping) => mapping
+            .iter()
+            .flat_map(|part| {
+                let named = part
+                    .value
+                    .get("name")
+                    .or_else(|| part.value.get("matrix")?.get("alias"));
+                [Some(part.key.text.clone()), named.and_then(text)]
+            })
+            .flatten()
+            .collect(),
+    }
+}
 
 /// Gives definitions that differ but have one name in several workflows names of their own, and answers the definitions in the
 /// order of their first use.

@@ -32,6 +32,8 @@ pub(crate) struct Trigger<'a> {
 #[derive(Default)]
 pub(crate) struct Compiled {
     pub config: Option<CompiledConfig>,
+    /// As `config process` prints it.
+    pub text: String,
     pub workflows: Vec<CompiledWorkflow>,
     pub errors: Vec<String>,
     pub warnings: Vec<String>,
@@ -64,7 +66,7 @@ pub(crate) fn compile(source: &str, trigger: &Trigger<'_>) -> Compiled {
         continuation: false,
         orbs: trigger.orbs,
     };
-    let (config, diagnostics) = towpath_config::compile(&file, &options);
+    let (processed, diagnostics) = towpath_config::process(&file, &options);
     let mut compiled = Compiled::default();
     for diagnostic in &diagnostics {
         let list = if diagnostic.is_error() {
@@ -74,7 +76,7 @@ pub(crate) fn compile(source: &str, trigger: &Trigger<'_>) -> Compiled {
         };
         list.push(diagnostic.render(false));
     }
-    let Some(config) = config.filter(|_| compiled.errors.is_empty()) else {
+    let Some((config, text)) = processed.filter(|_| compiled.errors.is_empty()) else {
         return compiled;
     };
     Unhonoured {
@@ -105,12 +107,8 @@ pub(crate) fn compile(source: &str, trigger: &Trigger<'_>) -> Compiled {
         }
     }
     compiled.config = Some(config);
+    compiled.text = text;
     compiled
-}
-
-/// What a configuration compiles to, for people.
-pub(crate) fn print(config: &CompiledConfig) -> String {
-    towpath_config::process(config)
 }
 
 fn values(trigger: &Trigger<'_>) -> PipelineValues {

@@ -281,12 +281,10 @@ async fn checked(
             orbs: &orbs,
             ..CompileOptions::default()
         };
-        let (config, diagnostics) = towpath_config::compile(&SourceFile::new(name, text), &options);
+        let (processed, diagnostics) = towpath_config::process(&SourceFile::new(name, text), &options);
         let errors = lines(&diagnostics);
         CheckedText {
-            output: config
-                .filter(|_| errors.is_empty())
-                .map(|config| towpath_config::process(&config)),
+            output: processed.filter(|_| errors.is_empty()).map(|(_, text)| text),
             errors,
         }
     };

@@ -226,6 +226,7 @@ impl Control {
         let mut record = PipelineRecord {
             source: String::new(),
             compiled: None,
+            compiled_text: String::new(),
             warnings: Vec::new(),
             project_file,
             user: by.to_string(),
@@ -311,6 +312,7 @@ impl Control {
             }
         }
         record.compiled = compiled.config;
+        record.compiled_text = compiled.text;
         Ok(Made {
             pipeline,
             record,

@@ -110,10 +110,7 @@ impl Control {
     /// `NotFound` when there is no such pipeline.
     pub async fn pipeline_config(&self, id: PipelineId) -> Result<(String, String), ControlError> {
         let record = self.pipeline_record(id).await?;
-        Ok((
-            record.source.clone(),
-            record.compiled.as_ref().map(crate::compile::print).unwrap_or_default(),
-        ))
+        Ok((record.source.clone(), record.compiled_text.clone()))
     }
 
     async fn pipeline_views(&self, rows: Vec<PipelineRow>) -> Result<Vec<PipelineView>, ControlError> {

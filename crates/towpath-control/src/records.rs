@@ -43,6 +43,9 @@ pub(crate) struct PipelineRecord {
     pub source: String,
     /// What it compiles to; `None` when it does not.
     pub compiled: Option<CompiledConfig>,
+    /// The same as text; empty when it does not compile.
+    #[serde(default)]
+    pub compiled_text: String,
     /// What was noticed.
     pub warnings: Vec<String>,
     /// `towpath.toml` at the commit.

@@ -1,193 +1,429 @@
-//! Printing a value as YAML, the way `circleci config process` prints it.
+//! Printing data as YAML, letter for letter as CircleCI does.
+//!
+//! That is SnakeYAML's block style: lists not indented under their key, several lines as a `|` block, quotes only where a
+//! reader of YAML 1.1 would otherwise see something else than text, no line folded.
+//!
+//! Source: the emitter described with <https://pyyaml.org/wiki/PyYAMLDocumentation>, of which SnakeYAML's is a port.
 
 use std::fmt::Write as _;
 
 use serde_json::Value as Json;
 
-use crate::scalar::{ScalarRules, Typed};
+/// A longer key is written with a `?` before it.
+const LONGEST_SIMPLE_KEY: usize = 128;
 
-/// The value as a YAML document in block style, ending with a line break: lists not indented under their key, several lines
-/// of text as a `|` block, quotes only where a reader of YAML 1.1 or 1.2 would otherwise see something else than text.
+/// The value as a YAML document, ending with a line break.
 pub fn emit(value: &Json) -> String {
-    let mut out = String::new();
+    let mut emitter = Emitter::default();
     match value {
-        Json::Object(map) if !map.is_empty() => mapping(&mut out, map, 0, false),
-        Json::Array(items) if !items.is_empty() => sequence(&mut out, items, 0, false),
+        Json::Object(map) if !map.is_empty() => emitter.mapping(map, 0, true),
+        Json::Array(items) if !items.is_empty() => emitter.sequence(items, 0, true),
         value => {
-            scalar(&mut out, value, 0);
-            out.push('\n');
+            emitter.scalar(value, 0, false);
+            emitter.out.push('\n');
         }
     }
-    out
+    emitter.out
 }
 
-fn indent(out: &mut String, columns: usize) {
-    out.extend(std::iter::repeat_n(' ', columns));
+#[derive(Default)]
+struct Emitter {
+    out: String,
 }
 
-/// `inline`: the first entry continues a line that was begun by `- `.
-fn mapping(out: &mut String, map: &serde_json::Map<String, Json>, column: usize, inline: bool) {
-    for (at, (key, value)) in map.iter().enumerate() {
-        if at > 0 || !inline {
-            indent(out, column);
+/// What the text of a scalar allows.
+#[derive(Clone, Copy)]
+struct Allowed {
+    plain: bool,
+    single: bool,
+    block: bool,
+    multiline: bool,
+}
+
+fn is_break(character: char) -> bool {
+    matches!(character, '\n' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
+fn is_blank(character: Option<char>) -> bool {
+    character.is_none_or(|character| matches!(character, '\0' | ' ' | '\t' | '\r') || is_break(character))
+}
+
+fn is_printable(character: char) -> bool {
+    matches!(character, '\n' | '\u{20}'..='\u{7e}' | '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+        && character != '\u{feff}'
+}
+
+fn allowed(text: &[char]) -> Allowed {
+    if text.is_empty() {
+        return Allowed {
+            plain: false,
+            single: true,
+            block: false,
+            multiline: false,
+        };
+    }
+    let mut indicators = text.starts_with(&['-', '-', '-']) || text.starts_with(&['.', '.', '.']);
+    let (mut breaks, mut special, mut break_space, mut space_break) = (false, false, false, false);
+    for (at, character) in text.iter().copied().enumerate() {
+        let before = at.checked_sub(1).map(|at| text[at]);
+        let after = text.get(at + 1).copied();
+        indicators |= match character {
+            '#' => at == 0 || is_blank(before),
+            ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`' => at == 0,
+            '?' | '-' => at == 0 && is_blank(after),
+            ':' => is_blank(after),
+            _ => false,
+        };
+        breaks |= is_break(character);
+        special |= !is_printable(character);
+        break_space |= character == ' ' && before.is_some_and(is_break);
+        space_break |= is_break(character) && before == Some(' ');
+    }
+    let (first, last) = (text[0], text[text.len() - 1]);
+    let outer = [first, last].iter().any(|end| *end == ' ' || is_break(*end));
+    let unquotable = break_space || space_break || special;
+    Allowed {
+        plain: !(outer || unquotable || breaks || indicators),
+        single: !unquotable,
+        block: !(last == ' ' || space_break || special),
+        multiline: breaks,
+    }
+}
+
+impl Emitter {
+    fn indent(&mut self, columns: usize) {
+        self.out.extend(std::iter::repeat_n(' ', columns));
+    }
+
+    /// `fresh`: at the beginning of a line, not behind `- `.
+    fn mapping(&mut self, map: &serde_json::Map<String, Json>, column: usize, fresh: bool) {
+        for (at, (key, value)) in map.iter().enumerate() {
+            if at > 0 || fresh {
+                self.indent(column);
+            }
+            let simple = key.chars().count() < LONGEST_SIMPLE_KEY && !key.contains(is_break);
+            if !simple {
+                self.out.push_str("? ");
+            }
+            self.text(key, column, simple);
+            if !simple {
+                self.out.push('\n');
+                self.indent(column);
+            }
+            self.out.push(':');
+            match value {
+                Json::Object(map) if !map.is_empty() => {
+                    self.out.push('\n');
+                    self.mapping(map, column + 2, true);
+                }
+                Json::Array(items) if !items.is_empty() => {
+                    self.out.push('\n');
+                    self.sequence(items, column, true);
+                }
+                value => {
+                    self.out.push(' ');
+                    self.scalar(value, column, false);
+                    self.out.push('\n');
+                }
+            }
         }
-        text(out, key, column, true);
-        out.push(':');
+    }
+
+    fn sequence(&mut self, items: &[Json], column: usize, fresh: bool) {
+        for (at, item) in items.iter().enumerate() {
+            if at > 0 || fresh {
+                self.indent(column);
+            }
+            self.out.push_str("- ");
+            match item {
+                Json::Object(map) if !map.is_empty() => self.mapping(map, column + 2, false),
+                Json::Array(items) if !items.is_empty() => self.sequence(items, column + 2, false),
+                item => {
+                    self.scalar(item, column, false);
+                    self.out.push('\n');
+                }
+            }
+        }
+    }
+
+    fn scalar(&mut self, value: &Json, column: usize, key: bool) {
         match value {
-            Json::Object(map) if !map.is_empty() => {
-                out.push('\n');
-                mapping(out, map, column + 2, false);
+            Json::Null => self.out.push_str("null"),
+            Json::Bool(value) => self.out.push_str(if *value { "true" } else { "false" }),
+            Json::Number(number) => self.out.push_str(&number_text(number)),
+            Json::Array(_) => self.out.push_str("[]"),
+            Json::Object(_) => self.out.push_str("{}"),
+            Json::String(text) => self.text(text, column, key),
+        }
+    }
+
+    /// A text in a collection at `column`; `key`: on one line.
+    fn text(&mut self, text: &str, column: usize, key: bool) {
+        let characters: Vec<char> = text.chars().collect();
+        let allowed = allowed(&characters);
+        let indent = column + 2;
+        if allowed.plain && is_text(text) && !(key && allowed.multiline) {
+            self.out.push_str(text);
+        } else if allowed.multiline && allowed.block && !key {
+            self.block(&characters, indent);
+        } else if !characters.is_empty() && allowed.single && !(key && allowed.multiline) || characters.is_empty() {
+            self.single_quoted(&characters, indent);
+        } else {
+            self.double_quoted(&characters);
+        }
+    }
+
+    /// Only texts that may not be a block come here with breaks; a break is written as two.
+    fn single_quoted(&mut self, text: &[char], indent: usize) {
+        self.out.push('\'');
+        let mut breaks = false;
+        for character in text {
+            if is_break(*character) {
+                if !breaks {
+                    self.out.push('\n');
+                }
+                self.out.push(*character);
+            } else {
+                if breaks {
+                    self.indent(indent);
+                }
+                if *character == '\'' {
+                    self.out.push('\'');
+                }
+                self.out.push(*character);
             }
-            Json::Array(items) if !items.is_empty() => {
-                out.push('\n');
-                sequence(out, items, column, false);
+            breaks = is_break(*character);
+        }
+        if breaks {
+            self.indent(indent);
+        }
+        self.out.push('\'');
+    }
+
+    fn double_quoted(&mut self, text: &[char]) {
+        self.out.push('"');
+        for character in text {
+            let escaped = matches!(character, '"' | '\\') || is_break(*character) || !is_printable(*character);
+            match escaped {
+                true => self.out.push_str(&escape(*character)),
+                false => self.out.push(*character),
             }
-            value => {
-                out.push(' ');
-                scalar(out, value, column + 2);
-                out.push('\n');
+        }
+        self.out.push('"');
+    }
+
+    fn block(&mut self, text: &[char], indent: usize) {
+        self.out.push('|');
+        if text[0] == ' ' || is_break(text[0]) {
+            self.out.push('2');
+        }
+        let last = text.len() - 1;
+        if !is_break(text[last]) {
+            self.out.push('-');
+        } else if last == 0 || is_break(text[last - 1]) {
+            self.out.push('+');
+        }
+        self.out.push('\n');
+        // The last break is the caller's.
+        let end = text.len() - usize::from(is_break(text[last]));
+        let mut empty = true;
+        for character in &text[..end] {
+            if is_break(*character) {
+                match character {
+                    '\n' => self.out.push('\n'),
+                    other => self.out.push(*other),
+                }
+                empty = true;
+            } else {
+                if empty {
+                    self.indent(indent);
+                    empty = false;
+                }
+                self.out.push(*character);
             }
         }
     }
 }
 
-fn sequence(out: &mut String, items: &[Json], column: usize, inline: bool) {
-    for (at, item) in items.iter().enumerate() {
-        if at > 0 || !inline {
-            indent(out, column);
+fn escape(character: char) -> String {
+    let short = match character {
+        '\0' => '0',
+        '\u{7}' => 'a',
+        '\u{8}' => 'b',
+        '\t' => 't',
+        '\n' => 'n',
+        '\u{b}' => 'v',
+        '\u{c}' => 'f',
+        '\r' => 'r',
+        '\u{1b}' => 'e',
+        '"' => '"',
+        '\\' => '\\',
+        '\u{85}' => 'N',
+        '\u{a0}' => '_',
+        '\u{2028}' => 'L',
+        '\u{2029}' => 'P',
+        other => {
+            let mut out = String::new();
+            let _ = match u32::from(other) {
+                code @ ..=0xff => write!(out, "\\x{code:02x}"),
+                code @ ..=0xffff => write!(out, "\\u{code:04x}"),
+                code => write!(out, "\\U{code:08x}"),
+            };
+            return out;
         }
-        out.push_str("- ");
-        match item {
-            Json::Object(map) if !map.is_empty() => mapping(out, map, column + 2, true),
-            Json::Array(items) if !items.is_empty() => sequence(out, items, column + 2, true),
-            item => {
-                scalar(out, item, column + 2);
-                out.push('\n');
-            }
-        }
-    }
+    };
+    format!("\\{short}")
 }
 
-fn scalar(out: &mut String, value: &Json, column: usize) {
-    match value {
-        Json::Null => out.push_str("null"),
-        Json::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-        Json::Number(number) => {
-            let _ = write!(out, "{number}");
-        }
-        Json::Array(_) => out.push_str("[]"),
-        Json::Object(_) => out.push_str("{}"),
-        Json::String(value) => text(out, value, column, false),
+/// A number as Java prints it: `1.0E10`, not `10000000000.0`.
+///
+/// Source: <https://docs.oracle.com/javase/8/docs/api/java/lang/Double.html#toString-double->
+fn number_text(number: &serde_json::Number) -> String {
+    let value = match number.as_f64() {
+        Some(value) if number.is_f64() => value,
+        _ => return number.to_string(),
+    };
+    let size = value.abs();
+    if size != 0.0 && !(1e-3..1e7).contains(&size) {
+        let text = format!("{value:E}");
+        return match text.split_once('E') {
+            Some((mantissa, exponent)) if !mantissa.contains('.') => format!("{mantissa}.0E{exponent}"),
+            _ => text,
+        };
     }
+    format!("{value:?}")
 }
 
-fn text(out: &mut String, value: &str, column: usize, key: bool) {
-    // A break inside a line that a reader would fold or drop needs escapes; so does anything that does not print.
-    let unprintable = value.chars().any(|character| {
-        (character.is_control() && character != '\n' && character != '\t')
-            || matches!(character, '\u{feff}' | '\u{2028}' | '\u{2029}' | '\u{85}')
+/// Whether an unquoted `text` is read as text by YAML 1.1.
+///
+/// Source: <https://yaml.org/type/>
+fn is_text(text: &str) -> bool {
+    if matches!(
+        text,
+        "" | "~"
+            | "null"
+            | "Null"
+            | "NULL"
+            | "yes"
+            | "Yes"
+            | "YES"
+            | "no"
+            | "No"
+            | "NO"
+            | "true"
+            | "True"
+            | "TRUE"
+            | "false"
+            | "False"
+            | "FALSE"
+            | "on"
+            | "On"
+            | "ON"
+            | "off"
+            | "Off"
+            | "OFF"
+            | "<<"
+            | "="
+    ) {
+        return false;
+    }
+    let first = text.as_bytes()[0];
+    !(first.is_ascii_digit() || matches!(first, b'-' | b'+' | b'.')) || !(is_number(text) || is_time(text))
+}
+
+fn digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_')
+}
+
+fn is_number(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let starts = |text: &str| text.starts_with(|first: char| first.is_ascii_digit());
+    if matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN") {
+        return true;
+    }
+    let of = |prefix: &str, good: fn(u8) -> bool| {
+        unsigned
+            .strip_prefix(prefix)
+            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| good(byte) || byte == b'_'))
+    };
+    if of("0b", |byte| matches!(byte, b'0' | b'1')) || of("0x", |byte| byte.is_ascii_hexdigit()) {
+        return true;
+    }
+    // Octal needs digits below eight: `08` is text.
+    if let Some(rest) = unsigned.strip_prefix('0')
+        && !rest.is_empty()
+        && digits(rest)
+    {
+        return rest.bytes().all(|byte| matches!(byte, b'0'..=b'7' | b'_'));
+    }
+    if starts(unsigned) && digits(unsigned) {
+        return true;
+    }
+    // To the base 60: `12:30`, `1:30:59.5`.
+    let mut parts = unsigned.split(':');
+    let whole = parts.next().unwrap_or_default();
+    let rest: Vec<&str> = parts.collect();
+    if !rest.is_empty() {
+        let (last, before) = rest
+            .split_last()
+            .map_or(("", &rest[..]), |(last, before)| (*last, before));
+        let (last, fraction) = last
+            .split_once('.')
+            .map_or((last, None), |(last, fraction)| (last, Some(fraction)));
+        let sixty = |part: &str| matches!(part.as_bytes(), [b'0'..=b'9'] | [b'0'..=b'5', b'0'..=b'9']);
+        return starts(whole)
+            && digits(whole)
+            && (fraction.is_some() || !whole.starts_with('0'))
+            && before.iter().copied().chain([last]).all(sixty)
+            && fraction.is_none_or(digits);
+    }
+    let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
+        Some(at) => (&unsigned[..at], Some(&unsigned[at + 1..])),
+        None => (unsigned, None),
+    };
+    let exponent_ok = exponent.is_none_or(|exponent| {
+        let exponent = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
+        !exponent.is_empty() && exponent.bytes().all(|byte| byte.is_ascii_digit())
     });
-    let lines = value.contains('\n');
-    if unprintable || (key && lines) || (lines && !block_fits(value)) || (value.contains('\t') && !lines) {
-        double_quoted(out, value);
-    } else if lines {
-        block(out, value, column);
-    } else if plain_fits(value) {
-        out.push_str(value);
-    } else {
-        out.push('\'');
-        out.push_str(&value.replace('\'', "''"));
-        out.push('\'');
-    }
-}
-
-fn block_fits(value: &str) -> bool {
-    // Lines of blanks at the start confuse the detection of the indentation even with an indicator.
-    value.lines().next().is_some_and(|first| !first.trim().is_empty())
-}
-
-fn block(out: &mut String, value: &str, column: usize) {
-    let body = value.trim_end_matches('\n');
-    let breaks = value.len() - body.len();
-    out.push('|');
-    if value.starts_with([' ', '\t']) {
-        out.push('2');
-    }
-    match breaks {
-        0 => out.push('-'),
-        1 => {}
-        _ => out.push('+'),
-    }
-    for line in body.split('\n') {
-        out.push('\n');
-        if !line.is_empty() {
-            indent(out, column.max(2));
-            out.push_str(line);
+    match mantissa.split_once('.') {
+        Some((whole, fraction)) => {
+            let some = starts(whole) || (whole.is_empty() && starts(fraction));
+            some && digits(whole) && digits(fraction) && exponent_ok
         }
+        None => exponent.is_some() && starts(mantissa) && digits(mantissa) && exponent_ok,
     }
-    out.extend(std::iter::repeat_n('\n', breaks.saturating_sub(1)));
 }
 
-fn double_quoted(out: &mut String, value: &str) {
-    out.push('"');
-    for character in value.chars() {
-        match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            character if character.is_control() || matches!(character, '\u{feff}' | '\u{2028}' | '\u{2029}') => {
-                let _ = match u32::from(character) {
-                    code @ 0..=0xff => write!(out, "\\x{code:02X}"),
-                    code => write!(out, "\\u{code:04X}"),
-                };
-            }
-            character => out.push(character),
-        }
-    }
-    out.push('"');
-}
-
-fn plain_fits(value: &str) -> bool {
-    let Some(first) = value.chars().next() else {
+/// A date, or a date with a time.
+fn is_time(text: &str) -> bool {
+    let mut parts = text.splitn(3, '-');
+    let number =
+        |part: &str, most: usize| (1..=most).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    let (Some(year), Some(month), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
         return false;
     };
-    let second = value[first.len_utf8()..].chars().next();
-    let starts_well = match first {
-        '-' | '?' | ':' => second.is_some_and(|second| !second.is_whitespace()) && !value.starts_with("---"),
-        ',' | '[' | ']' | '{' | '}' | '#' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`' | '=' => false,
-        first => !first.is_whitespace(),
-    };
-    starts_well
-        && !value.starts_with("...")
-        && value != "<<"
-        && !value.ends_with(|last: char| last.is_whitespace() || last == ':')
-        && !value.contains(": ")
-        && !value.contains(" #")
-        && !matches!(value, "y" | "Y" | "n" | "N")
-        && [ScalarRules::CircleCi, ScalarRules::Core12, ScalarRules::Kubernetes]
-            .iter()
-            .all(|rules| matches!(rules.resolve(value), Typed::Text(_)))
-        && !looks_like_time(value)
-}
-
-/// What YAML 1.1 reads as a date or a number to the base 60.
-fn looks_like_time(value: &str) -> bool {
-    let bytes = value.as_bytes();
-    let date = bytes.len() >= 8
-        && bytes[..4].iter().all(u8::is_ascii_digit)
-        && bytes[4] == b'-'
-        && bytes[5..]
-            .iter()
-            .all(|byte| byte.is_ascii_digit() || b"-:. tTzZ+".contains(byte));
-    let sexagesimal = value.contains(':')
-        && value.starts_with(|first: char| first.is_ascii_digit() || first == '-' || first == '+')
-        && bytes
-            .iter()
-            .skip(1)
-            .all(|byte| byte.is_ascii_digit() || b":._".contains(byte));
-    date || sexagesimal
+    let end = rest.find(|other: char| !other.is_ascii_digit()).unwrap_or(rest.len());
+    let (day, time) = rest.split_at(end);
+    if year.len() != 4 || !number(year, 4) || !number(month, 2) || !number(day, 2) {
+        return false;
+    }
+    if time.is_empty() {
+        return month.len() == 2 && day.len() == 2;
+    }
+    let clock = time
+        .strip_prefix(['T', 't'])
+        .unwrap_or_else(|| time.trim_start_matches([' ', '\t']));
+    let zone = clock
+        .find(|other: char| !(other.is_ascii_digit() || matches!(other, ':' | '.')))
+        .unwrap_or(clock.len());
+    let (clock, zone) = clock.split_at(zone);
+    let clock: Vec<&str> = clock.split(':').collect();
+    let zone = zone.trim_start_matches([' ', '\t']);
+    let zone_ok = zone.is_empty()
+        || zone == "Z"
+        || (zone.starts_with(['-', '+']) && zone[1..].bytes().all(|byte| byte.is_ascii_digit() || byte == b':'));
+    matches!(clock[..], [hour, minute, second] if number(hour, 2) && number(minute, 2) && second.len() >= 2 && second.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))
+        && zone_ok
 }
 
 #[cfg(test)]
@@ -196,7 +432,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{ParseOptions, SourceFile, parse};
+    use crate::{ParseOptions, ScalarRules, SourceFile, parse};
 
     #[test]
     fn values_print_like_the_original() {
@@ -221,11 +457,11 @@ mod tests {
         );
         check(
             json!({"a": {}, "b": [], "c": null, "1": "\u{1b}[0m"}),
-            "a: {}\nb: []\nc: null\n'1': \"\\x1B[0m\"\n",
+            "a: {}\nb: []\nc: null\n'1': \"\\e[0m\"\n",
         );
         check(
             json!(["\n x\n", "- ", "2020-01-01", "<<", "\t"]),
-            "- \"\\n x\\n\"\n- '- '\n- '2020-01-01'\n- '<<'\n- \"\\t\"\n",
+            "- |2\n\n   x\n- '- '\n- '2020-01-01'\n- '<<'\n- \"\\t\"\n",
         );
     }
 }

@@ -33,7 +33,7 @@ pub async fn config(command: Config) -> Result<ExitCode> {
         Config::Process(options) => {
             let compiled = Compiled::of(&options, true).await?;
             compiled.report();
-            out!("{}", towpath_config::process(&compiled.config(&options.file)?));
+            out!("{}", compiled.text(&options.file)?);
             Ok(ExitCode::SUCCESS)
         }
         Config::Graph {
@@ -80,6 +80,8 @@ pub async fn config(command: Config) -> Result<ExitCode> {
 pub struct Compiled {
     /// `None` when it does not compile.
     pub config: Option<CompiledConfig>,
+    /// The same as CircleCI prints it.
+    text: String,
     /// The orbs that were used.
     pub orbs: Lock,
     diagnostics: Vec<Diagnostic>,
@@ -168,9 +170,12 @@ impl Compiled {
                 orbs: &orbs,
                 ..CompileOptions::default()
             };
-            let (config, diagnostics) = towpath_config::compile(&source, &options);
+            let (processed, diagnostics) = towpath_config::process(&source, &options);
+            let processed = processed.filter(|_| !diagnostics.iter().any(Diagnostic::is_error));
+            let (config, text) = processed.unzip();
             Self {
-                config: config.filter(|_| !diagnostics.iter().any(Diagnostic::is_error)),
+                config,
+                text: text.unwrap_or_default(),
                 orbs: sources.used(),
                 diagnostics,
             }
@@ -185,6 +190,12 @@ impl Compiled {
         if !self.diagnostics.is_empty() {
             eprint!("{}", render_all(&self.diagnostics, std::io::stderr().is_terminal()));
         }
+    }
+
+    /// The text, or the error that there is none.
+    fn text(self, file: &Path) -> Result<String> {
+        let text = self.text.clone();
+        self.config(file).map(|_| text)
     }
 
     /// The configuration, or the error that there is none.

@@ -1,0 +1,161 @@
+//! What this compiler prints, compared with what the original printed.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod corpus;
+
+use corpus::{Orbs, folders, name};
+use serde_json::Value;
+use std::{fs, path::Path};
+use towpath_config::{CompileOptions, process};
+use towpath_yaml::{Diagnostic, ParseOptions, ScalarRules, SourceFile, parse, render_all};
+
+/// The data of a YAML text.
+fn data(text: &str) -> Value {
+    let (documents, _) = parse(&SourceFile::new("data.yml", text), &ParseOptions::default());
+    documents
+        .first()
+        .map_or(Value::Null, |node| node.to_json(ScalarRules::CircleCi))
+}
+
+/// The original's output without what its command line adds: comments, the configuration as it was, blank lines.
+fn body(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let joined: Vec<&str> = lines.collect();
+    format!("{}\n", joined.join("\n").trim_end())
+}
+
+/// The parts of a compiled configuration that do not depend on the age of the original.
+fn ageless(mut document: Value) -> Value {
+    if let Some(document) = document.as_object_mut() {
+        document.remove("version");
+        document.remove("setup");
+        if let Some(workflows) = document.get_mut("workflows").and_then(Value::as_object_mut) {
+            workflows.remove("version");
+        }
+    }
+    document
+}
+
+/// The first difference between two trees, by its path.
+fn difference(path: &str, left: &Value, right: &Value) -> Option<String> {
+    match (left, right) {
+        (Value::Object(left), Value::Object(right)) => {
+            for (key, value) in left {
+                let path = format!("{path}/{key}");
+                match right.get(key) {
+                    Some(other) => {
+                        if let Some(found) = difference(&path, value, other) {
+                            return Some(found);
+                        }
+                    }
+                    None => return Some(format!("{path} is ours alone: {value}")),
+                }
+            }
+            let missing = right.iter().find(|(key, _)| !left.contains_key(*key));
+            missing.map(|(key, value)| format!("{path}/{key} is missing: {value}"))
+        }
+        (Value::Array(left), Value::Array(right)) => {
+            for (at, (one, other)) in left.iter().zip(right).enumerate() {
+                if let Some(found) = difference(&format!("{path}[{at}]"), one, other) {
+                    return Some(found);
+                }
+            }
+            (left.len() != right.len()).then(|| format!("{path} has {} items, not {}", left.len(), right.len()))
+        }
+        (left, right) => (left != right).then(|| format!("{path}: {left} is not {right}")),
+    }
+}
+
+enum Outcome {
+    Identical,
+    SameData(String),
+    Differs(String),
+    OrbMissing,
+}
+
+fn compare(folder: &Path, orbs: &Orbs) -> Option<Outcome> {
+    let (input, expected) = (folder.join("input.yml"), folder.join("expected.yml"));
+    if !input.is_file() || !expected.is_file() {
+        return None;
+    }
+    let resolver = |reference: &str| orbs.resolve(reference);
+    let options = CompileOptions {
+        orbs: &resolver,
+        ..CompileOptions::default()
+    };
+    let source = SourceFile::new("config.yml", fs::read_to_string(input).unwrap());
+    let expected = body(&fs::read_to_string(expected).unwrap());
+    let (processed, diagnostics) = process(&source, &options);
+    let Some((_, text)) = processed else {
+        let errors: Vec<Diagnostic> = diagnostics.into_iter().filter(Diagnostic::is_error).collect();
+        let missing = errors.iter().all(|error| error.message.contains("unknown orb"));
+        return Some(match missing {
+            true => Outcome::OrbMissing,
+            false => Outcome::Differs(render_all(&errors, false)),
+        });
+    };
+    let text = body(&text);
+    if text == expected {
+        return Some(Outcome::Identical);
+    }
+    let (ours, theirs) = (ageless(data(&text)), ageless(data(&expected)));
+    Some(match difference("", &ours, &theirs) {
+        Some(found) => Outcome::Differs(found),
+        None => {
+            let line = text.lines().zip(expected.lines()).find(|(ours, theirs)| ours != theirs);
+            Outcome::SameData(format!("{line:?}"))
+        }
+    })
+}
+
+fn pairs(part: &str, least_identical: usize, known: &[(&str, &str)]) {
+    let (Some(folder), Some(orbs)) = (corpus::part(part), Orbs::read()) else {
+        return;
+    };
+    let (mut read, mut identical, mut same, mut without_orb) = (0, 0, 0, 0);
+    let mut wrong = Vec::new();
+    let verbose = std::env::var_os("TOWPATH_ORACLE").is_some();
+    for folder in folders(&folder) {
+        let name = name(&folder);
+        let Some(outcome) = compare(&folder, &orbs) else {
+            continue;
+        };
+        read += 1;
+        match outcome {
+            Outcome::Identical => identical += 1,
+            Outcome::SameData(line) => {
+                same += 1;
+                if verbose {
+                    println!("same data, other letters: {name}: {line}");
+                }
+            }
+            Outcome::OrbMissing => without_orb += 1,
+            Outcome::Differs(_) if known.iter().any(|(known, _)| *known == name) => {}
+            Outcome::Differs(why) => wrong.push(format!("{name}: {why}")),
+        }
+    }
+    println!(
+        "{part}: read {read} pairs: {identical} letter for letter, {same} more as data, {without_orb} need an orb that is not public"
+    );
+    assert!(
+        wrong.is_empty(),
+        "{} of {read} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert!(
+        read > 0 && identical >= least_identical,
+        "{identical} of {read} are identical"
+    );
+}
+
+#[test]
+fn configurations_process_as_the_original_did() {
+    pairs("oracle/process-pairs", 20, &[]);
+}
+
+#[test]
+fn packed_configurations_process_as_the_original_did() {
+    pairs("oracle/process-pairs-packed", 21, &[]);
+}
