@@ -29,8 +29,8 @@ impl Compiler<'_> {
         };
         for part in mapping {
             if !matches!(&*part.key.text, "branches" | "tags") {
-                let message = format!("`filters` has no key `{}`", part.key.text);
-                self.report(Diagnostic::error("config::filters", message).at(&part.key.span, ""));
+                let message = format!("`filters` has no key `{}`; it is ignored", part.key.text);
+                self.report(Diagnostic::warning("config::unknown-key", message).at(&part.key.span, ""));
             }
         }
         let branches = mapping.get("branches").map(|node| self.filter(node));

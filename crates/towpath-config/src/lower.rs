@@ -233,7 +233,7 @@ impl Lower<'_, '_> {
         };
         let empty = Node::mapping(Mapping::default(), item.span().clone());
         let body = body.filter(|body| !body.is_null()).unwrap_or(empty);
-        let action = self.action(&name, &body)?;
+        let action = self.action(crate::steps::builtin_named(&name).unwrap_or(&name), &body)?;
         let when = match text_of(body.get("when")).as_deref() {
             None | Some("on_success") => StepWhen::OnSuccess,
             Some("always") => StepWhen::Always,
@@ -469,6 +469,10 @@ fn scalar(node: &Node) -> Scalar {
 }
 
 fn go_duration(text: &str) -> Option<Duration> {
+    // A number alone is seconds: configurations that run have it.
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return go_duration(&format!("{text}s"));
+    }
     let mut total = 0.0;
     let mut rest = text;
     while !rest.is_empty() {
@@ -507,7 +511,8 @@ mod tests {
         check("1.5h", Some(5400.0));
         check("90s", Some(90.0));
         check("500ms", Some(0.5));
-        for bad in ["", "10", "m", "10 m", "-1m", "1d", "0s", "99999999999999h"] {
+        check("2400", Some(2400.0));
+        for bad in ["", "m", "10 m", "-1m", "1d", "0s", "99999999999999h"] {
             check(bad, None);
         }
     }

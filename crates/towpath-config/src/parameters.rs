@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use towpath_yaml::{Diagnostic, Entry, Node, Span, Value as YamlValue};
 
 use crate::compiler::Compiler;
-use crate::namespace::{Element, Kind, NamespaceId};
+use crate::namespace::{CONFIG, Element, Kind, NamespaceId};
 use crate::scope::{Arguments, Scope};
 use crate::value::Value;
 
@@ -251,12 +251,11 @@ impl Compiler<'_> {
                     }
                 },
                 (None, Some(default)) => {
-                    if default.mentions_tag() && self.has_templates {
-                        let message =
-                            format!("the default of pipeline parameter `{name}` cannot refer to other values");
-                        self.report(Diagnostic::error("config::parameter-default", message).at(default.span(), ""));
+                    // The pipeline's own values are known by now; its parameters are not.
+                    match default.mentions_tag() && self.has_templates {
+                        true => self.value(default, &Scope::top(CONFIG)),
+                        false => Value::of(default),
                     }
-                    Value::of(default)
                 }
                 (None, None) => {
                     missing.push(name.to_string());

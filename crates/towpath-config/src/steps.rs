@@ -28,6 +28,18 @@ pub(crate) const BUILTINS: &[&str] = &[
     "with_tool_cache",
 ];
 
+/// The step of the language that `name` is. `restore-cache` is `restore_cache`, too.
+pub(crate) fn builtin_named(name: &str) -> Option<&'static str> {
+    let same = |builtin: &&&str| {
+        builtin.len() == name.len()
+            && builtin
+                .bytes()
+                .zip(name.bytes())
+                .all(|(one, other)| one == other || (one == b'_' && other == b'-'))
+    };
+    BUILTINS.iter().find(same).copied()
+}
+
 const MAX_STEPS: usize = 1_000_000;
 const MAX_DEPTH: usize = 100;
 
@@ -167,7 +179,7 @@ impl Compiler<'_> {
             Found::Element(element) => self.call_command(name, &element, body, at, scope, out),
             Found::BrokenOrb => {}
             // A name that also is one of the language's own steps keeps that meaning.
-            _ if BUILTINS.contains(&&**name) => {
+            _ if builtin_named(name).is_some() => {
                 if let Some(step) = self.builtin(name, body, at, step, scope)
                     && self.count_steps(1, at)
                 {

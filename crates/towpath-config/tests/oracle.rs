@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-mod corpus;
+mod common;
 
-use corpus::{Orbs, folders, name};
+use common::{Orbs, folders, name};
 use serde_json::Value;
 use std::{fs, path::Path};
 use towpath_config::{CompileOptions, process};
@@ -110,7 +110,7 @@ fn compare(folder: &Path, orbs: &Orbs) -> Option<Outcome> {
 }
 
 fn pairs(part: &str, least_identical: usize, known: &[(&str, &str)]) {
-    let (Some(folder), Some(orbs)) = (corpus::part(part), Orbs::read()) else {
+    let (Some(folder), Some(orbs)) = (common::part(part), Orbs::read()) else {
         return;
     };
     let (mut read, mut identical, mut same, mut without_orb) = (0, 0, 0, 0);
@@ -158,4 +158,49 @@ fn configurations_process_as_the_original_did() {
 #[test]
 fn packed_configurations_process_as_the_original_did() {
     pairs("oracle/process-pairs-packed", 21, &[]);
+}
+
+/// Every configuration of the corpus that compiles, and what it comes to.
+#[test]
+fn compiling_what_was_compiled_changes_nothing() {
+    let Some(orbs) = Orbs::read() else { return };
+    let mut files = Vec::new();
+    for part in ["configs", "oracle/docs-snippets", "oracle/generated-configs"] {
+        files.extend(common::part(part).into_iter().flat_map(|part| common::entries(&part)));
+    }
+    for part in ["oracle/process-pairs", "oracle/process-pairs-packed"] {
+        let folders = common::part(part).into_iter().flat_map(|part| folders(&part));
+        files.extend(folders.map(|folder| folder.join("input.yml")));
+    }
+    let resolver = |reference: &str| orbs.resolve(reference);
+    let options = CompileOptions {
+        orbs: &resolver,
+        ..CompileOptions::default()
+    };
+    let mut compared = 0;
+    for path in files
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "yml"))
+    {
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let (Some((config, once)), _) = process(&SourceFile::new("config.yml", text), &options) else {
+            continue;
+        };
+        if config.workflows.is_empty() {
+            // None of them is for this pipeline, and a configuration without any is refused.
+            continue;
+        }
+        let (again, diagnostics) = process(&SourceFile::new("compiled.yml", once.as_str()), &options);
+        let Some((_, twice)) = again else {
+            panic!(
+                "{}: what it compiles to does not compile:\n{}",
+                path.display(),
+                render_all(&diagnostics, false)
+            );
+        };
+        assert_eq!(body(&twice), body(&once), "{}", path.display());
+        compared += 1;
+    }
+    println!("compiled {compared} configurations twice");
+    assert!(compared > 200, "{compared}");
 }
