@@ -18,8 +18,8 @@ pub mod local;
 pub mod proxy;
 mod target;
 
-pub use local::{LocalOptions, LocalTarget};
+pub use local::{Clock, LocalOptions, LocalTarget, SystemClock};
 pub use target::{
     Applied, ApplyError, ApplyRequest, EnvironmentId, EnvironmentIdError, Finding, JobEnd, JobHandle, JobLine,
-    Progress, RegistryCredentials, SecretSource, Severity, Target, TargetError, Volumes, WorkloadStatus,
+    Progress, RegistryCredentials, SecretSource, Severity, SourceError, Target, TargetError, Volumes, WorkloadStatus,
 };

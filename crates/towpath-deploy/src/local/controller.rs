@@ -177,7 +177,12 @@ impl Controller {
         let mut unknown = Vec::new();
         for container in &containers {
             let of = container.labels.as_ref();
-            let known = of.is_some_and(|labels| labels.contains_key(names::POD) || labels.contains_key(names::PROXY));
+            // With a claim's label it is one that opens a volume, and tells whoever needs it that it was not through.
+            let known = of.is_some_and(|labels| {
+                [names::POD, names::PROXY, names::CLAIM]
+                    .iter()
+                    .any(|label| labels.contains_key(*label))
+            });
             if !known && let Some(id) = &container.id {
                 unknown.push(id.clone());
             }

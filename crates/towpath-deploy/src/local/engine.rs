@@ -9,7 +9,7 @@ use bollard::{
     exec::{CreateExecOptions, StartExecResults},
     models::{
         ContainerCreateBody, ContainerInspectResponse, ContainerSummary, HostConfig, Mount, MountType,
-        NetworkCreateRequest, VolumeCreateRequest,
+        MountVolumeOptions, NetworkCreateRequest,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
@@ -350,30 +350,17 @@ impl Engine {
         }
     }
 
-    /// Makes a volume; one that exists is kept as it is.
-    pub(crate) async fn ensure_volume(&self, name: &str, labels: HashMap<String, String>) -> Result<(), TargetError> {
-        let request = VolumeCreateRequest {
-            name: Some(name.to_string()),
-            labels: Some(labels),
-            ..VolumeCreateRequest::default()
-        };
-        self.docker
-            .create_volume(request)
-            .await
-            .map(|_| ())
-            .map_err(TargetError::failed(format!("create the volume `{name}`")))
-    }
-
-    pub(crate) async fn has_volume(&self, name: &str) -> Result<bool, TargetError> {
+    /// Whether the volume is there and [`Engine::open_volume`] got to its end.
+    pub(crate) async fn is_open_volume(&self, name: &str) -> Result<bool, TargetError> {
         match self.docker.inspect_volume(name).await {
-            Ok(_) => Ok(true),
+            Ok(_) => Ok(self.inspect(&opener(name)).await?.is_none()),
             Err(error) if status(&error) == Some(404) => Ok(false),
             Err(error) => Err(TargetError::failed(format!("look for the volume `{name}`"))(error)),
         }
     }
 
-    /// Lets every user write to the root of a new volume. The engine changes a volume only through a container; this one
-    /// is made of `image` and never started.
+    /// Makes a volume that every user may write to the root of. The engine changes a volume only through a container; this
+    /// one is made of `image`, together with the volume, and never started. As long as it is there, the volume is not ready.
     pub(crate) async fn open_volume(
         &self,
         volume: &str,
@@ -381,24 +368,20 @@ impl Engine {
         labels: HashMap<String, String>,
     ) -> Result<(), TargetError> {
         let attempted = || format!("let every user write to the volume `{volume}`");
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::Directory);
-        header.set_mode(0o777);
-        header.set_size(0);
-        let mut archive = tar::Builder::new(Vec::new());
-        archive
-            .append_data(&mut header, "./", std::io::empty())
-            .map_err(TargetError::failed(attempted()))?;
-        let archive = archive.into_inner().map_err(TargetError::failed(attempted()))?;
-        let name = format!("{volume}-opener");
+        let archive = open_folder(OPENED).map_err(TargetError::failed(attempted()))?;
+        let name = opener(volume);
         let body = ContainerCreateBody {
             image: Some(image.to_string()),
-            labels: Some(labels),
+            labels: Some(labels.clone()),
             host_config: Some(HostConfig {
                 mounts: Some(vec![Mount {
                     typ: Some(MountType::VOLUME),
                     source: Some(volume.to_string()),
-                    target: Some("/volume".into()),
+                    target: Some(format!("/{OPENED}")),
+                    volume_options: Some(MountVolumeOptions {
+                        labels: Some(labels),
+                        ..MountVolumeOptions::default()
+                    }),
                     ..Mount::default()
                 }]),
                 ..HostConfig::default()
@@ -408,14 +391,13 @@ impl Engine {
         self.create(&name, body)
             .await
             .map_err(TargetError::failed(attempted()))?;
-        let options = UploadToContainerOptionsBuilder::default().path("/volume").build();
-        let uploaded = self
-            .docker
+        // The archive holds the folder itself: engines take what is said of `.` for no change.
+        let options = UploadToContainerOptionsBuilder::default().path("/").build();
+        self.docker
             .upload_to_container(&name, Some(options), bollard::body_full(archive.into()))
             .await
-            .map_err(TargetError::failed(attempted()));
-        self.remove(&name).await?;
-        uploaded
+            .map_err(TargetError::failed(attempted()))?;
+        self.remove(&name).await
     }
 
     pub(crate) async fn remove_volume(&self, name: &str) -> Result<(), TargetError> {
@@ -444,6 +426,26 @@ impl Engine {
             .map(|volume| volume.name)
             .collect())
     }
+}
+
+/// Where a volume is mounted while it is opened.
+const OPENED: &str = "volume";
+
+fn opener(volume: &str) -> String {
+    format!("{volume}-opener")
+}
+
+/// An archive of one folder that every user may write to.
+fn open_folder(name: &str) -> std::io::Result<Vec<u8>> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Directory);
+    header.set_mode(0o777);
+    header.set_size(0);
+    header.set_mtime(now.map_or(0, |since| since.as_secs()));
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_data(&mut header, format!("{name}/"), std::io::empty())?;
+    archive.into_inner()
 }
 
 fn filters(labels: &[(&str, &str)]) -> HashMap<String, Vec<String>> {

@@ -18,4 +18,5 @@ mod rollout;
 mod store;
 mod target;
 
+pub use cron::{Clock, SystemClock};
 pub use target::{LocalOptions, LocalTarget};

@@ -1,0 +1,3 @@
+//! Schedules.
+#![allow(clippy::unwrap_used)]
+mod world;
