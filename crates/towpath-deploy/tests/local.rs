@@ -3,6 +3,7 @@
 
 mod world;
 
+use bollard::{models::NetworkCreateRequest, query_parameters::ListNetworksOptions};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -856,6 +857,62 @@ async fn a_pod_that_lost_its_first_container_while_nobody_looked_is_made_whole()
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_was_made_twice_is_made_one_again() {
+    in_world("a_network_that_was_made_twice", async |world| {
+        let (instance, docker) = (world.instance.clone(), world.docker.clone());
+        let name = format!("towpath-{instance}-claims.dev");
+        let labels = [
+            ("dev.towpath.instance", instance.as_str()),
+            ("dev.towpath.environment", "claims.dev"),
+        ];
+        let twin = || NetworkCreateRequest {
+            name: name.clone(),
+            labels: Some(labels.map(|(key, value)| (key.to_string(), value.to_string())).into()),
+            ..NetworkCreateRequest::default()
+        };
+        let count = async || {
+            let all = docker.list_networks(None::<ListNetworksOptions>).await.unwrap();
+            all.iter()
+                .filter(|network| network.name.as_ref() == Some(&name))
+                .count()
+        };
+        // Before anything runs: a server that died between its question and the engine's answer.
+        for made in [1, 2] {
+            if let Err(error) = docker.create_network(twin()).await {
+                // An engine of today keeps names unique by itself.
+                assert!(made == 2 && error.to_string().contains("already exists"), "{error}");
+            }
+        }
+        world.apply(&web_objects(world.web("1", |_| {}))).await.unwrap();
+        assert_eq!(count().await, 1);
+        let before = world.starts().await;
+        // And while pods run in one of them: that one stays.
+        let _ = docker.create_network(twin()).await;
+        world.reopen().await;
+        until("one network to be left", BOUND, async || {
+            let count = count().await;
+            Ok(if count == 1 {
+                Probe::Found(())
+            } else {
+                Probe::NotYet(format!("{count} networks"))
+            })
+        })
+        .await
+        .unwrap();
+        world.apply(&web_objects(world.web("1", |_| {}))).await.unwrap();
+        assert_eq!(world.starts().await, before);
+        let _ = docker.create_network(twin()).await;
+        world
+            .target()
+            .delete_environment(&world.id, Volumes::Delete)
+            .await
+            .unwrap();
+        assert_eq!(count().await, 0);
+    })
+    .await;
+}
+
 // What is refused.
 
 #[tokio::test(flavor = "multi_thread")]
@@ -929,12 +986,12 @@ spec:
         let missing = world.web("2", |value| {
             container(value)["env"] = json!([{"name": "P", "valueFrom": {"secretKeyRef": {"name": "login", "key": "P"}}}]);
         });
-        let refused = world.apply(&[missing.clone()]).await.unwrap_err();
+        let refused = world.apply(std::slice::from_ref(&missing)).await.unwrap_err();
         assert_eq!(refused.outcome, Outcome::Rejected);
         assert!(refused.message.contains("set it with `towpath secrets set dev login P`"), "{refused}");
         assert_eq!(world.starts().await, before);
         world.secrets.set("login", "Q", "other");
-        let refused = world.apply(&[missing.clone()]).await.unwrap_err();
+        let refused = world.apply(std::slice::from_ref(&missing)).await.unwrap_err();
         assert!(refused.message.contains("`P`"), "{refused}");
         world.secrets.set("login", "P", "set now");
         world.apply(&[missing]).await.unwrap();

@@ -581,7 +581,21 @@ impl Controller {
                 });
             }
         }
-        let mut outdated: Vec<&String> = Vec::new();
+        // A CronJob's runs go with it.
+        let orphans = |ended: bool| -> Vec<String> {
+            let of_nobody = |record: &JobRecord| {
+                let cron = record.cron.as_ref();
+                cron.is_some_and(|cron| !document.crons.contains_key(cron)) && record.end.is_some() == ended
+            };
+            let found = document.jobs.iter().filter(|(_, record)| of_nobody(record));
+            found.map(|(name, _)| name.clone()).collect()
+        };
+        let running = orphans(false);
+        if running.iter().any(|name| !document.jobs[name].canceled) {
+            cancel(&self.context, &running).await?;
+        }
+        let ended = orphans(true);
+        let mut outdated: Vec<&String> = ended.iter().collect();
         outdated.extend(
             document
                 .jobs

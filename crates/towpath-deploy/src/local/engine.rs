@@ -317,7 +317,9 @@ impl Engine {
 
     // Networks and volumes.
 
-    pub(crate) async fn ensure_network(&self, name: &str, labels: HashMap<String, String>) -> Result<(), TargetError> {
+    /// The ids of the networks called `name`, the oldest first. The name of a network is not unique: of two requests
+    /// at once, or before and after a `kill -9`, each may get one, and from then on the engine takes the name for ambiguous.
+    async fn networks(&self, name: &str) -> Result<Vec<String>, TargetError> {
         let options = ListNetworksOptionsBuilder::default()
             .filters(&HashMap::from([("name".to_string(), vec![name.to_string()])]))
             .build();
@@ -326,28 +328,61 @@ impl Engine {
             .list_networks(Some(options))
             .await
             .map_err(TargetError::failed("list the engine's networks"))?;
-        if found.iter().any(|network| network.name.as_deref() == Some(name)) {
-            return Ok(());
+        // The filter takes names that merely contain it.
+        let named = found
+            .into_iter()
+            .filter(|network| network.name.as_deref() == Some(name));
+        let mut all: Vec<_> = named.map(|network| (network.created, network.id)).collect();
+        all.sort();
+        Ok(all.into_iter().filter_map(|(_, id)| id).collect())
+    }
+
+    /// Makes sure that there is one network called `name`, and not two.
+    pub(crate) async fn ensure_network(&self, name: &str, labels: HashMap<String, String>) -> Result<(), TargetError> {
+        let mut found = self.networks(name).await?;
+        if found.is_empty() {
+            let request = NetworkCreateRequest {
+                name: name.to_string(),
+                driver: Some("bridge".into()),
+                labels: Some(labels),
+                ..NetworkCreateRequest::default()
+            };
+            match self.docker.create_network(request).await {
+                Ok(_) => {}
+                Err(error) if status(&error) == Some(409) => {}
+                Err(error) => return Err(TargetError::failed(format!("create the network `{name}`"))(error)),
+            }
+            found = self.networks(name).await?;
         }
-        let request = NetworkCreateRequest {
-            name: name.to_string(),
-            driver: Some("bridge".into()),
-            labels: Some(labels),
-            ..NetworkCreateRequest::default()
-        };
-        match self.docker.create_network(request).await {
-            Ok(_) => Ok(()),
-            Err(error) if status(&error) == Some(409) => Ok(()),
-            Err(error) => Err(TargetError::failed(format!("create the network `{name}`"))(error)),
+        let mut spare = found.len().saturating_sub(1);
+        for id in found.iter().rev() {
+            if spare == 0 {
+                break;
+            }
+            match self.docker.remove_network(id).await {
+                Ok(()) => tracing::warn!(network = name, id, "removed a network that was made twice"),
+                Err(error) if status(&error) == Some(404) => {}
+                // Something runs in it: another one is the one too many.
+                Err(error) if status(&error) == Some(403) => continue,
+                Err(error) => {
+                    let attempted = format!("remove the network `{name}` ({id}), of which there are two");
+                    return Err(TargetError::failed(attempted)(error));
+                }
+            }
+            spare -= 1;
         }
+        Ok(())
     }
 
     pub(crate) async fn remove_network(&self, name: &str) -> Result<(), TargetError> {
-        match self.docker.remove_network(name).await {
-            Ok(()) => Ok(()),
-            Err(error) if status(&error) == Some(404) => Ok(()),
-            Err(error) => Err(TargetError::failed(format!("remove the network `{name}`"))(error)),
+        for id in self.networks(name).await? {
+            match self.docker.remove_network(&id).await {
+                Ok(()) => {}
+                Err(error) if status(&error) == Some(404) => {}
+                Err(error) => return Err(TargetError::failed(format!("remove the network `{name}`"))(error)),
+            }
         }
+        Ok(())
     }
 
     /// Whether the volume is there and [`Engine::open_volume`] got to its end.
