@@ -829,13 +829,12 @@ pub(crate) async fn open_target(
     secrets: Arc<dyn towpath_deploy::SecretSource>,
 ) -> Result<Arc<dyn Target>, ControlError> {
     let failed = |error| ControlError::unavailable("failed to open the local target").caused_by(error);
-    let target = towpath_deploy::LocalTarget::open(towpath_deploy::LocalOptions {
-        clock: Arc::new(towpath_deploy::SystemClock),
-        directory: settings.data_dir.join("local"),
-        instance: instance.to_string(),
-        binary: settings.binary.clone(),
+    let target = towpath_deploy::LocalTarget::open(towpath_deploy::LocalOptions::new(
+        settings.data_dir.join("local"),
+        instance.to_string(),
+        settings.binary.clone(),
         secrets,
-    })
+    ))
     .await
     .map_err(failed)?;
     Ok(Arc::new(target))

@@ -1,629 +1,1214 @@
-//! The contract of a target, kept by the local one on a real container engine.
+//! The contract of `Target`, kept by the local target on a real container engine.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+mod world;
 
-use bollard::{Docker, query_parameters::ListContainersOptions};
-use futures::{FutureExt, future::BoxFuture};
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use bollard::{models::NetworkCreateRequest, query_parameters::ListNetworksOptions};
+use serde_json::json;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    future::Future,
-    panic::AssertUnwindSafe,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-    time::Duration,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
-use towpath_deploy::{
-    ApplyError, ApplyRequest, Clock, EnvironmentId, JobEnd, JobLine, LocalOptions, LocalTarget, RegistryCredentials,
-    SecretSource, SourceError, Target, WorkloadStatus,
-};
-use towpath_images::{
-    ScratchImage, load_scratch_image,
-    scratch::{FileContent, ScratchFile},
-};
+use tokio::sync::{mpsc, watch};
+use towpath_deploy::{EnvironmentId, JobHandle, Severity, Target, TargetError, Volumes};
 use towpath_manifest::{Object, ObjectId};
-use towpath_testkit::{Probe, Traffic, engine_answers, remove_instance, skipped, until};
-use towpath_types::{Outcome, ReleaseId, SecretString};
+use towpath_testkit::{Probe, Traffic, until};
+use towpath_types::Outcome;
+use world::*;
 
-const BOUND: Duration = Duration::from_secs(60);
-const SECRET_VALUE: &str = "correct-horse-battery";
-const APP: &str = env!("CARGO_BIN_EXE_towpath-deploy-testapp");
-
-/// One Secret, `app-secrets`, with one key.
-struct Secrets;
-
-impl SecretSource for Secrets {
-    fn keys<'a>(
-        &'a self,
-        _: &'a EnvironmentId,
-        secret: &'a str,
-    ) -> BoxFuture<'a, Result<Option<BTreeSet<String>>, SourceError>> {
-        let found = (secret == "app-secrets").then(|| BTreeSet::from(["SESSION_KEY".to_string()]));
-        async move { Ok(found) }.boxed()
-    }
-
-    fn values<'a>(
-        &'a self,
-        _: &'a EnvironmentId,
-        secret: &'a str,
-    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretString>>, SourceError>> {
-        let found = (secret == "app-secrets")
-            .then(|| BTreeMap::from([("SESSION_KEY".to_string(), SecretString::new(SECRET_VALUE.into()))]));
-        async move { Ok(found) }.boxed()
-    }
-
-    fn pull_credentials<'a>(
-        &'a self,
-        _: &'a EnvironmentId,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Option<RegistryCredentials>, SourceError>> {
-        async { Ok(None) }.boxed()
-    }
+fn web_objects(web: Object) -> Vec<Object> {
+    vec![web, service("web"), ingress()]
 }
 
-/// A clock that stands until it is moved.
-#[derive(Clone)]
-struct Hand(Arc<Mutex<Timestamp>>);
-
-impl Hand {
-    fn at(text: &str) -> Self {
-        Self(Arc::new(Mutex::new(text.parse().unwrap())))
-    }
-
-    fn move_to(&self, text: &str) {
-        *self.0.lock().unwrap() = text.parse().unwrap();
-    }
+fn traffic(address: &str) -> Traffic {
+    Traffic::start(address, Duration::from_millis(20), |body| body.trim().to_string()).unwrap()
 }
 
-impl Clock for Hand {
-    fn now(&self) -> Timestamp {
-        *self.0.lock().unwrap()
-    }
-}
+// Applying.
 
-struct World {
-    docker: Docker,
-    instance: String,
-    folder: tempfile::TempDir,
-    image: String,
-    clock: Hand,
-    id: EnvironmentId,
-    target: Option<LocalTarget>,
-}
+#[tokio::test(flavor = "multi_thread")]
+async fn applied_twice_is_applied_once_and_a_restart_takes_over_what_runs() {
+    in_world("applied_twice", async |world| {
+        let objects = web_objects(world.web("1", |_| {}));
+        assert!(world.target().current(&world.id).await.unwrap().is_none());
+        assert!(world.status().await.is_empty());
+        let first = world.request(objects.clone(), vec![]);
+        let release = first.release;
+        let said = world.carry_out(first).await.unwrap();
+        assert!(said.iter().any(|line| line.message == "created"), "{said:?}");
+        assert_eq!(world.ask("/").await, (200, "1".into()));
+        let status = world.status_of("Deployment", "web").await;
+        assert_eq!((status.ready, status.desired, status.restarts), (2, 2, 0));
+        let applied = world.target().current(&world.id).await.unwrap().unwrap();
+        assert_eq!((applied.release, applied.attempted), (Some(release), Some(release)));
+        assert_eq!(applied.objects.len(), 3);
 
-impl World {
-    async fn new() -> Self {
-        let docker = Docker::connect_with_defaults().unwrap();
-        let image = ScratchImage {
-            repository: "towpath-test/app".into(),
-            files: vec![ScratchFile {
-                path: "bin/app".into(),
-                mode: 0o755,
-                content: FileContent::Copy(PathBuf::from(APP)),
-            }],
-            folders: vec![("tmp".into(), 0o1777)],
-            entrypoint: vec!["/bin/app".into()],
-            ..ScratchImage::default()
-        };
-        let image = load_scratch_image(&docker, image).await.unwrap().to_string();
-        let mut world = Self {
-            docker,
-            instance: uuid::Uuid::new_v4().simple().to_string()[..12].to_string(),
-            folder: tempfile::tempdir().unwrap(),
-            image,
-            clock: Hand::at("2026-01-01T00:00:30Z"),
-            id: EnvironmentId::new("app", "dev").unwrap(),
-            target: None,
-        };
-        world.open().await;
-        world
-    }
+        let before = world.starts().await;
+        assert_eq!(
+            before.len(),
+            4,
+            "two pods, a proxy for the Service, one for the Ingress: {before:?}"
+        );
+        let said = world.apply(&objects).await.unwrap();
+        let news: Vec<_> = said.iter().filter(|line| line.message != "rolled out").collect();
+        assert!(news.is_empty(), "{news:?}");
+        assert_eq!(world.starts().await, before);
 
-    /// Opens the target, as the server does when it starts.
-    async fn open(&mut self) {
-        self.target = None;
-        let options = LocalOptions {
-            directory: self.folder.path().join("local"),
-            instance: self.instance.clone(),
-            binary: APP.into(),
-            secrets: Arc::new(Secrets),
-            clock: Arc::new(self.clock.clone()),
-        };
-        self.target = Some(LocalTarget::open(options).await.unwrap());
-    }
-
-    fn target(&self) -> &LocalTarget {
-        self.target.as_ref().unwrap()
-    }
-
-    async fn apply(&self, objects: Vec<Object>) -> Result<(), ApplyError> {
-        self.apply_and_prune(objects, Vec::new()).await
-    }
-
-    async fn apply_and_prune(&self, objects: Vec<Object>, prune: Vec<ObjectId>) -> Result<(), ApplyError> {
-        let (progress, _lines) = mpsc::unbounded_channel();
-        let request = ApplyRequest {
-            environment: self.id.clone(),
-            namespace: "app-dev".into(),
-            release: ReleaseId::from_u128(uuid::Uuid::new_v4().as_u128()),
-            objects,
-            prune,
-            deadline: BOUND,
-        };
-        self.target().apply(request, progress).await
-    }
-
-    /// The names of containers whose names contain `part`, with their ids; those that have ended too.
-    async fn containers(&self, part: &str) -> BTreeMap<String, String> {
-        let filters = HashMap::from([(
-            "label".to_string(),
-            vec![format!("dev.towpath.instance={}", self.instance)],
-        )]);
-        let options = ListContainersOptions {
-            all: true,
-            filters: Some(filters),
-            ..ListContainersOptions::default()
-        };
-        let all = self.docker.list_containers(Some(options)).await.unwrap();
-        all.into_iter()
-            .map(|container| (container.names.unwrap().concat(), container.id.unwrap()))
-            .filter(|(name, _)| name.contains(part))
-            .collect()
-    }
-
-    async fn status(&self, kind: &str, name: &str) -> WorkloadStatus {
-        let all = self.target().status(&self.id).await.unwrap();
-        all.into_iter()
-            .find(|status| (status.kind.as_str(), status.name.as_str()) == (kind, name))
-            .unwrap()
-    }
-
-    async fn address(&self) -> String {
-        self.status("Ingress", "web").await.addresses[0].clone()
-    }
-
-    async fn get(&self, path: &str) -> (u16, String) {
-        let answer = reqwest::get(format!("{}{path}", self.address().await)).await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
-    }
-
-    fn deployment(&self, name: &str, replicas: u32, environment: &[(&str, &str)]) -> Value {
-        let environment: Vec<Value> = environment
-            .iter()
-            .map(|(name, value)| json!({"name": name, "value": value}))
-            .collect();
-        json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
-            "spec": {
-                "replicas": replicas,
-                "selector": {"matchLabels": {"app": name}},
-                "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-                "progressDeadlineSeconds": 4,
-                "template": {
-                    "metadata": {"labels": {"app": name}},
-                    "spec": {"terminationGracePeriodSeconds": 5, "containers": [{
-                        "name": "app", "image": self.image, "env": environment,
-                        "ports": [{"name": "http", "containerPort": 8080}],
-                        "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 1},
-                    }]},
-                },
-            },
+        // The server dies and comes back: nobody who asks notices, and nothing is started or stopped.
+        let traffic = traffic(&world.address().await);
+        world.close();
+        let alone = traffic.so_far().sent;
+        until("requests to be answered without a server", BOUND, async || {
+            let sent = traffic.so_far().sent;
+            Ok(if sent > alone + 50 {
+                Probe::Found(())
+            } else {
+                Probe::NotYet(format!("{sent} requests"))
+            })
         })
-    }
-
-    /// A Deployment of `web`, its Service, and the Ingress that leads there.
-    fn web(&self, replicas: u32, environment: &[(&str, &str)]) -> Vec<Object> {
-        vec![
-            object(self.deployment("web", replicas, environment)),
-            object(service("web")),
-            object(json!({
-                "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "web"},
-                "spec": {"rules": [{"host": "app.example.org", "http": {"paths": [
-                    {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"name": "http"}}}},
-                ]}}]},
-            })),
-        ]
-    }
-
-    fn job(&self, name: &str, arguments: &[&str], more: Value) -> Object {
-        let mut spec = json!({
-            "backoffLimit": 0,
-            "template": {"spec": {"restartPolicy": "Never", "containers": [
-                {"name": "job", "image": self.image, "args": arguments, "env": [{"name": "EXIT_AFTER_MS", "value": "0"}]},
-            ]}},
-        });
-        for (key, value) in more.as_object().unwrap() {
-            match key.as_str() {
-                "exit_after_ms" => spec["template"]["spec"]["containers"][0]["env"][0]["value"] = value.clone(),
-                key => spec[key] = value.clone(),
-            }
-        }
-        object(json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec}))
-    }
-
-    async fn run(&self, job: Object) -> (JobEnd, String) {
-        let mut handle = self.target().run_job(&self.id, "app-dev", job).await.unwrap();
-        let mut output = Vec::new();
-        while let Some(line) = handle.output.recv().await {
-            if let JobLine::Output(bytes) = line {
-                output.extend_from_slice(&bytes);
-            }
-        }
-        (handle.end.await.unwrap(), String::from_utf8(output).unwrap())
-    }
-}
-
-fn object(value: Value) -> Object {
-    Object::from_value(value, "objects.yaml").unwrap()
-}
-
-fn service(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
-        "spec": {"selector": {"app": name}, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
-    })
-}
-
-/// Runs `test` in a world of its own, and removes what it left in the engine, also when it fails.
-async fn in_world<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Arc<tokio::sync::RwLock<World>>) -> F) {
-    if let Err(absent) = engine_answers().await {
-        return skipped(name, &absent);
-    }
-    let world = Arc::new(tokio::sync::RwLock::new(World::new().await));
-    let result = AssertUnwindSafe(test(world.clone())).catch_unwind().await;
-    let mut world = world.try_write().expect("the test is over");
-    world.target = None;
-    remove_instance(&world.instance).await.unwrap();
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_runs_is_adopted_and_nothing_is_started_twice() {
-    in_world(
-        "what_runs_is_adopted_and_nothing_is_started_twice",
-        |world| async move {
-            let mut world = world.write().await;
-            world.apply(world.web(2, &[("VERSION", "one")])).await.unwrap();
-            assert_eq!(world.get("/").await, (200, "one".into()));
-            let first = world.containers("-pod-").await;
-            assert_eq!(first.len(), 2, "{first:?}");
-            let proxies = world.containers("-proxy-").await;
-
-            world.apply(world.web(2, &[("VERSION", "one")])).await.unwrap();
-            assert_eq!(
-                world.containers("-pod-").await,
-                first,
-                "the same objects change nothing"
-            );
-
-            // The server dies: requests go on, and the next one finds what runs.
-            let address = world.address().await;
-            world.target = None;
-            assert_eq!(reqwest::get(&address).await.unwrap().text().await.unwrap(), "one");
-            world.open().await;
-            world.apply(world.web(2, &[("VERSION", "one")])).await.unwrap();
-            assert_eq!(world.containers("-pod-").await, first);
-            assert_eq!(world.containers("-proxy-").await, proxies);
-            assert_eq!(world.address().await, address);
-        },
-    )
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rollout_keeps_its_bounds_and_loses_no_request() {
-    in_world("a_rollout_keeps_its_bounds_and_loses_no_request", |world| async move {
-        let world = world.read().await;
-        world.apply(world.web(3, &[("VERSION", "one")])).await.unwrap();
-        let address = world.address().await;
-        let quick = Traffic::start(&address, Duration::from_millis(5), str::to_string).unwrap();
-        // Longer than a pod takes to be replaced: what is in flight has to be waited for.
-        let slow = Traffic::start(
-            &format!("{address}/slow?700"),
-            Duration::from_millis(100),
-            str::to_string,
-        )
+        .await
         .unwrap();
-        let rollout = world.apply(world.web(3, &[("VERSION", "two")]));
-        tokio::pin!(rollout);
-        let mut looks = 0;
-        loop {
-            tokio::select! {
-                result = &mut rollout => break result.unwrap(),
-                status = world.status("Deployment", "web") => {
-                    looks += 1;
-                    // Pods that leave are not counted, here as on a cluster.
-                    assert!((3..=4).contains(&status.ready), "{status:?}");
-                }
-            }
-        }
-        assert!(looks > 3, "the rollout was looked at {looks} times");
-        for (what, traffic) in [("quick", quick), ("slow", slow)] {
-            let report = traffic.stop().await;
-            assert!(report.failures.is_empty(), "{what}: {}", report.summary());
-            assert!(
-                report.answers.contains_key("one") && report.answers.contains_key("two"),
-                "{what}: {report:?}"
-            );
-        }
-        assert_eq!(world.get("/").await.1, "two");
+        world.open().await;
+        let status = world.status_of("Deployment", "web").await;
+        assert_eq!((status.ready, status.desired, status.restarts), (2, 2, 0), "{status:?}");
+        world.apply(&objects).await.unwrap();
+        assert_eq!(world.starts().await, before);
+        let report = traffic.stop().await;
+        assert!(report.failures.is_empty(), "{}", report.summary());
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_probe_that_never_passes_stops_the_rollout_and_the_old_version_serves() {
-    let name = "a_probe_that_never_passes_stops_the_rollout_and_the_old_version_serves";
-    in_world(name, |world| async move {
-        let world = world.read().await;
-        world.apply(world.web(1, &[("VERSION", "one")])).await.unwrap();
-        let broken = [
-            ("VERSION", "two"),
-            ("NOT_READY", "1"),
-            ("SAY", "cannot reach the database"),
-        ];
-        let error = world.apply(world.web(1, &broken)).await.unwrap_err();
-        assert!(
-            matches!(error.outcome, Outcome::Failed | Outcome::TimedOut),
-            "{error:?}"
-        );
-        assert!(
-            error.to_string().contains("Deployment") && error.to_string().contains("web"),
-            "{error}"
-        );
-        assert!(
-            error.log.iter().any(|line| line.contains("cannot reach the database")),
-            "{error:?}"
-        );
-        assert_eq!(world.get("/").await, (200, "one".into()));
-        // The next release goes on from there.
-        world.apply(world.web(1, &[("VERSION", "three")])).await.unwrap();
-        assert_eq!(world.get("/").await.1, "three");
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn names_resolve_claims_stay_and_what_left_is_pruned() {
-    in_world(
-        "names_resolve_claims_stay_and_what_left_is_pruned",
-        |world| async move {
-            let world = world.read().await;
-            let with_volume = |version: &str| {
-                let mut web = world.deployment("web", 1, &[("VERSION", version)]);
-                let spec = &mut web["spec"]["template"]["spec"];
-                spec["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
-                spec["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
-                let mut objects = world.web(1, &[]);
-                objects[0] = object(web);
-                objects.push(object(json!({
-                    "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
-                    "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
-                })));
-                objects
-            };
-            let mut objects = with_volume("one");
-            objects.push(object(world.deployment("api", 1, &[("VERSION", "the api")])));
-            objects.push(object(service("api")));
-            world.apply(objects).await.unwrap();
-            for name in [
-                "api:80",
-                "api.app-dev:80",
-                "api.app-dev.svc:80",
-                "api.app-dev.svc.cluster.local:80",
-            ] {
-                assert_eq!(
-                    world.get(&format!("/get?{name}")).await,
-                    (200, "the api".into()),
-                    "{name}"
-                );
-            }
-            assert_eq!(world.get("/write?/data/note=kept").await.1, "written");
-
-            let prune = [("apps/v1", "Deployment"), ("v1", "Service")].map(|(version, kind)| {
-                object(json!({"apiVersion": version, "kind": kind, "metadata": {"name": "api"}})).id()
-            });
-            world.apply_and_prune(with_volume("two"), prune.into()).await.unwrap();
-            assert_eq!(world.get("/").await.1, "two");
-            assert_eq!(world.get("/file?/data/note").await, (200, "kept".into()));
-            until("what was pruned to be gone", BOUND, async || {
-                let left = world.containers("api").await;
-                Ok(if left.is_empty() {
+async fn what_was_begun_before_a_restart_is_finished_after_it() {
+    in_world("what_was_begun", async |world| {
+        world.apply(&web_objects(world.web("1", |_| {}))).await.unwrap();
+        let traffic = traffic(&world.address().await);
+        let next = web_objects(world.web("2", |value| env(value, "START_MS", "400")));
+        // Killed at different moments of the rollout: once per pod that was made.
+        let target = world.shared_target();
+        let request = world.request(next.clone(), vec![]);
+        let (progress, _kept) = mpsc::unbounded_channel();
+        let applying = tokio::spawn(async move { target.apply(request, progress).await.map(|()| drop(target)) });
+        for made in 1..=2 {
+            until(format!("new pod {made} to be made"), BOUND, async || {
+                let pods = revisions(world).await;
+                let newest = pods.values().filter(|version| *version == "2").count();
+                Ok(if newest >= made {
                     Probe::Found(())
                 } else {
-                    Probe::NotYet(format!("{left:?}"))
+                    Probe::NotYet(format!("{pods:?}"))
                 })
             })
             .await
             .unwrap();
-        },
-    )
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_secret_reaches_the_container_and_no_file() {
-    in_world("a_secret_reaches_the_container_and_no_file", |world| async move {
-        let world = world.read().await;
-        let mut web = world.deployment("web", 1, &[]);
-        web["spec"]["template"]["spec"]["containers"][0]["envFrom"] = json!([{"secretRef": {"name": "app-secrets"}}]);
-        let mut objects = world.web(1, &[]);
-        objects[0] = object(web.clone());
-        world.apply(objects.clone()).await.unwrap();
-        assert_eq!(world.get("/env?SESSION_KEY").await.1, SECRET_VALUE);
-        let mut pending = vec![world.folder.path().to_path_buf()];
-        let mut read = 0;
-        while let Some(path) = pending.pop() {
-            if path.is_dir() {
-                pending.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-            } else {
-                read += 1;
-                let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
-                assert!(!text.contains(SECRET_VALUE), "{}", path.display());
-            }
+            applying.abort();
+            // The task holds the target until it has ended.
+            until("the application to have been dropped", BOUND, async || {
+                Ok(if applying.is_finished() {
+                    Probe::Found(())
+                } else {
+                    Probe::NotYet("it goes on".into())
+                })
+            })
+            .await
+            .unwrap();
+            world.reopen().await;
         }
-        assert!(read > 0);
-
-        web["spec"]["template"]["spec"]["containers"][0]["envFrom"] =
-            json!([{"secretRef": {"name": "nobody-made-it"}}]);
-        objects[0] = object(web);
-        let error = world.apply(objects).await.unwrap_err();
-        assert_eq!(error.outcome, Outcome::Rejected);
-        assert!(
-            error.to_string().contains("towpath secrets set dev nobody-made-it"),
-            "{error}"
-        );
-        assert_eq!(world.get("/env?SESSION_KEY").await.1, SECRET_VALUE, "nothing changed");
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn probes_by_tcp_and_by_command_work_and_an_unhealthy_container_is_started_again() {
-    let name = "probes_by_tcp_and_by_command_work_and_an_unhealthy_container_is_started_again";
-    in_world(name, |world| async move {
-        let world = world.read().await;
-        let mut web = world.deployment("web", 1, &[("START_MS", "300")]);
-        let container = &mut web["spec"]["template"]["spec"]["containers"][0];
-        container["readinessProbe"] = json!({"tcpSocket": {"port": 8080}, "periodSeconds": 1});
-        container["livenessProbe"] = json!({"exec": {"command": ["/bin/app", "exit", "0"]}, "periodSeconds": 1});
-        world.apply(vec![object(web.clone())]).await.unwrap();
-        assert_eq!(world.status("Deployment", "web").await.restarts, 0);
-
-        let container = &mut web["spec"]["template"]["spec"]["containers"][0];
-        container["livenessProbe"] = json!({
-            "exec": {"command": ["/bin/app", "exit", "1"]}, "periodSeconds": 1, "failureThreshold": 2, "initialDelaySeconds": 3,
-        });
-        world.apply(vec![object(web)]).await.unwrap();
-        until("a restart", BOUND, async || {
-            let status = world.status("Deployment", "web").await;
-            Ok(if status.restarts > 0 { Probe::Found(()) } else { Probe::NotYet(format!("{status:?}")) })
+        // Nobody applies anything: the document says what is to be.
+        until("the rollout to be finished", BOUND, async || {
+            let pods = revisions(world).await;
+            let status = world.status_of("Deployment", "web").await;
+            let done = pods.len() == 2 && pods.values().all(|version| version == "2") && status.ready == 2;
+            Ok(if done {
+                Probe::Found(())
+            } else {
+                Probe::NotYet(format!("{pods:?} {status:?}"))
+            })
         })
         .await
         .unwrap();
+        let before = world.starts().await;
+        world.apply(&next).await.unwrap();
+        assert_eq!(world.starts().await, before);
+        let report = traffic.stop().await;
+        assert!(report.failures.is_empty(), "{}", report.summary());
+        assert!(report.answers.contains_key("1"), "{report:?}");
     })
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn jobs_end_as_they_should() {
-    in_world("jobs_end_as_they_should", |world| async move {
-        let world = world.read().await;
-        let (end, output) = world
-            .run(world.job("good", &["exit", "0", "all migrated"], json!({})))
-            .await;
-        assert_eq!(
-            (end.outcome, end.exit_code, output.as_str()),
-            (Outcome::Succeeded, Some(0), "all migrated\n")
-        );
-        // The name is the run's identity: the same again follows, and starts nothing.
-        let (end, output) = world.run(world.job("good", &["exit", "9", "again"], json!({}))).await;
-        assert_eq!((end.outcome, output.as_str()), (Outcome::Succeeded, "all migrated\n"));
-
-        let (end, output) = world
-            .run(world.job("bad", &["exit", "7", "no such table"], json!({})))
-            .await;
-        assert_eq!((end.outcome, end.exit_code), (Outcome::Failed, Some(7)), "{end:?}");
-        assert_eq!(output, "no such table\n");
-
-        let slow = json!({"activeDeadlineSeconds": 1, "exit_after_ms": "60000"});
-        let (end, _) = world.run(world.job("slow", &["exit", "0"], slow)).await;
-        assert_eq!(end.outcome, Outcome::TimedOut, "{end:?}");
-
-        let long = world.job("long", &["exit", "0"], json!({"exit_after_ms": "60000"}));
-        let handle = world.target().run_job(&world.id, "app-dev", long).await.unwrap();
-        world.target().cancel_job(&world.id, "long").await.unwrap();
-        assert_eq!(handle.end.await.unwrap().outcome, Outcome::Canceled);
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cron_jobs_runs_follow_the_clock_also_when_nobody_looked() {
-    in_world("a_cron_jobs_runs_follow_the_clock_also_when_nobody_looked", |world| async move {
-        let mut world = world.write().await;
-        let template = json!({"spec": {"backoffLimit": 0, "template": {"spec": {"restartPolicy": "Never", "containers": [
-            {"name": "job", "image": world.image, "args": ["exit", "0", "cleaned"]},
-        ]}}}});
-        let cron = object(json!({
-            "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "clean"},
-            "spec": {"schedule": "*/5 * * * *", "timeZone": "Etc/UTC", "startingDeadlineSeconds": 120, "jobTemplate": template},
-        }));
-        world.apply(vec![cron]).await.unwrap();
-        let next = world.status("CronJob", "clean").await.message;
-        assert!(next.contains("next run at 2026-01-01T00:05:00Z"), "{next}");
-        let until_next = async |world: &World, next: &str| {
-            until(format!("the run before {next}"), BOUND, async || {
-                let message = world.status("CronJob", "clean").await.message;
-                let done = message.contains("last run succeeded") && message.contains(&format!("next run at {next}"));
-                Ok(if done { Probe::Found(message) } else { Probe::NotYet(message) })
-            })
-            .await
-            .unwrap()
+/// The pods' containers, with the `VERSION` that each was made with.
+async fn revisions(world: &World) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for container in world.containers("dev.towpath.deployment", "web").await {
+        let id = container.id.unwrap();
+        // It may be gone by now.
+        let Ok(seen) = world.docker.inspect_container(&id, None).await else {
+            continue;
         };
-        world.clock.move_to("2026-01-01T00:05:00Z");
-        let first = until_next(&world, "2026-01-01T00:10:00Z").await;
+        let variables = seen.config.and_then(|config| config.env).unwrap_or_default();
+        let version = variables.iter().find_map(|variable| variable.strip_prefix("VERSION="));
+        found.insert(seen.name.unwrap(), version.unwrap_or_default().to_string());
+    }
+    found
+}
 
-        // Dead from then until 00:21: the runs of 00:10 and 00:15 are too late, the one of 00:20 is not.
-        world.target = None;
-        world.clock.move_to("2026-01-01T00:21:00Z");
-        world.open().await;
-        let second = until_next(&world, "2026-01-01T00:25:00Z").await;
-        assert_ne!(first, second);
-        let minutes = |text: &str| text.parse::<Timestamp>().unwrap().as_second() / 60;
-        // A run's name tells when it was due.
-        let runs: Vec<String> = world.containers("-pod-clean-").await.into_keys().collect();
-        let of = |at: &str| runs.iter().filter(|name| name.contains(&format!("-clean-{}-", minutes(at)))).count();
-        assert_eq!((of("2026-01-01T00:05:00Z"), of("2026-01-01T00:20:00Z"), runs.len()), (1, 1, 2), "{runs:?}");
+#[tokio::test(flavor = "multi_thread")]
+async fn one_application_at_a_time() {
+    in_world("one_application_at_a_time", async |world| {
+        let objects = web_objects(world.web("1", |value| env(value, "START_MS", "1500")));
+        let target = world.shared_target();
+        let request = world.request(objects.clone(), vec![]);
+        let (progress, mut said) = mpsc::unbounded_channel();
+        let applying = tokio::spawn(async move { target.apply(request, progress).await });
+        said.recv().await.unwrap();
+        let refused = world.apply(&objects).await.unwrap_err();
+        assert_eq!(refused.outcome, Outcome::Rejected);
+        assert!(
+            refused
+                .message
+                .contains("another application to claims/dev is under way"),
+            "{refused}"
+        );
+        applying.await.unwrap().unwrap();
+        world.apply(&objects).await.unwrap();
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_done_is_said_before_anything_changes() {
-    in_world(
-        "what_cannot_be_done_is_said_before_anything_changes",
-        |world| async move {
-            let world = world.read().await;
-            let mut odd = world.deployment("odd", 1, &[]);
-            let spec = &mut odd["spec"]["template"]["spec"];
-            spec["hostNetwork"] = json!(true);
-            spec["containers"][0]["image"] = json!("127.0.0.1:1/nobody/built:this");
-            spec["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "no-claim"}}]);
-            let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"}, "spec": {}});
-            let objects = vec![object(odd), object(set)];
-            let findings = world.target().preflight(&world.id, &objects).await.unwrap();
-            let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
-            for wanted in ["hostNetwork", "StatefulSet", "no-claim"] {
-                assert!(
-                    said.iter()
-                        .any(|line| line.contains(wanted) && line.contains("objects.yaml")),
-                    "{wanted}: {said:#?}"
-                );
-            }
-            let error = world.apply(objects).await.unwrap_err();
-            assert_eq!(error.outcome, Outcome::Rejected, "{error:?}");
-            assert!(world.containers("").await.is_empty());
-            assert!(
-                world
-                    .target()
-                    .current(&world.id)
-                    .await
-                    .unwrap()
-                    .is_none_or(|applied| applied.objects.is_empty())
-            );
-        },
-    )
+async fn what_is_pruned_goes_and_what_is_not_named_stays() {
+    in_world("what_is_pruned_goes", async |world| {
+        let mut objects = web_objects(world.web("1", |_| {}));
+        objects.push(world.deployment("worker", "1", |value| value["spec"]["replicas"] = json!(1)));
+        objects.push(service("worker"));
+        world.apply(&objects).await.unwrap();
+        let web_before = revisions(world).await;
+        let id = |object: &Object| object.id();
+        let gone: Vec<ObjectId> = objects[3..].iter().map(id).collect();
+        let nobody = ObjectId {
+            group: "apps".into(),
+            kind: "Deployment".into(),
+            name: "never-was".into(),
+        };
+        let prune = [gone.clone(), vec![nobody]].concat();
+        world.apply_and_prune(&objects[..3], &prune).await.unwrap();
+        assert_eq!(world.containers("dev.towpath.deployment", "worker").await, []);
+        assert_eq!(revisions(world).await, web_before);
+        until("the pruned Service's proxy to be gone", BOUND, async || {
+            let proxies = world.containers("dev.towpath.proxy", "").await.len();
+            Ok(if proxies == 2 {
+                Probe::Found(())
+            } else {
+                Probe::NotYet(format!("{proxies} proxies"))
+            })
+        })
+        .await
+        .unwrap();
+        let applied = world.target().current(&world.id).await.unwrap().unwrap();
+        let left: BTreeSet<String> = applied.objects.iter().map(|object| object.id().to_string()).collect();
+        assert_eq!(
+            left,
+            BTreeSet::from(["Deployment/web", "Ingress/web", "Service/web"].map(String::from))
+        );
+        // Not named, and not pruned either: it stays.
+        world.apply(&objects[..1]).await.unwrap();
+        assert_eq!(world.ask("/").await, (200, "1".into()));
+        // Twice is no error.
+        world.apply_and_prune(&objects[..3], &prune).await.unwrap();
+    })
     .await;
 }
 
-#[test]
-fn the_test_application_is_static() {
-    // It runs in an empty image; a dynamic one would fail there with a message about a missing file.
-    let header = std::fs::read(Path::new(APP)).unwrap();
-    assert!(!header.windows(9).any(|part| part == b"/ld-linux"));
+// Rollouts.
+
+/// What was seen while something rolled.
+#[derive(Debug, Default)]
+struct Watched {
+    looks: usize,
+    /// The fewest pods that got requests at a time.
+    fewest: usize,
+    /// The most pods that were not on their way out at a time.
+    most: usize,
+    /// What there was then.
+    at_most: String,
+}
+
+/// Looks at the routes and at the engine until it is told to stop.
+async fn watch_pods(world: &World, mut stop: watch::Receiver<bool>) -> Watched {
+    let mut seen = Watched {
+        fewest: usize::MAX,
+        ..Watched::default()
+    };
+    let look = || {
+        let routes = world.routes("service-web").unwrap();
+        let of = |draining: bool| -> BTreeSet<IpAddr> {
+            let all = routes.pools.values().flatten();
+            all.filter(|backend| backend.draining == draining)
+                .map(|backend| backend.address.ip())
+                .collect()
+        };
+        (of(false).len(), of(true))
+    };
+    while !*stop.borrow_and_update() {
+        let (serving, mut leaving) = look();
+        let containers = world.containers("dev.towpath.deployment", "web").await;
+        let (serving_after, left) = look();
+        leaving.extend(left);
+        let staying: Vec<String> = containers
+            .iter()
+            .filter_map(|container| {
+                let networks = container.network_settings.as_ref().and_then(|s| s.networks.as_ref());
+                let address =
+                    networks.and_then(|all| all.values().find_map(|one| one.ip_address.as_ref()?.parse().ok()));
+                let state = container.state.map(|state| state.to_string()).unwrap_or_default();
+                // One that has exited has no address any more, and is being removed.
+                let there = matches!(state.as_str(), "created" | "running");
+                let stays = there && address.is_none_or(|address: IpAddr| !leaving.contains(&address));
+                stays.then(|| format!("{:?} {state} {address:?}", container.names))
+            })
+            .collect();
+        if staying.len() > seen.most {
+            seen.most = staying.len();
+            seen.at_most = format!("{staying:?} with {leaving:?} on their way out");
+        }
+        seen.fewest = seen.fewest.min(serving).min(serving_after);
+        seen.looks += 1;
+        tokio::task::yield_now().await;
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_keeps_to_max_surge_and_max_unavailable_at_all_moments() {
+    in_world("a_rollout_keeps_to", async |world| {
+        let with = |world: &World, version: &str, replicas: u32, surge: &str, unavailable: &str| {
+            let share = |text: &str| text.parse::<u32>().map_or_else(|_| json!(text), |count| json!(count));
+            web_objects(world.web(version, |value| {
+                value["spec"]["replicas"] = json!(replicas);
+                value["spec"]["strategy"]["rollingUpdate"] =
+                    json!({"maxSurge": share(surge), "maxUnavailable": share(unavailable)});
+                env(value, "START_MS", "300");
+            }))
+        };
+        world.apply(&with(world, "0", 4, "1", "0")).await.unwrap();
+        let traffic = traffic(&world.address().await);
+        // Percentages round up for the surge and down for what may be missing.
+        for (version, surge, unavailable, fewest, most) in
+            [("1", "1", "0", 4, 5), ("2", "0", "1", 3, 4), ("3", "30%", "30%", 3, 6)]
+        {
+            let objects = with(world, version, 4, surge, unavailable);
+            let (stop, stopped) = watch::channel(false);
+            let (applied, watched) = tokio::join!(
+                async {
+                    let applied = world.apply(&objects).await;
+                    stop.send(true).unwrap();
+                    applied
+                },
+                watch_pods(world, stopped)
+            );
+            applied.unwrap();
+            let rule = format!("maxSurge {surge}, maxUnavailable {unavailable}: {watched:?}");
+            assert!(watched.looks > 50, "{rule}");
+            assert!(watched.fewest >= fewest && watched.most <= most, "{rule}");
+            // And the room that there is is used.
+            assert!(watched.most == most || surge == "0", "{rule}");
+            assert!(watched.fewest == fewest || unavailable == "0", "{rule}");
+        }
+        let report = traffic.stop().await;
+        assert!(report.failures.is_empty(), "{}", report.summary());
+        // Fewer replicas, with the same template: nothing is started.
+        let before = revisions(world).await;
+        world.apply(&with(world, "3", 1, "1", "0")).await.unwrap();
+        let after = revisions(world).await;
+        assert!(
+            after.len() == 1 && after.keys().all(|pod| before.contains_key(pod)),
+            "{before:?} {after:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recreate_lets_the_old_go_before_the_new_come() {
+    in_world("recreate", async |world| {
+        let recreate = |value: &mut serde_json::Value| value["spec"]["strategy"] = json!({"type": "Recreate"});
+        world.apply(&web_objects(world.web("1", recreate))).await.unwrap();
+        let next = web_objects(world.web("2", recreate));
+        let (stop, mut stopped) = watch::channel(false);
+        let (applied, ()) = tokio::join!(
+            async {
+                let applied = world.apply(&next).await;
+                stop.send(true).unwrap();
+                applied
+            },
+            async {
+                while !*stopped.borrow_and_update() {
+                    let versions: BTreeSet<String> = revisions(world).await.into_values().collect();
+                    assert!(versions.len() <= 1, "both at once: {versions:?}");
+                }
+            }
+        );
+        applied.unwrap();
+        assert_eq!(world.ask("/").await, (200, "2".into()));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_under_way_are_answered_before_a_pod_is_stopped() {
+    in_world("requests_under_way", async |world| {
+        world.apply(&web_objects(world.web("1", |_| {}))).await.unwrap();
+        let address = world.address().await.trim_start_matches("http://").to_string();
+        // The application drops everything at SIGTERM, so whoever is answered was waited for.
+        let slow: Vec<_> = (0..8)
+            .map(|_| {
+                let address = address.clone();
+                tokio::spawn(async move { http(&address, "/slow?3000").await.unwrap() })
+            })
+            .collect();
+        until("all of them to be under way", BOUND, async || {
+            let under_way: usize = world
+                .proxy_state("ingress")
+                .map_or(0, |state| state.requests.values().sum());
+            Ok(if under_way == 8 {
+                Probe::Found(())
+            } else {
+                Probe::NotYet(format!("{under_way} requests"))
+            })
+        })
+        .await
+        .unwrap();
+        world.apply(&web_objects(world.web("2", |_| {}))).await.unwrap();
+        for answer in slow {
+            assert_eq!(answer.await.unwrap(), (200, "1".into()));
+        }
+        assert_eq!(world.ask("/").await, (200, "2".into()));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_that_never_passes_ends_the_rollout_at_its_deadline_and_the_old_version_serves() {
+    in_world("a_probe_that_never_passes", async |world| {
+        world.secrets.set("login", "PASSWORD", "hunter2hunter2");
+        let old = web_objects(world.web("1", |_| {}));
+        world.apply(&old).await.unwrap();
+        let traffic = traffic(&world.address().await);
+        let never = web_objects(world.web("2", |value| {
+            value["spec"]["progressDeadlineSeconds"] = json!(3);
+            container(value)["env"] = json!([
+                {"name": "VERSION", "value": "2"},
+                {"name": "NOT_READY", "value": "1"},
+                {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "login", "key": "PASSWORD"}}},
+                {"name": "SAY", "value": "cannot reach the database as hunter2hunter2"},
+            ]);
+        }));
+        let began = Instant::now();
+        let failed = world.apply(&never).await.unwrap_err();
+        assert!(
+            began.elapsed() >= Duration::from_secs(3),
+            "it gave up too early: {failed}"
+        );
+        assert_eq!(failed.outcome, Outcome::TimedOut);
+        assert_eq!(failed.object.as_ref().unwrap().to_string(), "Deployment/web");
+        assert!(failed.message.contains("no progress within 3 s"), "{failed}");
+        assert!(failed.message.contains("/ready answered 503"), "{failed}");
+        assert!(
+            failed.message.contains("2 of the pods before it still serve"),
+            "{failed}"
+        );
+        assert_eq!(failed.log, ["cannot reach the database as ****", "listening on 8080"]);
+        let running = failed
+            .running
+            .iter()
+            .find(|status| status.kind == "Deployment")
+            .unwrap();
+        assert_eq!((running.ready, running.desired), (2, 2), "{running:?}");
+        let applied = world.target().current(&world.id).await.unwrap().unwrap();
+        assert!(applied.release.is_none() && applied.attempted.is_some());
+
+        // Nothing moves until the next application, also not after a restart.
+        let before = world.starts().await;
+        world.reopen().await;
+        assert_eq!(world.starts().await, before);
+        assert_eq!(world.ask("/").await, (200, "1".into()));
+        // The way back is the same call.
+        world.apply(&old).await.unwrap();
+        let left: Vec<String> = revisions(world).await.into_values().collect();
+        assert_eq!(left, ["1", "1"]);
+        let report = traffic.stop().await;
+        assert!(report.failures.is_empty(), "{}", report.summary());
+        assert_eq!(report.answers.keys().collect::<Vec<_>>(), ["1"], "{report:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_that_crashes_is_said_with_its_last_words() {
+    in_world("an_application_that_crashes", async |world| {
+        let crashing = world.web("1", |value| {
+            value["spec"]["replicas"] = json!(1);
+            value["spec"]["progressDeadlineSeconds"] = json!(4);
+            container(value)["args"] = json!(["exit", "3", "no such table: claims"]);
+        });
+        let failed = world.apply(&[crashing]).await.unwrap_err();
+        assert_eq!(failed.outcome, Outcome::TimedOut);
+        assert!(
+            failed.message.contains("CrashLoopBackOff: `app` exited with code 3"),
+            "{failed}"
+        );
+        assert_eq!(failed.log, ["no such table: claims"]);
+        assert!(world.status_of("Deployment", "web").await.restarts >= 2);
+
+        let no_program = world.web("1", |value| {
+            container(value)["command"] = json!(["/bin/no-such-program"])
+        });
+        let began = Instant::now();
+        let failed = world.apply(&[no_program]).await.unwrap_err();
+        assert_eq!(failed.outcome, Outcome::Failed, "{failed}");
+        assert!(failed.message.contains("/bin/no-such-program"), "{failed}");
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "what can never come off is not waited for"
+        );
+    })
+    .await;
+}
+
+// The way out of a pod.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pre_stop_comes_before_the_signal_and_the_grace_period_ends_it() {
+    in_world("pre_stop", async |world| {
+        let app = |version: &str, grace: u32, deaf: bool| {
+            web_objects(world.web(version, |value| {
+                value["spec"]["replicas"] = json!(1);
+                value["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = json!(grace);
+                mount_claim(value, "data");
+                let hook = json!(["/bin/towpath", "append", "/data/log", format!("preStop of {version}")]);
+                container(value)["lifecycle"] = json!({"preStop": {"exec": {"command": hook}}});
+                env(value, "ON_TERM", "/data/log");
+                if deaf {
+                    env(value, "DEAF", "1");
+                }
+            }))
+        };
+        let with_claim = |mut objects: Vec<Object>| {
+            objects.push(claim("data"));
+            objects
+        };
+        world.apply(&with_claim(app("1", 20, false))).await.unwrap();
+        // One that listens goes at once; its grace period is not waited for.
+        let began = Instant::now();
+        world.apply(&app("2", 3, true)).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+        world.ask_until("/file?/data/log", "preStop of 1\nterminated\n").await;
+        // One that does not is killed after it.
+        let began = Instant::now();
+        world.apply(&app("3", 3, false)).await.unwrap();
+        assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        world
+            .ask_until(
+                "/file?/data/log",
+                "preStop of 1\nterminated\npreStop of 2\nterminated\n",
+            )
+            .await;
+    })
+    .await;
+}
+
+// Probes.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_gates_traffic_and_liveness_starts_again() {
+    in_world("readiness_gates_traffic", async |world| {
+        let objects = web_objects(world.web("1", |value| {
+            container(value)["readinessProbe"]["failureThreshold"] = json!(1);
+            container(value)["livenessProbe"] =
+                json!({"httpGet": {"path": "/live", "port": 8080}, "periodSeconds": 1, "failureThreshold": 2});
+        }));
+        world.apply(&objects).await.unwrap();
+        let backends = |world: &World| {
+            let routes = world.routes("ingress").unwrap();
+            routes
+                .pools
+                .values()
+                .flatten()
+                .filter(|backend| !backend.draining)
+                .count()
+        };
+        assert_eq!(backends(world), 2);
+        let traffic = traffic(&world.address().await);
+        assert_eq!(world.ask("/unready").await.0, 200);
+        until("the pod that is not ready to be left out", BOUND, async || {
+            let (count, status) = (backends(world), world.status_of("Deployment", "web").await);
+            let done = count == 1 && status.ready == 1 && status.message.contains("is no longer ready");
+            Ok(if done {
+                Probe::Found(())
+            } else {
+                Probe::NotYet(format!("{count} {status:?}"))
+            })
+        })
+        .await
+        .unwrap();
+        assert_eq!(
+            world.status_of("Deployment", "web").await.restarts,
+            0,
+            "readiness starts nothing again"
+        );
+        // The one that still serves becomes sick: it is started again, and only it.
+        assert_eq!(world.ask("/sicken").await.0, 200);
+        let waiting = until("the sick pod to be started again", BOUND, async || {
+            let status = world.status_of("Deployment", "web").await;
+            Ok(if status.restarts == 1 && status.ready == 1 {
+                Probe::Found(())
+            } else {
+                Probe::NotYet(format!("{status:?}"))
+            })
+        });
+        waiting.await.unwrap();
+        assert_eq!(world.ask("/").await, (200, "1".into()));
+        // While nobody was ready, requests waited; a sick application's own answers are its own.
+        let report = traffic.stop().await;
+        let lost = report
+            .failures
+            .iter()
+            .filter(|failure| !failure.what.starts_with("50"))
+            .count();
+        assert_eq!(lost, 0, "{}", report.summary());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tcp_exec_and_startup_probes() {
+    in_world("tcp_exec_and_startup_probes", async |world| {
+        // TCP: ready when it listens, and not before.
+        let tcp = web_objects(world.web("tcp", |value| {
+            value["spec"]["replicas"] = json!(1);
+            env(value, "START_MS", "1500");
+            container(value)["readinessProbe"] = json!({"tcpSocket": {"port": "http"}, "periodSeconds": 1});
+        }));
+        let began = Instant::now();
+        world.apply(&tcp).await.unwrap();
+        assert!(
+            began.elapsed() >= Duration::from_millis(1500),
+            "ready before it listened"
+        );
+        assert_eq!(world.ask("/").await, (200, "tcp".into()));
+
+        // A command in the container.
+        let exec = web_objects(world.web("exec", |value| {
+            value["spec"]["replicas"] = json!(1);
+            value["spec"]["progressDeadlineSeconds"] = json!(3);
+            container(value)["readinessProbe"] = json!({
+                "exec": {"command": ["/bin/towpath", "there", "/tmp/ready"]}, "periodSeconds": 1});
+        }));
+        let failed = world.apply(&exec).await.unwrap_err();
+        assert!(
+            failed.message.contains("`/bin/towpath there /tmp/ready` exited with 1"),
+            "{failed}"
+        );
+        let ready = web_objects(world.web("exec", |value| {
+            value["spec"]["replicas"] = json!(1);
+            value["spec"]["template"]["spec"]["initContainers"] = json!([
+                {"name": "first", "image": world.image, "args": ["append", "/work/ready", "yes"],
+                 "volumeMounts": [{"name": "work", "mountPath": "/work"}]}]);
+            value["spec"]["template"]["spec"]["volumes"] = json!([{"name": "work", "emptyDir": {}}]);
+            container(value)["volumeMounts"] = json!([{"name": "work", "mountPath": "/work", "readOnly": true}]);
+            container(value)["readinessProbe"] = json!({
+                "exec": {"command": ["/bin/towpath", "there", "/work/ready"]}, "periodSeconds": 1});
+        }));
+        world.apply(&ready).await.unwrap();
+        assert_eq!(world.ask("/file?/work/ready").await, (200, "yes\n".into()));
+
+        // A slow start is not what the liveness probe is for, where there is a startup probe.
+        let startup = web_objects(world.web("startup", |value| {
+            value["spec"]["replicas"] = json!(1);
+            env(value, "START_MS", "3000");
+            let ask = json!({"httpGet": {"path": "/live", "port": "http"}, "periodSeconds": 1, "failureThreshold": 1});
+            container(value)["livenessProbe"] = ask.clone();
+            container(value)["startupProbe"] = ask;
+            container(value)["startupProbe"]["failureThreshold"] = json!(20);
+        }));
+        world.apply(&startup).await.unwrap();
+        assert_eq!(world.status_of("Deployment", "web").await.restarts, 0);
+        let hurried = web_objects(world.web("hurried", |value| {
+            value["spec"]["replicas"] = json!(1);
+            value["spec"]["progressDeadlineSeconds"] = json!(6);
+            env(value, "START_MS", "60000");
+            container(value)["startupProbe"] =
+                json!({"tcpSocket": {"port": "http"}, "periodSeconds": 1, "failureThreshold": 2});
+        }));
+        let failed = world.apply(&hurried).await.unwrap_err();
+        let said = format!("{failed} {:?}", world.status_of("Deployment", "web").await);
+        assert!(
+            said.contains("has not started") || said.contains("the startup probe of `app` failed 2 times"),
+            "{said}"
+        );
+        assert!(world.status_of("Deployment", "web").await.restarts >= 1, "{said}");
+        assert_eq!(world.ask("/").await, (200, "startup".into()));
+    })
+    .await;
+}
+
+// Names, volumes, configuration.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_services_name_leads_through_its_proxy_to_its_pods() {
+    in_world("a_services_name", async |world| {
+        let mut objects = web_objects(world.web("web", |value| value["spec"]["replicas"] = json!(1)));
+        objects.push(world.deployment("api", "api 1", |value| value["spec"]["replicas"] = json!(1)));
+        objects.push(service("api"));
+        world.apply(&objects).await.unwrap();
+        for name in [
+            "api",
+            "api.claims-dev",
+            "api.claims-dev.svc",
+            "api.claims-dev.svc.cluster.local",
+        ] {
+            assert_eq!(
+                world.ask(&format!("/get?{name}:80")).await,
+                (200, "api 1".into()),
+                "{name}"
+            );
+        }
+        // What answers to the name is the proxy, not a pod: after a rollout it is the same address and another pod.
+        let next = world.deployment("api", "api 2", |value| value["spec"]["replicas"] = json!(1));
+        world.apply(&[next]).await.unwrap();
+        assert_eq!(world.ask("/get?api:80").await, (200, "api 2".into()));
+        let (status, said) = world.ask("/get?nobody:80").await;
+        assert_eq!(status, 502, "{said}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_claim_holds_outlives_pods_and_the_environment_unless_it_is_deleted() {
+    in_world("what_a_claim_holds", async |world| {
+        let with = |world: &World, version: &str| {
+            let mut objects = web_objects(world.web(version, |value| {
+                value["spec"]["replicas"] = json!(1);
+                // Any user may write to a new claim, as on a cluster.
+                container(value)["securityContext"] = json!({"runAsUser": 10001, "runAsNonRoot": true});
+                mount_claim(value, "data");
+            }));
+            objects.push(claim("data"));
+            objects
+        };
+        world.apply(&with(world, "1")).await.unwrap();
+        assert_eq!(
+            world.ask("/write?/data/kept=through%20it%20all").await,
+            (200, "written".into())
+        );
+        world.apply(&with(world, "2")).await.unwrap();
+        assert_eq!(world.ask("/file?/data/kept").await, (200, "through%20it%20all".into()));
+        world
+            .target()
+            .delete_environment(&world.id, Volumes::Keep)
+            .await
+            .unwrap();
+        assert_eq!(world.containers("dev.towpath.environment", "").await, []);
+        assert!(world.status().await.is_empty());
+        assert!(world.target().current(&world.id).await.unwrap().is_none());
+        world.apply(&with(world, "3")).await.unwrap();
+        assert_eq!(world.ask("/file?/data/kept").await, (200, "through%20it%20all".into()));
+        world
+            .target()
+            .delete_environment(&world.id, Volumes::Delete)
+            .await
+            .unwrap();
+        // Twice is no error.
+        world
+            .target()
+            .delete_environment(&world.id, Volumes::Delete)
+            .await
+            .unwrap();
+        world.apply(&with(world, "4")).await.unwrap();
+        assert_eq!(world.ask("/file?/data/kept").await.0, 404);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn config_maps_and_secrets_arrive_and_no_value_is_left_behind() {
+    in_world("config_maps_and_secrets", async |world| {
+        world.secrets.set("login", "PASSWORD", "hunter2hunter2");
+        world.secrets.set("login", "USER", "claims");
+        let config = object(json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"},
+            "data": {"GREETING": "hello", "page.html": "<p>"},
+        }));
+        let mut objects = web_objects(world.web("1", |value| {
+            value["spec"]["replicas"] = json!(1);
+            container(value)["envFrom"] = json!([
+                {"configMapRef": {"name": "settings"}},
+                {"secretRef": {"name": "login"}, "prefix": "DB_"},
+                {"secretRef": {"name": "nobody", "optional": true}},
+            ]);
+            env(value, "URL", "https://$(DB_USER)@db");
+            container(value)["volumeMounts"] = json!([
+                {"name": "pages", "mountPath": "/pages"}, {"name": "keys", "mountPath": "/keys"}]);
+            value["spec"]["template"]["spec"]["volumes"] = json!([
+                {"name": "pages", "configMap": {"name": "settings", "items": [{"key": "page.html", "path": "a/b.html"}]}},
+                {"name": "keys", "secret": {"secretName": "login"}},
+            ]);
+        }));
+        objects.push(config);
+        world.apply(&objects).await.unwrap();
+        for (path, expected) in [
+            ("/env?GREETING", "hello"),
+            ("/env?DB_PASSWORD", "hunter2hunter2"),
+            ("/env?URL", "https://claims@db"),
+            ("/file?/pages/a/b.html", "<p>"),
+            ("/file?/keys/PASSWORD", "hunter2hunter2"),
+        ] {
+            assert_eq!(world.ask(path).await, (200, expected.into()), "{path}");
+        }
+        // On the disk there is no value: what is mounted lies in memory.
+        for entry in walk(world.folder.path()) {
+            let text = std::fs::read(&entry).unwrap();
+            let found = String::from_utf8_lossy(&text).contains("hunter2hunter2");
+            assert!(!found, "a secret's value is in {}", entry.display());
+        }
+        let memory = format!("/dev/shm/towpath-{}", world.instance);
+        assert!(!walk(memory.as_ref()).is_empty());
+        world.target().delete_environment(&world.id, Volumes::Delete).await.unwrap();
+        assert_eq!(walk(memory.as_ref()), Vec::<std::path::PathBuf>::new());
+    })
+    .await;
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(walk(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_lost_its_first_container_while_nobody_looked_is_made_whole() {
+    in_world("a_pod_that_lost", async |world| {
+        let objects = web_objects(world.web("1", |value| {
+            value["spec"]["replicas"] = json!(1);
+            let sidecar = json!({
+                "name": "side", "image": world.image, "env": [
+                    {"name": "VERSION", "value": "beside"}, {"name": "PORT", "value": "9090"}]});
+            value["spec"]["template"]["spec"]["containers"]
+                .as_array_mut()
+                .unwrap()
+                .push(sidecar);
+        }));
+        world.apply(&objects).await.unwrap();
+        assert_eq!(
+            world.ask("/get?localhost:9090").await,
+            (200, "beside".into()),
+            "containers share a network"
+        );
+        for remove in [false, true] {
+            world.close();
+            let containers = world.containers("dev.towpath.deployment", "web").await;
+            let is_first = |name: &String| name.ends_with(".app");
+            let first = containers
+                .iter()
+                .find(|c| c.names.iter().flatten().any(is_first))
+                .unwrap();
+            let id = first.id.clone().unwrap();
+            world.docker.kill_container(&id, None).await.unwrap();
+            if remove {
+                world.docker.remove_container(&id, None).await.unwrap();
+            }
+            world.open().await;
+            world.ask_until("/", "1").await;
+            world.ask_until("/get?localhost:9090", "beside").await;
+        }
+        // The sidecar alone: the first container is not touched.
+        let id_of = async |suffix: &str| {
+            let containers = world.containers("dev.towpath.deployment", "web").await;
+            let found = containers
+                .into_iter()
+                .find(|c| c.names.iter().flatten().any(|name| name.ends_with(suffix)));
+            found.and_then(|container| container.id)
+        };
+        let (first, side) = (id_of(".app").await, id_of(".side").await.unwrap());
+        world.docker.kill_container(&side, None).await.unwrap();
+        until("another sidecar to run", BOUND, async || {
+            let now = id_of(".side").await;
+            Ok(match now {
+                Some(now) if now != side => Probe::Found(()),
+                other => Probe::NotYet(format!("{other:?}")),
+            })
+        })
+        .await
+        .unwrap();
+        world.ask_until("/get?localhost:9090", "beside").await;
+        assert_eq!(id_of(".app").await, first);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_was_made_twice_is_made_one_again() {
+    in_world("a_network_that_was_made_twice", async |world| {
+        let (instance, docker) = (world.instance.clone(), world.docker.clone());
+        let name = format!("towpath-{instance}-claims.dev");
+        let labels = [
+            ("dev.towpath.instance", instance.as_str()),
+            ("dev.towpath.environment", "claims.dev"),
+        ];
+        let twin = || NetworkCreateRequest {
+            name: name.clone(),
+            labels: Some(labels.map(|(key, value)| (key.to_string(), value.to_string())).into()),
+            ..NetworkCreateRequest::default()
+        };
+        let count = async || {
+            let all = docker.list_networks(None::<ListNetworksOptions>).await.unwrap();
+            all.iter()
+                .filter(|network| network.name.as_ref() == Some(&name))
+                .count()
+        };
+        // Before anything runs: a server that died between its question and the engine's answer.
+        for made in [1, 2] {
+            if let Err(error) = docker.create_network(twin()).await {
+                // An engine of today keeps names unique by itself.
+                assert!(made == 2 && error.to_string().contains("already exists"), "{error}");
+            }
+        }
+        world.apply(&web_objects(world.web("1", |_| {}))).await.unwrap();
+        assert_eq!(count().await, 1);
+        let before = world.starts().await;
+        // And while pods run in one of them: that one stays.
+        let _ = docker.create_network(twin()).await;
+        world.reopen().await;
+        until("one network to be left", BOUND, async || {
+            let count = count().await;
+            Ok(if count == 1 {
+                Probe::Found(())
+            } else {
+                Probe::NotYet(format!("{count} networks"))
+            })
+        })
+        .await
+        .unwrap();
+        world.apply(&web_objects(world.web("1", |_| {}))).await.unwrap();
+        assert_eq!(world.starts().await, before);
+        let _ = docker.create_network(twin()).await;
+        world
+            .target()
+            .delete_environment(&world.id, Volumes::Delete)
+            .await
+            .unwrap();
+        assert_eq!(count().await, 0);
+    })
+    .await;
+}
+
+// What is refused.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_supported_is_refused_by_kind_field_and_place_and_nothing_changes() {
+    in_world("what_is_not_supported", async |world| {
+        let text = format!(
+            "apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web}}
+spec:
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      hostNetwork: true
+      containers:
+        - name: app
+          image: {image}
+          envFrom:
+            - secretRef: {{name: login}}
+          livenessProbe:
+            grpc: {{port: 80}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: db}}
+spec: {{}}
+---
+apiVersion: batch/v1beta1
+kind: CronJob
+metadata: {{name: tick}}
+spec: {{}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: web}}
+spec:
+  rules:
+    - http:
+        paths:
+          - path: /
+            pathType: Prefix
+            backend: {{service: {{name: nobody, port: {{number: 80}}}}}}
+",
+            image = world.image
+        );
+        let objects = objects_of("all.yaml", &text);
+        let findings = world.target().preflight(&world.id, &objects).await.unwrap();
+        let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        for expected in [
+            "all.yaml:9:7: Deployment/web `spec.template.spec.hostNetwork`: is not supported by the local target",
+            "all.yaml:16:13: Deployment/web `spec.template.spec.containers[0].livenessProbe.grpc`: is not supported",
+            "all.yaml:18:1: StatefulSet/db: StatefulSet of apps/v1 is not supported by the local target, which knows",
+            "all.yaml:23:1: CronJob/tick `apiVersion`: `batch/v1beta1` is not supported by the local target; `batch/v1` is",
+            "Ingress/web `spec.rules`: it leads to the Service `nobody`, which is not there",
+            "all.yaml:14:27: Deployment/web: there is no Secret `login`",
+            "towpath secrets set dev login KEY",
+        ] {
+            assert!(said.iter().any(|line| line.contains(expected)), "no {expected:?} in\n{}", said.join("\n"));
+        }
+        assert!(findings.iter().all(|finding| finding.severity == Severity::Refused), "{said:?}");
+        let refused = world.apply(&objects).await.unwrap_err();
+        assert_eq!(refused.outcome, Outcome::Rejected);
+        assert_eq!(refused.message, said.join("\n"));
+        assert!(world.target().current(&world.id).await.unwrap().is_none());
+        assert_eq!(world.containers("dev.towpath.environment", "").await, []);
+
+        // A Secret that is missing stops the next version before the first pod of the old one goes.
+        world.apply(&web_objects(world.web("1", |_| {}))).await.unwrap();
+        let before = world.starts().await;
+        let missing = world.web("2", |value| {
+            container(value)["env"] = json!([{"name": "P", "valueFrom": {"secretKeyRef": {"name": "login", "key": "P"}}}]);
+        });
+        let refused = world.apply(std::slice::from_ref(&missing)).await.unwrap_err();
+        assert_eq!(refused.outcome, Outcome::Rejected);
+        assert!(refused.message.contains("set it with `towpath secrets set dev login P`"), "{refused}");
+        assert_eq!(world.starts().await, before);
+        world.secrets.set("login", "Q", "other");
+        let refused = world.apply(std::slice::from_ref(&missing)).await.unwrap_err();
+        assert!(refused.message.contains("`P`"), "{refused}");
+        world.secrets.set("login", "P", "set now");
+        world.apply(&[missing]).await.unwrap();
+        assert_eq!(world.ask("/env?P").await, (200, "set now".into()));
+
+        // A Job is an act, and no state: it is not applied.
+        let refused = world.apply(&[world.job("migrate", &["exit", "0"], |_| {})]).await.unwrap_err();
+        assert_eq!(refused.outcome, Outcome::Rejected, "{refused}");
+        assert!(refused.message.contains("Job/migrate"), "{refused}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_does_not_exist_is_said_before_anything_changes() {
+    in_world("an_image_that_does_not_exist", async |world| {
+        let registry = empty_registry().await;
+        let missing = world.web("1", |value| {
+            container(value)["image"] = json!(format!("{registry}/claims:nosuch"))
+        });
+        let refused = world.apply(&[missing]).await.unwrap_err();
+        assert_eq!(refused.outcome, Outcome::Rejected, "{refused}");
+        let expected = format!("the image `{registry}/claims:nosuch` cannot be pulled");
+        assert!(refused.message.contains(&expected), "{refused}");
+        assert!(
+            refused.message.contains("spec.template.spec.containers[0].image"),
+            "{refused}"
+        );
+        assert!(world.target().current(&world.id).await.unwrap().is_none());
+
+        let never = world.web("1", |value| {
+            container(value)["image"] = json!("localhost:1/claims:nosuch");
+            container(value)["imagePullPolicy"] = json!("Never");
+        });
+        let began = Instant::now();
+        let failed = world.apply(&[never]).await.unwrap_err();
+        assert!(
+            failed.message.contains("`imagePullPolicy: Never` forbids pulling it"),
+            "{failed}"
+        );
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "what can never come off is not waited for"
+        );
+    })
+    .await;
+}
+
+/// A registry that has nothing; where it is.
+async fn empty_registry() -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    match stream.read_u8().await {
+                        Ok(byte) => head.push(byte),
+                        Err(_) => return,
+                    }
+                }
+                let is_base = head.starts_with(b"GET /v2/ ");
+                let unknown = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
+                let (status, body) = if is_base {
+                    ("200 OK", "{}")
+                } else {
+                    ("404 Not Found", unknown)
+                };
+                let body = if head.starts_with(b"HEAD") { "" } else { body };
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\nDocker-Distribution-Api-Version: registry/2.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+            });
+        }
+    });
+    address
+}
+
+// Jobs.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_succeeds_fails_and_is_tried_again() {
+    in_world("a_job_succeeds", async |world| {
+        world.secrets.set("login", "PASSWORD", "hunter2hunter2");
+        let job = world.job("migrate", &["exit", "0", "as $(PASSWORD)"], |spec| {
+            spec["template"]["spec"]["containers"][0]["env"] =
+                json!([{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "login", "key": "PASSWORD"}}}]);
+        });
+        let (lines, end) = world.run_job(job.clone()).await;
+        assert_eq!(lines, ["as ****"]);
+        assert_eq!((end.outcome, end.exit_code), (Outcome::Succeeded, Some(0)), "{end:?}");
+        // The name is the run's identity: it is followed, not run again.
+        let before = world.starts().await;
+        let (again, end_again) = world.run_job(job).await;
+        assert_eq!((again, end_again), (lines, end));
+        assert_eq!(world.starts().await, before);
+
+        let (lines, end) = world.run_job(world.job("once", &["exit", "4", "no"], |_| {})).await;
+        assert_eq!(lines, ["no"]);
+        assert_eq!((end.outcome, end.exit_code), (Outcome::Failed, Some(4)), "{end:?}");
+
+        let twice = world.job("twice", &["exit", "7", "no"], |spec| spec["backoffLimit"] = json!(1));
+        let (lines, end) = world.run_job(twice).await;
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[1].starts_with("note: attempt 1 failed"), "{lines:?}");
+        assert_eq!((lines[0].as_str(), lines[2].as_str()), ("no", "no"));
+        assert_eq!((end.outcome, end.exit_code), (Outcome::Failed, Some(7)), "{end:?}");
+        assert!(end.message.contains("attempt 2 of 2"), "{end:?}");
+        assert_eq!(world.containers("dev.towpath.batch-job", "twice").await.len(), 2);
+
+        let odd = world.job("odd", &["exit", "0"], |spec| spec["parallelism"] = json!(2));
+        let refused = world.target().run_job(&world.id, "claims-dev", odd).await.unwrap_err();
+        assert!(
+            matches!(&refused, TargetError::Refused(said) if said.contains("spec.parallelism")),
+            "{refused}"
+        );
+
+        let impossible = world.job("impossible", &[], |spec| {
+            spec["template"]["spec"]["containers"][0]["command"] = json!(["/bin/no-such-program"]);
+        });
+        let (_, end) = world.run_job(impossible).await;
+        assert_eq!((end.outcome, end.exit_code), (Outcome::Errored, None), "{end:?}");
+        assert!(end.message.contains("/bin/no-such-program"), "{end:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_ends_at_its_deadline_and_when_it_is_cancelled() {
+    in_world("a_job_ends_at_its_deadline", async |world| {
+        let long = |name: &str, deadline: Option<u32>| {
+            world.job(name, &["exit", "0", "begun"], |spec| {
+                spec["activeDeadlineSeconds"] = json!(deadline);
+                spec["template"]["spec"]["containers"][0]["env"] =
+                    json!([{"name": "EXIT_AFTER_MS", "value": "600000"}]);
+            })
+        };
+        let began = Instant::now();
+        let (lines, end) = world.run_job(long("late", Some(3))).await;
+        assert!(began.elapsed() >= Duration::from_secs(3));
+        assert_eq!(lines, ["begun"]);
+        assert_eq!((end.outcome, end.exit_code), (Outcome::TimedOut, None), "{end:?}");
+        assert!(end.message.contains("`activeDeadlineSeconds` of 3 s"), "{end:?}");
+        assert_eq!(running(world, "late").await, 0);
+
+        let mut handle: JobHandle = world
+            .target()
+            .run_job(&world.id, "claims-dev", long("stop", None))
+            .await
+            .unwrap();
+        assert!(handle.output.recv().await.is_some());
+        world.target().cancel_job(&world.id, "stop").await.unwrap();
+        let (_, end) = finish(handle).await;
+        assert_eq!(end.outcome, Outcome::Canceled, "{end:?}");
+        assert_eq!(running(world, "stop").await, 0);
+        let nobody = world.target().cancel_job(&world.id, "nobody").await.unwrap_err();
+        assert!(matches!(nobody, TargetError::NotFound(_)), "{nobody}");
+        let other = EnvironmentId::new("claims", "live").unwrap();
+        let nobody = world.target().cancel_job(&other, "stop").await.unwrap_err();
+        assert!(matches!(nobody, TargetError::NotFound(_)), "{nobody}");
+    })
+    .await;
+}
+
+async fn running(world: &World, job: &str) -> usize {
+    let containers = world.containers("dev.towpath.batch-job", job).await;
+    containers
+        .iter()
+        .filter(|c| c.state.is_some_and(|state| state.to_string() == "running"))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_goes_on_while_the_server_is_dead_and_is_not_run_twice() {
+    in_world("a_job_goes_on", async |world| {
+        let job = |name: &str, after: &str| {
+            world.job(name, &["exit", "5", "once"], |spec| {
+                spec["template"]["spec"]["containers"][0]["env"] = json!([{"name": "EXIT_AFTER_MS", "value": after}]);
+            })
+        };
+        // One that still runs when the server comes back, and one that ended while it was dead.
+        let (long, short) = (job("long", "6000"), job("short", "1500"));
+        for job in [&long, &short] {
+            let mut handle = world
+                .target()
+                .run_job(&world.id, "claims-dev", job.clone())
+                .await
+                .unwrap();
+            assert!(handle.output.recv().await.is_some());
+        }
+        world.close();
+        until("the short one to have ended", BOUND, async || {
+            let count = running(world, "short").await;
+            Ok(if count == 0 {
+                Probe::Found(())
+            } else {
+                Probe::NotYet(format!("{count} running"))
+            })
+        })
+        .await
+        .unwrap();
+        world.open().await;
+        for (name, job) in [("long", long), ("short", short)] {
+            let (lines, end) = world.run_job(job).await;
+            assert_eq!(lines, ["once"], "{name}");
+            assert_eq!(
+                (end.outcome, end.exit_code),
+                (Outcome::Failed, Some(5)),
+                "{name}: {end:?}"
+            );
+            assert_eq!(world.containers("dev.towpath.batch-job", name).await.len(), 1, "{name}");
+        }
+    })
+    .await;
 }

@@ -10,6 +10,7 @@ use super::{
 use crate::target::{EnvironmentId, SecretSource, TargetError};
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType};
 use futures::{StreamExt, future::BoxFuture};
+use jiff::Timestamp;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     io,
@@ -23,6 +24,8 @@ use towpath_types::{ImageReference, Mask, SecretString};
 
 /// How many lines of a container's output go into an error.
 const LOG_LINES: u32 = 20;
+/// How often whoever waits for a time looks at the clock.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 
 /// One environment, as its controllers see it.
 pub(crate) struct Context {
@@ -38,6 +41,8 @@ pub(crate) struct Context {
     pub proxy_image: String,
     pub proxy_command: Vec<String>,
     pub backoff: Duration,
+    /// Held while a volume is made: one that somebody writes to already is not opened again.
+    pub opening: tokio::sync::Mutex<()>,
     /// Something changed that the environment's loop should look at.
     pub wake: Notify,
     /// Something changed that somebody may be waiting for.
@@ -48,6 +53,15 @@ impl Context {
     pub(crate) fn notify(&self) {
         self.wake.notify_one();
         self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Waits until the clock says `at`. A machine that slept meanwhile is seen soon after it woke.
+    pub(crate) async fn sleep_until(&self, at: Timestamp) {
+        while let Ok(left) = Duration::try_from(at.duration_since(self.clock.now()))
+            && !left.is_zero()
+        {
+            tokio::time::sleep(left.min(LOOK_AT_CLOCK)).await;
+        }
     }
 
     /// The values of a Secret or ConfigMap; `None` when there is none.
@@ -224,10 +238,10 @@ impl Context {
 
     /// A volume that every user may write to at first, as on a cluster.
     async fn ensure_writable(&self, volume: &str, labels: HashMap<String, String>) -> Result<(), TargetError> {
-        if self.engine.has_volume(volume).await? {
+        let _turn = self.opening.lock().await;
+        if self.engine.is_open_volume(volume).await? {
             return Ok(());
         }
-        self.engine.ensure_volume(volume, labels.clone()).await?;
         self.engine.open_volume(volume, &self.proxy_image, labels).await
     }
 

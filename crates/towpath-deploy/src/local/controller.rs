@@ -177,7 +177,12 @@ impl Controller {
         let mut unknown = Vec::new();
         for container in &containers {
             let of = container.labels.as_ref();
-            let known = of.is_some_and(|labels| labels.contains_key(names::POD) || labels.contains_key(names::PROXY));
+            // With a claim's label it is one that opens a volume, and tells whoever needs it that it was not through.
+            let known = of.is_some_and(|labels| {
+                [names::POD, names::PROXY, names::CLAIM]
+                    .iter()
+                    .any(|label| labels.contains_key(*label))
+            });
             if !known && let Some(id) = &container.id {
                 unknown.push(id.clone());
             }
@@ -576,7 +581,21 @@ impl Controller {
                 });
             }
         }
-        let mut outdated: Vec<&String> = Vec::new();
+        // A CronJob's runs go with it.
+        let orphans = |ended: bool| -> Vec<String> {
+            let of_nobody = |record: &JobRecord| {
+                let cron = record.cron.as_ref();
+                cron.is_some_and(|cron| !document.crons.contains_key(cron)) && record.end.is_some() == ended
+            };
+            let found = document.jobs.iter().filter(|(_, record)| of_nobody(record));
+            found.map(|(name, _)| name.clone()).collect()
+        };
+        let running = orphans(false);
+        if running.iter().any(|name| !document.jobs[name].canceled) {
+            cancel(&self.context, &running).await?;
+        }
+        let ended = orphans(true);
+        let mut outdated: Vec<&String> = ended.iter().collect();
         outdated.extend(
             document
                 .jobs

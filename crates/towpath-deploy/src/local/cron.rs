@@ -102,6 +102,13 @@ impl Schedule {
         let next = self.cron.as_ref()?.find_next_occurrence(&at, false).ok()?;
         Some(next.0.timestamp())
     }
+
+    /// The last time up to and including `until`.
+    fn latest(&self, until: Timestamp) -> Option<Timestamp> {
+        let at = Local(until.to_zoned_datetime(self.zone.clone()));
+        let found = self.cron.as_ref()?.find_previous_occurrence(&at, true).ok()?;
+        Some(found.0.timestamp())
+    }
 }
 
 /// croner speaks to dates through a trait; this is it for this version of jiff.
@@ -194,22 +201,15 @@ pub(crate) fn due(cron: &CronJob, last: Timestamp, now: Timestamp, active: usize
         Some(bound) => last.max(bound - SignedDuration::from_nanos(1)),
         None => last,
     };
-    let mut missed = 0;
-    let mut latest = None;
-    let mut at = earliest;
-    while let Some(next) = cron.schedule.next(at).filter(|next| *next <= now) {
-        missed += 1;
-        latest = Some(next);
-        at = next;
-        if missed > TOO_MANY {
-            if cron.starting_deadline.is_none() {
-                return Due::TooManyMissed;
-            }
-            // A long deadline and a short interval: the latest is found from the end.
-            at = at.max(now - SignedDuration::from_mins(70));
+    let Some(at) = cron.schedule.latest(now).filter(|at| *at > earliest) else {
+        return Due::Nothing;
+    };
+    if cron.starting_deadline.is_none() {
+        let missed = std::iter::successors(cron.schedule.next(earliest), |at| cron.schedule.next(*at));
+        if missed.take_while(|missed| *missed <= now).take(TOO_MANY + 1).count() > TOO_MANY {
+            return Due::TooManyMissed;
         }
     }
-    let Some(at) = latest else { return Due::Nothing };
     match cron.concurrency {
         ConcurrencyPolicy::Forbid if active > 0 => Due::Held(at),
         policy => Due::Start {
@@ -227,166 +227,274 @@ pub(crate) fn run_name(cron: &str, at: Timestamp) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{super::model, *};
-    use serde_json::{Value, json};
-    use towpath_manifest::Object;
-
-    fn cron_job(spec: Value) -> CronJob {
-        let mut whole = json!({
-            "schedule": "*/5 * * * *", "timeZone": "Etc/UTC",
-            "jobTemplate": {"spec": {"template": {"spec": {
-                "restartPolicy": "Never", "containers": [{"name": "job", "image": "app"}],
-            }}}},
-        });
-        whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
-        let value = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "c"}, "spec": whole});
-        match model::parse(&Object::from_value(value, "c.yaml").unwrap()) {
-            (Some(model::Resource::CronJob(cron)), _) => *cron,
-            (other, findings) => panic!("{other:?}: {findings:?}"),
-        }
-    }
+    use super::*;
+    use crate::local::model::Job;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
     }
 
-    fn check(spec: Value, last: &str, now: &str, active: usize, expected: Due) {
-        assert_eq!(
-            due(&cron_job(spec.clone()), at(last), at(now), active),
-            expected,
-            "{spec} {last} {now}"
-        );
-    }
-
-    fn start(text: &str) -> Due {
-        Due::Start {
-            at: at(text),
-            replace: false,
+    fn cron(schedule: &str, zone: Option<&str>) -> CronJob {
+        let nothing = serde_json::json!({"spec": {"containers": [{"name": "a", "image": "a"}]}});
+        CronJob {
+            schedule: Schedule::new(schedule, Some(zone.unwrap_or("UTC"))).unwrap(),
+            concurrency: ConcurrencyPolicy::Allow,
+            starting_deadline: None,
+            suspend: false,
+            keep_successful: 3,
+            keep_failed: 1,
+            job_template: serde_json::Value::Null,
+            job: Job {
+                backoff_limit: 0,
+                active_deadline: None,
+                ttl: None,
+                pod: crate::local::model::parse_template(&nothing).unwrap(),
+            },
         }
     }
 
     #[test]
-    fn a_run_is_due_at_its_minute_and_once() {
-        check(
-            json!({}),
-            "2026-01-01T00:00:00Z",
-            "2026-01-01T00:04:59Z",
-            0,
-            Due::Nothing,
-        );
-        check(
-            json!({}),
-            "2026-01-01T00:00:00Z",
-            "2026-01-01T00:05:00Z",
-            0,
-            start("2026-01-01T00:05:00Z"),
-        );
-        check(
-            json!({}),
-            "2026-01-01T00:05:00Z",
-            "2026-01-01T00:05:30Z",
-            0,
-            Due::Nothing,
-        );
-        check(
-            json!({"suspend": true}),
-            "2026-01-01T00:00:00Z",
-            "2026-01-01T01:00:00Z",
-            0,
-            Due::Nothing,
-        );
-    }
-
-    #[test]
-    fn of_several_missed_runs_the_latest_is_started() {
-        check(
-            json!({}),
-            "2026-01-01T00:00:00Z",
-            "2026-01-01T00:17:00Z",
-            0,
-            start("2026-01-01T00:15:00Z"),
-        );
-    }
-
-    #[test]
-    fn a_run_that_is_too_late_is_not_started() {
-        let deadline = json!({"startingDeadlineSeconds": 60});
-        let last = "2026-01-01T00:00:00Z";
-        check(
-            deadline.clone(),
-            last,
-            "2026-01-01T00:06:00Z",
-            0,
-            start("2026-01-01T00:05:00Z"),
-        );
-        check(deadline.clone(), last, "2026-01-01T00:06:01Z", 0, Due::Nothing);
-        check(deadline, last, "2026-01-09T00:05:30Z", 0, start("2026-01-09T00:05:00Z"));
-    }
-
-    #[test]
-    fn more_than_a_hundred_missed_runs_are_given_up_without_a_deadline() {
-        let last = "2026-01-01T00:00:00Z";
-        check(
-            json!({}),
-            last,
-            "2026-01-01T08:20:00Z",
-            0,
-            start("2026-01-01T08:20:00Z"),
-        );
-        check(json!({}), last, "2026-01-01T08:25:00Z", 0, Due::TooManyMissed);
-        let deadline = json!({"startingDeadlineSeconds": 864_000});
-        check(deadline, last, "2026-01-05T00:03:00Z", 0, start("2026-01-05T00:00:00Z"));
-    }
-
-    #[test]
-    fn a_run_under_way_is_waited_for_joined_or_replaced() {
-        let (last, now) = ("2026-01-01T00:00:00Z", "2026-01-01T00:05:00Z");
-        check(json!({"concurrencyPolicy": "Allow"}), last, now, 1, start(now));
-        check(json!({"concurrencyPolicy": "Forbid"}), last, now, 1, Due::Held(at(now)));
-        check(json!({"concurrencyPolicy": "Forbid"}), last, now, 0, start(now));
-        let replaced = Due::Start {
-            at: at(now),
-            replace: true,
+    fn schedules_in_their_time_zones() {
+        let check = |schedule: &str, zone: &str, after: &str, expect: &[&str]| {
+            let cron = cron(schedule, Some(zone));
+            let times = std::iter::successors(cron.schedule.next(at(after)), |at| cron.schedule.next(*at));
+            let times: Vec<String> = times.take(expect.len()).map(|at| at.to_string()).collect();
+            assert_eq!(times, expect, "{schedule} in {zone}");
         };
-        check(json!({"concurrencyPolicy": "Replace"}), last, now, 1, replaced);
-    }
-
-    #[test]
-    fn a_schedule_follows_its_time_zone_through_the_change_of_the_clock() {
-        let nightly = json!({"schedule": "30 1 * * *", "timeZone": "Europe/London"});
-        let schedule = cron_job(nightly).schedule;
-        // In winter London is at UTC, in summer an hour before it; on 2026-03-29 the hour from 1 to 2 does not exist.
-        let next = |after: &str| schedule.next(at(after)).unwrap();
-        assert_eq!(next("2026-01-10T00:00:00Z"), at("2026-01-10T01:30:00Z"));
-        assert_eq!(next("2026-07-10T00:00:00Z"), at("2026-07-10T00:30:00Z"));
-        let over_the_gap = next("2026-03-28T02:00:00Z");
-        assert!(
-            over_the_gap > at("2026-03-28T23:59:00Z") && over_the_gap <= at("2026-03-30T00:30:00Z"),
-            "{over_the_gap}"
+        check(
+            "*/20 * * * *",
+            "UTC",
+            "2026-03-02T09:59:30Z",
+            &["2026-03-02T10:00:00Z", "2026-03-02T10:20:00Z"],
         );
-        // 2026-10-25: the hour from 1 to 2 comes twice, and the run once.
-        let first = next("2026-10-24T12:00:00Z");
-        assert_eq!(first, at("2026-10-25T00:30:00Z"));
-        assert_eq!(next(&first.to_string()), at("2026-10-26T01:30:00Z"));
+        // A run that is due at this very moment is not the next one.
+        check("0 10 * * *", "UTC", "2026-03-02T10:00:00Z", &["2026-03-03T10:00:00Z"]);
+        // Eleven o'clock in Berlin, in winter and in summer.
+        check(
+            "0 11 * * *",
+            "Europe/Berlin",
+            "2026-03-28T00:00:00Z",
+            &["2026-03-28T10:00:00Z", "2026-03-29T09:00:00Z", "2026-03-30T09:00:00Z"],
+        );
+        check(
+            "0 0 * * *",
+            "America/New_York",
+            "2026-07-01T00:00:00Z",
+            &["2026-07-01T04:00:00Z"],
+        );
+        // Half an hour off: Kolkata.
+        check(
+            "0 9 * * 1",
+            "Asia/Kolkata",
+            "2026-03-02T00:00:00Z",
+            &["2026-03-02T03:30:00Z", "2026-03-09T03:30:00Z"],
+        );
+        // Half past two does not exist on that day: it is made up for right after.
+        check(
+            "30 2 * * *",
+            "Europe/Berlin",
+            "2026-03-28T12:00:00Z",
+            &["2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"],
+        );
+        // Half past two comes twice on that day; it is meant once.
+        check(
+            "30 2 * * *",
+            "Europe/Berlin",
+            "2026-10-24T12:00:00Z",
+            &["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"],
+        );
+        check("@monthly", "UTC", "2026-02-03T00:00:00Z", &["2026-03-01T00:00:00Z"]);
+        check("0 0 29 2 *", "UTC", "2026-02-03T00:00:00Z", &["2028-02-29T00:00:00Z"]);
+        // Day of the month or day of the week, as cron has it.
+        check(
+            "0 0 13 * 5",
+            "UTC",
+            "2026-03-01T00:00:00Z",
+            &["2026-03-06T00:00:00Z", "2026-03-13T00:00:00Z"],
+        );
+        assert_eq!(cron("0 0 30 2 *", None).schedule.next(at("2026-01-01T00:00:00Z")), None);
+        assert_eq!(
+            due(
+                &cron("0 0 30 2 *", None),
+                at("2026-01-01T00:00:00Z"),
+                at("2027-01-01T00:00:00Z"),
+                0
+            ),
+            Due::Nothing
+        );
+        assert_eq!(Schedule::never().next(at("2026-01-01T00:00:00Z")), None);
+        for (schedule, zone) in [
+            ("", "UTC"),
+            ("* * * *", "UTC"),
+            ("* * * * * *", "UTC"),
+            ("61 * * * *", "UTC"),
+            ("* * * * *", "Mars/Base"),
+        ] {
+            let refused = Schedule::new(schedule, Some(zone)).unwrap_err();
+            assert_eq!(refused.is_zone(), zone != "UTC", "{refused}");
+        }
     }
 
-    /// Whatever the moments at which somebody looks, no due time is started twice, and each start was due.
     #[test]
-    fn no_run_is_started_twice_whenever_one_looks() {
-        for seed in 1..200_i64 {
-            let cron = cron_job(json!({"startingDeadlineSeconds": 30 + seed % 400}));
-            let (mut now, mut last) = (at("2026-01-01T00:00:00Z"), at("2026-01-01T00:00:00Z"));
-            let mut started: Vec<Timestamp> = Vec::new();
-            for step in 1..80_i64 {
-                now += SignedDuration::from_secs((seed * 7919 + step * step * 104_729) % 900);
-                if let Due::Start { at, .. } = due(&cron, last, now, 0) {
-                    assert!(at <= now && at.as_second() % 300 == 0);
-                    assert!(started.last().is_none_or(|before| *before < at), "{at} twice");
-                    started.push(at);
-                    last = at;
+    fn what_is_due() {
+        let hourly = cron("0 * * * *", None);
+        let last = at("2026-03-02T09:00:00Z");
+        let start = |when: &str| Due::Start {
+            at: at(when),
+            replace: false,
+        };
+        let check = |cron: &CronJob, now: &str, active: usize, expect: Due| {
+            assert_eq!(
+                due(cron, last, at(now), active),
+                expect,
+                "{now} with {active} under way"
+            );
+        };
+        check(&hourly, "2026-03-02T09:59:59.999Z", 0, Due::Nothing);
+        check(&hourly, "2026-03-02T10:00:00Z", 0, start("2026-03-02T10:00:00Z"));
+        check(&hourly, "2026-03-02T10:00:00Z", 3, start("2026-03-02T10:00:00Z"));
+        // Of several that were missed, the latest.
+        check(&hourly, "2026-03-02T13:30:00Z", 0, start("2026-03-02T13:00:00Z"));
+        // A clock that was put back starts nothing.
+        check(&hourly, "2026-03-02T07:30:00Z", 0, Due::Nothing);
+        // A hundred may be missed, and not one more.
+        check(&hourly, "2026-03-06T13:30:00Z", 0, start("2026-03-06T13:00:00Z"));
+        check(&hourly, "2026-03-06T14:00:00Z", 0, Due::TooManyMissed);
+        // With a deadline the number does not matter: only what is in time is counted.
+        let in_time = CronJob {
+            starting_deadline: Some(Duration::from_secs(600)),
+            ..hourly.clone()
+        };
+        check(&in_time, "2026-03-02T10:10:00Z", 0, start("2026-03-02T10:00:00Z"));
+        check(&in_time, "2026-03-02T10:10:01Z", 0, Due::Nothing);
+        check(&in_time, "2026-04-02T10:05:00Z", 0, start("2026-04-02T10:00:00Z"));
+        let patient = CronJob {
+            starting_deadline: Some(Duration::from_secs(3600 * 24 * 365)),
+            ..cron("0 0 * * *", None)
+        };
+        check(&patient, "2026-12-02T10:05:00Z", 0, start("2026-12-02T00:00:00Z"));
+        let endless = CronJob {
+            starting_deadline: Some(Duration::MAX),
+            ..hourly.clone()
+        };
+        check(&endless, "2026-12-02T10:05:00Z", 0, start("2026-12-02T10:00:00Z"));
+
+        let forbid = CronJob {
+            concurrency: ConcurrencyPolicy::Forbid,
+            ..hourly.clone()
+        };
+        check(
+            &forbid,
+            "2026-03-02T11:30:00Z",
+            1,
+            Due::Held(at("2026-03-02T11:00:00Z")),
+        );
+        check(&forbid, "2026-03-02T11:30:00Z", 0, start("2026-03-02T11:00:00Z"));
+        let replace = CronJob {
+            concurrency: ConcurrencyPolicy::Replace,
+            ..hourly.clone()
+        };
+        check(
+            &replace,
+            "2026-03-02T10:30:00Z",
+            1,
+            Due::Start {
+                at: at("2026-03-02T10:00:00Z"),
+                replace: true,
+            },
+        );
+        check(&replace, "2026-03-02T10:30:00Z", 0, start("2026-03-02T10:00:00Z"));
+        check(
+            &CronJob {
+                suspend: true,
+                ..hourly
+            },
+            "2026-03-02T10:30:00Z",
+            0,
+            Due::Nothing,
+        );
+    }
+
+    const SCHEDULES: &[&str] = &[
+        "* * * * *",
+        "*/7 * * * *",
+        "15 * * * *",
+        "30 2 * * *",
+        "0,30 1-3 * * *",
+        "0 0 * * 1",
+        "0 0 1 * *",
+        "5 4 29 2 *",
+        "*/10 2 * 3,10 0",
+    ];
+    const ZONES: &[&str] = &[
+        "UTC",
+        "Europe/Berlin",
+        "America/New_York",
+        "Asia/Kolkata",
+        "Australia/Lord_Howe",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        /// Whatever the clock does and whenever the server is away, no run is started twice, none that is too late, and
+        /// none at a time that is not in the schedule.
+        #[test]
+        fn never_two_runs_for_one_due_time(
+            schedule in 0..SCHEDULES.len(),
+            zone in 0..ZONES.len(),
+            // Around both changes of the clocks.
+            autumn in any::<bool>(),
+            policy in 0..3_u8,
+            deadline in prop::option::of(0..100_000_u64),
+            // How far the clock moves, backwards too, and whether what runs has ended by then.
+            steps in prop::collection::vec((-4000..90_000_i64, any::<bool>()), 1..60),
+        ) {
+            let mut cron = cron(SCHEDULES[schedule], Some(ZONES[zone]));
+            cron.starting_deadline = deadline.map(Duration::from_secs);
+            cron.concurrency = [ConcurrencyPolicy::Allow, ConcurrencyPolicy::Forbid, ConcurrencyPolicy::Replace][usize::from(policy)];
+            let mut now = at(if autumn { "2026-10-23T00:00:00Z" } else { "2026-03-27T00:00:00Z" });
+            let (mut last, mut active) = (now, 0);
+            let (mut started, mut names) = (Vec::<Timestamp>::new(), BTreeSet::new());
+            for (seconds, ended) in steps {
+                now += SignedDuration::from_secs(seconds);
+                if ended {
+                    active = 0;
+                }
+                match due(&cron, last, now, active) {
+                    Due::Nothing => {}
+                    Due::Held(when) => {
+                        prop_assert!(cron.concurrency == ConcurrencyPolicy::Forbid && active > 0);
+                        prop_assert!(when > last && when <= now);
+                    }
+                    Due::TooManyMissed => {
+                        prop_assert!(cron.starting_deadline.is_none());
+                        last = now;
+                    }
+                    Due::Start { replace: true, .. } => {
+                        prop_assert!(cron.concurrency == ConcurrencyPolicy::Replace && active > 0);
+                        active = 0;
+                    }
+                    Due::Start { at: when, replace: false } => {
+                        prop_assert!(when <= now, "{when} is not due at {now}");
+                        prop_assert!(started.last().is_none_or(|before| *before < when), "{when} after {started:?}");
+                        prop_assert!(names.insert(run_name("tick", when)), "the name of {when} was taken");
+                        // It is in the schedule, and nothing later was due.
+                        prop_assert_eq!(cron.schedule.next(when - SignedDuration::from_secs(1)), Some(when));
+                        prop_assert!(cron.schedule.next(when).is_none_or(|next| next > now));
+                        if let Some(deadline) = deadline {
+                            prop_assert!(now.duration_since(when) <= SignedDuration::from_secs(i64::try_from(deadline).unwrap()));
+                        }
+                        if cron.concurrency != ConcurrencyPolicy::Allow {
+                            prop_assert_eq!(active, 0);
+                        }
+                        started.push(when);
+                        (last, active) = (when, active + 1);
+                    }
                 }
             }
-            assert!(!started.is_empty());
         }
     }
 }

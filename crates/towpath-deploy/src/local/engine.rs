@@ -9,7 +9,7 @@ use bollard::{
     exec::{CreateExecOptions, StartExecResults},
     models::{
         ContainerCreateBody, ContainerInspectResponse, ContainerSummary, HostConfig, Mount, MountType,
-        NetworkCreateRequest, VolumeCreateRequest,
+        MountVolumeOptions, NetworkCreateRequest,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
@@ -317,7 +317,9 @@ impl Engine {
 
     // Networks and volumes.
 
-    pub(crate) async fn ensure_network(&self, name: &str, labels: HashMap<String, String>) -> Result<(), TargetError> {
+    /// The ids of the networks called `name`, the oldest first. The name of a network is not unique: of two requests
+    /// at once, or before and after a `kill -9`, each may get one, and from then on the engine takes the name for ambiguous.
+    async fn networks(&self, name: &str) -> Result<Vec<String>, TargetError> {
         let options = ListNetworksOptionsBuilder::default()
             .filters(&HashMap::from([("name".to_string(), vec![name.to_string()])]))
             .build();
@@ -326,54 +328,74 @@ impl Engine {
             .list_networks(Some(options))
             .await
             .map_err(TargetError::failed("list the engine's networks"))?;
-        if found.iter().any(|network| network.name.as_deref() == Some(name)) {
-            return Ok(());
+        // The filter takes names that merely contain it.
+        let named = found
+            .into_iter()
+            .filter(|network| network.name.as_deref() == Some(name));
+        let mut all: Vec<_> = named.map(|network| (network.created, network.id)).collect();
+        all.sort();
+        Ok(all.into_iter().filter_map(|(_, id)| id).collect())
+    }
+
+    /// Makes sure that there is one network called `name`, and not two.
+    pub(crate) async fn ensure_network(&self, name: &str, labels: HashMap<String, String>) -> Result<(), TargetError> {
+        let mut found = self.networks(name).await?;
+        if found.is_empty() {
+            let request = NetworkCreateRequest {
+                name: name.to_string(),
+                driver: Some("bridge".into()),
+                labels: Some(labels),
+                ..NetworkCreateRequest::default()
+            };
+            match self.docker.create_network(request).await {
+                Ok(_) => {}
+                Err(error) if status(&error) == Some(409) => {}
+                Err(error) => return Err(TargetError::failed(format!("create the network `{name}`"))(error)),
+            }
+            found = self.networks(name).await?;
         }
-        let request = NetworkCreateRequest {
-            name: name.to_string(),
-            driver: Some("bridge".into()),
-            labels: Some(labels),
-            ..NetworkCreateRequest::default()
-        };
-        match self.docker.create_network(request).await {
-            Ok(_) => Ok(()),
-            Err(error) if status(&error) == Some(409) => Ok(()),
-            Err(error) => Err(TargetError::failed(format!("create the network `{name}`"))(error)),
+        let mut spare = found.len().saturating_sub(1);
+        for id in found.iter().rev() {
+            if spare == 0 {
+                break;
+            }
+            match self.docker.remove_network(id).await {
+                Ok(()) => tracing::warn!(network = name, id, "removed a network that was made twice"),
+                Err(error) if status(&error) == Some(404) => {}
+                // Something runs in it: another one is the one too many.
+                Err(error) if status(&error) == Some(403) => continue,
+                Err(error) => {
+                    let attempted = format!("remove the network `{name}` ({id}), of which there are two");
+                    return Err(TargetError::failed(attempted)(error));
+                }
+            }
+            spare -= 1;
         }
+        Ok(())
     }
 
     pub(crate) async fn remove_network(&self, name: &str) -> Result<(), TargetError> {
-        match self.docker.remove_network(name).await {
-            Ok(()) => Ok(()),
-            Err(error) if status(&error) == Some(404) => Ok(()),
-            Err(error) => Err(TargetError::failed(format!("remove the network `{name}`"))(error)),
+        for id in self.networks(name).await? {
+            match self.docker.remove_network(&id).await {
+                Ok(()) => {}
+                Err(error) if status(&error) == Some(404) => {}
+                Err(error) => return Err(TargetError::failed(format!("remove the network `{name}`"))(error)),
+            }
         }
+        Ok(())
     }
 
-    /// Makes a volume; one that exists is kept as it is.
-    pub(crate) async fn ensure_volume(&self, name: &str, labels: HashMap<String, String>) -> Result<(), TargetError> {
-        let request = VolumeCreateRequest {
-            name: Some(name.to_string()),
-            labels: Some(labels),
-            ..VolumeCreateRequest::default()
-        };
-        self.docker
-            .create_volume(request)
-            .await
-            .map(|_| ())
-            .map_err(TargetError::failed(format!("create the volume `{name}`")))
-    }
-
-    pub(crate) async fn has_volume(&self, name: &str) -> Result<bool, TargetError> {
+    /// Whether the volume is there and [`Engine::open_volume`] got to its end.
+    pub(crate) async fn is_open_volume(&self, name: &str) -> Result<bool, TargetError> {
         match self.docker.inspect_volume(name).await {
-            Ok(_) => Ok(true),
+            Ok(_) => Ok(self.inspect(&opener(name)).await?.is_none()),
             Err(error) if status(&error) == Some(404) => Ok(false),
             Err(error) => Err(TargetError::failed(format!("look for the volume `{name}`"))(error)),
         }
     }
 
-    /// Lets every user write to the root of a new volume. The engine changes a volume only through a container; this one
-    /// is made of `image` and never started.
+    /// Makes a volume that every user may write to the root of. The engine changes a volume only through a container; this
+    /// one is made of `image`, together with the volume, and never started. As long as it is there, the volume is not ready.
     pub(crate) async fn open_volume(
         &self,
         volume: &str,
@@ -381,24 +403,20 @@ impl Engine {
         labels: HashMap<String, String>,
     ) -> Result<(), TargetError> {
         let attempted = || format!("let every user write to the volume `{volume}`");
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::Directory);
-        header.set_mode(0o777);
-        header.set_size(0);
-        let mut archive = tar::Builder::new(Vec::new());
-        archive
-            .append_data(&mut header, "./", std::io::empty())
-            .map_err(TargetError::failed(attempted()))?;
-        let archive = archive.into_inner().map_err(TargetError::failed(attempted()))?;
-        let name = format!("{volume}-opener");
+        let archive = open_folder(OPENED).map_err(TargetError::failed(attempted()))?;
+        let name = opener(volume);
         let body = ContainerCreateBody {
             image: Some(image.to_string()),
-            labels: Some(labels),
+            labels: Some(labels.clone()),
             host_config: Some(HostConfig {
                 mounts: Some(vec![Mount {
                     typ: Some(MountType::VOLUME),
                     source: Some(volume.to_string()),
-                    target: Some("/volume".into()),
+                    target: Some(format!("/{OPENED}")),
+                    volume_options: Some(MountVolumeOptions {
+                        labels: Some(labels),
+                        ..MountVolumeOptions::default()
+                    }),
                     ..Mount::default()
                 }]),
                 ..HostConfig::default()
@@ -408,14 +426,13 @@ impl Engine {
         self.create(&name, body)
             .await
             .map_err(TargetError::failed(attempted()))?;
-        let options = UploadToContainerOptionsBuilder::default().path("/volume").build();
-        let uploaded = self
-            .docker
+        // The archive holds the folder itself: engines take what is said of `.` for no change.
+        let options = UploadToContainerOptionsBuilder::default().path("/").build();
+        self.docker
             .upload_to_container(&name, Some(options), bollard::body_full(archive.into()))
             .await
-            .map_err(TargetError::failed(attempted()));
-        self.remove(&name).await?;
-        uploaded
+            .map_err(TargetError::failed(attempted()))?;
+        self.remove(&name).await
     }
 
     pub(crate) async fn remove_volume(&self, name: &str) -> Result<(), TargetError> {
@@ -444,6 +461,26 @@ impl Engine {
             .map(|volume| volume.name)
             .collect())
     }
+}
+
+/// Where a volume is mounted while it is opened.
+const OPENED: &str = "volume";
+
+fn opener(volume: &str) -> String {
+    format!("{volume}-opener")
+}
+
+/// An archive of one folder that every user may write to.
+fn open_folder(name: &str) -> std::io::Result<Vec<u8>> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Directory);
+    header.set_mode(0o777);
+    header.set_size(0);
+    header.set_mtime(now.map_or(0, |since| since.as_secs()));
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_data(&mut header, format!("{name}/"), std::io::empty())?;
+    archive.into_inner()
 }
 
 fn filters(labels: &[(&str, &str)]) -> HashMap<String, Vec<String>> {

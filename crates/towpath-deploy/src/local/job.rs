@@ -110,8 +110,8 @@ pub(crate) async fn run(context: Arc<Context>, name: String) {
 
 /// One attempt; the first exit code that is not 0, or 0.
 async fn try_once(context: &Context, pod: &Pod, record: &JobRecord) -> Result<i64, String> {
-    if let Some(wait) = record.not_before.map(|at| at.duration_since(context.clock.now())) {
-        tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
+    if let Some(at) = record.not_before {
+        context.sleep_until(at).await;
     }
     let mut failures = 0;
     loop {
@@ -142,8 +142,11 @@ async fn deadline(context: &Context, job: &Job, record: &JobRecord) {
     let Some(limit) = job.active_deadline else {
         return future::pending().await;
     };
-    let ran = Duration::try_from(context.clock.now().duration_since(record.began)).unwrap_or_default();
-    tokio::time::sleep(limit.saturating_sub(ran)).await;
+    match record.began.checked_add(limit) {
+        Ok(at) => context.sleep_until(at).await,
+        // Past the end of the calendar.
+        Err(_) => future::pending().await,
+    }
 }
 
 async fn canceled(context: &Context, name: &str) {

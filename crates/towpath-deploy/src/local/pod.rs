@@ -256,6 +256,12 @@ pub(crate) async fn bring_up(context: &Context, pod: &Pod) -> Result<Option<IpAd
         .await
         .map_err(|e| StartError::Passing(e.chain()))?;
     if runs.is_none() {
+        // What lived in the network of one that is gone reaches nobody.
+        for container in pod.template.containers.iter().skip(1) {
+            let name = context.names.container(&pod.name, &container.name);
+            let removed = context.engine.remove(&name).await;
+            removed.map_err(|e| StartError::Passing(e.chain()))?;
+        }
         tokio::select! {
             pulled = context.ensure_images(&pod.template) => pulled?,
             () = pod.told_to_leave() => return Ok(None),

@@ -3,7 +3,7 @@
 use super::{
     context::Context,
     controller::{self, Controller},
-    cron::Clock,
+    cron::{Clock, SystemClock},
     engine::Engine,
     frontend::{INGRESS, serves, service_key},
     image::scratch_image,
@@ -48,8 +48,25 @@ pub struct LocalOptions {
     pub binary: PathBuf,
     /// Where Secrets' values and pull credentials come from.
     pub secrets: Arc<dyn SecretSource>,
-    /// What CronJobs go by.
+    /// What schedules and Jobs' deadlines go by.
     pub clock: Arc<dyn Clock>,
+    /// The first pause before a crashed container or a failed Job is started again; it doubles.
+    pub backoff: Duration,
+}
+
+impl LocalOptions {
+    /// With this machine's clock, and the pauses that Kubernetes makes.
+    #[must_use]
+    pub fn new(directory: PathBuf, instance: String, binary: PathBuf, secrets: Arc<dyn SecretSource>) -> Self {
+        Self {
+            directory,
+            instance,
+            binary,
+            secrets,
+            clock: Arc::new(SystemClock),
+            backoff: BACKOFF,
+        }
+    }
 }
 
 /// The environments of one machine's container engine.
@@ -61,6 +78,7 @@ pub struct LocalTarget {
     engine: Engine,
     secrets: Arc<dyn SecretSource>,
     clock: Arc<dyn Clock>,
+    backoff: Duration,
     controllers: Mutex<BTreeMap<EnvironmentId, Arc<Controller>>>,
     /// Held while an environment is made, so that two callers do not make two.
     making: tokio::sync::Mutex<()>,
@@ -87,6 +105,7 @@ impl LocalTarget {
             engine,
             secrets: options.secrets,
             clock: options.clock,
+            backoff: options.backoff,
             controllers: Mutex::default(),
             making: tokio::sync::Mutex::new(()),
             stop: CancellationToken::new(),
@@ -117,7 +136,8 @@ impl LocalTarget {
             memory: self.memory.clone(),
             proxy_image: self.proxy_image.clone(),
             proxy_command: vec!["proxy".into(), "--routes".into()],
-            backoff: BACKOFF,
+            backoff: self.backoff,
+            opening: tokio::sync::Mutex::new(()),
             wake: tokio::sync::Notify::new(),
             changed: tokio::sync::watch::Sender::new(0),
         };
@@ -299,8 +319,16 @@ impl LocalTarget {
             .into_iter()
             .filter(|finding| finding.severity == Severity::Refused)
             .collect();
-        if !refused.is_empty() {
-            let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
+        let mut lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
+        let jobs = request.objects.iter().filter(|object| object.kind == "Job");
+        lines.extend(jobs.map(|job| {
+            let place = &job.place;
+            format!(
+                "{place}: {}: a Job is run by its name and not applied with the rest",
+                job.id()
+            )
+        }));
+        if !lines.is_empty() {
             return Err(failure(Outcome::Rejected, None, lines.join("\n")));
         }
         let controller = self.controller(&request.environment).await.map_err(errored)?;

@@ -1,9 +1,12 @@
 //! What the tests of this crate run in containers: an application with knobs, and the proxy.
 //!
-//! `… proxy --routes DIR` is the proxy. `… exit CODE [TEXT]` prints and exits. Otherwise an HTTP server on `PORT` (8080):
-//! `/` answers `VERSION`, `/slow?MS` after a while, `/env?NAME` an environment variable, `/file?PATH` a file,
-//! `/write?PATH=TEXT` writes one, `/get?HOST:PORT` what another server answers on `/`, `/ready` and `/live` are for probes.
-//! Knobs: `START_MS` before it listens, `NOT_READY` (never ready), `DIE_AFTER_MS`, `SAY` (printed at the start).
+//! `… proxy --routes DIR` is the proxy. `… exit CODE [TEXT]` prints and exits, after `EXIT_AFTER_MS`; `… append PATH TEXT`
+//! adds a line to a file, `… there PATH` says by its exit code whether a file is there. Otherwise an HTTP server on `PORT`
+//! (8080): `/` answers `VERSION`, `/slow?MS` after a while, `/env?NAME` an environment variable, `/file?PATH` a file,
+//! `/write?PATH=TEXT` writes one, `/get?HOST:PORT` what another server answers on `/`, `/ready` and `/live` are for probes,
+//! `/sicken` makes `/live` fail and `/unready` makes `/ready` fail from then on.
+//! Knobs: `START_MS` before it listens, `NOT_READY` (never ready), `DIE_AFTER_MS`, `SAY` (printed at the start), `ON_TERM`
+//! (a file that gets a line at SIGTERM), `DEAF` (SIGTERM is not heard).
 //! SIGTERM ends it at once, requests under way included: whoever stops it must have drained it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -11,7 +14,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, StatusCode, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use std::{convert::Infallible, net::Ipv4Addr, time::Duration};
+use std::{
+    convert::Infallible,
+    net::Ipv4Addr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn knob(name: &str) -> Option<String> {
@@ -43,9 +51,24 @@ async fn main() {
             }
             std::process::exit(arguments[1].parse().expect("an exit code"));
         }
+        Some("append") => append(&arguments[1], &arguments[2]),
+        Some("there") => std::process::exit(i32::from(!std::path::Path::new(&arguments[1]).exists())),
         _ => serve().await,
     }
 }
+
+fn append(path: &str, line: &str) {
+    use std::io::Write;
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .expect("a file that can be written");
+    writeln!(file, "{line}").expect("room on the disk");
+}
+
+static SICK: AtomicBool = AtomicBool::new(false);
+static UNREADY: AtomicBool = AtomicBool::new(false);
 
 async fn serve() {
     if let Some(text) = knob("SAY") {
@@ -76,7 +99,12 @@ async fn serve() {
             }
             _ = terminate.recv() => {
                 println!("terminated");
-                return;
+                if let Some(path) = knob("ON_TERM") {
+                    append(&path, "terminated");
+                }
+                if knob("DEAF").is_none() {
+                    return;
+                }
             }
             () = &mut death => {
                 println!("dying as told");
@@ -90,6 +118,16 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     let query = request.uri().query().unwrap_or_default().to_string();
     let (status, text) = match request.uri().path() {
         "/ready" if knob("NOT_READY").is_some() => (StatusCode::SERVICE_UNAVAILABLE, "not ready".into()),
+        "/ready" if UNREADY.load(Ordering::Relaxed) => (StatusCode::SERVICE_UNAVAILABLE, "no longer ready".into()),
+        "/live" if SICK.load(Ordering::Relaxed) => (StatusCode::INTERNAL_SERVER_ERROR, "sick".into()),
+        "/sicken" => {
+            SICK.store(true, Ordering::Relaxed);
+            (StatusCode::OK, "sick from now on".into())
+        }
+        "/unready" => {
+            UNREADY.store(true, Ordering::Relaxed);
+            (StatusCode::OK, "not ready from now on".into())
+        }
         "/slow" => {
             tokio::time::sleep(Duration::from_millis(query.parse().unwrap_or(0))).await;
             (StatusCode::OK, knob("VERSION").unwrap_or_default())

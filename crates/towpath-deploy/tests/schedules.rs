@@ -1,0 +1,331 @@
+//! CronJobs of the local target on a real container engine, with a clock that the test moves.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod world;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, time::Duration};
+use towpath_deploy::{Target, TargetError};
+use towpath_manifest::Object;
+use towpath_testkit::{Probe, until};
+use towpath_types::Outcome;
+use world::*;
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+/// A CronJob called `tick` at eleven o'clock in Berlin, which is ten in winter.
+fn daily(world: &World, arguments: &[&str], change: impl FnOnce(&mut Value)) -> Object {
+    let mut value = json!({
+        "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "tick"},
+        "spec": {
+            "schedule": "0 11 * * *", "timeZone": "Europe/Berlin",
+            "successfulJobsHistoryLimit": 10, "failedJobsHistoryLimit": 10,
+            "jobTemplate": {"spec": world.job_spec(arguments)},
+        },
+    });
+    change(&mut value["spec"]);
+    object(value)
+}
+
+/// Runs until somebody stops it.
+fn long(spec: &mut Value) {
+    let container = spec
+        .pointer_mut("/jobTemplate/spec/template/spec/containers/0")
+        .unwrap();
+    container["env"] = json!([{"name": "EXIT_AFTER_MS", "value": "600000"}]);
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The run that was due at ten o'clock in the morning of March `day`.
+fn run_of(day: i64) -> String {
+    let due = at("2026-03-01T10:00:00Z").as_second() + (day - 1) * 24 * 3600;
+    format!("tick-{}", due / 60)
+}
+
+/// The runs on record with their outcomes; `None` for one under way.
+fn runs(world: &World) -> BTreeMap<String, Option<String>> {
+    let document = world.document();
+    let jobs = document["jobs"].as_object().unwrap();
+    jobs.iter()
+        .map(|(name, record)| {
+            let outcome = record.pointer("/end/0/outcome").and_then(Value::as_str);
+            assert_ne!(outcome, Some("errored"), "{record}");
+            (name.clone(), outcome.map(str::to_string))
+        })
+        .collect()
+}
+
+/// Waits until the runs on record are `wanted`.
+async fn runs_until(world: &World, wanted: &[(String, Option<Outcome>)]) {
+    let wanted: BTreeMap<String, Option<String>> = wanted
+        .iter()
+        .map(|(name, outcome)| (name.clone(), outcome.map(|o| o.as_str().to_string())))
+        .collect();
+    until(format!("the runs to be {wanted:?}"), BOUND, async || {
+        let runs = runs(world);
+        Ok(if runs == wanted {
+            Probe::Found(())
+        } else {
+            Probe::NotYet(format!("{runs:?}"))
+        })
+    })
+    .await
+    .unwrap();
+}
+
+async fn containers_of(world: &World, run: &str) -> usize {
+    world.containers("dev.towpath.batch-job", run).await.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_starts_when_it_is_due_and_once() {
+    in_world("a_run_starts_when_it_is_due", async |world| {
+        let ended = Some(Outcome::Succeeded);
+        world.clock.set(at("2026-03-02T09:59:30Z"));
+        world
+            .apply(&[daily(world, &["exit", "0", "ran"], |_| {})])
+            .await
+            .unwrap();
+        assert!(runs(world).is_empty(), "yesterday's run is not made up for");
+        let status = world.status_of("CronJob", "tick").await;
+        assert_eq!(status.message, "next run at 2026-03-02T10:00:00Z");
+        world.clock.advance(Duration::from_secs(30));
+        runs_until(world, &[(run_of(2), ended)]).await;
+        let status = world.status_of("CronJob", "tick").await;
+        assert_eq!(
+            status.message,
+            "last run succeeded at 2026-03-02T10:00:00Z, next run at 2026-03-03T10:00:00Z"
+        );
+
+        // The server is restarted in the minute of the run, and the same is applied again: it is not due a second time.
+        world.reopen().await;
+        world
+            .apply(&[daily(world, &["exit", "0", "ran"], |_| {})])
+            .await
+            .unwrap();
+        world.clock.advance(DAY);
+        runs_until(world, &[(run_of(2), ended), (run_of(3), ended)]).await;
+        assert_eq!(containers_of(world, &run_of(2)).await, 1);
+
+        // It fell due while the server was dead: three times, and the latest counts.
+        world.close();
+        world.clock.advance(3 * DAY);
+        world.open().await;
+        runs_until(world, &[(run_of(2), ended), (run_of(3), ended), (run_of(6), ended)]).await;
+
+        // Another schedule makes up for nothing that it would have had before it was there.
+        world.clock.set(at("2026-03-06T12:00:00Z"));
+        let hourly = |spec: &mut Value| spec["schedule"] = json!("30 * * * *");
+        world
+            .apply(&[daily(world, &["exit", "0", "ran"], hourly)])
+            .await
+            .unwrap();
+        world.clock.set(at("2026-03-06T12:31:00Z"));
+        let half_past = format!("tick-{}", at("2026-03-06T12:30:00Z").as_second() / 60);
+        let expected = [
+            (run_of(2), ended),
+            (run_of(3), ended),
+            (run_of(6), ended),
+            (half_past, ended),
+        ];
+        runs_until(world, &expected).await;
+
+        // The CronJob goes, and its runs with it.
+        let tick = daily(world, &[], |_| {}).id();
+        world.apply_and_prune(&[], &[tick]).await.unwrap();
+        runs_until(world, &[]).await;
+        assert_eq!(world.containers("dev.towpath.batch-job", "").await, []);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_too_late_is_not_started() {
+    in_world("a_run_that_is_too_late", async |world| {
+        let ended = Some(Outcome::Succeeded);
+        world.clock.set(at("2026-03-02T09:00:00Z"));
+        let objects = [daily(world, &["exit", "0"], |spec| {
+            spec["startingDeadlineSeconds"] = json!(60)
+        })];
+        world.apply(&objects).await.unwrap();
+        // Dead at the time, and back within the deadline.
+        world.close();
+        world.clock.set(at("2026-03-02T10:00:59Z"));
+        world.open().await;
+        runs_until(world, &[(run_of(2), ended)]).await;
+        // Back after it: that one is lost, and the next one is not.
+        world.close();
+        world.clock.set(at("2026-03-03T10:01:01Z"));
+        world.open().await;
+        // A round trip through the controller's loop, so that it has looked at the clock.
+        let (_, end) = world.run_job(world.job("other", &["exit", "0"], |_| {})).await;
+        assert_eq!(end.outcome, Outcome::Succeeded);
+        world.clock.set(at("2026-03-04T10:00:00Z"));
+        runs_until(
+            world,
+            &[(run_of(2), ended), (run_of(4), ended), ("other".into(), ended)],
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_of_a_run_while_another_is_under_way() {
+    in_world("what_becomes_of_a_run", async |world| {
+        let begin = |world: &World| world.clock.set(at("2026-03-02T09:59:00Z"));
+        let minute = Duration::from_secs(60);
+        let with = |world: &World, policy: &str| {
+            daily(world, &["exit", "0", "begun"], |spec| {
+                spec["concurrencyPolicy"] = json!(policy);
+                long(spec);
+            })
+        };
+        // Allow: both.
+        begin(world);
+        world.apply(&[with(world, "Allow")]).await.unwrap();
+        world.clock.advance(minute);
+        runs_until(world, &[(run_of(2), None)]).await;
+        world.clock.advance(DAY);
+        runs_until(world, &[(run_of(2), None), (run_of(3), None)]).await;
+        assert_eq!(world.status_of("CronJob", "tick").await.ready, 2);
+        // They go on while the server is dead, and none is started a second time.
+        world.reopen().await;
+        world.clock.advance(minute);
+        for run in [run_of(2), run_of(3)] {
+            until(format!("{run} to run"), BOUND, async || {
+                let count = containers_of(world, &run).await;
+                Ok(if count == 1 {
+                    Probe::Found(())
+                } else {
+                    Probe::NotYet(format!("{count} containers"))
+                })
+            })
+            .await
+            .unwrap();
+        }
+
+        // Forbid: the next one waits for both to be through.
+        world.apply(&[with(world, "Forbid")]).await.unwrap();
+        world.clock.advance(DAY);
+        until("the run to be held", BOUND, async || {
+            let message = world.status_of("CronJob", "tick").await.message;
+            let held = message.contains("a run is due and waits for the one under way");
+            Ok(if held { Probe::Found(()) } else { Probe::NotYet(message) })
+        })
+        .await
+        .unwrap();
+        assert_eq!(runs(world).len(), 2);
+        let canceled = Some(Outcome::Canceled);
+        world.target().cancel_job(&world.id, &run_of(2)).await.unwrap();
+        runs_until(world, &[(run_of(2), canceled), (run_of(3), None)]).await;
+        world.target().cancel_job(&world.id, &run_of(3)).await.unwrap();
+        runs_until(
+            world,
+            &[(run_of(2), canceled), (run_of(3), canceled), (run_of(4), None)],
+        )
+        .await;
+        assert!(!world.status_of("CronJob", "tick").await.message.contains("is due"));
+
+        // Replace: the one under way is stopped first.
+        world.apply(&[with(world, "Replace")]).await.unwrap();
+        world.clock.advance(DAY);
+        let (second, third, fourth) = ((run_of(2), canceled), (run_of(3), canceled), (run_of(4), canceled));
+        runs_until(world, &[second, third, fourth, (run_of(5), None)]).await;
+
+        // By hand, outside of the schedule and whatever the policy is.
+        let handle = world.target().start_cron_job(&world.id, "tick").await.unwrap();
+        let name = handle.name.clone();
+        world.target().cancel_job(&world.id, &name).await.unwrap();
+        let (_, end) = finish(handle).await;
+        assert_eq!(end.outcome, Outcome::Canceled);
+        let nobody = world.target().start_cron_job(&world.id, "tock").await.unwrap_err();
+        assert!(matches!(nobody, TargetError::NotFound(_)), "{nobody}");
+
+        // Pruned while a run is under way: it is stopped, and nothing is left.
+        let tick = with(world, "Replace").id();
+        world.apply_and_prune(&[], &[tick]).await.unwrap();
+        runs_until(world, &[]).await;
+        assert_eq!(world.containers("dev.towpath.batch-job", "").await, []);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_history_and_suspension() {
+    in_world("attempts_history_and_suspension", async |world| {
+        let (good, bad) = (Some(Outcome::Succeeded), Some(Outcome::Failed));
+        world.clock.set(at("2026-03-02T09:59:00Z"));
+        let with = |world: &World, code: &str, suspend: bool| {
+            daily(world, &["exit", code], |spec| {
+                spec["successfulJobsHistoryLimit"] = json!(2);
+                spec["failedJobsHistoryLimit"] = json!(1);
+                spec["suspend"] = json!(suspend);
+                spec["jobTemplate"]["spec"]["backoffLimit"] = json!(1);
+            })
+        };
+        for (day, expected) in [
+            (2, vec![(run_of(2), good)]),
+            (3, vec![(run_of(2), good), (run_of(3), good)]),
+            (4, vec![(run_of(3), good), (run_of(4), good)]),
+        ] {
+            world.apply(&[with(world, "0", false)]).await.unwrap();
+            world.clock.set(at(&format!("2026-03-0{day}T10:00:00Z")));
+            runs_until(world, &expected).await;
+        }
+        // What is forgotten is gone from the engine too.
+        until("the first run's container to be gone", BOUND, async || {
+            let count = containers_of(world, &run_of(2)).await;
+            Ok(if count == 0 {
+                Probe::Found(())
+            } else {
+                Probe::NotYet(format!("{count} containers"))
+            })
+        })
+        .await
+        .unwrap();
+
+        // One that fails is tried again after a pause, and then no more.
+        world.apply(&[with(world, "9", false)]).await.unwrap();
+        world.clock.set(at("2026-03-05T10:00:00Z"));
+        until("the second attempt to have failed", BOUND, async || {
+            world.clock.advance(Duration::from_secs(1));
+            let runs = runs(world);
+            let failed = runs.get(&run_of(5)).cloned().flatten();
+            Ok(if failed.as_deref() == Some("failed") {
+                Probe::Found(())
+            } else {
+                Probe::NotYet(format!("{runs:?}"))
+            })
+        })
+        .await
+        .unwrap();
+        assert_eq!(containers_of(world, &run_of(5)).await, 2);
+        runs_until(world, &[(run_of(3), good), (run_of(4), good), (run_of(5), bad)]).await;
+
+        // Suspended, nothing is started; the run that was missed is made up for afterwards.
+        world.apply(&[with(world, "0", true)]).await.unwrap();
+        assert!(world.status_of("CronJob", "tick").await.message.contains("suspended"));
+        world.clock.set(at("2026-03-07T12:00:00Z"));
+        let (_, end) = world.run_job(world.job("other", &["exit", "0"], |_| {})).await;
+        assert_eq!(end.outcome, Outcome::Succeeded);
+        assert!(
+            !runs(world).contains_key(&run_of(6)) && !runs(world).contains_key(&run_of(7)),
+            "{:?}",
+            runs(world)
+        );
+        world.apply(&[with(world, "0", false)]).await.unwrap();
+        let expected = [
+            (run_of(4), good),
+            (run_of(5), bad),
+            (run_of(7), good),
+            ("other".into(), good),
+        ];
+        runs_until(world, &expected).await;
+    })
+    .await;
+}
