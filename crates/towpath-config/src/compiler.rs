@@ -149,7 +149,7 @@ impl<'o> Compiler<'o> {
         match self.value(node, scope) {
             Value::Int(value) if (least..=most).contains(&value) => u32::try_from(value).ok(),
             _ => {
-                let message = format!("{what} must be an integer from {least} to {most}");
+                let message = format!("{what} must be an integer between {least} and {most}");
                 self.report(Diagnostic::error("config::type", message).at(node.span(), ""));
                 None
             }
@@ -179,7 +179,9 @@ impl<'o> Compiler<'o> {
             ..CompiledConfig::default()
         };
         for (name, expanded) in &definitions {
-            if let Some(job) = lower_job(self, expanded) {
+            if !expanded.broken
+                && let Some(job) = lower_job(self, expanded)
+            {
                 config.jobs.insert(name.to_string(), job);
             }
         }

@@ -19,7 +19,7 @@ impl Compiler<'_> {
         if let Some(scalar) = filters.as_scalar() {
             return match scalar.text.contains("<<") {
                 true => self.value(filters, scope).truthy(),
-                false => self.expression(filters, scope, "filter").truthy(),
+                false => self.expression(filters, "filter").truthy(),
             };
         }
         let Some(mapping) = filters.as_mapping() else {

@@ -17,6 +17,8 @@ pub(crate) struct Expanded {
     pub(crate) node: Node,
     /// Where it is defined.
     pub(crate) span: Span,
+    /// Whether a mistake in it was reported: what is missing then is missing because of that.
+    pub(crate) broken: bool,
 }
 
 /// Jobs called without arguments, which come out the same each time.
@@ -116,7 +118,9 @@ impl Compiler<'_> {
             matrix: None,
             namespace: element.namespace,
         };
-        let expanded = Rc::new(self.expand_body(element, &scope, caller, around)?);
+        let mut expanded = self.expand_body(element, &scope, caller, around)?;
+        expanded.broken = self.error_count > errors;
+        let expanded = Rc::new(expanded);
         if cacheable {
             self.expanded.insert(key, expanded.clone());
         }
@@ -146,6 +150,7 @@ impl Compiler<'_> {
             return Some(Expanded {
                 node: Node::mapping(result, span.clone()),
                 span,
+                broken: false,
             });
         }
         let executor = match source.get("executor") {
@@ -215,6 +220,7 @@ impl Compiler<'_> {
         Some(Expanded {
             node: Node::mapping(result, span.clone()),
             span,
+            broken: false,
         })
     }
 
@@ -352,10 +358,6 @@ impl Compiler<'_> {
                     node = call;
                 }
                 Value::Text(name) => {
-                    let parameter = node
-                        .as_scalar()
-                        .is_some_and(|scalar| scalar.text.contains("pipeline.parameters."));
-                    let _ = parameter;
                     let namespace = scope.namespace;
                     return self.executor_named(&name, &given, namespace, namespace, &scope, written);
                 }

@@ -33,14 +33,14 @@ impl Compiler<'_> {
     pub(crate) fn workflow_condition(&mut self, node: &Node, scope: &Scope<'_>) -> bool {
         match node.as_scalar() {
             Some(scalar) if !scalar.text.contains("<<") && matches!(Value::of(node), Value::Text(_)) => {
-                self.expression(node, scope, "condition").truthy()
+                self.expression(node, "condition").truthy()
             }
             _ => self.statement(node, scope, 0).truthy(),
         }
     }
 
     /// The value of an expression written as text, in which only pipeline values and parameters can be named.
-    pub(crate) fn expression(&mut self, node: &Node, scope: &Scope<'_>, what: &str) -> Value {
+    pub(crate) fn expression(&mut self, node: &Node, what: &str) -> Value {
         let Some(scalar) = node.as_scalar() else {
             return Value::Null;
         };
@@ -85,7 +85,6 @@ impl Compiler<'_> {
         }
         let parameters = &self.pipeline_parameters;
         let values = &self.options.values;
-        let _ = scope;
         let evaluated = parsed.evaluate(&mut |name| match name.strip_prefix("pipeline.parameters.") {
             Some(parameter) => parameters.get(parameter).cloned(),
             None => {

@@ -277,6 +277,9 @@ impl Lower<'_, '_> {
                     "exclusive",
                 ];
                 self.check(body, &known, "step `setup_remote_docker`");
+                for key in ["prefer_same_region", "reusable", "exclusive"] {
+                    self.boolean(body.get(key), key);
+                }
                 StepAction::SetupRemoteDocker {
                     version: text_of(body.get("version")),
                     docker_layer_caching: self.boolean(body.get("docker_layer_caching"), "docker_layer_caching"),
@@ -385,7 +388,11 @@ impl Lower<'_, '_> {
         match node.typed(ScalarRules::CircleCi) {
             Some(Typed::Int(value)) if (1..=5).contains(&value) => u32::try_from(value).ok(),
             _ => {
-                self.error("config::type", node, "max_auto_reruns must be an integer from 1 to 5");
+                self.error(
+                    "config::type",
+                    node,
+                    "max_auto_reruns must be an integer between 1 and 5",
+                );
                 None
             }
         }
@@ -428,7 +435,7 @@ impl Lower<'_, '_> {
                 self.error(
                     "config::steps",
                     &node,
-                    format!("`method` is blobless, full or shallow, and this is {other}"),
+                    format!("Unsupported checkout method, allowed methods are \"blobless\", \"shallow\", and \"full\", and this is {other}"),
                 );
                 CheckoutMethod::Blobless
             }

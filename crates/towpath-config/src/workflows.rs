@@ -152,13 +152,15 @@ impl Compiler<'_> {
         let top = Scope::top(CONFIG);
         if self.has_templates {
             let mut runs = true;
+            let errors = self.error_count;
             if let Some(when) = mapping.get("when") {
                 runs &= self.workflow_condition(when, &top);
             }
             if let Some(unless) = mapping.get("unless") {
                 runs &= !self.workflow_condition(unless, &top);
             }
-            if !runs {
+            // Behind a mistake in the condition the workflow may be meant to run: what else is wrong is said, too.
+            if !runs && self.error_count == errors {
                 return None;
             }
         }

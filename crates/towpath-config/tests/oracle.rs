@@ -204,3 +204,73 @@ fn compiling_what_was_compiled_changes_nothing() {
     println!("compiled {compared} configurations twice");
     assert!(compared > 200, "{compared}");
 }
+
+/// Where our words are not the tool's that the cases are from: it has its own for arguments and settings.
+fn same_complaint(ours: &str, theirs: &str) -> bool {
+    let list = |prefix: &str, word: &str| {
+        let ours = ours.strip_prefix(prefix)?;
+        let (name, _) = theirs.strip_prefix("Parameter ")?.split_once(word)?;
+        Some(ours.split(", ").any(|given| given == name))
+    };
+    let same = ours.replace(" in config v2.1+", "") == theirs;
+    same || list("Arguments referenced without declared parameters: ", " is not defined").unwrap_or_default()
+        || list("Missing required argument(s): ", " is required for ").unwrap_or_default()
+        || list("Unexpected argument(s): ", " is not defined for ").unwrap_or_default()
+        || [", but parameter ", ": parameter "].iter().any(|tail| {
+            let head = theirs.split(tail).next().unwrap_or_default();
+            head != theirs && (ours.starts_with(head) || head.ends_with(ours))
+        })
+}
+
+#[test]
+fn mistakes_are_found_as_the_language_server_finds_them() {
+    let (Some(folder), Some(orbs)) = (common::part("oracle/language-server"), Orbs::read()) else {
+        return;
+    };
+    // What it refuses by a parameter's type alone, whatever the value: ours looks at the value.
+    let by_type_alone = ["parallelism must be an integer or an expression evaluating to an integer"];
+    let cases = data(&fs::read_to_string(folder.join("newest-cases.yml")).unwrap());
+    let resolver = |reference: &str| orbs.resolve(reference);
+    let options = CompileOptions {
+        orbs: &resolver,
+        ..CompileOptions::default()
+    };
+    let mut wrong = Vec::new();
+    let mut read = 0;
+    for case in cases.as_array().unwrap() {
+        let Some(config) = case["config"].as_str() else {
+            continue;
+        };
+        read += 1;
+        let (_, diagnostics) = process(&SourceFile::new("config.yml", config), &options);
+        let ours: Vec<&str> = diagnostics
+            .iter()
+            .filter(|diagnostic| diagnostic.is_error())
+            .map(|diagnostic| diagnostic.message.as_str())
+            .collect();
+        let theirs: Vec<&str> = case["errors"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let missed: Vec<&&str> = theirs
+            .iter()
+            .filter(|theirs| !ours.iter().any(|ours| same_complaint(ours, theirs)))
+            .filter(|theirs| !by_type_alone.iter().any(|known| theirs.starts_with(known)))
+            .collect();
+        let made_up: Vec<&&str> = ours
+            .iter()
+            .filter(|ours| !theirs.iter().any(|theirs| same_complaint(ours, theirs)))
+            .collect();
+        if !missed.is_empty() || !made_up.is_empty() {
+            wrong.push(format!(
+                "{}:\n  missed  {missed:#?}\n  made up {made_up:#?}",
+                case["id"]
+            ));
+        }
+    }
+    println!("language-server: read {read} cases");
+    assert!(wrong.is_empty(), "{} of {read}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(read > 25);
+}
