@@ -563,3 +563,82 @@ fn apply(operator: Operator, at: usize, left: Value, right: Value) -> Result<Val
         }
     }))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::Value as Json;
+    use std::path::Path;
+
+    fn value_of(json: &Json) -> Value {
+        Value::of_json(json).unwrap_or(Value::Null)
+    }
+
+    fn evaluate(text: &str, variables: &Json) -> Result<Value, ExpressionError> {
+        parse(text)?.evaluate(&mut |name| variables.get(name).map(value_of))
+    }
+
+    #[test]
+    fn operators_bind_and_compare_as_written_down() {
+        let check = |text: &str, expected: Json| {
+            let variables = serde_json::json!({"a": 5, "b": "main", "c": true, "d": null});
+            assert_eq!(evaluate(text, &variables).unwrap(), value_of(&expected), "{text}");
+        };
+        check("a == 5 and not (b == \"x\" or false)", true.into());
+        check("a > 4 and a <= 5", true.into());
+        check("b starts-with \"ma\"", true.into());
+        check("not d and c", true.into());
+        check("b", "main".into());
+    }
+
+    #[test]
+    fn every_mistake_has_its_place() {
+        let check = |text: &str, message: &str, at: usize| {
+            let error = evaluate(text, &Json::Null).unwrap_err();
+            assert_eq!((error.message().as_str(), error.at), (message, at), "{text}");
+        };
+        check("1 and and 2", "Expected expression, found \"and\"", 6);
+        check("1 & 2", "Unexpected character '&'", 2);
+    }
+
+    /// The original's own cases, where they lie beside the checkout.
+    #[test]
+    fn cases_of_the_original() {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpus/circleci/oracle/expressions/cases.json");
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            println!("SKIPPED: there is no `{}`", path.display());
+            return;
+        };
+        let cases: Vec<Json> = serde_json::from_str(&text).unwrap();
+        let mut wrong = Vec::new();
+        for case in &cases {
+            let text = case["expression"].as_str().unwrap();
+            match (evaluate(text, &case["env"]), case.get("error")) {
+                (Ok(Value::Pattern(_)), None) if case["expected"].get("pattern").is_some() => {}
+                (Ok(value), None) => {
+                    if value != value_of(&case["expected"]) {
+                        wrong.push(format!("{text}: {value:?} is not {}", case["expected"]));
+                    }
+                }
+                (Err(error), Some(expected)) => {
+                    let lexeme = expected["lexeme"].as_str().unwrap_or_default();
+                    let at = expected["charPos"].as_u64();
+                    if lexeme != error.lexeme || at.is_some_and(|at| at != error.at as u64) {
+                        wrong.push(format!("{text}: {error:?} is not {expected}"));
+                    }
+                }
+                (got, _) => wrong.push(format!("{text}: {got:?} is not {case}")),
+            }
+        }
+        println!("expressions: read {} cases", cases.len());
+        assert!(
+            wrong.is_empty(),
+            "{} of {}:\n{}",
+            wrong.len(),
+            cases.len(),
+            wrong.join("\n")
+        );
+    }
+}

@@ -338,3 +338,83 @@ fn render(parts: &[Part], lookup: &mut dyn Lookup, errors: &mut Vec<TemplateErro
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::Value as Json;
+    use std::path::Path;
+
+    struct Names<'a>(&'a [(&'a str, Value)]);
+
+    impl Lookup for Names<'_> {
+        fn lookup(&mut self, name: &str, _: &Range<usize>) -> Option<Value> {
+            self.0
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| value.clone())
+        }
+    }
+
+    fn render(text: &str, names: &[(&str, Value)]) -> Rendered {
+        let mut errors = Vec::new();
+        let rendered = parse(text).unwrap().render(&mut Names(names), &mut errors);
+        assert_eq!(errors, []);
+        rendered
+    }
+
+    #[test]
+    fn a_tag_alone_keeps_its_type_and_any_other_text_is_text() {
+        let names = [
+            ("parameters.count", Value::Int(3)),
+            ("parameters.on", Value::Bool(true)),
+        ];
+        let text = |text: &str| match render(text, &names) {
+            Rendered::Text(text) => text,
+            Rendered::Value(value) => format!("value {}", value.to_text()),
+        };
+        assert_eq!(text("<< parameters.count >>"), "value 3");
+        assert_eq!(text("x<< parameters.count >>"), "x3");
+        assert_eq!(text("cat \\<<EOF"), "cat <<EOF");
+        assert_eq!(text("a\n<<# parameters.on >>\nb\n<</ parameters.on >>\nc"), "a\nb\nc");
+        assert_eq!(text("<<^ parameters.on >>no<</ parameters.on >>yes"), "yes");
+    }
+
+    /// The original's own cases, where they lie beside the checkout.
+    #[test]
+    fn cases_of_the_original() {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpus/circleci/oracle/templates/cases.json");
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            println!("SKIPPED: there is no `{}`", path.display());
+            return;
+        };
+        let cases: Json = serde_json::from_str(&text).unwrap();
+        let (accepted, rejected) = (
+            cases["accepted"].as_array().unwrap(),
+            cases["rejected"].as_array().unwrap(),
+        );
+        for text in accepted {
+            assert!(parse(text.as_str().unwrap()).is_ok(), "{text}");
+        }
+        for case in rejected {
+            let text = case["text"].as_str().unwrap();
+            let message = case["message"].as_str().unwrap();
+            let error = parse(text).err().unwrap_or_else(|| panic!("{text} was accepted"));
+            assert!(
+                error.message.starts_with(message),
+                "{text}: {} is not {message}",
+                error.message
+            );
+        }
+        for (text, whole) in cases["wholeValueTag"].as_object().unwrap() {
+            let is_value = match parse(text) {
+                Ok(template) => matches!(template.parts[..], [Part::Tag { .. }]),
+                Err(_) => false,
+            };
+            assert_eq!(is_value, *whole, "{text}");
+        }
+        println!("templates: read {} cases", accepted.len() + rejected.len());
+    }
+}

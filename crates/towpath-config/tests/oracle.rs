@@ -274,3 +274,128 @@ fn mistakes_are_found_as_the_language_server_finds_them() {
     assert!(wrong.is_empty(), "{} of {read}:\n{}", wrong.len(), wrong.join("\n"));
     assert!(read > 25);
 }
+
+/// The value at `.jobs["a b"].steps[4].run.command`, or with `| length` how many there are.
+fn at(document: &Value, path: &str) -> Value {
+    let (path, length) = match path.split_once(" | ") {
+        Some((path, "length")) => (path, true),
+        Some((_, other)) => panic!("this test does not know `{other}`"),
+        None => (path, false),
+    };
+    let mut value = document.clone();
+    for part in path.split(['.', '[', ']']).filter(|part| !part.is_empty()) {
+        value = match part.parse::<usize>() {
+            Ok(number) => value[number].clone(),
+            Err(_) => value[part.trim_matches('"')].clone(),
+        };
+    }
+    match (length, &value) {
+        (true, Value::Array(items)) => items.len().into(),
+        (true, Value::Object(map)) => map.len().into(),
+        _ => value,
+    }
+}
+
+/// The compiled data; `None` when an orb is not public.
+fn compiled(text: &str, orbs: &Orbs) -> Option<Value> {
+    let resolver = |reference: &str| orbs.resolve(reference);
+    let options = CompileOptions {
+        orbs: &resolver,
+        ..CompileOptions::default()
+    };
+    let (processed, diagnostics) = process(&SourceFile::new("config.yml", text), &options);
+    match processed {
+        Some((_, text)) => Some(data(&text)),
+        None if diagnostics
+            .iter()
+            .any(|diagnostic| diagnostic.code == "config::unknown-orb") =>
+        {
+            None
+        }
+        None => panic!("it does not compile:\n{}", render_all(&diagnostics, false)),
+    }
+}
+
+/// Authors wrote these down by hand, and lost the breaks at the ends of commands.
+fn trimmed(value: Value) -> Value {
+    match value {
+        Value::String(text) => text.trim_end().into(),
+        Value::Array(items) => items.into_iter().map(trimmed).collect(),
+        Value::Object(map) => map.into_iter().map(|(key, value)| (key, trimmed(value))).collect(),
+        other => other,
+    }
+}
+
+/// Inputs that give an orb arguments that its present source no longer has: that is refused, as it should be.
+const STALE: &[&str] = &[
+    "queue__command-script-will-consider-branch__8c4c496",
+    "queue__command-script-will-not-wait-with-previous-job-of-non-matchi__8c4c496",
+    "queue__command-script-will-proceed-with-no-previous-jobs__8c4c496",
+    "queue__command-script-will-wait-with-previous-job-of-similar-name-u__8c4c496",
+    "queue__race-condition-on-previous-workflow-does-not-fool-us__8c4c496",
+];
+
+#[test]
+fn orbs_expand_as_their_authors_expect() {
+    let (Some(folder), Some(orbs)) = (common::part("oracle/orb-expansion-tests"), Orbs::read()) else {
+        return;
+    };
+    let mut read = 0;
+    for folder in folders(&folder) {
+        let file = |name: &str| fs::read_to_string(folder.join(name)).ok();
+        if STALE.contains(&name(&folder).as_str()) {
+            continue;
+        }
+        let Some(ours) = compiled(&file("input.yml").unwrap(), &orbs) else {
+            continue;
+        };
+        read += 1;
+        if let Some(expected) = file("expected.yml") {
+            let (ours, theirs) = (trimmed(ageless(ours.clone())), trimmed(ageless(data(&expected))));
+            let difference = difference("", &ours, &theirs);
+            assert_eq!(difference, None, "{}", folder.display());
+        }
+        let assertions = file("assertions.json").map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
+        for assertion in assertions.as_array().into_iter().flatten() {
+            let found = at(&ours, assertion["jq"].as_str().unwrap());
+            let found = found.as_str().map_or_else(|| found.to_string(), str::to_string);
+            let expected = assertion["value"].as_str().unwrap();
+            let holds = match assertion["op"].as_str().unwrap() {
+                "contains" => found.contains(expected),
+                _ => found == expected,
+            };
+            assert!(holds, "{}: {assertion}: {found}", folder.display());
+        }
+    }
+    println!("orb-expansion-tests: read {read}");
+    assert!(read > 0);
+}
+
+#[test]
+fn members_of_a_matrix_are_named_as_the_original_names_them() {
+    let (Some(folder), Some(orbs)) = (common::part("oracle/matrix-names"), Orbs::read()) else {
+        return;
+    };
+    let cases: Value = serde_json::from_str(&fs::read_to_string(folder.join("cases.json")).unwrap()).unwrap();
+    let cases = cases["cases"].as_array().unwrap();
+    for case in cases {
+        let parameters: serde_json::Map<String, Value> = case["invocation"]["test"]["matrix"]["parameters"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .filter(|name| *name != "name")
+            .map(|name| (name.clone(), serde_json::json!({"type": "string", "default": ""})))
+            .collect();
+        // JSON is YAML.
+        let config = serde_json::json!({
+            "version": 2.1,
+            "jobs": {"test": {"docker": [{"image": "a"}], "parameters": parameters, "steps": ["checkout"]}},
+            "workflows": {"w": {"jobs": [case["invocation"]]}},
+        });
+        let ours = compiled(&config.to_string(), &orbs).unwrap();
+        let jobs = ours["workflows"]["w"]["jobs"].as_array().unwrap();
+        let names: Vec<&Value> = jobs.iter().collect();
+        assert_eq!(serde_json::json!(names), case["names"], "{}", case["why"]);
+    }
+    println!("matrix-names: read {}", cases.len());
+}
