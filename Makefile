@@ -1,11 +1,12 @@
 # Two commands matter: `make demo` and `make test`. Both get what they need, say what they do, and can be run again.
-.PHONY: help demo test check build clean-demo
+.PHONY: help demo test check build bench clean-demo
 
 help:
 	@echo "make demo        from push to deployed on this machine, in minutes"
 	@echo "make test        every test: crates, the whole journey, the example"
 	@echo "make check       formatting and lints"
 	@echo "make build       the release: one static binary"
+	@echo "make bench       speed, each figure as a ratio to a peer or a floor of the same run"
 	@echo "make clean-demo  remove what the demo left: folder, containers, networks, volumes"
 
 # The development profile: its dependencies are optimised, it is what `make test` builds too, and a release build of
@@ -32,6 +33,9 @@ check:
 
 build:
 	cargo build --locked --release --package towpath
+
+bench:
+	cargo bench --locked --package towpath-config
 
 clean-demo:
 	@cargo xtask clean-demo

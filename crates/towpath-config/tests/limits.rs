@@ -1,0 +1,135 @@
+//! Configurations that would explode: each is refused by a limit that the error names, and soon.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::fmt::Write as _;
+use towpath_config::{CompileOptions, OrbError, OrbSource, compile};
+use towpath_yaml::{Diagnostic, SourceFile};
+
+fn errors(text: impl Into<Box<str>>) -> Vec<Diagnostic> {
+    let orbs = |reference: &str| {
+        // An orb that imports the next one, for ever.
+        let number: u64 = reference
+            .rsplit('.')
+            .next()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default();
+        match reference.starts_with("acme/chain@") {
+            true => Ok(OrbSource {
+                resolved: reference.to_owned(),
+                text: format!("version: 2.1\norbs: {{next: acme/chain@1.0.{}}}\n", number + 1).into(),
+            }),
+            false => Err(OrbError::Unknown(reference.to_owned())),
+        }
+    };
+    let options = CompileOptions {
+        orbs: &orbs,
+        ..CompileOptions::default()
+    };
+    let (config, diagnostics) = compile(&SourceFile::new("config.yml", text), &options);
+    let errors: Vec<Diagnostic> = diagnostics.into_iter().filter(Diagnostic::is_error).collect();
+    assert!(config.is_none() || errors.is_empty());
+    errors
+}
+
+fn refused(text: impl Into<Box<str>>, word: &str) {
+    let errors = errors(text);
+    let said: Vec<&str> = errors.iter().map(|error| error.message.as_str()).collect();
+    assert!(
+        said.iter().any(|message| message.contains(word)),
+        "no error says `{word}`: {said:?}"
+    );
+    assert!(said.len() < 20, "{} errors for one mistake", said.len());
+    assert!(
+        errors.iter().any(|error| error.primary.is_some()),
+        "no error has a place: {said:?}"
+    );
+}
+
+const JOB: &str = "jobs:\n  build:\n    docker: [{image: a}]\n    steps: [checkout]\n";
+
+#[test]
+fn aliases_that_multiply() {
+    let mut text = format!("version: 2.1\n{JOB}x0: &x0 [a, a, a, a, a, a, a, a, a, a]\n");
+    for level in 1..12 {
+        let _ = writeln!(
+            text,
+            "x{level}: &x{level} [{}]",
+            vec![format!("*x{}", level - 1); 10].join(", ")
+        );
+    }
+    text.push_str("workflows: {w: {jobs: [{build: {context: *x11}}]}}\n");
+    refused(text, "2000000 nodes");
+}
+
+#[test]
+fn a_matrix_that_explodes() {
+    let mut text = String::from(
+        "version: 2.1\njobs:\n  build:\n    parameters: {a: {type: integer}, b: {type: integer}, c: {type: integer}}\n    docker: [{image: a}]\n    steps: [checkout]\nworkflows:\n  w:\n    jobs:\n      - build:\n          matrix:\n            parameters:\n",
+    );
+    for name in ["a", "b", "c"] {
+        let numbers: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+        let _ = writeln!(text, "              {name}: [{}]", numbers.join(", "));
+    }
+    refused(text, "10000");
+}
+
+#[test]
+fn commands_that_call_themselves() {
+    let one = "version: 2.1\ncommands:\n  again:\n    steps: [again]\njobs:\n  build:\n    docker: [{image: a}]\n    steps: [again]\n";
+    refused(one, "calls itself");
+    let two = "version: 2.1\ncommands:\n  ping:\n    steps: [pong]\n  pong:\n    steps: [ping]\njobs:\n  build:\n    docker: [{image: a}]\n    steps: [ping]\n";
+    refused(two, "calls itself");
+}
+
+#[test]
+fn commands_that_double() {
+    // Thirty levels of two calls each would be a thousand million steps.
+    let mut text = String::from("version: 2.1\ncommands:\n  c0:\n    steps: [{run: echo}]\n");
+    for level in 1..=30 {
+        let _ = writeln!(text, "  c{level}:\n    steps: [c{0}, c{0}]", level - 1);
+    }
+    text.push_str("jobs:\n  build:\n    docker: [{image: a}]\n    steps: [c30]\n");
+    refused(text, "1000000 steps");
+}
+
+#[test]
+fn parameters_that_double() {
+    let mut text = String::from(
+        "version: 2.1\ncommands:\n  c0:\n    parameters: {t: {type: string}}\n    steps: [{run: << parameters.t >>}]\n",
+    );
+    for level in 1..=60 {
+        let below = level - 1;
+        let _ = writeln!(
+            text,
+            "  c{level}:\n    parameters: {{t: {{type: string}}}}\n    steps: [{{c{below}: {{t: \"<< parameters.t >><< parameters.t >>\"}}}}]"
+        );
+    }
+    text.push_str("jobs:\n  build:\n    docker: [{image: a}]\n    steps: [{c60: {t: '0123456789'}}]\n");
+    refused(text, "4194304 bytes");
+}
+
+#[test]
+fn orbs_that_never_end() {
+    refused(
+        format!("version: 2.1\norbs: {{chain: acme/chain@1.0.0}}\n{JOB}"),
+        "deep",
+    );
+}
+
+#[test]
+fn a_file_of_a_hundred_megabytes() {
+    let mut text = format!("version: 2.1\n{JOB}filler:\n");
+    let line = format!("  - {}\n", "x".repeat(1000));
+    while text.len() < 100 << 20 {
+        text.push_str(&line);
+    }
+    refused(text, "33554432 bytes");
+}
+
+#[test]
+fn a_tree_that_is_deep() {
+    let deep = format!("version: 2.1\n{JOB}x: {}{}\n", "[".repeat(100_000), "]".repeat(100_000));
+    let errors = errors(deep);
+    assert!(!errors.is_empty());
+}
