@@ -22,6 +22,7 @@ mod lower;
 mod matrix;
 mod namespace;
 mod options;
+mod pack;
 mod parameters;
 mod process;
 mod scope;
@@ -38,3 +39,4 @@ pub use compiled::{
 pub use compiler::{compile, process};
 pub use graph::{GraphFormat, graph};
 pub use options::{CompileOptions, NoOrbs, OrbError, OrbResolver, OrbSource, PipelineValues};
+pub use pack::{PackKind, pack};

@@ -135,12 +135,17 @@ fn ordered(value: Value) -> Value {
         Value::Array(items) => items.into_iter().map(ordered).collect(),
         Value::Object(map) => {
             let mut entries: Vec<(String, Value)> = map.into_iter().map(|(key, value)| (key, ordered(value))).collect();
-            if entries.len() > ORDERED {
-                entries.sort_by_key(|(key, _)| path_in_tree(hash(key)));
-            }
+            in_original_order(&mut entries, |(key, _)| key);
             Value::Object(entries.into_iter().collect())
         }
         other => other,
+    }
+}
+
+/// Puts a map's entries into the order in which the original has them.
+pub(crate) fn in_original_order<T>(entries: &mut [T], key: impl Fn(&T) -> &str) {
+    if entries.len() > ORDERED {
+        entries.sort_by_key(|entry| path_in_tree(hash(key(entry))));
     }
 }
 

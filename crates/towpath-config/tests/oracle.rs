@@ -6,8 +6,9 @@ mod common;
 
 use common::{Orbs, folders, name};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::{fs, path::Path};
-use towpath_config::{CompileOptions, process};
+use towpath_config::{CompileOptions, PackKind, pack, process};
 use towpath_yaml::{Diagnostic, ParseOptions, ScalarRules, SourceFile, parse, render_all};
 
 /// The data of a YAML text.
@@ -400,4 +401,109 @@ fn members_of_a_matrix_are_named_as_the_original_names_them() {
         assert_eq!(serde_json::json!(names), case["names"], "{}", case["why"]);
     }
     println!("matrix-names: read {}", cases.len());
+}
+
+fn files_below(folder: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut pending = vec![folder.to_path_buf()];
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            pending.extend(common::entries(&path));
+        } else if let Ok(text) = fs::read_to_string(&path) {
+            let name = path.strip_prefix(folder).unwrap().to_string_lossy();
+            // Scripts are stored under a name that no tool takes for a script.
+            found.insert(
+                name.strip_suffix(".sh.txt")
+                    .map_or(name.to_string(), |stem| format!("{stem}.sh")),
+                text,
+            );
+        }
+    }
+    found
+}
+
+#[test]
+fn folders_pack_as_the_original_packs_them() {
+    let Some(folder) = common::part("oracle/pack") else {
+        return;
+    };
+    let mut read = 0;
+    for folder in folders(&folder) {
+        let name = name(&folder);
+        let Ok(expected) = fs::read_to_string(folder.join("result.yml")) else {
+            continue;
+        };
+        // The packed folder is the one that has YAML in it, below whatever the command was called in.
+        let mut packed = folder.clone();
+        while let [only] = &folders(&packed)[..] {
+            let here = common::entries(&packed).iter().any(|path| {
+                path.is_file() && path.extension().is_some_and(|end| end == "yml") && common::name(path) != "result.yml"
+            });
+            if here {
+                break;
+            }
+            packed = only.clone();
+        }
+        let kind = match name.contains("orb-pack") {
+            true => PackKind::Orb,
+            false => PackKind::Config,
+        };
+        let mut files = files_below(&packed);
+        files.remove("result.yml");
+        if files.is_empty() {
+            // About something else than packing.
+            continue;
+        }
+        match pack(&files, kind) {
+            Ok(text) => {
+                read += 1;
+                let difference = difference("", &data(&text), &data(&expected));
+                assert_eq!(difference, None, "{name}");
+            }
+            Err(errors) => panic!("{name}: {}", render_all(&errors, false)),
+        }
+    }
+    println!("pack: read {read} folders");
+}
+
+#[test]
+fn packed_sources_process_as_the_original_did() {
+    let (Some(folder), Some(orbs)) = (common::part("oracle/process-pairs-packed"), Orbs::read()) else {
+        return;
+    };
+    let (mut same_input, mut same_output, mut read) = (0, 0, 0);
+    let mut wrong = Vec::new();
+    for folder in folders(&folder) {
+        let files = files_below(&folder.join("source"));
+        if files.is_empty() {
+            continue;
+        }
+        read += 1;
+        let packed = match pack(&files, PackKind::Config) {
+            Ok(packed) => packed,
+            Err(errors) => panic!("{}: {}", folder.display(), render_all(&errors, false)),
+        };
+        if let Ok(input) = fs::read_to_string(folder.join("input.yml")) {
+            assert_eq!(
+                difference("", &data(&packed), &data(&input)),
+                None,
+                "{}",
+                folder.display()
+            );
+            same_input += 1;
+            continue;
+        }
+        let Some(ours) = compiled(&packed, &orbs) else { continue };
+        let theirs = data(&fs::read_to_string(folder.join("expected.yml")).unwrap());
+        match difference("", &ageless(ours), &ageless(theirs)) {
+            None => same_output += 1,
+            // Its output has fewer jobs than its source: it is of another state.
+            Some(_) if name(&folder) == "hashicorp__nomad__12c3bbae" => {}
+            Some(found) => wrong.push(format!("{}: {found}", name(&folder))),
+        }
+    }
+    println!(
+        "packed sources: read {read}: {same_input} pack to the original's input, {same_output} process to its output"
+    );
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -183,8 +183,16 @@ impl Builder<'_> {
                     RawStyle::SingleQuoted | RawStyle::DoubleQuoted => ScalarStyle::Quoted,
                     RawStyle::Literal | RawStyle::Folded => ScalarStyle::Block,
                 };
+                // A block that the text's end cuts off has no last break: there is none to keep.
+                let cut_off = style == ScalarStyle::Block
+                    && at.end >= self.source.text().len()
+                    && !self.source.text().ends_with('\n');
+                let text = match text.strip_suffix('\n') {
+                    Some(without) if cut_off => without,
+                    _ => text.as_ref(),
+                };
                 let scalar = Scalar {
-                    text: text.as_ref().into(),
+                    text: text.into(),
                     style,
                 };
                 self.pending_scalar = Some(PendingScalar {
