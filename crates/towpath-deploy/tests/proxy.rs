@@ -1,119 +1,128 @@
-//! The proxy over real sockets: what it promises while what is behind it comes and goes.
-
-#![allow(clippy::unwrap_used, missing_docs)]
+//! The proxy as a process of its own, over real sockets, in front of applications that behave and that do not.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, body::Incoming, service::service_fn};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::{Request, Response, StatusCode, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    io,
     net::SocketAddr,
-    sync::Arc,
+    path::Path,
+    process::Stdio,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::Notify,
+    process::{Child, Command},
+    sync::Semaphore,
     task::JoinHandle,
 };
-use towpath_deploy::proxy::{
-    Backend, Listener, Mode, PathType, ProxyOptions, ProxyState, ROUTES_FILE, Routes, Rule, STATE_FILE, run,
-};
-use towpath_testkit::{Probe, until};
+use towpath_deploy::proxy::{Backend, Listener, Mode, PathType, ProxyState, ROUTES_FILE, Routes, Rule, STATE_FILE};
+use towpath_testkit::{Probe, Traffic, until};
 
-const BOUND: Duration = Duration::from_secs(20);
+const BOUND: Duration = Duration::from_secs(30);
 
-/// An HTTP server that answers `name`: at `/slow` once it is let, at `/count` with the size of what it was sent.
-struct Application {
-    address: SocketAddr,
-    let_go: Arc<Notify>,
-    asked: Arc<Notify>,
-    task: JoinHandle<()>,
-}
-
-impl Application {
-    async fn start(name: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (let_go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (go, told) = (let_go.clone(), asked.clone());
-        let task = tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let (go, told) = (go.clone(), told.clone());
-                let answer = move |request: Request<Incoming>| {
-                    let (go, told) = (go.clone(), told.clone());
-                    async move {
-                        let text = match request.uri().path() {
-                            "/slow" => {
-                                told.notify_one();
-                                go.notified().await;
-                                name.to_string()
-                            }
-                            "/count" => request
-                                .into_body()
-                                .collect()
-                                .await
-                                .unwrap()
-                                .to_bytes()
-                                .len()
-                                .to_string(),
-                            _ => name.to_string(),
-                        };
-                        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
-                    }
-                };
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service_fn(answer)),
-                );
-            }
-        });
-        Self {
-            address,
-            let_go,
-            asked,
-            task,
-        }
-    }
-}
-
+/// A proxy that runs, and its directory.
 struct Proxy {
     folder: tempfile::TempDir,
+    child: Child,
     port: u16,
-    task: JoinHandle<()>,
+    routes: Routes,
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.task.abort();
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+fn listener(port: u16, mode: Mode) -> Listener {
+    Listener {
+        port,
+        mode,
+        rules: vec![Rule {
+            host: None,
+            path: "/".into(),
+            path_type: PathType::Prefix,
+            pool: "web".into(),
+        }],
+        loopback_host: None,
     }
-}
-
-fn backend(address: SocketAddr, draining: bool) -> Backend {
-    Backend { address, draining }
 }
 
 impl Proxy {
-    async fn start(backends: Vec<Backend>) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .await
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+    async fn start(mode: Mode, backends: &[SocketAddr]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let options = ProxyOptions {
-            routes_dir: folder.path().to_path_buf(),
+        let port = free_port();
+        let child = Command::new(env!("CARGO_BIN_EXE_towpath-deploy-testapp"))
+            .args(["proxy", "--routes"])
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let routes = Routes {
+            generation: 0,
+            listeners: vec![listener(port, mode)],
+            pools: BTreeMap::new(),
         };
-        let task = tokio::spawn(async move { run(options).await.unwrap() });
-        let proxy = Self { folder, port, task };
-        proxy.route(1, backends).await;
+        let mut proxy = Self {
+            folder,
+            child,
+            port,
+            routes,
+        };
+        proxy.send_to(backends, &[]).await;
+        until("the proxy to listen", BOUND, async || {
+            Ok(match TcpStream::connect(proxy.address()).await {
+                Ok(_) => Probe::Found(()),
+                Err(error) => Probe::NotYet(error.to_string()),
+            })
+        })
+        .await
+        .unwrap();
         proxy
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/", self.address())
+    }
+
+    /// Puts other backends in force, and waits until the proxy says so.
+    async fn send_to(&mut self, ready: &[SocketAddr], draining: &[SocketAddr]) {
+        let backend = |draining| {
+            move |address: &SocketAddr| Backend {
+                address: *address,
+                draining,
+            }
+        };
+        let all = ready
+            .iter()
+            .map(backend(false))
+            .chain(draining.iter().map(backend(true)));
+        self.routes.pools = BTreeMap::from([("web".to_string(), all.collect())]);
+        self.tell().await;
+    }
+
+    async fn tell(&mut self) {
+        self.routes.generation += 1;
+        write(self.folder.path(), &serde_json::to_vec(&self.routes).unwrap());
+        let wanted = self.routes.generation;
+        self.state_until("the routes to be in force", |state| state.generation == wanted)
+            .await;
     }
 
     fn state(&self) -> ProxyState {
@@ -121,27 +130,10 @@ impl Proxy {
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// Replaces the routes and waits until they are in force.
-    async fn route(&self, generation: u64, backends: Vec<Backend>) {
-        let routes = Routes {
-            generation,
-            listeners: vec![Listener {
-                port: self.port,
-                mode: Mode::Http,
-                rules: vec![Rule {
-                    host: None,
-                    path: "/".into(),
-                    path_type: PathType::Prefix,
-                    pool: "app".into(),
-                }],
-                loopback_host: None,
-            }],
-            pools: BTreeMap::from([("app".to_string(), backends)]),
-        };
-        self.write(&serde_json::to_string(&routes).unwrap());
-        until("the routes to be in force", BOUND, async || {
+    async fn state_until(&self, what: &str, wanted: impl Fn(&ProxyState) -> bool) {
+        until(what, BOUND, async || {
             let state = self.state();
-            Ok(if state.generation >= generation {
+            Ok(if wanted(&state) {
                 Probe::Found(())
             } else {
                 Probe::NotYet(format!("{state:?}"))
@@ -151,191 +143,766 @@ impl Proxy {
         .unwrap();
     }
 
-    fn write(&self, text: &str) {
-        let path = self.folder.path().join(ROUTES_FILE);
-        let new = path.with_extension("new");
-        std::fs::write(&new, text).unwrap();
-        std::fs::rename(new, path).unwrap();
+    async fn drained(&self, backend: SocketAddr) {
+        let generation = self.routes.generation;
+        self.state_until("a backend to be drained", |state| state.drained(generation, &backend))
+            .await;
     }
 
     async fn connect(&self) -> TcpStream {
-        TcpStream::connect(("127.0.0.1", self.port)).await.unwrap()
+        TcpStream::connect(self.address()).await.unwrap()
     }
 
-    /// Sends one request of one connection; `(status, body)`.
-    async fn send(&self, head: &str, body: &[u8]) -> (u16, String) {
+    /// Sends `request` on a connection of its own, and reads all that comes until it is closed.
+    async fn exchange(&self, request: &str) -> String {
         let mut stream = self.connect().await;
-        let head = format!(
-            "{head} HTTP/1.1\r\nHost: app\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).await.unwrap();
-        stream.write_all(body).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        let text = String::from_utf8(answer).unwrap();
-        let status = text.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, text.split_once("\r\n\r\n").unwrap().1.to_string())
+        let reading = stream.read_to_end(&mut answer);
+        tokio::time::timeout(BOUND, reading)
+            .await
+            .expect("the answer to end")
+            .unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+
+    async fn get(&self, path: &str) -> String {
+        self.exchange(&format!(
+            "GET {path} HTTP/1.1\r\nHost: claims.example.org\r\nConnection: close\r\n\r\n"
+        ))
+        .await
     }
 }
 
-/// Accepts connections, reads a little, and hangs up: an application that dies with a request in its hands.
-async fn hangs_up() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let _ = stream.read(&mut [0; 16]).await;
-        }
-    });
-    address
+/// Replaces the routes as a supervisor does.
+fn write(folder: &Path, text: &[u8]) {
+    let new = folder.join("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, folder.join(ROUTES_FILE)).unwrap();
 }
 
-async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+/// An application.
+struct App {
+    address: SocketAddr,
+    hits: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for App {
+    /// Gone at once, with every connection.
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl App {
+    /// One that does with each connection what `serve` says.
+    async fn raw<F: Future<Output = ()> + Send + 'static>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let hits = Arc::new(AtomicUsize::new(0));
+        let counted = hits.clone();
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (stream, _) = socket.accept().await.unwrap();
+                counted.fetch_add(1, Ordering::SeqCst);
+                connections.spawn(serve(stream));
+            }
+        });
+        Self { address, hits, task }
+    }
+
+    /// One that answers with `name`; `/slow` when `gate` has a permit for it, `/echo` with the request's body, `/head` with
+    /// the request's head. Its hits are requests.
+    async fn named(name: &'static str, gate: Arc<Semaphore>) -> Self {
+        let hits = Arc::new(AtomicUsize::new(0));
+        let counted = hits.clone();
+        let mut app = Self::raw(move |stream| {
+            let (gate, counted) = (gate.clone(), counted.clone());
+            let service = service_fn(move |request| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let gate = gate.clone();
+                async move { Ok::<_, Infallible>(answer(name, &gate, request).await) }
+            });
+            async move {
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            }
+        })
+        .await;
+        app.hits = hits;
+        app
+    }
+
+    fn hits(&self) -> usize {
+        self.hits.load(Ordering::SeqCst)
+    }
+}
+
+async fn answer(name: &str, gate: &Semaphore, request: Request<Incoming>) -> Response<BoxBody<Bytes, hyper::Error>> {
+    let whole = |text: Vec<u8>| Full::from(text).map_err(|never| match never {}).boxed();
+    let body = match request.uri().path() {
+        "/slow" => {
+            gate.acquire().await.unwrap().forget();
+            whole(name.into())
+        }
+        // What comes goes back as it comes, without a length.
+        "/echo" => request.into_body().boxed(),
+        "/head" => whole(format!("{:#?}", request.headers()).into_bytes()),
+        _ => whole(name.into()),
+    };
+    let mut response = Response::new(body);
+    response
+        .headers_mut()
+        .insert("connection", hyper::header::HeaderValue::from_static("x-private"));
+    response
+        .headers_mut()
+        .insert("x-private", hyper::header::HeaderValue::from_static("1"));
+    *response.status_mut() = StatusCode::OK;
+    response
+}
+
+fn no_gate() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(0))
+}
+
+/// Reads a request's head.
+async fn head(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => text.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(text).unwrap()
+}
+
+fn body_of(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+}
+
+// Routes that change.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_is_lost_while_backends_come_and_go() {
+    let mut old = App::named("v0", no_gate()).await;
+    let mut proxy = Proxy::start(Mode::Http, &[old.address]).await;
+    let traffic = Traffic::start(&proxy.url(), Duration::from_millis(1), str::to_string).unwrap();
+    let before = traffic.so_far().sent;
+    for name in [
+        "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12",
+    ] {
+        let new = App::named(name, no_gate()).await;
+        proxy.send_to(&[old.address, new.address], &[]).await;
+        proxy.send_to(&[new.address], &[old.address]).await;
+        proxy.drained(old.address).await;
+        let last = old.hits();
+        // Gone with all of its connections, idle ones included.
+        drop(std::mem::replace(&mut old, new));
+        until("requests to reach the new one", BOUND, async || {
+            let hits = old.hits();
+            Ok(if hits > 20 {
+                Probe::Found(())
+            } else {
+                Probe::NotYet(format!("{hits} of them, {last} before"))
+            })
+        })
+        .await
+        .unwrap();
+    }
+    let report = traffic.stop().await;
+    assert!(report.failures.is_empty(), "{}", report.summary());
+    assert!(report.sent > before + 240, "{}", report.summary());
+    assert_eq!(report.answers.len(), 13, "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_leaves_ends_its_requests_and_gets_no_new_one() {
-    let (one, two) = (Application::start("one").await, Application::start("two").await);
-    let proxy = Arc::new(Proxy::start(vec![backend(one.address, false)]).await);
-    let slow = tokio::spawn({
-        let proxy = proxy.clone();
-        async move { proxy.send("GET /slow", b"").await }
-    });
-    one.asked.notified().await;
+async fn what_is_under_way_on_a_draining_backend_is_counted_and_ends_there() {
+    let gate = no_gate();
+    let (old, new) = (
+        App::named("old", gate.clone()).await,
+        App::named("new", no_gate()).await,
+    );
+    let mut proxy = Proxy::start(Mode::Http, &[old.address]).await;
+    let address = proxy.address();
+    let slow: Vec<_> = (0..3)
+        .map(|_| {
+            tokio::spawn(async move {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                let request = "GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+                stream.write_all(request.as_bytes()).await.unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.unwrap();
+                answer
+            })
+        })
+        .collect();
     proxy
-        .route(2, vec![backend(one.address, true), backend(two.address, false)])
+        .state_until("three requests to be under way", |state| {
+            state.requests.get(&old.address) == Some(&3)
+        })
         .await;
-    assert!(!proxy.state().drained(2, &one.address), "{:?}", proxy.state());
-    for _ in 0..20 {
-        assert_eq!(proxy.send("GET /", b"").await, (200, "two".into()));
+    proxy.send_to(&[new.address], &[old.address]).await;
+    assert!(!proxy.state().drained(proxy.routes.generation, &old.address));
+    let hits = old.hits();
+    assert!(body_of(&proxy.get("/").await).contains("new"));
+    assert_eq!(old.hits(), hits, "a draining backend got a request");
+    gate.add_permits(2);
+    proxy
+        .state_until("one to be left", |state| state.requests.get(&old.address) == Some(&1))
+        .await;
+    // Gone from the routes altogether, it is still counted.
+    proxy.send_to(&[new.address], &[]).await;
+    assert_eq!(proxy.state().requests.get(&old.address), Some(&1));
+    gate.add_permits(1);
+    proxy.drained(old.address).await;
+    for answer in slow {
+        assert!(body_of(&answer.await.unwrap()).contains("old"));
     }
-    one.let_go.notify_one();
-    assert_eq!(slow.await.unwrap(), (200, "one".into()));
-    until("the backend that left to be drained", BOUND, async || {
-        let state = proxy.state();
-        Ok(match state.drained(2, &one.address) {
-            true => Probe::Found(()),
-            false => Probe::NotYet(format!("{state:?}")),
+    // A client that goes away before its answer came frees the place.
+    proxy.send_to(&[old.address], &[]).await;
+    let mut stream = proxy.connect().await;
+    stream
+        .write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    proxy
+        .state_until("it to be under way", |state| {
+            state.requests.get(&old.address) == Some(&1)
+        })
+        .await;
+    drop(stream);
+    proxy
+        .state_until("it to be given up", |state| state.requests.is_empty())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_routes_leave_the_last_good_ones_in_force() {
+    let (one, two) = (App::named("one", no_gate()).await, App::named("two", no_gate()).await);
+    let mut proxy = Proxy::start(Mode::Http, &[one.address]).await;
+    let good = serde_json::to_vec(&proxy.routes).unwrap();
+    let traffic = Traffic::start(&proxy.url(), Duration::from_millis(1), str::to_string).unwrap();
+    for bad in [
+        &b"{"[..],
+        b"",
+        b"null",
+        &good[..good.len() / 2],
+        b"{\"generation\": 99}",
+    ] {
+        write(proxy.folder.path(), bad);
+        let sent = traffic.so_far().sent;
+        until("requests after the bad routes", BOUND, async || {
+            let now = traffic.so_far().sent;
+            Ok(if now > sent + 100 {
+                Probe::Found(())
+            } else {
+                Probe::NotYet(format!("{now}"))
+            })
+        })
+        .await
+        .unwrap();
+        assert_eq!(proxy.state().generation, proxy.routes.generation);
+    }
+    std::fs::remove_file(proxy.folder.path().join(ROUTES_FILE)).unwrap();
+    assert!(body_of(&proxy.get("/").await).contains("one"));
+    proxy.send_to(&[two.address], &[]).await;
+    assert!(body_of(&proxy.get("/").await).contains("two"));
+    let report = traffic.stop().await;
+    assert!(report.failures.is_empty(), "{}", report.summary());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_are_opened_and_closed_and_hosts_and_paths_lead_where_they_should() {
+    let (web, api) = (App::named("web", no_gate()).await, App::named("api", no_gate()).await);
+    let mut proxy = Proxy::start(Mode::Http, &[web.address]).await;
+    let other = free_port();
+    let mut second = listener(other, Mode::Http);
+    second.rules = vec![Rule {
+        host: Some("api.example.org".into()),
+        path: "/v1".into(),
+        path_type: PathType::Prefix,
+        pool: "api".into(),
+    }];
+    proxy.routes.listeners.push(second);
+    let backend = Backend {
+        address: api.address,
+        draining: false,
+    };
+    proxy.routes.pools.insert("api".into(), vec![backend]);
+    proxy.tell().await;
+    let ask = async |host: &str, path: &str| -> Result<String, std::io::Error> {
+        let mut stream = TcpStream::connect(("127.0.0.1", other)).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    };
+    until("the second port to be open", BOUND, async || {
+        Ok(match ask("api.example.org", "/v1/x").await {
+            Ok(answer) if body_of(&answer).contains("api") => Probe::Found(()),
+            other => Probe::NotYet(format!("{other:?}")),
         })
     })
     .await
     .unwrap();
+    let lost = ask("api.example.org", "/v2").await.unwrap();
+    assert!(
+        lost.starts_with("HTTP/1.1 404 ") && lost.contains("towpath: no route for this host and path"),
+        "{lost}"
+    );
+    proxy.routes.listeners.pop();
+    proxy.tell().await;
+    until("the second port to be closed", BOUND, async || {
+        Ok(match TcpStream::connect(("127.0.0.1", other)).await {
+            Err(_) => Probe::Found(()),
+            Ok(_) => Probe::NotYet("it is open".into()),
+        })
+    })
+    .await
+    .unwrap();
+    assert!(body_of(&proxy.get("/").await).contains("web"));
+}
+
+// What is spoken.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_connections_and_headers_are_passed_on() {
+    let app = App::named("app", no_gate()).await;
+    let proxy = Proxy::start(Mode::Http, &[app.address]).await;
+    // Several requests on one connection: with a length, chunked, and without a body.
+    let mut stream = proxy.connect().await;
+    stream
+        .write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
+        .await
+        .unwrap();
+    let answer = read_until(&mut stream, "hello").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(
+        !answer.contains("x-private"),
+        "what is meant for one hop was passed on: {answer}"
+    );
+    stream
+        .write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        .await
+        .unwrap();
+    // The first chunk comes back before the second is sent: nothing waits for the end of a body.
+    let answer = read_until(&mut stream, "abc\r\n").await;
+    assert!(answer.to_lowercase().contains("transfer-encoding: chunked"), "{answer}");
+    stream.write_all(b"4\r\ndefg\r\n0\r\n\r\n").await.unwrap();
+    let answer = read_until(&mut stream, "0\r\n\r\n").await;
+    assert!(answer.contains("defg"), "{answer}");
+    stream.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let answer = read_until(&mut stream, "\r\n\r\n").await;
+    assert!(answer.to_lowercase().contains("content-length: 3"), "{answer}");
+    stream
+        .write_all(b"GET /head HTTP/1.1\r\nHost: Claims.example.org\r\nX-Forwarded-For: 10.1.2.3\r\nKeep-Alive: 5\r\nX-Hop: 1\r\nConnection: x-hop, close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    for expected in [
+        "\"host\": \"Claims.example.org\"",
+        "\"10.1.2.3, 127.0.0.1\"",
+        "\"x-forwarded-proto\": \"http\"",
+    ] {
+        assert!(answer.contains(expected), "no {expected} in {answer}");
+    }
+    for hop in ["x-hop", "keep-alive"] {
+        assert!(!body_of(&answer).contains(hop), "{hop} was passed on: {answer}");
+    }
+
+    // Megabytes, each way at once.
+    let size = 8 << 20;
+    let stream = proxy.connect().await;
+    let (mut reader, mut writer) = stream.into_split();
+    let sending = tokio::spawn(async move {
+        let head = format!("POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n");
+        writer.write_all(head.as_bytes()).await.unwrap();
+        for block in 0..size / 4096 {
+            writer
+                .write_all(&[u8::try_from(block % 251).unwrap(); 4096])
+                .await
+                .unwrap();
+        }
+        writer
+    });
+    let mut answer = Vec::new();
+    tokio::time::timeout(BOUND, reader.read_to_end(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    drop(sending.await.unwrap());
+    let start = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+    let body = &answer[start..];
+    assert_eq!(body.len(), size);
+    assert!(
+        body.chunks(4096)
+            .enumerate()
+            .all(|(block, bytes)| bytes.iter().all(|byte| usize::from(*byte) == block % 251))
+    );
+}
+
+/// Reads until what came holds `end`.
+async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = Vec::new();
+    let reading = async {
+        while !String::from_utf8_lossy(&text).contains(end) {
+            text.push(stream.read_u8().await.unwrap());
+        }
+    };
+    if tokio::time::timeout(BOUND, reading).await.is_err() {
+        panic!("{end:?} did not come; {:?} did", String::from_utf8_lossy(&text));
+    }
+    String::from_utf8(text).unwrap()
+}
+
+/// An application that upgrades, greets, and sends back what it gets.
+async fn upgrading() -> App {
+    App::raw(|mut stream| async move {
+        let head = head(&mut stream).await;
+        assert!(head.to_lowercase().contains("upgrade: websocket"), "{head}");
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nwelcome";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let (mut reader, mut writer) = stream.into_split();
+        let _ = tokio::io::copy(&mut reader, &mut writer).await;
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_backend_costs_no_request_that_may_be_sent_again() {
-    let alive = Application::start("alive").await;
-    let proxy = Proxy::start(vec![
-        backend(nobody().await, false),
-        backend(hangs_up().await, false),
-        backend(alive.address, false),
-    ])
+async fn an_upgraded_connection_lives_as_long_as_its_application() {
+    let (old, new) = (upgrading().await, App::named("new", no_gate()).await);
+    let mut proxy = Proxy::start(Mode::Http, &[old.address]).await;
+    let mut stream = proxy.connect().await;
+    stream
+        .write_all(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await
+        .unwrap();
+    let answer = read_until(&mut stream, "welcome").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 101 ") && answer.to_lowercase().contains("upgrade: websocket"),
+        "{answer}"
+    );
+    let old_address = old.address;
+    proxy
+        .state_until("it to be a stream", |state| state.streams.get(&old_address) == Some(&1))
+        .await;
+    // It is no request any more: nobody waits for its end.
+    proxy.send_to(&[new.address], &[old.address]).await;
+    proxy.drained(old.address).await;
+    stream.write_all(b"ping").await.unwrap();
+    read_until(&mut stream, "ping").await;
+    assert!(body_of(&proxy.get("/").await).contains("new"));
+    drop(old);
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(BOUND, stream.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok() && rest.is_empty(), "{rest:?}");
+    drop(stream);
+    proxy
+        .state_until("it to be over", |state| state.streams.is_empty())
+        .await;
+    // One who asks for an upgrade and does not get it gets the answer.
+    let plain = proxy
+        .exchange("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n")
+        .await;
+    assert!(plain.starts_with("HTTP/1.1 200 ") && plain.ends_with("new"), "{plain}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_no_http_are_spliced() {
+    // It speaks first, as databases do.
+    let greeting = App::raw(|mut stream| async move {
+        stream.write_all(b"+hello\n").await.unwrap();
+        let (mut reader, mut writer) = stream.into_split();
+        let _ = tokio::io::copy(&mut reader, &mut writer).await;
+    })
     .await;
-    for number in 0..30 {
-        assert_eq!(
-            proxy.send("GET /", b"").await,
-            (200, "alive".into()),
-            "request {number}"
+    for mode in [Mode::Tcp, Mode::Detect] {
+        let proxy = Proxy::start(mode, &[greeting.address]).await;
+        let mut stream = proxy.connect().await;
+        read_until(&mut stream, "+hello\n").await;
+        stream.write_all(b"\0\x01GET").await.unwrap();
+        read_until(&mut stream, "GET").await;
+        let address = greeting.address;
+        proxy
+            .state_until("it to be counted", |state| state.streams.get(&address) == Some(&1))
+            .await;
+        // The end of one direction is passed on, and the other goes on.
+        stream.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        tokio::time::timeout(BOUND, stream.read_to_end(&mut rest))
+            .await
+            .unwrap()
+            .unwrap();
+        proxy
+            .state_until("it to be over", |state| state.streams.is_empty())
+            .await;
+    }
+    // Where nobody said what is spoken, HTTP is recognised, request by request.
+    let web = App::named("web", no_gate()).await;
+    let proxy = Proxy::start(Mode::Detect, &[web.address]).await;
+    assert!(proxy.get("/head").await.contains("x-forwarded-for"));
+    // A first byte alone decides nothing wrong.
+    let mut stream = proxy.connect().await;
+    for byte in b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" {
+        stream.write_all(&[*byte]).await.unwrap();
+        stream.flush().await.unwrap();
+    }
+    assert!(read_until(&mut stream, "web").await.starts_with("HTTP/1.1 200 "));
+}
+
+// Applications that die.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_is_safe_is_sent_to_another_backend() {
+    // It takes the whole request, and its connection with it.
+    let dying = App::raw(|mut stream| async move {
+        let head = head(&mut stream).await;
+        if head.contains("ontent-length: 4") {
+            let _ = stream.read_exact(&mut [0; 4]).await;
+        }
+    })
+    .await;
+    let well = App::named("well", no_gate()).await;
+    let mut proxy = Proxy::start(Mode::Http, &[dying.address]).await;
+    // One more is ready while the first attempt is under way: it would be found if it were looked for.
+    proxy.send_to(&[dying.address, well.address], &[]).await;
+    let mut died = 0;
+    let mut lost = 0;
+    for _ in 0..24 {
+        let before = dying.hits();
+        let answer = proxy.get("/").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && body_of(&answer).contains("well"),
+            "{answer}"
+        );
+        died += dying.hits() - before;
+    }
+    assert!(died > 0, "no request ever came to the one that dies");
+    // What may have been acted on is not sent twice: each POST is seen once in all.
+    for body in ["", "data"] {
+        for _ in 0..24 {
+            let before = (dying.hits(), well.hits());
+            let length = body.len();
+            let answer = proxy
+                .exchange(&format!(
+                    "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+                ))
+                .await;
+            let seen = (dying.hits() - before.0) + (well.hits() - before.1);
+            assert_eq!(seen, 1, "{answer}");
+            if dying.hits() > before.0 {
+                lost += 1;
+                assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+                assert!(
+                    answer.contains("towpath: the application closed the connection before it answered"),
+                    "{answer}"
+                );
+            } else {
+                assert!(body_of(&answer).contains("well"), "{answer}");
+            }
+        }
+    }
+    assert!(lost > 0, "no POST ever came to the one that dies");
+    // Nothing was sent to one that cannot be reached, so a POST may go to another.
+    let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    proxy.send_to(&[nobody, well.address], &[]).await;
+    for _ in 0..24 {
+        let answer = proxy
+            .exchange("POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\ndata")
+            .await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && answer.contains("data"),
+            "{answer}"
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_may_not_be_sent_twice_is_not() {
-    let proxy = Proxy::start(vec![backend(hangs_up().await, false)]).await;
-    let (status, text) = proxy.send("POST /order", b"one").await;
-    assert_eq!(status, 502, "{text}");
-    assert!(!text.trim().is_empty(), "the answer says what happened");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_waits_a_while_for_the_first_backend_and_not_for_ever() {
-    let proxy = Arc::new(Proxy::start(Vec::new()).await);
-    let began = Instant::now();
-    let (status, text) = proxy.send("GET /", b"").await;
-    assert_eq!(status, 503, "{text}");
-    assert!(
-        began.elapsed() >= Duration::from_secs(4) && !text.trim().is_empty(),
-        "{text}"
-    );
-
-    let waiting = tokio::spawn({
-        let proxy = proxy.clone();
-        async move { proxy.send("GET /", b"").await }
-    });
-    let late = Application::start("late").await;
-    proxy.route(2, vec![backend(late.address, false)]).await;
-    assert_eq!(waiting.await.unwrap(), (200, "late".into()));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn broken_routes_leave_those_before_them_in_force() {
-    let one = Application::start("one").await;
-    let proxy = Proxy::start(vec![backend(one.address, false)]).await;
-    proxy.write("{ this is not JSON");
-    let two = Application::start("two").await;
-    assert_eq!(proxy.send("GET /", b"").await, (200, "one".into()));
-    one.task.abort();
-    proxy.route(3, vec![backend(two.address, false)]).await;
-    assert_eq!(proxy.send("GET /", b"").await, (200, "two".into()));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn bodies_pass_through_whole_and_connections_are_kept() {
-    let one = Application::start("one").await;
-    let proxy = Proxy::start(vec![backend(one.address, false)]).await;
-    let body = vec![b'x'; 3 << 20];
-    assert_eq!(proxy.send("POST /count", &body).await, (200, body.len().to_string()));
-
-    let mut stream = proxy.connect().await;
-    for _ in 0..3 {
-        stream
-            .write_all(b"POST /count HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3\r\nyou\r\n0\r\n\r\n")
+async fn an_answer_that_breaks_off_does_not_look_whole() {
+    let half = App::raw(|mut stream| async move {
+        let chunked = head(&mut stream).await.contains("/chunked");
+        let begin = if chunked {
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"
+        } else {
+            "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf"
+        };
+        stream.write_all(begin.as_bytes()).await.unwrap();
+    })
+    .await;
+    let proxy = Proxy::start(Mode::Http, &[half.address]).await;
+    for path in ["/chunked", "/length"] {
+        let mut stream = proxy.connect().await;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // Reset or ended, but never with the last chunk, or with as much as was promised.
+        let _ = tokio::time::timeout(BOUND, stream.read_to_end(&mut answer))
             .await
             .unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n8") {
-            let mut buffer = [0; 512];
-            let read = stream.read(&mut buffer).await.unwrap();
-            assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
-            answer.extend_from_slice(&buffer[..read]);
-        }
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && !answer.ends_with("0\r\n\r\n"),
+            "{answer}"
+        );
+        assert!(body_of(&answer).len() < "4\r\nhalf\r\n0\r\n\r\n".len(), "{answer}");
     }
+    // It was begun to be answered, so it is not asked a second time.
+    assert_eq!(half.hits(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgraded_connection_is_spliced() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await?;
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await?);
-        }
-        let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
-        stream.write_all(answer).await?;
-        let mut buffer = [0; 5];
-        stream.read_exact(&mut buffer).await?;
-        stream.write_all(&buffer).await?;
-        Ok::<_, io::Error>(())
+async fn with_nobody_ready_a_request_waits_and_then_says_so() {
+    let app = App::named("app", no_gate()).await;
+    let mut proxy = Proxy::start(Mode::Http, &[]).await;
+    let began = Instant::now();
+    let answer = proxy.get("/").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("text/plain"),
+        "{answer}"
+    );
+    assert!(
+        body_of(&answer).contains("towpath: no instance of the application is ready\n"),
+        "{answer}"
+    );
+    assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
+    // One that becomes ready meanwhile answers.
+    let address = proxy.address();
+    let waiting = tokio::spawn(async move {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\ndata")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     });
-    let proxy = Proxy::start(vec![backend(address, false)]).await;
-    let mut stream = proxy.connect().await;
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nHost: app\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+    proxy.send_to(&[], &[app.address]).await;
+    assert!(
+        !waiting.is_finished() && app.hits() == 0,
+        "a draining backend got a request"
+    );
+    proxy.send_to(&[app.address], &[]).await;
+    let answer = waiting.await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("data"),
+        "{answer}"
+    );
+    // Nobody there at all is said with the reason.
+    let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    proxy.send_to(&[nobody], &[]).await;
+    let answer = proxy.get("/").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("Connection refused"),
+        "{answer}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_sigterm_what_is_under_way_is_ended_and_nothing_new_is_taken() {
+    let gate = no_gate();
+    let app = App::named("app", gate.clone()).await;
+    let mut proxy = Proxy::start(Mode::Http, &[app.address]).await;
+    let (mut idle, mut busy) = (proxy.connect().await, proxy.connect().await);
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read_until(&mut idle, "app").await;
+    busy.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    proxy
+        .state_until("one to be under way", |state| {
+            state.requests.get(&app.address) == Some(&1)
+        })
+        .await;
+    let id = proxy.child.id().unwrap().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .await
+            .unwrap()
+            .success()
+    );
+    // A connection that does nothing is ended at once.
+    let mut rest = Vec::new();
+    tokio::time::timeout(BOUND, idle.read_to_end(&mut rest))
         .await
+        .unwrap()
         .unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.unwrap());
+    until("new connections to be refused", BOUND, async || {
+        Ok(match TcpStream::connect(proxy.address()).await {
+            Err(_) => Probe::Found(()),
+            Ok(_) => Probe::NotYet("it still listens".into()),
+        })
+    })
+    .await
+    .unwrap();
+    gate.add_permits(1);
+    let mut answer = String::new();
+    tokio::time::timeout(BOUND, busy.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("app"),
+        "{answer}"
+    );
+    let ended = tokio::time::timeout(BOUND, proxy.child.wait())
+        .await
+        .expect("the proxy to end")
+        .unwrap();
+    assert!(ended.success(), "{ended}");
+}
+
+/// Whatever a client sends, the proxy lives and answers the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_does_no_harm() {
+    let app = App::named("app", no_gate()).await;
+    let proxy = Proxy::start(Mode::Http, &[app.address]).await;
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(1 << 20));
+    let seen = Mutex::new(Vec::new());
+    for nonsense in [
+        "\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
+        "GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: \u{7f}\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+        "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "GET http://elsewhere.example.org/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        &long,
+    ] {
+        let mut stream = proxy.connect().await;
+        let _ = stream.write_all(nonsense.as_bytes()).await;
+        let _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(BOUND, stream.read_to_end(&mut answer))
+            .await
+            .expect("an end");
+        seen.lock().unwrap().push(
+            String::from_utf8_lossy(&answer)
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_string(),
+        );
+        let next = proxy.get("/").await;
+        assert!(
+            body_of(&next).contains("app"),
+            "after {:?}: {next}",
+            nonsense.chars().take(60).collect::<String>()
+        );
     }
-    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
-    stream.write_all(b"hello").await.unwrap();
-    let mut echo = [0; 5];
-    stream.read_exact(&mut echo).await.unwrap();
-    assert_eq!(&echo, b"hello");
+    proxy
+        .state_until("nothing to be left over", |state| state.requests.is_empty())
+        .await;
+    let seen = seen.into_inner().unwrap();
+    let refused = seen.iter().filter(|line| line.starts_with("HTTP/1.1 4")).count();
+    assert!(refused >= 5, "{seen:?}");
 }

@@ -41,6 +41,8 @@ const STATE_DIRECTORY: &str = "/towpath/state";
 const GRACE_SECONDS: i32 = 15;
 /// How long a removal that the engine has begun may take.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
+/// How long somebody else's creation of the same container may take.
+const CREATION_LIMIT: Duration = Duration::from_secs(30);
 /// How much of a service's output is handed on.
 const SERVICE_LOG_BYTES: usize = 1 << 20;
 /// How much of a dead agent's own output is.
@@ -150,26 +152,31 @@ impl DockerEngine {
         }
     }
 
-    async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<(), EngineError> {
+    /// Whether it was made; somebody else has the name already, or is about to have it, otherwise.
+    async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<bool, EngineError> {
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         let image = body.image.clone().unwrap_or_default();
         match self.docker.create_container(Some(options), body).await {
-            Ok(_) => Ok(()),
-            // Somebody made it between our look and now: the name is deterministic, so it is the same container.
-            Err(error) if status(&error) == Some(409) => Ok(()),
+            Ok(_) => Ok(true),
+            // Between our look and now; the name is deterministic, so it is the same container.
+            Err(error) if status(&error) == Some(409) => Ok(false),
             Err(error) => Err(self.classify(format!("create the container `{name}` from the image `{image}`"), error)),
         }
     }
 
-    /// The engine answers 400 when what is asked for can never be (no such user, program or option).
+    /// What can never be (no such user, program or option) the engine answers with 400, or says in words only.
     fn classify(&self, attempted: String, error: DockerError) -> EngineError {
+        let never = |status: u16, message: &str| {
+            let low = message.to_lowercase();
+            let words = ["unable to find user", "executable file not found", "exec format error"];
+            status == 400 || words.iter().any(|words| low.contains(words))
+        };
         match error {
-            DockerError::DockerResponseServerError {
-                status_code: 400,
-                message,
-            } => EngineError::Refused {
-                message: format!("the container engine refused to {attempted}: {message}"),
-            },
+            DockerError::DockerResponseServerError { status_code, message } if never(status_code, &message) => {
+                EngineError::Refused {
+                    message: format!("the container engine refused to {attempted}: {message}"),
+                }
+            }
             error => EngineError::failed(attempted)(error),
         }
     }
@@ -193,15 +200,25 @@ impl DockerEngine {
     }
 
     async fn ensure_started(&self, name: &str, body: ContainerCreateBody, prepare: bool) -> Result<(), EngineError> {
-        let state = match self.inspect(name).await? {
-            Some(state) => state,
-            None => {
-                self.create(name, body).await?;
-                ContainerState {
+        let deadline = Instant::now() + CREATION_LIMIT;
+        let state = loop {
+            if let Some(state) = self.inspect(name).await? {
+                break state;
+            }
+            if self.create(name, body.clone()).await? {
+                break ContainerState {
                     status: Some(ContainerStateStatusEnum::CREATED),
                     ..ContainerState::default()
-                }
+                };
             }
+            // The name is taken before the container is there.
+            if Instant::now() > deadline {
+                let seconds = CREATION_LIMIT.as_secs();
+                return Err(EngineError::failed(format!("create the container `{name}`"))(format!(
+                    "its name is taken, and there is no container of that name after {seconds} s"
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         };
         if state.status != Some(ContainerStateStatusEnum::CREATED) {
             return Ok(());

@@ -19,7 +19,11 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt, process::ExitStatusExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, PermissionsExt},
+        process::ExitStatusExt,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -30,6 +34,8 @@ use towpath_protocol::variable;
 const GRACE: Duration = Duration::from_secs(15);
 /// How long killed processes may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// What the name of a directory begins with that is being removed.
+const REMOVED: &str = ".removed-";
 /// How much of a dead agent's own output is handed on.
 const AGENT_LOG_BYTES: u64 = 4 << 10;
 
@@ -67,10 +73,22 @@ impl HostEngine {
     /// # Errors
     /// When the directory cannot be made.
     pub fn new(mut options: HostOptions) -> Result<Self, EngineError> {
-        let attempted = || format!("make the directory for jobs `{}`", options.directory.display());
+        let shown = options.directory.display().to_string();
+        let attempted = || format!("make the directory for jobs `{shown}`");
         fs::create_dir_all(&options.directory).map_err(EngineError::failed(attempted()))?;
         // The path is the mark that processes are known by, so it must be the same whoever writes it down.
         options.directory = fs::canonicalize(&options.directory).map_err(EngineError::failed(attempted()))?;
+        // What an earlier server was removing when it was killed.
+        for entry in fs::read_dir(&options.directory)
+            .map_err(EngineError::failed(attempted()))?
+            .flatten()
+        {
+            if entry.file_name().as_bytes().starts_with(REMOVED.as_bytes())
+                && let Err(error) = remove_tree(&entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "cannot remove what a job left");
+            }
+        }
         Ok(Self { options })
     }
 
@@ -86,8 +104,13 @@ impl HostEngine {
         }
         let place = self.place(&request.id);
         let attempted = || format!("start an agent in `{}`", place.0.display());
-        place.make().map_err(EngineError::failed(attempted()))?;
-        let _lock = place.lock().map_err(EngineError::failed(attempted()))?;
+        // A stop that goes on meanwhile removes the directory, and its lock with it.
+        let _lock = loop {
+            place.make().map_err(EngineError::failed(attempted()))?;
+            if let Some(lock) = place.lock().map_err(EngineError::failed(attempted()))? {
+                break lock;
+            }
+        };
         if place.process().map_err(EngineError::failed(attempted()))?.is_some() {
             return Ok(());
         }
@@ -168,11 +191,15 @@ impl HostEngine {
 
     fn stop_blocking(&self, id: &EnvironmentId) -> Result<(), EngineError> {
         let place = self.place(id);
-        if !place.0.exists() {
-            return Ok(());
-        }
         let attempted = || format!("stop the job in `{}`", place.0.display());
-        let _lock = place.lock().map_err(EngineError::failed(attempted()))?;
+        let _lock = loop {
+            if !place.0.exists() {
+                return Ok(());
+            }
+            if let Some(lock) = place.lock().map_err(EngineError::failed(attempted()))? {
+                break lock;
+            }
+        };
         if let Some(process) = place.process().map_err(EngineError::failed(attempted()))?
             && process.is_running()
         {
@@ -195,13 +222,11 @@ impl HostEngine {
                 KILL_LIMIT.as_secs()
             )));
         }
-        // The one who reaps the agent may be writing down how it ended, in the directory that is being removed.
-        let mut removed = Ok(());
-        wait_until(KILL_LIMIT, || {
-            removed = remove_tree(&place.0);
-            !matches!(&removed, Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty)
-        });
-        removed.map_err(EngineError::failed(format!("remove `{}`", place.0.display())))
+        // Out of the way in one step: who comes next makes a new one, and nothing of that is removed.
+        let aside = self.options.directory.join(format!("{REMOVED}{id}"));
+        remove_tree(&aside).map_err(EngineError::failed(format!("remove `{}`", aside.display())))?;
+        fs::rename(&place.0, &aside).map_err(EngineError::failed(attempted()))?;
+        remove_tree(&aside).map_err(EngineError::failed(format!("remove `{}`", aside.display())))
     }
 
     fn list_blocking(&self) -> Result<Vec<EnvironmentId>, EngineError> {
@@ -301,14 +326,18 @@ impl Place {
         self.0.join("agent.pid")
     }
 
-    /// Held while the directory's owner changes: one starts or stops at a time, of any process.
-    fn lock(&self) -> io::Result<Flock<File>> {
-        let file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .open(self.0.join("lock"))?;
-        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+    /// Held while the directory's owner changes: one starts or stops at a time, of any process. `None` when the directory is
+    /// gone, or is another one by the time that it is this one's turn.
+    fn lock(&self) -> io::Result<Option<Flock<File>>> {
+        let path = self.0.join("lock");
+        let file = match OpenOptions::new().create(true).write(true).truncate(false).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let opened = file.metadata()?.ino();
+        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
+        let same = fs::metadata(&path).is_ok_and(|now| now.ino() == opened);
+        Ok(same.then_some(lock))
     }
 
     fn process(&self) -> io::Result<Option<Process>> {

@@ -44,6 +44,8 @@ const REPORT: Duration = Duration::from_secs(1);
 const LAST_REQUESTS: Duration = Duration::from_secs(25);
 /// How long a request waits for a backend that is ready.
 const WAIT_FOR_BACKEND: Duration = Duration::from_secs(5);
+/// How long a client may say nothing before it is taken for one that waits to be spoken to, on a port that does not say.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// How a proxy is started.
 #[derive(Debug, Clone)]
@@ -244,13 +246,14 @@ impl Port {
     }
 }
 
-/// A request line begins with a method in capitals. `PRI` is HTTP/2's preface, which is better spliced.
+/// A request line begins with a method in capitals. `PRI` is HTTP/2's preface, which is better spliced. Whoever says nothing
+/// waits for the other side to begin, as a database's client does.
 async fn begins_like_http(stream: &TcpStream) -> bool {
     let mut first = [0; 4];
-    match stream.peek(&mut first).await {
-        Ok(count) => {
+    match tokio::time::timeout(SILENCE, stream.peek(&mut first)).await {
+        Ok(Ok(count)) => {
             count > 0 && first[..count].iter().all(|b| b.is_ascii_uppercase() || *b == b' ') && &first != b"PRI "
         }
-        Err(_) => false,
+        Ok(Err(_)) | Err(_) => false,
     }
 }

@@ -44,7 +44,8 @@ pub struct Listener {
 pub enum Mode {
     /// HTTP/1.1, request by request.
     Http,
-    /// HTTP/1.1 if the client begins like it, and a spliced connection otherwise: for a port that does not say.
+    /// HTTP/1.1 if the client begins like it, and a spliced connection if it begins otherwise, or not within a second: for a
+    /// port that does not say.
     Detect,
     /// A connection, spliced to one backend.
     Tcp,

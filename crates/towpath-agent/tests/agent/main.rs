@@ -1,0 +1,18 @@
+//! The agent alone: what the product's binary does when it is called `agent`, or by the names that steps know it by.
+#![allow(missing_docs)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let own = std::env::args().next().unwrap_or_default();
+    if own.ends_with("circleci") || own.ends_with("circleci-agent") {
+        return towpath_agent::in_job_main(std::env::args().skip(1));
+    }
+    match towpath_agent::AgentOptions::from_environment() {
+        Ok(options) => towpath_agent::main(options),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
