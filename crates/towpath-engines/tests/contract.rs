@@ -315,7 +315,7 @@ fn token(id: &EnvironmentId) -> String {
 
 fn new_id() -> EnvironmentId {
     EnvironmentId {
-        job: JobId::new(),
+        job: JobId::from(uuid::Uuid::now_v7()),
         node: 0,
     }
 }

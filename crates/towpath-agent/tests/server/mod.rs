@@ -138,7 +138,7 @@ impl World {
     pub fn with(steps: Vec<Step>, change: impl FnOnce(&mut JobSpec)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut spec = JobSpec {
-            id: JobId::new(),
+            id: JobId::from_u128(1),
             node_index: 0,
             node_total: 1,
             name: "test".into(),
