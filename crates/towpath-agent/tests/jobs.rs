@@ -98,7 +98,7 @@ async fn a_step_that_is_silent_for_too_long_is_ended_with_all_that_it_started() 
 async fn background_steps_go_on_beside_the_others_and_end_with_the_job() {
     let world = World::new(vec![
         run_with(
-            "echo $$ > pid; i=0; while true; do i=$((i+1)); echo tick $i; echo $i > ticks; sleep 0.05; done",
+            "echo $$ > pid; i=0; while true; do i=$((i+1)); echo tick $i; echo $i > next; mv next ticks; sleep 0.05; done",
             |step| {
                 step.background = true;
                 // Silence is no reason to end one of these.
