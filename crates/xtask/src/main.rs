@@ -1,6 +1,7 @@
-//! What the project's own commands run: `cargo xtask demo`, `cargo xtask clean-demo`.
+//! What the project's own commands run: `cargo xtask demo`, `clean-demo` and `fuzz`.
 
 mod demo;
+mod fuzz;
 
 use std::process::ExitCode;
 
@@ -10,8 +11,10 @@ async fn main() -> ExitCode {
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["demo"] => demo::demo().await,
         ["clean-demo"] => demo::clean().await,
+        ["fuzz", seconds] if let Ok(seconds) = seconds.parse() => fuzz::fuzz(None, seconds),
+        ["fuzz", seconds, target] if let Ok(seconds) = seconds.parse() => fuzz::fuzz(Some(target), seconds),
         _ => {
-            eprintln!("usage: cargo xtask demo | clean-demo");
+            eprintln!("usage: cargo xtask demo | clean-demo | fuzz SECONDS [TARGET]");
             return ExitCode::from(2);
         }
     };
