@@ -12,6 +12,7 @@ use crate::lower::lower_job;
 use crate::namespace::{Element, Namespace, NamespaceId};
 use crate::options::CompileOptions;
 use crate::scope::{Arguments, Scope, TemplateCache};
+use crate::trace::Trace;
 use crate::value::Value;
 use crate::workflows::{Graph, Role, definitions};
 
@@ -40,6 +41,8 @@ pub(crate) struct Compiler<'o> {
     /// Whether a limit was passed and nothing more is made.
     pub(crate) exhausted: bool,
     pub(crate) error_count: usize,
+    /// Where everything comes from, while an explanation is made.
+    pub(crate) trace: Option<Trace>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -85,10 +88,33 @@ fn run(
     options: &CompileOptions<'_>,
     print: bool,
 ) -> (Option<(CompiledConfig, String)>, Vec<Diagnostic>) {
+    let (config, compiler) = with_root(source, options, |compiler, root| compiler.config(root, print));
+    (config.filter(|_| compiler.error_count == 0), compiler.diagnostics)
+}
+
+/// Does `work` on a configuration of which everything is noted down; also on one with mistakes in it.
+pub(crate) fn traced<T>(
+    source: &Arc<SourceFile>,
+    options: &CompileOptions<'_>,
+    work: impl FnOnce(&mut Compiler<'_>, &Node) -> Option<T>,
+) -> (Option<T>, Vec<Diagnostic>) {
+    let (done, compiler) = with_root(source, options, |compiler, root| {
+        compiler.trace = Some(Trace::new(&root));
+        compiler.prepare(&root)?;
+        work(compiler, &root)
+    });
+    (done, compiler.diagnostics)
+}
+
+fn with_root<'o, T>(
+    source: &Arc<SourceFile>,
+    options: &'o CompileOptions<'o>,
+    work: impl FnOnce(&mut Compiler<'o>, Node) -> Option<T>,
+) -> (Option<T>, Compiler<'o>) {
     let (documents, diagnostics) = towpath_yaml::parse(source, &ParseOptions::default());
     let mut compiler = Compiler::new(options, diagnostics);
-    let config = match documents.into_iter().next() {
-        Some(root) if root.as_mapping().is_some() => compiler.config(root, print),
+    let done = match documents.into_iter().next() {
+        Some(root) if root.as_mapping().is_some() => work(&mut compiler, root),
         Some(root) => {
             let message = format!("a configuration is a map, and this is {}", root.kind());
             compiler.report(Diagnostic::error("config::not-a-map", message).at(root.span(), ""));
@@ -101,8 +127,7 @@ fn run(
             None
         }
     };
-    let config = config.filter(|_| compiler.error_count == 0);
-    (config, compiler.diagnostics)
+    (done, compiler)
 }
 
 impl<'o> Compiler<'o> {
@@ -125,6 +150,7 @@ impl<'o> Compiler<'o> {
             rendered_bytes: 0,
             exhausted: false,
             error_count: diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count(),
+            trace: None,
             diagnostics,
         }
     }
@@ -158,19 +184,7 @@ impl<'o> Compiler<'o> {
 
     /// The configuration, and its text when that is wanted.
     fn config(&mut self, root: Node, print: bool) -> Option<(CompiledConfig, String)> {
-        self.version(&root)?;
-        self.check_keys(&root, TOP_KEYS, "a configuration");
-        let setup = root
-            .get("setup")
-            .and_then(Node::as_scalar)
-            .is_some_and(|scalar| matches!(&*scalar.text, "true" | "yes" | "on" | "True" | "TRUE"));
-        if setup && self.options.continuation {
-            let span = root.get("setup").map_or(root.span(), Node::span).clone();
-            let message = "a configuration that continues a setup pipeline cannot be a setup configuration itself";
-            self.report(Diagnostic::error("config::setup", message).at(&span, ""));
-        }
-        self.bind_pipeline_parameters(&root);
-        self.add_namespace(root.clone(), 0);
+        let setup = self.prepare(&root)?;
         let mut graphs = self.workflows(&root);
         let definitions = definitions(&mut graphs);
         let mut config = CompiledConfig {
@@ -191,6 +205,24 @@ impl<'o> Compiler<'o> {
             false => String::new(),
         };
         Some((config, text))
+    }
+
+    /// Reads what everything else needs: version, pipeline parameters, orbs. Answers whether it is a setup configuration.
+    fn prepare(&mut self, root: &Node) -> Option<bool> {
+        self.version(root)?;
+        self.check_keys(root, TOP_KEYS, "a configuration");
+        let setup = root
+            .get("setup")
+            .and_then(Node::as_scalar)
+            .is_some_and(|scalar| matches!(&*scalar.text, "true" | "yes" | "on" | "True" | "TRUE"));
+        if setup && self.options.continuation {
+            let span = root.get("setup").map_or(root.span(), Node::span).clone();
+            let message = "a configuration that continues a setup pipeline cannot be a setup configuration itself";
+            self.report(Diagnostic::error("config::setup", message).at(&span, ""));
+        }
+        self.bind_pipeline_parameters(root);
+        self.add_namespace(root.clone(), 0);
+        Some(setup)
     }
 
     /// Reads the version: 2 is without templates, 2.1 with.

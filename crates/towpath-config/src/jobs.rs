@@ -10,6 +10,7 @@ use crate::compiler::Compiler;
 use crate::namespace::{Element, Found, Kind, NamespaceId};
 use crate::scope::Scope;
 use crate::steps::entry;
+use crate::trace::FrameId;
 use crate::value::Value;
 
 /// A job definition with everything in place, as `config process` prints it.
@@ -19,6 +20,10 @@ pub(crate) struct Expanded {
     pub(crate) span: Span,
     /// Whether a mistake in it was reported: what is missing then is missing because of that.
     pub(crate) broken: bool,
+    /// The call that made it, for explanations.
+    pub(crate) frame: FrameId,
+    /// The call of its executor, and the keys that came of it.
+    pub(crate) executor: Option<(FrameId, Vec<Arc<str>>)>,
 }
 
 /// Jobs called without arguments, which come out the same each time.
@@ -108,7 +113,7 @@ impl Compiler<'_> {
             return Some(known.clone());
         }
         let errors = self.error_count;
-        let arguments = self.bind(element, given, caller, call);
+        let (arguments, frame) = self.bind(element, given, caller, call);
         if self.error_count > errors {
             // With arguments that do not fit, whatever the body says would only repeat it.
             return None;
@@ -117,6 +122,7 @@ impl Compiler<'_> {
             parameters: Some(&arguments),
             matrix: None,
             namespace: element.namespace,
+            frame,
         };
         let mut expanded = self.expand_body(element, &scope, caller, around)?;
         expanded.broken = self.error_count > errors;
@@ -151,17 +157,26 @@ impl Compiler<'_> {
                 node: Node::mapping(result, span.clone()),
                 span,
                 broken: false,
+                frame: scope.frame,
+                executor: None,
             });
         }
-        let executor = match source.get("executor") {
-            Some(node) => self.executor(node, scope)?.as_mapping().cloned().unwrap_or_default(),
-            None => Mapping::default(),
+        let (executor, executor_frame) = match source.get("executor") {
+            Some(node) => {
+                let (body, frame) = self.executor(node, scope)?;
+                (body.as_mapping().cloned().unwrap_or_default(), Some(frame))
+            }
+            None => (Mapping::default(), None),
         };
+        let mut of_executor = Vec::new();
         let environment = ["docker", "machine", "macos"];
         let own_place = environment.iter().any(|key| own.contains(key));
         for part in executor.iter().filter(|part| SETTINGS.contains(&&*part.key.text)) {
             // A job that says itself where it runs keeps only the executor's other settings.
             if !(own_place && environment.contains(&&*part.key.text)) {
+                if !own.contains(&part.key.text) {
+                    of_executor.push(part.key.text.clone());
+                }
                 result.insert(part.clone());
             }
         }
@@ -209,7 +224,11 @@ impl Compiler<'_> {
         }
         let at = source.entry("steps").map_or(&span, |steps| &steps.key.span).clone();
         result.insert(entry("steps", Node::sequence(steps, at.clone()), &at));
-        match self.environment(&[executor.get("environment"), own.get("environment")], &span) {
+        let environments = [
+            (executor.get("environment"), executor_frame.unwrap_or(scope.frame)),
+            (own.get("environment"), scope.frame),
+        ];
+        match self.environment(&environments, &span) {
             Some(environment) => drop(result.insert(entry("environment", environment, &span))),
             None => {
                 let rest = result.iter().filter(|part| &*part.key.text != "environment");
@@ -221,6 +240,8 @@ impl Compiler<'_> {
             node: Node::mapping(result, span.clone()),
             span,
             broken: false,
+            frame: scope.frame,
+            executor: executor_frame.map(|frame| (frame, of_executor)),
         })
     }
 
@@ -259,18 +280,29 @@ impl Compiler<'_> {
     }
 
     /// Environments as one list of maps with one key each; a later one's value replaces an earlier one's in its position.
-    fn environment(&mut self, sources: &[Option<&Node>], at: &Span) -> Option<Node> {
+    fn environment(&mut self, sources: &[(Option<&Node>, FrameId)], at: &Span) -> Option<Node> {
         let mut merged = Mapping::default();
-        for source in sources.iter().flatten() {
-            self.read_environment(source, &mut merged);
+        let mut frames: HashMap<Arc<str>, FrameId> = HashMap::new();
+        for (source, frame) in sources {
+            let Some(source) = source else { continue };
+            let mut own = Mapping::default();
+            self.read_environment(source, &mut own);
+            for part in &own {
+                frames.insert(part.key.text.clone(), *frame);
+                merged.insert(part.clone());
+            }
         }
         if merged.is_empty() {
             return None;
         }
-        let items = merged
-            .iter()
-            .map(|part| Node::mapping(Mapping::from_entries([part.clone()]), part.key.span.clone()))
-            .collect();
+        let mut items = Vec::with_capacity(merged.len());
+        for part in &merged {
+            let item = Node::mapping(Mapping::from_entries([part.clone()]), part.key.span.clone());
+            if let Some(frame) = frames.get(&part.key.text) {
+                self.trace_written(&item, *frame);
+            }
+            items.push(item);
+        }
         Some(Node::sequence(items, at.clone()))
     }
 
@@ -306,8 +338,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// What an `executor:` comes to: the executor's body with its parameters in place.
-    fn executor(&mut self, node: &Node, scope: &Scope<'_>) -> Option<Node> {
+    /// What an `executor:` comes to: the executor's body with its parameters in place, and its call.
+    fn executor(&mut self, node: &Node, scope: &Scope<'_>) -> Option<(Node, FrameId)> {
         let written = node;
         let mut node = node.clone();
         let mut scope = *scope;
@@ -382,7 +414,7 @@ impl Compiler<'_> {
         fallback: NamespaceId,
         scope: &Scope<'_>,
         call: &Node,
-    ) -> Option<Node> {
+    ) -> Option<(Node, FrameId)> {
         let mut found = self.find(Kind::Executor, namespace, name);
         if matches!(found, Found::Nothing) && namespace != fallback {
             found = self.find(Kind::Executor, fallback, name);
@@ -407,15 +439,12 @@ impl Compiler<'_> {
         self.context.push(format!("Error calling executor: '{name}'"));
         self.check_keys(&element.node, EXECUTOR_KEYS, "an executor");
         // The arguments have been put in place already, in the scope of each call.
-        let scope = Scope {
-            parameters: scope.parameters,
-            ..*scope
-        };
-        let arguments = self.bind(&element, given, &scope, call.span());
+        let (arguments, frame) = self.bind(&element, given, scope, call.span());
         let inner = Scope {
             parameters: Some(&arguments),
             matrix: None,
             namespace: element.namespace,
+            frame,
         };
         let body = element
             .node
@@ -428,6 +457,6 @@ impl Compiler<'_> {
             self.report(Diagnostic::error("config::executor", message).at(element.node.span(), ""));
         }
         self.context.pop();
-        body.map(|body| Node::mapping(body, element.node.span().clone()))
+        body.map(|body| (Node::mapping(body, element.node.span().clone()), frame))
     }
 }

@@ -13,6 +13,7 @@
 
 mod compiled;
 mod compiler;
+mod explain;
 mod expression;
 mod filters;
 mod graph;
@@ -29,6 +30,7 @@ mod scope;
 mod steps;
 mod suggest;
 mod template;
+mod trace;
 mod value;
 mod workflows;
 
@@ -37,6 +39,7 @@ pub use compiled::{
     Requirement, ResolvedOrb, RunStep, Scalar, Schedule, Step, StepAction, StepWhen, Variable, Workflow, WorkflowJob,
 };
 pub use compiler::{compile, process};
+pub use explain::{CallSite, ExplainedValue, Explainer, Explanation, Origin, ReferenceOrigin, explain};
 pub use graph::{GraphFormat, graph};
 pub use options::{CompileOptions, NoOrbs, OrbError, OrbResolver, OrbSource, PipelineValues};
 pub use pack::{PackKind, pack};

@@ -59,6 +59,7 @@ impl Kind {
 
 /// A command, executor or job, as it is defined.
 pub(crate) struct Element {
+    pub(crate) kind: Kind,
     pub(crate) name: Arc<str>,
     pub(crate) namespace: NamespaceId,
     pub(crate) node: Node,
@@ -226,6 +227,7 @@ impl Compiler<'_> {
             }
             let parameters = self.declarations(kind, &local, &node);
             let element = Rc::new(Element {
+                kind,
                 name: local.clone(),
                 namespace,
                 node,

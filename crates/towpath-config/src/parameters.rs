@@ -10,6 +10,7 @@ use towpath_yaml::{Diagnostic, Entry, Node, Span, Value as YamlValue};
 use crate::compiler::Compiler;
 use crate::namespace::{CONFIG, Element, Kind, NamespaceId};
 use crate::scope::{Arguments, Scope};
+use crate::trace::FrameId;
 use crate::value::Value;
 
 /// The parameters of an element.
@@ -280,8 +281,15 @@ impl Compiler<'_> {
 
     /// The values of an element's parameters in a call: what was given, checked, and the defaults.
     ///
-    /// `given` is in the scope of the caller; defaults are in the element's own.
-    pub(crate) fn bind(&mut self, element: &Element, given: &[Entry], caller: &Scope<'_>, call: &Span) -> Arguments {
+    /// `given` is in the scope of the caller; defaults are in the element's own, whose frame is the other half of the answer.
+    pub(crate) fn bind(
+        &mut self,
+        element: &Element,
+        given: &[Entry],
+        caller: &Scope<'_>,
+        call: &Span,
+    ) -> (Arguments, FrameId) {
+        let frame = self.enter(element, given, caller, call);
         let mut arguments = Arguments::with_capacity(element.parameters.len());
         let unexpected: Vec<&Entry> = given
             .iter()
@@ -315,6 +323,7 @@ impl Compiler<'_> {
                             parameters: Some(&arguments),
                             matrix: None,
                             namespace: element.namespace,
+                            frame,
                         };
                         self.argument(name, declaration, default, &scope)
                     }
@@ -337,7 +346,7 @@ impl Compiler<'_> {
             }
             self.report(diagnostic);
         }
-        arguments
+        (arguments, frame)
     }
 
     fn argument(&mut self, name: &str, declaration: &Declaration, node: &Node, scope: &Scope<'_>) -> Value {

@@ -12,6 +12,7 @@ use crate::compiler::Compiler;
 use crate::namespace::{CONFIG, NamespaceId};
 use crate::options::{CompileOptions, is_pipeline_value};
 use crate::template::{self, Lookup, Rendered, Template, TemplateError};
+use crate::trace::{FrameId, OUTSIDE};
 use crate::value::Value;
 
 /// Values by the names of their parameters.
@@ -26,6 +27,8 @@ pub(crate) struct Scope<'s> {
     pub(crate) matrix: Option<&'s Arguments>,
     /// Whose names are meant.
     pub(crate) namespace: NamespaceId,
+    /// The call that it is inside of, for explanations.
+    pub(crate) frame: FrameId,
 }
 
 impl Scope<'_> {
@@ -35,6 +38,7 @@ impl Scope<'_> {
             parameters: None,
             matrix: None,
             namespace,
+            frame: OUTSIDE,
         }
     }
 }
@@ -70,10 +74,22 @@ struct Names<'c> {
     options: &'c CompileOptions<'c>,
     pipeline_parameters: &'c Arguments,
     problems: Vec<Problem>,
+    /// What was looked up, when that is to be kept.
+    seen: Option<Vec<(String, Arc<str>)>>,
 }
 
 impl Lookup for Names<'_> {
     fn lookup(&mut self, name: &str, range: &Range<usize>) -> Option<Value> {
+        let value = self.find(name, range);
+        if let (Some(seen), Some(value)) = (&mut self.seen, &value) {
+            seen.push((name.to_owned(), value.to_text()));
+        }
+        value
+    }
+}
+
+impl Names<'_> {
+    fn find(&mut self, name: &str, range: &Range<usize>) -> Option<Value> {
         if let Some(parameter) = name.strip_prefix("parameters.") {
             let value = self
                 .scope
@@ -187,10 +203,14 @@ impl Compiler<'_> {
             options: self.options,
             pipeline_parameters: &self.pipeline_parameters,
             problems: Vec::new(),
+            seen: self.trace.as_ref().map(|_| Vec::new()),
         };
         let mut errors = Vec::new();
         let rendered = template.render(&mut names, &mut errors);
         let problems = names.problems;
+        if let Some(seen) = names.seen {
+            self.trace_template(node, scope, seen);
+        }
         for problem in problems {
             self.report_problem(node, scalar, problem);
         }
@@ -294,7 +314,11 @@ impl Compiler<'_> {
             return node.clone();
         }
         match node.value() {
-            YamlValue::Scalar(scalar) => self.render(node, scalar, scope).to_node(node.span()),
+            YamlValue::Scalar(scalar) => {
+                let result = self.render(node, scalar, scope).to_node(node.span());
+                self.trace_result(&result, node, scope);
+                result
+            }
             YamlValue::Sequence(items) => {
                 let items = items.iter().map(|item| self.substitute(item, scope)).collect();
                 Node::sequence(items, node.span().clone())

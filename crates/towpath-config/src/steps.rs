@@ -183,6 +183,7 @@ impl Compiler<'_> {
                 if let Some(step) = self.builtin(name, body, at, step, scope)
                     && self.count_steps(1, at)
                 {
+                    self.trace_written(&step, scope.frame);
                     out.push(step);
                 }
             }
@@ -234,12 +235,13 @@ impl Compiler<'_> {
             Some(given) => {
                 // The caller's own calls are not on the way to its arguments.
                 let own = self.calls.pop();
-                let arguments = self.bind(element, given, scope, at);
+                let (arguments, frame) = self.bind(element, given, scope, at);
                 self.calls.extend(own);
                 let scope = Scope {
                     parameters: Some(&arguments),
                     matrix: None,
                     namespace: element.namespace,
+                    frame,
                 };
                 match element.node.get("steps") {
                     Some(steps) => self.expand_list(steps, &scope, out),
@@ -300,7 +302,8 @@ impl Compiler<'_> {
             }
             _ => value,
         };
-        if body.same(&value) && step.as_mapping().is_some() {
+        // Explained, each step is a node of its own: one written once may come through several calls.
+        if body.same(&value) && step.as_mapping().is_some() && self.trace.is_none() {
             return Some(step.clone());
         }
         let mut mapping = Mapping::default();

@@ -15,6 +15,7 @@ use crate::namespace::{CONFIG, Element, Found, Kind};
 use crate::parameters::RESERVED;
 use crate::scope::{Arguments, Scope};
 use crate::steps::entry;
+use crate::trace::OUTSIDE;
 use crate::value::{Value, same_tree};
 
 /// A workflow with its jobs expanded and named.
@@ -378,23 +379,32 @@ impl Compiler<'_> {
         group: Option<&Arc<str>>,
         position: usize,
     ) -> Option<Invocation> {
-        let scope = Scope {
-            parameters: None,
-            matrix,
-            namespace: CONFIG,
-        };
         let mut given: Vec<Entry> = Vec::new();
         let mut matrix_name = None;
         if let Some(values) = matrix {
+            let written = body.get("matrix").and_then(|matrix| matrix.get("parameters"));
             for (name, value) in values {
                 // A matrix parameter called `name` names the job.
                 if &**name == "name" {
                     matrix_name = Some(value.to_text());
                 } else {
-                    given.push(entry(name, value.to_node(span), span));
+                    let list = written.and_then(|written| written.get(name));
+                    let items = list.and_then(Node::as_sequence).unwrap_or_default();
+                    let item = items.iter().find(|item| Value::of(item) == *value);
+                    let at = item.or(list).map_or(span, Node::span);
+                    given.push(entry(name, value.to_node(at), span));
                 }
             }
         }
+        let scope = Scope {
+            parameters: None,
+            matrix,
+            namespace: CONFIG,
+            frame: match matrix {
+                Some(_) => self.enter_matrix(reference, &given, span),
+                None => OUTSIDE,
+            },
+        };
         for part in body {
             if !INVOCATION_KEYS.contains(&&*part.key.text) {
                 given.push(part.clone());
