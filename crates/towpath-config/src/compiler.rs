@@ -43,6 +43,8 @@ pub(crate) struct Compiler<'o> {
     pub(crate) error_count: usize,
     /// Where everything comes from, while an explanation is made.
     pub(crate) trace: Option<Trace>,
+    /// Whether elements are read by themselves, with stand-ins for what a caller gives.
+    pub(crate) stand_ins: bool,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -106,6 +108,21 @@ pub(crate) fn traced<T>(
     (done, compiler.diagnostics)
 }
 
+/// Does `work` on an orb, as if it were the configuration.
+pub(crate) fn with_orb(
+    source: &Arc<SourceFile>,
+    options: &CompileOptions<'_>,
+    work: impl FnOnce(&mut Compiler<'_>, &Node),
+) -> Vec<Diagnostic> {
+    let (_, compiler) = with_root(source, options, |compiler, root| {
+        compiler.version(&root)?;
+        compiler.add_namespace(root.clone(), 0);
+        work(compiler, &root);
+        Some(())
+    });
+    compiler.diagnostics
+}
+
 fn with_root<'o, T>(
     source: &Arc<SourceFile>,
     options: &'o CompileOptions<'o>,
@@ -151,6 +168,7 @@ impl<'o> Compiler<'o> {
             exhausted: false,
             error_count: diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count(),
             trace: None,
+            stand_ins: false,
             diagnostics,
         }
     }
@@ -161,6 +179,18 @@ impl<'o> Compiler<'o> {
         if self.diagnostics.len() < MAX_DIAGNOSTICS {
             self.diagnostics.push(diagnostic.in_context(self.context.clone()));
         }
+    }
+
+    /// What was noticed so far, from here on no more.
+    pub(crate) fn take_diagnostics(&mut self) -> Vec<Diagnostic> {
+        self.error_count = 0;
+        std::mem::take(&mut self.diagnostics)
+    }
+
+    /// Puts back what was taken, or what is left of it.
+    pub(crate) fn put_diagnostics(&mut self, diagnostics: Vec<Diagnostic>) {
+        self.error_count = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
+        self.diagnostics = diagnostics;
     }
 
     /// An integer of a setting; one that is none, or out of its bounds, is reported.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use towpath_yaml::{Diagnostic, Entry, Mapping, Node, ScalarStyle, Span};
 
 use crate::compiler::Compiler;
+use crate::elements::STAND_IN;
 use crate::namespace::{Element, Found, Kind, NamespaceId};
 use crate::scope::Scope;
 use crate::steps::entry;
@@ -406,7 +407,7 @@ impl Compiler<'_> {
         None
     }
 
-    fn executor_named(
+    pub(crate) fn executor_named(
         &mut self,
         name: &str,
         given: &[Entry],
@@ -415,6 +416,12 @@ impl Compiler<'_> {
         scope: &Scope<'_>,
         call: &Node,
     ) -> Option<(Node, FrameId)> {
+        if self.stand_ins && name == STAND_IN {
+            let image = Node::scalar(STAND_IN, ScalarStyle::Quoted, call.span().clone());
+            let docker = Node::sequence(vec![image], call.span().clone());
+            let body = Mapping::from_entries([entry("docker", docker, call.span())]);
+            return Some((Node::mapping(body, call.span().clone()), scope.frame));
+        }
         let mut found = self.find(Kind::Executor, namespace, name);
         if matches!(found, Found::Nothing) && namespace != fallback {
             found = self.find(Kind::Executor, fallback, name);

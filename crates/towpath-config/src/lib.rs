@@ -13,6 +13,7 @@
 
 mod compiled;
 mod compiler;
+mod elements;
 mod explain;
 mod expression;
 mod filters;
@@ -39,6 +40,7 @@ pub use compiled::{
     Requirement, ResolvedOrb, RunStep, Scalar, Schedule, Step, StepAction, StepWhen, Variable, Workflow, WorkflowJob,
 };
 pub use compiler::{compile, process};
+pub use elements::check_orb;
 pub use explain::{CallSite, ExplainedValue, Explainer, Explanation, Origin, ReferenceOrigin, explain};
 pub use graph::{GraphFormat, graph};
 pub use options::{CompileOptions, NoOrbs, OrbError, OrbResolver, OrbSource, PipelineValues};

@@ -37,7 +37,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn section(self) -> &'static str {
+    /// The key that its definitions stand under.
+    pub(crate) fn section(self) -> &'static str {
         match self {
             Kind::Command => "commands",
             Kind::Executor => "executors",

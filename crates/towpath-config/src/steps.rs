@@ -210,7 +210,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn call_command(
+    pub(crate) fn call_command(
         &mut self,
         name: &Arc<str>,
         element: &Rc<Element>,

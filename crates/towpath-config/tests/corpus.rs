@@ -6,7 +6,7 @@ mod common;
 
 use common::{Orbs, entries, name};
 use std::{collections::BTreeMap, fs, path::PathBuf};
-use towpath_config::{CompileOptions, compile};
+use towpath_config::{CompileOptions, check_orb, compile};
 use towpath_yaml::{Diagnostic, SourceFile};
 
 /// The errors of a text; `None` when they are only that orbs are not public.
@@ -333,6 +333,13 @@ fn every_command_and_job_of_the_orbs_compiles() {
         };
         let (_, diagnostics) = compile(&SourceFile::new("config.yml", config), &options);
         let errors: Vec<&Diagnostic> = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).collect();
+        // Reading the orb by itself comes to the same.
+        let alone = check_orb(&SourceFile::new("orb.yml", text.as_str()), &options);
+        let alone: Vec<&Diagnostic> = alone.iter().filter(|diagnostic| diagnostic.is_error()).collect();
+        if alone.is_empty() != errors.is_empty() {
+            let said = alone.first().map_or_else(String::new, |error| error.render(false));
+            wrong.push(format!("{} by itself:\n{said}", name(&path)));
+        }
         if errors.is_empty() {
             fine += 1;
         } else if errors.iter().all(|error| error.code == "config::unknown-orb") {

@@ -1,0 +1,138 @@
+//! Elements by themselves: what an orb defines, or a configuration defines and nobody uses, read as if it were called.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use towpath_yaml::{Diagnostic, Entry, Mapping, Node, ScalarStyle, SourceFile};
+
+use crate::compiler::Compiler;
+use crate::namespace::{CONFIG, Element, Found, Kind};
+use crate::options::CompileOptions;
+use crate::parameters::ParameterType;
+use crate::scope::Scope;
+use crate::steps::entry;
+
+/// The keys of an orb.
+pub(crate) const ORB_KEYS: &[&str] = &[
+    "version",
+    "description",
+    "display",
+    "orbs",
+    "commands",
+    "executors",
+    "jobs",
+    "examples",
+];
+
+/// Mistakes that stand in the text whatever a caller gives. Others may come of the stand-ins.
+const ALWAYS: &[&str] = &[
+    "config::arguments",
+    "config::definition",
+    "config::executor",
+    "config::missing-argument",
+    "config::no-executor",
+    "config::no-steps",
+    "config::orb-unavailable",
+    "config::orbs",
+    "config::parameter-default",
+    "config::parameter-type",
+    "config::parameters",
+    "config::recursion",
+    "config::reserved-parameter",
+    "config::template",
+    "config::too-deep",
+    "config::too-large",
+    "config::too-many-orbs",
+    "config::undeclared-parameter",
+    "config::unexpected-argument",
+    "config::unknown-command",
+    "config::unknown-executor",
+    "config::unknown-key",
+    "config::unknown-orb",
+    "config::unknown-pipeline-value",
+    "config::unknown-variable",
+    "config::version",
+];
+
+/// Checks the source of an orb: every command, executor and job of it, called or not.
+///
+/// What depends on a caller's arguments cannot be known; required parameters have stand-ins of their types.
+pub fn check_orb(source: &Arc<SourceFile>, options: &CompileOptions<'_>) -> Vec<Diagnostic> {
+    crate::compiler::with_orb(source, options, |compiler, root| {
+        compiler.check_keys(root, ORB_KEYS, "an orb");
+        compiler.check_elements(root, |_, _| true);
+    })
+}
+
+impl Compiler<'_> {
+    /// Reads the elements of the text itself that `wanted` picks as if each were called, and keeps what is wrong in any case.
+    pub(crate) fn check_elements(&mut self, root: &Node, wanted: impl Fn(Kind, &str) -> bool) {
+        let before = self.take_diagnostics();
+        self.stand_ins = true;
+        for kind in [Kind::Executor, Kind::Command, Kind::Job] {
+            let Some(node) = root.get(kind.section()).filter(|section| !section.is_null()) else {
+                continue;
+            };
+            let Some(section) = node.as_mapping() else {
+                let message = format!("`{}` is a map of names, and this is {}", kind.section(), node.kind());
+                self.report(Diagnostic::error("config::definition", message).at(node.span(), ""));
+                continue;
+            };
+            for part in section {
+                if wanted(kind, &part.key.text)
+                    && let Found::Element(element) = self.find(kind, CONFIG, &part.key.text)
+                {
+                    self.check_element(kind, &element);
+                }
+            }
+        }
+        self.stand_ins = false;
+        let found = self.take_diagnostics();
+        let mut seen = HashSet::new();
+        let kept = found.into_iter().filter(|diagnostic| {
+            let place = diagnostic.primary.as_ref().map(|label| label.span.range());
+            ALWAYS.contains(&diagnostic.code) && seen.insert((diagnostic.code, diagnostic.message.clone(), place))
+        });
+        self.put_diagnostics(before.into_iter().chain(kept).collect());
+    }
+
+    fn check_element(&mut self, kind: Kind, element: &std::rc::Rc<Element>) {
+        let given: Vec<Entry> = element
+            .parameters
+            .iter()
+            .filter(|(_, declaration)| declaration.default.is_none())
+            .map(|(name, declaration)| {
+                let at = &declaration.span;
+                let text = |text: &str| Node::scalar(text, ScalarStyle::Quoted, at.clone());
+                let plain = |text: &str| Node::scalar(text, ScalarStyle::Plain, at.clone());
+                let value = match &declaration.kind {
+                    ParameterType::String | ParameterType::Unknown => text("text"),
+                    ParameterType::Boolean => plain("true"),
+                    ParameterType::Integer => plain("1"),
+                    ParameterType::Enum(values) => text(values.first().map_or("", |value| value)),
+                    ParameterType::EnvVarName => text("VARIABLE"),
+                    ParameterType::Steps => Node::sequence(Vec::new(), at.clone()),
+                    ParameterType::Executor => text(STAND_IN),
+                };
+                entry(name, value, at)
+            })
+            .collect();
+        let span = element.node.span().clone();
+        let scope = Scope::top(CONFIG);
+        match kind {
+            Kind::Command => {
+                let body = Node::mapping(Mapping::from_entries(given), span.clone());
+                self.call_command(&element.name, element, Some(&body), &span, &scope, &mut Vec::new());
+            }
+            Kind::Job => drop(self.expand_job(element, &given, &scope, &span, (None, None))),
+            Kind::Executor => {
+                let call = Node::scalar(element.name.clone(), ScalarStyle::Quoted, span);
+                self.executor_named(&element.name, &given, CONFIG, CONFIG, &scope, &call);
+            }
+            Kind::JobGroup => {}
+        }
+    }
+}
+
+/// The executor that stands in for one that a caller gives.
+pub(crate) const STAND_IN: &str = "<an executor>";
