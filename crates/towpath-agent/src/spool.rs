@@ -3,7 +3,7 @@
 use crate::main_entry::say;
 use std::{
     fs::File,
-    io::{self, Write},
+    io::{self, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -133,9 +133,25 @@ impl Spool {
                     "failed to write to `{}`: {error}; the rest of the log is lost",
                     self.log.path.display()
                 ));
+                self.say_that_the_rest_is_lost(&error);
             }
         }
         out.clear();
+    }
+
+    /// Ends the log with a line of its own: what was written of the output that did not fit makes room for it.
+    fn say_that_the_rest_is_lost(&mut self, error: &io::Error) {
+        let length = self.log.length();
+        let note = format!("\n[what follows is not kept: failed to write this step's log: {error}]\n");
+        let written = self
+            .file
+            .set_len(length)
+            .and_then(|()| self.file.seek(SeekFrom::Start(length)))
+            .and_then(|_| self.file.write_all(note.as_bytes()));
+        if written.is_ok() {
+            self.log.length.store(length + note.len() as u64, Ordering::Release);
+            self.written.notify_one();
+        }
     }
 }
 
@@ -176,5 +192,18 @@ mod tests {
         );
         assert!(text.len() < 120);
         assert_eq!(log.length(), text.len() as u64);
+    }
+
+    /// The kernel's own full disk.
+    #[test]
+    fn a_disk_without_room_costs_the_log_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/full", directory.path().join("0.log")).unwrap();
+        let (mut spool, log) = Spool::begin(directory.path(), 0, &Mask::new(&[]), 1000, Arc::default()).unwrap();
+        spool.line("lost");
+        spool.line("and more");
+        drop(spool);
+        assert!(log.is_finished());
+        assert_eq!(log.length(), 0);
     }
 }
