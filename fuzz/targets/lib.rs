@@ -1,7 +1,7 @@
 //! What the targets share.
 
 use std::sync::Arc;
-use towpath_config::{CompileOptions, OrbError, OrbSource, compile, process};
+use towpath_config::{CompileOptions, OrbError, OrbSource, check_orb, compile, explain, lint, process};
 use towpath_yaml::{Diagnostic, SourceFile, render_all};
 
 /// Compiles `text`, with `orb` as every orb there is, and holds what must be true of any text: no panic, an error or a
@@ -25,6 +25,20 @@ pub fn holds(text: &str, orb: Option<&str>) {
     for diagnostic in &diagnostics {
         assert!(!diagnostic.message.is_empty(), "an error says nothing");
         diagnostic.to_json();
+    }
+    let (explainer, _) = explain(&source, &options);
+    if let Some(explainer) = explainer {
+        for job in explainer.jobs().take(5) {
+            let explanation = explainer.job(job).expect("a job that is listed is explained");
+            assert!(explanation.to_string().starts_with(job));
+        }
+    }
+    // This compiles it for one branch and tag after the other.
+    if text.len() < 1500 {
+        render_all(&lint(&source, &options, Some(&[])), false);
+    }
+    if let Some(orb) = &orb {
+        check_orb(&SourceFile::new("orb.yml", &**orb), &options);
     }
     let refused = diagnostics.iter().any(Diagnostic::is_error);
     let Some((config, printed)) = processed else {

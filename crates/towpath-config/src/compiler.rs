@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use towpath_yaml::{Diagnostic, Node, ParseOptions, SourceFile};
+use towpath_yaml::{Diagnostic, Node, ParseOptions, SourceFile, Value as YamlValue};
 
 use crate::compiled::{CompiledConfig, JobKind, Requirement, ResolvedOrb, Workflow, WorkflowJob};
 use crate::jobs::ExpandedCache;
@@ -106,6 +106,20 @@ pub(crate) fn traced<T>(
         work(compiler, &root)
     });
     (done, compiler.diagnostics)
+}
+
+/// Does `work` on a configuration whose orbs and parameters have been read.
+pub(crate) fn with_config(
+    source: &Arc<SourceFile>,
+    options: &CompileOptions<'_>,
+    work: impl FnOnce(&mut Compiler<'_>, &Node),
+) -> Vec<Diagnostic> {
+    let (_, compiler) = with_root(source, options, |compiler, root| {
+        compiler.prepare(&root)?;
+        work(compiler, &root);
+        Some(())
+    });
+    compiler.diagnostics
 }
 
 /// Does `work` on an orb, as if it were the configuration.
@@ -240,7 +254,10 @@ impl<'o> Compiler<'o> {
     /// Reads what everything else needs: version, pipeline parameters, orbs. Answers whether it is a setup configuration.
     fn prepare(&mut self, root: &Node) -> Option<bool> {
         self.version(root)?;
-        self.check_keys(root, TOP_KEYS, "a configuration");
+        // A key that only holds anchors for other places to use is there on purpose.
+        let entries = root.as_mapping().into_iter().flatten();
+        let meant = entries.filter(|part| TOP_KEYS.contains(&&*part.key.text) || !holds_an_anchor(&part.value));
+        self.check_entries(meant, TOP_KEYS, "a configuration");
         let setup = root
             .get("setup")
             .and_then(Node::as_scalar)
@@ -281,6 +298,15 @@ impl<'o> Compiler<'o> {
             }
         }
     }
+}
+
+fn holds_an_anchor(node: &Node) -> bool {
+    node.anchor().is_some()
+        || match node.value() {
+            YamlValue::Scalar(_) => false,
+            YamlValue::Sequence(items) => items.iter().any(holds_an_anchor),
+            YamlValue::Mapping(mapping) => mapping.iter().any(|part| holds_an_anchor(&part.value)),
+        }
 }
 
 /// What of a graph runs for this pipeline.

@@ -80,7 +80,17 @@ impl Compiler<'_> {
             return;
         }
         // The node is kept alive by the configuration or its orb, so that its address is not another's later.
-        for part in mapping {
+        self.check_entries(mapping, known, what);
+    }
+
+    /// Warns of the entries whose keys this kind of element does not have.
+    pub(crate) fn check_entries<'e>(
+        &mut self,
+        entries: impl IntoIterator<Item = &'e Entry>,
+        known: &[&str],
+        what: &str,
+    ) {
+        for part in entries {
             if known.contains(&&*part.key.text) {
                 continue;
             }

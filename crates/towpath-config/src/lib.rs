@@ -11,6 +11,9 @@
 //!
 //! It does not know what a runtime does with the result, nor which part of it that runtime honours.
 
+/// The JSON Schema (draft 7) of the language, for editors. It knows a file's shape and not what its names mean.
+pub const SCHEMA: &str = include_str!("schema.json");
+
 mod compiled;
 mod compiler;
 mod elements;
@@ -19,6 +22,7 @@ mod expression;
 mod filters;
 mod graph;
 mod jobs;
+mod lint;
 mod logic;
 mod lower;
 mod matrix;
@@ -43,5 +47,6 @@ pub use compiler::{compile, process};
 pub use elements::check_orb;
 pub use explain::{CallSite, ExplainedValue, Explainer, Explanation, Origin, ReferenceOrigin, explain};
 pub use graph::{GraphFormat, graph};
+pub use lint::lint;
 pub use options::{CompileOptions, NoOrbs, OrbError, OrbResolver, OrbSource, PipelineValues};
 pub use pack::{PackKind, pack};

@@ -54,6 +54,8 @@ pub struct Diagnostic {
     pub secondary: Vec<Label>,
     /// What to do.
     pub hint: Option<String>,
+    /// Whether the text at the place of use is not to be shown: a secret.
+    pub concealed: bool,
 }
 
 impl Diagnostic {
@@ -76,6 +78,7 @@ impl Diagnostic {
             primary: None,
             secondary: Vec::new(),
             hint: None,
+            concealed: false,
         }
     }
 
@@ -106,6 +109,13 @@ impl Diagnostic {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Diagnostic {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Without showing the text at its place.
+    #[must_use]
+    pub fn concealed(mut self) -> Diagnostic {
+        self.concealed = true;
         self
     }
 
@@ -182,7 +192,10 @@ impl Diagnostic {
                 if last.is_some_and(|last| place.line > last + 1) {
                     let _ = writeln!(out, "{}", paint("34", "..."));
                 }
-                let (text, start, length) = excerpt(label, place.line, place.column);
+                let (mut text, start, length) = excerpt(label, place.line, place.column);
+                if self.concealed {
+                    text = text.chars().take(start).chain("…".chars()).collect();
+                }
                 if last != Some(place.line) {
                     let _ = writeln!(
                         out,
@@ -192,6 +205,7 @@ impl Diagnostic {
                     );
                 }
                 last = Some(place.line);
+                let length = if self.concealed { 1 } else { length };
                 let mark = if *primary { "^" } else { "-" }.repeat(length);
                 let words = if label.message.is_empty() {
                     String::new()

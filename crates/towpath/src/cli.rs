@@ -296,7 +296,14 @@ pub enum Context {
 #[derive(Debug, Subcommand)]
 pub enum Config {
     /// Say what is wrong with a configuration, each with its place
-    Validate(Compile),
+    Validate {
+        /// What to compile.
+        #[command(flatten)]
+        compile: Compile,
+        /// Print JSON, for editors: a list of {code, severity, message, context, primary, secondary, hint}
+        #[arg(long)]
+        json: bool,
+    },
     /// Print what a configuration compiles to
     Process(Compile),
     /// Draw its workflows: which job waits for which
@@ -311,12 +318,39 @@ pub enum Config {
         #[arg(long, value_enum, default_value = "text")]
         format: Graph,
     },
+    /// Say where each value of a compiled job comes from: the line, and the calls and parameters on the way
+    Explain {
+        /// The job's name, as `process` prints it
+        job: String,
+        /// What to compile.
+        #[command(flatten)]
+        compile: Compile,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look for what compiles but is surely not meant: jobs that nobody runs, secrets in plain text, and more
+    Lint {
+        /// What to compile.
+        #[command(flatten)]
+        compile: Compile,
+        /// Print JSON, as `validate` does
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a folder of small files as one configuration
+    Pack {
+        /// The folder
+        folder: PathBuf,
+    },
+    /// Print the JSON Schema of the language, for editors that check YAML by one
+    Schema,
 }
 
 /// A configuration, and what it is compiled for.
 #[derive(Debug, Clone, Args)]
 pub struct Compile {
-    /// The file
+    /// The file; `-` is standard input
     #[arg(default_value = ".circleci/config.yml")]
     pub file: PathBuf,
     /// A pipeline parameter; may be given again
@@ -367,6 +401,20 @@ pub enum Orb {
         /// Where Towpath is.
         #[command(flatten)]
         at: At,
+    },
+    /// Print a folder of small files as one orb
+    Pack {
+        /// The folder
+        folder: PathBuf,
+    },
+    /// Say what is wrong with an orb: with every command, executor and job of it
+    Validate {
+        /// What to check: the orb's packed source.
+        #[command(flatten)]
+        compile: Compile,
+        /// Print JSON, as `towpath config validate` does
+        #[arg(long)]
+        json: bool,
     },
     /// List the orbs of Towpath's registry, with their newest versions
     List {

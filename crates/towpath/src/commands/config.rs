@@ -5,13 +5,16 @@ use crate::{
     client::Client,
 };
 use anyhow::{Context, Result, anyhow, bail};
+use indexmap::IndexMap;
 use std::{
+    collections::BTreeMap,
     io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 use tokio::runtime::Handle;
-use towpath_config::{CompileOptions, CompiledConfig, GraphFormat, OrbError, OrbSource, PipelineValues};
+use towpath_config::{CompileOptions, CompiledConfig, GraphFormat, OrbError, OrbSource, PackKind, PipelineValues};
 use towpath_orbs::{
     Found, LOCK_FILE, Lock, Lookup, LookupError, OrbReference, Origin, PublicRegistry, Sources, VENDORED_FOLDER,
     Vendored,
@@ -21,13 +24,17 @@ use towpath_yaml::{Diagnostic, SourceFile, render_all};
 /// `towpath config`.
 pub async fn config(command: Config) -> Result<ExitCode> {
     match command {
-        Config::Validate(options) => {
-            let compiled = Compiled::of(&options, true).await?;
+        Config::Validate { compile, json } => {
+            let compiled = Compiled::of(&compile, true).await?;
+            if json {
+                print_json(&compiled.diagnostics)?;
+                return Ok(verdict(compiled.config.is_some()));
+            }
             compiled.report();
             if compiled.config.is_none() {
                 return Ok(ExitCode::FAILURE);
             }
-            outln!("Config file at {} is valid.", options.file.display());
+            outln!("Config file at {} is valid.", compile.file.display());
             Ok(ExitCode::SUCCESS)
         }
         Config::Process(options) => {
@@ -40,40 +47,152 @@ pub async fn config(command: Config) -> Result<ExitCode> {
             compile,
             workflow,
             format,
-        } => {
-            let compiled = Compiled::of(&compile, true).await?;
-            compiled.report();
-            let config = compiled.config(&compile.file)?;
-            let wanted = |name: &str| workflow.as_deref().is_none_or(|wanted| wanted == name);
-            let drawn: Vec<_> = config
-                .workflows
-                .iter()
-                .filter(|workflow| wanted(&workflow.name))
-                .collect();
-            if let (Some(name), true) = (&workflow, drawn.is_empty()) {
-                let names: Vec<&str> = config.workflows.iter().map(|workflow| workflow.name.as_str()).collect();
-                bail!(
-                    "no workflow `{name}` runs for this branch or tag; there are: {}",
-                    names.join(", ")
-                );
-            }
-            let drawn: Vec<_> = match format {
-                cli::Graph::Svg => drawn.into_iter().filter(|workflow| !workflow.jobs.is_empty()).collect(),
-                _ => drawn,
+        } => graph(&compile, workflow.as_deref(), format).await,
+        Config::Explain { job, compile, json } => explain(&job, &compile, json).await,
+        Config::Lint { compile, json } => {
+            let contexts = contexts(&compile).await;
+            let inputs = Inputs::of(&compile, true).await?;
+            let work = move |source: &_, options: &CompileOptions<'_>| {
+                towpath_config::lint(source, options, contexts.as_deref())
             };
-            let format = match format {
-                cli::Graph::Text => GraphFormat::Text,
-                cli::Graph::Dot => GraphFormat::Dot,
-                // One picture is one document.
-                cli::Graph::Svg if drawn.len() > 1 => bail!("there are several workflows: name one with --workflow"),
-                cli::Graph::Svg => GraphFormat::Svg,
-            };
-            for workflow in drawn {
-                out!("{}", towpath_config::graph(workflow, format));
+            let (found, _) = inputs.run(work).await?;
+            match json {
+                true => print_json(&found)?,
+                false if found.is_empty() => outln!("Nothing in {} looks unintended.", compile.file.display()),
+                false => out!("{}", render_all(&found, std::io::stdout().is_terminal())),
             }
+            Ok(verdict(found.is_empty()))
+        }
+        Config::Pack { folder } => pack(&folder, PackKind::Config),
+        Config::Schema => {
+            out!("{}", towpath_config::SCHEMA);
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// The exit code that says whether all is well.
+pub fn verdict(fine: bool) -> ExitCode {
+    match fine {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// For editors and other programs: a list of what was noticed.
+pub fn print_json(diagnostics: &[Diagnostic]) -> Result<()> {
+    let all: Vec<_> = diagnostics.iter().map(Diagnostic::to_json).collect();
+    outln!("{}", serde_json::to_string_pretty(&all)?);
+    Ok(())
+}
+
+async fn graph(compile: &Compile, workflow: Option<&str>, format: cli::Graph) -> Result<ExitCode> {
+    let compiled = Compiled::of(compile, true).await?;
+    compiled.report();
+    let config = compiled.config(&compile.file)?;
+    let wanted = |name: &str| workflow.is_none_or(|wanted| wanted == name);
+    let drawn: Vec<_> = config
+        .workflows
+        .iter()
+        .filter(|workflow| wanted(&workflow.name))
+        .collect();
+    if let (Some(name), true) = (workflow, drawn.is_empty()) {
+        let names: Vec<&str> = config.workflows.iter().map(|workflow| workflow.name.as_str()).collect();
+        bail!(
+            "no workflow `{name}` runs for this branch or tag; there are: {}",
+            names.join(", ")
+        );
+    }
+    let drawn: Vec<_> = match format {
+        cli::Graph::Svg => drawn.into_iter().filter(|workflow| !workflow.jobs.is_empty()).collect(),
+        _ => drawn,
+    };
+    let format = match format {
+        cli::Graph::Text => GraphFormat::Text,
+        cli::Graph::Dot => GraphFormat::Dot,
+        // One picture is one document.
+        cli::Graph::Svg if drawn.len() > 1 => bail!("there are several workflows: name one with --workflow"),
+        cli::Graph::Svg => GraphFormat::Svg,
+    };
+    for workflow in drawn {
+        out!("{}", towpath_config::graph(workflow, format));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn explain(job: &str, compile: &Compile, json: bool) -> Result<ExitCode> {
+    let wanted = job.to_owned();
+    let work = move |source: &_, options: &CompileOptions<'_>| {
+        let (explainer, diagnostics) = towpath_config::explain(source, options);
+        let found = explainer.map(|explainer| match explainer.job(&wanted) {
+            Some(explanation) => Ok(explanation),
+            None => Err(explainer.jobs().map(str::to_owned).collect::<Vec<_>>()),
+        });
+        (found, diagnostics)
+    };
+    let ((found, diagnostics), _) = Inputs::of(compile, true).await?.run(work).await?;
+    // Half a configuration can be explained, too; what is wrong with it is said first.
+    report(&diagnostics);
+    match found {
+        None => bail!("`{}` does not compile", compile.file.display()),
+        Some(Err(names)) => bail!("no job `{job}` runs; there are: {}", names.join(", ")),
+        Some(Ok(explanation)) if json => outln!("{}", serde_json::to_string_pretty(&explanation)?),
+        Some(Ok(explanation)) => out!("{explanation}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The contexts of the project's server; `None` when there is no server to ask.
+async fn contexts(compile: &Compile) -> Option<Vec<String>> {
+    let client = Client::new(&compile.at).ok()?;
+    let answer: serde_json::Value = client.get("/api/towpath/contexts").await.ok()?;
+    let names = answer.as_array()?.iter().filter_map(|context| context["name"].as_str());
+    Some(names.map(str::to_owned).collect())
+}
+
+/// Prints a folder as one document.
+pub fn pack(folder: &Path, kind: PackKind) -> Result<ExitCode> {
+    let mut files = BTreeMap::new();
+    read_folder(folder, "", &mut files)?;
+    if files.is_empty() {
+        bail!("`{}` has no files to pack", folder.display());
+    }
+    match towpath_config::pack(&files, kind) {
+        Ok(text) => {
+            out!("{text}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(errors) => {
+            report(&errors);
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Every file below `folder` that is text, by its path there.
+fn read_folder(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>) -> Result<()> {
+    let failed = || format!("failed to read `{}`", folder.display());
+    for entry in std::fs::read_dir(folder).with_context(failed)? {
+        let entry = entry.with_context(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        let path = format!("{prefix}{name}");
+        let kind =
+            std::fs::metadata(entry.path()).with_context(|| format!("failed to read `{}`", entry.path().display()))?;
+        if kind.is_dir() {
+            read_folder(&entry.path(), &format!("{path}/"), files)?;
+        } else {
+            let bytes =
+                std::fs::read(entry.path()).with_context(|| format!("failed to read `{}`", entry.path().display()))?;
+            // A picture beside the sources is no part of what is packed.
+            if let Ok(text) = String::from_utf8(bytes) {
+                files.insert(path, text);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What came of a file.
@@ -99,11 +218,31 @@ impl Lookup for Registry {
     }
 }
 
-impl Compiled {
-    /// Compiles a file, by its lock file or as if there were none.
+/// A file, and everything that compiling it depends on.
+pub struct Inputs {
+    source: Arc<SourceFile>,
+    values: PipelineValues,
+    parameters: IndexMap<String, serde_json::Value>,
+    vendored: Vendored,
+    lock: Lock,
+    own: Option<Registry>,
+    others: Option<Registry>,
+}
+
+impl Inputs {
+    /// Reads a file (`-` is standard input), by its lock file or as if there were none.
     pub async fn of(options: &Compile, obey_lock: bool) -> Result<Self> {
         let file = &options.file;
-        let text = std::fs::read_to_string(file).with_context(|| format!("failed to read `{}`", file.display()))?;
+        let text = match file.as_os_str() == "-" {
+            true => std::io::read_to_string(std::io::stdin()).context("failed to read standard input")?,
+            false => std::fs::read_to_string(file).with_context(|| format!("failed to read `{}`", file.display()))?,
+        };
+        Self::with_text(options, obey_lock, text).await
+    }
+
+    /// As [`Inputs::of`], of a text that an editor has instead of the file.
+    pub async fn with_text(options: &Compile, obey_lock: bool, text: String) -> Result<Self> {
+        let file = &options.file;
         let root = repository_of(file);
         let vendored = vendored(&root.join(VENDORED_FOLDER))?;
         let lock = match obey_lock {
@@ -145,10 +284,25 @@ impl Compiled {
                 Ok((name.to_string(), parameter(value)))
             })
             .collect::<Result<_>>()?;
-        let source = SourceFile::new(file.to_string_lossy().into_owned(), text);
-        let compile = move || {
-            let mut sources = Sources::new(lock).with(Origin::Vendored, &vendored);
-            for (origin, place) in [(Origin::Towpath, &own), (Origin::Circleci, &others)] {
+        Ok(Self {
+            source: SourceFile::new(file.to_string_lossy().into_owned(), text),
+            values,
+            parameters,
+            vendored,
+            lock,
+            own,
+            others,
+        })
+    }
+
+    /// Does `work` on a thread that may wait for orbs; answers the orbs that were used, too.
+    pub async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce(&Arc<SourceFile>, &CompileOptions<'_>) -> T + Send + 'static,
+    ) -> Result<(T, Lock)> {
+        let run = move || {
+            let mut sources = Sources::new(self.lock).with(Origin::Vendored, &self.vendored);
+            for (origin, place) in [(Origin::Towpath, &self.own), (Origin::Circleci, &self.others)] {
                 if let Some(place) = place {
                     sources = sources.with(origin, place);
                 }
@@ -165,31 +319,36 @@ impl Compiled {
                 }),
             };
             let options = CompileOptions {
-                values,
-                parameters,
+                values: self.values,
+                parameters: self.parameters,
                 orbs: &orbs,
                 ..CompileOptions::default()
             };
-            let (processed, diagnostics) = towpath_config::process(&source, &options);
-            let processed = processed.filter(|_| !diagnostics.iter().any(Diagnostic::is_error));
-            let (config, text) = processed.unzip();
-            Self {
-                config,
-                text: text.unwrap_or_default(),
-                orbs: sources.used(),
-                diagnostics,
-            }
+            let done = work(&self.source, &options);
+            (done, sources.used())
         };
-        tokio::task::spawn_blocking(compile)
-            .await
-            .context("compiling ended early")
+        tokio::task::spawn_blocking(run).await.context("compiling ended early")
+    }
+}
+
+impl Compiled {
+    /// Compiles a file, by its lock file or as if there were none.
+    pub async fn of(options: &Compile, obey_lock: bool) -> Result<Self> {
+        let work = |source: &_, options: &CompileOptions<'_>| towpath_config::process(source, options);
+        let ((processed, diagnostics), orbs) = Inputs::of(options, obey_lock).await?.run(work).await?;
+        let processed = processed.filter(|_| !diagnostics.iter().any(Diagnostic::is_error));
+        let (config, text) = processed.unzip();
+        Ok(Self {
+            config,
+            text: text.unwrap_or_default(),
+            orbs,
+            diagnostics,
+        })
     }
 
     /// Prints what was noticed.
     pub fn report(&self) {
-        if !self.diagnostics.is_empty() {
-            eprint!("{}", render_all(&self.diagnostics, std::io::stderr().is_terminal()));
-        }
+        report(&self.diagnostics);
     }
 
     /// The text, or the error that there is none.
@@ -202,6 +361,13 @@ impl Compiled {
     pub fn config(self, file: &Path) -> Result<CompiledConfig> {
         self.config
             .ok_or_else(|| anyhow!("`{}` does not compile", file.display()))
+    }
+}
+
+/// Prints what was noticed.
+pub fn report(diagnostics: &[Diagnostic]) {
+    if !diagnostics.is_empty() {
+        eprint!("{}", render_all(diagnostics, std::io::stderr().is_terminal()));
     }
 }
 

@@ -1,11 +1,13 @@
 //! `towpath orb`: Towpath's own registry, and the lock file.
 
-use super::config::{Compiled, repository_of};
+use super::config::{Compiled, Inputs, pack, print_json, report, repository_of, verdict};
 use crate::{cli::Orb, client::Client};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 use std::process::ExitCode;
+use towpath_config::{CompileOptions, PackKind};
 use towpath_orbs::{LOCK_FILE, OrbReference, Selector};
+use towpath_yaml::Diagnostic;
 
 /// `towpath orb`.
 pub async fn orb(command: Orb) -> Result<ExitCode> {
@@ -70,6 +72,23 @@ pub async fn orb(command: Orb) -> Result<ExitCode> {
             let id = id.ok_or_else(|| anyhow!("Towpath's registry has no orb `{reference}`"))?;
             let source = client.get_bytes(&format!("/api/v3/orb/versions/{id}/source")).await?;
             out!("{}", String::from_utf8_lossy(&source));
+        }
+        Orb::Pack { folder } => return pack(&folder, PackKind::Orb),
+        Orb::Validate { compile, json } => {
+            let inputs = Inputs::of(&compile, false).await?;
+            let work = |source: &_, options: &CompileOptions<'_>| towpath_config::check_orb(source, options);
+            let (found, _) = inputs.run(work).await?;
+            let wrong = found.iter().any(Diagnostic::is_error);
+            match json {
+                true => print_json(&found)?,
+                false => {
+                    report(&found);
+                    if !wrong {
+                        outln!("Orb at {} is valid.", compile.file.display());
+                    }
+                }
+            }
+            return Ok(verdict(!wrong));
         }
         Orb::Lock(options) => {
             let compiled = Compiled::of(&options, false).await?;
