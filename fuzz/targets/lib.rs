@@ -45,7 +45,8 @@ pub fn holds(text: &str, orb: Option<&str>) {
         assert!(refused, "neither a configuration nor an error");
         return;
     };
-    if refused {
+    // A configuration of which nothing is for this pipeline is refused when it is read again.
+    if refused || config.workflows.is_empty() {
         return;
     }
     serde_json::to_string(&config).expect("a compiled configuration can be stored");

@@ -16,6 +16,7 @@ pub const SCHEMA: &str = include_str!("schema.json");
 
 mod compiled;
 mod compiler;
+mod editor;
 mod elements;
 mod explain;
 mod expression;
@@ -44,6 +45,7 @@ pub use compiled::{
     Requirement, ResolvedOrb, RunStep, Scalar, Schedule, Step, StepAction, StepWhen, Variable, Workflow, WorkflowJob,
 };
 pub use compiler::{compile, process};
+pub use editor::{Completion, CompletionKind, Hover, completions, definition, hover};
 pub use elements::check_orb;
 pub use explain::{CallSite, ExplainedValue, Explainer, Explanation, Origin, ReferenceOrigin, explain};
 pub use graph::{GraphFormat, graph};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use towpath_yaml::{Diagnostic, Node, ParseOptions, SourceFile};
+use towpath_yaml::{Diagnostic, Node, ParseOptions, SourceFile, Span};
 
 use crate::compiled::ResolvedOrb;
 use crate::compiler::Compiler;
@@ -261,6 +261,23 @@ impl Compiler<'_> {
                 kind.word()
             ),
         })
+    }
+
+    /// The text of a namespace.
+    pub(crate) fn root(&self, namespace: NamespaceId) -> &Node {
+        &self.namespaces[namespace.0].root
+    }
+
+    /// The orb that a namespace calls `alias`.
+    pub(crate) fn orb(&self, namespace: NamespaceId, alias: &str) -> Option<NamespaceId> {
+        self.namespaces[namespace.0].orbs.get(alias).copied()
+    }
+
+    /// Where the name of an element is, in its definition.
+    pub(crate) fn definition_of(&self, element: &Element) -> Option<Span> {
+        let section = self.root(element.namespace).get(element.kind.section())?;
+        let entry = section.as_mapping()?.entry(&element.name)?;
+        Some(entry.key.span.clone())
     }
 
     /// Whether a name is defined, without reading the definition.

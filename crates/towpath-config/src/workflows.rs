@@ -324,6 +324,24 @@ impl Compiler<'_> {
         match kind.as_deref() {
             Some("approval") => return Some(Target::Inline(Role::Approval)),
             None | Some("build") => {}
+            // Compiled configurations, which are version 2, have nowhere else to say it.
+            Some(other @ ("no-op" | "release" | "lock" | "unlock"))
+                if !self.has_templates && !self.defines(Kind::Job, CONFIG, reference) =>
+            {
+                let text = |key: &str| {
+                    let scalar = body.get(key).and_then(Node::as_scalar);
+                    scalar.map(|scalar| scalar.text.to_string())
+                };
+                let key = text("key").unwrap_or_default();
+                return Some(Target::Inline(match other {
+                    "release" => Role::Release {
+                        plan_name: text("plan_name"),
+                    },
+                    "lock" => Role::Lock { key },
+                    "unlock" => Role::Unlock { key },
+                    _ => Role::NoOp,
+                }));
+            }
             Some(other) => {
                 let node = body.get("type").map_or(span, |node| node.span());
                 if !matches!(other, "no-op" | "release" | "lock" | "unlock")
@@ -453,7 +471,9 @@ impl Compiler<'_> {
         let around = (body.get("pre-steps"), body.get("post-steps"));
         let role = match target {
             Target::Inline(role) => {
-                if let Some(extra) = given.first() {
+                if matches!(role, Role::Approval)
+                    && let Some(extra) = given.first()
+                {
                     let message = format!("an approval job takes no `{}`; it is ignored", extra.key.text);
                     self.report(Diagnostic::warning("config::unknown-key", message).at(&extra.key.span, ""));
                 }

@@ -59,6 +59,8 @@ pub enum Command {
     /// Publish orbs in Towpath's registry, look at them, and lock what a configuration uses
     #[command(subcommand)]
     Orb(Orb),
+    /// Serve an editor: diagnostics, hover, definitions and completion, by the Language Server Protocol on standard input
+    Lsp(Lsp),
     /// Run a job's steps (started by the engine, not by people)
     #[command(hide = true)]
     Agent,
@@ -434,6 +436,25 @@ pub enum Orb {
     },
     /// Write `.circleci/orbs.lock`: the exact orbs that a configuration uses, which are then used until it is written anew
     Lock(Compile),
+}
+
+/// `lsp`.
+#[derive(Debug, Clone, Args)]
+pub struct Lsp {
+    /// The public registry for orbs that are neither vendored nor published in Towpath's; `none` asks none
+    #[arg(
+        long,
+        env = "TOWPATH_ORB_REGISTRY",
+        value_name = "URL",
+        default_value = "https://circleci.com"
+    )]
+    pub orb_registry: String,
+    /// Ignored: editors say that they speak by standard input and output
+    #[arg(long, hide = true)]
+    pub stdio: bool,
+    /// Where Towpath is.
+    #[command(flatten)]
+    pub at: At,
 }
 
 /// `proxy`.

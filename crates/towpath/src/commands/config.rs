@@ -143,7 +143,7 @@ async fn explain(job: &str, compile: &Compile, json: bool) -> Result<ExitCode> {
 }
 
 /// The contexts of the project's server; `None` when there is no server to ask.
-async fn contexts(compile: &Compile) -> Option<Vec<String>> {
+pub async fn contexts(compile: &Compile) -> Option<Vec<String>> {
     let client = Client::new(&compile.at).ok()?;
     let answer: serde_json::Value = client.get("/api/towpath/contexts").await.ok()?;
     let names = answer.as_array()?.iter().filter_map(|context| context["name"].as_str());
@@ -240,7 +240,7 @@ impl Inputs {
         Self::with_text(options, obey_lock, text).await
     }
 
-    /// As [`Inputs::of`], of a text that an editor has instead of the file.
+    /// As [`Inputs::of`], of a text that somebody has instead of the file.
     pub async fn with_text(options: &Compile, obey_lock: bool, text: String) -> Result<Self> {
         let file = &options.file;
         let root = repository_of(file);
@@ -301,33 +301,51 @@ impl Inputs {
         work: impl FnOnce(&Arc<SourceFile>, &CompileOptions<'_>) -> T + Send + 'static,
     ) -> Result<(T, Lock)> {
         let run = move || {
-            let mut sources = Sources::new(self.lock).with(Origin::Vendored, &self.vendored);
-            for (origin, place) in [(Origin::Towpath, &self.own), (Origin::Circleci, &self.others)] {
-                if let Some(place) = place {
-                    sources = sources.with(origin, place);
-                }
-            }
-            let orbs = |reference: &str| match sources.resolve(reference) {
-                Ok((resolved, text)) => Ok(OrbSource {
-                    resolved,
-                    text: text.into(),
-                }),
-                Err(LookupError::Unknown { reference, .. }) => Err(OrbError::Unknown(reference)),
-                Err(LookupError::Unavailable(reason) | LookupError::Refused(reason)) => Err(OrbError::Unavailable {
-                    reference: reference.to_string(),
-                    reason,
-                }),
+            let sources = self.sources();
+            let done = {
+                let orbs = resolver(&sources);
+                let options = CompileOptions {
+                    values: self.values.clone(),
+                    parameters: self.parameters.clone(),
+                    orbs: &orbs,
+                    ..CompileOptions::default()
+                };
+                work(&self.source, &options)
             };
-            let options = CompileOptions {
-                values: self.values,
-                parameters: self.parameters,
-                orbs: &orbs,
-                ..CompileOptions::default()
-            };
-            let done = work(&self.source, &options);
             (done, sources.used())
         };
         tokio::task::spawn_blocking(run).await.context("compiling ended early")
+    }
+
+    /// Where orbs are looked for.
+    pub fn sources(&self) -> Sources<'_> {
+        let mut sources = Sources::new(self.lock.clone()).with(Origin::Vendored, &self.vendored);
+        for (origin, place) in [(Origin::Towpath, &self.own), (Origin::Circleci, &self.others)] {
+            if let Some(place) = place {
+                sources = sources.with(origin, place);
+            }
+        }
+        sources
+    }
+
+    /// What else a compilation is told.
+    pub fn values(&self) -> (PipelineValues, IndexMap<String, serde_json::Value>) {
+        (self.values.clone(), self.parameters.clone())
+    }
+}
+
+/// Answers a compiler's questions for orbs. Blocks: only for threads that may.
+pub fn resolver<'s>(sources: &'s Sources<'_>) -> impl Fn(&str) -> Result<OrbSource, OrbError> + 's {
+    |reference| match sources.resolve(reference) {
+        Ok((resolved, text)) => Ok(OrbSource {
+            resolved,
+            text: text.into(),
+        }),
+        Err(LookupError::Unknown { reference, .. }) => Err(OrbError::Unknown(reference)),
+        Err(LookupError::Unavailable(reason) | LookupError::Refused(reason)) => Err(OrbError::Unavailable {
+            reference: reference.to_string(),
+            reason,
+        }),
     }
 }
 

@@ -4,6 +4,7 @@ mod config;
 mod git;
 mod image;
 mod init;
+mod lsp;
 mod operate;
 mod orbs;
 mod pipelines;
@@ -36,6 +37,7 @@ pub async fn run(command: Command) -> Result<ExitCode> {
         Command::Secrets(command) => secrets::secrets(command).await.map(done),
         Command::Context(command) => secrets::context(command).await.map(done),
         Command::Config(command) => config::config(command).await,
+        Command::Lsp(options) => lsp::lsp(options).await,
         Command::Orb(command) => orbs::orb(command).await,
         Command::Proxy(options) => up::proxy(options).await.map(done),
         Command::Hook { name } => git::hook(&name).await.map(done),

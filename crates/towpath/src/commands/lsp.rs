@@ -1,0 +1,446 @@
+//! `towpath lsp`: what the language knows about a configuration, for any editor.
+//!
+//! Source: <https://microsoft.github.io/language-server-protocol/specifications/lsp/3.17/specification/>
+
+use super::config::{Inputs, contexts, resolver};
+use crate::cli::{Compile, Lsp};
+use anyhow::{Context, Result, anyhow};
+use lsp_server::{Connection, ErrorCode, Message, Notification, Request, Response};
+use lsp_types::{
+    CompletionItem, CompletionItemKind, CompletionOptions, CompletionParams, CompletionTextEdit,
+    DiagnosticRelatedInformation, DiagnosticSeverity, DiagnosticTag, DidChangeTextDocumentParams,
+    DidCloseTextDocumentParams, DidOpenTextDocumentParams, DidSaveTextDocumentParams, GotoDefinitionParams,
+    HoverContents, HoverParams, HoverProviderCapability, Location, MarkupContent, MarkupKind, NumberOrString, OneOf,
+    Position, PublishDiagnosticsParams, Range, ServerCapabilities, TextDocumentPositionParams,
+    TextDocumentSyncCapability, TextDocumentSyncKind, TextEdit, Uri,
+    notification::{
+        DidChangeTextDocument, DidCloseTextDocument, DidOpenTextDocument, DidSaveTextDocument, Notification as _,
+        PublishDiagnostics,
+    },
+    request::{Completion, GotoDefinition, HoverRequest, Request as _},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::runtime::Handle;
+use towpath_config::{CompileOptions, CompletionKind, OrbError, OrbSource};
+use towpath_yaml::{Severity, SourceFile, Span};
+
+/// How long an orb that could not be had is not asked for again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Serves the editor at standard input and output until it goes.
+pub async fn lsp(options: Lsp) -> Result<ExitCode> {
+    let runtime = Handle::current();
+    let serve = move || {
+        let (connection, threads) = Connection::stdio();
+        let served = Server::new(&connection, options, runtime).serve();
+        drop(connection);
+        match served {
+            Ok(()) => threads.join().context("failed to speak with the editor"),
+            Err(error) => Err(error),
+        }
+    };
+    tokio::task::spawn_blocking(serve)
+        .await
+        .context("the editor's server ended early")??;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A text that is open in the editor.
+struct Document {
+    source: Arc<SourceFile>,
+    inputs: Inputs,
+    contexts: Option<Vec<String>>,
+}
+
+struct Server<'c> {
+    connection: &'c Connection,
+    options: Lsp,
+    runtime: Handle,
+    documents: HashMap<Uri, Document>,
+    /// Orbs as they were had, so that a keystroke asks no registry.
+    orbs: RefCell<HashMap<String, (Instant, Result<OrbSource, OrbError>)>>,
+    /// Changed since its diagnostics were sent.
+    dirty: Vec<Uri>,
+}
+
+impl<'c> Server<'c> {
+    fn new(connection: &'c Connection, options: Lsp, runtime: Handle) -> Self {
+        Self {
+            connection,
+            options,
+            runtime,
+            documents: HashMap::new(),
+            orbs: RefCell::new(HashMap::new()),
+            dirty: Vec::new(),
+        }
+    }
+
+    fn serve(&mut self) -> Result<()> {
+        let capabilities = ServerCapabilities {
+            text_document_sync: Some(TextDocumentSyncCapability::Kind(TextDocumentSyncKind::FULL)),
+            hover_provider: Some(HoverProviderCapability::Simple(true)),
+            definition_provider: Some(OneOf::Left(true)),
+            completion_provider: Some(CompletionOptions {
+                trigger_characters: Some([" ", "<", ".", "/", "-", "["].map(String::from).to_vec()),
+                ..CompletionOptions::default()
+            }),
+            ..ServerCapabilities::default()
+        };
+        self.connection.initialize(serde_json::to_value(capabilities)?)?;
+        loop {
+            // While letters still come in, nobody needs to know what is wrong with half a word.
+            let message = match self.connection.receiver.try_recv() {
+                Ok(message) => message,
+                Err(_) => {
+                    for uri in std::mem::take(&mut self.dirty) {
+                        self.publish(&uri)?;
+                    }
+                    match self.connection.receiver.recv() {
+                        Ok(message) => message,
+                        Err(_) => return Ok(()),
+                    }
+                }
+            };
+            match message {
+                Message::Request(request) => {
+                    if self.connection.handle_shutdown(&request)? {
+                        return Ok(());
+                    }
+                    let response = self.answer(request);
+                    self.connection.sender.send(response.into())?;
+                }
+                Message::Notification(notification) => self.note(notification)?,
+                Message::Response(_) => {}
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Response {
+        let id = request.id.clone();
+        let answered = match request.method.as_str() {
+            HoverRequest::METHOD => self.hover(request),
+            GotoDefinition::METHOD => self.definition(request),
+            Completion::METHOD => self.complete(request),
+            other => {
+                let message = format!("towpath does not answer `{other}`");
+                return Response::new_err(id, ErrorCode::MethodNotFound as i32, message);
+            }
+        };
+        match answered {
+            Ok(value) => Response::new_ok(id, value),
+            Err(error) => Response::new_err(id, ErrorCode::RequestFailed as i32, format!("{error:#}")),
+        }
+    }
+
+    fn note(&mut self, notification: Notification) -> Result<()> {
+        match notification.method.as_str() {
+            DidOpenTextDocument::METHOD => {
+                let DidOpenTextDocumentParams { text_document } = parameters(notification.params)?;
+                self.open(text_document.uri, text_document.text)?;
+            }
+            DidChangeTextDocument::METHOD => {
+                let change: DidChangeTextDocumentParams = parameters(notification.params)?;
+                let uri = change.text_document.uri;
+                if let (Some(document), Some(last)) =
+                    (self.documents.get_mut(&uri), change.content_changes.into_iter().last())
+                {
+                    document.source = SourceFile::new(document.source.name().to_owned(), last.text);
+                    self.dirty.retain(|dirty| *dirty != uri);
+                    self.dirty.push(uri);
+                }
+            }
+            DidSaveTextDocument::METHOD => {
+                // The orbs and the contexts may have changed meanwhile.
+                let DidSaveTextDocumentParams { text_document, .. } = parameters(notification.params)?;
+                let text = self
+                    .documents
+                    .get(&text_document.uri)
+                    .map(|document| document.source.text().to_owned());
+                if let Some(text) = text {
+                    self.open(text_document.uri, text)?;
+                }
+            }
+            DidCloseTextDocument::METHOD => {
+                let DidCloseTextDocumentParams { text_document } = parameters(notification.params)?;
+                self.documents.remove(&text_document.uri);
+                self.dirty.retain(|dirty| *dirty != text_document.uri);
+                self.send(PublishDiagnosticsParams::new(text_document.uri, Vec::new(), None))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, uri: Uri, text: String) -> Result<()> {
+        let file = path_of(&uri).unwrap_or_else(|| PathBuf::from("config.yml"));
+        let compile = Compile {
+            file,
+            parameters: Vec::new(),
+            branch: None,
+            tag: None,
+            orb_registry: self.options.orb_registry.clone(),
+            at: self.options.at.clone(),
+        };
+        let read = async {
+            anyhow::Ok((
+                Inputs::with_text(&compile, true, String::new()).await?,
+                contexts(&compile).await,
+            ))
+        };
+        let (inputs, contexts) = self.runtime.block_on(read)?;
+        let document = Document {
+            source: SourceFile::new(compile.file.to_string_lossy().into_owned(), text),
+            inputs,
+            contexts,
+        };
+        self.documents.insert(uri.clone(), document);
+        self.dirty.retain(|dirty| *dirty != uri);
+        self.dirty.push(uri);
+        Ok(())
+    }
+
+    /// Does `work` on a document, with its orbs.
+    fn with<T>(&self, document: &Document, work: impl FnOnce(&CompileOptions<'_>) -> T) -> T {
+        let sources = document.inputs.sources();
+        let fetch = resolver(&sources);
+        let orbs = |reference: &str| {
+            let known = self.orbs.borrow().get(reference).cloned();
+            match known {
+                Some((_, Ok(source))) => Ok(source),
+                Some((asked, error)) if asked.elapsed() < PATIENCE => error,
+                _ => {
+                    let fetched = fetch(reference);
+                    let kept = (Instant::now(), fetched.clone());
+                    self.orbs.borrow_mut().insert(reference.to_owned(), kept);
+                    fetched
+                }
+            }
+        };
+        let (values, parameters) = document.inputs.values();
+        work(&CompileOptions {
+            values,
+            parameters,
+            orbs: &orbs,
+            ..CompileOptions::default()
+        })
+    }
+
+    fn publish(&self, uri: &Uri) -> Result<()> {
+        let Some(document) = self.documents.get(uri) else {
+            return Ok(());
+        };
+        let found = self.with(document, |options| {
+            towpath_config::lint(&document.source, options, document.contexts.as_deref())
+        });
+        let here = |span: &Span| span.source().name() == document.source.name();
+        let diagnostics = found
+            .iter()
+            .map(|found| {
+                let primary = found.primary.as_ref().filter(|label| here(&label.span));
+                let mut message = found.full_message();
+                if let Some(hint) = &found.hint {
+                    message.push_str("\nhint: ");
+                    message.push_str(hint);
+                }
+                let elsewhere = found.primary.iter().filter(|label| !here(&label.span));
+                if let Some(label) = elsewhere.into_iter().next() {
+                    message.push_str(&format!("\nat {}", label.span.place()));
+                }
+                let related = found.secondary.iter().filter(|label| here(&label.span)).map(|label| {
+                    DiagnosticRelatedInformation {
+                        location: Location::new(uri.clone(), range(&label.span)),
+                        message: label.message.to_string(),
+                    }
+                });
+                lsp_types::Diagnostic {
+                    range: primary.map_or_else(Range::default, |label| range(&label.span)),
+                    severity: Some(match found.severity {
+                        Severity::Error => DiagnosticSeverity::ERROR,
+                        Severity::Warning => DiagnosticSeverity::WARNING,
+                    }),
+                    code: Some(NumberOrString::String(found.code.to_owned())),
+                    source: Some("towpath".to_owned()),
+                    message,
+                    related_information: Some(related.collect()),
+                    tags: found
+                        .code
+                        .starts_with("lint::unused")
+                        .then(|| vec![DiagnosticTag::UNNECESSARY]),
+                    ..lsp_types::Diagnostic::default()
+                }
+            })
+            .collect();
+        self.send(PublishDiagnosticsParams::new(uri.clone(), diagnostics, None))
+    }
+
+    fn send(&self, parameters: PublishDiagnosticsParams) -> Result<()> {
+        let notification = Notification::new(PublishDiagnostics::METHOD.to_owned(), parameters);
+        self.connection.sender.send(notification.into())?;
+        Ok(())
+    }
+
+    fn place(&self, at: &TextDocumentPositionParams) -> Option<(&Document, usize)> {
+        let document = self.documents.get(&at.text_document.uri)?;
+        Some((document, offset(document.source.text(), at.position)))
+    }
+
+    fn hover(&self, request: Request) -> Result<serde_json::Value> {
+        let HoverParams {
+            text_document_position_params: at,
+            ..
+        } = parameters(request.params)?;
+        let Some((document, offset)) = self.place(&at) else {
+            return nothing();
+        };
+        let hover = self.with(document, |options| {
+            towpath_config::hover(&document.source, options, offset)
+        });
+        answer(&hover.map(|hover| lsp_types::Hover {
+            contents: HoverContents::Markup(MarkupContent {
+                kind: MarkupKind::Markdown,
+                value: hover.text,
+            }),
+            range: Some(range(&hover.span)),
+        }))
+    }
+
+    fn definition(&self, request: Request) -> Result<serde_json::Value> {
+        let GotoDefinitionParams {
+            text_document_position_params: at,
+            ..
+        } = parameters(request.params)?;
+        let Some((document, offset)) = self.place(&at) else {
+            return nothing();
+        };
+        let found = self.with(document, |options| {
+            towpath_config::definition(&document.source, options, offset)
+        });
+        let Some(span) = found else { return nothing() };
+        let uri = match span.source().name() == document.source.name() {
+            true => at.text_document.uri,
+            false => orb_file(span.source())?,
+        };
+        answer(&Location::new(uri, range(&span)))
+    }
+
+    fn complete(&self, request: Request) -> Result<serde_json::Value> {
+        let CompletionParams {
+            text_document_position: at,
+            ..
+        } = parameters(request.params)?;
+        let Some((document, offset)) = self.place(&at) else {
+            return nothing();
+        };
+        let found = self.with(document, |options| {
+            towpath_config::completions(&document.source, options, offset)
+        });
+        let text = &document.source.text()[..offset];
+        let items: Vec<CompletionItem> = found
+            .into_iter()
+            .map(|found| {
+                // What is there of the word is replaced, whatever the editor takes for a word.
+                let there = (0..=found.label.len())
+                    .rev()
+                    .find(|length| found.label.get(..*length).is_some_and(|start| text.ends_with(start)));
+                let start = offset - there.unwrap_or_default();
+                let new_text = match found.kind {
+                    CompletionKind::Key => format!("{}: ", found.label),
+                    _ => found.label.clone(),
+                };
+                let place = Span::new(&document.source, start..offset);
+                CompletionItem {
+                    kind: Some(match found.kind {
+                        CompletionKind::Key => CompletionItemKind::PROPERTY,
+                        CompletionKind::Value => CompletionItemKind::ENUM_MEMBER,
+                        CompletionKind::Name => CompletionItemKind::FUNCTION,
+                        CompletionKind::Reference => CompletionItemKind::VARIABLE,
+                    }),
+                    filter_text: Some(found.label.clone()),
+                    label: found.label,
+                    detail: Some(found.detail),
+                    text_edit: Some(CompletionTextEdit::Edit(TextEdit::new(range(&place), new_text))),
+                    ..CompletionItem::default()
+                }
+            })
+            .collect();
+        answer(&items)
+    }
+}
+
+fn parameters<T: DeserializeOwned>(value: serde_json::Value) -> Result<T> {
+    serde_json::from_value(value).context("the editor's message has another form than the protocol's")
+}
+
+fn answer(value: &impl Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(value).context("failed to write an answer")
+}
+
+fn nothing() -> Result<serde_json::Value> {
+    Ok(serde_json::Value::Null)
+}
+
+/// Bytes from lines and UTF-16 units.
+fn offset(text: &str, position: Position) -> usize {
+    let line: usize = text
+        .split_inclusive('\n')
+        .take(position.line as usize)
+        .map(str::len)
+        .sum();
+    let mut units = 0;
+    for (at, character) in text[line..].char_indices() {
+        if units >= position.character as usize || character == '\n' {
+            return line + at;
+        }
+        units += character.len_utf16();
+    }
+    text.len()
+}
+
+/// Lines and UTF-16 units from bytes.
+fn range(span: &Span) -> Range {
+    let text = span.source().text();
+    let position = |offset: usize| {
+        let start = text[..offset].rfind('\n').map_or(0, |at| at + 1);
+        let line = text[..offset].matches('\n').count();
+        let units: usize = text[start..offset].chars().map(char::len_utf16).sum();
+        let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Position::new(narrow(line), narrow(units))
+    };
+    Range::new(position(span.range().start), position(span.range().end))
+}
+
+fn path_of(uri: &Uri) -> Option<PathBuf> {
+    url::Url::parse(uri.as_str()).ok()?.to_file_path().ok()
+}
+
+/// The source of an orb as a file that an editor can open.
+fn orb_file(source: &SourceFile) -> Result<Uri> {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
+        .context("neither XDG_CACHE_HOME nor HOME is set, so there is no folder for the sources of orbs")?;
+    let name = source.name().trim_start_matches("orb ");
+    let name: String = name
+        .chars()
+        .map(
+            |character| match character.is_ascii_alphanumeric() || ".@-_".contains(character) {
+                true => character,
+                false => '_',
+            },
+        )
+        .collect();
+    let folder = cache.join("towpath/orbs");
+    std::fs::create_dir_all(&folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
+    let path = folder.join(format!("{name}.yml"));
+    std::fs::write(&path, source.text()).with_context(|| format!("failed to write `{}`", path.display()))?;
+    let url = url::Url::from_file_path(&path).map_err(|()| anyhow!("`{}` is no absolute path", path.display()))?;
+    Ok(url.as_str().parse()?)
+}
