@@ -9,7 +9,7 @@ use towpath_yaml::{Diagnostic, Node, ParseOptions, SourceFile, Value as YamlValu
 use crate::compiled::{CompiledConfig, JobKind, Requirement, ResolvedOrb, Workflow, WorkflowJob};
 use crate::jobs::ExpandedCache;
 use crate::lower::lower_job;
-use crate::namespace::{Element, Namespace, NamespaceId};
+use crate::namespace::{Element, Kind, Namespace, NamespaceId};
 use crate::options::CompileOptions;
 use crate::scope::{Arguments, Scope, TemplateCache};
 use crate::trace::Trace;
@@ -45,6 +45,8 @@ pub(crate) struct Compiler<'o> {
     pub(crate) trace: Option<Trace>,
     /// Whether elements are read by themselves, with stand-ins for what a caller gives.
     pub(crate) stand_ins: bool,
+    /// Jobs that were called with the wrong arguments, and so not read.
+    pub(crate) uncalled: HashSet<Arc<str>>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -183,6 +185,7 @@ impl<'o> Compiler<'o> {
             error_count: diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count(),
             trace: None,
             stand_ins: false,
+            uncalled: HashSet::new(),
             diagnostics,
         }
     }
@@ -190,8 +193,10 @@ impl<'o> Compiler<'o> {
     /// Notes something, under what is being worked on.
     pub(crate) fn report(&mut self, diagnostic: Diagnostic) {
         self.error_count += usize::from(diagnostic.is_error());
-        if self.diagnostics.len() < MAX_DIAGNOSTICS {
-            self.diagnostics.push(diagnostic.in_context(self.context.clone()));
+        let diagnostic = diagnostic.in_context(self.context.clone());
+        // What is written once and used by many is wrong once.
+        if self.diagnostics.len() < MAX_DIAGNOSTICS && !self.diagnostics.contains(&diagnostic) {
+            self.diagnostics.push(diagnostic);
         }
     }
 
@@ -244,6 +249,10 @@ impl<'o> Compiler<'o> {
             }
         }
         config.workflows = graphs.iter().map(workflow).collect();
+        let failed = std::mem::take(&mut self.uncalled);
+        if !failed.is_empty() {
+            self.check_elements(&root, |kind, name| kind == Kind::Job && failed.contains(name));
+        }
         let text = match print && self.error_count == 0 {
             true => crate::process::print(&config.orbs, &definitions, &graphs, root.get("workflows")),
             false => String::new(),

@@ -8,7 +8,7 @@ use towpath_yaml::{Diagnostic, Entry, Mapping, Node, ScalarStyle, Span};
 
 use crate::compiler::Compiler;
 use crate::elements::STAND_IN;
-use crate::namespace::{Element, Found, Kind, NamespaceId};
+use crate::namespace::{CONFIG, Element, Found, Kind, NamespaceId};
 use crate::scope::Scope;
 use crate::steps::entry;
 use crate::trace::FrameId;
@@ -126,7 +126,10 @@ impl Compiler<'_> {
         let errors = self.error_count;
         let (arguments, frame) = self.bind(element, given, caller, call);
         if self.error_count > errors {
-            // With arguments that do not fit, whatever the body says would only repeat it.
+            // With arguments that do not fit, much of what the body says would only repeat it.
+            if element.namespace == CONFIG {
+                self.uncalled.insert(element.name.clone());
+            }
             return None;
         }
         let scope = Scope {

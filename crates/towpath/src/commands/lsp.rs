@@ -60,13 +60,16 @@ struct Document {
     contexts: Option<Vec<String>>,
 }
 
+/// When an orb was asked for, and the answer.
+type Asked = (Instant, Result<OrbSource, OrbError>);
+
 struct Server<'c> {
     connection: &'c Connection,
     options: Lsp,
     runtime: Handle,
     documents: HashMap<Uri, Document>,
     /// Orbs as they were had, so that a keystroke asks no registry.
-    orbs: RefCell<HashMap<String, (Instant, Result<OrbSource, OrbError>)>>,
+    orbs: RefCell<HashMap<String, Asked>>,
     /// Changed since its diagnostics were sent.
     dirty: Vec<Uri>,
 }
