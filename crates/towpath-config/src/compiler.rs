@@ -9,7 +9,7 @@ use towpath_yaml::{Diagnostic, Node, ParseOptions, SourceFile, Value as YamlValu
 use crate::compiled::{CompiledConfig, JobKind, Requirement, ResolvedOrb, Workflow, WorkflowJob};
 use crate::jobs::ExpandedCache;
 use crate::lower::lower_job;
-use crate::namespace::{Element, Kind, Namespace, NamespaceId};
+use crate::namespace::{CONFIG, Element, Kind, Namespace, NamespaceId};
 use crate::options::CompileOptions;
 use crate::scope::{Arguments, Scope, TemplateCache};
 use crate::trace::Trace;
@@ -278,6 +278,10 @@ impl<'o> Compiler<'o> {
         }
         self.bind_pipeline_parameters(root);
         self.add_namespace(root.clone(), 0);
+        if let Some(agent) = root.get("build_agent") {
+            // Nothing here uses it; what it refers to must exist all the same.
+            self.substitute(agent, &Scope::top(CONFIG));
+        }
         Some(setup)
     }
 

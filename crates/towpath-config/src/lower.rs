@@ -426,6 +426,11 @@ impl Lower<'_, '_> {
             Some("full") => CheckoutMethod::Full,
             Some("shallow") => {
                 let depth = text_of(body.get("depth")).and_then(|text| text.parse().ok());
+                if depth.is_none_or(|depth: u32| depth == 0) {
+                    let node = body.get("depth").or(body.get("method")).unwrap_or(body).clone();
+                    let message = "checkout with `method: shallow` needs a `depth`, a positive integer";
+                    self.error("config::steps", &node, message);
+                }
                 CheckoutMethod::Shallow {
                     depth: depth.unwrap_or(1),
                 }

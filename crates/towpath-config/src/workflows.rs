@@ -2,7 +2,7 @@
 //!
 //! Source: <https://circleci.com/docs/reference/configuration-reference/#workflows>
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -91,6 +91,7 @@ impl Compiler<'_> {
             self.report(Diagnostic::error("config::workflows", message).at(section.span(), ""));
             return graphs;
         };
+        self.check_groups(root);
         let mut any = false;
         for part in section {
             if &*part.key.text == "version" && part.value.as_scalar().is_some() {
@@ -182,6 +183,7 @@ impl Compiler<'_> {
             return None;
         };
         self.context.push(format!("Error calling workflow: '{name}'"));
+        self.check_group_names(items);
         let mut invocations = Vec::new();
         // What could not be called is missed by nobody: its own mistake has been reported.
         let mut failed: BTreeSet<Arc<str>> = BTreeSet::new();
@@ -703,6 +705,56 @@ impl Compiler<'_> {
         schedules
     }
 
+    /// What no job group may hold, invoked or not.
+    fn check_groups(&mut self, root: &Node) {
+        let groups = root.get("job-groups").and_then(Node::as_mapping);
+        for group in groups.into_iter().flatten() {
+            let jobs = group.value.get("jobs").and_then(Node::as_sequence);
+            for job in jobs.into_iter().flatten() {
+                let part = job.as_mapping().and_then(|job| job.entries().first());
+                let inner = invoked_name(job).filter(|name| self.defines(Kind::JobGroup, CONFIG, name));
+                if let Some(inner) = inner {
+                    let message = format!(
+                        "Job group \"{}\" cannot reference job group \"{inner}\" -- nesting is not supported",
+                        group.key.text
+                    );
+                    self.report(Diagnostic::error("config::job-group", message).at(job.span(), ""));
+                }
+                if let Some(serial) = part
+                    .and_then(|part| part.value.as_mapping())
+                    .and_then(|body| body.entry("serial-group"))
+                {
+                    let message = "Use of `serial-group` on job invocations inside a job-group is not supported. \
+                        Please consider using `serial-group` on the job-group instead.";
+                    self.report(Diagnostic::error("config::job-group", message).at(&serial.key.span, ""));
+                }
+            }
+        }
+    }
+
+    /// Refuses a job group that a workflow invokes more than once and not each time under a name.
+    fn check_group_names(&mut self, items: &[Node]) {
+        let mut invoked: BTreeMap<Arc<str>, Vec<&Node>> = BTreeMap::new();
+        for item in items {
+            if let Some(name) = invoked_name(item).filter(|name| self.defines(Kind::JobGroup, CONFIG, name)) {
+                invoked.entry(name).or_default().push(item);
+            }
+        }
+        let named = |item: &Node| {
+            let body = item.as_mapping().and_then(|item| item.entries().first());
+            body.is_some_and(|part| part.value.get("name").is_some())
+        };
+        for (name, items) in invoked.iter().filter(|(_, items)| items.len() > 1) {
+            for item in items.iter().filter(|item| !named(item)) {
+                let message = format!(
+                    "Job group \"{name}\" is invoked multiple times without a \"name\" attribute. \
+                     Each invocation must have a unique name"
+                );
+                self.report(Diagnostic::error("config::job-group", message).at(item.span(), ""));
+            }
+        }
+    }
+
     fn invoke_group(
         &mut self,
         reference: &Arc<str>,
@@ -770,17 +822,11 @@ impl Compiler<'_> {
         out.push(boundary(start.to_string(), first, requires, None));
         let from = out.len();
         for job in jobs {
-            if job
-                .as_mapping()
-                .and_then(|job| job.entries().first())
-                .map(|part| part.key.text.clone())
-                .is_some_and(|name| self.defines(Kind::JobGroup, CONFIG, &name))
-            {
-                let message = "a job group cannot hold another job group";
-                self.report(Diagnostic::error("config::job-group", message).at(job.span(), ""));
-                continue;
+            let nested = invoked_name(job).is_some_and(|name| self.defines(Kind::JobGroup, CONFIG, &name));
+            // That is said of the definition.
+            if !nested {
+                self.invoke(job, position, Some(&prefix), out);
             }
-            self.invoke(job, position, Some(&prefix), out);
         }
         let mut ends = Vec::new();
         for member in &mut out[from..] {
@@ -1007,6 +1053,14 @@ fn apply_filters(invocations: &mut [Invocation]) {
 
 /// The invocations that use a definition: a workflow's number, and the invocation's in it.
 type Uses = Vec<(usize, usize)>;
+
+/// What an item of a workflow's jobs runs.
+fn invoked_name(item: &Node) -> Option<Arc<str>> {
+    match item.as_mapping() {
+        None => item.as_scalar().map(|scalar| scalar.text.clone()),
+        Some(mapping) => mapping.entries().first().map(|part| part.key.text.clone()),
+    }
+}
 
 /// The names that an item of a workflow's `jobs` may be required by.
 fn names_of(item: &Node) -> Vec<Arc<str>> {
