@@ -54,7 +54,7 @@ pub(crate) struct Compiler<'o> {
 const MAX_DIAGNOSTICS: usize = 1000;
 
 /// The keys of a configuration. Others are dropped by the original, and often hold anchors.
-const TOP_KEYS: &[&str] = &[
+pub(crate) const TOP_KEYS: &[&str] = &[
     "version",
     "setup",
     "parameters",

@@ -480,3 +480,39 @@ impl Compiler<'_> {
         body.map(|body| (Node::mapping(body, element.node.span().clone()), frame))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// What editors are told and what is compiled are one language.
+    #[test]
+    fn the_schema_has_the_keys_that_are_read() {
+        let schema: serde_json::Value = serde_json::from_str(crate::SCHEMA).unwrap();
+        let keys = |pointer: &str| {
+            let object = schema.pointer(pointer).and_then(|keys| keys.as_object()).unwrap();
+            let mut keys: Vec<&str> = object.keys().map(String::as_str).collect();
+            keys.sort_unstable();
+            keys
+        };
+        let known = |known: &[&'static str]| {
+            let mut known = known.to_vec();
+            known.sort_unstable();
+            known
+        };
+        assert_eq!(keys("/definitions/job/anyOf/1/properties"), known(JOB_KEYS));
+        assert_eq!(keys("/definitions/executor/anyOf/1/properties"), known(EXECUTOR_KEYS));
+        assert_eq!(
+            keys("/definitions/orb/anyOf/1/properties"),
+            known(crate::elements::ORB_KEYS)
+        );
+        assert_eq!(keys("/properties"), known(crate::compiler::TOP_KEYS));
+        let steps = [crate::steps::BUILTINS, &["when", "unless", "steps"]].concat();
+        assert_eq!(keys("/definitions/builtinStep/properties"), known(&steps));
+        assert_eq!(
+            keys("/definitions/invocation/properties"),
+            known(crate::parameters::RESERVED)
+        );
+    }
+}

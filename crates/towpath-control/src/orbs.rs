@@ -257,7 +257,6 @@ fn lines(diagnostics: &[Diagnostic]) -> Vec<String> {
 }
 
 async fn checked(
-    name: &'static str,
     text: String,
     parameters: serde_json::Map<String, serde_json::Value>,
     given: serde_json::Map<String, serde_json::Value>,
@@ -281,7 +280,7 @@ async fn checked(
             orbs: &orbs,
             ..CompileOptions::default()
         };
-        let (processed, diagnostics) = towpath_config::process(&SourceFile::new(name, text), &options);
+        let (processed, diagnostics) = towpath_config::process(&SourceFile::new("config.yml", text), &options);
         let errors = lines(&diagnostics);
         CheckedText {
             output: processed.filter(|_| errors.is_empty()).map(|(_, text)| text),
@@ -331,7 +330,7 @@ impl Control {
         audience: Audience,
     ) -> Result<CheckedText, ControlError> {
         let places = self.orb_places(Vendored::default(), Lock::default(), audience)?;
-        checked("config.yml", text, parameters, values, places).await
+        checked(text, parameters, values, places).await
     }
 
     /// Checks the source of an orb.
@@ -348,14 +347,26 @@ impl Control {
                 });
             }
         };
-        // An orb is read by importing it; this configuration calls nothing of it.
-        let config = "version: 2.1\norbs: {orb: check/orb@0.0.0}\njobs:\n  build:\n    docker: [{image: none}]\n    steps: [checkout]\n";
-        let vendored = Vendored::of_files([("check/orb@0.0.0.yml", source)]);
-        let places = self.orb_places(vendored, Lock::default(), audience)?;
-        let nothing = serde_json::Map::new;
-        let mut checked = checked("orb.yml", config.into(), nothing(), nothing(), places).await?;
-        checked.output = checked.output.map(|_| frozen);
-        Ok(checked)
+        let places = self.orb_places(Vendored::default(), Lock::default(), audience)?;
+        let check = move || {
+            let sources = places.sources();
+            let orbs = resolver(&sources);
+            let options = CompileOptions {
+                orbs: &orbs,
+                ..CompileOptions::default()
+            };
+            let errors = lines(&towpath_config::check_orb(
+                &SourceFile::new("orb.yml", source),
+                &options,
+            ));
+            CheckedText {
+                output: errors.is_empty().then_some(frozen),
+                errors,
+            }
+        };
+        tokio::task::spawn_blocking(check)
+            .await
+            .map_err(|error| ControlError::internal("checking an orb ended early").caused_by(error))
     }
 
     /// An orb's source with exact versions in its own imports.

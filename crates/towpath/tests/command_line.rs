@@ -26,3 +26,96 @@ fn a_reader_that_has_gone_ends_a_command_quietly() {
     assert_eq!(output.status.code(), Some(141));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
+
+/// A repository with a configuration, an orb in parts, and no server.
+fn repository() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let files = [
+        (
+            ".circleci/config.yml",
+            "version: 2.1\njobs:\n  build: {docker: [{image: app}], steps: [run: echo << pipeline.parameters.word >>]}\n  lonely: {machine: true, steps: [nosuch]}\nparameters: {word: {type: string, default: hello}}\nworkflows: {w: {jobs: [build]}}\n",
+        ),
+        ("orb/@orb.yml", "version: 2.1\ndescription: In parts.\n"),
+        ("orb/commands/greet.yml", "steps:\n  - run: <<include(greet.sh)>>\n"),
+        ("orb/greet.sh", "echo hello\n"),
+        ("wrong.yml", "version: 2.1\ncommands: {greet: {steps: [chekout]}}\n"),
+    ];
+    for (path, text) in files {
+        let path = folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+/// Exit code and output.
+fn run(folder: &std::path::Path, arguments: &[&str]) -> (i32, String) {
+    let output = towpath(arguments)
+        .current_dir(folder)
+        .env("TOWPATH_DATA_DIR", folder.join("no-server"))
+        .env("TOWPATH_ORB_REGISTRY", "none")
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn a_configuration_is_checked_explained_and_linted_without_a_server() {
+    let folder = repository();
+    let run = |arguments: &[&str]| run(folder.path(), arguments);
+    assert_eq!(
+        run(&["config", "validate"]),
+        (0, "Config file at .circleci/config.yml is valid.\n".into())
+    );
+    assert_eq!(run(&["config", "validate", "--json"]), (0, "[]\n".into()));
+    let (code, text) = run(&["config", "explain", "build", "-p", "word=bye"]);
+    assert_eq!(code, 0);
+    assert!(
+        text.contains(
+            "steps[0].run.command = echo bye\n  written at .circleci/config.yml:3:48\n  << pipeline.parameters.word >> = bye, given with the pipeline\n"
+        ),
+        "{text}"
+    );
+    let (code, text) = run(&["config", "explain", "nosuch"]);
+    assert_eq!(
+        (code, text.as_str()),
+        (1, "error: no job `nosuch` runs; there are: build\n")
+    );
+    let (code, text) = run(&["config", "lint"]);
+    assert_eq!(code, 1);
+    for wanted in ["lint::unused", "lint::mutable-image", "command named nosuch"] {
+        assert!(text.contains(wanted), "{text}");
+    }
+    let (code, text) = run(&["config", "lint", "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(code, 1);
+    assert_eq!(found[0]["primary"]["file"], ".circleci/config.yml");
+    let (code, text) = run(&["config", "schema"]);
+    assert_eq!(code, 0);
+    let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(schema["title"], "CircleCI configuration");
+    let (code, text) = run(&["config", "validate", "nosuch.yml"]);
+    assert_eq!(code, 1);
+    assert!(text.contains("failed to read `nosuch.yml`: No such file"), "{text}");
+}
+
+#[test]
+fn an_orb_is_packed_and_checked_without_a_server() {
+    let folder = repository();
+    let run = |arguments: &[&str]| run(folder.path(), arguments);
+    let (code, packed) = run(&["orb", "pack", "orb"]);
+    assert_eq!(code, 0, "{packed}");
+    assert!(packed.contains("echo hello"), "{packed}");
+    std::fs::write(folder.path().join("orb.yml"), &packed).unwrap();
+    assert_eq!(
+        run(&["orb", "validate", "orb.yml"]),
+        (0, "Orb at orb.yml is valid.\n".into())
+    );
+    let (code, text) = run(&["orb", "validate", "wrong.yml"]);
+    assert_eq!(code, 1);
+    assert!(text.contains("did you mean `checkout`?"), "{text}");
+    let (code, text) = run(&["config", "pack", "nosuch"]);
+    assert_eq!(code, 1);
+    assert!(text.contains("failed to read `nosuch`"), "{text}");
+}

@@ -1,0 +1,102 @@
+//! The JSON Schema: what is right passes it, and it knows each key that the compiler knows.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use serde_json::{Value, json};
+use std::{fs, path::Path};
+use towpath_config::{CompileOptions, SCHEMA, compile};
+use towpath_yaml::{Diagnostic, ParseOptions, ScalarRules, SourceFile, parse};
+
+fn schema() -> jsonschema::Validator {
+    jsonschema::draft7::new(&serde_json::from_str(SCHEMA).unwrap()).unwrap()
+}
+
+fn data(text: &str) -> Value {
+    let (documents, _) = parse(&SourceFile::new("config.yml", text), &ParseOptions::default());
+    documents
+        .first()
+        .map_or(Value::Null, |node| node.to_json(ScalarRules::CircleCi))
+}
+
+fn complaints(schema: &jsonschema::Validator, config: &Value) -> Vec<String> {
+    let errors = schema.iter_errors(config);
+    errors
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect()
+}
+
+#[test]
+fn what_is_right_passes() {
+    let schema = schema();
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/configs");
+    let mut files = common::entries(&own);
+    for part in ["configs", "oracle/generated-configs"] {
+        files.extend(common::part(part).into_iter().flat_map(|part| common::entries(&part)));
+    }
+    let (mut read, mut wrong) = (0, Vec::new());
+    for path in files {
+        let yaml = path.extension().is_some_and(|end| end == "yml");
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let (_, diagnostics) = compile(
+            &SourceFile::new("config.yml", text.as_str()),
+            &CompileOptions::default(),
+        );
+        let other = |found: &&Diagnostic| found.is_error() && found.code != "config::unknown-orb";
+        if !yaml || diagnostics.iter().any(|found| other(&found)) {
+            continue;
+        }
+        // Keys that nothing reads are noticed by the compiler, and refused by the schema.
+        if diagnostics.iter().any(|found| found.code == "config::unknown-key") {
+            continue;
+        }
+        read += 1;
+        let said = complaints(&schema, &data(&text));
+        if let Some(first) = said.first() {
+            wrong.push(format!(
+                "{}: {}",
+                common::name(&path),
+                first.chars().take(300).collect::<String>()
+            ));
+        }
+    }
+    println!("schema: {read} configurations pass");
+    assert!(wrong.is_empty(), "{} of {read}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(read > 3);
+}
+
+#[test]
+fn what_is_wrong_does_not() {
+    let schema = schema();
+    let job = json!({ "docker": [{ "image": "a" }], "steps": ["checkout"] });
+    let good = json!({ "version": 2.1, "jobs": { "build": job } });
+    assert_eq!(complaints(&schema, &good), Vec::<String>::new());
+    let with = |pointer: &str, value: Value| {
+        let mut config = good.clone();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        config.pointer_mut(parent).unwrap()[key] = value;
+        config
+    };
+    let wrong = [
+        with("/version", json!(3)),
+        with("/jobs", json!([])),
+        with("/jobs/build/stepps", json!([])),
+        with("/jobs/build/docker", json!([])),
+        with("/jobs/build/docker", json!([{ "imag": "a" }])),
+        with("/jobs/build/steps", json!([{ "run": { "comand": "x" } }])),
+        with("/jobs/build/steps", json!([{ "run": "x", "when": "always" }])),
+        with("/jobs/build/steps", json!([{ "save_cache": { "key": "x" } }])),
+        with("/jobs/build/parallelism", json!("two")),
+        with("/jobs/build/parameters", json!({ "x": { "type": "text" } })),
+        with("/parameters", json!({ "x": { "type": "steps" } })),
+        with(
+            "/workflows",
+            json!({ "w": { "jobs": [{ "build": { "requires": [{ "a": "done" }] } }] } }),
+        ),
+        with("/workflows", json!({ "w": { "job": [] } })),
+    ];
+    for config in wrong {
+        assert!(!complaints(&schema, &config).is_empty(), "{config}");
+    }
+}
