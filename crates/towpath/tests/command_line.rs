@@ -97,7 +97,10 @@ fn a_configuration_is_checked_explained_and_linted_without_a_server() {
     assert_eq!(schema["title"], "CircleCI configuration");
     let (code, text) = run(&["config", "validate", "nosuch.yml"]);
     assert_eq!(code, 1);
-    assert!(text.contains("failed to read `nosuch.yml`\n  because: No such file"), "{text}");
+    assert!(
+        text.contains("failed to read `nosuch.yml`\n  because: No such file"),
+        "{text}"
+    );
 }
 
 #[test]
