@@ -421,8 +421,13 @@ impl Controller {
             return Ok(());
         }
         let culprit = stuck.or_else(|| pods.iter().filter(current).find(|pod| !pod.state().ready));
+        // A container that is up again between two crashes is not ready because it crashed.
         let why = culprit
-            .map(|pod| pod.state().message.clone())
+            .map(|pod| {
+                let state = pod.state();
+                let fell = Some(&state.fell).filter(|fell| !fell.is_empty());
+                fell.unwrap_or(&state.message).clone()
+            })
             .filter(|message| !message.is_empty());
         let serving = views.iter().filter(|view| !view.current && view.ready).count();
         let mut message = match (stuck, culprit) {

@@ -67,6 +67,8 @@ pub(crate) struct State {
     pub message: String,
     /// It cannot run like this, whatever is waited for.
     pub terminal: bool,
+    /// How a container ended last; empty when none did.
+    pub fell: String,
     /// What a container printed before it died.
     pub crash_log: Vec<String>,
     pub since: Timestamp,
@@ -98,6 +100,7 @@ impl Pod {
                 restarts: 0,
                 message: String::new(),
                 terminal: false,
+                fell: String::new(),
                 crash_log: Vec::new(),
                 since: Timestamp::now(),
             }),
@@ -486,6 +489,7 @@ async fn fell(context: &Context, pod: &Pod, ended: Ended) {
         } else {
             message
         };
+        state.fell.clone_from(&state.message);
     });
     if matches!(ended, Ended::Unhealthy { .. })
         && let Err(error) = context.engine.stop(&name, pod.template.grace).await
