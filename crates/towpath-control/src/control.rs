@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use towpath_deploy::Target;
+use towpath_deploy::{Identity, Target};
 use towpath_engines::{DockerEngine, DockerOptions, Engine, HostEngine, HostOptions};
 use towpath_forge::{Forge, ProjectName};
 use towpath_images::{
@@ -41,6 +41,19 @@ pub struct Settings {
     pub host_environment: Vec<String>,
     /// The public orb registry's address; `None` asks none.
     pub orb_registry: Option<String>,
+    /// Where environments are.
+    pub target: TargetSettings,
+    /// Whether there is to be a container engine for jobs. Without one no job runs, and only clusters are deployed to.
+    pub engine: bool,
+}
+
+/// Where environments are.
+#[derive(Debug, Clone)]
+pub enum TargetSettings {
+    /// On this machine's container engine.
+    Local,
+    /// On Kubernetes: each in the cluster of the kube context whose folder has its manifests.
+    Kubernetes(Identity),
 }
 
 /// Feeds events to the workflows, carries out what follows, and answers what people ask.
@@ -52,7 +65,7 @@ pub struct Control {
     pub(crate) vault: Arc<Vault>,
     pub(crate) registry: Registry,
     pub(crate) target: Arc<dyn Target>,
-    pub(crate) docker: Arc<dyn Engine>,
+    pub(crate) docker: Option<Arc<dyn Engine>>,
     pub(crate) host: Arc<dyn Engine>,
     pub(crate) lives: Mutex<HashMap<WorkflowId, Arc<Mutex<Live>>>>,
     pub(crate) running: RunningJobs,
@@ -90,13 +103,18 @@ impl Control {
         let registry = Registry::open(settings.data_dir.join("registry"), door, observer)
             .map_err(|error| failed("the registry")(error.into()))?;
         let socket = settings.data_dir.join("run/agent/agent.sock");
-        let docker = DockerEngine::connect(DockerOptions {
-            instance: store.instance().to_string(),
-            agent_binary: settings.binary.clone(),
-            agent_socket: socket.clone(),
-        })
-        .await
-        .map_err(|error| ControlError::unavailable("there is no container engine in reach").caused_by(error))?;
+        let docker: Option<Arc<dyn Engine>> = match settings.engine {
+            false => None,
+            true => {
+                let docker = DockerEngine::connect(DockerOptions {
+                    instance: store.instance().to_string(),
+                    agent_binary: settings.binary.clone(),
+                    agent_socket: socket.clone(),
+                });
+                let absent = |error| ControlError::unavailable("there is no container engine in reach").caused_by(error);
+                Some(Arc::new(docker.await.map_err(absent)?))
+            }
+        };
         let host = HostEngine::new(HostOptions {
             directory: settings.data_dir.join("jobs"),
             agent_binary: settings.binary.clone(),
@@ -117,7 +135,7 @@ impl Control {
             vault,
             registry,
             target,
-            docker: Arc::new(docker),
+            docker,
             host: Arc::new(host),
             lives: Mutex::default(),
             running: RunningJobs::default(),
@@ -142,7 +160,7 @@ impl Control {
                 tracing::error!(error = error.chain(), "failed to take up {what}");
             }
         }
-        self.collect_until(&shutdown).await;
+        tokio::join!(self.collect_until(&shutdown), self.watch_drift_until(&shutdown));
         self.shutdown.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -163,6 +181,11 @@ impl Control {
                 }
             }
         }
+    }
+
+    /// Ends what is under way without waiting for it, for a process that worked for one command only.
+    pub fn leave(&self) {
+        self.shutdown.cancel();
     }
 
     /// The tokens.

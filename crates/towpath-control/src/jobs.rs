@@ -130,7 +130,7 @@ impl Control {
     ) -> Result<(Outcome, Option<String>), ControlError> {
         self.mark_started(record, job).await?;
         let prepared = self.prepare(record, job).await?;
-        let engine = self.engine_for(&prepared);
+        let engine = self.engine_for(&prepared)?;
         self.keep_image(job, &prepared).await?;
         let ids: Vec<EnvironmentId> = (0..prepared.nodes).map(|node| EnvironmentId { job, node }).collect();
         let ended = match self.histories(job, prepared.nodes).await? {

@@ -198,12 +198,12 @@ impl Control {
     }
 
     /// The engine that a job runs on.
-    pub(crate) fn engine_for(&self, prepared: &Prepared) -> Arc<dyn Engine> {
-        if prepared.in_containers() {
-            self.docker.clone()
-        } else {
-            self.host.clone()
+    pub(crate) fn engine_for(&self, prepared: &Prepared) -> Result<Arc<dyn Engine>, ControlError> {
+        if !prepared.in_containers() {
+            return Ok(self.host.clone());
         }
+        let absent = || ControlError::unavailable("this Towpath was started without a container engine");
+        self.docker.clone().ok_or_else(absent)
     }
 
     async fn containers(

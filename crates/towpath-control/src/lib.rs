@@ -16,6 +16,7 @@ mod gates;
 mod jobs;
 mod jobspec;
 mod junit;
+mod operations;
 mod orbs;
 mod plans;
 mod project;
@@ -29,13 +30,14 @@ mod tokens;
 mod views;
 
 pub use agents::LogAnswer;
-pub use control::{Control, Settings};
+pub use control::{Control, Settings, TargetSettings};
 pub use error::{ControlError, ErrorKind};
 pub use orbs::{Audience, CheckedText, NamespaceView, OrbVersionView, OrbView, Segment};
-pub use project::{Build, PROJECT_FILE, ProjectFile, ProjectFileError};
+pub use project::{Build, Freeze, OnFailure, PROJECT_FILE, ProjectFile, ProjectFileError};
+pub use towpath_deploy::{CronFailure, CronJobStatus, Deploying, Hold, Identity, Writer};
 pub use tokens::{Grant, TokenError, Tokens, presented};
 pub use views::{
-    ArtifactView, Board, EnvironmentView, GateView, JobDetail, JobView, KeyView, LaptopRequest, ManifestFile,
+    ArtifactView, Board, DriftView, DriftedObject, EnvironmentView, GateView, JobDetail, JobView, KeyView, LaptopRequest, ManifestFile,
     PipelineView, PlanChange, PlanCommit, PlanView, Progress, ProjectView, ReleaseView, StepView, TestFailure,
     TestsView, WorkflowView, WorkloadView,
 };

@@ -1,19 +1,23 @@
 //! Plans: what a deployment would do, made whole before anybody approves it.
 
 use crate::{
-    Control, ControlError, PROJECT_FILE, ProjectFile,
+    Control, ControlError, OnFailure, PROJECT_FILE, ProjectFile, TargetSettings,
     conductor::store_error,
     push::forge_error,
     records::{Push, WorkflowImages, WorkflowRecord, collection},
-    releases::Release,
+    releases::{Release, target_error},
     views::{LaptopRequest, ManifestFile, PlanChange, PlanCommit, PlanView},
 };
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
-use towpath_deploy::EnvironmentId;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use towpath_deploy::{Environment, EnvironmentId, PULL_SECRET, Severity};
 use towpath_images::{RegistryClient, RepositoryName, TagName, resolve_tag_word};
 use towpath_manifest::{
-    ChangeKind, Fingerprint, ImageRule, Object, Tree, diff, sort_for_apply, with_config_hash, with_image,
+    Change, ChangeKind, ImageRule, Object, ObjectId, Tree, diff, sort_for_apply, with_config_hash, with_image,
+    with_pull_secret,
 };
 use towpath_types::{CommitId, Digest, ImageReference, ReleaseId};
 
@@ -29,8 +33,14 @@ pub(crate) struct Plan {
     pub project: String,
     /// The environment.
     pub environment: String,
-    /// The namespace that Services answer to.
+    /// The kube context whose folder has the manifests.
+    #[serde(default)]
+    pub kube_context: String,
+    /// The namespace of the objects.
     pub namespace: String,
+    /// What becomes of it when it fails.
+    #[serde(default)]
+    pub on_failure: OnFailure,
     /// The image, pinned.
     pub image: ImageReference,
     /// The release that it starts from.
@@ -60,7 +70,9 @@ impl Plan {
         let decides = (
             &self.project,
             &self.environment,
+            &self.kube_context,
             &self.namespace,
+            self.on_failure,
             &self.image,
             self.parent,
             values,
@@ -69,6 +81,15 @@ impl Plan {
             .map_err(|error| ControlError::internal("failed to name a plan").caused_by(error))?;
         self.id = Digest::of(text.as_bytes()).short().to_string();
         Ok(())
+    }
+
+    /// Where it is to be carried out.
+    pub(crate) fn target(&self) -> Result<Environment, ControlError> {
+        Ok(Environment {
+            id: target_id(&self.project, &self.environment)?,
+            kube_context: self.kube_context.clone(),
+            namespace: self.namespace.clone(),
+        })
     }
 
     pub(crate) fn view(&self) -> PlanView {
@@ -82,6 +103,7 @@ impl Plan {
             commits: self.commits.clone(),
             changes: self.changes.clone(),
             unchanged: self.unchanged,
+            on_failure: self.on_failure,
             blockers: self.blockers.clone(),
             warnings: self.warnings.clone(),
         }
@@ -96,9 +118,22 @@ pub(crate) struct PlanSource {
     pub project_file: ProjectFile,
     pub image: ImageReference,
     pub commit: Option<CommitId>,
+    /// Overrules what the project's file says.
+    pub on_failure: Option<OnFailure>,
+    /// Why it is deployed although the environment is frozen.
+    pub despite_freeze: Option<String>,
 }
 
-/// The name by which the local target knows an environment of a project.
+impl PlanSource {
+    fn image_rule(&self) -> ImageRule {
+        ImageRule {
+            repository: self.image.repository.clone(),
+            containers: self.project_file.containers.clone(),
+        }
+    }
+}
+
+/// The name by which targets know an environment of a project.
 pub(crate) fn target_id(project: &str, environment: &str) -> Result<EnvironmentId, ControlError> {
     EnvironmentId::new(project, environment).map_err(|error| ControlError::invalid(error.to_string()))
 }
@@ -159,40 +194,65 @@ fn no_environment(tree: &Tree, source: &PlanSource) -> ControlError {
     ControlError::not_found(format!("there is no environment `{}`: {known}", source.environment))
 }
 
-/// The environments that a project's manifests have, by name.
-pub(crate) fn environment_names(files: &[(String, String)], project_file: &ProjectFile) -> Vec<String> {
+/// The environments that a project's manifests have, by name. Of two kube contexts that have one of a name, the first
+/// counts: deploying there asks which is meant.
+pub(crate) fn environments_in(
+    project: &str,
+    files: &[(String, String)],
+    project_file: &ProjectFile,
+) -> BTreeMap<String, Environment> {
     let (tree, _) = Tree::read(files.iter().map(|(path, text)| (path.as_str(), text.as_str())));
     let wanted = project_file
         .manifests
         .as_deref()
         .and_then(|folder| folder.trim_end_matches('/').rsplit('/').next());
-    let mut names: Vec<String> = tree
-        .kube_contexts
-        .iter()
-        .filter(|(name, _)| wanted.is_none_or(|wanted| wanted == name.as_str()))
-        .flat_map(|(_, context)| context.environments.keys().cloned())
-        .collect();
-    names.sort();
-    names.dedup();
-    names
+    let mut environments = BTreeMap::new();
+    for (kube_context, context) in &tree.kube_contexts {
+        if wanted.is_some_and(|wanted| wanted != kube_context) {
+            continue;
+        }
+        for name in context.environments.keys() {
+            // A folder that cannot name an environment is said when it is deployed to.
+            let Ok(id) = EnvironmentId::new(project, name) else {
+                continue;
+            };
+            environments.entry(name.clone()).or_insert_with(|| Environment {
+                id,
+                kube_context: kube_context.clone(),
+                namespace: namespace_in(&tree, kube_context, project, name, project_file),
+            });
+        }
+    }
+    environments
 }
 
-/// The pattern of a namespace that no manifest names.
-fn namespace_of(manifests: &Manifests, source: &PlanSource) -> String {
-    manifests.tree.namespace(
-        &manifests.kube_context,
-        &source.environment,
-        &format!("{}-{{environment}}", source.project),
-    )
+/// The namespace of an environment: what its manifests name, what the project's file says, or the project's and the
+/// environment's names.
+fn namespace_in(
+    tree: &Tree,
+    kube_context: &str,
+    project: &str,
+    environment: &str,
+    project_file: &ProjectFile,
+) -> String {
+    let pattern = project_file.namespace.clone();
+    let pattern = pattern.unwrap_or_else(|| format!("{project}-{{environment}}"));
+    tree.namespace(kube_context, environment, &pattern)
 }
 
 /// One Job or CronJob by the name of its object or its file, on the source's image, with its namespace.
-pub(crate) fn read_job(source: &PlanSource, name: &str, kind: &str) -> Result<(Object, String), ControlError> {
+pub(crate) fn read_job(source: &PlanSource, name: &str, kind: &str) -> Result<(Object, Environment), ControlError> {
     let manifests = read_manifests(source)?;
     if !manifests.errors.is_empty() {
         return Err(ControlError::invalid(manifests.errors.join("\n")));
     }
-    let namespace = namespace_of(&manifests, source);
+    let namespace = namespace_in(
+            &manifests.tree,
+            &manifests.kube_context,
+            &source.project,
+            &source.environment,
+            &source.project_file,
+        );
     let objects: Vec<Object> = if kind == "Job" {
         manifests
             .tree
@@ -230,21 +290,22 @@ pub(crate) fn read_job(source: &PlanSource, name: &str, kind: &str) -> Result<(O
     let mut objects = [object.clone().in_namespace(&namespace)];
     with_image(
         &mut objects,
-        &ImageRule::repository(&source.image.repository),
+        &source.image_rule(),
         &source.image,
     )
     .map_err(|error| ControlError::internal("a job was made without a digest").caused_by(error))?;
     let [object] = objects;
-    Ok((object, namespace))
+    let environment = Environment {
+        id: target_id(&source.project, &source.environment)?,
+        kube_context: manifests.kube_context,
+        namespace,
+    };
+    Ok((object, environment))
 }
 
-/// What changes between two lists of objects, and how many stay.
-pub(crate) fn plan_changes(
-    before: &[Object],
-    after: &[Object],
-    fingerprint: Fingerprint<'_>,
-) -> (Vec<PlanChange>, usize) {
-    let (unchanged, changed): (Vec<_>, Vec<_>) = diff(before, after, fingerprint)
+/// What changes, and how many objects stay.
+fn plan_changes(changes: Vec<Change>) -> (Vec<PlanChange>, usize) {
+    let (unchanged, changed): (Vec<_>, Vec<_>) = changes
         .into_iter()
         .partition(|change| change.kind == ChangeKind::Unchanged);
     let changes = changed
@@ -268,8 +329,14 @@ impl Control {
     /// Makes the plan of `source` against what runs now.
     pub(crate) async fn make_plan(&self, source: PlanSource) -> Result<Plan, ControlError> {
         let manifests = read_manifests(&source)?;
-        let namespace = namespace_of(&manifests, &source);
-        let mut blockers = manifests.errors.clone();
+        let namespace = namespace_in(
+            &manifests.tree,
+            &manifests.kube_context,
+            &source.project,
+            &source.environment,
+            &source.project_file,
+        );
+        let blockers = manifests.errors.clone();
         let mut warnings = Vec::new();
         let objects = manifests
             .tree
@@ -277,22 +344,33 @@ impl Control {
         let mut objects = objects.ok_or_else(|| no_environment(&manifests.tree, &source))?;
         let replaced = with_image(
             &mut objects,
-            &ImageRule::repository(&source.image.repository),
+            &source.image_rule(),
             &source.image,
         )
         .map_err(|error| ControlError::internal("a plan was made without a digest").caused_by(error))?;
+        if self.brings_pull_secret(&source.image) {
+            with_pull_secret(&mut objects, &source.image, PULL_SECRET);
+        }
         if replaced.is_empty() {
             let repository = &source.image.repository;
             warnings.push(format!(
                 "no container's image is called `{repository}`, so nothing here runs the new image"
             ));
         }
-        let target = target_id(&source.project, &source.environment)?;
-        let previous = self.last_release(&target.slug()).await?;
+        let target = Environment {
+            id: target_id(&source.project, &source.environment)?,
+            kube_context: manifests.kube_context,
+            namespace,
+        };
+        let on_failure = source.on_failure.unwrap_or_else(|| source.project_file.on_failure(&source.environment));
+        let frozen = self.frozen(&source).await?;
+        self.learn_releases(&target).await?;
+        let previous = self.last_release(&target.id.slug()).await?;
         let runs = previous.as_ref().map(Release::plan).transpose()?;
         let mut plan = Plan {
             id: String::new(),
-            namespace,
+            kube_context: target.kube_context,
+            namespace: target.namespace,
             parent: previous.as_ref().map(|release| release.row.id),
             previous_image: runs.as_ref().map(|runs| runs.image.clone()),
             commits: self
@@ -303,6 +381,7 @@ impl Control {
                 .await,
             project: source.project,
             environment: source.environment,
+            on_failure,
             image: source.image,
             commit: source.commit,
             objects,
@@ -311,25 +390,119 @@ impl Control {
             blockers: Vec::new(),
             warnings,
         };
-        self.refresh_config_hashes(&mut plan)?;
-        sort_for_apply(&mut plan.objects);
-        blockers.extend(self.preflight(&plan.project, &plan.environment, &plan.objects).await?);
         plan.blockers = blockers;
-        let before = runs.map(|runs| runs.objects).unwrap_or_default();
-        (plan.changes, plan.unchanged) = plan_changes(&before, &plan.objects, &|bytes| {
-            self.vault.fingerprint_bytes(bytes).to_string()
-        });
-        plan.name()?;
+        match (frozen, source.despite_freeze) {
+            (Some(freeze), None) => plan.blockers.push(format!(
+                "{freeze}; `towpath deploy {} --despite-freeze REASON` deploys all the same, and says so in the history",
+                plan.environment
+            )),
+            (Some(freeze), Some(reason)) => plan.warnings.push(format!("{freeze}; deployed all the same: {reason}")),
+            (None, _) => {}
+        }
+        self.complete(&mut plan, runs.as_ref()).await?;
         Ok(plan)
     }
 
-    /// Puts into each pod template the hash of what its pods read now.
-    pub(crate) fn refresh_config_hashes(&self, plan: &mut Plan) -> Result<(), ControlError> {
+    /// Finishes a plan whose objects are decided: what its pods read, what stands in its way, what it would change.
+    pub(crate) async fn complete(&self, plan: &mut Plan, runs: Option<&Plan>) -> Result<(), ControlError> {
+        let environment = plan.target()?;
+        if let Some(blocker) = self.missing_image(&plan.image).await {
+            plan.blockers.push(blocker);
+        }
         let fingerprints = self
-            .fingerprints(&plan.project, &plan.environment)?
+            .target
+            .fingerprints(&environment, &plan.objects)
+            .await
+            .map_err(target_error)?
             .with_config_maps(&plan.objects);
         with_config_hash(&mut plan.objects, &fingerprints);
-        Ok(())
+        sort_for_apply(&mut plan.objects);
+        let prune = self.to_prune(&environment, &plan.objects).await?;
+        let preflight = self
+            .target
+            .preflight(&environment, &plan.objects, &prune)
+            .await
+            .map_err(target_error)?;
+        for finding in &preflight.findings {
+            match finding.severity {
+                Severity::Refused => plan.blockers.push(finding.to_string()),
+                Severity::Note => plan.warnings.push(finding.to_string()),
+            }
+        }
+        let changes = preflight.changes.unwrap_or_else(|| {
+            let before = runs.map(|runs| runs.objects.as_slice()).unwrap_or_default();
+            diff(before, &plan.objects, &|bytes| {
+                self.vault.fingerprint_bytes(bytes).to_string()
+            })
+        });
+        (plan.changes, plan.unchanged) = plan_changes(changes);
+        plan.name()
+    }
+
+    /// Whether pods that run `image` can pull it only with a Secret that Towpath brings them.
+    pub(crate) fn brings_pull_secret(&self, image: &ImageReference) -> bool {
+        matches!(self.settings.target, TargetSettings::Kubernetes(_))
+            && image.registry.as_deref() == Some(&self.registry_name())
+    }
+
+    /// What is to be said when the registry does not have a pinned image.
+    async fn missing_image(&self, image: &ImageReference) -> Option<String> {
+        let digest = image.digest.as_ref()?;
+        let there = if image.registry.as_deref() == Some(&self.registry_name()) {
+            let name: RepositoryName = image.repository.parse().ok()?;
+            self.registry.manifest_exists(&name, digest).await.ok()?
+        } else {
+            let client = RegistryClient::new(image.registry.as_deref()?, None).ok()?;
+            // A registry that cannot be asked has its say when the pods pull.
+            client.resolve(image).await.ok()?.is_some()
+        };
+        (!there).then(|| {
+            format!("the registry has no `{image}`: it was removed there; build the commit again, or take a newer release")
+        })
+    }
+
+    /// Whether nothing is to be deployed now: until when, and why. The default branch has the word, for whoever deploys
+    /// another commit shall not lift the freeze with it; a repository that is not known here speaks for itself.
+    async fn frozen(&self, source: &PlanSource) -> Result<Option<String>, ControlError> {
+        let file = match self.default_project_file(&source.project).await? {
+            Some(file) => file,
+            None => source.project_file.clone(),
+        };
+        let now = jiff::Timestamp::now();
+        let ends = file.freeze.iter().filter_map(|freeze| Some((freeze.ends(&source.environment, now)?, freeze)));
+        Ok(ends.max_by_key(|(ends, _)| *ends).map(|(ends, freeze)| {
+            let reason = match freeze.reason.as_str() {
+                "" => String::new(),
+                reason => format!(" ({reason})"),
+            };
+            format!("{} is frozen until {ends}{reason}", source.environment)
+        }))
+    }
+
+    /// The project's file on its default branch, when the repository is here.
+    async fn default_project_file(&self, project: &str) -> Result<Option<ProjectFile>, ControlError> {
+        let Ok(name) = self.project_name(project) else { return Ok(None) };
+        if !self.forge.exists(&name).await {
+            return Ok(None);
+        }
+        let branch = self.forge.default_branch(&name).await.map_err(forge_error)?;
+        let Ok(commit) = self.forge.find(&name, &branch).await else {
+            return Ok(None);
+        };
+        let text = self.optional_file(&name, &commit, PROJECT_FILE).await?.unwrap_or_default();
+        Ok(ProjectFile::parse(&text).ok())
+    }
+
+    /// What was applied in an environment and is not among `objects`.
+    pub(crate) async fn to_prune(
+        &self,
+        environment: &Environment,
+        objects: &[Object],
+    ) -> Result<Vec<ObjectId>, ControlError> {
+        let wanted: BTreeSet<ObjectId> = objects.iter().map(Object::id).collect();
+        let current = self.target.current(environment).await.map_err(target_error)?;
+        let applied = current.into_iter().flat_map(|applied| applied.objects);
+        Ok(applied.filter(|id| !wanted.contains(id)).collect())
     }
 
     async fn commits_since(&self, source: &PlanSource, from: Option<&CommitId>) -> Vec<PlanCommit> {
@@ -395,6 +568,8 @@ impl Control {
             project_file,
             image,
             commit: Some(record.commit.clone()),
+            on_failure: None,
+            despite_freeze: None,
         })
         .await
     }
@@ -413,7 +588,10 @@ impl Control {
         let image = self
             .image_of_request(project, environment, &request, &project_file)
             .await?;
-        let commit = self.commit_of_image(&image, request.commit).await?;
+        let commit = match &request.from {
+            Some(from) => self.release_of(project, from).await?.row.commit,
+            None => self.commit_of_image(&image, request.commit).await?,
+        };
         self.make_plan(PlanSource {
             project: project.to_string(),
             environment: environment.to_string(),
@@ -421,6 +599,8 @@ impl Control {
             project_file,
             image,
             commit,
+            on_failure: request.on_failure,
+            despite_freeze: request.despite_freeze,
         })
         .await
     }
@@ -433,6 +613,9 @@ impl Control {
         request: &LaptopRequest,
         project_file: &ProjectFile,
     ) -> Result<ImageReference, ControlError> {
+        if let Some(from) = &request.from {
+            return Ok(self.release_of(project, from).await?.plan()?.image);
+        }
         let Some(word) = &request.tag else {
             let release = self.last_release(&target_id(project, environment)?.slug()).await?;
             let nothing = || {
@@ -462,6 +645,14 @@ impl Control {
             repository.name(),
             tried.join(" or ")
         )))
+    }
+
+    /// The release that an environment runs.
+    async fn release_of(&self, project: &str, environment: &str) -> Result<Release, ControlError> {
+        let place = self.place(project, environment).await?;
+        self.learn_releases(&place).await?;
+        let nothing = || ControlError::conflict(format!("nothing was deployed to `{environment}` yet, so nothing can be promoted"));
+        self.last_release(&place.id.slug()).await?.ok_or_else(nothing)
     }
 
     /// The digest behind a tag: in Towpath's own registry, or by asking another.

@@ -1,22 +1,25 @@
 //! Releases: plans that are carried out, one at a time in an environment, and what a laptop asks for beside them.
 
 use crate::{
-    Control, ControlError, Grant, PROJECT_FILE, ProjectFile, Settings,
+    Control, ControlError, Grant, OnFailure, PROJECT_FILE, ProjectFile, Settings, TargetSettings,
     conductor::{store_error, to_json},
-    plans::{Plan, PlanSource, environment_names, image_repository_in, is_yaml, plan_changes, read_job, target_id},
+    plans::{Plan, PlanSource, environments_in, image_repository_in, is_yaml, read_job, target_id},
     push::forge_error,
     records::{WorkflowRecord, collection},
-    views::{EnvironmentView, LaptopRequest, PlanView, Progress, ProjectView, ReleaseView, WorkloadView},
+    views::{DriftView, EnvironmentView, LaptopRequest, PlanView, Progress, ProjectView, ReleaseView, WorkloadView},
 };
 use jiff::Timestamp;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::sync::{Notify, mpsc};
-use towpath_deploy::{ApplyError, ApplyRequest, JobLine, Target, TargetError};
-use towpath_manifest::{Object, ObjectId};
+use towpath_deploy::{
+    Applied, ApplyError, ApplyRequest, Environment, JOB_LABEL, JobHandle, JobLine, KubernetesOptions, KubernetesTarget,
+    PULL_SECRET, ReleaseRecord, Target, TargetError,
+};
+use towpath_manifest::{Object, with_pull_secret};
 use towpath_store::{Batch, ReleaseRow, Row};
 use towpath_types::{CommitId, ImageReference, JobId, Outcome, ReleaseId};
 
@@ -34,7 +37,9 @@ pub(crate) struct Releases {
     /// One deployment at a time in an environment; the next waits here.
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// The environments of a project at a commit.
-    environments: Mutex<HashMap<(String, CommitId), Vec<String>>>,
+    environments: Mutex<HashMap<(String, CommitId), BTreeMap<String, Environment>>>,
+    /// What was found when drift was looked for last, by the environment's slug.
+    drift: Mutex<HashMap<String, DriftView>>,
 }
 
 /// The lines of one release or one-off job.
@@ -94,6 +99,11 @@ impl Releases {
             .cloned()
     }
 
+    pub(crate) fn remember_drift(&self, environment: &str, view: DriftView) {
+        let mut drift = self.drift.lock().unwrap_or_else(PoisonError::into_inner);
+        drift.insert(environment.to_string(), view);
+    }
+
     fn turn(&self, environment: &str) -> Arc<tokio::sync::Mutex<()>> {
         self.turns
             .lock()
@@ -141,6 +151,7 @@ impl Control {
                 plan.blockers.join("\n")
             )));
         }
+        self.refuse_held(&plan.target()?, by).await?;
         let row = ReleaseRow {
             id: ReleaseId::from(uuid::Uuid::now_v7()),
             environment: target_id(&plan.project, &plan.environment)?.slug(),
@@ -226,6 +237,8 @@ impl Control {
 
     async fn carry_plan_out(&self, row: &ReleaseRow, plan: &Plan, log: &ProgressLog) -> Result<(), (Outcome, String)> {
         let errored = |error: ControlError| (Outcome::Errored, error.chain());
+        let environment = plan.target().map_err(errored)?;
+        self.learn_releases(&environment).await.map_err(errored)?;
         let previous = self.last_release(&row.environment).await.map_err(errored)?;
         if previous.as_ref().map(|release| release.row.id) != plan.parent {
             let runs = previous.map_or_else(|| "nothing".into(), |release| format!("release {}", release.row.number));
@@ -239,7 +252,7 @@ impl Control {
             "release {} of {}: {}",
             row.number, plan.environment, plan.image
         ));
-        let error = match self.apply(plan, row.id, log).await {
+        let error = match self.apply(plan, row.id, Some(record_of(row)), log).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
@@ -251,7 +264,14 @@ impl Control {
         if error.outcome == Outcome::Rejected {
             return Err((error.outcome, format!("{message}\nNothing was changed.")));
         }
-        let Some(previous) = previous else {
+        let Some(previous) = previous.filter(|_| plan.on_failure == OnFailure::Rollback) else {
+            if let Some(runs) = self.last_release(&row.environment).await.map_err(errored)? {
+                let message = format!(
+                    "{message}\nIt was left like this: {} is between release {} and this one. `towpath rollback {} {}` puts that back.",
+                    plan.environment, runs.row.number, plan.environment, runs.row.number
+                );
+                return Err((error.outcome, message));
+            }
             return Err((
                 error.outcome,
                 format!("{message}\nThere was no release before this one to go back to."),
@@ -260,7 +280,7 @@ impl Control {
         log.say(format!("failed; going back to release {}", previous.row.number));
         let back = match previous.plan() {
             Ok(plan) => self
-                .apply(&plan, previous.row.id, log)
+                .apply(&plan, previous.row.id, None, log)
                 .await
                 .map_err(|error| error.to_string()),
             Err(error) => Err(error.chain()),
@@ -280,31 +300,26 @@ impl Control {
         }
     }
 
-    async fn apply(&self, plan: &Plan, release: ReleaseId, log: &ProgressLog) -> Result<(), ApplyError> {
-        let errored = |message: String| ApplyError {
+    async fn apply(
+        &self,
+        plan: &Plan,
+        release: ReleaseId,
+        record: Option<ReleaseRecord>,
+        log: &ProgressLog,
+    ) -> Result<(), ApplyError> {
+        let errored = |error: ControlError| ApplyError {
             outcome: Outcome::Errored,
             object: None,
-            message,
+            message: error.chain(),
             log: Vec::new(),
             running: Vec::new(),
         };
-        let environment = target_id(&plan.project, &plan.environment).map_err(|error| errored(error.to_string()))?;
-        let current = self
-            .target
-            .current(&environment)
-            .await
-            .map_err(|error| errored(error.chain()))?;
-        let wanted: BTreeSet<ObjectId> = plan.objects.iter().map(Object::id).collect();
-        let prune = current
-            .iter()
-            .flat_map(|applied| &applied.objects)
-            .map(Object::id)
-            .filter(|id| !wanted.contains(id))
-            .collect();
+        let environment = plan.target().map_err(errored)?;
+        let prune = self.to_prune(&environment, &plan.objects).await.map_err(errored)?;
         let request = ApplyRequest {
             environment,
-            namespace: plan.namespace.clone(),
             release,
+            record,
             objects: plan.objects.clone(),
             prune,
             deadline: RELEASE_DEADLINE,
@@ -409,10 +424,16 @@ impl Control {
         request: LaptopRequest,
         by: &str,
     ) -> Result<ReleaseId, ControlError> {
-        let cause = format!(
-            "towpath deploy {environment} {}",
-            request.tag.as_deref().unwrap_or_default()
-        );
+        let mut cause = match &request.from {
+            Some(from) => format!("towpath promote {from} {environment}"),
+            None => format!(
+                "towpath deploy {environment} {}",
+                request.tag.as_deref().unwrap_or_default()
+            ),
+        };
+        if let Some(reason) = &request.despite_freeze {
+            cause = format!("{} despite a freeze: {reason}", cause.trim_end());
+        }
         let plan = self.plan_of_request(project, environment, request).await?;
         self.begin_release(plan, cause.trim_end(), by, |_, _| {}).await
     }
@@ -428,8 +449,9 @@ impl Control {
         to: Option<i64>,
         by: &str,
     ) -> Result<ReleaseId, ControlError> {
-        let target = target_id(project, environment)?;
-        let rows = self.store.releases(&target.slug(), 1000).await.map_err(store_error)?;
+        let target = self.place(project, environment).await?;
+        self.learn_releases(&target).await?;
+        let rows = self.store.releases(&target.id.slug(), 1000).await.map_err(store_error)?;
         let mut succeeded = rows.into_iter().filter(|row| row.state == "succeeded");
         let current = succeeded
             .next()
@@ -444,16 +466,12 @@ impl Control {
         };
         let mut plan = earlier.plan()?;
         let runs = current.plan()?;
-        self.refresh_config_hashes(&mut plan)?;
         plan.parent = Some(current.row.id);
-        plan.previous_image = Some(runs.image);
+        plan.previous_image = Some(runs.image.clone());
         plan.commits = Vec::new();
         plan.warnings = Vec::new();
-        plan.blockers = self.preflight(project, environment, &plan.objects).await?;
-        (plan.changes, plan.unchanged) = plan_changes(&runs.objects, &plan.objects, &|bytes| {
-            self.vault.fingerprint_bytes(bytes).to_string()
-        });
-        plan.name()?;
+        plan.blockers = Vec::new();
+        self.complete(&mut plan, Some(&runs)).await?;
         self.begin_release(
             plan,
             &format!("rollback to release {}", earlier.row.number),
@@ -521,13 +539,18 @@ impl Control {
         request: LaptopRequest,
         by: &str,
     ) -> Result<String, ControlError> {
-        let (mut job, namespace) = self.named_object(project, environment, request, "Job").await?;
+        let (mut job, target) = self.named_object(project, environment, request, "Job").await?;
+        let base: String = job.name.chars().take(63).collect();
+        if let Some(metadata) = job.value.pointer_mut("/metadata").and_then(serde_json::Value::as_object_mut) {
+            let labels = metadata.entry("labels").or_insert_with(|| serde_json::json!({}));
+            labels[JOB_LABEL] = serde_json::Value::String(base.trim_end_matches(['-', '.']).to_string());
+        }
         let id = format!("{}-{}", job.name, JobId::from(uuid::Uuid::now_v7()).short());
         job.name.clone_from(&id);
         if let Some(name) = job.value.pointer_mut("/metadata/name") {
             *name = serde_json::Value::String(id.clone());
         }
-        let blockers = self.preflight(project, environment, std::slice::from_ref(&job)).await?;
+        let blockers = self.blockers(&target, &job).await?;
         if !blockers.is_empty() {
             return Err(ControlError::conflict(format!(
                 "the job cannot run:\n{}",
@@ -535,12 +558,13 @@ impl Control {
             )));
         }
         tracing::info!(project, environment, job = id, by, "one-off job");
-        let target = target_id(project, environment)?;
-        let mut handle = self
-            .target
-            .run_job(&target, &namespace, job)
-            .await
-            .map_err(target_error)?;
+        let handle = self.target.run_job(&target, job).await.map_err(target_error)?;
+        Ok(self.follow_job(handle))
+    }
+
+    /// Gathers what a job prints, for whoever asks for its progress by the name that this answers.
+    pub(crate) fn follow_job(&self, mut handle: JobHandle) -> String {
+        let id = handle.name.clone();
         let log = self.releases.log(&id);
         self.tasks.spawn(async move {
             while let Some(line) = handle.output.recv().await {
@@ -559,7 +583,7 @@ impl Control {
                 Err(_) => log.end(Outcome::Errored, None),
             }
         });
-        Ok(id)
+        id
     }
 
     /// Applies one cron job.
@@ -573,10 +597,8 @@ impl Control {
         request: LaptopRequest,
         by: &str,
     ) -> Result<Vec<String>, ControlError> {
-        let (cron_job, namespace) = self.named_object(project, environment, request, "CronJob").await?;
-        let blockers = self
-            .preflight(project, environment, std::slice::from_ref(&cron_job))
-            .await?;
+        let (cron_job, target) = self.named_object(project, environment, request, "CronJob").await?;
+        let blockers = self.blockers(&target, &cron_job).await?;
         if !blockers.is_empty() {
             return Err(ControlError::conflict(format!(
                 "the cron job cannot run:\n{}",
@@ -585,13 +607,12 @@ impl Control {
         }
         let name = cron_job.name.clone();
         tracing::info!(project, environment, name, by, "cron job applied");
-        let target = target_id(project, environment)?;
-        let turn = self.releases.turn(&target.slug());
+        let turn = self.releases.turn(&target.id.slug());
         let _turn = turn.lock().await;
         let request = ApplyRequest {
             environment: target,
-            namespace,
             release: ReleaseId::from(uuid::Uuid::now_v7()),
+            record: None,
             objects: vec![cron_job],
             prune: Vec::new(),
             deadline: Duration::from_secs(60),
@@ -613,7 +634,7 @@ impl Control {
         environment: &str,
         request: LaptopRequest,
         kind: &str,
-    ) -> Result<(Object, String), ControlError> {
+    ) -> Result<(Object, Environment), ControlError> {
         let name = request
             .name
             .clone()
@@ -632,26 +653,63 @@ impl Control {
             project_file,
             image,
             commit: request.commit,
+            on_failure: None,
+            despite_freeze: None,
         };
-        read_job(&source, &name, kind)
+        let (object, place) = read_job(&source, &name, kind)?;
+        let mut objects = [object];
+        if self.brings_pull_secret(&source.image) {
+            with_pull_secret(&mut objects, &source.image, PULL_SECRET);
+        }
+        let [object] = objects;
+        Ok((object, place))
     }
 
     pub(crate) fn image_repository(&self, project: &str, file: &ProjectFile) -> ImageReference {
         image_repository_in(project, file, self.registry_name())
     }
 
-    pub(crate) async fn preflight(
-        &self,
-        project: &str,
-        environment: &str,
-        objects: &[Object],
-    ) -> Result<Vec<String>, ControlError> {
-        let target = target_id(project, environment)?;
-        let findings = self.target.preflight(&target, objects).await.map_err(target_error)?;
-        let refused = findings
-            .into_iter()
-            .filter(|finding| finding.severity == towpath_deploy::Severity::Refused);
-        Ok(refused.map(|finding| finding.to_string()).collect())
+    /// What stands in the way of one object.
+    async fn blockers(&self, environment: &Environment, object: &Object) -> Result<Vec<String>, ControlError> {
+        let objects = std::slice::from_ref(object);
+        let preflight = self.target.preflight(environment, objects, &[]).await;
+        let preflight = preflight.map_err(target_error)?;
+        Ok(preflight.refused().map(ToString::to_string).collect())
+    }
+
+    /// Where an environment is: where its last release was carried out, or where the default branch's manifests say.
+    pub(crate) async fn place(&self, project: &str, environment: &str) -> Result<Environment, ControlError> {
+        let id = target_id(project, environment)?;
+        if let Some(release) = self.last_release(&id.slug()).await? {
+            return release.plan()?.target();
+        }
+        let missing = || ControlError::not_found(format!("project `{project}` has no environment `{environment}`"));
+        let mut known = self.environments_of(project).await?;
+        known.remove(environment).ok_or_else(missing)
+    }
+
+    /// Takes over the releases that others recorded in an environment.
+    pub(crate) async fn learn_releases(&self, environment: &Environment) -> Result<(), ControlError> {
+        let slug = environment.id.slug();
+        let recorded = self.target.releases(environment).await.map_err(target_error)?;
+        if recorded.is_empty() {
+            return Ok(());
+        }
+        let known = self.store.releases(&slug, HISTORY).await.map_err(store_error)?;
+        let (mut batch, mut any) = (Batch::default(), false);
+        for record in recorded {
+            let here = known.iter().find(|known| known.id == record.id);
+            // What is under way is written down by whoever carries it out.
+            let ended = record.state != "running" && here.is_none_or(|here| here.state != "running");
+            if ended && here.is_none_or(|here| here.state != record.state) {
+                batch.put(Row::Release(row_of(record, slug.clone())));
+                any = true;
+            }
+        }
+        if !any {
+            return Ok(());
+        }
+        self.store.commit(batch).await.map_err(store_error)
     }
 
     /// An environment: what runs there.
@@ -659,24 +717,17 @@ impl Control {
     /// # Errors
     /// `NotFound` when the project has no such environment.
     pub async fn environment(&self, project: &str, environment: &str) -> Result<EnvironmentView, ControlError> {
-        let target = target_id(project, environment)?;
+        let target = self.place(project, environment).await?;
+        self.learn_releases(&target).await?;
         let rows = self
             .store
-            .releases(&target.slug(), HISTORY)
+            .releases(&target.id.slug(), HISTORY)
             .await
             .map_err(store_error)?;
-        if rows.is_empty()
-            && !self
-                .environments_of(project)
-                .await?
-                .iter()
-                .any(|name| name == environment)
-        {
-            return Err(ControlError::not_found(format!(
-                "project `{project}` has no environment `{environment}`"
-            )));
-        }
         let workloads = self.target.status(&target).await.map_err(target_error)?;
+        let applied = self.target.current(&target).await.map_err(target_error)?;
+        let drift = self.releases.drift.lock().unwrap_or_else(PoisonError::into_inner);
+        let drift = drift.get(&target.id.slug()).cloned();
         let addresses: BTreeSet<String> = workloads
             .iter()
             .flat_map(|workload| workload.addresses.iter().cloned())
@@ -703,6 +754,13 @@ impl Control {
                 .find(|row| row.state == "running")
                 .cloned()
                 .map(release_view),
+            between: applied.as_ref().and_then(|applied| between(applied, &rows)),
+            hold: applied
+                .as_ref()
+                .and_then(|applied| applied.hold.clone())
+                .filter(|hold| Timestamp::now() < hold.until),
+            under_way: applied.and_then(|applied| applied.deploying),
+            drift,
             release: rows.into_iter().find(|row| row.state == "succeeded").map(release_view),
         })
     }
@@ -712,10 +770,11 @@ impl Control {
     /// # Errors
     /// `NotFound` when the project has no such environment.
     pub async fn history(&self, project: &str, environment: &str) -> Result<Vec<ReleaseView>, ControlError> {
-        let target = target_id(project, environment)?;
+        let target = self.place(project, environment).await?;
+        self.learn_releases(&target).await?;
         let rows = self
             .store
-            .releases(&target.slug(), HISTORY)
+            .releases(&target.id.slug(), HISTORY)
             .await
             .map_err(store_error)?;
         Ok(rows.into_iter().map(release_view).collect())
@@ -726,7 +785,7 @@ impl Control {
         let mut projects = Vec::new();
         for project in self.forge.projects().await.map_err(forge_error)? {
             let mut environments = Vec::new();
-            for name in self.environments_of(project.as_str()).await? {
+            for name in self.environments_of(project.as_str()).await?.into_keys() {
                 environments.push(self.environment(project.as_str(), &name).await?);
             }
             projects.push(ProjectView {
@@ -737,8 +796,19 @@ impl Control {
         Ok(projects)
     }
 
+    /// Every environment of every project.
+    pub(crate) async fn every_environment(&self) -> Result<Vec<Environment>, ControlError> {
+        let mut places = Vec::new();
+        for project in self.forge.projects().await.map_err(forge_error)? {
+            for name in self.environments_of(project.as_str()).await?.into_keys() {
+                places.push(self.place(project.as_str(), &name).await?);
+            }
+        }
+        Ok(places)
+    }
+
     /// The environments of a project, as its default branch has them.
-    async fn environments_of(&self, project: &str) -> Result<Vec<String>, ControlError> {
+    async fn environments_of(&self, project: &str) -> Result<BTreeMap<String, Environment>, ControlError> {
         let name = self.project_name(project)?;
         if !self.forge.exists(&name).await {
             return Err(ControlError::not_found(format!("there is no project `{project}`")));
@@ -746,7 +816,7 @@ impl Control {
         let branch = self.forge.default_branch(&name).await.map_err(forge_error)?;
         // A repository that nothing was pushed to has no commit.
         let Ok(commit) = self.forge.find(&name, &branch).await else {
-            return Ok(Vec::new());
+            return Ok(BTreeMap::new());
         };
         let key = (project.to_string(), commit);
         let known = self
@@ -769,15 +839,15 @@ impl Control {
             .filter(|file| is_yaml(&file.path))
             .map(|file| (file.path, String::from_utf8_lossy(&file.bytes).into_owned()))
             .collect();
-        let names = environment_names(&files, &project_file);
+        let environments = environments_in(project, &files, &project_file);
         let mut cache = self
             .releases
             .environments
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         cache.retain(|(of, _), _| *of != project);
-        cache.insert(key, names.clone());
-        Ok(names)
+        cache.insert(key, environments.clone());
+        Ok(environments)
     }
 
     /// What the project's jobs need to reach the registry.
@@ -786,6 +856,24 @@ impl Control {
             project: project.to_string(),
         })
     }
+}
+
+/// What is to be said of an environment whose last deployment neither came to its end nor was undone.
+fn between(applied: &Applied, rows: &[ReleaseRow]) -> Option<String> {
+    if applied.release.is_some() || applied.deploying.is_some() {
+        return None;
+    }
+    let attempted = rows.iter().find(|row| Some(row.id) == applied.attempted)?;
+    if attempted.state == "running" {
+        return None;
+    }
+    let before = rows.iter().find(|row| row.state == "succeeded");
+    let before = before.map_or_else(|| "nothing".to_string(), |row| format!("release {}", row.number));
+    Some(format!(
+        "between {before} and release {}, which {}: deploy again, or roll back",
+        attempted.number,
+        attempted.state.replace('_', " ")
+    ))
 }
 
 fn no_earlier(environment: &str, to: Option<i64>) -> ControlError {
@@ -802,8 +890,44 @@ pub(crate) fn target_error(error: TargetError) -> ControlError {
         TargetError::NotFound(message) => ControlError::not_found(message),
         TargetError::Refused(message) => ControlError::conflict(message),
         failed @ TargetError::Failed { .. } => {
-            ControlError::unavailable("the container engine does not do what is needed").caused_by(failed)
+            // It says itself what was attempted on what.
+            ControlError::unavailable(failed.chain())
         }
+    }
+}
+
+/// A release as it is recorded where it is carried out.
+fn record_of(row: &ReleaseRow) -> ReleaseRecord {
+    let row = row.clone();
+    ReleaseRecord {
+        id: row.id,
+        number: row.number,
+        state: row.state,
+        image: row.image,
+        commit: row.commit,
+        by: row.by,
+        cause: row.cause,
+        at: row.at,
+        stopped_at: row.stopped_at,
+        message: row.message,
+        plan: row.plan,
+    }
+}
+
+fn row_of(record: ReleaseRecord, environment: String) -> ReleaseRow {
+    ReleaseRow {
+        id: record.id,
+        environment,
+        number: record.number,
+        state: record.state,
+        image: record.image,
+        commit: record.commit,
+        by: record.by,
+        cause: record.cause,
+        at: record.at,
+        stopped_at: record.stopped_at,
+        message: record.message,
+        plan: record.plan,
     }
 }
 
@@ -828,6 +952,10 @@ pub(crate) async fn open_target(
     instance: &str,
     secrets: Arc<dyn towpath_deploy::SecretSource>,
 ) -> Result<Arc<dyn Target>, ControlError> {
+    if let TargetSettings::Kubernetes(identity) = &settings.target {
+        let options = KubernetesOptions::new(identity.clone(), secrets);
+        return Ok(Arc::new(KubernetesTarget::new(options)));
+    }
     let failed = |error| ControlError::unavailable("failed to open the local target").caused_by(error);
     let target = towpath_deploy::LocalTarget::open(towpath_deploy::LocalOptions::new(
         settings.data_dir.join("local"),

@@ -8,13 +8,12 @@ use std::{
 };
 use towpath_deploy::{EnvironmentId, RegistryCredentials, SecretSource};
 use towpath_forge::ProjectName;
-use towpath_manifest::Fingerprints;
 use towpath_secrets::{Entry, Scope, Vault, VaultError};
 use towpath_types::SecretString;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// The vault as the local target asks it.
+/// The vault as targets ask it.
 pub(crate) struct EnvironmentSecrets {
     vault: Arc<Vault>,
     tokens: Arc<Tokens>,
@@ -57,6 +56,10 @@ impl SecretSource for EnvironmentSecrets {
             let values = self.vault.reveal(&Self::scope(environment, secret))?;
             Ok((!values.is_empty()).then_some(values))
         })
+    }
+
+    fn fingerprint(&self, value: &[u8]) -> String {
+        self.vault.fingerprint_bytes(value).to_string()
     }
 
     fn pull_credentials<'a>(
@@ -200,24 +203,6 @@ impl Control {
             variables.extend(values);
         }
         Ok(variables)
-    }
-
-    /// The fingerprints of an environment's Secrets.
-    pub(crate) fn fingerprints(&self, project: &str, environment: &str) -> Result<Fingerprints, ControlError> {
-        let mut fingerprints = Fingerprints::default();
-        for secret in self.vault.secrets(project, environment).map_err(vault_error)? {
-            let listing = self
-                .vault
-                .list(&Scope::secret(project, environment, &secret))
-                .map_err(vault_error)?;
-            let keys = listing
-                .entries
-                .into_iter()
-                .map(|entry| (entry.key, entry.fingerprint.to_string()))
-                .collect();
-            fingerprints.secrets.insert(secret, keys);
-        }
-        Ok(fingerprints)
     }
 
     /// Sets what a project's jobs need to reach the registry, in the context `<project>-registry`; what is there stays.

@@ -1,7 +1,9 @@
 //! What pages, the API and the command line show. Plain data, serialised as the API's own answers.
 
 use jiff::Timestamp;
+use crate::OnFailure;
 use serde::{Deserialize, Serialize};
+use towpath_deploy::{Deploying, Hold, Writer};
 use towpath_types::{CommitId, Digest, JobId, PipelineId, ReleaseId, WorkflowId};
 
 /// The first page: everything at a glance.
@@ -227,6 +229,9 @@ pub struct PlanView {
     pub changes: Vec<PlanChange>,
     /// How many objects stay as they are.
     pub unchanged: usize,
+    /// What becomes of it when it fails.
+    #[serde(default)]
+    pub on_failure: OnFailure,
     /// What stands in the way, each for a person; a plan with blockers can not be carried out.
     pub blockers: Vec<String>,
     /// What was noticed and does not stand in the way.
@@ -272,6 +277,38 @@ pub struct EnvironmentView {
     pub release: Option<ReleaseView>,
     /// The release under way.
     pub deploying: Option<ReleaseView>,
+    /// A deployment that the environment knows to be under way, whoever carries it out.
+    pub under_way: Option<Deploying>,
+    /// Who keeps others from deploying.
+    pub hold: Option<Hold>,
+    /// When the last deployment failed and nothing was put back: what is to be known, a sentence.
+    pub between: Option<String>,
+    /// What is not as the release has it, when that was looked for.
+    pub drift: Option<DriftView>,
+}
+
+/// What in an environment is not as its release has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriftView {
+    /// When it was looked.
+    pub at: Timestamp,
+    /// Each object that differs.
+    pub objects: Vec<DriftedObject>,
+}
+
+/// One object that is not as its release has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriftedObject {
+    /// `changed`, or `deleted`.
+    pub action: String,
+    /// `Deployment`.
+    pub kind: String,
+    /// `claims-web`.
+    pub name: String,
+    /// A unified diff from the release to what is there; Secret values never.
+    pub diff: String,
+    /// Who wrote what differs, the latest first.
+    pub writers: Vec<Writer>,
 }
 
 /// One workload of an environment.
@@ -353,6 +390,15 @@ pub struct LaptopRequest {
     pub commit: Option<CommitId>,
     /// The name of a job or cron job, where one is meant.
     pub name: Option<String>,
+    /// The environment whose image is meant, instead of a tag's.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// What becomes of it when it fails, instead of what `towpath.toml` says.
+    #[serde(default)]
+    pub on_failure: Option<OnFailure>,
+    /// Why it is deployed although the environment is frozen.
+    #[serde(default)]
+    pub despite_freeze: Option<String>,
 }
 
 /// A secret's or a context's key, without its value.

@@ -10,8 +10,14 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
-use towpath_manifest::{Object, ObjectId, Place};
-use towpath_types::{Outcome, ReleaseId, SecretString};
+use towpath_manifest::{Change, Fingerprints, Object, ObjectId, Place};
+use towpath_types::{CommitId, Outcome, ReleaseId, SecretString};
+
+/// The label that holds the name by which a Job is asked for, whatever its run is called.
+pub const JOB_LABEL: &str = "towpath.dev/job";
+
+/// The Secret with which pods pull from registries that the [`SecretSource`] has credentials for.
+pub const PULL_SECRET: &str = "towpath-registry";
 
 /// One environment of one project: `claims` in `dev`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -79,6 +85,23 @@ impl fmt::Display for EnvironmentId {
     }
 }
 
+/// An environment and where it is: what `.k8s/<kube context>/<environment>/` and its manifests say.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Environment {
+    /// Which.
+    pub id: EnvironmentId,
+    /// The kube context whose folder holds it.
+    pub kube_context: String,
+    /// The Kubernetes namespace of its objects, and whose name its Services answer to (`app.<namespace>.svc`).
+    pub namespace: String,
+}
+
+impl fmt::Display for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id.fmt(f)
+    }
+}
+
 /// Whether a finding stands in the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -114,26 +137,170 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What was applied last.
+/// What is to be known before anything is changed.
+#[derive(Debug, Clone, Default)]
+pub struct Preflight {
+    /// What is wrong or worth knowing, all at once.
+    pub findings: Vec<Finding>,
+    /// The exact change of each object. `None` where a target's objects are nothing but what was applied: the caller
+    /// compares with the release.
+    pub changes: Option<Vec<Change>>,
+}
+
+impl Preflight {
+    /// The findings that stand in the way.
+    pub fn refused(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.severity == Severity::Refused)
+    }
+}
+
+/// A release as it is recorded where it was carried out, so that everybody who deploys there agrees on what runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseRecord {
+    /// Its id.
+    pub id: ReleaseId,
+    /// Its number in the environment, from one.
+    pub number: i64,
+    /// `running`, or its outcome.
+    pub state: String,
+    /// The image, pinned.
+    pub image: String,
+    /// The commit that the image was built from.
+    pub commit: Option<CommitId>,
+    /// Who.
+    pub by: String,
+    /// How it came to be: a gate, a command.
+    pub cause: String,
+    /// When it began.
+    pub at: Timestamp,
+    /// When it ended.
+    pub stopped_at: Option<Timestamp>,
+    /// Why it failed.
+    pub message: Option<String>,
+    /// What was carried out; only the conductor reads it.
+    pub plan: serde_json::Value,
+}
+
+/// A person's word that nobody else deploys to an environment for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Who; what this person deploys goes through.
+    pub by: String,
+    /// Why, for whoever finds it.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it ends by itself.
+    pub until: Timestamp,
+}
+
+impl Hold {
+    /// Whether `by` has to wait for it at `now`.
+    #[must_use]
+    pub fn keeps_out(&self, by: &str, now: Timestamp) -> bool {
+        self.by != by && now < self.until
+    }
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "locked by {} until {}", self.by, self.until)?;
+        if !self.reason.is_empty() {
+            write!(f, " ({})", self.reason)?;
+        }
+        Ok(())
+    }
+}
+
+/// A deployment that is under way, whoever began it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deploying {
+    /// Who.
+    pub by: String,
+    /// What, a sentence.
+    pub what: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When its process last said that it is alive.
+    pub renewed: Timestamp,
+}
+
+/// What an environment says of itself.
 #[derive(Debug, Clone)]
 pub struct Applied {
     /// The release that was carried out completely; `None` while one is under way or after one that failed.
     pub release: Option<ReleaseId>,
     /// The release that was begun last.
     pub attempted: Option<ReleaseId>,
-    /// Every object as it was given, in the order of application. A Secret's manifest comes without values.
-    pub objects: Vec<Object>,
+    /// Every object that was applied and not removed since.
+    pub objects: Vec<ObjectId>,
+    /// Who keeps others out.
+    pub hold: Option<Hold>,
+    /// The deployment under way, where the environment itself knows of it.
+    pub deploying: Option<Deploying>,
+}
+
+/// An object that is not as its release has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// From what the release has to what is there; `Deleted` when it is gone. Secrets' values only as fingerprints.
+    pub change: Change,
+    /// Who wrote the fields that differ, the latest first: the field manager's name.
+    pub writers: Vec<Writer>,
+}
+
+/// Who wrote to an object, by its `managedFields`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writer {
+    /// The field manager: `kubectl-edit`, `kubectl-scale`, a controller's name.
+    pub manager: String,
+    /// When it wrote last.
+    pub at: Option<Timestamp>,
+}
+
+/// A CronJob and its runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CronJobStatus {
+    /// Its name.
+    pub name: String,
+    /// `0 3 * * *`.
+    pub schedule: String,
+    /// Whether its schedule is suspended.
+    pub suspended: bool,
+    /// The image of its first container.
+    pub image: Option<String>,
+    /// How many runs are under way.
+    pub active: u32,
+    /// When a run was started last.
+    pub last_run: Option<Timestamp>,
+    /// When a run succeeded last.
+    pub last_success: Option<Timestamp>,
+    /// When the next run is due.
+    pub next_run: Option<Timestamp>,
+    /// The runs that failed and are still remembered, the latest first.
+    pub failures: Vec<CronFailure>,
+}
+
+/// A run of a CronJob that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CronFailure {
+    /// The Job's name.
+    pub job: String,
+    /// When it failed.
+    pub at: Option<Timestamp>,
+    /// Why, a sentence.
+    pub message: String,
 }
 
 /// What is to be carried out.
 #[derive(Debug, Clone)]
 pub struct ApplyRequest {
     /// Where.
-    pub environment: EnvironmentId,
-    /// The Kubernetes namespace whose name Services answer to (`app.<namespace>.svc`).
-    pub namespace: String,
+    pub environment: Environment,
     /// The release that this carries out.
     pub release: ReleaseId,
+    /// What is to be recorded of it; `None` for what is applied beside the releases, and for going back.
+    pub record: Option<ReleaseRecord>,
     /// The objects, in any order. Objects that exist and are not named here stay as they are.
     pub objects: Vec<Object>,
     /// What is to be removed, after everything in `objects` is there and ready. What does not exist is no error.
@@ -305,6 +472,9 @@ pub trait SecretSource: Send + Sync {
         secret: &'a str,
     ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretString>>, SourceError>>;
 
+    /// A stand-in for a value: equal for equal values, and telling nothing of them.
+    fn fingerprint(&self, value: &[u8]) -> String;
+
     /// The credentials for pulling from `registry` (`127.0.0.1:7070`); `None` pulls without.
     fn pull_credentials<'a>(
         &'a self,
@@ -327,15 +497,31 @@ pub trait SecretSource: Send + Sync {
 /// **After a failure** of `apply` what ran before still serves, what is new stays as it is, and nothing moves until the
 /// next `apply`.
 pub trait Target: Send + Sync {
-    /// Everything that is known to go wrong with `objects`, all at once; changes nothing.
+    /// Everything that is known to go wrong with `objects`, and what applying them and removing `prune` would change;
+    /// changes nothing.
     fn preflight<'a>(
         &'a self,
-        environment: &'a EnvironmentId,
+        environment: &'a Environment,
         objects: &'a [Object],
-    ) -> BoxFuture<'a, Result<Vec<Finding>, TargetError>>;
+        prune: &'a [ObjectId],
+    ) -> BoxFuture<'a, Result<Preflight, TargetError>>;
 
-    /// What was applied; `None` for an environment that never was.
-    fn current<'a>(&'a self, environment: &'a EnvironmentId) -> BoxFuture<'a, Result<Option<Applied>, TargetError>>;
+    /// Stand-ins for the values of the Secrets, and of the ConfigMaps that are not among them, that `objects` read.
+    fn fingerprints<'a>(
+        &'a self,
+        environment: &'a Environment,
+        objects: &'a [Object],
+    ) -> BoxFuture<'a, Result<Fingerprints, TargetError>>;
+
+    /// The releases that the environment itself has recorded, newest first; none where the conductor's storage is the
+    /// only record.
+    fn releases<'a>(
+        &'a self,
+        environment: &'a Environment,
+    ) -> BoxFuture<'a, Result<Vec<ReleaseRecord>, TargetError>>;
+
+    /// What the environment says of itself; `None` for one where nothing was ever recorded.
+    fn current<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Option<Applied>, TargetError>>;
 
     /// Carries `request` out and waits until every workload in it is rolled out. Dropping the future stops the waiting,
     /// not what was begun.
@@ -346,27 +532,45 @@ pub trait Target: Send + Sync {
     ) -> BoxFuture<'_, Result<(), ApplyError>>;
 
     /// How the environment's workloads are doing; empty for an environment that was never applied.
-    fn status<'a>(&'a self, environment: &'a EnvironmentId) -> BoxFuture<'a, Result<Vec<WorkloadStatus>, TargetError>>;
+    fn status<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<WorkloadStatus>, TargetError>>;
 
-    /// Starts the Job `job`, or follows the one that has its name.
+    /// Which of a release's `objects` are not as they were applied, and who changed them. Changes nothing. Empty where
+    /// nobody but the target can change them.
+    fn drift<'a>(
+        &'a self,
+        environment: &'a Environment,
+        objects: &'a [Object],
+    ) -> BoxFuture<'a, Result<Vec<Drift>, TargetError>>;
+
+    /// Keeps others than `hold.by` from deploying; `None` lets everybody again. What is under way goes on.
+    fn set_hold<'a>(
+        &'a self,
+        environment: &'a Environment,
+        hold: Option<Hold>,
+    ) -> BoxFuture<'a, Result<(), TargetError>>;
+
+    /// The environment's CronJobs and their runs, by name.
+    fn cron_jobs<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<CronJobStatus>, TargetError>>;
+
+    /// Starts the Job `job`, or follows the one that has its name. A Job with the label `towpath.dev/job` takes the place of
+    /// those of the same value that ended, and is refused while one of them runs.
     fn run_job<'a>(
         &'a self,
-        environment: &'a EnvironmentId,
-        namespace: &'a str,
+        environment: &'a Environment,
         job: Object,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>>;
 
     /// Starts the CronJob `name` now, outside its schedule and whatever its concurrency policy is.
     fn start_cron_job<'a>(
         &'a self,
-        environment: &'a EnvironmentId,
+        environment: &'a Environment,
         name: &'a str,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>>;
 
     /// Stops the Job `name`; it ends as `Canceled`.
     fn cancel_job<'a>(
         &'a self,
-        environment: &'a EnvironmentId,
+        environment: &'a Environment,
         name: &'a str,
     ) -> BoxFuture<'a, Result<(), TargetError>>;
 
@@ -374,7 +578,7 @@ pub trait Target: Send + Sync {
     /// before it when there are several; and all that follows when `follow`.
     fn logs<'a>(
         &'a self,
-        environment: &'a EnvironmentId,
+        environment: &'a Environment,
         workload: &'a ObjectId,
         tail: u32,
         follow: bool,
@@ -383,7 +587,7 @@ pub trait Target: Send + Sync {
     /// Stops and removes everything of the environment. Does nothing when there is none.
     fn delete_environment<'a>(
         &'a self,
-        environment: &'a EnvironmentId,
+        environment: &'a Environment,
         volumes: Volumes,
     ) -> BoxFuture<'a, Result<(), TargetError>>;
 }

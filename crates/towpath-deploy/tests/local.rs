@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, watch};
-use towpath_deploy::{EnvironmentId, JobHandle, Severity, Target, TargetError, Volumes};
+use towpath_deploy::{JobHandle, Severity, Target, TargetError, Volumes};
 use towpath_manifest::{Object, ObjectId};
 use towpath_testkit::{Probe, Traffic, until};
 use towpath_types::Outcome;
@@ -208,7 +208,7 @@ async fn what_is_pruned_goes_and_what_is_not_named_stays() {
         .await
         .unwrap();
         let applied = world.target().current(&world.id).await.unwrap().unwrap();
-        let left: BTreeSet<String> = applied.objects.iter().map(|object| object.id().to_string()).collect();
+        let left: BTreeSet<String> = applied.objects.iter().map(ToString::to_string).collect();
         assert_eq!(
             left,
             BTreeSet::from(["Deployment/web", "Ingress/web", "Service/web"].map(String::from))
@@ -960,7 +960,7 @@ spec:
             image = world.image
         );
         let objects = objects_of("all.yaml", &text);
-        let findings = world.target().preflight(&world.id, &objects).await.unwrap();
+        let findings = world.target().preflight(&world.id, &objects, &[]).await.unwrap().findings;
         let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
         for expected in [
             "all.yaml:9:7: Deployment/web `spec.template.spec.hostNetwork`: is not supported by the local target",
@@ -1108,7 +1108,7 @@ async fn a_job_succeeds_fails_and_is_tried_again() {
         assert_eq!(world.containers("dev.towpath.batch-job", "twice").await.len(), 2);
 
         let odd = world.job("odd", &["exit", "0"], |spec| spec["parallelism"] = json!(2));
-        let refused = world.target().run_job(&world.id, "claims-dev", odd).await.unwrap_err();
+        let refused = world.target().run_job(&world.id, odd).await.unwrap_err();
         assert!(
             matches!(&refused, TargetError::Refused(said) if said.contains("spec.parallelism")),
             "{refused}"
@@ -1144,7 +1144,7 @@ async fn a_job_ends_at_its_deadline_and_when_it_is_cancelled() {
 
         let mut handle: JobHandle = world
             .target()
-            .run_job(&world.id, "claims-dev", long("stop", None))
+            .run_job(&world.id, long("stop", None))
             .await
             .unwrap();
         assert!(handle.output.recv().await.is_some());
@@ -1154,7 +1154,7 @@ async fn a_job_ends_at_its_deadline_and_when_it_is_cancelled() {
         assert_eq!(running(world, "stop").await, 0);
         let nobody = world.target().cancel_job(&world.id, "nobody").await.unwrap_err();
         assert!(matches!(nobody, TargetError::NotFound(_)), "{nobody}");
-        let other = EnvironmentId::new("claims", "live").unwrap();
+        let other = environment("live");
         let nobody = world.target().cancel_job(&other, "stop").await.unwrap_err();
         assert!(matches!(nobody, TargetError::NotFound(_)), "{nobody}");
     })
@@ -1182,7 +1182,7 @@ async fn a_job_goes_on_while_the_server_is_dead_and_is_not_run_twice() {
         for job in [&long, &short] {
             let mut handle = world
                 .target()
-                .run_job(&world.id, "claims-dev", job.clone())
+                .run_job(&world.id, job.clone())
                 .await
                 .unwrap();
             assert!(handle.output.recv().await.is_some());

@@ -100,6 +100,35 @@ pub fn with_image(
     Ok(replaced)
 }
 
+/// Has the pods that run `image` pull it with the Secret `secret`, where their manifests name none.
+pub fn with_pull_secret(objects: &mut [Object], image: &ImageReference, secret: &str) {
+    let image = image.to_string();
+    for object in objects {
+        if !containers(object).iter().any(|container| container.image == image) {
+            continue;
+        }
+        let Some(template) = pod_template_pointer(&object.kind) else { continue };
+        let spec = object.value.pointer_mut(&format!("{template}/spec")).and_then(Value::as_object_mut);
+        if let Some(spec) = spec {
+            spec.entry("imagePullSecrets")
+                .or_insert_with(|| serde_json::json!([{"name": secret}]));
+        }
+    }
+}
+
+/// The Secrets with which the pods that `object` starts pull their images.
+#[must_use]
+pub fn pull_secrets(object: &Object) -> Vec<String> {
+    let Some(template) = pod_template_pointer(&object.kind) else {
+        return Vec::new();
+    };
+    let list = object.value.pointer(&format!("{template}/spec/imagePullSecrets")).and_then(Value::as_array);
+    list.into_iter()
+        .flatten()
+        .filter_map(|one| Some(one.get("name")?.as_str()?.to_string()))
+        .collect()
+}
+
 /// A container of an object's pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {

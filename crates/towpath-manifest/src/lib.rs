@@ -1,4 +1,4 @@
-//! Kubernetes objects without a cluster: the tree of manifests, images, what workloads read, the order of application,
+//! Kubernetes objects without a cluster: the tree of manifests, which of them Kustomize and Helm render, images, what workloads read, the order of application,
 //! what would change, and whether an object is ready.
 //!
 //! **Invariants.** Pure: no IO (the caller gives paths and texts), no async, no clock. Every object knows the place of
@@ -11,18 +11,24 @@
 mod config_hash;
 mod diff;
 mod images;
+mod layout;
 mod object;
 mod order;
+mod ports;
 mod readiness;
 mod reads;
+mod rendered;
 mod tree;
 
 pub use config_hash::{CONFIG_HASH, Fingerprints, config_hash, with_config_hash};
 pub use diff::{Change, ChangeKind, DiffLine, Fingerprint, Hunk, diff, normalise};
-pub use images::{Container, ImageRule, NotPinned, ReplacedImage, containers, with_image};
+pub use images::{Container, ImageRule, NotPinned, ReplacedImage, containers, pull_secrets, with_image, with_pull_secret};
+pub use layout::{Layout, RenderedBy, RenderedEnvironment, is_yaml, needs_every_file};
 pub use object::{NotAnObject, Object, ObjectId, is_namespaced, pod_template_pointer};
 pub use order::sort_for_apply;
+pub use ports::{BackendService, MissingPort, backend_services, missing_backend, missing_ports};
 pub use readiness::{Readiness, daemon_set, deployment, job, pod, readiness, stateful_set};
 pub use reads::{Existing, Finding, Read, SourceKind, Via, missing, reads};
-pub use towpath_yaml::Place;
+pub use rendered::RenderedFiles;
+pub use towpath_yaml::{Diagnostic, Place};
 pub use tree::{Environment, KubeContext, Tree};

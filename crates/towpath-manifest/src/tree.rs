@@ -9,11 +9,11 @@ use towpath_yaml::{
 };
 
 /// The folder of the manifests, from the repository's root.
-const ROOT: &str = ".k8s";
+pub(crate) const ROOT: &str = ".k8s";
 /// The folder of Jobs, beside the environments or in one.
-const JOBS: &str = "jobs";
+pub(crate) const JOBS: &str = "jobs";
 /// The folder of CronJobs, beside the environments or in one.
-const CRON_JOBS: &str = "cron_jobs";
+pub(crate) const CRON_JOBS: &str = "cron_jobs";
 
 /// Every manifest of a repository, by kube context and environment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -215,7 +215,7 @@ fn read_file(
     let is_template = !is_yaml && source.text().contains("{{");
     diagnostics.extend(wrong.into_iter().map(|diagnostic| match is_template {
         true => {
-            diagnostic.hint("`{{` looks like a template: manifests are read as they are, so write down what it makes")
+            diagnostic.hint("`{{` looks like a template: without a `Chart.yaml` in the environment's folder manifests are read as they are, so write down what it makes")
         }
         false => diagnostic,
     }));

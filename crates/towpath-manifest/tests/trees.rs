@@ -419,14 +419,14 @@ error[yaml::complex-key]: a key must be text, and this is a map
   |
 1 | {{ if .Values.x }}
   |  ^^^^^^^^^^^^^^^^
-hint: `{{` looks like a template: manifests are read as they are, so write down what it makes
+hint: `{{` looks like a template: without a `Chart.yaml` in the environment's folder manifests are read as they are, so write down what it makes
 
 error[yaml::syntax]: cannot read this as YAML: did not find expected <document start>
  --> .k8s/live/dev/c.yaml:2:1
   |
 2 | kind: Service
   | ^
-hint: `{{` looks like a template: manifests are read as they are, so write down what it makes
+hint: `{{` looks like a template: without a `Chart.yaml` in the environment's folder manifests are read as they are, so write down what it makes
 "#,
     );
 }

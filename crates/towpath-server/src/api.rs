@@ -15,7 +15,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use towpath_control::{
-    Board, ControlError, EnvironmentView, GateView, JobDetail, KeyView, LaptopRequest, PipelineView, PlanView,
+    Board, ControlError, CronJobStatus, DriftView, EnvironmentView, GateView, Hold, JobDetail, KeyView, LaptopRequest, PipelineView, PlanView,
     Progress, ReleaseView,
 };
 use towpath_forge::ProjectName;
@@ -47,7 +47,16 @@ pub(crate) fn routes() -> Router<App> {
         .route("/api/towpath/environments/{project}/{environment}/jobs", post(run_job))
         .route(
             "/api/towpath/environments/{project}/{environment}/cronjobs",
-            post(cron_job),
+            get(cron_jobs).post(cron_job),
+        )
+        .route(
+            "/api/towpath/environments/{project}/{environment}/cronjobs/{name}/run",
+            post(run_cron_job),
+        )
+        .route("/api/towpath/environments/{project}/{environment}/drift", get(drift))
+        .route(
+            "/api/towpath/environments/{project}/{environment}/lock",
+            post(lock).delete(unlock),
         )
         .route(
             "/api/towpath/environments/{project}/{environment}/secrets",
@@ -209,6 +218,55 @@ async fn cron_job(
     Json(request): Json<LaptopRequest>,
 ) -> Answer<Vec<String>> {
     Ok(Json(app.apply_cron_job(&project, &environment, request, &by).await?))
+}
+
+async fn cron_jobs(State(app): State<App>, Path((project, environment)): Where) -> Answer<Vec<CronJobStatus>> {
+    Ok(Json(app.cron_jobs(&project, &environment).await?))
+}
+
+async fn run_cron_job(
+    State(app): State<App>,
+    Extension(Caller(by)): Extension<Caller>,
+    Path((project, environment, name)): Path<(String, String, String)>,
+) -> Answer<Value> {
+    let id = app.run_cron_job(&project, &environment, &name, &by).await?;
+    Ok(Json(json!({ "id": id })))
+}
+
+async fn drift(State(app): State<App>, Path((project, environment)): Where) -> Answer<DriftView> {
+    Ok(Json(app.drift(&project, &environment).await?))
+}
+
+#[derive(serde::Deserialize)]
+struct NewLock {
+    reason: String,
+    seconds: i64,
+}
+
+async fn lock(
+    State(app): State<App>,
+    Extension(Caller(by)): Extension<Caller>,
+    Path((project, environment)): Where,
+    Json(new): Json<NewLock>,
+) -> Answer<Hold> {
+    let lasts = jiff::SignedDuration::from_secs(new.seconds);
+    Ok(Json(app.lock(&project, &environment, &new.reason, lasts, &by).await?))
+}
+
+#[derive(serde::Deserialize)]
+struct Unlock {
+    force: Option<bool>,
+}
+
+async fn unlock(
+    State(app): State<App>,
+    Extension(Caller(by)): Extension<Caller>,
+    Path((project, environment)): Where,
+    Query(unlock): Query<Unlock>,
+) -> Result<StatusCode, Failure> {
+    let force = unlock.force.unwrap_or_default();
+    app.unlock(&project, &environment, force, &by).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn secrets(State(app): State<App>, Path((project, environment)): Where) -> Answer<Vec<KeyView>> {

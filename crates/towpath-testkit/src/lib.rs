@@ -9,7 +9,9 @@
 
 mod api;
 mod browser;
+mod cluster;
 mod engine;
+mod fault_proxy;
 mod parts;
 mod repository;
 mod server;
@@ -20,7 +22,9 @@ pub use api::{
     Api, Change, Environment, Gate, GateJob, Job, Message, Pipeline, Plan, PlanCommit, Release, Vcs, Workflow, Workload,
 };
 pub use browser::ChromeDriver;
+pub use cluster::{Account, Cluster, Namespace};
 pub use engine::{Removed, remove_instance};
+pub use fault_proxy::{Asked, FaultProxy, Verdict};
 pub use parts::{Absent, engine_answers, program, skipped};
 pub use repository::{PROJECT, Repository, example_directory};
 pub use server::{ServerOptions, Towpath, host_environment_for_cargo};

@@ -36,7 +36,9 @@ pub enum Command {
     /// Deploy an image with this working tree's manifests
     Deploy(Deploy),
     /// Show what `deploy` would change; exits with 0 when nothing would, with 2 when something would
-    Diff(Deploy),
+    Diff(Diff),
+    /// Deploy the image that another environment runs: the same digest
+    Promote(Promote),
     /// Go back to an earlier release
     Rollback(Rollback),
     /// Show what runs in an environment
@@ -45,8 +47,14 @@ pub enum Command {
     History(Environment),
     /// Run a one-off job, follow its log, and exit with its exit code
     Job(Named),
-    /// Apply one cron job
-    Cronjob(Named),
+    /// Apply one cron job, run one now, or list them with their runs
+    Cronjob(Cronjob),
+    /// Show what in an environment is no longer as its release has it, and who changed it; exits with 2 when something is
+    Drift(Drift),
+    /// Keep others from deploying to an environment for a while
+    Lock(Lock),
+    /// Let everybody deploy to an environment again
+    Unlock(Unlock),
     /// Set, list and remove an environment's secrets
     #[command(subcommand)]
     Secrets(Secrets),
@@ -117,6 +125,21 @@ pub struct Up {
         default_value = "https://circleci.com"
     )]
     pub orb_registry: String,
+    /// Where environments are: on this machine's container engine, or in the clusters of the kube contexts that their folders
+    /// are called after; auto takes clusters when this shell knows any (a kubeconfig, TOWPATH_KUBE_SERVER, or a pod's account)
+    #[arg(long, env = "TOWPATH_TARGET", value_enum, default_value = "auto")]
+    pub target: Target,
+}
+
+/// Where environments are.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Target {
+    /// Clusters, when this shell knows any.
+    Auto,
+    /// This machine's container engine.
+    Local,
+    /// Clusters.
+    Kubernetes,
 }
 
 /// `init`.
@@ -174,7 +197,7 @@ pub struct Build {
     pub at: At,
 }
 
-/// `deploy` and `diff`.
+/// `deploy`.
 #[derive(Debug, Args)]
 pub struct Deploy {
     /// The environment: a folder of `.k8s/<kube context>/`
@@ -182,6 +205,135 @@ pub struct Deploy {
     /// `latest`, `<branch>-latest`, a commit, or a whole tag
     #[arg(default_value = "latest")]
     pub tag: String,
+    /// What becomes of it if it fails.
+    #[command(flatten)]
+    pub policy: Policy,
+    /// Where Towpath is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// What a deployment does where it could do otherwise.
+#[derive(Debug, Clone, Args)]
+pub struct Policy {
+    /// If it fails: put the release before it back, or stop and leave all as it is
+    /// [default: what towpath.toml says, or rollback]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub on_failure: Option<OnFailure>,
+    /// Deploy although the environment is frozen; the history says why
+    #[arg(long, value_name = "REASON")]
+    pub despite_freeze: Option<String>,
+}
+
+/// What becomes of a deployment that fails.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum OnFailure {
+    /// The release before it is put back.
+    Rollback,
+    /// All stays as it is.
+    Stop,
+}
+
+/// `promote`.
+#[derive(Debug, Args)]
+pub struct Promote {
+    /// The environment whose image it is
+    pub from: String,
+    /// The environment that gets it, with this working tree's manifests
+    pub to: String,
+    /// What becomes of it if it fails.
+    #[command(flatten)]
+    pub policy: Policy,
+    /// Where Towpath is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// `drift`.
+#[derive(Debug, Args)]
+pub struct Drift {
+    /// The environment [default: each one of the manifests]
+    pub environment: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where Towpath is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// `lock`.
+#[derive(Debug, Args)]
+pub struct Lock {
+    /// The environment
+    pub environment: String,
+    /// Why, for whoever finds it locked
+    #[arg(long, short, default_value = "", hide_default_value = true)]
+    pub reason: String,
+    /// How long: `30m`, `8h`
+    #[arg(long = "for", value_name = "TIME", default_value = "1h")]
+    pub lasts: String,
+    /// Where Towpath is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// `unlock`.
+#[derive(Debug, Args)]
+pub struct Unlock {
+    /// The environment
+    pub environment: String,
+    /// Also a lock of somebody else
+    #[arg(long)]
+    pub force: bool,
+    /// Where Towpath is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// `cronjob`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Cronjob {
+    /// What to do instead of applying one.
+    #[command(subcommand)]
+    pub command: Option<CronjobCommand>,
+    /// Which to apply.
+    #[command(flatten)]
+    pub named: Option<Named>,
+}
+
+/// What else is done with cron jobs.
+#[derive(Debug, Subcommand)]
+pub enum CronjobCommand {
+    /// Run a cron job now, follow its log, and exit with its exit code
+    Run {
+        /// Its name
+        name: String,
+        /// The environment
+        environment: String,
+        /// Where Towpath is.
+        #[command(flatten)]
+        at: At,
+    },
+    /// List an environment's cron jobs: last and next runs, and failures
+    List(Environment),
+}
+
+/// `diff`.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The environment: a folder of `.k8s/<kube context>/`
+    pub environment: String,
+    /// `latest`, `<branch>-latest`, a commit, or a whole tag
+    #[arg(default_value = "latest")]
+    pub tag: String,
+    /// Print JSON
+    #[arg(long, conflicts_with = "markdown")]
+    pub json: bool,
+    /// Print Markdown, for a comment on a pull request
+    #[arg(long)]
+    pub markdown: bool,
     /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
@@ -212,7 +364,7 @@ pub struct Environment {
     pub at: At,
 }
 
-/// `job` and `cronjob`.
+/// `job`, and what `cronjob` applies.
 #[derive(Debug, Args)]
 pub struct Named {
     /// Its name: the manifest's file name or the object's

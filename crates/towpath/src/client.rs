@@ -1,6 +1,6 @@
 //! Talks to a running Towpath: over HTTP from a laptop, over the agent's socket from a step.
 
-use crate::{cli::At, exit};
+use crate::{cli::At, direct::Direct, exit};
 use anyhow::{Context, Result, anyhow, bail};
 use reqwest::{Method, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
@@ -24,6 +24,8 @@ pub struct Client {
     token: SecretString,
     /// Whether the server may go away for a while: the agent's side of a restart.
     patient: bool,
+    /// The server, when it is this process.
+    direct: Option<Direct>,
 }
 
 /// The data directory that `at` means.
@@ -70,7 +72,41 @@ impl Client {
             base,
             token,
             patient: false,
+            direct: None,
         })
+    }
+
+    /// A client for what is done with environments: of the Towpath whose data directory `at` means, or, when none is up and
+    /// this shell knows clusters, of one in this process, which knows what the clusters themselves say of their releases.
+    ///
+    /// # Errors
+    /// With exit code 3 when there is neither.
+    pub async fn for_environments(at: &At) -> Result<Self> {
+        let up = match Self::new(at) {
+            Ok(client) if client.is_up().await => return Ok(client),
+            up => up,
+        };
+        let Some(direct) = Direct::start().await? else {
+            return up;
+        };
+        eprintln!("No Towpath is up here: this command works with the clusters of this shell by itself");
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .context("failed to make an HTTP client")?;
+        Ok(Self {
+            http,
+            base: direct.base(),
+            token: direct.token(),
+            patient: false,
+            direct: Some(direct),
+        })
+    }
+
+    /// Whether somebody listens where the server is to be.
+    async fn is_up(&self) -> bool {
+        let address = self.base.trim_start_matches("http://");
+        tokio::net::TcpStream::connect(address).await.is_ok()
     }
 
     /// A client for a step, when this process runs in one.
@@ -99,12 +135,18 @@ impl Client {
             base: "http://towpath".into(),
             token: SecretString::new(token),
             patient: false,
+            direct: None,
         })
     }
 
     /// Where the server is, for people.
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// Whether the server is this process.
+    pub fn is_direct(&self) -> bool {
+        self.direct.is_some()
     }
 
     /// The owner's token, for git's credential helper.

@@ -9,6 +9,7 @@ mod output;
 mod cli;
 mod client;
 mod commands;
+mod direct;
 mod exit;
 mod repository;
 

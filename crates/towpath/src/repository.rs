@@ -6,6 +6,7 @@ use std::{
     process::Command,
 };
 use towpath_control::{LaptopRequest, ManifestFile, PROJECT_FILE, ProjectFile};
+use towpath_deploy::render::{is_yaml, needs_every_file};
 use towpath_types::CommitId;
 
 /// A repository's working tree.
@@ -93,21 +94,62 @@ impl Repository {
         self.git(&["symbolic-ref", "--quiet", "--short", "HEAD"]).ok()
     }
 
-    /// Every manifest below `.k8s/`, for the server.
+    /// The names of the environments that the manifests have.
+    pub fn environments(&self) -> Result<Vec<String>> {
+        let request = self.request()?;
+        let files = request
+            .files
+            .iter()
+            .map(|file| (file.path.as_str(), file.text.as_str()));
+        let (tree, _) = towpath_manifest::Tree::read(files);
+        let names = tree
+            .kube_contexts
+            .values()
+            .flat_map(|context| context.environments.keys().cloned());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// Every manifest below `.k8s/`, for the server; with Kustomize or Helm, every text that they could be rendered from.
     pub fn request(&self) -> Result<LaptopRequest> {
-        let mut files = Vec::new();
-        read_manifests(&self.root, &self.root.join(".k8s"), &mut files)?;
-        files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(LaptopRequest {
-            files,
+            files: self.manifests()?,
             project_file: self.file_text.clone(),
             commit: self.commit(),
             ..LaptopRequest::default()
         })
     }
+
+    /// The files of a [`Self::request`], by path.
+    pub fn manifests(&self) -> Result<Vec<ManifestFile>> {
+        let mut found = Vec::new();
+        find_files(&self.root, &self.root.join(".k8s"), &mut found)?;
+        found.sort();
+        let every = needs_every_file(found.iter().map(|(path, _)| path.as_str()));
+        let mut files = Vec::new();
+        for (path, file) in found {
+            let is_yaml = is_yaml(&path);
+            if !is_yaml && !every {
+                continue;
+            }
+            let bytes = std::fs::read(&file).with_context(|| format!("failed to read `{}`", file.display()))?;
+            match String::from_utf8(bytes) {
+                Ok(text) => files.push(ManifestFile { path, text }),
+                Err(error) if is_yaml => {
+                    return Err(error).with_context(|| format!("failed to read `{}`", file.display()));
+                }
+                // An archive or a picture: whoever renders says so if it needs one.
+                Err(_) => {}
+            }
+        }
+        Ok(files)
+    }
 }
 
-fn read_manifests(root: &Path, dir: &Path, files: &mut Vec<ManifestFile>) -> Result<()> {
+/// Adds every regular file below `dir`: its path from `root`, and where it is.
+fn find_files(root: &Path, dir: &Path, files: &mut Vec<(String, PathBuf)>) -> Result<()> {
     let entries = match std::fs::read_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         entries => entries.with_context(|| format!("failed to read `{}`", dir.display()))?,
@@ -118,16 +160,11 @@ fn read_manifests(root: &Path, dir: &Path, files: &mut Vec<ManifestFile>) -> Res
         let kind = entry
             .file_type()
             .with_context(|| format!("failed to look at `{}`", path.display()))?;
-        let is_yaml = path
-            .extension()
-            .is_some_and(|extension| extension == "yaml" || extension == "yml");
         if kind.is_dir() {
-            read_manifests(root, &path, files)?;
-        } else if kind.is_file() && is_yaml {
-            let text =
-                std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
-            let path = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
-            files.push(ManifestFile { path, text });
+            find_files(root, &path, files)?;
+        } else if kind.is_file() {
+            let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+            files.push((name, path));
         }
     }
     Ok(())

@@ -4,13 +4,8 @@
 //! Source of the rules: <https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/>
 
 use super::model::{ConcurrencyPolicy, CronJob};
-use croner::{
-    CivilDate, CivilDateTime, CivilTime, Cron, CronDateTime, Resolution, Weekday,
-    errors::CronError,
-    parser::{CronParser, Seconds, Year},
-};
-use jiff::{SignedDuration, Timestamp, ZonedDateTime, tz::AmbiguousOffset, tz::TimeZone};
-use std::{cmp::Ordering, fmt, time::Duration};
+use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
 
 /// Past this many missed runs, and without `startingDeadlineSeconds`, none is started: the clock is more likely to be
 /// wrong than the runs to be wanted.
@@ -29,143 +24,6 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp::now()
-    }
-}
-
-/// A schedule in a time zone.
-#[derive(Clone)]
-pub(crate) struct Schedule {
-    text: String,
-    cron: Option<Cron>,
-    zone: TimeZone,
-}
-
-/// Why a schedule cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ScheduleError {
-    #[error("`{0}` is no schedule of five fields (minute, hour, day, month, weekday) and no `@daily` or the like")]
-    Pattern(String),
-    #[error("`{0}` is no time zone of the IANA database on this machine, such as `Europe/London`")]
-    Zone(String),
-}
-
-impl ScheduleError {
-    pub(crate) fn is_zone(&self) -> bool {
-        matches!(self, Self::Zone(_))
-    }
-}
-
-impl fmt::Debug for Schedule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Schedule({} in {:?})", self.text, self.zone.iana_name())
-    }
-}
-
-impl PartialEq for Schedule {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text && self.zone == other.zone
-    }
-}
-
-impl Schedule {
-    /// `zone` defaults to this machine's, as it does to the controller's on a cluster.
-    pub(crate) fn new(text: &str, zone: Option<&str>) -> Result<Self, ScheduleError> {
-        let zone = match zone {
-            Some(name) => TimeZone::get(name).map_err(|_| ScheduleError::Zone(name.to_string()))?,
-            None => TimeZone::system(),
-        };
-        let cron = CronParser::builder()
-            .seconds(Seconds::Disallowed)
-            .year(Year::Disallowed)
-            .build()
-            .parse(text)
-            .map_err(|_| ScheduleError::Pattern(text.chars().take(60).collect()))?;
-        Ok(Self {
-            text: text.to_string(),
-            cron: Some(cron),
-            zone,
-        })
-    }
-
-    /// What stands in for a schedule that was refused.
-    pub(crate) fn never() -> Self {
-        Self {
-            text: String::new(),
-            cron: None,
-            zone: TimeZone::UTC,
-        }
-    }
-
-    /// The first time after `after`.
-    pub(crate) fn next(&self, after: Timestamp) -> Option<Timestamp> {
-        let at = Local(after.to_zoned_datetime(self.zone.clone()));
-        let next = self.cron.as_ref()?.find_next_occurrence(&at, false).ok()?;
-        Some(next.0.timestamp())
-    }
-
-    /// The last time up to and including `until`.
-    fn latest(&self, until: Timestamp) -> Option<Timestamp> {
-        let at = Local(until.to_zoned_datetime(self.zone.clone()));
-        let found = self.cron.as_ref()?.find_previous_occurrence(&at, true).ok()?;
-        Some(found.0.timestamp())
-    }
-}
-
-/// croner speaks to dates through a trait; this is it for this version of jiff.
-#[derive(Clone)]
-struct Local(ZonedDateTime);
-
-impl CronDateTime for Local {
-    fn to_civil(&self) -> CivilDateTime {
-        let at = self.0.datetime();
-        CivilDateTime::new(
-            CivilDate::from_parts_unchecked(
-                at.year().into(),
-                at.month().unsigned_abs().into(),
-                at.day().unsigned_abs().into(),
-            ),
-            CivilTime::from_parts_unchecked(
-                at.hour().unsigned_abs().into(),
-                at.minute().unsigned_abs().into(),
-                at.second().unsigned_abs().into(),
-            ),
-        )
-    }
-
-    fn civil_weekday(&self) -> Weekday {
-        let day = self.0.weekday().to_sunday_zero_offset();
-        Weekday::from_days_from_sunday(day.unsigned_abs().into())
-    }
-
-    fn resolve_civil(&self, civil: CivilDateTime) -> Result<Resolution<Self>, CronError> {
-        let small = |part: u32| i8::try_from(part).map_err(|_| CronError::InvalidDate);
-        let at = jiff::civil::DateTime::new(
-            i16::try_from(civil.year()).map_err(|_| CronError::InvalidDate)?,
-            small(civil.month())?,
-            small(civil.day())?,
-            small(civil.hour())?,
-            small(civil.minute())?,
-            small(civil.second())?,
-            0,
-        )
-        .map_err(|_| CronError::InvalidDate)?;
-        let ambiguous = self.0.time_zone().to_ambiguous_zoned_datetime(at);
-        let found = |zoned: Result<ZonedDateTime, jiff::Error>| zoned.map(Self).map_err(|_| CronError::InvalidTime);
-        Ok(match ambiguous.offset() {
-            AmbiguousOffset::Unambiguous { .. } => Resolution::Single(found(ambiguous.unambiguous())?),
-            AmbiguousOffset::Fold { .. } => {
-                Resolution::Ambiguous(found(ambiguous.clone().earlier())?, found(ambiguous.later())?)
-            }
-            AmbiguousOffset::Gap { .. } => Resolution::Gap,
-        })
-    }
-
-    fn checked_add_seconds(&self, seconds: i64) -> Option<Self> {
-        self.0.checked_add(SignedDuration::from_secs(seconds)).ok().map(Self)
-    }
-
-    fn cmp_instant(&self, other: &Self) -> Ordering {
-        self.0.timestamp().cmp(&other.0.timestamp())
     }
 }
 
@@ -228,7 +86,7 @@ pub(crate) fn run_name(cron: &str, at: Timestamp) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::local::model::Job;
+    use crate::{local::model::Job, schedule::Schedule};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 

@@ -3,7 +3,7 @@
 //! **Invariants.** What was returned from [`Store::update`] is on the disk. No value of a Secret is in it: Secrets'
 //! manifests that have values are refused before anything is stored.
 
-use crate::target::{EnvironmentId, JobEnd, TargetError};
+use crate::target::{EnvironmentId, Hold, JobEnd, TargetError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -36,6 +36,9 @@ pub(crate) struct Document {
     pub jobs: BTreeMap<String, JobRecord>,
     /// The port on 127.0.0.1 that the Ingress answers on.
     pub port: Option<u16>,
+    /// Who keeps others from deploying.
+    #[serde(default)]
+    pub hold: Option<Hold>,
 }
 
 /// How a Deployment gets from one revision to the next.
@@ -95,6 +98,7 @@ impl Document {
             crons: BTreeMap::new(),
             jobs: BTreeMap::new(),
             port: None,
+            hold: None,
         }
     }
 

@@ -13,8 +13,8 @@ use super::{
     store::{CronRecord, Document, Rollout, RolloutState, Store, revision_key},
 };
 use crate::target::{
-    Applied, ApplyError, ApplyRequest, EnvironmentId, Finding, JobHandle, Progress, SecretSource, Severity, Target,
-    TargetError, Volumes, WorkloadStatus,
+    Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Drift, Environment, EnvironmentId, Finding, Hold,
+    JobHandle, Preflight, Progress, ReleaseRecord, SecretSource, Severity, Target, TargetError, Volumes, WorkloadStatus,
 };
 use bytes::Bytes;
 use futures::{StreamExt, future::BoxFuture, stream::BoxStream};
@@ -26,7 +26,7 @@ use std::{
 };
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
-use towpath_manifest::{Existing, Object, ObjectId, SourceKind, missing, reads};
+use towpath_manifest::{Existing, Fingerprints, Object, ObjectId, SourceKind, missing, reads};
 use towpath_types::{Digest, ImageReference, Outcome};
 
 /// The first pause before a crashed container is started again; it doubles.
@@ -313,7 +313,7 @@ impl LocalTarget {
     ) -> Result<(), ApplyError> {
         let errored = |error: TargetError| failure(Outcome::Errored, None, error.chain());
         let refused: Vec<Finding> = self
-            .findings(&request.environment, &request.objects)
+            .findings(&request.environment.id, &request.objects)
             .await
             .map_err(errored)?
             .into_iter()
@@ -331,7 +331,7 @@ impl LocalTarget {
         if !lines.is_empty() {
             return Err(failure(Outcome::Rejected, None, lines.join("\n")));
         }
-        let controller = self.controller(&request.environment).await.map_err(errored)?;
+        let controller = self.controller(&request.environment.id).await.map_err(errored)?;
         let Ok(_turn) = controller.applying.try_lock() else {
             let message = format!("another application to {} is under way", request.environment);
             return Err(failure(Outcome::Rejected, None, message));
@@ -402,7 +402,7 @@ async fn load_proxy_image(engine: &Engine, binary: &std::path::Path) -> Result<S
 
 /// Puts the request into the document: the moment from which the controllers work on it.
 fn write_down(document: &mut Document, request: &ApplyRequest, now: jiff::Timestamp) -> Vec<Progress> {
-    document.namespace.clone_from(&request.namespace);
+    document.namespace.clone_from(&request.environment.namespace);
     document.release = None;
     document.attempted = Some(request.release);
     let mut said = Vec::new();
@@ -651,6 +651,51 @@ fn statuses(controller: &Arc<Controller>) -> Vec<WorkloadStatus> {
     all
 }
 
+fn cron_jobs(controller: &Arc<Controller>) -> Vec<CronJobStatus> {
+    let (document, parsed) = controller.parsed();
+    let objects = document.objects.iter().filter(|object| object.kind == "CronJob");
+    let status = |object: &Object| {
+        let runs = document.jobs.iter().filter(|(_, job)| job.cron.as_deref() == Some(&object.name));
+        let mut failures: Vec<CronFailure> = Vec::new();
+        let (mut active, mut last_run, mut last_success) = (0, None, None);
+        for (name, job) in runs {
+            last_run = last_run.max(Some(job.began));
+            match &job.end {
+                None => active += 1,
+                Some((end, at)) if end.outcome == Outcome::Succeeded => last_success = last_success.max(Some(*at)),
+                Some((end, at)) => failures.push(CronFailure {
+                    job: name.clone(),
+                    at: Some(*at),
+                    message: end.message.clone(),
+                }),
+            }
+        }
+        failures.sort_by_key(|failure| std::cmp::Reverse(failure.at));
+        let cron = parsed.crons.get(&object.name);
+        let next = cron.filter(|cron| !cron.suspend).and_then(|cron| {
+            let record = document.crons.get(&object.name)?;
+            cron.schedule.next(record.last)
+        });
+        CronJobStatus {
+            name: object.name.clone(),
+            schedule: object
+                .value
+                .pointer("/spec/schedule")
+                .and_then(serde_json::Value::as_str)
+                .unwrap_or_default()
+                .to_string(),
+            suspended: cron.is_some_and(|cron| cron.suspend),
+            image: towpath_manifest::containers(object).into_iter().next().map(|container| container.image),
+            active,
+            last_run,
+            last_success,
+            next_run: next,
+            failures,
+        }
+    };
+    objects.map(status).collect()
+}
+
 fn cron_message(
     document: &Document,
     parsed: &controller::Parsed,
@@ -685,23 +730,57 @@ fn cron_message(
 impl Target for LocalTarget {
     fn preflight<'a>(
         &'a self,
-        environment: &'a EnvironmentId,
+        environment: &'a Environment,
         objects: &'a [Object],
-    ) -> BoxFuture<'a, Result<Vec<Finding>, TargetError>> {
-        Box::pin(self.findings(environment, objects))
+        _prune: &'a [ObjectId],
+    ) -> BoxFuture<'a, Result<Preflight, TargetError>> {
+        Box::pin(async move {
+            let findings = self.findings(&environment.id, objects).await?;
+            Ok(Preflight {
+                findings,
+                changes: None,
+            })
+        })
     }
 
-    fn current<'a>(&'a self, environment: &'a EnvironmentId) -> BoxFuture<'a, Result<Option<Applied>, TargetError>> {
+    fn fingerprints<'a>(
+        &'a self,
+        environment: &'a Environment,
+        objects: &'a [Object],
+    ) -> BoxFuture<'a, Result<Fingerprints, TargetError>> {
+        Box::pin(async move {
+            let mut fingerprints = Fingerprints::default();
+            for name in read_names(objects, SourceKind::Secret) {
+                let values = self.secrets.values(&environment.id, &name).await;
+                let values = values.map_err(TargetError::failed(format!("read the Secret `{name}`")))?;
+                let print = |(key, value): (String, towpath_types::SecretString)| {
+                    (key, self.secrets.fingerprint(value.expose().as_bytes()))
+                };
+                if let Some(values) = values {
+                    fingerprints.secrets.insert(name, values.into_iter().map(print).collect());
+                }
+            }
+            Ok(fingerprints)
+        })
+    }
+
+    fn releases<'a>(&'a self, _: &'a Environment) -> BoxFuture<'a, Result<Vec<ReleaseRecord>, TargetError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn current<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Option<Applied>, TargetError>> {
         Box::pin(async move {
             let document = self
-                .known(environment)
+                .known(&environment.id)
                 .map(|controller| controller.context.store.read());
             Ok(document
-                .filter(|document| document.attempted.is_some())
+                .filter(|document| document.attempted.is_some() || document.hold.is_some())
                 .map(|document| Applied {
                     release: document.release,
                     attempted: document.attempted,
-                    objects: document.objects.clone(),
+                    objects: document.objects.iter().map(Object::id).collect(),
+                    hold: document.hold.clone(),
+                    deploying: None,
                 }))
         })
     }
@@ -714,23 +793,47 @@ impl Target for LocalTarget {
         Box::pin(self.carry_out(request, progress))
     }
 
-    fn status<'a>(&'a self, environment: &'a EnvironmentId) -> BoxFuture<'a, Result<Vec<WorkloadStatus>, TargetError>> {
+    fn status<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<WorkloadStatus>, TargetError>> {
         Box::pin(async move {
             Ok(self
-                .known(environment)
+                .known(&environment.id)
                 .map(|controller| statuses(&controller))
+                .unwrap_or_default())
+        })
+    }
+
+    fn drift<'a>(&'a self, _: &'a Environment, _: &'a [Object]) -> BoxFuture<'a, Result<Vec<Drift>, TargetError>> {
+        // The controllers undo whatever is done to containers behind their back.
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn set_hold<'a>(
+        &'a self,
+        environment: &'a Environment,
+        hold: Option<Hold>,
+    ) -> BoxFuture<'a, Result<(), TargetError>> {
+        Box::pin(async move {
+            let controller = self.controller(&environment.id).await?;
+            controller.context.store.update(|document| document.hold = hold).await
+        })
+    }
+
+    fn cron_jobs<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<CronJobStatus>, TargetError>> {
+        Box::pin(async move {
+            Ok(self
+                .known(&environment.id)
+                .map(|controller| cron_jobs(&controller))
                 .unwrap_or_default())
         })
     }
 
     fn run_job<'a>(
         &'a self,
-        environment: &'a EnvironmentId,
-        namespace: &'a str,
+        environment: &'a Environment,
         job: Object,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>> {
         Box::pin(async move {
-            let refused = self.findings(environment, std::slice::from_ref(&job)).await?;
+            let refused = self.findings(&environment.id, std::slice::from_ref(&job)).await?;
             let refused: Vec<String> = refused
                 .iter()
                 .filter(|f| f.severity == Severity::Refused)
@@ -739,12 +842,12 @@ impl Target for LocalTarget {
             if !refused.is_empty() {
                 return Err(TargetError::Refused(refused.join("\n")));
             }
-            let controller = self.controller(environment).await?;
+            let controller = self.controller(&environment.id).await?;
             if controller.context.store.read().attempted.is_none() {
                 controller
                     .context
                     .store
-                    .update(|document| document.namespace = namespace.to_string())
+                    .update(|document| document.namespace.clone_from(&environment.namespace))
                     .await?;
             }
             let name = job.name.clone();
@@ -755,11 +858,11 @@ impl Target for LocalTarget {
 
     fn start_cron_job<'a>(
         &'a self,
-        environment: &'a EnvironmentId,
+        environment: &'a Environment,
         name: &'a str,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>> {
         Box::pin(async move {
-            let controller = self.existing(environment)?;
+            let controller = self.existing(&environment.id)?;
             let (_, parsed) = controller.parsed();
             let missing = || TargetError::NotFound(format!("{environment} has no CronJob `{name}`"));
             let cron = parsed.crons.get(name).ok_or_else(missing)?;
@@ -773,11 +876,11 @@ impl Target for LocalTarget {
 
     fn cancel_job<'a>(
         &'a self,
-        environment: &'a EnvironmentId,
+        environment: &'a Environment,
         name: &'a str,
     ) -> BoxFuture<'a, Result<(), TargetError>> {
         Box::pin(async move {
-            let controller = self.existing(environment)?;
+            let controller = self.existing(&environment.id)?;
             if !controller.context.store.read().jobs.contains_key(name) {
                 return Err(TargetError::NotFound(format!("{environment} has no Job `{name}`")));
             }
@@ -787,13 +890,13 @@ impl Target for LocalTarget {
 
     fn logs<'a>(
         &'a self,
-        environment: &'a EnvironmentId,
+        environment: &'a Environment,
         workload: &'a ObjectId,
         tail: u32,
         follow: bool,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Bytes>, TargetError>> {
         Box::pin(async move {
-            let controller = self.existing(environment)?;
+            let controller = self.existing(&environment.id)?;
             let context = Arc::clone(&controller.context);
             let mut sources = Vec::new();
             match workload.kind.as_str() {
@@ -830,18 +933,24 @@ impl Target for LocalTarget {
 
     fn delete_environment<'a>(
         &'a self,
-        environment: &'a EnvironmentId,
+        environment: &'a Environment,
         volumes: Volumes,
     ) -> BoxFuture<'a, Result<(), TargetError>> {
         Box::pin(async move {
-            let Some(controller) = self.known(environment) else {
+            let Some(controller) = self.known(&environment.id) else {
                 return Ok(());
             };
             controller.wipe(volumes == Volumes::Delete).await?;
-            lock(&self.controllers).remove(environment);
+            lock(&self.controllers).remove(&environment.id);
             Ok(())
         })
     }
+}
+
+/// The names of what `objects` read, of one kind, each once.
+fn read_names(objects: &[Object], kind: SourceKind) -> BTreeSet<String> {
+    let read = objects.iter().flat_map(reads).filter(|read| read.kind == kind);
+    read.map(|read| read.name).collect()
 }
 
 /// Whether a Service has the port that an Ingress names.

@@ -22,7 +22,7 @@ use tokio::{
     sync::mpsc,
 };
 use towpath_deploy::{
-    ApplyError, ApplyRequest, Clock, EnvironmentId, JobEnd, JobHandle, JobLine, LocalOptions, LocalTarget, Progress,
+    ApplyError, ApplyRequest, Clock, Environment, EnvironmentId, JobEnd, JobHandle, JobLine, LocalOptions, LocalTarget, Progress,
     RegistryCredentials, SecretSource, SourceError, Target, WorkloadStatus,
     proxy::{ProxyState, ROUTES_FILE, Routes, STATE_FILE},
 };
@@ -73,6 +73,10 @@ impl SecretSource for Secrets {
         Box::pin(async move { Ok(self.of(secret).map(hidden)) })
     }
 
+    fn fingerprint(&self, value: &[u8]) -> String {
+        Digest::of(value).to_string()
+    }
+
     fn pull_credentials<'a>(
         &'a self,
         _: &'a EnvironmentId,
@@ -109,10 +113,19 @@ pub struct World {
     pub instance: String,
     pub secrets: Arc<Secrets>,
     pub clock: Arc<MovedClock>,
-    pub id: EnvironmentId,
+    pub id: Environment,
     pub image: String,
     pub docker: Docker,
     target: Option<Arc<LocalTarget>>,
+}
+
+/// An environment of the project `claims`.
+pub fn environment(name: &str) -> Environment {
+    Environment {
+        id: EnvironmentId::new("claims", name).unwrap(),
+        kube_context: "live".into(),
+        namespace: format!("claims-{name}"),
+    }
 }
 
 /// Runs `test` with a target of its own, and removes what it left in the engine, also when it fails.
@@ -130,7 +143,7 @@ pub async fn in_world(name: &str, test: impl AsyncFnOnce(&mut World)) {
         instance: format!("t{:08x}", rand::random::<u32>()),
         secrets: Arc::default(),
         clock: Arc::default(),
-        id: EnvironmentId::new("claims", "dev").unwrap(),
+        id: environment("dev"),
         // The target loads this program as its proxies' image; the application is the same program.
         image: format!("towpath/proxy:{}", Digest::of(&binary).short()),
         docker: Docker::connect_with_defaults().unwrap(),
@@ -191,8 +204,8 @@ impl World {
     pub fn request(&self, objects: Vec<Object>, prune: Vec<ObjectId>) -> ApplyRequest {
         ApplyRequest {
             environment: self.id.clone(),
-            namespace: "claims-dev".into(),
             release: ReleaseId::from_u128(fresh()),
+            record: None,
             objects,
             prune,
             deadline: BOUND,
@@ -254,7 +267,7 @@ impl World {
     }
 
     pub async fn run_job(&self, job: Object) -> (Vec<String>, JobEnd) {
-        let handle = self.target().run_job(&self.id, "claims-dev", job).await.unwrap();
+        let handle = self.target().run_job(&self.id, job).await.unwrap();
         finish(handle).await
     }
 
@@ -293,7 +306,7 @@ impl World {
     }
 
     pub fn environment_folder(&self) -> PathBuf {
-        self.folder.path().join("local").join(self.id.slug())
+        self.folder.path().join("local").join(self.id.id.slug())
     }
 
     pub fn routes(&self, proxy: &str) -> Option<Routes> {

@@ -8,6 +8,7 @@ use crate::{
 use anyhow::{Context, Result};
 use std::path::Path;
 use towpath_control::{Build, PROJECT_FILE, ProjectFile};
+use towpath_deploy::render::{Layout, RenderedBy};
 
 /// The name of the git remote that `init` adds.
 const REMOTE: &str = "towpath";
@@ -17,12 +18,17 @@ pub async fn init(at: &At) -> Result<()> {
     let repository = Repository::find()?;
     let name = at.project.clone().unwrap_or_else(|| repository.project());
     outln!("Looked at `{}`:", repository.root.display());
-    look(&repository.root);
-    write_down(&repository, &name)?;
+    let files = repository.manifests()?;
+    let (layout, wrong) = Layout::read(files.iter().map(|file| (file.path.as_str(), file.text.as_str())));
+    look(&repository.root, &layout);
+    for diagnostic in wrong {
+        outln!("{}", diagnostic.render(false));
+    }
+    write_down(&repository, &layout, &name)?;
     connect(&repository, at, &name).await
 }
 
-fn look(root: &Path) {
+fn look(root: &Path, layout: &Layout) {
     let there = |path: &str, found: &str, missing: &str| {
         let (mark, text) = if root.join(path).exists() {
             ("found  ", found)
@@ -41,13 +47,23 @@ fn look(root: &Path) {
         "`towpath build` builds it",
         "`towpath build` has nothing to build",
     );
-    for (context, environments) in kube_contexts(root) {
+    for (context, environments) in kube_contexts(root, layout) {
         outln!("  found   .k8s/{context}: environments {}", environments.join(", "));
+        for environment in environments {
+            if let Some(rendered) = layout.rendered(&context, &environment) {
+                let from = match &rendered.by {
+                    RenderedBy::Helm { chart, .. } if *chart != rendered.folder => format!(" from {chart}"),
+                    _ => String::new(),
+                };
+                outln!("          environment {environment}: rendered by {}{from}", rendered.by);
+            }
+        }
     }
 }
 
 /// Each folder of `.k8s` with the folders in it that are environments.
-fn kube_contexts(root: &Path) -> Vec<(String, Vec<String>)> {
+fn kube_contexts(root: &Path, layout: &Layout) -> Vec<(String, Vec<String>)> {
+    let is_shared = |folder: &str| layout.shared().any(|(shared, _)| shared == folder);
     let folders = |dir: &Path| -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(dir) else {
             return Vec::new();
@@ -63,21 +79,26 @@ fn kube_contexts(root: &Path) -> Vec<(String, Vec<String>)> {
     let k8s = root.join(".k8s");
     folders(&k8s)
         .into_iter()
-        .map(|context| {
+        .filter(|context| !is_shared(&format!(".k8s/{context}")))
+        .filter_map(|context| {
             let mut environments = folders(&k8s.join(&context));
             environments.retain(|name| !matches!(name.as_str(), "jobs" | "cron_jobs" | "scripts"));
-            (context, environments)
+            let of_all = environments.len();
+            environments.retain(|name| !is_shared(&format!(".k8s/{context}/{name}")));
+            // Where there is nothing but what others are made from, there is no kube context.
+            let only_shared = environments.is_empty() && of_all > 0;
+            (!only_shared).then_some((context, environments))
         })
         .collect()
 }
 
-fn write_down(repository: &Repository, name: &str) -> Result<()> {
+fn write_down(repository: &Repository, layout: &Layout, name: &str) -> Result<()> {
     let path = repository.root.join(PROJECT_FILE);
     if path.exists() {
         outln!("  kept    {PROJECT_FILE}");
         return Ok(());
     }
-    let contexts = kube_contexts(&repository.root);
+    let contexts = kube_contexts(&repository.root, layout);
     let file = ProjectFile {
         project: Some(name.to_string()),
         image: Some(name.to_string()),
@@ -86,6 +107,7 @@ fn write_down(repository: &Repository, name: &str) -> Result<()> {
             prepare: Some("ci/build-binary".into()),
             dockerfile: None,
         }),
+        ..ProjectFile::default()
     };
     std::fs::write(&path, file.render()).with_context(|| format!("failed to write `{}`", path.display()))?;
     outln!("  wrote   {PROJECT_FILE}: look at it, and commit it");
@@ -116,4 +138,58 @@ async fn connect(repository: &Repository, at: &At, name: &str) -> Result<()> {
     outln!("\nNext:\n  git push {REMOTE} HEAD      starts a pipeline; its address is in the answer");
     outln!("  {}       shows it", client.base());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn check(files: &[(&str, &str)], expect: &[(&str, &[&str])]) {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let (layout, diagnostics) = Layout::read(files.iter().copied());
+        assert!(diagnostics.is_empty(), "{diagnostics:?}");
+        let found = kube_contexts(dir.path(), &layout);
+        let found: Vec<(&str, Vec<&str>)> = found
+            .iter()
+            .map(|(context, names)| (context.as_str(), names.iter().map(String::as_str).collect()))
+            .collect();
+        let expect: Vec<(&str, Vec<&str>)> = expect
+            .iter()
+            .map(|(context, names)| (*context, names.to_vec()))
+            .collect();
+        assert_eq!(found, expect);
+    }
+
+    #[test]
+    fn folders_of_manifests_are_environments() {
+        let files = [
+            (".k8s/live/dev/web.yaml", ""),
+            (".k8s/live/prod/web.yaml", ""),
+            (".k8s/live/jobs/migrate.yaml", ""),
+            (".k8s/test/dev/web.yaml", ""),
+        ];
+        check(&files, &[("live", &["dev", "prod"]), ("test", &["dev"])]);
+    }
+
+    #[test]
+    fn what_environments_are_made_from_is_none() {
+        let files = [
+            (".k8s/base/kustomization.yaml", "resources: []\n"),
+            (".k8s/base/more/web.yaml", ""),
+            (".k8s/live/common/kustomization.yaml", "resources: [../../base]\n"),
+            (".k8s/live/dev/kustomization.yaml", "resources: [../common]\n"),
+        ];
+        check(&files, &[("live", &["dev"])]);
+        let files = [
+            (".k8s/charts/shop/Chart.yaml", "name: shop\n"),
+            (".k8s/live/dev/values.yaml", "a: 1\n"),
+        ];
+        check(&files, &[("live", &["dev"])]);
+    }
 }

@@ -7,7 +7,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use std::io::{IsTerminal, Write};
-use towpath_control::{GateView, JobDetail, PipelineView, PlanView};
+use towpath_control::{GateView, JobDetail, OnFailure, PipelineView, PlanView};
 
 /// `towpath pipelines`.
 pub async fn list(at: &At) -> Result<()> {
@@ -55,17 +55,31 @@ pub fn print_plan(plan: &PlanView) {
     for change in &plan.changes {
         outln!("  {:<8}{} {}", change.action, change.kind, change.name);
         for line in change.diff.lines() {
-            outln!("    {line}");
+            outln!("    {}", coloured(line));
         }
     }
     if plan.unchanged > 0 {
         outln!("  {} unchanged", plan.unchanged);
+    }
+    if plan.on_failure == OnFailure::Stop {
+        outln!("  if it fails, all stays as it is then");
     }
     for warning in &plan.warnings {
         outln!("  warning {warning}");
     }
     for blocker in &plan.blockers {
         outln!("  BLOCKED {blocker}");
+    }
+}
+
+/// A line of a diff, coloured for a terminal that shows colours.
+pub fn coloured(line: &str) -> String {
+    use owo_colors::{OwoColorize, Stream::Stdout};
+    match line.as_bytes().first() {
+        Some(b'+') => line.if_supports_color(Stdout, |line| line.green()).to_string(),
+        Some(b'-') => line.if_supports_color(Stdout, |line| line.red()).to_string(),
+        Some(b'@') => line.if_supports_color(Stdout, |line| line.cyan()).to_string(),
+        _ => line.to_string(),
     }
 }
 

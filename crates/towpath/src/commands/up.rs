@@ -7,7 +7,7 @@ use crate::{
 use anyhow::{Context, Result};
 use std::{io::IsTerminal, path::PathBuf};
 use tokio_util::sync::CancellationToken;
-use towpath_control::{Control, Grant, Settings};
+use towpath_control::{Control, Grant, Settings, TargetSettings};
 
 /// `towpath up`.
 pub async fn up(options: cli::Up) -> Result<()> {
@@ -35,6 +35,12 @@ pub async fn up(options: cli::Up) -> Result<()> {
             .chain(options.host_env.iter().cloned())
             .collect(),
         orb_registry: (options.orb_registry != "none").then(|| options.orb_registry.clone()),
+        target: crate::direct::target_settings(options.target),
+        engine: true,
+    };
+    let environments = match &settings.target {
+        TargetSettings::Local => "on this machine's container engine (--target local)".to_string(),
+        TargetSettings::Kubernetes(identity) => format!("{identity} (--target kubernetes)"),
     };
     let control = Control::open(settings).await?;
     let shutdown = CancellationToken::new();
@@ -52,6 +58,7 @@ pub async fn up(options: cli::Up) -> Result<()> {
         outln!("  sign in: with the token in `{}`", dir.join("token").display());
     }
     outln!("  data:    {}", dir.display());
+    outln!("  environments: {environments}");
     outln!("  next:    run `towpath init` in your repository");
     let conductor = tokio::spawn(control.clone().run(shutdown.clone()));
     let served = towpath_server::serve(control, listener, shutdown.clone()).await;

@@ -5,7 +5,7 @@ use super::{
     pod::{self, PodTemplate, TargetPort},
 };
 use crate::{
-    local::cron::Schedule,
+    schedule::Schedule,
     proxy::{Mode, PathType},
 };
 use serde_json::Value;

@@ -1,0 +1,431 @@
+//! Carrying a request out: lock, look, record, apply, wait, prune, record.
+
+use super::{
+    api::{Api, ApiError, Mode},
+    examine::{CHANGE_CAUSE, Examination, Examined, Examiner, kept},
+    fields,
+    kinds::{Kind, Kinds, Lookup},
+    lock::{self, Held, NotHeld},
+    record::{self, Kept, State},
+    rollout::{Awaited, Waiter, rolls_out},
+    target::{KubernetesOptions, mask_of},
+};
+use crate::target::{ApplyError, ApplyRequest, Environment, Progress, ReleaseRecord};
+use futures::future::join_all;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::{sync::mpsc, time::Instant};
+use towpath_manifest::{Object, ObjectId};
+use towpath_types::Outcome;
+
+/// How long is waited for a CustomResourceDefinition to be served.
+const ESTABLISHED: Duration = Duration::from_secs(30);
+
+/// What carrying out needs.
+pub(super) struct Carrier<'a> {
+    pub api: &'a Arc<Api>,
+    pub kinds: &'a Kinds,
+    pub options: &'a KubernetesOptions,
+    pub key: &'a [u8],
+    pub progress: &'a mpsc::UnboundedSender<Progress>,
+}
+
+pub(super) fn failure(outcome: Outcome, object: Option<ObjectId>, message: impl Into<String>) -> ApplyError {
+    ApplyError {
+        outcome,
+        object,
+        message: message.into(),
+        log: Vec::new(),
+        running: Vec::new(),
+    }
+}
+
+fn errored(error: &ApiError) -> ApplyError {
+    failure(Outcome::Errored, None, error.to_string())
+}
+
+impl Carrier<'_> {
+    pub(super) async fn carry_out(&self, request: &ApplyRequest) -> Result<(), ApplyError> {
+        let deadline = Instant::now() + request.deadline;
+        let environment = &request.environment;
+        self.make_namespace(request).await?;
+        // A look without the lock first: what is refused changes nothing, not even the lock.
+        let loaded = record::load(self.api, environment).await.map_err(|error| errored(&error))?;
+        self.examine(request, &loaded.state).await?;
+        let record = request.record.as_ref();
+        let held = lock::take(
+            lock::Request {
+                api: self.api,
+                environment,
+                by: record.map_or_else(|| "Towpath".to_string(), |record| record.by.clone()),
+                what: record.map_or_else(
+                    || "going back, or one object beside the releases".to_string(),
+                    |record| format!("release {}: {}", record.number, record.cause),
+                ),
+                release: request.release,
+                key: self.key,
+                expiry: self.options.lock_expiry,
+                deadline: deadline.min(Instant::now() + self.options.lock_wait),
+            },
+            self.progress,
+        )
+        .await
+        .map_err(|error| match error {
+            NotHeld::Busy(who) => failure(Outcome::Rejected, None, format!("{who}. Nothing was changed")),
+            NotHeld::Failed(error) => errored(&error),
+        })?;
+        match self.under_lock(request, &held, deadline).await {
+            Ok(state) => self.finish(request, held, state).await,
+            Err(error) => {
+                self.record_failure(request, &error).await;
+                if let Err(why) = held.release(|_| {}).await {
+                    tracing::warn!(why, "the environment's lock is left to expire");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn examine(&self, request: &ApplyRequest, state: &State) -> Result<Examination, ApplyError> {
+        let examiner = Examiner {
+            api: self.api,
+            kinds: self.kinds,
+            environment: &request.environment,
+            secrets: self.options.secrets.as_ref(),
+            state,
+        };
+        let examination = examiner.examine(&request.objects).await.map_err(|error| errored(&error))?;
+        let mut lines: Vec<String> = examination.refused().map(ToString::to_string).collect();
+        let jobs = request.objects.iter().filter(|object| object.kind == "Job");
+        lines.extend(jobs.map(|job| format!("{}: {}: a Job is run by its name and not applied with the rest", job.place, job.id())));
+        if lines.is_empty() {
+            return Ok(examination);
+        }
+        Err(failure(Outcome::Rejected, None, lines.join("\n")))
+    }
+
+    /// Makes the environment's own namespace, when its manifests bring it: everything else is kept in it.
+    async fn make_namespace(&self, request: &ApplyRequest) -> Result<(), ApplyError> {
+        let is_own = |object: &&Object| object.kind == "Namespace" && object.name == request.environment.namespace;
+        let Some(object) = request.objects.iter().find(is_own) else {
+            return Ok(());
+        };
+        let kind = Kind::known("v1", "Namespace", "namespaces");
+        let there = self.api.find(&kind.object("", &object.name)).await.map_err(|error| errored(&error))?;
+        if there.is_none() {
+            self.api
+                .apply(&kind, "", &object.value, Mode::Real)
+                .await
+                .map_err(|error| errored(&error))?;
+            self.say(&object.id(), "created");
+        }
+        Ok(())
+    }
+
+    async fn under_lock(&self, request: &ApplyRequest, held: &Held, deadline: Instant) -> Result<Vec<Kept>, ApplyError> {
+        let environment = &request.environment;
+        let lost = |why: String| failure(Outcome::Errored, None, why);
+        let state = held.state().await;
+        if let (Some(hold), Some(record)) = (&state.hold, &request.record)
+            && hold.keeps_out(&record.by, Timestamp::now())
+        {
+            return Err(failure(Outcome::Rejected, None, format!("{environment} is {hold}")));
+        }
+        let examination = self.examine(request, &state).await?;
+        if let Some(record) = &request.record {
+            let mut record = record.clone();
+            record.state = "running".into();
+            if !record::begin(self.api, environment, &record).await.map_err(|error| errored(&error))? {
+                let message = format!(
+                    "{environment} changed since this plan was made: there is a release {} already. Look at a new plan",
+                    record.number
+                );
+                return Err(failure(Outcome::Rejected, None, message));
+            }
+        }
+        // What is about to be made is known before it is there, so that nothing is ever forgotten.
+        let mut known = state.objects.clone();
+        for one in examination.objects.iter().filter(|one| !one.from_vault) {
+            let id = one.object.id();
+            if known.iter().all(|kept| kept.id != id) {
+                known.push(Kept {
+                    id,
+                    api_version: one.object.api_version.clone(),
+                    uid: String::new(),
+                    manifest: String::new(),
+                    owned: String::new(),
+                });
+            }
+        }
+        held.update(|state| {
+            state.current = None;
+            state.attempted = Some(request.release);
+            state.objects.clone_from(&known);
+        })
+        .await
+        .map_err(lost)?;
+        let stamps = Stamps::of(request);
+        let mut applied: BTreeMap<ObjectId, Value> = BTreeMap::new();
+        for wave in waves(&examination.objects) {
+            held.check().map_err(lost)?;
+            let changing = wave.iter().filter(|one| one.applies);
+            let answers = join_all(changing.map(|one| async { (*one, self.apply_one(environment, one, &stamps).await) })).await;
+            for (one, answer) in answers {
+                let id = one.object.id();
+                match answer {
+                    Ok(value) => {
+                        self.say(&id, if one.live.is_some() { "changed" } else { "created" });
+                        applied.insert(id, value);
+                    }
+                    Err(error) => {
+                        let outcome = if error.code().is_some_and(|code| code < 500) { Outcome::Failed } else { Outcome::Errored };
+                        return Err(failure(outcome, Some(id), error.to_string()));
+                    }
+                }
+            }
+            self.wait_for_definitions(&wave, deadline).await?;
+        }
+        let awaited = examination.objects.iter().filter(|one| rolls_out(&one.object.kind)).map(|one| {
+            let now = applied.get(&one.object.id()).or(one.live.as_ref());
+            Awaited {
+                object: one.object.clone(),
+                kind: one.kind.clone(),
+                generation: now
+                    .and_then(|now| now.pointer("/metadata/generation")?.as_i64())
+                    .unwrap_or(0),
+            }
+        });
+        let awaited: Vec<Awaited> = awaited.collect();
+        let waiter = Waiter {
+            api: Arc::clone(self.api),
+            environment: environment.clone(),
+            tolerance: self.options.tolerance,
+            mask: mask_of(self.api, environment, &request.objects, self.options.secrets.as_ref()).await,
+        };
+        waiter.wait(&awaited, deadline, self.progress).await?;
+        held.check().map_err(lost)?;
+        self.prune(request, &state).await?;
+        Ok(inventory(request, &state, &examination, &applied))
+    }
+
+    async fn apply_one(&self, environment: &Environment, one: &Examined, stamps: &Stamps) -> Result<Value, ApiError> {
+        let namespace = &environment.namespace;
+        // Objects come ready for a version of theirs that the server may have learned only now.
+        let kind = match one.kind.plural.as_str() {
+            "" => match self.kinds.find(self.api, &one.object.api_version, &one.object.kind).await? {
+                Lookup::Served(kind) => kind,
+                _ => one.kind.clone(),
+            },
+            _ => one.kind.clone(),
+        };
+        let path = kind.object(namespace, &one.object.name);
+        let mut live = one.live.clone();
+        while let Some(there) = &live {
+            let Some(managed) = fields::taken_over(there) else { break };
+            let patch = json!([
+                {"op": "replace", "path": "/metadata/managedFields", "value": managed},
+                {"op": "replace", "path": "/metadata/resourceVersion", "value": there.pointer("/metadata/resourceVersion")},
+            ]);
+            match self.api.patch(&path, &patch).await {
+                Ok(_) => break,
+                // Somebody wrote meanwhile: with what is there now.
+                Err(error) if error.is_conflict() => live = self.api.find(&path).await?,
+                Err(error) if error.is_missing() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let object = stamps.on(&one.object.value);
+        let answer = self.api.apply(&kind, namespace, &object, Mode::Real).await?;
+        Ok(answer.value)
+    }
+
+    async fn wait_for_definitions(&self, wave: &[&Examined], deadline: Instant) -> Result<(), ApplyError> {
+        let deadline = deadline.min(Instant::now() + ESTABLISHED);
+        for one in wave.iter().filter(|one| one.object.kind == "CustomResourceDefinition" && one.applies) {
+            loop {
+                let path = one.kind.object("", &one.object.name);
+                let live = self.api.get(&path).await.map_err(|error| errored(&error))?;
+                let conditions = live.pointer("/status/conditions").and_then(Value::as_array);
+                let established = conditions.into_iter().flatten().any(|condition| {
+                    condition.get("type") == Some(&json!("Established")) && condition.get("status") == Some(&json!("True"))
+                });
+                if established {
+                    break;
+                }
+                if Instant::now() >= deadline {
+                    let message = "the server does not serve the kind that it defines";
+                    return Err(failure(Outcome::TimedOut, Some(one.object.id()), message));
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is to go, if it is ours: the very object that was applied, still labelled as this environment's.
+    async fn prune(&self, request: &ApplyRequest, state: &State) -> Result<(), ApplyError> {
+        for id in request.prune.iter().rev() {
+            let Some(known) = state.objects.iter().find(|kept| kept.id == *id) else {
+                continue;
+            };
+            let failed = |error: ApiError| failure(Outcome::Errored, Some(id.clone()), format!("it cannot be removed: {error}"));
+            if matches!(id.kind.as_str(), "PersistentVolumeClaim" | "Namespace" | "CustomResourceDefinition") {
+                self.say(id, "left the manifests, and stays: deleting it would delete data. Delete it by hand");
+                continue;
+            }
+            let lookup = self.kinds.find(self.api, &known.api_version, &id.kind).await.map_err(failed)?;
+            let Lookup::Served(kind) = lookup else { continue };
+            let path = kind.object(&request.environment.namespace, &id.name);
+            let Some(live) = self.api.find(&path).await.map_err(failed)? else {
+                continue;
+            };
+            let uid = live.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+            let labels = record::labels(&request.environment);
+            let labelled = labels.iter().all(|(label, value)| {
+                live.pointer("/metadata/labels").and_then(|labels| labels.get(label)) == Some(&json!(value))
+            });
+            let same = known.uid.is_empty() || known.uid == uid;
+            if !labelled || !same || fields::ours(&live).is_none() {
+                self.say(id, "left the manifests, and stays: somebody else made it anew");
+                continue;
+            }
+            match self.api.delete(&path, Some(uid)).await {
+                // Another object by now.
+                Err(error) if error.is_conflict() => {}
+                other => other.map_err(failed)?,
+            }
+            self.say(id, "removed");
+        }
+        Ok(())
+    }
+
+    /// Writes down that the release runs.
+    async fn finish(&self, request: &ApplyRequest, held: Held, objects: Vec<Kept>) -> Result<(), ApplyError> {
+        let environment = &request.environment;
+        if let Some(record) = &request.record {
+            let ended = ReleaseRecord {
+                state: Outcome::Succeeded.as_str().into(),
+                stopped_at: Some(Timestamp::now()),
+                ..record.clone()
+            };
+            record::end(self.api, environment, &ended).await.map_err(|error| errored(&error))?;
+        }
+        let number = request.record.as_ref().map(|record| record.number);
+        held.release(|state| {
+            state.objects = objects;
+            state.current = Some(request.release);
+            if let Some(number) = number {
+                state.succeeded = Some(request.release);
+                state.succeeded_number = number;
+            }
+        })
+        .await
+        .map_err(|why| failure(Outcome::Errored, None, why))
+    }
+
+    /// Writes down that the release failed; what goes wrong in that is only logged, for there is an error to tell.
+    async fn record_failure(&self, request: &ApplyRequest, error: &ApplyError) {
+        let Some(record) = &request.record else { return };
+        if error.outcome == Outcome::Rejected {
+            return;
+        }
+        let ended = ReleaseRecord {
+            state: error.outcome.as_str().into(),
+            stopped_at: Some(Timestamp::now()),
+            message: Some(error.to_string()),
+            ..record.clone()
+        };
+        if let Err(error) = record::end(self.api, &request.environment, &ended).await {
+            tracing::warn!(error = %error, "the end of a release is not recorded");
+        }
+    }
+
+    fn say(&self, object: &ObjectId, message: &str) {
+        // Nobody listening is fine.
+        let _ = self.progress.send(Progress {
+            object: Some(object.clone()),
+            message: message.to_string(),
+        });
+    }
+}
+
+/// The objects in the order of need: those of one wave need none of each other.
+fn waves(objects: &[Examined]) -> Vec<Vec<&Examined>> {
+    let rank = |kind: &str| match kind {
+        "Namespace" | "CustomResourceDefinition" => 0,
+        "ServiceAccount" | "ClusterRole" | "Role" | "ConfigMap" | "Secret" | "PersistentVolume" | "StorageClass"
+        | "PersistentVolumeClaim" | "ResourceQuota" | "LimitRange" | "NetworkPolicy" | "PriorityClass" => 1,
+        "RoleBinding" | "ClusterRoleBinding" | "Service" | "PodDisruptionBudget" => 2,
+        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Pod" | "CronJob" => 3,
+        _ => 4,
+    };
+    let mut waves: BTreeMap<u8, Vec<&Examined>> = BTreeMap::new();
+    for one in objects {
+        waves.entry(rank(&one.object.kind)).or_default().push(one);
+    }
+    waves.into_values().collect()
+}
+
+/// What is known of the objects once they are applied.
+fn inventory(
+    request: &ApplyRequest,
+    state: &State,
+    examination: &Examination,
+    applied: &BTreeMap<ObjectId, Value>,
+) -> Vec<Kept> {
+    let mut objects: Vec<Kept> = state
+        .objects
+        .iter()
+        .filter(|kept| !request.prune.contains(&kept.id))
+        .cloned()
+        .collect();
+    for one in examination.objects.iter().filter(|one| !one.from_vault) {
+        let id = one.object.id();
+        let now = match applied.get(&id).or(one.live.as_ref()) {
+            Some(live) => kept(&one.object, live),
+            None => continue,
+        };
+        objects.retain(|known| known.id != id);
+        objects.push(now);
+    }
+    objects
+}
+
+/// What tells which release wrote an object.
+struct Stamps {
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+impl Stamps {
+    fn of(request: &ApplyRequest) -> Self {
+        let mut labels = record::labels(&request.environment);
+        let mut annotations = BTreeMap::new();
+        if let Some(record) = &request.record {
+            if let Some(commit) = &record.commit {
+                labels.insert("towpath.dev/commit".into(), commit.as_str().chars().take(63).collect());
+            }
+            labels.insert("towpath.dev/release".into(), record.number.to_string());
+            annotations.insert("towpath.dev/image".into(), record.image.clone());
+            annotations.insert("towpath.dev/by".into(), record.by.clone());
+            annotations.insert("towpath.dev/cause".into(), record.cause.clone());
+            let cause = format!("release {}: {} by {} ({})", record.number, record.image, record.by, record.cause);
+            annotations.insert(CHANGE_CAUSE.into(), cause);
+        }
+        Self { labels, annotations }
+    }
+
+    fn on(&self, object: &Value) -> Value {
+        let mut object = object.clone();
+        for (field, stamps) in [("labels", &self.labels), ("annotations", &self.annotations)] {
+            if !object["metadata"][field].is_object() {
+                object["metadata"][field] = json!({});
+            }
+            for (key, value) in stamps {
+                object["metadata"][field][key] = Value::from(value.as_str());
+            }
+        }
+        object
+    }
+}

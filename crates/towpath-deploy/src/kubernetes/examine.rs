@@ -1,0 +1,818 @@
+//! What applying objects would do, found out by asking the server, and everything that stands in the way.
+
+use super::{
+    api::{Api, ApiError, Mode},
+    fields,
+    kinds::{Kind, Kinds, Lookup},
+    record::{Kept, State},
+};
+use crate::target::{Environment, Finding, PULL_SECRET, SecretSource, Severity};
+use base64::Engine as _;
+use futures::future::{join_all, try_join_all};
+use regex::Regex;
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::LazyLock,
+};
+use towpath_manifest::{
+    Change, ChangeKind, Existing, Fingerprint, Object, ObjectId, SourceKind, backend_services, containers, diff, missing,
+    missing_backend, missing_ports, pod_template_pointer, pull_secrets, reads,
+};
+use towpath_types::{Digest, ImageReference};
+
+/// From how many objects of a kind on they are listed and not asked for one by one.
+const LIST_FROM: usize = 4;
+
+/// One object and what applying it would make of it.
+pub(super) struct Examined {
+    pub object: Object,
+    pub kind: Kind,
+    /// What is there.
+    pub live: Option<Value>,
+    /// What would be there; `None` when it is known to be there already, or cannot be known yet.
+    pub would_be: Option<Value>,
+    /// Whether it is to be applied.
+    pub applies: bool,
+    /// Whether it is made of the vault's values and stands in no manifest.
+    pub from_vault: bool,
+}
+
+/// What was found out.
+#[derive(Default)]
+pub(super) struct Examination {
+    pub objects: Vec<Examined>,
+    pub findings: Vec<Finding>,
+}
+
+impl Examination {
+    pub(super) fn refused(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.severity == Severity::Refused)
+    }
+
+    /// The exact changes, those of `gone` among them.
+    pub(super) fn changes(&self, gone: &[(ObjectId, Value)], fingerprint: Fingerprint<'_>) -> Vec<Change> {
+        let (mut before, mut after, mut same) = (Vec::new(), Vec::new(), Vec::new());
+        for one in &self.objects {
+            if !one.applies {
+                same.push(Change {
+                    id: one.object.id(),
+                    kind: ChangeKind::Unchanged,
+                    place: one.object.place.clone(),
+                    hunks: Vec::new(),
+                });
+                continue;
+            }
+            let with = |value: &Value| {
+                let mut object = one.object.clone();
+                object.value = plain(value);
+                object
+            };
+            before.extend(one.live.as_ref().map(&with));
+            after.push(with(one.would_be.as_ref().unwrap_or(&one.object.value)));
+        }
+        for (id, value) in gone {
+            if let Ok(object) = Object::from_value(plain(value), "the cluster") {
+                debug_assert_eq!(object.id(), *id);
+                before.push(object);
+            }
+        }
+        let mut changes = diff(&before, &after, fingerprint);
+        changes.extend(same);
+        changes
+    }
+}
+
+/// An object without what tells which release wrote it: that alone is no change.
+pub(super) fn plain(value: &Value) -> Value {
+    let mut value = value.clone();
+    let ours = |key: &str| key.starts_with("towpath.dev/") || key == CHANGE_CAUSE;
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in ["labels", "annotations"] {
+            if let Some(map) = metadata.get_mut(field).and_then(Value::as_object_mut) {
+                map.retain(|key, _| !ours(key));
+                if map.is_empty() {
+                    metadata.shift_remove(field);
+                }
+            }
+        }
+    }
+    value
+}
+
+/// Source: <https://kubernetes.io/docs/reference/labels-annotations-taints/#change-cause>
+pub(super) const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
+
+/// What examining needs.
+pub(super) struct Examiner<'a> {
+    pub api: &'a Api,
+    pub kinds: &'a Kinds,
+    pub environment: &'a Environment,
+    pub secrets: &'a dyn SecretSource,
+    pub state: &'a State,
+}
+
+/// The digest of a manifest, or of what is owned.
+pub(super) fn digest(value: &Value) -> String {
+    Digest::of(value.to_string().as_bytes()).to_string()
+}
+
+impl Examiner<'_> {
+    /// Everything about `objects`. An error means that the cluster could not be asked.
+    pub(super) async fn examine(&self, objects: &[Object]) -> Result<Examination, ApiError> {
+        let mut found = Examination::default();
+        let brought = self.of_the_vault(objects).await?;
+        let mut known = Vec::new();
+        for (object, from_vault) in objects
+            .iter()
+            .map(|object| (object, false))
+            .chain(brought.iter().map(|object| (object, true)))
+        {
+            match self.kinds.find(self.api, &object.api_version, &object.kind).await? {
+                Lookup::Served(kind) => known.push((object, kind, from_vault)),
+                Lookup::NoVersion => found.findings.extend(self.unknown(object, objects, None)),
+                Lookup::NoKind { similar } => found.findings.extend(self.unknown(object, objects, similar)),
+            }
+        }
+        found.findings.extend(permissions(self.api, self.environment, &known).await?);
+        // Without permission to look, what follows would only say so again.
+        if found.refused().any(|finding| finding.message.starts_with(NO_PERMISSION)) {
+            return Ok(found);
+        }
+        let mut live = self.live(&known).await?;
+        let makes_namespace = |name: &str| {
+            let made = |object: &&Object| object.kind == "Namespace" && object.name == name;
+            objects.iter().any(|object| made(&object))
+        };
+        let answers = known.iter().map(|(object, kind, from_vault)| {
+            let there = live.remove(&object.id());
+            async move {
+                if there.as_ref().is_some_and(|there| self.is_as_applied(object, there)) {
+                    return (object, kind, *from_vault, there, None);
+                }
+                let answer = self
+                    .api
+                    .apply(kind, &self.environment.namespace, &object.value, Mode::DryRun)
+                    .await;
+                (object, kind, *from_vault, there, Some(answer))
+            }
+        });
+        let mut no_namespace = false;
+        for (object, kind, from_vault, live, answer) in join_all(answers).await {
+            let (would_be, applies) = match answer {
+                None => (None, false),
+                Some(Ok(answer)) => {
+                    for warning in answer.warnings {
+                        found.findings.push(note(object, "", &warning));
+                    }
+                    let would_be = match &live {
+                        Some(live) => fields::without_kubectls(live, &answer.value),
+                        None => answer.value,
+                    };
+                    let applies = live.as_ref().is_none_or(|live| differs(live, &would_be));
+                    (Some(would_be), applies)
+                }
+                Some(Err(error)) => {
+                    if error.is_missing() && is_about_namespace(&error) {
+                        if !makes_namespace(&self.environment.namespace) && !no_namespace {
+                            no_namespace = true;
+                            found.findings.push(self.no_namespace(object));
+                        }
+                    } else if let ApiError::Answered { code, message, causes, .. } = &error
+                        && matches!(code, 400 | 403 | 404 | 405 | 409 | 413 | 415 | 422 | 500)
+                    {
+                        found.findings.extend(refusals(object, message, causes));
+                    } else {
+                        return Err(error);
+                    }
+                    (None, true)
+                }
+            };
+            found.objects.push(Examined {
+                object: Object::clone(object),
+                kind: kind.clone(),
+                live,
+                would_be,
+                applies,
+                from_vault,
+            });
+        }
+        if !no_namespace {
+            self.look_at_reads(objects, &mut found).await?;
+            self.look_at_names(objects, &mut found).await?;
+            self.try_pods(&mut found).await?;
+        }
+        found.findings.sort_by(|one, other| (one.severity, &one.place).cmp(&(other.severity, &other.place)));
+        found.findings.dedup();
+        Ok(found)
+    }
+
+    /// The Secrets that `objects` read and the vault has.
+    async fn of_the_vault(&self, objects: &[Object]) -> Result<Vec<Object>, ApiError> {
+        let mut brought = Vec::new();
+        for name in read_names(objects, SourceKind::Secret) {
+            if objects.iter().any(|object| object.kind == "Secret" && object.name == name) {
+                continue;
+            }
+            let values = self.secrets.values(&self.environment.id, &name).await;
+            let values = values.map_err(|error| ApiError::Malformed {
+                server: "the vault".into(),
+                why: error.to_string(),
+            })?;
+            let Some(values) = values else { continue };
+            let encoding = base64::engine::general_purpose::STANDARD;
+            let data: BTreeMap<String, String> = values
+                .into_iter()
+                .map(|(key, value)| (key, encoding.encode(value.expose())))
+                .collect();
+            let value = json!({
+                "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+                "metadata": {"name": name, "namespace": self.environment.namespace}, "data": data,
+            });
+            brought.extend(Object::from_value(value, "the vault").ok());
+        }
+        brought.extend(self.pull_secret(objects).await?);
+        Ok(brought)
+    }
+
+    /// The Secret with which `objects` pull their images, where they name ours and no manifest brings it.
+    ///
+    /// Source: <https://kubernetes.io/docs/tasks/configure-pod-container/pull-image-private-registry/>
+    async fn pull_secret(&self, objects: &[Object]) -> Result<Option<Object>, ApiError> {
+        if objects.iter().any(|object| object.kind == "Secret" && object.name == PULL_SECRET) {
+            return Ok(None);
+        }
+        let pulling = objects.iter().filter(|object| pull_secrets(object).iter().any(|name| name == PULL_SECRET));
+        let registries: BTreeSet<String> = pulling
+            .flat_map(containers)
+            .filter_map(|container| container.image.parse::<ImageReference>().ok()?.registry)
+            .collect();
+        let encoding = base64::engine::general_purpose::STANDARD;
+        let mut auths = serde_json::Map::new();
+        for registry in registries {
+            let credentials = self.secrets.pull_credentials(&self.environment.id, &registry).await;
+            let credentials = credentials.map_err(|error| ApiError::Malformed {
+                server: "the vault".into(),
+                why: error.to_string(),
+            })?;
+            if let Some(credentials) = credentials {
+                let pair = format!("{}:{}", credentials.username, credentials.password.expose());
+                auths.insert(registry, json!({"auth": encoding.encode(pair)}));
+            }
+        }
+        if auths.is_empty() {
+            return Ok(None);
+        }
+        let config = json!({"auths": auths}).to_string();
+        let value = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson",
+            "metadata": {"name": PULL_SECRET, "namespace": self.environment.namespace},
+            "data": {".dockerconfigjson": encoding.encode(config)},
+        });
+        Ok(Object::from_value(value, "the registry").ok())
+    }
+
+    /// Writes the Secrets that `objects` read and the vault has.
+    pub(super) async fn bring_secrets(&self, objects: &[Object]) -> Result<(), ApiError> {
+        let kind = Kind::known("v1", "Secret", "secrets");
+        for secret in self.of_the_vault(objects).await? {
+            let namespace = &self.environment.namespace;
+            self.api.apply(&kind, namespace, &secret.value, Mode::Real).await?;
+        }
+        Ok(())
+    }
+
+    fn unknown(&self, object: &Object, objects: &[Object], similar: Option<String>) -> Option<Finding> {
+        let group = object.api_version.split_once('/').map_or("", |(group, _)| group);
+        // A definition that comes with its objects is there before them.
+        let defined = objects.iter().any(|other| {
+            other.kind == "CustomResourceDefinition"
+                && other.value.pointer("/spec/group").and_then(Value::as_str) == Some(group)
+                && other.value.pointer("/spec/names/kind").and_then(Value::as_str) == Some(object.kind.as_str())
+        });
+        if defined {
+            return Some(note(object, "", "the server can check it only once its CustomResourceDefinition is there"));
+        }
+        let hint = match similar {
+            Some(similar) => format!("; did you mean `{similar}`?"),
+            None => ": install its CustomResourceDefinition, or take the version that this cluster serves".to_string(),
+        };
+        Some(Finding {
+            severity: Severity::Refused,
+            object: object.id(),
+            field: "kind".into(),
+            place: object.place_of("/kind"),
+            message: format!(
+                "the cluster of the kube context `{}` serves no `{}` in `{}`{hint}",
+                self.api.kube_context(),
+                object.kind,
+                object.api_version
+            ),
+        })
+    }
+
+    fn no_namespace(&self, object: &Object) -> Finding {
+        let namespace = &self.environment.namespace;
+        Finding {
+            severity: Severity::Refused,
+            object: object.id(),
+            field: "metadata.namespace".into(),
+            place: object.place_of("/metadata/namespace"),
+            message: format!(
+                "the cluster of the kube context `{}` has no namespace `{namespace}`: make it, with `kubectl create namespace {namespace}` or \
+                 as a manifest beside the others",
+                self.api.kube_context()
+            ),
+        }
+    }
+
+    /// What there is of the objects.
+    async fn live(&self, known: &[(&Object, Kind, bool)]) -> Result<HashMap<ObjectId, Value>, ApiError> {
+        let mut by_kind: HashMap<&Kind, Vec<&Object>> = HashMap::new();
+        for (object, kind, _) in known {
+            by_kind.entry(kind).or_default().push(object);
+        }
+        let namespace = &self.environment.namespace;
+        let looked = by_kind.into_iter().map(|(kind, objects)| async move {
+            // Nobody's Secrets are read but those that are ours to write.
+            if objects.len() >= LIST_FROM && kind.kind != "Secret" {
+                match self.api.list(&kind.collection(namespace), None).await {
+                    Ok((items, _)) => {
+                        let mut by_name: HashMap<String, Value> = items
+                            .into_iter()
+                            .filter_map(|item| {
+                                let name = item.pointer("/metadata/name")?.as_str()?.to_string();
+                                Some((name, item))
+                            })
+                            .collect();
+                        let of_ours = objects.iter().filter_map(|object| {
+                            let mut value = by_name.remove(&object.name)?;
+                            // The items of a list come without them.
+                            value["apiVersion"] = Value::from(kind.api_version.as_str());
+                            value["kind"] = Value::from(kind.kind.as_str());
+                            Some((object.id(), value))
+                        });
+                        return Ok(of_ours.collect::<Vec<_>>());
+                    }
+                    Err(error) if error.is_forbidden() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let found = objects.iter().map(|object| async move {
+                let value = self.api.find(&kind.object(namespace, &object.name)).await?;
+                Ok::<_, ApiError>(value.map(|value| (object.id(), value)))
+            });
+            Ok(try_join_all(found).await?.into_iter().flatten().collect())
+        });
+        Ok(try_join_all(looked).await?.into_iter().flatten().collect())
+    }
+
+    /// Whether an object is just as this environment's last deployment left it, and nobody has taken a field over since.
+    fn is_as_applied(&self, object: &Object, live: &Value) -> bool {
+        let id = object.id();
+        let Some(kept) = self.state.objects.iter().find(|kept| kept.id == id) else {
+            return false;
+        };
+        kept.api_version == object.api_version
+            && Some(kept.uid.as_str()) == live.pointer("/metadata/uid").and_then(Value::as_str)
+            && kept.manifest == digest(&object.value)
+            && fields::ours(live).is_some_and(|ours| digest(ours) == kept.owned)
+            && !fields::entries(live).any(|entry| entry.is_kubectl_apply())
+    }
+
+    /// What pods read, and whether it is there: in the tree, in the vault, in the cluster.
+    async fn look_at_reads(&self, objects: &[Object], found: &mut Examination) -> Result<(), ApiError> {
+        let mut existing = Existing::default();
+        let mut unseen = BTreeSet::new();
+        for (kind, known) in [
+            (SourceKind::ConfigMap, Kind::known("v1", "ConfigMap", "configmaps")),
+            (SourceKind::Secret, Kind::known("v1", "Secret", "secrets")),
+            (
+                SourceKind::PersistentVolumeClaim,
+                Kind::known("v1", "PersistentVolumeClaim", "persistentvolumeclaims"),
+            ),
+        ] {
+            let names = read_names(objects, kind);
+            let looked = names.into_iter().map(|name| {
+                let path = known.object(&self.environment.namespace, &name);
+                async move { (name, self.api.find(&path).await) }
+            });
+            for (name, there) in join_all(looked).await {
+                let there = match there {
+                    Ok(there) => there,
+                    Err(error) if error.is_forbidden() => {
+                        unseen.insert((kind, name));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                let Some(there) = there else { continue };
+                let keys = ["data", "binaryData"].iter().filter_map(|field| there.get(field)?.as_object());
+                let keys: BTreeSet<String> = keys.flat_map(|map| map.keys().cloned()).collect();
+                match kind {
+                    SourceKind::ConfigMap => drop(existing.config_maps.insert(name, keys)),
+                    SourceKind::Secret => drop(existing.secrets.insert(name, keys)),
+                    SourceKind::PersistentVolumeClaim => drop(existing.claims.insert(name)),
+                }
+            }
+        }
+        let brought = found.objects.iter().filter(|one| one.from_vault).map(|one| one.object.clone());
+        let existing = existing.with(&brought.collect::<Vec<_>>());
+        for finding in missing(objects, &existing) {
+            let severity = match unseen.contains(&(finding.read.kind, finding.read.name.clone())) {
+                true => Severity::Note,
+                false => Severity::Refused,
+            };
+            let remedy = match (severity, finding.read.kind) {
+                (Severity::Note, kind) => format!("; permission to get a {kind} here would tell for certain"),
+                (_, SourceKind::Secret) => ". Make it before deploying: no manifest and no vault has it".to_string(),
+                _ => String::new(),
+            };
+            let said = finding.to_string();
+            let said = said.strip_suffix(&format!(": {}", finding.read.place)).unwrap_or(&said);
+            found.findings.push(Finding {
+                severity,
+                object: finding.read.object.clone(),
+                field: String::new(),
+                place: finding.read.place.clone(),
+                message: format!("{said}{remedy}"),
+            });
+        }
+        Ok(())
+    }
+
+    /// Ports, service accounts and Services that are named: whether they are there, in the tree or in the cluster.
+    async fn look_at_names(&self, objects: &[Object], found: &mut Examination) -> Result<(), ApiError> {
+        for missing in missing_ports(objects) {
+            found.findings.push(Finding {
+                severity: Severity::Refused,
+                object: missing.object,
+                field: missing.field,
+                place: missing.place,
+                message: missing.message,
+            });
+        }
+        let namespace = &self.environment.namespace;
+        let brought = |kind: &str, name: &str| objects.iter().any(|object| object.kind == kind && object.name == name);
+        let mut accounts: BTreeMap<String, Vec<(&Object, String)>> = BTreeMap::new();
+        for object in objects {
+            let Some(template) = pod_template_pointer(&object.kind) else { continue };
+            let pointer = format!("{template}/spec/serviceAccountName");
+            let name = object.value.pointer(&pointer).and_then(Value::as_str);
+            if let Some(name) = name.filter(|name| !name.is_empty() && *name != "default" && !brought("ServiceAccount", name)) {
+                accounts.entry(name.to_string()).or_default().push((object, pointer));
+            }
+        }
+        let known = Kind::known("v1", "ServiceAccount", "serviceaccounts");
+        let looked = accounts.keys().map(|name| self.look_for(known.object(namespace, name), name));
+        for (name, there) in join_all(looked).await {
+            for (object, pointer) in accounts.get(&name).into_iter().flatten() {
+                found.findings.extend(self.absent(object, pointer, "ServiceAccount", &name, &there)?);
+            }
+        }
+        let backends: Vec<_> = objects
+            .iter()
+            .flat_map(|object| backend_services(object).into_iter().map(move |backend| (object, backend)))
+            .filter(|(_, backend)| !brought("Service", &backend.service))
+            .collect();
+        let known = Kind::known("v1", "Service", "services");
+        let names: BTreeSet<&String> = backends.iter().map(|(_, backend)| &backend.service).collect();
+        let looked = names.into_iter().map(|name| self.look_for(known.object(namespace, name), name));
+        for (name, there) in join_all(looked).await {
+            for (object, backend) in backends.iter().filter(|(_, backend)| backend.service == name) {
+                found.findings.extend(self.absent(object, &backend.pointer, "Service", &name, &there)?);
+                if let Ok(Some(service)) = &there
+                    && let Some(missing) = missing_backend(backend, service)
+                {
+                    found.findings.push(Finding {
+                        severity: Severity::Refused,
+                        object: missing.object,
+                        field: missing.field,
+                        place: missing.place,
+                        message: missing.message,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_for(&self, path: String, name: &str) -> (String, Result<Option<Value>, ApiError>) {
+        (name.to_string(), self.api.find(&path).await)
+    }
+
+    /// What is to be said of `there`, the answer to a look for what `object` names at `pointer`.
+    fn absent(
+        &self,
+        object: &Object,
+        pointer: &str,
+        kind: &str,
+        name: &str,
+        there: &Result<Option<Value>, ApiError>,
+    ) -> Result<Option<Finding>, ApiError> {
+        let namespace = &self.environment.namespace;
+        let (severity, message) = match there {
+            Ok(Some(_)) => return Ok(None),
+            Ok(None) => (
+                Severity::Refused,
+                format!("there is no {kind} `{name}`, neither in the manifests nor in the namespace `{namespace}`"),
+            ),
+            Err(error) if error.is_forbidden() => (
+                Severity::Note,
+                format!("whether there is a {kind} `{name}` is not known: permission to get a {kind} here would tell"),
+            ),
+            Err(error) => return Err(error.clone()),
+        };
+        Ok(Some(Finding {
+            severity,
+            object: object.id(),
+            field: pointer.trim_start_matches('/').replace('/', "."),
+            place: object.place_of(pointer),
+            message,
+        }))
+    }
+
+    /// Asks the server to make one pod of each workload that changes, without making it: quota, LimitRange, Pod Security,
+    /// service account, and every admission webhook have their say before anything is applied.
+    async fn try_pods(&self, found: &mut Examination) -> Result<(), ApiError> {
+        let pods = Kind::known("v1", "Pod", "pods");
+        let path = format!("{}?dryRun=All", pods.collection(&self.environment.namespace));
+        let tried = found.objects.iter().filter(|one| one.applies && one.would_be.is_some()).filter_map(|one| {
+            let pointer = pod_template_pointer(&one.object.kind).filter(|pointer| !pointer.is_empty())?;
+            let pod = one_pod(one.would_be.as_ref()?, pointer, &one.object.name)?;
+            let before = one.live.as_ref().and_then(|live| one_pod(live, pointer, &one.object.name));
+            // What runs already has been admitted.
+            (before.as_ref() != Some(&pod)).then(|| {
+                let path = &path;
+                async move { (one, pointer, self.api.create(path, &pod).await) }
+            })
+        });
+        for (one, pointer, answer) in join_all(tried).await {
+            let Err(error) = answer else { continue };
+            let ApiError::Answered { code, message, .. } = &error else {
+                return Err(error);
+            };
+            // An account that may not make pods itself: their controllers may.
+            if *code == 403 && message.contains("cannot create resource \"pods\"") {
+                continue;
+            }
+            // Claims and ConfigMaps that come with the pods are not there yet; what is wrong there was said.
+            if *code == 404 {
+                continue;
+            }
+            let object = &one.object;
+            let is_quota = message.contains("exceeded quota");
+            let message = message.rsplit_once(" is forbidden: ").map_or(message.as_str(), |(_, why)| why);
+            found.findings.push(Finding {
+                // With a quota that is used up a rollout that stops an old pod first still comes off.
+                severity: if is_quota && one.live.is_some() { Severity::Note } else { Severity::Refused },
+                object: object.id(),
+                field: format!("{}.spec", pointer.trim_start_matches('/').replace('/', ".")),
+                place: object.place_of(&format!("{pointer}/spec")),
+                message: format!("its pods would not be admitted: {message}"),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A pod of a workload's template, as its controller would make it.
+fn one_pod(workload: &Value, pointer: &str, name: &str) -> Option<Value> {
+    let template = workload.pointer(pointer)?;
+    let mut metadata = template.get("metadata").cloned().unwrap_or_else(|| json!({}));
+    metadata["generateName"] = Value::from(format!("{name}-"));
+    Some(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template.get("spec")?}))
+}
+
+/// Whether applying changes anything that counts: a field, or that the object becomes ours.
+fn differs(live: &Value, would_be: &Value) -> bool {
+    let hide = |_: &[u8]| String::new();
+    if fields::ours(live).is_none() || fields::taken_over(live).is_some() {
+        return true;
+    }
+    let is_secret = live.get("kind").and_then(Value::as_str) == Some("Secret");
+    if is_secret && live.get("data") != would_be.get("data") {
+        return true;
+    }
+    towpath_manifest::normalise(&plain(live), &hide) != towpath_manifest::normalise(&plain(would_be), &hide)
+}
+
+pub(super) fn read_names(objects: &[Object], kind: SourceKind) -> BTreeSet<String> {
+    let read = objects.iter().flat_map(reads).filter(|read| read.kind == kind);
+    read.map(|read| read.name).collect()
+}
+
+fn note(object: &Object, field: &str, message: &str) -> Finding {
+    Finding {
+        severity: Severity::Note,
+        object: object.id(),
+        field: field.to_string(),
+        place: object.place.clone(),
+        message: message.to_string(),
+    }
+}
+
+fn is_about_namespace(error: &ApiError) -> bool {
+    error.to_string().starts_with("namespaces ")
+}
+
+/// The ways in which servers name a field in a sentence.
+static FIELDS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
+    [
+        r#"\.([^\s:,]+): field not declared in schema"#,
+        r#"unknown field "([^"]+)""#,
+        r#"duplicate field "([^"]+)""#,
+        r#"\.([A-Za-z][^\s:]*): (?:expected|invalid|duplicate|field|element)"#,
+    ]
+    .iter()
+    .filter_map(|pattern| Regex::new(pattern).ok())
+    .collect()
+});
+
+/// What a server refused, field by field.
+fn refusals(object: &Object, message: &str, causes: &[(String, String)]) -> Vec<Finding> {
+    let finding = |field: &str, said: &str| Finding {
+        severity: Severity::Refused,
+        object: object.id(),
+        field: field.to_string(),
+        place: object.place_of(&pointer_of(&object.value, field)),
+        message: format!("the server refuses it: {said}"),
+    };
+    if !causes.is_empty() {
+        return causes.iter().map(|(field, said)| finding(field, said)).collect();
+    }
+    let mut found: Vec<Finding> = Vec::new();
+    for pattern in FIELDS.iter() {
+        for captures in pattern.captures_iter(message) {
+            let Some(field) = captures.get(1) else { continue };
+            let field = field.as_str();
+            let said = match pattern.as_str().starts_with("unknown") || message.contains("not declared") {
+                true => format!("there is no field `{field}`{}", near(object, field)),
+                false => message.to_string(),
+            };
+            if found.iter().all(|known| known.field != field) {
+                found.push(finding(field, &said));
+            }
+        }
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    vec![finding("", message)]
+}
+
+/// For a field that is written in the wrong case, or beside its place.
+fn near(object: &Object, field: &str) -> String {
+    let name = field.rsplit('.').next().unwrap_or(field);
+    let mut first = name.chars();
+    let lower: String = first.next().into_iter().flat_map(char::to_lowercase).chain(first).collect();
+    if lower != name {
+        return format!(": names begin with a small letter (`{lower}`), and each has its place in `{}`", object.kind);
+    }
+    ": look for a slip of the pen, or for an indentation that puts it in the wrong place".to_string()
+}
+
+/// The JSON pointer of `spec.template.spec.containers[0].image` or `spec.containers[name="app"].image`.
+fn pointer_of(object: &Value, field: &str) -> String {
+    let (mut pointer, mut at) = (String::new(), Some(object));
+    for part in field.trim_start_matches('.').split('.') {
+        let (name, indexes) = part.split_once('[').map_or((part, ""), |(name, rest)| (name, rest));
+        if !name.is_empty() {
+            pointer = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
+            at = at.and_then(|value| value.get(name));
+        }
+        for index in indexes.split('[').map(|text| text.trim_end_matches(']')).filter(|text| !text.is_empty()) {
+            let number = index.parse::<usize>().ok().or_else(|| {
+                let (key, value) = index.split_once('=')?;
+                let items = at?.as_array()?;
+                items
+                    .iter()
+                    .position(|item| item.get(key).and_then(Value::as_str) == Some(value.trim_matches('"')))
+            });
+            let Some(number) = number else { return pointer };
+            pointer = format!("{pointer}/{number}");
+            at = at.and_then(|value| value.get(number));
+        }
+    }
+    pointer
+}
+
+const NO_PERMISSION: &str = "the account of the kube context";
+
+/// Which of the permissions that applying `known` needs are missing.
+async fn permissions(
+    api: &Api,
+    environment: &Environment,
+    known: &[(&Object, Kind, bool)],
+) -> Result<Vec<Finding>, ApiError> {
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": environment.namespace},
+    });
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    let rules = match api.create(path, &review).await {
+        Ok(answer) => answer.pointer("/status/resourceRules").cloned().unwrap_or_default(),
+        // Some clusters do not let everybody ask; then the questions below are asked one by one.
+        Err(error) if error.is_forbidden() || error.is_missing() => Value::Null,
+        Err(error) => return Err(error),
+    };
+    let mut needed: BTreeMap<(&str, &str, &str, bool), &Object> = BTreeMap::new();
+    for (object, kind, _) in known {
+        for verb in ["get", "create", "patch"] {
+            needed.entry((verb, kind.group(), &kind.plural, kind.namespaced)).or_insert(object);
+        }
+    }
+    let first = known.first().map(|(object, _, _)| *object);
+    for verb in ["get", "list", "create", "patch"] {
+        if let Some(object) = first {
+            needed.entry((verb, "", "secrets", true)).or_insert(object);
+        }
+    }
+    let in_doubt = needed.into_iter().filter(|((verb, group, plural, _), _)| !allows(&rules, verb, group, plural));
+    let asked = in_doubt.map(|((verb, group, plural, namespaced), object)| async move {
+        let namespace = if namespaced { environment.namespace.as_str() } else { "" };
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {"namespace": namespace, "verb": verb, "group": group, "resource": plural}},
+        });
+        let answer = api.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review).await?;
+        let allowed = answer.pointer("/status/allowed").and_then(Value::as_bool) == Some(true);
+        Ok::<_, ApiError>((!allowed).then_some((verb, group, plural, object)))
+    });
+    let mut lacking: BTreeMap<(&str, &str), (Vec<&str>, &Object)> = BTreeMap::new();
+    for (verb, group, plural, object) in try_join_all(asked).await?.into_iter().flatten() {
+        lacking.entry((group, plural)).or_insert_with(|| (Vec::new(), object)).0.push(verb);
+    }
+    let finding = |((group, plural), (verbs, object)): ((&str, &str), (Vec<&str>, &Object))| {
+        let of_group = if group.is_empty() { String::new() } else { format!(".{group}") };
+        Finding {
+            severity: Severity::Refused,
+            object: object.id(),
+            field: String::new(),
+            place: object.place.clone(),
+            message: format!(
+                "{NO_PERMISSION} `{}` may not {} {plural}{of_group} in the namespace `{}`: bind it a Role that allows that",
+                api.kube_context(),
+                verbs.join(", "),
+                environment.namespace
+            ),
+        }
+    };
+    Ok(lacking.into_iter().map(finding).collect())
+}
+
+/// Whether the rules of an account allow something for every name.
+fn allows(rules: &Value, verb: &str, group: &str, resource: &str) -> bool {
+    let has = |rule: &Value, field: &str, wanted: &str| {
+        let list = rule.get(field).and_then(Value::as_array);
+        list.into_iter().flatten().any(|one| one == wanted || one == "*")
+    };
+    rules.as_array().into_iter().flatten().any(|rule| {
+        let for_all = rule.get("resourceNames").and_then(Value::as_array).is_none_or(Vec::is_empty);
+        for_all && has(rule, "verbs", verb) && has(rule, "apiGroups", group) && has(rule, "resources", resource)
+    })
+}
+
+/// What an object that was just applied is to be known by.
+pub(super) fn kept(object: &Object, applied: &Value) -> Kept {
+    Kept {
+        id: object.id(),
+        api_version: object.api_version.clone(),
+        uid: applied.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_string(),
+        manifest: digest(&object.value),
+        owned: fields::ours(applied).map(digest).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn fields_in_sentences_have_places() {
+        let object = json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "b", "image": 1}]}}}});
+        for (field, pointer) in [
+            ("spec.template.spec.BackoffLimit", "/spec/template/spec/BackoffLimit"),
+            (".spec.template.spec.containers[name=\"b\"].image", "/spec/template/spec/containers/1/image"),
+            ("spec.template.spec.containers[0].name", "/spec/template/spec/containers/0/name"),
+            ("spec.template.spec.containers[name=\"c\"].image", "/spec/template/spec/containers"),
+            ("", ""),
+        ] {
+            assert_eq!(pointer_of(&object, field), pointer, "{field}");
+        }
+    }
+
+    #[test]
+    fn rules_that_name_objects_allow_nothing_for_all() {
+        let rules = json!([
+            {"verbs": ["get", "patch"], "apiGroups": ["apps"], "resources": ["deployments"]},
+            {"verbs": ["*"], "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["one"]},
+            {"verbs": ["*"], "apiGroups": [""], "resources": ["*"]},
+        ]);
+        assert!(allows(&rules, "patch", "apps", "deployments"));
+        assert!(!allows(&rules, "create", "apps", "deployments"));
+        assert!(allows(&rules, "create", "", "secrets"));
+        assert!(!allows(&Value::Null, "get", "", "secrets"));
+    }
+}

@@ -1,0 +1,327 @@
+//! Who owns which field: `metadata.managedFields`.
+//!
+//! Source: <https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management> and, for the form of
+//! `fieldsV1`, <https://github.com/kubernetes-sigs/structured-merge-diff/blob/master/fieldpath/serialize-pe.go>
+
+use super::api::FIELD_MANAGER;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+
+/// A path as `fieldsV1` writes it: `["f:spec", "f:containers", "k:{\"name\":\"app\"}", "f:image"]`.
+pub(super) type Path = Vec<String>;
+
+/// One manager's entry.
+pub(super) struct Entry<'a> {
+    pub manager: &'a str,
+    /// `Apply` or `Update`.
+    pub operation: &'a str,
+    /// `status`, `scale`; empty for the object itself.
+    pub subresource: &'a str,
+    /// When it wrote last.
+    pub time: &'a str,
+    /// Its `fieldsV1`.
+    pub fields: &'a Value,
+}
+
+impl Entry<'_> {
+    /// Whether this is ours.
+    pub(super) fn is_ours(&self) -> bool {
+        self.manager == FIELD_MANAGER && self.operation == "Apply" && self.subresource.is_empty()
+    }
+
+    /// Whether this is what `kubectl apply` wrote: the hand that deployed before.
+    ///
+    /// Source: <https://github.com/kubernetes/client-go/blob/master/util/csaupgrade/upgrade.go>
+    pub(super) fn is_kubectl_apply(&self) -> bool {
+        self.subresource.is_empty()
+            && matches!(
+                (self.manager, self.operation),
+                ("kubectl-client-side-apply", "Update") | ("kubectl", "Apply")
+            )
+    }
+}
+
+/// The entries of an object.
+pub(super) fn entries(object: &Value) -> impl Iterator<Item = Entry<'_>> {
+    let list = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(|entry| {
+        let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default();
+        Some(Entry {
+            manager: text("manager"),
+            operation: text("operation"),
+            subresource: text("subresource"),
+            time: text("time"),
+            fields: entry.get("fieldsV1")?,
+        })
+    })
+}
+
+/// The `fieldsV1` of our entry.
+pub(super) fn ours(object: &Value) -> Option<&Value> {
+    entries(object).find(Entry::is_ours).map(|entry| entry.fields)
+}
+
+/// The paths that an entry owns: its leaves, and what it marks with `.`.
+pub(super) fn paths(fields: &Value) -> BTreeSet<Path> {
+    fn walk(fields: &Value, path: &mut Path, found: &mut BTreeSet<Path>) {
+        let Some(map) = fields.as_object() else { return };
+        if map.is_empty() && !path.is_empty() {
+            found.insert(path.clone());
+        }
+        for (key, inner) in map {
+            if key == "." {
+                found.insert(path.clone());
+                continue;
+            }
+            path.push(key.clone());
+            walk(inner, path, found);
+            path.pop();
+        }
+    }
+    let mut found = BTreeSet::new();
+    walk(fields, &mut Vec::new(), &mut found);
+    found
+}
+
+/// The value at a path, if it is there.
+pub(super) fn locate<'a>(object: &'a Value, path: &[String]) -> Option<&'a Value> {
+    path.iter().try_fold(object, |value, element| match element.split_once(':')? {
+        ("f", key) => value.get(key),
+        ("i", index) => value.get(index.parse::<usize>().ok()?),
+        (_, text) => value.as_array()?.iter().find(|item| is_item(element, text, item)),
+    })
+}
+
+/// Whether `item` is the one that `k:{…}` or `v:…` names.
+fn is_item(element: &str, text: &str, item: &Value) -> bool {
+    let Ok(wanted) = serde_json::from_str::<Value>(text) else {
+        return false;
+    };
+    if element.starts_with("v:") {
+        return *item == wanted;
+    }
+    wanted
+        .as_object()
+        .is_some_and(|keys| keys.iter().all(|(key, value)| item.get(key) == Some(value)))
+}
+
+/// Removes what is at a path, and what that leaves empty on the way.
+fn remove(object: &mut Value, path: &[String]) {
+    let Some((element, rest)) = path.split_first() else { return };
+    let (tag, text) = element.split_once(':').unwrap_or_default();
+    match (tag, object) {
+        ("f", Value::Object(map)) => {
+            if rest.is_empty() {
+                // Of a mapping or a list only the mark goes; what others put in stays.
+                if map.get(text).is_some_and(|value| !has_members(value)) {
+                    map.shift_remove(text);
+                }
+                return;
+            }
+            if let Some(inner) = map.get_mut(text) {
+                remove(inner, rest);
+                if inner.as_object().is_some_and(Map::is_empty) || inner.as_array().is_some_and(Vec::is_empty) {
+                    map.shift_remove(text);
+                }
+            }
+        }
+        (_, Value::Array(items)) => {
+            let Some(at) = items.iter().position(|item| is_item(element, text, item)) else {
+                return;
+            };
+            if rest.is_empty() {
+                items.remove(at);
+            } else if let Some(item) = items.get_mut(at) {
+                remove(item, rest);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn has_members(value: &Value) -> bool {
+    value.as_object().is_some_and(|map| !map.is_empty()) || value.as_array().is_some_and(|list| !list.is_empty())
+}
+
+/// What will be after taking over from `kubectl apply` and applying, of `would_be`, the answer to a dry run that took over
+/// nothing: without the fields that nobody but `kubectl apply` says.
+pub(super) fn without_kubectls(live: &Value, would_be: &Value) -> Value {
+    let mut left: BTreeSet<Path> = entries(live)
+        .filter(Entry::is_kubectl_apply)
+        .flat_map(|entry| paths(entry.fields))
+        .collect();
+    if left.is_empty() {
+        return would_be.clone();
+    }
+    for entry in entries(would_be).filter(|entry| !entry.is_kubectl_apply()) {
+        for path in paths(entry.fields) {
+            left.remove(&path);
+        }
+    }
+    without(would_be, left)
+}
+
+/// `object` without what is at `paths`.
+pub(super) fn without(object: &Value, paths: BTreeSet<Path>) -> Value {
+    let mut object = object.clone();
+    // The deepest first, so that what they leave empty goes with its own mark.
+    let mut paths: Vec<Path> = paths.into_iter().collect();
+    paths.sort_by_key(|path| std::cmp::Reverse(path.len()));
+    for path in paths {
+        remove(&mut object, &path);
+    }
+    object
+}
+
+/// What others than we and those for whom `is_known` answers true have put into an object beside our fields, and who did.
+pub(super) fn foreign(live: &Value, is_known: impl Fn(&str) -> bool) -> (BTreeSet<Path>, Vec<(String, String)>) {
+    let of_ours = ours(live).map(paths).unwrap_or_default();
+    let (mut foreign, mut writers) = (BTreeSet::new(), Vec::new());
+    let others = entries(live).filter(|entry| !entry.is_ours() && entry.subresource.is_empty() && !is_known(entry.manager));
+    for entry in others {
+        let theirs: Vec<Path> = paths(entry.fields).into_iter().filter(|path| !of_ours.contains(path)).collect();
+        if !theirs.is_empty() {
+            writers.push((entry.manager.to_string(), entry.time.to_string()));
+            foreign.extend(theirs);
+        }
+    }
+    (foreign, writers)
+}
+
+/// The `managedFields` with which what `kubectl apply` owned is ours; `None` when it owns nothing.
+///
+/// Without this, a field that was deleted from the manifest would stay for ever: `kubectl` would still be saying it.
+pub(super) fn taken_over(live: &Value) -> Option<Value> {
+    if !entries(live).any(|entry| entry.is_kubectl_apply()) {
+        return None;
+    }
+    let list = live.pointer("/metadata/managedFields")?.as_array()?;
+    let mut fields = ours(live).cloned().unwrap_or_else(|| Value::Object(Map::new()));
+    for entry in entries(live).filter(Entry::is_kubectl_apply) {
+        merge(&mut fields, entry.fields);
+    }
+    let entry_of = |value: &Value| {
+        let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_string();
+        (text("manager"), text("operation"), text("subresource"))
+    };
+    let goes = |value: &&Value| {
+        let (manager, operation, subresource) = entry_of(value);
+        let entry = Entry {
+            manager: &manager,
+            operation: &operation,
+            subresource: &subresource,
+            time: "",
+            fields: &Value::Null,
+        };
+        entry.is_ours() || entry.is_kubectl_apply()
+    };
+    let mut kept: Vec<Value> = list.iter().filter(|value| !goes(value)).cloned().collect();
+    kept.push(serde_json::json!({
+        "manager": FIELD_MANAGER, "operation": "Apply", "apiVersion": live.get("apiVersion"),
+        "time": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        "fieldsType": "FieldsV1", "fieldsV1": fields,
+    }));
+    Some(Value::Array(kept))
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    let (Some(into), Some(from)) = (into.as_object_mut(), from.as_object()) else {
+        return;
+    };
+    for (key, value) in from {
+        merge(into.entry(key.clone()).or_insert_with(|| Value::Object(Map::new())), value);
+    }
+}
+
+/// Who says fields of `live` that are not as in `wanted`, and since when: `kubectl-edit at 2026-11-24T12:00:00Z`.
+pub(super) fn who_changed(live: &Value, wanted: &Value) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = entries(live)
+        .filter(|entry| !entry.is_ours() && entry.subresource != "status")
+        .filter(|entry| {
+            let of_it = paths(entry.fields);
+            of_it.iter().any(|path| {
+                let (now, then) = (locate(live, path), locate(wanted, path));
+                now.is_some_and(|now| !has_members(now)) && now != then
+            })
+        })
+        .map(|entry| (entry.manager.to_string(), entry.time.to_string()))
+        .collect();
+    found.sort_by(|one, other| other.1.cmp(&one.1));
+    found.dedup();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn live() -> Value {
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "app", "labels": {"a": "1", "old": "x"}, "managedFields": [
+                {"manager": "kubectl-client-side-apply", "operation": "Update", "time": "2026-01-01T00:00:00Z", "fieldsV1": {
+                    "f:metadata": {"f:labels": {".": {}, "f:a": {}, "f:old": {}}},
+                    "f:spec": {"f:containers": {"k:{\"name\":\"app\"}": {".": {}, "f:image": {}, "f:name": {}},
+                                                "k:{\"name\":\"side\"}": {".": {}, "f:name": {}}}}}},
+                {"manager": "kubectl-edit", "operation": "Update", "time": "2026-02-01T00:00:00Z", "fieldsV1": {
+                    "f:spec": {"f:replicas": {}}}},
+                {"manager": "kube-controller-manager", "operation": "Update", "subresource": "status", "fieldsV1": {"f:status": {}}},
+            ]},
+            "spec": {"replicas": 3, "containers": [{"name": "app", "image": "1"}, {"name": "side"}]},
+        })
+    }
+
+    #[test]
+    fn paths_are_leaves_and_marks() {
+        let fields = json!({"f:spec": {"f:ports": {".": {}, "k:{\"port\":80}": {".": {}, "f:port": {}}}, "f:finalizers": {"v:\"x\"": {}}}});
+        let got: Vec<String> = paths(&fields).into_iter().map(|path| path.join(" ")).collect();
+        assert_eq!(
+            got,
+            [
+                "f:spec f:finalizers v:\"x\"",
+                "f:spec f:ports",
+                "f:spec f:ports k:{\"port\":80}",
+                "f:spec f:ports k:{\"port\":80} f:port",
+            ]
+        );
+        let object = json!({"spec": {"ports": [{"port": 80, "a": 1}], "finalizers": ["x"]}});
+        let path = |text: &str| text.split(' ').map(str::to_string).collect::<Path>();
+        assert_eq!(locate(&object, &path("f:spec f:ports k:{\"port\":80} f:a")), Some(&json!(1)));
+        assert_eq!(locate(&object, &path("f:spec f:finalizers v:\"x\"")), Some(&json!("x")));
+        assert_eq!(locate(&object, &path("f:spec f:ports k:{\"port\":81}")), None);
+    }
+
+    #[test]
+    fn what_only_kubectl_said_goes_and_what_others_say_stays() {
+        let live = live();
+        // A dry run of a manifest without the label `old` and the container `side`.
+        let mut would_be = live.clone();
+        let list = would_be["metadata"]["managedFields"].as_array_mut().unwrap();
+        list.push(json!({"manager": "towpath", "operation": "Apply", "fieldsV1": {
+            "f:metadata": {"f:labels": {"f:a": {}}},
+            "f:spec": {"f:containers": {"k:{\"name\":\"app\"}": {".": {}, "f:image": {}, "f:name": {}}}}}}));
+        let predicted = without_kubectls(&live, &would_be);
+        assert_eq!(predicted["metadata"]["labels"], json!({"a": "1"}));
+        assert_eq!(predicted["spec"], json!({"replicas": 3, "containers": [{"name": "app", "image": "1"}]}));
+    }
+
+    #[test]
+    fn kubectls_fields_become_ours() {
+        let after = json!({"metadata": {"managedFields": taken_over(&live()).unwrap()}});
+        assert_eq!(entries(&after).filter(Entry::is_kubectl_apply).count(), 0);
+        assert_eq!(entries(&after).count(), 3);
+        let owned = paths(ours(&after).unwrap());
+        assert!(owned.contains(&vec!["f:metadata".to_string(), "f:labels".into(), "f:old".into()]), "{owned:?}");
+        assert_eq!(taken_over(&after), None);
+    }
+
+    #[test]
+    fn whoever_changed_a_field_is_named() {
+        let wanted = json!({"spec": {"replicas": 2, "containers": [{"name": "app", "image": "1"}, {"name": "side"}]},
+                            "metadata": {"labels": {"a": "1", "old": "x"}}});
+        let who = who_changed(&live(), &wanted);
+        assert_eq!(who, [("kubectl-edit".to_string(), "2026-02-01T00:00:00Z".to_string())]);
+    }
+}

@@ -1,0 +1,228 @@
+//! Who we are to a cluster, and where it is.
+
+use super::api::{Api, Patience, chain};
+use kube::{
+    Client, Config,
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig},
+};
+use std::path::PathBuf;
+use towpath_types::SecretString;
+
+/// The environment variables that name a cluster where there is no kubeconfig: a job of a pipeline, say.
+pub const SERVER_VARIABLE: &str = "TOWPATH_KUBE_SERVER";
+/// The certificate authority's certificate: PEM, or PEM in base64 as a service account's Secret has it.
+pub const CA_VARIABLE: &str = "TOWPATH_KUBE_CA";
+/// The bearer token.
+pub const TOKEN_VARIABLE: &str = "TOWPATH_KUBE_TOKEN";
+
+/// Where clusters and credentials come from.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// The kube contexts of a kubeconfig: this file, or without one what `KUBECONFIG` lists or `~/.kube/config`. With it
+    /// come its exec plugins, proxies and OIDC.
+    Kubeconfig(Option<PathBuf>),
+    /// One cluster, for every kube context: the one that this process runs in, by its service account.
+    InCluster,
+    /// One cluster, for every kube context.
+    Token {
+        /// `https://…`.
+        server: String,
+        /// The certificate authority, PEM or PEM in base64; `None` trusts what the machine trusts.
+        certificate_authority: Option<String>,
+        /// The bearer token.
+        token: SecretString,
+    },
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Kubeconfig(Some(file)) => write!(f, "in the clusters of `{}`", file.display()),
+            Self::Kubeconfig(None) => f.write_str("in the clusters of this shell's kubeconfig"),
+            Self::InCluster => f.write_str("in the cluster that this runs in"),
+            Self::Token { server, .. } => write!(f, "in the cluster at {server}"),
+        }
+    }
+}
+
+/// Why there is no way to a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// No such kube context.
+    #[error("the kubeconfig has no kube context `{wanted}`: {known}. The folder `.k8s/{wanted}/` says that its environments are there")]
+    NoKubeContext {
+        /// The folder's name.
+        wanted: String,
+        /// What there is.
+        known: String,
+    },
+    /// The kubeconfig cannot be used.
+    #[error("the kubeconfig cannot be used: {0}")]
+    Kubeconfig(String),
+    /// The environment variables, or the service account, cannot be used.
+    #[error("{0}")]
+    Settings(String),
+}
+
+impl Identity {
+    /// From this process's surroundings: the three variables, else a kubeconfig, else the pod that this runs in.
+    #[must_use]
+    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
+        if let Some(server) = variable(SERVER_VARIABLE) {
+            return Self::Token {
+                server,
+                certificate_authority: variable(CA_VARIABLE),
+                token: SecretString::new(variable(TOKEN_VARIABLE).unwrap_or_default()),
+            };
+        }
+        let home = variable("HOME").map(|home| PathBuf::from(home).join(".kube/config"));
+        let has_kubeconfig = variable("KUBECONFIG").is_some() || home.is_some_and(|file| file.exists());
+        if !has_kubeconfig && variable("KUBERNETES_SERVICE_HOST").is_some() {
+            return Self::InCluster;
+        }
+        Self::Kubeconfig(None)
+    }
+
+    /// Whether there is any cluster: a kubeconfig that is there, an account, or variables. Nothing is asked of it.
+    #[must_use]
+    pub fn knows_a_cluster(&self, variable: impl Fn(&str) -> Option<String>) -> bool {
+        match self {
+            Self::InCluster | Self::Token { .. } | Self::Kubeconfig(Some(_)) => true,
+            Self::Kubeconfig(None) => {
+                let home = variable("HOME").map(|home| PathBuf::from(home).join(".kube/config"));
+                variable("KUBECONFIG").is_some() || home.is_some_and(|file| file.exists())
+            }
+        }
+    }
+
+    pub(super) async fn connect(&self, kube_context: &str, patience: Patience) -> Result<Api, IdentityError> {
+        let mut config = match self {
+            Self::Kubeconfig(file) => from_kubeconfig(file.clone(), kube_context).await?,
+            Self::InCluster => Config::incluster().map_err(|error| {
+                IdentityError::Settings(format!("this process has no service account: {}", chain(&error)))
+            })?,
+            Self::Token {
+                server,
+                certificate_authority,
+                token,
+            } => from_token(server, certificate_authority.as_deref(), token)?,
+        };
+        // Our own retries know what is safe to send twice, and say what they wait for.
+        config.default_retry = false;
+        let server = config.cluster_url.to_string();
+        let client = Client::try_from(config).map_err(|error| IdentityError::Kubeconfig(chain(&error)))?;
+        let server = server.trim_end_matches('/').to_string();
+        Ok(Api::new(client, kube_context.to_string(), server, patience))
+    }
+}
+
+async fn from_kubeconfig(file: Option<PathBuf>, kube_context: &str) -> Result<Config, IdentityError> {
+    let read = tokio::task::spawn_blocking(move || match file {
+        Some(file) => Kubeconfig::read_from(file),
+        None => Kubeconfig::read(),
+    });
+    let failed = |error: &dyn std::error::Error| IdentityError::Kubeconfig(chain(error));
+    let kubeconfig = read.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    let known: Vec<String> = kubeconfig.contexts.iter().map(|context| format!("`{}`", context.name)).collect();
+    if !kubeconfig.contexts.iter().any(|context| context.name == kube_context) {
+        return Err(IdentityError::NoKubeContext {
+            wanted: kube_context.to_string(),
+            known: match known.as_slice() {
+                [] => "it has none".to_string(),
+                known => format!("it has {}", known.join(", ")),
+            },
+        });
+    }
+    let options = KubeConfigOptions {
+        context: Some(kube_context.to_string()),
+        cluster: None,
+        user: None,
+    };
+    Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| failed(&error))
+}
+
+fn from_token(server: &str, certificate_authority: Option<&str>, token: &SecretString) -> Result<Config, IdentityError> {
+    let odd = |variable: &str, why: String| IdentityError::Settings(format!("`{variable}` cannot be used: {why}"));
+    if token.expose().is_empty() {
+        return Err(odd(TOKEN_VARIABLE, "it is empty".into()));
+    }
+    let url: http::Uri = server.parse().map_err(|error| odd(SERVER_VARIABLE, format!("{error}")))?;
+    if !matches!(url.scheme_str(), Some("https" | "http")) {
+        return Err(odd(SERVER_VARIABLE, "it is no URL that begins with `https://`".into()));
+    }
+    let mut config = Config::new(url);
+    if let Some(text) = certificate_authority.filter(|text| !text.trim().is_empty()) {
+        config.root_cert = Some(certificates(text).map_err(|why| odd(CA_VARIABLE, why))?);
+    }
+    config.auth_info = AuthInfo {
+        token: Some(token.expose().to_string().into()),
+        ..AuthInfo::default()
+    };
+    Ok(config)
+}
+
+/// The certificates (DER) in PEM, or in base64 of PEM.
+fn certificates(text: &str) -> Result<Vec<Vec<u8>>, String> {
+    use base64::Engine as _;
+    let encoding = base64::engine::general_purpose::STANDARD;
+    let decode = |text: &str| {
+        let compact: String = text.split_whitespace().collect();
+        encoding.decode(compact).map_err(|error| format!("it is neither PEM nor base64 of PEM ({error})"))
+    };
+    let pem = if text.contains("-----BEGIN") {
+        text.to_string()
+    } else {
+        String::from_utf8(decode(text)?).map_err(|error| format!("it is neither PEM nor base64 of PEM ({error})"))?
+    };
+    let blocks = pem.split("-----BEGIN CERTIFICATE-----").skip(1);
+    let certificates: Result<Vec<_>, _> = blocks
+        .map(|block| decode(block.split("-----END CERTIFICATE-----").next().unwrap_or_default()))
+        .collect();
+    let certificates = certificates?;
+    if certificates.is_empty() {
+        return Err("it holds no certificate".into());
+    }
+    Ok(certificates)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn from(variables: &[(&str, &str)]) -> Identity {
+        Identity::from_environment(|name| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_string())
+        })
+    }
+
+    #[test]
+    fn the_surroundings_say_who_we_are() {
+        assert!(matches!(from(&[]), Identity::Kubeconfig(None)));
+        assert!(matches!(from(&[("KUBERNETES_SERVICE_HOST", "10.0.0.1")]), Identity::InCluster));
+        let both = [("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("KUBECONFIG", "/x")];
+        assert!(matches!(from(&both), Identity::Kubeconfig(None)));
+        let token = from(&[(SERVER_VARIABLE, "https://k"), (TOKEN_VARIABLE, "t"), ("KUBECONFIG", "/x")]);
+        assert!(matches!(token, Identity::Token { server, .. } if server == "https://k"));
+    }
+
+    #[test]
+    fn certificates_come_as_pem_or_in_base64() {
+        use base64::Engine as _;
+        let pem = "-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----\n";
+        assert_eq!(certificates(pem).unwrap(), [vec![1, 2, 3]]);
+        let encoded = base64::engine::general_purpose::STANDARD.encode(pem);
+        assert_eq!(certificates(&encoded).unwrap(), [vec![1, 2, 3]]);
+        assert_eq!(certificates("AQID").unwrap_err(), "it holds no certificate");
+        assert!(certificates("***").unwrap_err().starts_with("it is neither"));
+    }
+
+    #[test]
+    fn what_is_missing_is_said_by_its_name() {
+        let no_token = from_token("https://k", None, &SecretString::new(String::new())).unwrap_err();
+        assert_eq!(no_token.to_string(), "`TOWPATH_KUBE_TOKEN` cannot be used: it is empty");
+        let no_url = from_token("k:6443", None, &SecretString::new("t".into())).unwrap_err();
+        assert!(no_url.to_string().starts_with("`TOWPATH_KUBE_SERVER` cannot be used"), "{no_url}");
+    }
+}

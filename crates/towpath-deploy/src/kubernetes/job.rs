@@ -1,0 +1,389 @@
+//! One-off jobs: started, followed through all their pods to the end.
+
+use super::{
+    api::{Api, ApiError, escape},
+    follow::Follower,
+    kinds::Kind,
+    rollout::{Tolerance, container_statuses, text},
+};
+use crate::target::{Environment, JOB_LABEL, JobEnd, JobHandle, JobLine, TargetError};
+use bytes::Bytes;
+use futures::StreamExt;
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    task::JoinSet,
+    time::{Duration, Instant},
+};
+use towpath_manifest::{Object, Readiness, pod};
+use towpath_types::{Mask, Outcome};
+
+/// How long to rest before a broken stream of lines is taken up again.
+const REST: Duration = Duration::from_millis(500);
+
+pub(super) fn jobs() -> Kind {
+    Kind::known("batch/v1", "Job", "jobs")
+}
+
+fn pods() -> Kind {
+    Kind::known("v1", "Pod", "pods")
+}
+
+/// What following a job needs.
+#[derive(Clone)]
+pub(super) struct Runner {
+    pub api: Arc<Api>,
+    pub environment: Environment,
+    pub tolerance: Tolerance,
+    pub mask: Mask,
+}
+
+impl Runner {
+    /// Makes the Job, unless it is there; refuses while another of its kind runs, and clears those away that ended.
+    pub(super) async fn start(&self, job: &Object) -> Result<(), TargetError> {
+        let failed = |error: ApiError| TargetError::failed(format!("run the Job `{}`", job.name))(error);
+        let path = jobs().object(&self.environment.namespace, &job.name);
+        if self.api.find(&path).await.map_err(failed)?.is_some() {
+            return Ok(());
+        }
+        let base = job.value.pointer("/metadata/labels").and_then(|labels| labels.get(JOB_LABEL));
+        if let Some(base) = base.and_then(Value::as_str) {
+            self.clear(base).await?;
+        }
+        let collection = format!("{}?fieldValidation=Strict", jobs().collection(&self.environment.namespace));
+        match self.api.create(&collection, &job.value).await {
+            // Made by a request whose answer was lost.
+            Err(error) if error.is_conflict() => Ok(()),
+            Err(error) if matches!(error.code(), Some(400 | 403 | 404 | 422)) => Err(TargetError::Refused(error.to_string())),
+            other => other.map(drop).map_err(failed),
+        }
+    }
+
+    /// Deletes the ended runs of a job; an error when one is still running.
+    async fn clear(&self, base: &str) -> Result<(), TargetError> {
+        let failed = |error: ApiError| TargetError::failed(format!("look for earlier runs of `{base}`"))(error);
+        let collection = jobs().collection(&self.environment.namespace);
+        let selector = format!("{JOB_LABEL}={base}");
+        let (runs, _) = self.api.list(&collection, Some(&selector)).await.map_err(failed)?;
+        for run in runs {
+            let name = text(&run, "/metadata/name");
+            if end_of(&run).is_none() {
+                return Err(TargetError::Refused(format!(
+                    "`{base}` is running already, as `{name}` since {}: wait for its end, or delete that Job",
+                    text(&run, "/metadata/creationTimestamp")
+                )));
+            }
+            let uid = text(&run, "/metadata/uid");
+            let path = jobs().object(&self.environment.namespace, &name);
+            self.api.delete(&path, Some(&uid)).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Follows the Job `name` to its end.
+    pub(super) fn follow(self, name: &str) -> JobHandle {
+        let (output, lines) = mpsc::channel(256);
+        let (ended, end) = oneshot::channel();
+        let job = name.to_string();
+        tokio::spawn(async move {
+            let outcome = self.watch(&job, &output).await;
+            drop(output);
+            // Nobody waiting is fine.
+            let _ = ended.send(outcome);
+        });
+        JobHandle {
+            name: name.to_string(),
+            output: lines,
+            end,
+        }
+    }
+
+    async fn watch(&self, name: &str, output: &mpsc::Sender<JobLine>) -> JobEnd {
+        let changed = Arc::new(Notify::new());
+        let namespace = &self.environment.namespace;
+        let start = |path: String, selector: String| {
+            Follower::start(Arc::clone(&self.api), path, Some(selector), Arc::clone(&changed))
+        };
+        // A Job's controller puts its name on the Job and on its pods.
+        let of_job = format!("batch.kubernetes.io/job-name={name}");
+        let pods = start(pods().collection(namespace), of_job);
+        let mut printing: JoinSet<()> = JoinSet::new();
+        let mut begun: BTreeSet<(String, String, i64)> = BTreeSet::new();
+        let mut lasting: HashMap<String, Instant> = HashMap::new();
+        let mut told_of_logs = false;
+        let path = jobs().object(namespace, name);
+        loop {
+            let seen = pods.filter(|_| true);
+            for one in self.started(&seen, &mut begun) {
+                if one.restart > 0 {
+                    let _ = output.send(JobLine::Note(format!("`{}` starts again ({})", one.container, one.restart))).await;
+                }
+                printing.spawn(self.clone().print(one, output.clone()));
+            }
+            if let Some(why) = pods.denied()
+                && !told_of_logs
+            {
+                told_of_logs = true;
+                let note = format!("what it prints cannot be shown: permission to list `pods` and get `pods/log` would bring that ({why})");
+                let _ = output.send(JobLine::Note(note)).await;
+            }
+            let job = match self.api.find(&path).await {
+                Ok(Some(job)) => job,
+                Ok(None) => {
+                    printing.shutdown().await;
+                    return end(Outcome::Canceled, None, "the Job was deleted".into());
+                }
+                Err(error) => return end(Outcome::Errored, None, error.to_string()),
+            };
+            if let Some((outcome, message)) = end_of(&job) {
+                // The last pod may have started and ended between two looks.
+                if pods.denied().is_none() {
+                    let selector = format!("batch.kubernetes.io/job-name={name}");
+                    let last = self.api.list(&super::job::pods().collection(namespace), Some(&selector)).await;
+                    let last = last.map(|(pods, _)| pods).unwrap_or_default();
+                    for one in self.started(&last, &mut begun) {
+                        printing.spawn(self.clone().print(one, output.clone()));
+                    }
+                    while printing.join_next().await.is_some() {}
+                    return end(outcome, exit_code(&last, outcome), message);
+                }
+                return end(outcome, None, message);
+            }
+            if let Some(why) = self.stuck(&seen, &mut lasting) {
+                // It would start whenever its reason is gone, long after everybody has left.
+                let deleted = self.api.delete(&path, None).await;
+                printing.shutdown().await;
+                let why = match deleted {
+                    Ok(()) => format!("{why}. The Job was deleted"),
+                    Err(error) => format!("{why}. The Job is still there: {error}"),
+                };
+                return end(Outcome::Failed, None, self.mask.text(&why));
+            }
+            tokio::select! {
+                () = changed.notified() => {}
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
+    }
+
+    /// The containers of `pods` that have started since the last look.
+    fn started(&self, pods: &[Value], begun: &mut BTreeSet<(String, String, i64)>) -> Vec<Started> {
+        let mut pods: Vec<&Value> = pods.iter().collect();
+        pods.sort_by_key(|pod| (text(pod, "/metadata/creationTimestamp"), text(pod, "/metadata/name")));
+        let mut started = Vec::new();
+        for pod in pods {
+            let name = text(pod, "/metadata/name");
+            for status in container_statuses(pod) {
+                let state = |state: &str| status.pointer(&format!("/state/{state}")).is_some();
+                if !state("running") && !state("terminated") {
+                    continue;
+                }
+                let restart = status.get("restartCount").and_then(Value::as_i64).unwrap_or(0);
+                let container = text(status, "/name");
+                if begun.insert((name.clone(), container.clone(), restart)) {
+                    started.push(Started {
+                        pod: name.clone(),
+                        container,
+                        restart,
+                        ended: state("terminated"),
+                    });
+                }
+            }
+        }
+        started
+    }
+
+    /// Prints what a container prints, line by line, to its end; a broken connection is taken up where it broke.
+    async fn print(self, one: Started, output: mpsc::Sender<JobLine>) {
+        let path = pods().object(&self.environment.namespace, &one.pod);
+        let base = format!("{path}/log?container={}&timestamps=true&follow=true", escape(&one.container));
+        // The time of the last line that came, and how many lines had it.
+        let (mut last, mut of_last) = (String::new(), 0_usize);
+        let mut masker = self.mask.masker();
+        loop {
+            let path = match last.as_str() {
+                "" => base.clone(),
+                last => format!("{base}&sinceTime={}", escape(last)),
+            };
+            let mut pieces = match self.api.open(&path).await {
+                Ok(pieces) => pieces,
+                Err(error) => {
+                    if !error.is_missing() {
+                        let note = format!("what `{}` prints cannot be shown: {error}", one.container);
+                        let _ = output.send(JobLine::Note(note)).await;
+                    }
+                    break;
+                }
+            };
+            let mut skip = of_last;
+            let mut rest: Vec<u8> = Vec::new();
+            let mut broke = false;
+            while let Some(piece) = pieces.next().await {
+                let Ok(piece) = piece else {
+                    broke = true;
+                    break;
+                };
+                rest.extend_from_slice(&piece);
+                let mut out = Vec::new();
+                while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = rest.drain(..=at).collect();
+                    let Some((time, words)) = split_time(&line) else { continue };
+                    if time < last.as_str() {
+                        continue;
+                    }
+                    if time == last && skip > 0 {
+                        skip -= 1;
+                        continue;
+                    }
+                    if time == last {
+                        of_last += 1;
+                    } else {
+                        (last, of_last, skip) = (time.to_string(), 1, 0);
+                    }
+                    masker.push(words, &mut out);
+                }
+                if !out.is_empty() && output.send(JobLine::Output(Bytes::from(out))).await.is_err() {
+                    return;
+                }
+            }
+            // What was printed last may have no line break.
+            if let Some((time, words)) = split_time(&rest)
+                && !broke
+                && time > last.as_str()
+            {
+                let mut out = Vec::new();
+                masker.push(words, &mut out);
+                masker.push(b"\n", &mut out);
+                let _ = output.send(JobLine::Output(Bytes::from(out))).await;
+            }
+            if !broke || one.ended {
+                break;
+            }
+            tokio::time::sleep(REST).await;
+        }
+        let mut out = Vec::new();
+        masker.flush(&mut out);
+        if !out.is_empty() {
+            let _ = output.send(JobLine::Output(Bytes::from(out))).await;
+        }
+    }
+
+    /// Why the job's pods will not start, once that has lasted.
+    fn stuck(&self, pods: &[Value], lasting: &mut HashMap<String, Instant>) -> Option<String> {
+        for value in pods {
+            let Readiness::Failed(why) = pod(value) else { continue };
+            if matches!(text(value, "/status/phase").as_str(), "Failed" | "Succeeded") {
+                continue;
+            }
+            let reasons: Vec<String> = container_statuses(value)
+                .iter()
+                .map(|status| text(status, "/state/waiting/reason"))
+                .filter(|reason| !reason.is_empty())
+                .collect();
+            let is = |reason: &str| reasons.iter().any(|known| known == reason);
+            // Its own `backoffLimit` decides how often it may crash.
+            if is("CrashLoopBackOff") {
+                continue;
+            }
+            let bound = if is("ImagePullBackOff") || is("ErrImagePull") {
+                self.tolerance.pull
+            } else if reasons.is_empty() {
+                self.tolerance.unschedulable
+            } else {
+                self.tolerance.creation
+            };
+            let since = *lasting.entry(text(value, "/metadata/uid")).or_insert_with(Instant::now);
+            if since.elapsed() >= bound {
+                return Some(why);
+            }
+        }
+        None
+    }
+}
+
+/// A container that has begun to print.
+struct Started {
+    pod: String,
+    container: String,
+    restart: i64,
+    ended: bool,
+}
+
+/// The time (RFC 3339) and the words of a line, which keep their line break.
+fn split_time(line: &[u8]) -> Option<(&str, &[u8])> {
+    let at = line.iter().position(|byte| *byte == b' ')?;
+    let (time, words) = line.split_at(at);
+    Some((std::str::from_utf8(time).ok()?, &words[1..]))
+}
+
+fn end(outcome: Outcome, exit_code: Option<i64>, message: String) -> JobEnd {
+    JobEnd {
+        outcome,
+        exit_code,
+        message,
+    }
+}
+
+/// How a Job ended, if it did.
+pub(super) fn end_of(job: &Value) -> Option<(Outcome, String)> {
+    let conditions = job.pointer("/status/conditions").and_then(Value::as_array)?;
+    let holds = |kind: &str| {
+        conditions
+            .iter()
+            .find(|condition| text(condition, "/type") == kind && text(condition, "/status") == "True")
+    };
+    if holds("Complete").is_some() {
+        return Some((Outcome::Succeeded, String::new()));
+    }
+    let failed = holds("Failed")?;
+    let (reason, message) = (text(failed, "/reason"), text(failed, "/message"));
+    let outcome = match reason.as_str() {
+        "DeadlineExceeded" => Outcome::TimedOut,
+        _ => Outcome::Failed,
+    };
+    Some((outcome, format!("{message} ({reason})")))
+}
+
+/// When a Job failed, if it did.
+pub(super) fn failed_at(job: &Value) -> Option<jiff::Timestamp> {
+    let conditions = job.pointer("/status/conditions").and_then(Value::as_array)?;
+    let failed = conditions.iter().find(|condition| text(condition, "/type") == "Failed")?;
+    text(failed, "/lastTransitionTime").parse().ok()
+}
+
+/// The exit code of the container that ended last.
+fn exit_code(pods: &[Value], outcome: Outcome) -> Option<i64> {
+    let mut ends: BTreeMap<String, i64> = BTreeMap::new();
+    for status in pods.iter().flat_map(|pod| container_statuses(pod)) {
+        for state in ["/state/terminated", "/lastState/terminated"] {
+            if let Some(code) = status.pointer(&format!("{state}/exitCode")).and_then(Value::as_i64) {
+                ends.insert(text(status, &format!("{state}/finishedAt")), code);
+            }
+        }
+    }
+    match outcome {
+        Outcome::Succeeded => Some(0),
+        _ => ends.into_values().next_back().filter(|code| *code != 0),
+    }
+}
+
+/// The Job that a CronJob makes, under a name of its own.
+///
+/// Source: <https://github.com/kubernetes/kubectl/blob/master/pkg/cmd/create/create_job.go> (`--from`)
+pub(super) fn of_cron_job(cron_job: &Value, run: &str) -> Option<Object> {
+    let template = cron_job.pointer("/spec/jobTemplate")?;
+    let mut metadata = template.get("metadata").cloned().unwrap_or_else(|| json!({}));
+    metadata["name"] = Value::from(run);
+    metadata["namespace"] = cron_job.pointer("/metadata/namespace")?.clone();
+    metadata["annotations"]["cronjob.kubernetes.io/instantiate"] = Value::from("manual");
+    metadata["ownerReferences"] = json!([{
+        "apiVersion": "batch/v1", "kind": "CronJob", "controller": true,
+        "name": cron_job.pointer("/metadata/name")?, "uid": cron_job.pointer("/metadata/uid")?,
+    }]);
+    let value = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template.get("spec")?});
+    Object::from_value(value, "the cluster").ok()
+}

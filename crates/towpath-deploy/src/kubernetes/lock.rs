@@ -1,0 +1,200 @@
+//! One deployment of an environment at a time, whoever begins it.
+
+use super::{
+    api::{Api, ApiError},
+    record::{self, Loaded, Lock, State},
+};
+use crate::target::{Environment, Progress};
+use jiff::Timestamp;
+use std::{
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::AbortHandle,
+    time::Instant,
+};
+use towpath_types::ReleaseId;
+
+/// How often whoever waits looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// After how many expiries a lock is taken at once, without watching it: clocks do not differ by so much.
+const LONG_DEAD: u32 = 10;
+
+/// A lock that is held, and the state that only its holder writes. Dropped, it expires.
+pub(super) struct Held {
+    api: Arc<Api>,
+    environment: Environment,
+    key: Vec<u8>,
+    loaded: Arc<Mutex<Loaded>>,
+    /// Why it was lost.
+    lost: Arc<StdMutex<Option<String>>>,
+    renewal: AbortHandle,
+}
+
+/// Why a lock was not had.
+pub(super) enum NotHeld {
+    /// Somebody else deploys, and will for longer than this waits.
+    Busy(String),
+    /// The cluster could not be asked.
+    Failed(ApiError),
+}
+
+impl From<ApiError> for NotHeld {
+    fn from(error: ApiError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What taking a lock needs.
+pub(super) struct Request<'a> {
+    pub api: &'a Arc<Api>,
+    pub environment: &'a Environment,
+    /// Who and what, for whoever waits behind.
+    pub by: String,
+    pub what: String,
+    pub release: ReleaseId,
+    /// The key of the environment's fingerprints, where it has none yet.
+    pub key: &'a [u8],
+    /// After how long without a sign of life a holder is taken for dead.
+    pub expiry: Duration,
+    pub deadline: Instant,
+}
+
+/// Takes the lock, after its holder if there is one.
+pub(super) async fn take(request: Request<'_>, progress: &mpsc::UnboundedSender<Progress>) -> Result<Held, NotHeld> {
+    let (api, environment) = (request.api, request.environment);
+    let holder = uuid::Uuid::from_u128(rand::random()).to_string();
+    let mut watched: Option<(String, u64, Instant)> = None;
+    let mut told = false;
+    loop {
+        let mut loaded = record::load(api, environment).await?;
+        if let Some(lock) = loaded.state.lock.as_ref().filter(|lock| lock.holder != holder) {
+            let sign = (lock.holder.clone(), lock.renewals);
+            let since = match &watched {
+                Some((holder, renewals, since)) if (holder, renewals) == (&sign.0, &sign.1) => *since,
+                _ => Instant::now(),
+            };
+            watched = Some((sign.0, sign.1, since));
+            let silent = Timestamp::now().duration_since(lock.renewed);
+            let long_dead = Duration::try_from(silent).is_ok_and(|silent| silent > request.expiry * LONG_DEAD);
+            if since.elapsed() < request.expiry && !long_dead {
+                let who = format!("{} is deploying here since {} ({})", lock.by, lock.since, lock.what);
+                if Instant::now() >= request.deadline {
+                    return Err(NotHeld::Busy(who));
+                }
+                if !told {
+                    told = true;
+                    let message = format!("{who}; waiting for that to end");
+                    let _ = progress.send(Progress { object: None, message });
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+                continue;
+            }
+            let message = format!("{}, who was deploying here ({}), gave no sign of life: going on", lock.by, lock.what);
+            let _ = progress.send(Progress { object: None, message });
+        }
+        let now = Timestamp::now();
+        loaded.state.lock = Some(Lock {
+            holder: holder.clone(),
+            by: request.by.clone(),
+            what: request.what.clone(),
+            since: now,
+            renewed: now,
+            renewals: 0,
+            release: request.release,
+        });
+        let key = loaded.key.clone().unwrap_or_else(|| request.key.to_vec());
+        if !record::save(api, environment, &mut loaded, &key).await? {
+            continue;
+        }
+        let loaded = Arc::new(Mutex::new(loaded));
+        let lost = Arc::new(StdMutex::new(None));
+        let renewal = tokio::spawn(renew(
+            Arc::clone(api),
+            environment.clone(),
+            key.clone(),
+            Arc::clone(&loaded),
+            Arc::clone(&lost),
+            request.expiry / 3,
+        ));
+        return Ok(Held {
+            api: Arc::clone(api),
+            environment: environment.clone(),
+            key,
+            loaded,
+            lost,
+            renewal: renewal.abort_handle(),
+        });
+    }
+}
+
+/// Gives a sign of life now and then.
+async fn renew(
+    api: Arc<Api>,
+    environment: Environment,
+    key: Vec<u8>,
+    loaded: Arc<Mutex<Loaded>>,
+    lost: Arc<StdMutex<Option<String>>>,
+    every: Duration,
+) {
+    loop {
+        tokio::time::sleep(every).await;
+        let mut loaded = loaded.lock().await;
+        let Some(lock) = &mut loaded.state.lock else { return };
+        lock.renewed = Timestamp::now();
+        lock.renewals += 1;
+        match record::save(&api, &environment, &mut loaded, &key).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let message = "somebody else has taken the environment's lock, or deleted it";
+                *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.to_string());
+                return;
+            }
+            // The next sign may come through.
+            Err(error) => tracing::warn!(error = %error, "the environment's lock is not renewed"),
+        }
+    }
+}
+
+impl Held {
+    /// What the environment says of itself.
+    pub(super) async fn state(&self) -> State {
+        self.loaded.lock().await.state.clone()
+    }
+
+    /// Writes the state after `change`. An error, a sentence, when the lock was lost or the cluster does not answer.
+    pub(super) async fn update(&self, change: impl FnOnce(&mut State)) -> Result<(), String> {
+        let mut loaded = self.loaded.lock().await;
+        self.check()?;
+        change(&mut loaded.state);
+        match record::save(&self.api, &self.environment, &mut loaded, &self.key).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("somebody else has taken the environment's lock".into()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Whether the lock is still held.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.clone().map_or(Ok(()), Err)
+    }
+
+    /// Gives the lock back, with a last change of the state.
+    pub(super) async fn release(self, change: impl FnOnce(&mut State)) -> Result<(), String> {
+        self.renewal.abort();
+        self.update(|state| {
+            change(state);
+            state.lock = None;
+        })
+        .await
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.renewal.abort();
+    }
+}

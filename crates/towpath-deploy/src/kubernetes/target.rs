@@ -1,0 +1,755 @@
+//! The contract of a target, kept on a cluster.
+
+use super::{
+    api::{Api, ApiError, Patience, escape},
+    apply::{Carrier, failure},
+    drift,
+    examine::{Examiner, read_names},
+    identity::{Identity, IdentityError},
+    job::{self, Runner, jobs},
+    kinds::{Kind, Kinds, Lookup},
+    record::{self, Kept},
+    rollout::{Tolerance, rolls_out, text, workload_status},
+};
+use crate::schedule::Schedule;
+use crate::target::{
+    Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Deploying, Drift, Environment, Finding, Hold, JobHandle,
+    Preflight, Progress, ReleaseRecord, SecretSource, Severity, Target, TargetError, Volumes, WorkloadStatus,
+};
+use base64::Engine as _;
+use bytes::Bytes;
+use futures::{
+    StreamExt,
+    future::{BoxFuture, join_all, try_join_all},
+    stream::BoxStream,
+};
+use hmac_print::print;
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::mpsc;
+use towpath_manifest::{Fingerprints, Object, ObjectId, SourceKind};
+use towpath_types::{Mask, Outcome, SecretString};
+
+/// What a Kubernetes target is opened with.
+pub struct KubernetesOptions {
+    /// Where clusters and credentials come from.
+    pub identity: Identity,
+    /// Where the values of Secrets come from that no manifest holds; what it does not have, the cluster has to have.
+    pub secrets: Arc<dyn SecretSource>,
+    /// How long requests may take.
+    pub patience: Patience,
+    /// How long a rollout may be in a state that seldom heals.
+    pub tolerance: Tolerance,
+    /// After how long without a sign of life a deployment is taken for dead.
+    pub lock_expiry: Duration,
+    /// How long a deployment waits for another to end.
+    pub lock_wait: Duration,
+}
+
+impl KubernetesOptions {
+    /// With the usual patience.
+    #[must_use]
+    pub fn new(identity: Identity, secrets: Arc<dyn SecretSource>) -> Self {
+        Self {
+            identity,
+            secrets,
+            patience: Patience::default(),
+            tolerance: Tolerance::default(),
+            lock_expiry: Duration::from_secs(30),
+            lock_wait: Duration::from_secs(600),
+        }
+    }
+}
+
+/// A cluster that was reached.
+struct Cluster {
+    api: Arc<Api>,
+    kinds: Kinds,
+}
+
+/// The environments of clusters.
+pub struct KubernetesTarget {
+    options: KubernetesOptions,
+    clusters: tokio::sync::Mutex<HashMap<String, Arc<Cluster>>>,
+    /// The keys of environments that have none in their cluster yet.
+    keys: Mutex<HashMap<Environment, Vec<u8>>>,
+}
+
+fn failed(attempted: impl Into<String>) -> impl FnOnce(ApiError) -> TargetError {
+    let attempted = attempted.into();
+    move |error| TargetError::failed(attempted)(error)
+}
+
+impl KubernetesTarget {
+    /// A target of every kube context that `options.identity` knows. Nothing is asked of a cluster yet.
+    #[must_use]
+    pub fn new(options: KubernetesOptions) -> Self {
+        Self {
+            options,
+            clusters: tokio::sync::Mutex::default(),
+            keys: Mutex::default(),
+        }
+    }
+
+    async fn cluster(&self, environment: &Environment) -> Result<Arc<Cluster>, TargetError> {
+        let mut clusters = self.clusters.lock().await;
+        if let Some(known) = clusters.get(&environment.kube_context) {
+            return Ok(Arc::clone(known));
+        }
+        let api = self
+            .options
+            .identity
+            .connect(&environment.kube_context, self.options.patience)
+            .await
+            .map_err(|error| match error {
+                IdentityError::NoKubeContext { .. } | IdentityError::Settings(_) => TargetError::Refused(error.to_string()),
+                IdentityError::Kubeconfig(_) => TargetError::Refused(error.to_string()),
+            })?;
+        let cluster = Arc::new(Cluster {
+            api: Arc::new(api),
+            kinds: Kinds::default(),
+        });
+        clusters.insert(environment.kube_context.clone(), Arc::clone(&cluster));
+        Ok(cluster)
+    }
+
+    /// How many requests were sent to the cluster of a kube context, each try counted.
+    pub async fn requests(&self, kube_context: &str) -> u64 {
+        let clusters = self.clusters.lock().await;
+        clusters.get(kube_context).map_or(0, |cluster| cluster.api.sent())
+    }
+
+    /// The key of an environment's fingerprints: its own, or one that it will get with its first release.
+    fn key(&self, environment: &Environment, recorded: Option<Vec<u8>>) -> Vec<u8> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        match recorded {
+            Some(key) => {
+                keys.insert(environment.clone(), key.clone());
+                key
+            }
+            None => keys
+                .entry(environment.clone())
+                .or_insert_with(|| rand::random::<[u8; 32]>().to_vec())
+                .clone(),
+        }
+    }
+
+    async fn look(&self, environment: &Environment, objects: &[Object], prune: &[ObjectId]) -> Result<Preflight, TargetError> {
+        let cluster = self.cluster(environment).await?;
+        let api = &cluster.api;
+        let asking = format!("ask the cluster of the kube context `{}`", environment.kube_context);
+        let loaded = record::load(api, environment).await.map_err(failed(&asking))?;
+        let key = self.key(environment, loaded.key.clone());
+        let examiner = Examiner {
+            api,
+            kinds: &cluster.kinds,
+            environment,
+            secrets: self.options.secrets.as_ref(),
+            state: &loaded.state,
+        };
+        let mut examination = examiner.examine(objects).await.map_err(failed(&asking))?;
+        examination.findings.extend(self.history_findings(api, environment, &loaded, objects).await?);
+        let gone = prune.iter().filter_map(|id| loaded.state.objects.iter().find(|kept| kept.id == *id));
+        let gone = gone.map(|kept| find_kept(&cluster, environment, kept));
+        let gone: Vec<(ObjectId, Value)> = try_join_all(gone)
+            .await
+            .map_err(failed(&asking))?
+            .into_iter()
+            .flatten()
+            .collect();
+        let changes = examination.changes(&gone, &|bytes| print(&key, bytes));
+        Ok(Preflight {
+            findings: examination.findings,
+            changes: Some(changes),
+        })
+    }
+
+    /// What is odd about the environment's history: somebody deleted or edited some of it.
+    async fn history_findings(
+        &self,
+        api: &Api,
+        environment: &Environment,
+        loaded: &record::Loaded,
+        objects: &[Object],
+    ) -> Result<Vec<Finding>, TargetError> {
+        let (state, is_odd) = (&loaded.state, loaded.is_odd);
+        let Some(object) = objects.first() else { return Ok(Vec::new()) };
+        let (releases, odd) = record::releases(api, environment).await.map_err(failed("read the releases"))?;
+        let mut said = Vec::new();
+        if is_odd {
+            said.push(
+                "the record of what was applied here is not as Towpath wrote it: it is made anew, and what left the manifests \
+                 is not removed this time"
+                    .to_string(),
+            );
+        }
+        for name in odd {
+            said.push(format!("the Secret `{name}` is not as Towpath wrote it: that release is left out of the history"));
+        }
+        if let Some(runs) = state.succeeded
+            && releases.iter().all(|release| release.id != runs)
+        {
+            let number = state.succeeded_number;
+            said.push(format!("the record of release {number}, which ran last, was deleted: it cannot be gone back to from here"));
+        }
+        Ok(said
+            .into_iter()
+            .map(|message| Finding {
+                severity: Severity::Note,
+                object: ObjectId {
+                    group: String::new(),
+                    kind: "Secret".into(),
+                    name: "towpath".into(),
+                },
+                field: String::new(),
+                place: object.place.clone(),
+                message,
+            })
+            .collect())
+    }
+
+    async fn statuses(&self, environment: &Environment) -> Result<Vec<WorkloadStatus>, TargetError> {
+        let cluster = self.cluster(environment).await?;
+        let api = &cluster.api;
+        let asking = format!("look at {environment}");
+        let loaded = record::load(api, environment).await.map_err(failed(&asking))?;
+        let pods = Kind::known("v1", "Pod", "pods").collection(&environment.namespace);
+        let pods = match api.list(&pods, None).await {
+            Ok((pods, _)) => pods,
+            Err(error) if error.is_forbidden() => Vec::new(),
+            Err(error) => return Err(failed(&asking)(error)),
+        };
+        let looked = loaded
+            .state
+            .objects
+            .iter()
+            .filter(|kept| rolls_out(&kept.id.kind) || matches!(kept.id.kind.as_str(), "CronJob" | "Service" | "Ingress"))
+            .map(|kept| find_kept(&cluster, environment, kept));
+        let mut statuses = Vec::new();
+        for (id, live) in try_join_all(looked).await.map_err(failed(&asking))?.into_iter().flatten() {
+            let labels = live.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
+            let own: Vec<Value> = pods
+                .iter()
+                .filter(|pod| {
+                    labels.is_some_and(|labels| {
+                        let of_pod = pod.pointer("/metadata/labels");
+                        labels.iter().all(|(key, value)| of_pod.and_then(|of_pod| of_pod.get(key)) == Some(value))
+                    })
+                })
+                .cloned()
+                .collect();
+            let mut status = workload_status(&id.kind, &live, &own);
+            match id.kind.as_str() {
+                "CronJob" => status.message = cron_message(&live),
+                "Service" => status.addresses = service_addresses(&live),
+                "Ingress" => status.addresses = ingress_addresses(&live),
+                _ => {}
+            }
+            statuses.push(status);
+        }
+        statuses.sort_by(|one, other| (&one.kind, &one.name).cmp(&(&other.kind, &other.name)));
+        Ok(statuses)
+    }
+
+    async fn look_at_cron_jobs(&self, environment: &Environment) -> Result<Vec<CronJobStatus>, TargetError> {
+        let cluster = self.cluster(environment).await?;
+        let looking = || failed(format!("look at the CronJobs of {environment}"));
+        let loaded = record::load(&cluster.api, environment).await.map_err(looking())?;
+        let kept = loaded.state.objects.iter().filter(|kept| kept.id.kind == "CronJob");
+        let found = try_join_all(kept.map(|kept| find_kept(&cluster, environment, kept)));
+        let runs = jobs().collection(&environment.namespace);
+        let (found, runs) = futures::future::join(found, cluster.api.list(&runs, None)).await;
+        let runs = match runs {
+            Ok((runs, _)) => runs,
+            // Without them it is only not known which runs failed.
+            Err(error) if error.is_forbidden() => Vec::new(),
+            Err(error) => return Err(looking()(error)),
+        };
+        let mut statuses: Vec<CronJobStatus> = found
+            .map_err(looking())?
+            .into_iter()
+            .flatten()
+            .map(|(_, live)| cron_job_status(&live, &runs))
+            .collect();
+        statuses.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(statuses)
+    }
+
+    async fn runner(&self, environment: &Environment, job: &Object) -> Result<Runner, TargetError> {
+        let cluster = self.cluster(environment).await?;
+        let mask = mask_of(&cluster.api, environment, std::slice::from_ref(job), self.options.secrets.as_ref()).await;
+        Ok(Runner {
+            api: Arc::clone(&cluster.api),
+            environment: environment.clone(),
+            tolerance: self.options.tolerance,
+            mask,
+        })
+    }
+
+    /// The Secrets that the vault has and a lone object reads: a job's are there before it starts.
+    async fn bring_secrets(&self, environment: &Environment, job: &Object) -> Result<(), TargetError> {
+        let cluster = self.cluster(environment).await?;
+        let state = record::State::default();
+        let examiner = Examiner {
+            api: &cluster.api,
+            kinds: &cluster.kinds,
+            environment,
+            secrets: self.options.secrets.as_ref(),
+            state: &state,
+        };
+        examiner
+            .bring_secrets(std::slice::from_ref(job))
+            .await
+            .map_err(failed(format!("write the Secrets that `{}` reads", job.name)))
+    }
+}
+
+/// An object that was applied, as it is now.
+async fn find_kept(cluster: &Cluster, environment: &Environment, kept: &Kept) -> Result<Option<(ObjectId, Value)>, ApiError> {
+    let Lookup::Served(kind) = cluster.kinds.find(&cluster.api, &kept.api_version, &kept.id.kind).await? else {
+        return Ok(None);
+    };
+    let live = cluster.api.find(&kind.object(&environment.namespace, &kept.id.name)).await?;
+    Ok(live.map(|live| (kept.id.clone(), live)))
+}
+
+/// The values of the Secrets that `objects` read, for masking; what may not be read masks nothing.
+pub(super) async fn mask_of(api: &Api, environment: &Environment, objects: &[Object], secrets: &dyn SecretSource) -> Mask {
+    let mut values: Vec<SecretString> = Vec::new();
+    let encoding = base64::engine::general_purpose::STANDARD;
+    let names = read_names(objects, SourceKind::Secret);
+    let paths = names.iter().map(|name| record::secrets().object(&environment.namespace, name));
+    let found = join_all(paths.map(|path| async move { api.find(&path).await })).await;
+    for secret in found.into_iter().filter_map(|found| found.ok().flatten()) {
+        let data = secret.get("data").and_then(Value::as_object);
+        for value in data.into_iter().flat_map(|data| data.values()).filter_map(Value::as_str) {
+            if let Some(text) = encoding.decode(value).ok().and_then(|bytes| String::from_utf8(bytes).ok()) {
+                values.push(SecretString::new(text));
+            }
+        }
+    }
+    for name in &names {
+        if let Ok(Some(known)) = secrets.values(&environment.id, name).await {
+            values.extend(known.into_values());
+        }
+    }
+    Mask::new(&values)
+}
+
+/// A CronJob of the cluster, with those of `runs` that are its own.
+fn cron_job_status(live: &Value, runs: &[Value]) -> CronJobStatus {
+    let at = |value: &Value, pointer: &str| text(value, pointer).parse::<jiff::Timestamp>().ok();
+    let uid = text(live, "/metadata/uid");
+    let is_own = |run: &&Value| {
+        let owners = run.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+        owners.into_iter().flatten().any(|owner| text(owner, "/uid") == uid)
+    };
+    let mut failures = Vec::new();
+    let (mut last_run, mut last_success) = (at(live, "/status/lastScheduleTime"), at(live, "/status/lastSuccessfulTime"));
+    for run in runs.iter().filter(is_own) {
+        // One that a person started is in no status of the CronJob.
+        last_run = last_run.max(at(run, "/status/startTime"));
+        match job::end_of(run) {
+            Some((Outcome::Succeeded, _)) => last_success = last_success.max(at(run, "/status/completionTime")),
+            Some((_, message)) => failures.push(CronFailure {
+                job: text(run, "/metadata/name"),
+                at: job::failed_at(run),
+                message,
+            }),
+            None => {}
+        }
+    }
+    failures.sort_by_key(|failure| std::cmp::Reverse(failure.at));
+    let active = live.pointer("/status/active").and_then(Value::as_array).map_or(0, Vec::len);
+    let image = live.pointer("/spec/jobTemplate/spec/template/spec/containers/0/image");
+    CronJobStatus {
+        name: text(live, "/metadata/name"),
+        schedule: text(live, "/spec/schedule"),
+        suspended: is_suspended(live),
+        image: image.and_then(Value::as_str).map(str::to_string),
+        active: u32::try_from(active).unwrap_or(u32::MAX),
+        last_run,
+        last_success,
+        next_run: next_run(live),
+        failures,
+    }
+}
+
+fn is_suspended(live: &Value) -> bool {
+    live.pointer("/spec/suspend").and_then(Value::as_bool) == Some(true)
+}
+
+fn next_run(live: &Value) -> Option<jiff::Timestamp> {
+    if is_suspended(live) {
+        return None;
+    }
+    let zone = text(live, "/spec/timeZone");
+    // A cluster's controller goes by its own machine's zone, which is mostly UTC.
+    let zone = if zone.is_empty() { "UTC" } else { &zone };
+    let schedule = Schedule::new(&text(live, "/spec/schedule"), Some(zone)).ok()?;
+    schedule.next(jiff::Timestamp::now())
+}
+
+fn cron_message(live: &Value) -> String {
+    let mut parts = Vec::new();
+    if is_suspended(live) {
+        parts.push("suspended".to_string());
+    }
+    let at = |pointer: &str| Some(text(live, pointer)).filter(|text| !text.is_empty());
+    parts.extend(at("/status/lastScheduleTime").map(|at| format!("last run at {at}")));
+    parts.extend(at("/status/lastSuccessfulTime").map(|at| format!("last success at {at}")));
+    parts.extend(next_run(live).map(|next| format!("next run at {next}")));
+    parts.join(", ")
+}
+
+fn service_addresses(live: &Value) -> Vec<String> {
+    let address = text(live, "/spec/clusterIP");
+    if address.is_empty() || address == "None" {
+        return Vec::new();
+    }
+    let ports = live.pointer("/spec/ports").and_then(Value::as_array);
+    let ports = ports.into_iter().flatten().filter_map(|port| port.get("port")?.as_i64());
+    ports.map(|port| format!("http://{address}:{port}")).collect()
+}
+
+fn ingress_addresses(live: &Value) -> Vec<String> {
+    let secure: Vec<&str> = live
+        .pointer("/spec/tls")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|tls| tls.get("hosts")?.as_array())
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let rules = live.pointer("/spec/rules").and_then(Value::as_array);
+    let hosts = rules.into_iter().flatten().filter_map(|rule| rule.get("host")?.as_str());
+    let address = |host: &str| format!("{}://{host}", if secure.contains(&host) { "https" } else { "http" });
+    hosts.map(address).collect()
+}
+
+impl Target for KubernetesTarget {
+    fn preflight<'a>(
+        &'a self,
+        environment: &'a Environment,
+        objects: &'a [Object],
+        prune: &'a [ObjectId],
+    ) -> BoxFuture<'a, Result<Preflight, TargetError>> {
+        Box::pin(self.look(environment, objects, prune))
+    }
+
+    fn fingerprints<'a>(
+        &'a self,
+        environment: &'a Environment,
+        objects: &'a [Object],
+    ) -> BoxFuture<'a, Result<Fingerprints, TargetError>> {
+        Box::pin(async move {
+            let cluster = self.cluster(environment).await?;
+            let asking = || failed(format!("read what the pods of {environment} read"));
+            let loaded = record::load(&cluster.api, environment).await.map_err(asking())?;
+            let key = self.key(environment, loaded.key);
+            let mut fingerprints = Fingerprints::default();
+            for kind in [SourceKind::Secret, SourceKind::ConfigMap] {
+                let (known, of_kind) = match kind {
+                    SourceKind::Secret => (record::secrets(), "Secret"),
+                    _ => (Kind::known("v1", "ConfigMap", "configmaps"), "ConfigMap"),
+                };
+                let brought = |name: &String| objects.iter().any(|object| object.kind == of_kind && object.name == *name);
+                let names = read_names(objects, kind);
+                let looked = names.into_iter().filter(|name| kind == SourceKind::Secret || !brought(name)).map(|name| {
+                    let path = known.object(&environment.namespace, &name);
+                    let api = &cluster.api;
+                    async move { (name, api.find(&path).await) }
+                });
+                for (name, there) in join_all(looked).await {
+                    let there = match there {
+                        Ok(there) => there,
+                        // A change of what may not be read is not seen; that was said before.
+                        Err(error) if error.is_forbidden() => continue,
+                        Err(error) => return Err(asking()(error)),
+                    };
+                    let mut keys: BTreeMap<String, String> = BTreeMap::new();
+                    for field in ["data", "binaryData"] {
+                        let data = there.as_ref().and_then(|there| there.get(field)?.as_object());
+                        for (key_of, value) in data.into_iter().flatten() {
+                            let bytes = value.as_str().unwrap_or_default().as_bytes();
+                            keys.insert(key_of.clone(), print(&key, bytes));
+                        }
+                    }
+                    if kind == SourceKind::Secret {
+                        // What the vault has will be written over what is there.
+                        let values = self.options.secrets.values(&environment.id, &name).await;
+                        let values = values.map_err(TargetError::failed(format!("read the Secret `{name}`")))?;
+                        let encoding = base64::engine::general_purpose::STANDARD;
+                        for (key_of, value) in values.into_iter().flatten() {
+                            keys.insert(key_of, print(&key, encoding.encode(value.expose()).as_bytes()));
+                        }
+                    }
+                    if there.is_none() && keys.is_empty() {
+                        continue;
+                    }
+                    match kind {
+                        SourceKind::Secret => fingerprints.secrets.insert(name, keys),
+                        _ => fingerprints.config_maps.insert(name, keys),
+                    };
+                }
+            }
+            Ok(fingerprints)
+        })
+    }
+
+    fn releases<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<ReleaseRecord>, TargetError>> {
+        Box::pin(async move {
+            let cluster = self.cluster(environment).await?;
+            let reading = || failed(format!("read the releases of {environment}"));
+            let (mut releases, _) = record::releases(&cluster.api, environment).await.map_err(reading())?;
+            if releases.iter().any(|release| release.state == "running") {
+                let loaded = record::load(&cluster.api, environment).await.map_err(reading())?;
+                let under_way = loaded.state.lock.map(|lock| lock.release);
+                for release in releases.iter_mut().filter(|release| release.state == "running") {
+                    if under_way != Some(release.id) {
+                        release.state = Outcome::Errored.as_str().into();
+                        release.message = Some("whoever carried it out died before its end".into());
+                    }
+                }
+            }
+            Ok(releases)
+        })
+    }
+
+    fn current<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Option<Applied>, TargetError>> {
+        Box::pin(async move {
+            let cluster = self.cluster(environment).await?;
+            let loaded = record::load(&cluster.api, environment).await;
+            let state = loaded.map_err(failed(format!("read what runs in {environment}")))?.state;
+            let is_anything = state.attempted.is_some() || state.hold.is_some() || state.lock.is_some();
+            Ok(is_anything.then(|| Applied {
+                release: state.current,
+                attempted: state.attempted,
+                objects: state.objects.into_iter().map(|kept| kept.id).collect(),
+                hold: state.hold,
+                deploying: state.lock.map(|lock| Deploying {
+                    by: lock.by,
+                    what: lock.what,
+                    since: lock.since,
+                    renewed: lock.renewed,
+                }),
+            }))
+        })
+    }
+
+    fn apply(
+        &self,
+        request: ApplyRequest,
+        progress: mpsc::UnboundedSender<Progress>,
+    ) -> BoxFuture<'_, Result<(), ApplyError>> {
+        Box::pin(async move {
+            let errored = |error: TargetError| failure(Outcome::Errored, None, error.chain());
+            let cluster = self.cluster(&request.environment).await.map_err(errored)?;
+            let key = self.key(&request.environment, None);
+            let carrier = Carrier {
+                api: &cluster.api,
+                kinds: &cluster.kinds,
+                options: &self.options,
+                key: &key,
+                progress: &progress,
+            };
+            carrier.carry_out(&request).await
+        })
+    }
+
+    fn status<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<WorkloadStatus>, TargetError>> {
+        Box::pin(self.statuses(environment))
+    }
+
+    fn drift<'a>(
+        &'a self,
+        environment: &'a Environment,
+        objects: &'a [Object],
+    ) -> BoxFuture<'a, Result<Vec<Drift>, TargetError>> {
+        Box::pin(async move {
+            let cluster = self.cluster(environment).await?;
+            let looking = || failed(format!("look for drift in {environment}"));
+            let loaded = record::load(&cluster.api, environment).await.map_err(looking())?;
+            let key = self.key(environment, loaded.key);
+            let fingerprint = |bytes: &[u8]| print(&key, bytes);
+            drift::drift(&cluster.api, &cluster.kinds, environment, objects, &fingerprint)
+                .await
+                .map_err(looking())
+        })
+    }
+
+    fn set_hold<'a>(
+        &'a self,
+        environment: &'a Environment,
+        hold: Option<Hold>,
+    ) -> BoxFuture<'a, Result<(), TargetError>> {
+        Box::pin(async move {
+            let cluster = self.cluster(environment).await?;
+            let writing = || failed(format!("lock or unlock {environment}"));
+            loop {
+                let mut loaded = record::load(&cluster.api, environment).await.map_err(writing())?;
+                let key = self.key(environment, loaded.key.clone());
+                loaded.state.hold.clone_from(&hold);
+                // Whoever is deploying writes there, too.
+                if record::save(&cluster.api, environment, &mut loaded, &key).await.map_err(writing())? {
+                    return Ok(());
+                }
+            }
+        })
+    }
+
+    fn cron_jobs<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<CronJobStatus>, TargetError>> {
+        Box::pin(self.look_at_cron_jobs(environment))
+    }
+
+    fn run_job<'a>(&'a self, environment: &'a Environment, job: Object) -> BoxFuture<'a, Result<JobHandle, TargetError>> {
+        Box::pin(async move {
+            self.bring_secrets(environment, &job).await?;
+            let runner = self.runner(environment, &job).await?;
+            runner.start(&job).await?;
+            Ok(runner.follow(&job.name))
+        })
+    }
+
+    fn start_cron_job<'a>(
+        &'a self,
+        environment: &'a Environment,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<JobHandle, TargetError>> {
+        Box::pin(async move {
+            let cluster = self.cluster(environment).await?;
+            let path = Kind::known("batch/v1", "CronJob", "cronjobs").object(&environment.namespace, name);
+            let found = cluster.api.find(&path).await.map_err(failed(format!("read the CronJob `{name}`")))?;
+            let missing = || TargetError::NotFound(format!("{environment} has no CronJob `{name}`"));
+            let found = found.ok_or_else(missing)?;
+            let run = format!("{name}-{}", jiff::Timestamp::now().as_second());
+            let job = job::of_cron_job(&found, &run).ok_or_else(missing)?;
+            let runner = self.runner(environment, &job).await?;
+            runner.start(&job).await?;
+            Ok(runner.follow(&run))
+        })
+    }
+
+    fn cancel_job<'a>(&'a self, environment: &'a Environment, name: &'a str) -> BoxFuture<'a, Result<(), TargetError>> {
+        Box::pin(async move {
+            let cluster = self.cluster(environment).await?;
+            let path = jobs().object(&environment.namespace, name);
+            let cancelling = || failed(format!("stop the Job `{name}`"));
+            if cluster.api.find(&path).await.map_err(cancelling())?.is_none() {
+                return Err(TargetError::NotFound(format!("{environment} has no Job `{name}`")));
+            }
+            cluster.api.delete(&path, None).await.map_err(cancelling())
+        })
+    }
+
+    fn logs<'a>(
+        &'a self,
+        environment: &'a Environment,
+        workload: &'a ObjectId,
+        tail: u32,
+        follow: bool,
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Bytes>, TargetError>> {
+        Box::pin(async move {
+            let cluster = self.cluster(environment).await?;
+            let api = &cluster.api;
+            let reading = || failed(format!("read what {workload} prints"));
+            let version = if workload.kind == "Job" { "batch/v1" } else { "apps/v1" };
+            let missing = || TargetError::NotFound(format!("{environment} has no {workload}"));
+            let Lookup::Served(kind) = cluster.kinds.find(api, version, &workload.kind).await.map_err(reading())? else {
+                return Err(missing());
+            };
+            let live = api.find(&kind.object(&environment.namespace, &workload.name)).await;
+            let mut live = live.map_err(reading())?.ok_or_else(missing)?;
+            let labels = live.pointer("/spec/selector/matchLabels").and_then(Value::as_object).cloned().unwrap_or_default();
+            let selector: Vec<String> = labels
+                .iter()
+                .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+                .collect();
+            let pods = Kind::known("v1", "Pod", "pods");
+            let collection = pods.collection(&environment.namespace);
+            let (found, _) = api.list(&collection, Some(&selector.join(","))).await.map_err(reading())?;
+            live["apiVersion"] = Value::from(version);
+            live["kind"] = Value::from(workload.kind.as_str());
+            let object = Object::from_value(live, "the cluster").map_err(|_| missing())?;
+            let mask = mask_of(api, environment, std::slice::from_ref(&object), self.options.secrets.as_ref()).await;
+            let mut streams = Vec::new();
+            for pod in &found {
+                let name = text(pod, "/metadata/name");
+                let prefix = if found.len() > 1 { format!("[{name}] ") } else { String::new() };
+                let containers = pod.pointer("/spec/containers").and_then(Value::as_array).cloned().unwrap_or_default();
+                for container in containers {
+                    let path = format!(
+                        "{}/log?container={}&tailLines={tail}&follow={follow}",
+                        pods.object(&environment.namespace, &name),
+                        escape(&text(&container, "/name"))
+                    );
+                    // A container that has not started has printed nothing.
+                    let Ok(pieces) = api.open(&path).await else { continue };
+                    streams.push(whole_lines(pieces.boxed(), mask.clone(), prefix.clone()));
+                }
+            }
+            Ok(futures::stream::select_all(streams).boxed())
+        })
+    }
+
+    fn delete_environment<'a>(
+        &'a self,
+        environment: &'a Environment,
+        volumes: Volumes,
+    ) -> BoxFuture<'a, Result<(), TargetError>> {
+        Box::pin(async move {
+            let cluster = self.cluster(environment).await?;
+            let deleting = || failed(format!("delete {environment}"));
+            let loaded = record::load(&cluster.api, environment).await.map_err(deleting())?;
+            for kept in loaded.state.objects.iter().rev() {
+                if kept.id.kind == "PersistentVolumeClaim" && volumes == Volumes::Keep {
+                    continue;
+                }
+                let found = cluster.kinds.find(&cluster.api, &kept.api_version, &kept.id.kind).await;
+                let Lookup::Served(kind) = found.map_err(deleting())? else { continue };
+                let path = kind.object(&environment.namespace, &kept.id.name);
+                cluster.api.delete(&path, None).await.map_err(deleting())?;
+            }
+            record::forget(&cluster.api, environment).await.map_err(deleting())
+        })
+    }
+}
+
+/// Cuts what a container prints into whole lines, masked, each behind `prefix`.
+fn whole_lines(
+    pieces: BoxStream<'static, std::io::Result<Bytes>>,
+    mask: Mask,
+    prefix: String,
+) -> BoxStream<'static, Bytes> {
+    let lines = tokio_util::codec::FramedRead::new(
+        tokio_util::io::StreamReader::new(pieces),
+        tokio_util::codec::LinesCodec::new(),
+    );
+    lines
+        .filter_map(move |line| {
+            let line = line.ok().map(|line| Bytes::from(format!("{prefix}{}\n", mask.text(&line))));
+            async move { line }
+        })
+        .boxed()
+}
+
+/// Keyed fingerprints.
+mod hmac_print {
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+
+    /// Sixteen hex digits of an HMAC-SHA-256: equal for equal values in one environment, and telling nothing of them.
+    pub(super) fn print(key: &[u8], value: &[u8]) -> String {
+        // An HMAC takes keys of every length.
+        let Ok(mut hmac) = Hmac::<sha2::Sha256>::new_from_slice(key) else {
+            return String::new();
+        };
+        hmac.update(value);
+        let digest = hmac.finalize().into_bytes();
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+}

@@ -1,0 +1,544 @@
+//! Kustomize and Helm, the real programs, on small repositories.
+//!
+//! They are taken from `PATH`, else from where `scripts/ensure-cluster` puts them.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{ffi::OsString, os::unix::fs::PermissionsExt as _, path::PathBuf};
+use towpath_deploy::render::{RenderError, RenderFailure, Rendered, Renderer};
+use towpath_manifest::Tree;
+use towpath_testkit::{Absent, skipped};
+
+/// A renderer for which `program` is there and, of the other two, none: which one ran is then no question.
+struct World {
+    renderer: Renderer,
+    _programs: tempfile::TempDir,
+}
+
+impl World {
+    /// `None` when the program is not there, which is said.
+    fn with(test: &str, program: &str) -> Option<Self> {
+        match find(program) {
+            Ok(found) => Some(Self::around(&[(program, &found)])),
+            Err(absent) => {
+                skipped(test, &absent);
+                None
+            }
+        }
+    }
+
+    fn around(programs: &[(&str, &PathBuf)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, program) in programs {
+            std::os::unix::fs::symlink(program, dir.path().join(name)).unwrap();
+        }
+        // What the programs are put into a network of their own with.
+        for place in ["/usr/bin/unshare", "/bin/unshare"].map(PathBuf::from) {
+            if place.exists() && !dir.path().join("unshare").exists() {
+                std::os::unix::fs::symlink(place, dir.path().join("unshare")).unwrap();
+            }
+        }
+        Self {
+            renderer: Renderer::with_path(dir.path()),
+            _programs: dir,
+        }
+    }
+
+    /// With a shell script in the place of a program.
+    fn scripted(program: &str, script: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(program);
+        std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut path = OsString::from(dir.path());
+        path.push(":/usr/bin:/bin");
+        Self {
+            renderer: Renderer::with_path(path),
+            _programs: dir,
+        }
+    }
+
+    async fn render(&self, files: &[(&str, &str)]) -> Rendered {
+        self.render_only(files, None).await
+    }
+
+    async fn render_only(&self, files: &[(&str, &str)], only: Option<&str>) -> Rendered {
+        let files = files
+            .iter()
+            .map(|(path, text)| ((*path).to_string(), (*text).to_string()));
+        let namespace = |kube_context: &str, environment: &str| format!("{kube_context}-{environment}-ns");
+        self.renderer.render(files.collect(), "my_app", only, namespace).await
+    }
+
+    /// Why the only environment could not be rendered.
+    async fn refused(&self, files: &[(&str, &str)]) -> RenderError {
+        let mut rendered = self.render(files).await;
+        let Some(RenderFailure { error, .. }) = rendered.failures.pop() else {
+            panic!("it was rendered: {rendered:#?}")
+        };
+        error
+    }
+}
+
+fn find(program: &str) -> Result<PathBuf, Absent> {
+    if let Ok(found) = towpath_testkit::program(program) {
+        return Ok(found);
+    }
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
+    let clusters = std::fs::read_dir(cache.join("towpath/cluster"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    clusters
+        .map(|cluster| cluster.path().join("bin").join(program))
+        .find(|file| file.is_file())
+        .ok_or_else(|| Absent(format!("`{program}` is not installed: run scripts/ensure-cluster")))
+}
+
+/// The tree of what was rendered, in which nothing is wrong.
+fn tree(rendered: &Rendered) -> Tree {
+    assert!(rendered.failures.is_empty(), "{:#?}", rendered.failures);
+    assert!(rendered.diagnostics.is_empty(), "{:#?}", rendered.diagnostics);
+    let (tree, diagnostics) = Tree::read(rendered.files.iter().map(|(path, text)| (path.as_str(), text.as_str())));
+    assert!(diagnostics.is_empty(), "{diagnostics:#?}");
+    tree
+}
+
+fn names(tree: &Tree, kube_context: &str, environment: &str) -> Vec<String> {
+    let wanted = tree.wanted(kube_context, environment, "ns").unwrap();
+    wanted
+        .iter()
+        .map(|object| format!("{}/{}", object.kind, object.name))
+        .collect()
+}
+
+const DEPLOYMENT: &str = "apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+        - name: web
+          image: app
+          envFrom: [{configMapRef: {name: settings}}]
+";
+const PATCH: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {replicas: 3}\n";
+const JOB: &str = "apiVersion: batch/v1
+kind: Job
+metadata: {name: migrate}
+spec: {template: {spec: {restartPolicy: Never, containers: [{name: migrate, image: app}]}}}
+";
+const OVERLAY: &str = "namespace: shop-dev
+resources: [../../base]
+patches: [{path: replicas.yaml}]
+configMapGenerator: [{name: settings, envs: [settings.env]}]
+";
+
+fn overlays(settings: &'static str) -> Vec<(&'static str, &'static str)> {
+    vec![
+        (".k8s/base/kustomization.yaml", "resources: [web.yaml, job.yaml]\n"),
+        (".k8s/base/web.yaml", DEPLOYMENT),
+        (".k8s/base/job.yaml", JOB),
+        (".k8s/live/dev/kustomization.yaml", OVERLAY),
+        (".k8s/live/dev/replicas.yaml", PATCH),
+        (".k8s/live/dev/settings.env", settings),
+        (".k8s/live/plain/web.yaml", DEPLOYMENT),
+        (".k8s/live/cron_jobs/README.md", "no manifest"),
+    ]
+}
+
+async fn check_overlays(world: &World) {
+    let rendered = world.render(&overlays("COLOUR=blue\n")).await;
+    let tree = tree(&rendered);
+    assert_eq!(
+        tree.kube_contexts.keys().collect::<Vec<_>>(),
+        ["live"],
+        "a base is no kube context"
+    );
+    let environments: Vec<_> = tree.kube_contexts["live"].environments.keys().collect();
+    assert_eq!(environments, ["dev", "plain"]);
+    assert_eq!(names(&tree, "live", "plain"), ["Deployment/web"]);
+    assert_eq!(tree.namespace("live", "dev", "other"), "shop-dev");
+    assert_eq!(tree.jobs("live", "dev")[0].name, "migrate");
+
+    let wanted = tree.wanted("live", "dev", "shop-dev").unwrap();
+    let deployment = wanted.iter().find(|object| object.kind == "Deployment").unwrap();
+    assert_eq!(deployment.value["spec"]["replicas"], 3);
+    let place = deployment.place_of("/spec/replicas");
+    assert!(place.file.ends_with("/web.deployment.yaml") && place.file.starts_with(".k8s/live/dev/(rendered by"));
+    assert!(place.line > 1, "{place:?}");
+    let config = wanted.iter().find(|object| object.kind == "ConfigMap").unwrap();
+    assert!(config.name.starts_with("settings-"), "{}", config.name);
+    let from = &deployment.value["spec"]["template"]["spec"]["containers"][0]["envFrom"][0]["configMapRef"]["name"];
+    assert_eq!(from, config.name.as_str());
+
+    // Other settings are another object: the old one is what is pruned then.
+    let after = self::tree(&world.render(&overlays("COLOUR=red\n")).await);
+    let after = names(&after, "live", "dev");
+    let before = names(&tree, "live", "dev");
+    assert_ne!(after, before);
+    assert_eq!(after.len(), before.len());
+}
+
+#[tokio::test]
+async fn overlays_by_kustomize() {
+    if let Some(world) = World::with("overlays_by_kustomize", "kustomize") {
+        check_overlays(&world).await;
+    }
+}
+
+#[tokio::test]
+async fn overlays_by_kubectl_where_kustomize_is_not_there() {
+    if let Some(world) = World::with("overlays_by_kubectl", "kubectl") {
+        check_overlays(&world).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_broken_is_said_by_the_program() {
+    let Some(world) = World::with("what_is_broken_is_said_by_the_program", "kustomize") else {
+        return;
+    };
+    let missing = [(".k8s/live/dev/kustomization.yaml", "resources: [nowhere.yaml]\n")];
+    let message = world.refused(&missing).await.to_string();
+    for word in [
+        "kustomize cannot render `.k8s/live/dev`",
+        "'.k8s/live/dev/nowhere.yaml'",
+        "no such file",
+        "hint: only regular text files",
+    ] {
+        assert!(message.contains(word), "{word}: {message}");
+    }
+    assert!(
+        !message.contains("towpath-render-"),
+        "the temporary folder says nothing to anybody: {message}"
+    );
+    let unknown = [(".k8s/live/dev/kustomization.yaml", "resource: [a.yaml]\n")];
+    let message = world.refused(&unknown).await.to_string();
+    assert!(message.contains("unknown field \"resource\""), "{message}");
+}
+
+#[tokio::test]
+async fn one_broken_environment_leaves_the_others() {
+    let Some(world) = World::with("one_broken_environment_leaves_the_others", "kustomize") else {
+        return;
+    };
+    let mut files = overlays("COLOUR=blue\n");
+    files.push((".k8s/live/broken/kustomization.yaml", "resources: [nowhere.yaml]\n"));
+    let rendered = world.render(&files).await;
+    assert_eq!(rendered.failures.len(), 1);
+    assert_eq!(rendered.failures[0].environment, "broken");
+    let (tree, _) = Tree::read(rendered.files.iter().map(|(path, text)| (path.as_str(), text.as_str())));
+    let environments: Vec<_> = tree.kube_contexts["live"].environments.keys().collect();
+    assert_eq!(
+        environments,
+        ["broken", "dev", "plain"],
+        "it is there, with nothing in it"
+    );
+    let rendered = world.render_only(&files, Some("dev")).await;
+    assert!(rendered.failures.is_empty(), "what nobody asked for is not rendered");
+    assert_eq!(names(&self::tree(&rendered), "live", "dev").len(), 2);
+    let rendered = world.render_only(&files, Some("base")).await;
+    assert_eq!(
+        rendered.why_no_environment("base").unwrap(),
+        "`.k8s/base` is no environment: `.k8s/live/dev` is made from it"
+    );
+    assert_eq!(rendered.why_no_environment("dev"), None);
+}
+
+#[tokio::test]
+async fn nothing_is_fetched() {
+    let Some(world) = World::with("nothing_is_fetched", "kustomize") else {
+        return;
+    };
+    // Whoever listens is on this machine, where no proxy stands between.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let own = format!("http://{}/base.yaml", listener.local_addr().unwrap());
+    let mut bases = vec!["https://example.org/base.yaml"];
+    let apart = ["--user", "--map-current-user", "--net", "--", "true"];
+    match std::process::Command::new("unshare").args(apart).status() {
+        Ok(status) if status.success() => bases.push(&own),
+        _ => eprintln!("SKIPPED: nothing_is_fetched, in part: the kernel gives no network of its own here"),
+    }
+    for base in bases {
+        let text = format!("resources: [\"{base}\"]\n");
+        let message = world
+            .refused(&[(".k8s/live/dev/kustomization.yaml", &text)])
+            .await
+            .to_string();
+        assert!(message.contains("hint: nothing is fetched"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_outside_is_read() {
+    let Some(world) = World::with("nothing_outside_is_read", "kustomize") else {
+        return;
+    };
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("secret"), "hush\n").unwrap();
+    let file = outside.path().join("secret");
+    // A file is held by Kustomize, a folder by the layout, and a path that is none by the renderer.
+    let text = format!("configMapGenerator: [{{name: a, files: [{}]}}]\n", file.display());
+    let message = world
+        .refused(&[(".k8s/live/dev/kustomization.yaml", &text)])
+        .await
+        .to_string();
+    assert!(message.contains("security") && !message.contains("hush"), "{message}");
+
+    let climbs = [(".k8s/live/dev/kustomization.yaml", "resources: [../../../../etc]\n")];
+    let rendered = world.render(&climbs).await;
+    assert_eq!(rendered.diagnostics[0].code, "manifest::outside-root");
+    assert!(rendered.failures.is_empty());
+    assert_eq!(
+        names_of_files(&rendered),
+        [".k8s/live/dev/(rendered by kustomize)/not rendered.yaml"]
+    );
+
+    for path in [
+        ".k8s/live/dev/../../../../x",
+        ".k8s//x",
+        ".k8s/./x",
+        ".k8s/a\\..\\x",
+        "/etc/x",
+        "../x",
+        "other/x",
+    ] {
+        let files = [(".k8s/live/dev/kustomization.yaml", "namePrefix: a\n"), (path, "x")];
+        let error = world.refused(&files).await;
+        assert!(
+            matches!(&error, RenderError::Path { path: said, .. } if said == path),
+            "{path}: {error}"
+        );
+    }
+}
+
+fn names_of_files(rendered: &Rendered) -> Vec<&str> {
+    rendered.files.iter().map(|(path, _)| path.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_missing_program_is_said_with_how_to_get_it() {
+    let world = World::around(&[]);
+    let error = world
+        .refused(&[(".k8s/live/dev/kustomization.yaml", "namePrefix: a\n")])
+        .await;
+    assert!(matches!(error, RenderError::Missing { .. }));
+    let message = error.to_string();
+    for word in [".k8s/live/dev", "`kustomize`", "`kubectl`", "install"] {
+        assert!(message.contains(word), "{word}: {message}");
+    }
+    let message = world.refused(&[(".k8s/live/dev/Chart.yaml", CHART)]).await.to_string();
+    assert!(message.contains("no `helm` on its PATH: install it"), "{message}");
+}
+
+const CHART: &str = "apiVersion: v2\nname: shop\nversion: 0.1.0\n";
+const TEMPLATE: &str = "{{- range $name := .Values.names }}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ include \"shop.name\" $ }}-{{ $name }}
+  namespace: {{ $.Release.Namespace }}
+data: {colour: {{ $.Values.colour | quote }}, text: {{ $.Files.Get \"text.txt\" | quote }}}
+{{- end }}
+";
+const HOOKS: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: try, annotations: {helm.sh/hook: test}}
+spec: {containers: [{name: try, image: app}]}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: migrate, annotations: {helm.sh/hook: 'pre-install,pre-upgrade'}}
+spec: {template: {spec: {restartPolicy: Never, containers: [{name: migrate, image: app}]}}}
+";
+
+fn charts(chart: &str) -> Vec<(String, &'static str)> {
+    let own = [
+        ("Chart.yaml", CHART),
+        ("values.yaml", "names: [a]\ncolour: none\n"),
+        ("text.txt", "hello"),
+        (
+            "templates/_names.tpl",
+            "{{ define \"shop.name\" }}{{ .Release.Name }}{{ end }}",
+        ),
+        ("templates/config.yaml", TEMPLATE),
+        ("templates/hooks.yaml", HOOKS),
+        ("templates/NOTES.txt", "Thank you"),
+    ];
+    own.into_iter()
+        .map(|(path, text)| (format!("{chart}/{path}"), text))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_chart_with_values() {
+    let Some(world) = World::with("a_chart_with_values", "helm") else {
+        return;
+    };
+    let mut files = charts(".k8s/live/chart");
+    files.push((".k8s/live/dev/values.yaml".into(), "names: [b, c]\ncolour: blue\n"));
+    files.push((".k8s/live/dev/values-a,b.yaml".into(), "colour: red\n"));
+    files.push((".k8s/live/prod/values.yaml".into(), "{}\n"));
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+    let rendered = world.render(&files).await;
+    let tree = tree(&rendered);
+    let environments: Vec<_> = tree.kube_contexts["live"].environments.keys().collect();
+    assert_eq!(environments, ["dev", "prod"]);
+    assert_eq!(
+        names(&tree, "live", "dev"),
+        ["ConfigMap/my-app-b", "ConfigMap/my-app-c"]
+    );
+    assert_eq!(names(&tree, "live", "prod"), ["ConfigMap/my-app-a"]);
+    let wanted = tree.wanted("live", "dev", "x").unwrap();
+    assert_eq!(
+        wanted[0].value["data"],
+        serde_json::json!({"colour": "red", "text": "hello"})
+    );
+    assert_eq!(
+        tree.namespace("live", "dev", "x"),
+        "live-dev-ns",
+        "what the release is given"
+    );
+    let jobs: Vec<_> = tree.jobs("live", "dev").iter().map(|job| job.name.clone()).collect();
+    assert_eq!(jobs, ["migrate"]);
+    assert_eq!(
+        rendered.warnings.len(),
+        2,
+        "one for each environment: {:?}",
+        rendered.warnings
+    );
+    assert!(rendered.warnings[0].1.contains("the Job `migrate` is a Helm hook"));
+}
+
+#[tokio::test]
+async fn a_chart_in_an_environments_folder_and_what_helm_says_of_a_broken_one() {
+    let Some(world) = World::with("a_chart_in_an_environments_folder", "helm") else {
+        return;
+    };
+    let mut files = charts(".k8s/live/dev");
+    files.push((".k8s/live/dev/values-dev.yaml".into(), "names: [z]\n"));
+    let borrowed: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+    assert_eq!(
+        names(&tree(&world.render(&borrowed).await), "live", "dev"),
+        ["ConfigMap/my-app-z"]
+    );
+
+    files.push((
+        ".k8s/live/dev/templates/broken.yaml".into(),
+        "{{ required \"say the colour\" .Values.nothing }}",
+    ));
+    let borrowed: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+    let message = world.refused(&borrowed).await.to_string();
+    for word in [
+        "helm cannot render `.k8s/live/dev`",
+        "shop/templates/broken.yaml:1:3",
+        "say the colour",
+    ] {
+        assert!(message.contains(word), "{word}: {message}");
+    }
+
+    let depends = "apiVersion: v2\nname: a\nversion: 0.1.0\ndependencies: [{name: redis, version: 1.x, repository: 'https://example.org'}]\n";
+    let message = world
+        .refused(&[(".k8s/live/dev/Chart.yaml", depends)])
+        .await
+        .to_string();
+    assert!(
+        message.contains("redis") && message.contains("hint: commit what the chart depends on"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_plain_tree_comes_back_as_it_went_in() {
+    let world = World::around(&[]);
+    let files = [
+        (".k8s/live/dev/web.yaml", DEPLOYMENT),
+        ("README.md", "x"),
+        (".k8s/live/dev/values.yaml", "a: 1"),
+    ];
+    let rendered = world.render(&files).await;
+    let back: Vec<_> = rendered
+        .files
+        .iter()
+        .map(|(path, text)| (path.as_str(), text.as_str()))
+        .collect();
+    assert_eq!(back, files);
+    assert!(rendered.layout.is_plain());
+}
+
+#[tokio::test]
+async fn what_was_printed_once_is_remembered() {
+    let seen = tempfile::tempdir().unwrap();
+    let count = seen.path().join("count");
+    let script = format!(
+        "echo x >>{}; case $(cat \"$2/kustomization.yaml\") in *broken*) echo no >&2; exit 1;; esac; \
+         echo '{{apiVersion: v1, kind: ConfigMap, metadata: {{name: a}}}}'",
+        count.display()
+    );
+    let world = World::scripted("kustomize", &script);
+    let times = || std::fs::read_to_string(&count).unwrap_or_default().lines().count();
+    let files = [(".k8s/live/dev/kustomization.yaml", "namePrefix: a\n")];
+    for _ in 0..3 {
+        assert_eq!(
+            names(&tree(&world.render(&files).await), "live", "dev"),
+            ["ConfigMap/a"]
+        );
+    }
+    assert_eq!(times(), 1);
+    let broken = [(".k8s/live/dev/kustomization.yaml", "namePrefix: broken\n")];
+    for _ in 0..3 {
+        assert!(
+            world
+                .refused(&broken)
+                .await
+                .to_string()
+                .ends_with("`.k8s/live/dev`:\nno")
+        );
+    }
+    assert_eq!(times(), 2);
+}
+
+#[tokio::test]
+async fn what_prints_without_end_is_stopped() {
+    let world = World::scripted("kustomize", "exec yes");
+    let error = world
+        .refused(&[(".k8s/live/dev/kustomization.yaml", "namePrefix: a\n")])
+        .await;
+    assert!(matches!(error, RenderError::TooMuch { .. }), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "kustomize printed more than 32 MiB for `.k8s/live/dev`, and was stopped"
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_end_is_stopped() {
+    let mut world = World::scripted("kustomize", "exec sleep 1000");
+    world.renderer = world.renderer.within(std::time::Duration::from_millis(200));
+    let error = world
+        .refused(&[(".k8s/live/dev/kustomization.yaml", "namePrefix: a\n")])
+        .await;
+    assert!(matches!(error, RenderError::TooSlow { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_program_sees_nothing_of_the_servers_surroundings() {
+    let script = "echo \"$(env | cut -d= -f1 | sort | tr '\\n' ' ')in $(ls -A)\" >&2; exit 1";
+    let world = World::scripted("kustomize", script);
+    let message = world
+        .refused(&[(".k8s/live/dev/kustomization.yaml", "namePrefix: a\n")])
+        .await
+        .to_string();
+    let said = message.lines().last().unwrap();
+    assert!(said.ends_with("in .k8s"), "{said}");
+    for word in ["CARGO", "USER", "SSH", "TOKEN", "DOCKER"] {
+        assert!(!said.contains(word), "{said}");
+    }
+}

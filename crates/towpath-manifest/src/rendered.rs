@@ -1,0 +1,283 @@
+//! What Kustomize and Helm print, as files of the tree.
+
+use crate::{RenderedBy, RenderedEnvironment};
+use std::collections::BTreeSet;
+use towpath_yaml::{Diagnostic, DuplicateKeys, Limits, Node, ParseOptions, SourceFile, parse};
+
+/// Where Helm writes when it would apply an object: `pre-upgrade,post-install`.
+///
+/// Source: <https://helm.sh/docs/topics/charts_hooks/>
+const HOOK: &str = "helm.sh/hook";
+
+/// What a program rendered, ready to be read with the rest of the tree.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RenderedFiles {
+    /// Paths and texts: one file for each object, in the environment's folder.
+    pub files: Vec<(String, String)>,
+    /// What is not as the program that rendered it would have it.
+    pub warnings: Vec<String>,
+}
+
+impl RenderedEnvironment {
+    /// The path that stands for a rendered object: `.k8s/live/dev/(rendered by helm)/migrate.job.yaml`. It says in a
+    /// message which object is meant and that its lines are in no file; a Job can still be asked for by its file's name.
+    #[must_use]
+    pub fn path_of(&self, object: &str) -> String {
+        format!("{}/(rendered by {})/{object}.yaml", self.folder, self.by)
+    }
+
+    /// The files for what the program printed.
+    ///
+    /// Helm's tests are left out. Its other hooks are there like every object: the Jobs among them are run by name, of
+    /// which a warning tells, for Helm would run them by itself.
+    #[must_use]
+    pub fn files(&self, printed: &str) -> RenderedFiles {
+        let mut rendered = RenderedFiles::default();
+        let mut names = BTreeSet::new();
+        for (index, text) in documents(printed).into_iter().enumerate() {
+            let Some(document) = describe(text) else {
+                continue;
+            };
+            if let Some(hook) = document.hook.filter(|_| matches!(self.by, RenderedBy::Helm { .. })) {
+                let mut events = hook.split(',').map(str::trim);
+                if events.all(|event| event.starts_with("test")) {
+                    continue;
+                }
+                rendered.warnings.extend(hook_warning(&hook, document.name.as_ref()));
+            }
+            let name = match &document.name {
+                Some((kind, name)) => format!("{name}.{}", kind.to_lowercase()).replace('/', "_"),
+                None => format!("document {}", index + 1),
+            };
+            // The same object twice is said by whoever reads the tree: it needs both.
+            let name = match names.insert(name.clone()) {
+                true => name,
+                false => format!("{name} ({})", index + 1),
+            };
+            rendered.files.push((self.path_of(&name), text.to_string()));
+        }
+        if rendered.files.is_empty() {
+            // An environment in which there is nothing is still one.
+            rendered.files.push((self.path_of("nothing"), String::new()));
+        }
+        rendered
+    }
+}
+
+fn hook_warning(hook: &str, name: Option<&(String, String)>) -> Option<String> {
+    let (kind, name) = name?;
+    Some(match kind.as_str() {
+        "Job" => {
+            format!("the Job `{name}` is a Helm hook ({hook}): no deployment runs it by itself, it is run by name")
+        }
+        kind => format!("the {kind} `{name}` is a Helm hook ({hook}): it is applied with the rest, and stays"),
+    })
+}
+
+/// The documents of a stream. A line that begins with `---` ends one wherever it stands, so no text is taken for one.
+///
+/// Source: <https://yaml.org/spec/1.2.2/#912-document-markers>
+fn documents(stream: &str) -> Vec<&str> {
+    let mut documents = Vec::new();
+    let (mut start, mut at) = (0, 0);
+    for line in stream.split_inclusive('\n') {
+        let rest = line.strip_prefix("---");
+        if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace)) {
+            documents.push(&stream[start..at]);
+            // What stands behind the marker belongs to the document, so only a bare one is left out.
+            start = if line.trim_end() == "---" { at + line.len() } else { at };
+        }
+        at += line.len();
+    }
+    documents.push(&stream[start..]);
+    documents
+}
+
+#[derive(Default)]
+struct Description {
+    /// The kind and the name.
+    name: Option<(String, String)>,
+    hook: Option<String>,
+}
+
+/// What a document is; `None` for one in which there is nothing. One that cannot be read has no name: whoever reads the
+/// tree says what is wrong with it.
+fn describe(text: &str) -> Option<Description> {
+    let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    if text.lines().all(blank) {
+        return None;
+    }
+    let options = ParseOptions {
+        limits: Limits {
+            source_bytes: 8 << 20,
+            depth: 100,
+            nodes: 500_000,
+            expanded_bytes: 32 << 20,
+        },
+        duplicate_keys: DuplicateKeys::Warn,
+        merge: true,
+    };
+    let (nodes, wrong) = parse(&SourceFile::new("rendered", text), &options);
+    let Some(node) = nodes.first().filter(|_| !wrong.iter().any(Diagnostic::is_error)) else {
+        return Some(Description::default());
+    };
+    if node.is_null() {
+        return None;
+    }
+    let text_at = |path: &[&str]| {
+        let mut at = node;
+        for part in path {
+            at = at.get(part)?;
+        }
+        at.as_scalar()
+            .filter(|_| !Node::is_null(at))
+            .map(|scalar| scalar.text.to_string())
+    };
+    Some(Description {
+        name: text_at(&["kind"]).zip(text_at(&["metadata", "name"])),
+        hook: text_at(&["metadata", "annotations", HOOK]),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn environment(by: RenderedBy) -> RenderedEnvironment {
+        RenderedEnvironment {
+            kube_context: "live".into(),
+            environment: "dev".into(),
+            folder: ".k8s/live/dev".into(),
+            by,
+        }
+    }
+
+    fn helm() -> RenderedEnvironment {
+        environment(RenderedBy::Helm {
+            chart: ".k8s/live/dev".into(),
+            values: Vec::new(),
+        })
+    }
+
+    fn check(environment: &RenderedEnvironment, printed: &str, expect: &[(&str, &str)]) -> Vec<String> {
+        let rendered = environment.files(printed);
+        let files: Vec<(&str, &str)> = rendered.files.iter().map(|(p, t)| (p.as_str(), t.as_str())).collect();
+        assert_eq!(files, expect, "{printed}");
+        rendered.warnings
+    }
+
+    const WEB: &str = "kind: Deployment\nmetadata: {name: web}\n";
+
+    #[test]
+    fn each_object_is_a_file_that_says_where_it_is_from() {
+        let kustomize = environment(RenderedBy::Kustomize);
+        let two = format!("{WEB}---\nkind: Service\nmetadata:\n  name: web\n");
+        check(
+            &kustomize,
+            &two,
+            &[
+                (".k8s/live/dev/(rendered by kustomize)/web.deployment.yaml", WEB),
+                (
+                    ".k8s/live/dev/(rendered by kustomize)/web.service.yaml",
+                    "kind: Service\nmetadata:\n  name: web\n",
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn empty_documents_and_comments_are_no_files() {
+        let printed = format!("---\n# Source: app/templates/off.yaml\n---\n\n---\n{WEB}---\nnull\n");
+        check(
+            &helm(),
+            &printed,
+            &[(".k8s/live/dev/(rendered by helm)/web.deployment.yaml", WEB)],
+        );
+    }
+
+    #[test]
+    fn an_environment_without_objects_is_still_one() {
+        check(&helm(), "\n", &[(".k8s/live/dev/(rendered by helm)/nothing.yaml", "")]);
+    }
+
+    #[test]
+    fn a_marker_inside_a_text_is_indented_and_splits_nothing() {
+        let text = "kind: ConfigMap\nmetadata: {name: a}\ndata:\n  x: |\n    ---\n    a\n    ----\n";
+        check(
+            &helm(),
+            text,
+            &[(".k8s/live/dev/(rendered by helm)/a.configmap.yaml", text)],
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_kept_for_the_reader_of_the_tree() {
+        check(
+            &helm(),
+            "a: [\n",
+            &[(".k8s/live/dev/(rendered by helm)/document 1.yaml", "a: [\n")],
+        );
+        let list = "kind: List\nitems: []\n";
+        check(
+            &helm(),
+            list,
+            &[(".k8s/live/dev/(rendered by helm)/document 1.yaml", list)],
+        );
+    }
+
+    #[test]
+    fn the_same_object_twice_stays_twice() {
+        let rendered = helm().files(&format!("{WEB}---\n{WEB}"));
+        let paths: BTreeSet<_> = rendered.files.iter().map(|(path, _)| path).collect();
+        assert_eq!(paths.len(), 2);
+    }
+
+    #[test]
+    fn a_name_makes_no_folder() {
+        let rendered = helm().files("kind: Role\nmetadata: {name: ../../x}\n");
+        assert_eq!(
+            rendered.files[0].0,
+            ".k8s/live/dev/(rendered by helm)/.._.._x.role.yaml"
+        );
+    }
+
+    #[test]
+    fn helms_tests_are_left_out_and_its_other_hooks_are_told_of() {
+        let hook = |kind: &str, events: &str| {
+            format!("kind: {kind}\nmetadata:\n  name: migrate\n  annotations: {{\"helm.sh/hook\": \"{events}\"}}\n")
+        };
+        let nothing = [(".k8s/live/dev/(rendered by helm)/nothing.yaml", "")];
+        for events in ["test", "test-success", "test-success, test-failure"] {
+            assert!(check(&helm(), &hook("Pod", events), &nothing).is_empty());
+        }
+        let job = hook("Job", "pre-install,pre-upgrade");
+        let path = ".k8s/live/dev/(rendered by helm)/migrate.job.yaml";
+        let warnings = check(&helm(), &job, &[(path, &job)]);
+        assert!(
+            warnings[0].contains("`migrate`") && warnings[0].contains("pre-upgrade"),
+            "{warnings:?}"
+        );
+        let warnings = check(
+            &helm(),
+            &hook("ConfigMap", "pre-install"),
+            &[(
+                ".k8s/live/dev/(rendered by helm)/migrate.configmap.yaml",
+                &hook("ConfigMap", "pre-install"),
+            )],
+        );
+        assert_eq!(warnings.len(), 1);
+    }
+
+    #[test]
+    fn kustomize_has_no_hooks() {
+        let kustomize = environment(RenderedBy::Kustomize);
+        let text = "kind: Pod\nmetadata: {name: a, annotations: {helm.sh/hook: test}}\n";
+        let warnings = check(
+            &kustomize,
+            text,
+            &[(".k8s/live/dev/(rendered by kustomize)/a.pod.yaml", text)],
+        );
+        assert!(warnings.is_empty());
+    }
+}
