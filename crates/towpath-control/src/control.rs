@@ -13,6 +13,7 @@ use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time:
 use tokio::sync::{Mutex, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use towpath_deploy::{Identity, Target};
+use towpath_deploy::render::Renderer;
 use towpath_engines::{DockerEngine, DockerOptions, Engine, HostEngine, HostOptions};
 use towpath_forge::{Forge, ProjectName};
 use towpath_images::{
@@ -74,6 +75,7 @@ pub struct Control {
     /// Held while a version of an orb is published.
     pub(crate) publishing: Mutex<()>,
     pub(crate) releases: Releases,
+    pub(crate) renderer: Renderer,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
 }
@@ -142,6 +144,7 @@ impl Control {
             numbering: Mutex::default(),
             publishing: Mutex::default(),
             releases: Releases::default(),
+            renderer: Renderer::default(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             settings,

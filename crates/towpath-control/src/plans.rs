@@ -13,7 +13,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+use towpath_deploy::render::{is_yaml, needs_every_file};
 use towpath_deploy::{Environment, EnvironmentId, PULL_SECRET, Severity};
+use towpath_forge::TreeFile;
 use towpath_images::{RegistryClient, RepositoryName, TagName, resolve_tag_word};
 use towpath_manifest::{
     Change, ChangeKind, ImageRule, Object, ObjectId, Tree, diff, sort_for_apply, with_config_hash, with_image,
@@ -194,6 +196,19 @@ fn no_environment(tree: &Tree, source: &PlanSource) -> ControlError {
     ControlError::not_found(format!("there is no environment `{}`: {known}", source.environment))
 }
 
+/// A commit's files as a plan takes them: the YAML, and with Kustomize or Helm every text.
+pub(crate) fn manifest_files(files: Vec<TreeFile>) -> Vec<ManifestFile> {
+    let every = needs_every_file(files.iter().map(|file| file.path.as_str()));
+    let text = |file: TreeFile| match (is_yaml(&file.path), String::from_utf8(file.bytes)) {
+        (true, Err(error)) => Some((file.path, String::from_utf8_lossy(error.as_bytes()).into_owned())),
+        (true, Ok(text)) => Some((file.path, text)),
+        // What is no text cannot be rendered from; the program says so if it misses it.
+        (false, text) => text.ok().filter(|_| every).map(|text| (file.path, text)),
+    };
+    let files = files.into_iter().filter_map(text);
+    files.map(|(path, text)| ManifestFile { path, text }).collect()
+}
+
 /// The environments that a project's manifests have, by name. Of two kube contexts that have one of a name, the first
 /// counts: deploying there asks which is meant.
 pub(crate) fn environments_in(
@@ -235,9 +250,23 @@ fn namespace_in(
     environment: &str,
     project_file: &ProjectFile,
 ) -> String {
+    tree.namespace(kube_context, environment, &namespace_pattern(project, project_file))
+}
+
+pub(crate) fn namespace_pattern(project: &str, project_file: &ProjectFile) -> String {
     let pattern = project_file.namespace.clone();
-    let pattern = pattern.unwrap_or_else(|| format!("{project}-{{environment}}"));
-    tree.namespace(kube_context, environment, &pattern)
+    pattern.unwrap_or_else(|| format!("{project}-{{environment}}"))
+}
+
+/// A namespace by its pattern, for what is rendered before its manifests can name one.
+pub(crate) fn fill_in(pattern: &str, kube_context: &str, environment: &str) -> String {
+    Tree::default().namespace(kube_context, environment, pattern)
+}
+
+/// An error with everything behind it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let errors = std::iter::successors(Some(error), |error| error.source());
+    errors.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// One Job or CronJob by the name of its object or its file, on the source's image, with its namespace.
@@ -326,8 +355,36 @@ fn plan_changes(changes: Vec<Change>) -> (Vec<PlanChange>, usize) {
 }
 
 impl Control {
+    /// The source with what Kustomize and Helm make of its environment in the place of their files, and what is to be
+    /// noticed there. A source without them comes back as it is.
+    pub(crate) async fn rendered(&self, mut source: PlanSource) -> Result<(PlanSource, Vec<String>), ControlError> {
+        let files = std::mem::take(&mut source.files);
+        let files = files.into_iter().map(|file| (file.path, file.text)).collect();
+        let pattern = namespace_pattern(&source.project, &source.project_file);
+        let rendered = self
+            .renderer
+            .render(files, &source.project, Some(&source.environment), |kube_context, environment| {
+                fill_in(&pattern, kube_context, environment)
+            })
+            .await;
+        if let Some(reason) = rendered.why_no_environment(&source.environment) {
+            return Err(ControlError::not_found(reason));
+        }
+        let wrong = rendered.diagnostics.iter().map(|diagnostic| diagnostic.render(false));
+        let failed = rendered.failures.iter().map(|failure| chain(&failure.error));
+        let wrong: Vec<String> = wrong.chain(failed).collect();
+        if !wrong.is_empty() {
+            return Err(ControlError::invalid(wrong.join("\n")));
+        }
+        let files = rendered.files.into_iter();
+        source.files = files.map(|(path, text)| ManifestFile { path, text }).collect();
+        let warnings = rendered.warnings.into_iter().map(|(_, warning)| warning).collect();
+        Ok((source, warnings))
+    }
+
     /// Makes the plan of `source` against what runs now.
     pub(crate) async fn make_plan(&self, source: PlanSource) -> Result<Plan, ControlError> {
+        let (source, noticed) = self.rendered(source).await?;
         let manifests = read_manifests(&source)?;
         let namespace = namespace_in(
             &manifests.tree,
@@ -337,7 +394,7 @@ impl Control {
             &source.project_file,
         );
         let blockers = manifests.errors.clone();
-        let mut warnings = Vec::new();
+        let mut warnings = noticed;
         let objects = manifests
             .tree
             .wanted(&manifests.kube_context, &source.environment, &namespace);
@@ -537,14 +594,7 @@ impl Control {
             .files(&project, &record.commit, ".k8s")
             .await
             .map_err(forge_error)?;
-        let files = files
-            .into_iter()
-            .filter(|file| is_yaml(&file.path))
-            .map(|file| ManifestFile {
-                path: file.path,
-                text: String::from_utf8_lossy(&file.bytes).into_owned(),
-            })
-            .collect();
+        let files = manifest_files(files);
         let repository = self.image_repository(&record.project, &project_file);
         let images: WorkflowImages = self
             .document(collection::IMAGES, &record.id.to_string())
@@ -785,8 +835,4 @@ fn pinned(image: ImageReference) -> Result<ImageReference, ControlError> {
         .clone()
         .ok_or_else(|| ControlError::internal("an image was recorded without its digest"))?;
     Ok(image.at(digest))
-}
-
-pub(crate) fn is_yaml(path: &str) -> bool {
-    path.ends_with(".yaml") || path.ends_with(".yml")
 }

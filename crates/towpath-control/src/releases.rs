@@ -3,7 +3,7 @@
 use crate::{
     Control, ControlError, Grant, OnFailure, PROJECT_FILE, ProjectFile, Settings, TargetSettings,
     conductor::{store_error, to_json},
-    plans::{Plan, PlanSource, environments_in, image_repository_in, is_yaml, read_job, target_id},
+    plans::{Plan, PlanSource, chain, environments_in, fill_in, image_repository_in, manifest_files, namespace_pattern, read_job, target_id},
     push::forge_error,
     records::{WorkflowRecord, collection},
     views::{DriftView, EnvironmentView, LaptopRequest, PlanView, Progress, ProjectView, ReleaseView, WorkloadView},
@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{Notify, mpsc};
+use towpath_deploy::render::{RenderError, RenderFailure};
 use towpath_deploy::{
     Applied, ApplyError, ApplyRequest, Environment, JOB_LABEL, JobHandle, JobLine, KubernetesOptions, KubernetesTarget,
     PULL_SECRET, ReleaseRecord, Target, TargetError,
@@ -656,6 +657,7 @@ impl Control {
             on_failure: None,
             despite_freeze: None,
         };
+        let (source, _) = self.rendered(source).await?;
         let (object, place) = read_job(&source, &name, kind)?;
         let mut objects = [object];
         if self.brings_pull_secret(&source.image) {
@@ -834,12 +836,24 @@ impl Control {
         let project_file = project_file
             .and_then(|text| ProjectFile::parse(&text).ok())
             .unwrap_or_default();
-        let files: Vec<_> = files
-            .into_iter()
-            .filter(|file| is_yaml(&file.path))
-            .map(|file| (file.path, String::from_utf8_lossy(&file.bytes).into_owned()))
-            .collect();
-        let environments = environments_in(project, &files, &project_file);
+        let files = manifest_files(files).into_iter().map(|file| (file.path, file.text)).collect();
+        let pattern = namespace_pattern(project, &project_file);
+        let rendered = self
+            .renderer
+            .render(files, project, None, |kube_context, environment| {
+                fill_in(&pattern, kube_context, environment)
+            })
+            .await;
+        for failure in &rendered.failures {
+            let (environment, error) = (&failure.environment, chain(&failure.error));
+            tracing::warn!(project, environment, error, "an environment is listed without its manifests");
+        }
+        let environments = environments_in(project, &rendered.files, &project_file);
+        // What a program refuses it refuses again; one that was not there, or took too long, may do better next time.
+        let for_good = |failure: &RenderFailure| matches!(failure.error, RenderError::Refused { .. });
+        if !rendered.failures.iter().all(for_good) {
+            return Ok(environments);
+        }
         let mut cache = self
             .releases
             .environments

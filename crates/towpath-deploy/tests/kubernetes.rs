@@ -65,3 +65,483 @@ async fn an_application_is_deployed_changed_and_left_alone() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn pods_restart_exactly_when_something_they_read_changed() {
+    in_cluster("reads", async |world| {
+        let with_secret = APPLICATION.replace(
+            "envFrom: [{configMapRef: {name: app-config}}]",
+            "envFrom: [{configMapRef: {name: app-config}}, {secretRef: {name: app-secrets}}]",
+        );
+        let hashed = async |world: &cluster::World, text: &str| {
+            let mut objects = world.objects(text);
+            let fingerprints = world.target.fingerprints(&world.environment, &objects).await.unwrap();
+            let fingerprints = fingerprints.with_config_maps(&objects);
+            towpath_manifest::with_config_hash(&mut objects, &fingerprints);
+            objects
+        };
+        // A Secret that nobody made is said before anything changes.
+        let objects = hashed(world, &with_secret).await;
+        let findings = world.findings(&objects).await;
+        let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        assert!(said.iter().any(|line| line.contains("app-secrets") && line.contains("all.yaml:22")), "{said:?}");
+        let refused = world.apply(objects).await.unwrap_err();
+        assert_eq!(refused.outcome, Outcome::Rejected);
+        assert!(!world.namespace.has("configmap", "app-config").await.unwrap());
+
+        // From the vault, it comes with what reads it; its value is in no change.
+        world.secrets.set("app-secrets", "PASSWORD", "correct-horse");
+        let objects = hashed(world, &with_secret).await;
+        let preflight = world.target.preflight(&world.environment, &objects, &[]).await.unwrap();
+        let shown = format!("{:?}{:?}", preflight.changes, preflight.findings);
+        assert!(shown.contains("app-secrets") && !shown.contains("correct-horse") && !shown.contains("Y29ycmVjdC1ob3JzZQ"), "{shown}");
+        world.apply(objects).await.unwrap();
+        let generation = |web: &Value| web.pointer("/metadata/generation").cloned();
+        let first = generation(&world.get("deployment", "web").await);
+
+        let objects = hashed(world, &with_secret).await;
+        assert_eq!(world.changes(&objects).await, Vec::<String>::new());
+
+        world.secrets.set("app-secrets", "PASSWORD", "battery-staple");
+        let objects = hashed(world, &with_secret).await;
+        assert_eq!(world.changes(&objects).await, ["changed secret/app-secrets", "changed deployment/web"]);
+        world.apply(objects).await.unwrap();
+        let second = generation(&world.get("deployment", "web").await);
+        assert_ne!(first, second);
+
+        let objects = hashed(world, &with_secret.replace("hello", "good day")).await;
+        assert_eq!(world.changes(&objects).await, ["changed configmap/app-config", "changed deployment/web"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_kubectl_applied_is_taken_over_without_a_lost_field() {
+    in_cluster("takeover", async |world| {
+        let text = APPLICATION.replace("IMAGE", &world.image);
+        let by_kubectl = text.replace("metadata: {name: web}\nspec:\n  replicas", "metadata: {name: web, labels: {gone: soon}}\nspec:\n  replicas");
+        world.namespace.kubectl_apply(&by_kubectl).await.unwrap();
+        // Somebody else's word on a field that no manifest has.
+        world.namespace.kubectl(&["annotate", "deployment", "web", "team=blue"]).await.unwrap();
+        let objects = world.objects(APPLICATION);
+        let preflight = world.target.preflight(&world.environment, &objects, &[]).await.unwrap();
+        let diff: String = preflight.changes.unwrap().iter().map(ToString::to_string).collect();
+        assert!(diff.contains("-    gone: soon"), "{diff}");
+        world.apply(objects.clone()).await.unwrap();
+        let web = world.get("deployment", "web").await;
+        assert_eq!(web.pointer("/metadata/labels/gone"), None);
+        assert_eq!(web.pointer("/metadata/annotations/team"), Some(&json!("blue")));
+        assert_eq!(web.pointer("/spec/template/spec/containers/0/env/0/value"), Some(&json!("one")));
+        assert_eq!(world.changes(&objects).await, Vec::<String>::new());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn everything_that_is_wrong_is_said_at_once_with_its_place() {
+    in_cluster("preflight", async |world| {
+        let text = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      BackoffLimit: 3
+      serviceAccountName: nobody
+      containers:
+        - name: web
+          image: IMAGE
+          ports: [{name: http, containerPort: 8080}]
+          readinessProbe: {httpGet: {path: /ready, port: htpp}}
+          env:
+            - {name: URL, valueFrom: {secretKeyRef: {name: rds, key: url}}}
+          envFrom: [{configMapRef: {name: nothing}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{port: 80, targetPort: web}]
+---
+apiVersion: example.com/v1
+kind: Deploiment
+metadata: {name: odd}
+---
+apiVersion: apps/v1
+kind: Deploymnt
+metadata: {name: odd}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: Upper}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web}
+spec: {defaultBackend: {service: {name: elsewhere, port: {number: 80}}}}
+"#;
+        let objects = world.objects(text);
+        let said: Vec<String> = world.findings(&objects).await.iter().map(ToString::to_string).collect();
+        let all = said.join("\n");
+        for expected in [
+            "all.yaml:10:7: Deployment/web `spec.template.spec.BackoffLimit`: ",
+            "all.yaml:11:7: Deployment/web `spec.template.spec.serviceAccountName`: there is no ServiceAccount `nobody`",
+            "has no port called `htpp`: there are http",
+            "Service/web `spec.ports[0].targetPort`: no container of Deployment/web has a port called `web`",
+            "Secret `rds`",
+            "ConfigMap `nothing`",
+            "serves no `Deploiment` in `example.com/v1`",
+            "serves no `Deploymnt` in `apps/v1`",
+            "ConfigMap/Upper",
+            "there is no Service `elsewhere`",
+        ] {
+            assert!(all.contains(expected), "{expected} is not in\n{all}");
+        }
+        let refused = world.apply(objects).await.unwrap_err();
+        assert_eq!(refused.outcome, Outcome::Rejected);
+        assert!(world.target.current(&world.environment).await.unwrap().is_none());
+
+        // A namespace that is not there is said once.
+        let mut elsewhere = world.environment.clone();
+        elsewhere.namespace = format!("{}-not-there", world.environment.namespace);
+        let objects: Vec<Object> = world.objects(APPLICATION).into_iter().map(|object| object.in_namespace(&elsewhere.namespace)).collect();
+        let findings = world.target.preflight(&elsewhere, &objects, &[]).await.unwrap().findings;
+        let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        assert_eq!(said.iter().filter(|line| line.contains("has no namespace")).count(), 1, "{said:?}");
+
+        // What admission would refuse is known before: quota and Pod Security.
+        world
+            .namespace
+            .kubectl_apply("apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: small}\nspec: {hard: {pods: '0'}}\n")
+            .await
+            .unwrap();
+        let name = world.namespace.name();
+        let label = "pod-security.kubernetes.io/enforce=restricted";
+        world.namespace.cluster().kubectl(&["label", "namespace", name, label]).await.unwrap();
+        let said: Vec<String> = world.findings(&world.objects(APPLICATION)).await.iter().map(ToString::to_string).collect();
+        assert!(said.iter().any(|line| line.contains("Deployment/web") && line.contains("PodSecurity")), "{said:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_will_not_heal_ends_a_rollout_early_with_its_reason() {
+    in_cluster("stuck", async |world| {
+        world.apply(world.objects(APPLICATION)).await.unwrap();
+        let began = std::time::Instant::now();
+
+        let crashing = APPLICATION.replace("ports: [{name: http, c", "args: [exit, \"3\", 'no database']\n          ports: [{name: http, c");
+        let error = world.apply(world.objects(&crashing)).await.unwrap_err();
+        assert_eq!(error.outcome, Outcome::Failed, "{error}");
+        assert!(error.to_string().contains("Deployment/web"), "{error}");
+        assert!(error.log.iter().any(|line| line == "no database"), "{error} {:?}", error.log);
+
+        let missing = APPLICATION.replace("IMAGE", "towpath.test/nowhere:1");
+        let error = world.apply(world.objects(&missing)).await.unwrap_err();
+        assert_eq!(error.outcome, Outcome::Failed, "{error}");
+        assert!(error.to_string().contains("towpath.test/nowhere:1"), "{error}");
+
+        let huge = APPLICATION.replace("ports: [{name: http, c", "resources: {requests: {memory: 900Ti}}\n          ports: [{name: http, c");
+        world.target = KubernetesTarget::new(KubernetesOptions {
+            tolerance: towpath_deploy::kubernetes::Tolerance {
+                unschedulable: std::time::Duration::from_secs(2),
+                ..Default::default()
+            },
+            ..KubernetesOptions::new(
+                Identity::Kubeconfig(Some(world.namespace.cluster().kubeconfig().to_path_buf())),
+                world.secrets.clone(),
+            )
+        });
+        let error = world.apply(world.objects(&huge)).await.unwrap_err();
+        assert!(error.to_string().contains("Insufficient memory"), "{error}");
+        assert!(began.elapsed() < std::time::Duration::from_secs(120), "a deadline was waited for");
+
+        // What ran before still serves, and nobody claims that a release runs.
+        let web = world.get("deployment", "web").await;
+        assert_eq!(web.pointer("/status/availableReplicas"), Some(&json!(2)));
+        let current = world.target.current(&world.environment).await.unwrap().unwrap();
+        assert_eq!(current.release, None);
+        let releases = world.target.releases(&world.environment).await.unwrap();
+        let states: Vec<&str> = releases.iter().map(|release| release.state.as_str()).collect();
+        assert_eq!(states, ["failed", "failed", "failed", "succeeded"]);
+
+        // The way back is the same call.
+        world.apply(world.objects(APPLICATION)).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_deadline_always_ends_it() {
+    in_cluster("deadline", async |world| {
+        let never = APPLICATION
+            .replace("env: [{name: VERSION, value: one}]", "env: [{name: NOT_READY, value: yes}, {name: SAY, value: 'warming up'}]")
+            .replace("value: yes", "value: \"yes\"")
+            .replace("progressDeadlineSeconds: 60", "progressDeadlineSeconds: 600");
+        let mut request = world.request(world.objects(&never));
+        request.deadline = std::time::Duration::from_secs(8);
+        let error = carry_out(&world.target, request).await.unwrap_err();
+        assert_eq!(error.outcome, Outcome::TimedOut, "{error}");
+        assert!(error.to_string().contains("Deployment/web") && error.to_string().contains("Readiness"), "{error}");
+        assert!(error.log.iter().any(|line| line == "warming up"), "{:?}", error.log);
+    })
+    .await;
+}
+
+fn job(world: &cluster::World, name: &str, args: &Value) -> Object {
+    let value = json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": name, "namespace": world.environment.namespace, "labels": {"towpath.dev/job": "migrate"}},
+        "spec": {"backoffLimit": 1, "template": {"spec": {"restartPolicy": "Never", "containers": [
+            {"name": "migrate", "image": world.image, "args": args, "env": [{"name": "EXIT_AFTER_MS", "value": "300"}]}]}}},
+    });
+    Object::from_value(value, "a test").unwrap()
+}
+
+#[tokio::test]
+async fn a_job_is_followed_through_its_attempts_to_its_exit_code() {
+    in_cluster("jobs", async |world| {
+        let run = async |world: &cluster::World, job: Object| finish(world.target.run_job(&world.environment, job).await.unwrap()).await;
+        let (lines, end) = run(world, job(world, "migrate-1", &json!(["exit", "0", "migrated"]))).await;
+        assert_eq!((lines, end.outcome, end.exit_code), (vec!["migrated".to_string()], Outcome::Succeeded, Some(0)));
+
+        // Two attempts print twice; the end is the last one's.
+        let (lines, end) = run(world, job(world, "migrate-2", &json!(["exit", "7", "no table"]))).await;
+        assert_eq!(lines, ["no table", "no table"]);
+        assert_eq!((end.outcome, end.exit_code), (Outcome::Failed, Some(7)));
+        // It took the place of the one that had ended.
+        assert!(!world.namespace.has("job", "migrate-1").await.unwrap());
+
+        // Beside a running one it is refused; cancelled, that one ends as such.
+        let mut long = job(world, "migrate-3", &json!(["exit", "0", "long"]));
+        long.value["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = json!("60000");
+        let mut handle = world.target.run_job(&world.environment, long).await.unwrap();
+        assert!(handle.output.recv().await.is_some());
+        let refused = world
+            .target
+            .run_job(&world.environment, job(world, "migrate-4", &json!(["exit", "0"])))
+            .await
+            .unwrap_err();
+        assert!(matches!(&refused, TargetError::Refused(why) if why.contains("running already")), "{refused}");
+        world.target.cancel_job(&world.environment, "migrate-3").await.unwrap();
+        assert_eq!(finish(handle).await.1.outcome, Outcome::Canceled);
+
+        // A cron job by hand, and what is known of its runs.
+        world.apply(world.objects(APPLICATION)).await.unwrap();
+        let handle = world.target.start_cron_job(&world.environment, "sweep").await.unwrap();
+        let (lines, end) = finish(handle).await;
+        assert_eq!((lines, end.outcome), (vec!["swept".to_string()], Outcome::Succeeded));
+        let failing = APPLICATION.replace("args: [exit, \"0\", swept]", "args: [exit, \"4\", dusty]");
+        world.apply(world.objects(&failing)).await.unwrap();
+        let handle = world.target.start_cron_job(&world.environment, "sweep").await.unwrap();
+        assert_eq!(finish(handle).await.1.exit_code, Some(4));
+        let [sweep] = world.target.cron_jobs(&world.environment).await.unwrap().try_into().unwrap();
+        assert_eq!((sweep.name.as_str(), sweep.schedule.as_str(), sweep.active), ("sweep", "0 3 * * *", 0));
+        assert!(sweep.last_success.is_some() && sweep.last_run > sweep.last_success && sweep.next_run.is_some(), "{sweep:?}");
+        assert_eq!(sweep.failures.len(), 1, "{sweep:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn drift_says_what_changed_and_who_changed_it() {
+    in_cluster("drift", async |world| {
+        let objects = world.objects(APPLICATION);
+        world.apply(objects.clone()).await.unwrap();
+        let drift = async |world: &cluster::World| world.target.drift(&world.environment, &objects).await.unwrap();
+        assert_eq!(drift(world).await, []);
+
+        world.namespace.kubectl(&["scale", "deployment", "web", "--replicas=1"]).await.unwrap();
+        world.namespace.kubectl(&["set", "env", "deployment/web", "DEBUG=1"]).await.unwrap();
+        world.namespace.kubectl(&["delete", "cronjob", "sweep"]).await.unwrap();
+        let found = drift(world).await;
+        let all = format!("{found:?}");
+        let names: Vec<String> = found.iter().map(|drift| format!("{:?} {}", drift.change.kind, drift.change.id)).collect();
+        assert_eq!(names, ["Changed Deployment/web", "Deleted CronJob/sweep"]);
+        let web = found[0].change.to_string();
+        assert!(web.contains("-  replicas: 2\n+  replicas: 1"), "{web}");
+        assert!(web.contains("name: DEBUG"), "{web}");
+        let writers: Vec<&str> = found[0].writers.iter().map(|writer| writer.manager.as_str()).collect();
+        assert!(writers.contains(&"kubectl-set") && found[0].writers[0].at.is_some(), "{all}");
+
+        // Deploying again puts right what the release says.
+        world.apply(objects.clone()).await.unwrap();
+        let web = world.get("deployment", "web").await;
+        assert_eq!(web.pointer("/spec/replicas"), Some(&json!(2)));
+        assert!(world.namespace.has("cronjob", "sweep").await.unwrap());
+    })
+    .await;
+}
+
+/// No events, no ReplicaSets, no pods/log, no namespaces, nothing cluster-wide.
+fn least_privilege() -> Value {
+    let verbs = json!(["get", "list", "watch", "create", "patch", "update", "delete"]);
+    json!([
+        {"apiGroups": [""], "resources": ["configmaps", "secrets", "services", "pods"], "verbs": verbs},
+        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": verbs},
+        {"apiGroups": ["networking.k8s.io"], "resources": ["ingresses"], "verbs": verbs},
+        {"apiGroups": ["batch"], "resources": ["jobs", "cronjobs"], "verbs": verbs},
+    ])
+}
+
+#[tokio::test]
+async fn a_least_privileged_account_is_enough_and_what_it_lacks_is_named() {
+    in_cluster("least", async |world| {
+        let account = world.namespace.account(&least_privilege()).await.unwrap();
+        let cluster = world.namespace.cluster();
+        let identity = |token: String| Identity::Token {
+            server: cluster.server(),
+            certificate_authority: cluster.certificate_authority().ok(),
+            token: SecretString::new(token),
+        };
+        world.target = KubernetesTarget::new(KubernetesOptions::new(identity(account.token), world.secrets.clone()));
+        world.apply(world.objects(APPLICATION)).await.unwrap();
+        let crashing = APPLICATION.replace("ports: [{name: http, c", "args: [exit, \"3\", 'no database']\n          ports: [{name: http, c");
+        let error = world.apply(world.objects(&crashing)).await.unwrap_err();
+        assert_eq!(error.outcome, Outcome::Failed);
+        assert!(error.to_string().contains("(permission to get `pods/log` and list `events` would tell more)"), "{error}");
+        world.apply(world.objects(APPLICATION)).await.unwrap();
+        assert_eq!(world.target.releases(&world.environment).await.unwrap().len(), 3);
+        let (lines, end) = finish(
+            world.target.run_job(&world.environment, job(world, "migrate-1", &json!(["exit", "5"]))).await.unwrap(),
+        )
+        .await;
+        assert!(lines.iter().any(|line| line.contains("pods/log")), "{lines:?}");
+        assert_eq!(end.exit_code, Some(5));
+        assert_eq!(world.target.drift(&world.environment, &world.objects(APPLICATION)).await.unwrap(), []);
+
+        // Less than that is refused before anything changes, permission by permission.
+        let rules = json!([{"apiGroups": ["", "apps"], "resources": ["secrets", "configmaps", "deployments"], "verbs": ["get", "list"]}]);
+        let poor = world.namespace.account(&rules).await.unwrap();
+        world.target = KubernetesTarget::new(KubernetesOptions::new(identity(poor.token), world.secrets.clone()));
+        let said: Vec<String> = world.findings(&world.objects(APPLICATION)).await.iter().map(ToString::to_string).collect();
+        let all = said.join("\n");
+        for lacking in ["may not create, patch configmaps", "may not create, patch deployments.apps", "may not create, get, patch services"] {
+            assert!(all.contains(lacking), "{lacking} is not in\n{all}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_two_deployments_the_second_waits_and_a_dead_one_does_not_block() {
+    in_cluster("lock", async |world| {
+        let slow = APPLICATION.replace("value: one", "value: one}, {name: START_MS, value: '4000'");
+        let first = world.request(world.objects(&slow));
+        let second = {
+            let mut request = world.request(world.objects(APPLICATION));
+            request.record.as_mut().unwrap().by = "bob".into();
+            request
+        };
+        let one = carry_out(&world.target, first);
+        let two = async {
+            // Until the first has the lock.
+            towpath_testkit::until("the first to have the lock", cluster::BOUND, async || {
+                let current = world.target.current(&world.environment).await?;
+                Ok(match current.and_then(|current| current.deploying) {
+                    Some(_) => towpath_testkit::Probe::Found(()),
+                    None => towpath_testkit::Probe::NotYet("nobody".into()),
+                })
+            })
+            .await
+            .unwrap();
+            carry_out(&world.target, second).await
+        };
+        let (one, two) = tokio::join!(one, two);
+        one.unwrap();
+        let said = two.unwrap();
+        assert!(said[0].starts_with("ann is deploying here since"), "{said:?}");
+
+        // One that dies in the middle: dropped, as by a kill, it gives no sign of life.
+        let options = KubernetesOptions {
+            lock_expiry: std::time::Duration::from_secs(3),
+            ..KubernetesOptions::new(
+                Identity::Kubeconfig(Some(world.namespace.cluster().kubeconfig().to_path_buf())),
+                world.secrets.clone(),
+            )
+        };
+        let target = KubernetesTarget::new(options);
+        let never = APPLICATION.replace("value: one", "value: x}, {name: NOT_READY, value: 'yes'");
+        let request = world.request(world.objects(&never));
+        let dying = tokio::time::timeout(std::time::Duration::from_secs(3), carry_out(&target, request)).await;
+        assert!(dying.is_err(), "{dying:?}");
+        let said = carry_out(&target, world.request(world.objects(APPLICATION))).await.unwrap();
+        assert!(said.iter().any(|line| line.contains("gave no sign of life")), "{said:?}");
+
+        // A person's lock keeps others out, and not its owner.
+        let hold = towpath_deploy::Hold {
+            by: "bob".into(),
+            reason: "an incident".into(),
+            since: jiff::Timestamp::now(),
+            until: jiff::Timestamp::now() + jiff::SignedDuration::from_mins(5),
+        };
+        world.target.set_hold(&world.environment, Some(hold)).await.unwrap();
+        let refused = world.apply(world.objects(APPLICATION)).await.unwrap_err();
+        assert_eq!(refused.outcome, Outcome::Rejected);
+        assert!(refused.to_string().contains("locked by bob until") && refused.to_string().contains("an incident"), "{refused}");
+        let mut bobs = world.request(world.objects(APPLICATION));
+        bobs.record.as_mut().unwrap().by = "bob".into();
+        carry_out(&world.target, bobs).await.unwrap();
+        world.target.set_hold(&world.environment, None).await.unwrap();
+        world.apply(world.objects(APPLICATION)).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_history_that_somebody_edited_or_deleted_is_said_and_survived() {
+    in_cluster("history", async |world| {
+        world.apply(world.objects(APPLICATION)).await.unwrap();
+        world.apply(world.objects(&APPLICATION.replace("one", "two"))).await.unwrap();
+        let edit = r#"{"data":{"release":"bm90aGluZw=="}}"#;
+        world.namespace.kubectl(&["patch", "secret", "towpath.claims.dev.1", "--patch", edit]).await.unwrap();
+        world.namespace.kubectl(&["delete", "secret", "towpath.claims.dev.2"]).await.unwrap();
+        let objects = world.objects(APPLICATION);
+        let said: Vec<String> = world.findings(&objects).await.iter().map(ToString::to_string).collect();
+        assert!(said.iter().any(|line| line.contains("`towpath.claims.dev.1` is not as Towpath wrote it")), "{said:?}");
+        assert!(said.iter().any(|line| line.contains("the record of release 2, which ran last, was deleted")), "{said:?}");
+        world.apply(objects.clone()).await.unwrap();
+
+        let edit = r#"{"data":{"state":"bm90aGluZw=="}}"#;
+        world.namespace.kubectl(&["patch", "secret", "towpath.claims.dev", "--patch", edit]).await.unwrap();
+        let findings = world.findings(&objects).await;
+        assert!(findings.iter().all(|finding| finding.severity == Severity::Note), "{findings:?}");
+        assert!(findings.iter().any(|finding| finding.message.contains("is made anew")), "{findings:?}");
+        world.apply(objects.clone()).await.unwrap();
+        world.namespace.kubectl(&["delete", "secret", "towpath.claims.dev"]).await.unwrap();
+        world.apply(objects).await.unwrap();
+        assert_eq!(world.target.current(&world.environment).await.unwrap().unwrap().objects.len(), 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_not_there_or_does_not_know_us_is_said() {
+    in_cluster("identity", async |world| {
+        let objects = world.objects(APPLICATION);
+        let ask = async |world: &cluster::World, identity: Identity, kube_context: &str| {
+            let mut options = KubernetesOptions::new(identity, world.secrets.clone());
+            options.patience.retries = std::time::Duration::from_secs(1);
+            let mut environment = world.environment.clone();
+            environment.kube_context = kube_context.into();
+            KubernetesTarget::new(options).preflight(&environment, &objects, &[]).await.unwrap_err().chain()
+        };
+        let kubeconfig = Identity::Kubeconfig(Some(world.namespace.cluster().kubeconfig().to_path_buf()));
+        let said = ask(world, kubeconfig, "nowhere").await;
+        assert!(said.contains("no kube context `nowhere`: it has `live`"), "{said}");
+        let token = |server: &str, token: &str| Identity::Token {
+            server: server.into(),
+            certificate_authority: world.namespace.cluster().certificate_authority().ok(),
+            token: SecretString::new(token.into()),
+        };
+        let said = ask(world, token("https://127.0.0.1:9", "x"), "live").await;
+        assert!(said.contains("https://127.0.0.1:9") && said.contains("cannot be reached"), "{said}");
+        let said = ask(world, token(&world.namespace.cluster().server(), "expired-token"), "live").await;
+        assert!(said.contains("does not accept the credentials") && !said.contains("expired-token"), "{said}");
+    })
+    .await;
+}

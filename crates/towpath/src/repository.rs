@@ -94,24 +94,6 @@ impl Repository {
         self.git(&["symbolic-ref", "--quiet", "--short", "HEAD"]).ok()
     }
 
-    /// The names of the environments that the manifests have.
-    pub fn environments(&self) -> Result<Vec<String>> {
-        let request = self.request()?;
-        let files = request
-            .files
-            .iter()
-            .map(|file| (file.path.as_str(), file.text.as_str()));
-        let (tree, _) = towpath_manifest::Tree::read(files);
-        let names = tree
-            .kube_contexts
-            .values()
-            .flat_map(|context| context.environments.keys().cloned());
-        let mut names: Vec<String> = names.collect();
-        names.sort();
-        names.dedup();
-        Ok(names)
-    }
-
     /// Every manifest below `.k8s/`, for the server; with Kustomize or Helm, every text that they could be rendered from.
     pub fn request(&self) -> Result<LaptopRequest> {
         Ok(LaptopRequest {

@@ -101,7 +101,9 @@ impl ApiError {
     fn passes(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::TimedOut { .. } => true,
-            Self::Answered { code, .. } => matches!(code, 429 | 500 | 502..=504),
+            // Servers call it their own fault when an object does not fit its schema.
+            Self::Answered { code: 500, message, .. } => !message.contains("typed patch object"),
+            Self::Answered { code, .. } => matches!(code, 429 | 502..=504),
             Self::Malformed { .. } | Self::Credentials { .. } => false,
         }
     }

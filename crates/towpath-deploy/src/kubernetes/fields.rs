@@ -130,7 +130,12 @@ fn remove(object: &mut Value, path: &[String]) {
                 return;
             };
             if rest.is_empty() {
-                items.remove(at);
+                let keys = serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
+                // What others put into it keeps it.
+                let is_bare = |item: &Value| item.as_object().is_none_or(|item| item.keys().all(|key| keys.contains_key(key)));
+                if tag == "v" || is_bare(&items[at]) {
+                    items.remove(at);
+                }
             } else if let Some(item) = items.get_mut(at) {
                 remove(item, rest);
             }
@@ -164,8 +169,14 @@ pub(super) fn without_kubectls(live: &Value, would_be: &Value) -> Value {
 /// `object` without what is at `paths`.
 pub(super) fn without(object: &Value, paths: BTreeSet<Path>) -> Value {
     let mut object = object.clone();
+    // What an item is known by goes with the item, or not at all.
+    let is_key = |path: &Path| {
+        let [.., item, field] = path.as_slice() else { return false };
+        let keys = item.strip_prefix("k:").and_then(|keys| serde_json::from_str::<Map<String, Value>>(keys).ok());
+        keys.is_some_and(|keys| keys.contains_key(field.trim_start_matches("f:")))
+    };
+    let mut paths: Vec<Path> = paths.into_iter().filter(|path| !is_key(path)).collect();
     // The deepest first, so that what they leave empty goes with its own mark.
-    let mut paths: Vec<Path> = paths.into_iter().collect();
     paths.sort_by_key(|path| std::cmp::Reverse(path.len()));
     for path in paths {
         remove(&mut object, &path);
@@ -305,6 +316,22 @@ mod tests {
         let predicted = without_kubectls(&live, &would_be);
         assert_eq!(predicted["metadata"]["labels"], json!({"a": "1"}));
         assert_eq!(predicted["spec"], json!({"replicas": 3, "containers": [{"name": "app", "image": "1"}]}));
+    }
+
+    #[test]
+    fn an_item_goes_whole_unless_others_have_put_something_into_it() {
+        let object = json!({"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}], "finalizers": ["x", "y"]});
+        let path = |text: &str| text.split(' ').map(str::to_string).collect::<Path>();
+        let check = |paths: &[&str], expect: Value| {
+            assert_eq!(without(&object, paths.iter().map(|text| path(text)).collect()), expect, "{paths:?}");
+        };
+        let a = "f:env k:{\"name\":\"A\"}";
+        let both = json!([{"name": "B", "value": "2"}]);
+        check(
+            &[a, &format!("{a} f:name"), &format!("{a} f:value"), "f:finalizers v:\"x\""],
+            json!({"env": both, "finalizers": ["y"]}),
+        );
+        check(&[a, &format!("{a} f:name")], object.clone());
     }
 
     #[test]

@@ -228,15 +228,14 @@ impl Waiter {
             let of_pod = pod.pointer("/metadata/labels");
             !labels.is_empty() && labels.iter().all(|(key, value)| of_pod.and_then(|of_pod| of_pod.get(key)) == Some(value))
         });
-        // Without a look at the ReplicaSets: the template of the pod that was made last.
-        let hash = |pod: &Value| {
-            let hash = text(pod, "/metadata/labels/pod-template-hash");
-            if hash.is_empty() { text(pod, "/metadata/labels/controller-revision-hash") } else { hash }
-        };
-        let newest = pods.iter().max_by_key(|pod| text(pod, "/metadata/creationTimestamp")).map(hash);
         let update = text(&live, "/status/updateRevision");
-        let wanted = if update.is_empty() { newest.unwrap_or_default() } else { update };
-        pods.retain(|pod| hash(pod) == wanted);
+        if update.is_empty() {
+            // Without a look at the ReplicaSets: what they were made of tells.
+            let template = live.pointer("/spec/template").cloned().unwrap_or_default();
+            pods.retain(|pod| is_made_of(pod, &template));
+        } else {
+            pods.retain(|pod| text(pod, "/metadata/labels/controller-revision-hash") == update);
+        }
         pods
     }
 
@@ -425,6 +424,31 @@ pub(super) fn container_statuses(pod: &Value) -> Vec<&Value> {
         .filter_map(|list| pod.get("status")?.get(list)?.as_array())
         .flatten()
         .collect()
+}
+
+/// Whether a pod was made of `template`: what the template says of its annotations and containers, the pod says, too.
+/// Admission may have added to it.
+fn is_made_of(pod: &Value, template: &Value) -> bool {
+    let annotations = template.pointer("/metadata/annotations").and_then(Value::as_object);
+    let has_annotation = |(key, value): (&String, &Value)| {
+        let of_pod = pod.pointer("/metadata/annotations").and_then(|annotations| annotations.get(key));
+        of_pod == Some(value)
+    };
+    if !annotations.into_iter().flatten().all(has_annotation) {
+        return false;
+    }
+    ["initContainers", "containers"].iter().all(|list| {
+        let of = |value: &Value, at: &str| value.pointer(&format!("{at}/{list}")).and_then(Value::as_array).cloned();
+        let in_pod = of(pod, "/spec").unwrap_or_default();
+        of(template, "/spec").unwrap_or_default().iter().all(|wanted| {
+            let found = in_pod.iter().find(|container| container.get("name") == wanted.get("name"));
+            found.is_some_and(|found| {
+                ["image", "command", "args", "env", "envFrom", "resources", "ports", "readinessProbe", "livenessProbe"]
+                    .iter()
+                    .all(|field| found.get(field) == wanted.get(field))
+            })
+        })
+    })
 }
 
 fn status_of(one: &Awaited, followed: &Followed) -> Option<WorkloadStatus> {

@@ -61,6 +61,16 @@ fn look(root: &Path, layout: &Layout) {
     }
 }
 
+/// The names of the environments that a repository's manifests have.
+pub fn environments(repository: &Repository) -> Result<Vec<String>> {
+    let files = repository.manifests()?;
+    let (layout, _) = Layout::read(files.iter().map(|file| (file.path.as_str(), file.text.as_str())));
+    let mut names: Vec<String> = kube_contexts(&repository.root, &layout).into_iter().flat_map(|(_, names)| names).collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
 /// Each folder of `.k8s` with the folders in it that are environments.
 fn kube_contexts(root: &Path, layout: &Layout) -> Vec<(String, Vec<String>)> {
     let is_shared = |folder: &str| layout.shared().any(|(shared, _)| shared == folder);

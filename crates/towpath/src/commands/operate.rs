@@ -352,7 +352,7 @@ pub async fn drift(options: Drift) -> Result<ExitCode> {
     let project = project(&options.at)?;
     let environments = match &options.environment {
         Some(environment) => vec![environment.clone()],
-        None => Repository::find()?.environments()?,
+        None => super::init::environments(&Repository::find()?)?,
     };
     let mut found: BTreeMap<String, DriftView> = BTreeMap::new();
     for environment in environments {
