@@ -667,7 +667,9 @@ impl Control {
             return Ok(self.release_of(project, from).await?.plan()?.image);
         }
         let Some(word) = &request.tag else {
-            let release = self.last_release(&target_id(project, environment)?.slug()).await?;
+            let place = self.place(project, environment).await?;
+            self.learn_releases(&place).await?;
+            let release = self.last_release(&place.id.slug()).await?;
             let nothing = || {
                 ControlError::conflict(format!(
                     "nothing was deployed to `{environment}` yet, so say which image: `latest`, say"

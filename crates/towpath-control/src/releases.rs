@@ -6,7 +6,7 @@ use crate::{
     plans::{Plan, PlanSource, chain, environments_in, fill_in, image_repository_in, manifest_files, namespace_pattern, read_job, target_id},
     push::forge_error,
     records::{WorkflowRecord, collection},
-    views::{DriftView, EnvironmentView, LaptopRequest, PlanView, Progress, ProjectView, ReleaseView, WorkloadView},
+    views::{DriftView, EnvironmentView, LaptopRequest, ManifestFile, PlanView, Progress, ProjectView, ReleaseView, WorkloadView},
 };
 use jiff::Timestamp;
 use std::{
@@ -39,6 +39,8 @@ pub(crate) struct Releases {
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// The environments of a project at a commit.
     environments: Mutex<HashMap<(String, CommitId), BTreeMap<String, Environment>>>,
+    /// The environments of projects whose repositories are not here, as their owners' manifests say.
+    shown: Mutex<HashMap<String, BTreeMap<String, Environment>>>,
     /// What was found when drift was looked for last, by the environment's slug.
     drift: Mutex<HashMap<String, DriftView>>,
 }
@@ -232,6 +234,10 @@ impl Control {
         let mut batch = Batch::default();
         batch.put(Row::Release(row));
         self.store.commit(batch).await.map_err(store_error)?;
+        // Where releases are recorded beside this storage, it may have got another number.
+        if let Err(error) = self.learn_releases(&plan.target()?).await {
+            tracing::warn!(release = %id, error = error.chain(), "the environment's own record is not read");
+        }
         log.end(outcome, None);
         Ok(())
     }
@@ -703,7 +709,7 @@ impl Control {
             let here = known.iter().find(|known| known.id == record.id);
             // What is under way is written down by whoever carries it out.
             let ended = record.state != "running" && here.is_none_or(|here| here.state != "running");
-            if ended && here.is_none_or(|here| here.state != record.state) {
+            if ended && here.is_none_or(|here| here.state != record.state || here.number != record.number) {
                 batch.put(Row::Release(row_of(record, slug.clone())));
                 any = true;
             }
@@ -813,7 +819,9 @@ impl Control {
     async fn environments_of(&self, project: &str) -> Result<BTreeMap<String, Environment>, ControlError> {
         let name = self.project_name(project)?;
         if !self.forge.exists(&name).await {
-            return Err(ControlError::not_found(format!("there is no project `{project}`")));
+            let shown = self.releases.shown.lock().unwrap_or_else(PoisonError::into_inner);
+            let missing = || ControlError::not_found(format!("there is no project `{project}`"));
+            return shown.get(project).cloned().ok_or_else(missing);
         }
         let branch = self.forge.default_branch(&name).await.map_err(forge_error)?;
         // A repository that nothing was pushed to has no commit.
@@ -837,21 +845,8 @@ impl Control {
             .and_then(|text| ProjectFile::parse(&text).ok())
             .unwrap_or_default();
         let files = manifest_files(files).into_iter().map(|file| (file.path, file.text)).collect();
-        let pattern = namespace_pattern(project, &project_file);
-        let rendered = self
-            .renderer
-            .render(files, project, None, |kube_context, environment| {
-                fill_in(&pattern, kube_context, environment)
-            })
-            .await;
-        for failure in &rendered.failures {
-            let (environment, error) = (&failure.environment, chain(&failure.error));
-            tracing::warn!(project, environment, error, "an environment is listed without its manifests");
-        }
-        let environments = environments_in(project, &rendered.files, &project_file);
-        // What a program refuses it refuses again; one that was not there, or took too long, may do better next time.
-        let for_good = |failure: &RenderFailure| matches!(failure.error, RenderError::Refused { .. });
-        if !rendered.failures.iter().all(for_good) {
+        let (environments, is_for_good) = self.find_environments(project, files, &project_file).await;
+        if !is_for_good {
             return Ok(environments);
         }
         let mut cache = self
@@ -862,6 +857,49 @@ impl Control {
         cache.retain(|(of, _), _| *of != project);
         cache.insert(key, environments.clone());
         Ok(environments)
+    }
+
+    /// Shows the manifests of a project whose repository is not here: where its environments are.
+    ///
+    /// # Errors
+    /// When the project's file cannot be read.
+    pub async fn show_manifests(
+        &self,
+        project: &str,
+        files: Vec<ManifestFile>,
+        project_file: Option<&str>,
+    ) -> Result<(), ControlError> {
+        let project_file = project_file.map(ProjectFile::parse).transpose();
+        let project_file = project_file.map_err(|error| ControlError::invalid(error.to_string()))?;
+        let files = files.into_iter().map(|file| (file.path, file.text)).collect();
+        let (environments, _) = self.find_environments(project, files, &project_file.unwrap_or_default()).await;
+        let mut shown = self.releases.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.insert(project.to_string(), environments);
+        Ok(())
+    }
+
+    /// The environments that manifests have, and whether the same manifests have the same ones tomorrow.
+    async fn find_environments(
+        &self,
+        project: &str,
+        files: Vec<(String, String)>,
+        project_file: &ProjectFile,
+    ) -> (BTreeMap<String, Environment>, bool) {
+        let pattern = namespace_pattern(project, project_file);
+        let rendered = self
+            .renderer
+            .render(files, project, None, |kube_context, environment| {
+                fill_in(&pattern, kube_context, environment)
+            })
+            .await;
+        for failure in &rendered.failures {
+            let (environment, error) = (&failure.environment, chain(&failure.error));
+            tracing::warn!(project, environment, error, "an environment is listed without its manifests");
+        }
+        let environments = environments_in(project, &rendered.files, project_file);
+        // What a program refuses it refuses again; one that was not there, or took too long, may do better next time.
+        let for_good = |failure: &RenderFailure| matches!(failure.error, RenderError::Refused { .. });
+        (environments, rendered.failures.iter().all(for_good))
     }
 
     /// What the project's jobs need to reach the registry.

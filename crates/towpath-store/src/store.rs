@@ -280,7 +280,7 @@ impl Store {
             row.number = self.next_number(connection, sql, &row.environment).await?;
         }
         let sql = "INSERT INTO releases (id, environment, number, running, row) VALUES (?, ?, ?, ?, ?)
-                   ON CONFLICT (id) DO UPDATE SET running = excluded.running, row = excluded.row";
+                   ON CONFLICT (id) DO UPDATE SET number = excluded.number, running = excluded.running, row = excluded.row";
         let query = sqlx::query(sql)
             .bind(row.id.to_string())
             .bind(row.environment.clone())

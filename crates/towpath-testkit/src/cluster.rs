@@ -123,7 +123,7 @@ impl Cluster {
     /// When the program cannot be read or the node does not take it.
     pub async fn load_image(&self, name: &str, binary: &Path) -> Result<()> {
         let program = std::fs::read(binary).with_context(|| format!("failed to read `{}`", binary.display()))?;
-        let archive = archive(name, &program).context("failed to make an image")?;
+        let archive = image_archive(name, "program", &program).context("failed to make an image")?;
         let socket = self.kubeconfig.with_file_name("containerd.sock");
         let mut child = Command::new("ctr")
             .arg("--address")
@@ -295,10 +295,13 @@ impl Drop for Namespace {
     }
 }
 
-/// An image of one file, as `docker save` writes it.
+/// An image called `name` of one static program, `/<program>`, as `docker save` writes it.
+///
+/// # Errors
+/// When memory cannot be written to: never.
 ///
 /// Source: <https://github.com/moby/docker-image-spec/blob/main/spec.md#combined-image-json--filesystem-changeset-format>
-fn archive(name: &str, program: &[u8]) -> std::io::Result<Vec<u8>> {
+pub fn image_archive(name: &str, program: &str, content: &[u8]) -> std::io::Result<Vec<u8>> {
     fn add(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, content: &[u8]) -> std::io::Result<()> {
         let mut header = tar::Header::new_gnu();
         header.set_mode(mode);
@@ -306,11 +309,11 @@ fn archive(name: &str, program: &[u8]) -> std::io::Result<Vec<u8>> {
         archive.append_data(&mut header, path, content)
     }
     let mut layer = tar::Builder::new(Vec::new());
-    add(&mut layer, "program", 0o755, program)?;
+    add(&mut layer, program, 0o755, content)?;
     let layer = layer.into_inner()?;
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-        "os": "linux", "config": {"Entrypoint": ["/program"]},
+        "os": "linux", "config": {"Entrypoint": [format!("/{program}")]},
         "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer).as_str()]},
     });
     let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);

@@ -13,6 +13,7 @@ mod cluster;
 mod engine;
 mod fault_proxy;
 mod parts;
+mod registry;
 mod repository;
 mod server;
 mod traffic;
@@ -22,10 +23,11 @@ pub use api::{
     Api, Change, Environment, Gate, GateJob, Job, Message, Pipeline, Plan, PlanCommit, Release, Vcs, Workflow, Workload,
 };
 pub use browser::ChromeDriver;
-pub use cluster::{Account, Cluster, Namespace};
+pub use cluster::{Account, Cluster, Namespace, image_archive};
 pub use engine::{Removed, remove_instance};
 pub use fault_proxy::{Asked, FaultProxy, Verdict};
 pub use parts::{Absent, engine_answers, program, skipped};
+pub use registry::Registry;
 pub use repository::{PROJECT, Repository, example_directory};
 pub use server::{ServerOptions, Towpath, host_environment_for_cargo};
 pub use traffic::{Failure, Traffic, TrafficReport};

@@ -24,8 +24,8 @@ pub struct Client {
     token: SecretString,
     /// Whether the server may go away for a while: the agent's side of a restart.
     patient: bool,
-    /// The server, when it is this process.
-    direct: Option<Direct>,
+    /// The server, when it is this process: it lives as long as its client.
+    _direct: Option<Direct>,
 }
 
 /// The data directory that `at` means.
@@ -72,7 +72,7 @@ impl Client {
             base,
             token,
             patient: false,
-            direct: None,
+            _direct: None,
         })
     }
 
@@ -86,7 +86,7 @@ impl Client {
             Ok(client) if client.is_up().await => return Ok(client),
             up => up,
         };
-        let Some(direct) = Direct::start().await? else {
+        let Some(direct) = Direct::start(at.project.as_deref()).await? else {
             return up;
         };
         eprintln!("No Towpath is up here: this command works with the clusters of this shell by itself");
@@ -99,7 +99,7 @@ impl Client {
             base: direct.base(),
             token: direct.token(),
             patient: false,
-            direct: Some(direct),
+            _direct: Some(direct),
         })
     }
 
@@ -135,18 +135,13 @@ impl Client {
             base: "http://towpath".into(),
             token: SecretString::new(token),
             patient: false,
-            direct: None,
+            _direct: None,
         })
     }
 
     /// Where the server is, for people.
     pub fn base(&self) -> &str {
         &self.base
-    }
-
-    /// Whether the server is this process.
-    pub fn is_direct(&self) -> bool {
-        self.direct.is_some()
     }
 
     /// The owner's token, for git's credential helper.

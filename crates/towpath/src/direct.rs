@@ -2,7 +2,7 @@
 //!
 //! It keeps nothing: what the clusters say of their releases is all that it knows.
 
-use crate::cli::Target;
+use crate::{cli::Target, repository::Repository};
 use anyhow::{Context, Result};
 use std::{net::SocketAddr, sync::Arc};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,7 @@ pub fn target_settings(target: Target) -> TargetSettings {
 
 impl Direct {
     /// Starts one; `None` when this shell knows no cluster.
-    pub async fn start() -> Result<Option<Self>> {
+    pub async fn start(project: Option<&str>) -> Result<Option<Self>> {
         let target = match std::env::var(TARGET_VARIABLE).as_deref() {
             Ok("local") => return Ok(None),
             Ok("kubernetes") => Target::Kubernetes,
@@ -59,6 +59,12 @@ impl Direct {
             engine: false,
         })
         .await?;
+        // Without a repository around, the manifests come with what is asked, if they are needed at all.
+        if let Ok(repository) = Repository::find() {
+            let request = repository.request()?;
+            let project = project.map_or_else(|| repository.project(), str::to_string);
+            control.show_manifests(&project, request.files, request.project_file.as_deref()).await?;
+        }
         let shutdown = CancellationToken::new();
         tokio::spawn(towpath_server::serve(control.clone(), listener, shutdown.clone()));
         Ok(Some(Self {

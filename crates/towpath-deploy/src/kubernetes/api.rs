@@ -396,7 +396,14 @@ impl Api {
                 server: self.server.clone(),
                 why: chain(&error),
             })?;
-            let value = serde_json::from_slice(&body.to_bytes()).map_err(|error| self.malformed(error))?;
+            let value = serde_json::from_slice(&body.to_bytes()).map_err(|error| match error.is_eof() {
+                // Half an answer that looks like a whole one.
+                true => ApiError::Unreachable {
+                    server: self.server.clone(),
+                    why: "its answer broke off".into(),
+                },
+                false => self.malformed(error),
+            })?;
             Ok(Answer { value, warnings })
         };
         timeout(self.patience.request, answer).await.map_err(|_| self.timed_out())?

@@ -6,7 +6,7 @@ use super::{
     fields,
     kinds::{Kind, Kinds, Lookup},
     lock::{self, Held, NotHeld},
-    record::{self, Kept, State},
+    record::{self, Begun, Kept, State},
     rollout::{Awaited, Waiter, rolls_out},
     target::{KubernetesOptions, mask_of},
 };
@@ -75,10 +75,11 @@ impl Carrier<'_> {
             NotHeld::Busy(who) => failure(Outcome::Rejected, None, format!("{who}. Nothing was changed")),
             NotHeld::Failed(error) => errored(&error),
         })?;
-        match self.under_lock(request, &held, deadline).await {
-            Ok(state) => self.finish(request, held, state).await,
+        let mut request = request.clone();
+        match self.under_lock(&mut request, &held, deadline).await {
+            Ok(state) => self.finish(&request, held, state).await,
             Err(error) => {
-                self.record_failure(request, &error).await;
+                self.record_failure(&request, &error).await;
                 if let Err(why) = held.release(|_| {}).await {
                     tracing::warn!(why, "the environment's lock is left to expire");
                 }
@@ -123,27 +124,21 @@ impl Carrier<'_> {
         Ok(())
     }
 
-    async fn under_lock(&self, request: &ApplyRequest, held: &Held, deadline: Instant) -> Result<Vec<Kept>, ApplyError> {
-        let environment = &request.environment;
+    async fn under_lock(&self, request: &mut ApplyRequest, held: &Held, deadline: Instant) -> Result<Vec<Kept>, ApplyError> {
         let lost = |why: String| failure(Outcome::Errored, None, why);
         let state = held.state().await;
         if let (Some(hold), Some(record)) = (&state.hold, &request.record)
             && hold.keeps_out(&record.by, Timestamp::now())
         {
-            return Err(failure(Outcome::Rejected, None, format!("{environment} is {hold}")));
+            let message = format!("{} is {hold}", request.environment);
+            return Err(failure(Outcome::Rejected, None, message));
         }
         let examination = self.examine(request, &state).await?;
-        if let Some(record) = &request.record {
-            let mut record = record.clone();
-            record.state = "running".into();
-            if !record::begin(self.api, environment, &record).await.map_err(|error| errored(&error))? {
-                let message = format!(
-                    "{environment} changed since this plan was made: there is a release {} already. Look at a new plan",
-                    record.number
-                );
-                return Err(failure(Outcome::Rejected, None, message));
-            }
+        if let Some(record) = &mut request.record {
+            self.begin(&request.environment, record).await?;
         }
+        let request = &*request;
+        let environment = &request.environment;
         // What is about to be made is known before it is there, so that nothing is ever forgotten.
         let mut known = state.objects.clone();
         for one in examination.objects.iter().filter(|one| !one.from_vault) {
@@ -207,6 +202,38 @@ impl Carrier<'_> {
         held.check().map_err(lost)?;
         self.prune(request, &state).await?;
         Ok(inventory(request, &state, &examination, &applied))
+    }
+
+    /// Writes the release down, under the next number that nobody has: one that was begun and never ended was begun by
+    /// somebody who died, for we hold the lock.
+    async fn begin(&self, environment: &Environment, record: &mut ReleaseRecord) -> Result<(), ApplyError> {
+        record.state = "running".into();
+        loop {
+            let begun = record::begin(self.api, environment, record).await;
+            let there = match begun.map_err(|error| errored(&error))? {
+                Begun::Written => return Ok(()),
+                Begun::Taken(there) => *there,
+            };
+            match there {
+                Some(dead) if dead.state == "running" => {
+                    let ended = ReleaseRecord {
+                        state: Outcome::Errored.as_str().into(),
+                        stopped_at: Some(Timestamp::now()),
+                        message: Some(record::DIED.into()),
+                        ..dead
+                    };
+                    record::end(self.api, environment, &ended).await.map_err(|error| errored(&error))?;
+                    record.number += 1;
+                }
+                _ => {
+                    let message = format!(
+                        "{environment} changed since this plan was made: there is a release {} already. Look at a new plan",
+                        record.number
+                    );
+                    return Err(failure(Outcome::Rejected, None, message));
+                }
+            }
+        }
     }
 
     async fn apply_one(&self, environment: &Environment, one: &Examined, stamps: &Stamps) -> Result<Value, ApiError> {

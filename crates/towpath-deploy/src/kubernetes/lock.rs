@@ -2,6 +2,7 @@
 
 use super::{
     api::{Api, ApiError},
+    process::Process,
     record::{self, Loaded, Lock, State},
 };
 use crate::target::{Environment, Progress};
@@ -12,9 +13,9 @@ use std::{
 };
 use tokio::{
     sync::{Mutex, mpsc},
-    task::AbortHandle,
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 use towpath_types::ReleaseId;
 
 /// How often whoever waits looks again.
@@ -30,7 +31,8 @@ pub(super) struct Held {
     loaded: Arc<Mutex<Loaded>>,
     /// Why it was lost.
     lost: Arc<StdMutex<Option<String>>>,
-    renewal: AbortHandle,
+    /// Ends the signs of life; one that is being given is given to its end, or it would not be known what was written.
+    renewal: CancellationToken,
 }
 
 /// Why a lock was not had.
@@ -79,7 +81,8 @@ pub(super) async fn take(request: Request<'_>, progress: &mpsc::UnboundedSender<
             watched = Some((sign.0, sign.1, since));
             let silent = Timestamp::now().duration_since(lock.renewed);
             let long_dead = Duration::try_from(silent).is_ok_and(|silent| silent > request.expiry * LONG_DEAD);
-            if since.elapsed() < request.expiry && !long_dead {
+            let is_gone = lock.process.as_ref().is_some_and(Process::is_gone);
+            if since.elapsed() < request.expiry && !long_dead && !is_gone {
                 let who = format!("{} is deploying here since {} ({})", lock.by, lock.since, lock.what);
                 if Instant::now() >= request.deadline {
                     return Err(NotHeld::Busy(who));
@@ -104,6 +107,7 @@ pub(super) async fn take(request: Request<'_>, progress: &mpsc::UnboundedSender<
             renewed: now,
             renewals: 0,
             release: request.release,
+            process: Process::this(),
         });
         let key = loaded.key.clone().unwrap_or_else(|| request.key.to_vec());
         if !record::save(api, environment, &mut loaded, &key).await? {
@@ -111,7 +115,9 @@ pub(super) async fn take(request: Request<'_>, progress: &mpsc::UnboundedSender<
         }
         let loaded = Arc::new(Mutex::new(loaded));
         let lost = Arc::new(StdMutex::new(None));
-        let renewal = tokio::spawn(renew(
+        let renewal = CancellationToken::new();
+        tokio::spawn(renew(
+            renewal.clone(),
             Arc::clone(api),
             environment.clone(),
             key.clone(),
@@ -125,13 +131,14 @@ pub(super) async fn take(request: Request<'_>, progress: &mpsc::UnboundedSender<
             key,
             loaded,
             lost,
-            renewal: renewal.abort_handle(),
+            renewal,
         });
     }
 }
 
 /// Gives a sign of life now and then.
 async fn renew(
+    ended: CancellationToken,
     api: Arc<Api>,
     environment: Environment,
     key: Vec<u8>,
@@ -140,8 +147,14 @@ async fn renew(
     every: Duration,
 ) {
     loop {
-        tokio::time::sleep(every).await;
+        if ended.run_until_cancelled(tokio::time::sleep(every)).await.is_none() {
+            return;
+        }
         let mut loaded = loaded.lock().await;
+        // Given back while this waited for its turn.
+        if ended.is_cancelled() {
+            return;
+        }
         let Some(lock) = &mut loaded.state.lock else { return };
         lock.renewed = Timestamp::now();
         lock.renewals += 1;
@@ -184,7 +197,7 @@ impl Held {
 
     /// Gives the lock back, with a last change of the state.
     pub(super) async fn release(self, change: impl FnOnce(&mut State)) -> Result<(), String> {
-        self.renewal.abort();
+        self.renewal.cancel();
         self.update(|state| {
             change(state);
             state.lock = None;
@@ -195,6 +208,6 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.renewal.abort();
+        self.renewal.cancel();
     }
 }

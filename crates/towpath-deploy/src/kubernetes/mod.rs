@@ -18,6 +18,7 @@ mod identity;
 mod job;
 mod kinds;
 mod lock;
+mod process;
 mod record;
 mod rollout;
 mod target;

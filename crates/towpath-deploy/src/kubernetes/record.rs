@@ -8,6 +8,7 @@
 use super::{
     api::{Api, ApiError, escape},
     kinds::Kind,
+    process::Process,
 };
 use crate::target::{Environment, Hold, ReleaseRecord};
 use base64::Engine as _;
@@ -18,6 +19,8 @@ use std::collections::BTreeMap;
 use towpath_manifest::ObjectId;
 use towpath_types::{Digest, ReleaseId};
 
+/// What is to be said of a release that nobody carries out any more.
+pub(super) const DIED: &str = "whoever carried it out died before its end";
 /// How many releases an environment remembers.
 const KEPT: usize = 10;
 /// The most that a record may unpack to.
@@ -57,6 +60,9 @@ pub(super) struct Lock {
     pub renewals: u64,
     /// The release that it carries out.
     pub release: ReleaseId,
+    /// The process that holds it.
+    #[serde(default)]
+    pub process: Option<Process>,
 }
 
 /// What an environment says of itself.
@@ -234,16 +240,27 @@ pub(super) async fn releases(api: &Api, environment: &Environment) -> Result<(Ve
     Ok((releases, odd))
 }
 
-/// Writes a new release down. Answers `false` when there is another of its number.
-pub(super) async fn begin(api: &Api, environment: &Environment, release: &ReleaseRecord) -> Result<bool, ApiError> {
+/// What became of writing a release down.
+pub(super) enum Begun {
+    /// It is written down.
+    Written,
+    /// There is this one of its number.
+    Taken(Box<Option<ReleaseRecord>>),
+}
+
+/// Writes a new release down.
+pub(super) async fn begin(api: &Api, environment: &Environment, release: &ReleaseRecord) -> Result<Begun, ApiError> {
     let name = release_name(environment, release.number);
     let object = release_secret(environment, &name, release)?;
     match api.create(&secrets().collection(&environment.namespace), &object).await {
-        Ok(_) => Ok(true),
+        Ok(_) => Ok(Begun::Written),
         Err(error) if error.is_conflict() => {
             let there = api.find(&secrets().object(&environment.namespace, &name)).await?;
             let there = there.and_then(|secret| unpack::<ReleaseRecord>(&secret, "release"));
-            Ok(there.is_some_and(|there| there.id == release.id))
+            if there.as_ref().is_some_and(|there| there.id == release.id) {
+                return Ok(Begun::Written);
+            }
+            Ok(Begun::Taken(Box::new(there)))
         }
         Err(error) => Err(error),
     }

@@ -509,11 +509,12 @@ impl Target for KubernetesTarget {
             let (mut releases, _) = record::releases(&cluster.api, environment).await.map_err(reading())?;
             if releases.iter().any(|release| release.state == "running") {
                 let loaded = record::load(&cluster.api, environment).await.map_err(reading())?;
-                let under_way = loaded.state.lock.map(|lock| lock.release);
+                let is_alive = |lock: &record::Lock| !lock.process.as_ref().is_some_and(super::process::Process::is_gone);
+                let under_way = loaded.state.lock.filter(is_alive).map(|lock| lock.release);
                 for release in releases.iter_mut().filter(|release| release.state == "running") {
                     if under_way != Some(release.id) {
                         release.state = Outcome::Errored.as_str().into();
-                        release.message = Some("whoever carried it out died before its end".into());
+                        release.message = Some(record::DIED.into());
                     }
                 }
             }
@@ -532,7 +533,10 @@ impl Target for KubernetesTarget {
                 attempted: state.attempted,
                 objects: state.objects.into_iter().map(|kept| kept.id).collect(),
                 hold: state.hold,
-                deploying: state.lock.map(|lock| Deploying {
+                deploying: state
+                    .lock
+                    .filter(|lock| !lock.process.as_ref().is_some_and(super::process::Process::is_gone))
+                    .map(|lock| Deploying {
                     by: lock.by,
                     what: lock.what,
                     since: lock.since,
