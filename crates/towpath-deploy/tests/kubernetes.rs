@@ -272,6 +272,9 @@ async fn what_will_not_heal_ends_a_rollout_early_with_its_reason() {
 
         // The way back is the same call.
         world.apply(world.objects(APPLICATION)).await.unwrap();
+        let web = world.get("deployment", "web").await;
+        assert_eq!(web.pointer("/spec/template/spec/containers/0/resources"), Some(&json!({})), "{web}");
+        assert_eq!(web.pointer("/status/updatedReplicas"), Some(&json!(2)));
     })
     .await;
 }

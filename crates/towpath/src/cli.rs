@@ -298,9 +298,17 @@ pub struct Cronjob {
     /// What to do instead of applying one.
     #[command(subcommand)]
     pub command: Option<CronjobCommand>,
-    /// Which to apply.
+    /// Its name: the manifest's file name or the object's
+    #[arg(required = true)]
+    pub name: Option<String>,
+    /// The environment
+    #[arg(required = true)]
+    pub environment: Option<String>,
+    /// The image's tag, as for `deploy` [default: what the environment runs]
+    pub tag: Option<String>,
+    /// Where Towpath is.
     #[command(flatten)]
-    pub named: Option<Named>,
+    pub at: At,
 }
 
 /// What else is done with cron jobs.
@@ -364,7 +372,7 @@ pub struct Environment {
     pub at: At,
 }
 
-/// `job`, and what `cronjob` applies.
+/// `job`.
 #[derive(Debug, Args)]
 pub struct Named {
     /// Its name: the manifest's file name or the object's

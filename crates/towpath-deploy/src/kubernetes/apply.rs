@@ -143,7 +143,12 @@ impl Carrier<'_> {
         let mut known = state.objects.clone();
         for one in examination.objects.iter().filter(|one| !one.from_vault) {
             let id = one.object.id();
-            if known.iter().all(|kept| kept.id != id) {
+            if let Some(kept) = known.iter_mut().find(|kept| kept.id == id) {
+                if one.applies {
+                    // From here on it is not certain to be as it was applied: whoever finds it looks.
+                    kept.manifest.clear();
+                }
+            } else {
                 known.push(Kept {
                     id,
                     api_version: one.object.api_version.clone(),

@@ -253,6 +253,11 @@ impl Waiter {
             now.duration_since(since) >= bound
         };
         let live = followed.workloads.get(&one.kind).and_then(|kind| kind.get(&one.object.name));
+        // Until its controller has seen what was applied, the pods are those of what was there before.
+        let observed = live.as_ref().and_then(|live| live.pointer("/status/observedGeneration")?.as_i64());
+        if observed.unwrap_or(0) < one.generation {
+            return None;
+        }
         let refusal = live.as_ref().and_then(|live| condition(live, "ReplicaFailure").cloned());
         if let Some(refusal) = refusal.filter(|refusal| text(refusal, "/status") == "True")
             && lasts(&one.object.name, "refused", tolerance.refusal)

@@ -291,7 +291,7 @@ async fn job_end(client: &Client, started: &Started) -> Result<ExitCode> {
 
 /// `towpath cronjob`.
 pub async fn cronjob(options: Cronjob) -> Result<ExitCode> {
-    match (options.command, options.named) {
+    match (options.command, options.name.zip(options.environment)) {
         (Some(CronjobCommand::List(options)), _) => list_cron_jobs(options).await.map(|()| ExitCode::SUCCESS),
         (Some(CronjobCommand::Run { name, environment, at }), _) => {
             let client = Client::for_environments(&at).await?;
@@ -300,7 +300,13 @@ pub async fn cronjob(options: Cronjob) -> Result<ExitCode> {
             let started: Started = client.post(&path, &serde_json::json!({})).await?;
             job_end(&client, &started).await
         }
-        (None, Some(options)) => {
+        (None, Some((name, environment))) => {
+            let options = Named {
+                name,
+                environment,
+                tag: options.tag,
+                at: options.at,
+            };
             let client = Client::for_environments(&options.at).await?;
             let (project, request) = named(&options)?;
             let lines: Vec<String> = client
