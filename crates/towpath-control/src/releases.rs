@@ -459,13 +459,20 @@ impl Control {
         let target = self.place(project, environment).await?;
         self.learn_releases(&target).await?;
         let rows = self.store.releases(&target.id.slug(), 1000).await.map_err(store_error)?;
-        let mut succeeded = rows.into_iter().filter(|row| row.state == "succeeded");
-        let current = succeeded
-            .next()
-            .ok_or_else(|| ControlError::conflict(format!("nothing was deployed to `{environment}` yet")))?;
-        let current = Release { row: current };
+        let applied = self.target.current(&target).await.map_err(target_error)?;
+        // After a deployment that failed and was left like that, the release before it is to be gone back to.
+        let is_between = applied.as_ref().is_some_and(|applied| between(applied, &rows).is_some());
+        let mut succeeded = rows.into_iter().filter(|row| row.state == "succeeded").peekable();
+        let nothing = || ControlError::conflict(format!("nothing was deployed to `{environment}` yet"));
+        let current = Release {
+            row: succeeded.peek().cloned().ok_or_else(nothing)?,
+        };
+        if !is_between {
+            succeeded.next();
+        }
         let earlier = match to {
             Some(number) => succeeded.find(|row| row.number == number),
+            None if is_between => succeeded.next(),
             None => succeeded.find(|row| row.plan.get("objects") != current.row.plan.get("objects")),
         };
         let earlier = Release {

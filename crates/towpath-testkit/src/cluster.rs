@@ -94,7 +94,11 @@ impl Cluster {
         self.kubectl_with(arguments, "").await
     }
 
-    async fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String> {
+    /// Runs the cluster's own `kubectl` with something to read; answers what it prints.
+    ///
+    /// # Errors
+    /// With what it says when it fails.
+    pub async fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String> {
         let mut child = Command::new(self.programs.join("kubectl"))
             .args(arguments)
             .env("KUBECONFIG", &self.kubeconfig)

@@ -37,6 +37,8 @@ pub struct ServerOptions {
     pub host_environment: Vec<(String, String)>,
     /// Where its log goes; appended to.
     pub log: PathBuf,
+    /// The kubeconfig of the clusters that environments are in; without one they are on this machine's engine.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// A running server; killed when dropped.
@@ -101,6 +103,10 @@ impl Towpath {
             .arg(&self.options.data_dir)
             .arg("--listen")
             .arg(&self.options.listen);
+        match &self.options.kubeconfig {
+            Some(file) => command.arg("--target").arg("kubernetes").env("KUBECONFIG", file),
+            None => command.arg("--target").arg("local"),
+        };
         for (name, value) in &self.options.host_environment {
             command.arg("--host-env").arg(name).env(name, value);
         }

@@ -33,6 +33,7 @@ impl World {
             listen: "127.0.0.1:0".into(),
             host_environment: Vec::new(),
             log: folder.path().join("server.log"),
+            kubeconfig: None,
         };
         let server = Towpath::start(options).await.unwrap();
         let repository = Repository::of_files(folder.path(), PROJECT, files).await.unwrap();

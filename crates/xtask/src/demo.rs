@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 use towpath_testkit::{
-    Api, Gate, PROJECT, Pipeline, Probe, Repository, ServerOptions, Towpath, Traffic, TrafficReport, Workflow,
+    Api, Cluster, Gate, PROJECT, Pipeline, Probe, Repository, ServerOptions, Towpath, Traffic, TrafficReport, Workflow,
     engine_answers, example_directory, host_environment_for_cargo, remove_instance, until,
 };
 
@@ -23,6 +23,18 @@ const PORT: u16 = 7070;
 /// The slowest thing waited for is the first compilation of the example.
 const BOUND: Duration = Duration::from_secs(600);
 const MAIN: &str = "test-build-deploy-main";
+
+/// Where the example's environments are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// On this machine's container engine.
+    Local,
+    /// In the cluster that `scripts/cluster` brings up.
+    Kubernetes,
+}
+
+/// The namespaces of the example's environments, as whoever runs a cluster makes them for a team.
+const NAMESPACES: [&str; 3] = ["claims-dev", "claims-staging", "claims-production"];
 
 struct Demo {
     server: Towpath,
@@ -94,7 +106,7 @@ fn stop_what_runs(data: &Path) -> Result<()> {
 }
 
 /// Runs the demonstration; in a terminal it stays until Ctrl-C.
-pub async fn demo() -> Result<()> {
+pub async fn demo(target: Target) -> Result<()> {
     let began = Instant::now();
     let mut parts = Vec::new();
     let stays = std::io::stdout().is_terminal() && std::env::var("CI").is_err();
@@ -102,7 +114,7 @@ pub async fn demo() -> Result<()> {
         &mut parts,
         1,
         "a container engine, cargo's downloads, and what an earlier run left",
-        prepare(),
+        prepare(target),
     )
     .await?;
     let server = part(&mut parts, 2, "`towpath up`", start(server)).await?;
@@ -167,7 +179,39 @@ fn say(text: impl AsRef<str>) {
     }
 }
 
-async fn prepare() -> Result<ServerOptions> {
+/// The cluster, with a namespace for each environment, and room for its data.
+async fn prepare_cluster(folder: &Path) -> Result<PathBuf> {
+    let cluster = Cluster::get().await.map_err(|absent| anyhow::anyhow!(absent.0))?;
+    for namespace in NAMESPACES {
+        cluster.kubectl(&["delete", "namespace", namespace, "--ignore-not-found"]).await?;
+        cluster.kubectl(&["create", "namespace", namespace]).await?;
+        // The cluster makes no volumes by itself.
+        let room = folder.join("volumes").join(namespace);
+        match std::fs::remove_dir_all(&room) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        std::fs::create_dir_all(&room).with_context(|| format!("failed to make `{}`", room.display()))?;
+        let volume = serde_json::json!({
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": namespace},
+            "spec": {
+                "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Retain",
+                "hostPath": {"path": room, "type": "Directory"},
+                "claimRef": {"namespace": namespace, "name": "claims-data"},
+            },
+        });
+        cluster.kubectl(&["delete", "persistentvolume", namespace, "--ignore-not-found"]).await?;
+        cluster.kubectl_with(&["apply", "--filename", "-"], &volume.to_string()).await?;
+    }
+    say(format!(
+        "a cluster (kube context `{}`) with the namespaces {}",
+        Cluster::KUBE_CONTEXT,
+        NAMESPACES.join(", ")
+    ));
+    Ok(cluster.kubeconfig().to_path_buf())
+}
+
+async fn prepare(target: Target) -> Result<ServerOptions> {
     if let Err(absent) = engine_answers().await {
         bail!("{}", absent.0);
     }
@@ -186,6 +230,10 @@ async fn prepare() -> Result<ServerOptions> {
         fetched.context("failed to run cargo")?.success(),
         "cargo could not fetch what the example needs"
     );
+    let kubeconfig = match target {
+        Target::Local => None,
+        Target::Kubernetes => Some(prepare_cluster(&folder).await?),
+    };
     let this = std::env::current_exe().context("failed to find this program")?;
     let port = match TcpListener::bind(("127.0.0.1", PORT)) {
         Ok(_) => PORT,
@@ -200,6 +248,7 @@ async fn prepare() -> Result<ServerOptions> {
         listen: format!("127.0.0.1:{port}"),
         host_environment: host_environment_for_cargo(&folder.join("cargo-build")),
         log: folder.join("server.log"),
+        kubeconfig,
     })
 }
 

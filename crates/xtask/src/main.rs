@@ -9,12 +9,13 @@ use std::process::ExitCode;
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["demo"] => demo::demo().await,
+        ["demo"] | ["demo", "local"] => demo::demo(demo::Target::Local).await,
+        ["demo", "kubernetes"] => demo::demo(demo::Target::Kubernetes).await,
         ["clean-demo"] => demo::clean().await,
         ["fuzz", seconds] if let Ok(seconds) = seconds.parse() => fuzz::fuzz(None, seconds),
         ["fuzz", seconds, target] if let Ok(seconds) = seconds.parse() => fuzz::fuzz(Some(target), seconds),
         _ => {
-            eprintln!("usage: cargo xtask demo | clean-demo | fuzz SECONDS [TARGET]");
+            eprintln!("usage: cargo xtask demo [local | kubernetes] | clean-demo | fuzz SECONDS [TARGET]");
             return ExitCode::from(2);
         }
     };
