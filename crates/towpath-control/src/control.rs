@@ -12,8 +12,8 @@ use futures::future::BoxFuture;
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use towpath_deploy::{Identity, Target};
 use towpath_deploy::render::Renderer;
+use towpath_deploy::{Identity, Target};
 use towpath_engines::{DockerEngine, DockerOptions, Engine, HostEngine, HostOptions};
 use towpath_forge::{Forge, ProjectName};
 use towpath_images::{
@@ -113,7 +113,8 @@ impl Control {
                     agent_binary: settings.binary.clone(),
                     agent_socket: socket.clone(),
                 });
-                let absent = |error| ControlError::unavailable("there is no container engine in reach").caused_by(error);
+                let absent =
+                    |error| ControlError::unavailable("there is no container engine in reach").caused_by(error);
                 Some(Arc::new(docker.await.map_err(absent)?))
             }
         };

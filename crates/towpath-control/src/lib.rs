@@ -34,10 +34,10 @@ pub use control::{Control, Settings, TargetSettings};
 pub use error::{ControlError, ErrorKind};
 pub use orbs::{Audience, CheckedText, NamespaceView, OrbVersionView, OrbView, Segment};
 pub use project::{Build, Freeze, OnFailure, PROJECT_FILE, ProjectFile, ProjectFileError};
-pub use towpath_deploy::{CronFailure, CronJobStatus, Deploying, Hold, Identity, Writer};
 pub use tokens::{Grant, TokenError, Tokens, presented};
+pub use towpath_deploy::{CronFailure, CronJobStatus, Deploying, Hold, Identity, Writer};
 pub use views::{
-    ArtifactView, Board, DriftView, DriftedObject, EnvironmentView, GateView, JobDetail, JobView, KeyView, LaptopRequest, ManifestFile,
-    PipelineView, PlanChange, PlanCommit, PlanView, Progress, ProjectView, ReleaseView, StepView, TestFailure,
-    TestsView, WorkflowView, WorkloadView,
+    ArtifactView, Board, DriftView, DriftedObject, EnvironmentView, GateView, JobDetail, JobView, KeyView,
+    LaptopRequest, ManifestFile, PipelineView, PlanChange, PlanCommit, PlanView, Progress, ProjectView, ReleaseView,
+    StepView, TestFailure, TestsView, WorkflowView, WorkloadView,
 };

@@ -41,7 +41,10 @@ impl Control {
             since,
             until,
         };
-        self.target.set_hold(&place, Some(hold.clone())).await.map_err(target_error)?;
+        self.target
+            .set_hold(&place, Some(hold.clone()))
+            .await
+            .map_err(target_error)?;
         tracing::info!(project, environment, by, %until, "environment locked");
         Ok(hold)
     }
@@ -89,7 +92,11 @@ impl Control {
         let place = self.place(project, environment).await?;
         self.learn_releases(&place).await?;
         let release = self.last_release(&place.id.slug()).await?;
-        let nothing = || ControlError::conflict(format!("nothing was deployed to `{environment}` yet, so nothing can differ"));
+        let nothing = || {
+            ControlError::conflict(format!(
+                "nothing was deployed to `{environment}` yet, so nothing can differ"
+            ))
+        };
         let release = release.ok_or_else(nothing)?;
         self.look_for_drift(&place, &release).await
     }
@@ -123,7 +130,11 @@ impl Control {
             };
             match self.look_for_drift(&place, &release).await {
                 Ok(view) if !view.objects.is_empty() => {
-                    let objects: Vec<String> = view.objects.iter().map(|one| format!("{}/{}", one.kind, one.name)).collect();
+                    let objects: Vec<String> = view
+                        .objects
+                        .iter()
+                        .map(|one| format!("{}/{}", one.kind, one.name))
+                        .collect();
                     tracing::warn!(environment = %place, objects = objects.join(", "), "an environment has drifted");
                 }
                 Ok(_) => {}
@@ -158,19 +169,28 @@ impl Control {
         // People know a cron job by its file, too: `vacuum_db` for `vacuum-db`.
         let known = self.target.cron_jobs(&place).await.map_err(target_error)?;
         let plain = name.replace('_', "-");
-        let found = known
-            .iter()
-            .find(|known| known.name == name)
-            .or_else(|| known.iter().find(|known| known.name == plain || known.name.ends_with(&format!("-{plain}"))));
+        let found = known.iter().find(|known| known.name == name).or_else(|| {
+            known
+                .iter()
+                .find(|known| known.name == plain || known.name.ends_with(&format!("-{plain}")))
+        });
         let Some(found) = found else {
             let known: Vec<&str> = known.iter().map(|known| known.name.as_str()).collect();
-            let known = if known.is_empty() { "it has none".to_string() } else { format!("it has {}", known.join(", ")) };
+            let known = if known.is_empty() {
+                "it has none".to_string()
+            } else {
+                format!("it has {}", known.join(", "))
+            };
             return Err(ControlError::not_found(format!(
                 "`{environment}` runs no cron job `{name}`: {known}"
             )));
         };
         tracing::info!(project, environment, name = found.name, by, "cron job run by hand");
-        let handle = self.target.start_cron_job(&place, &found.name).await.map_err(target_error)?;
+        let handle = self
+            .target
+            .start_cron_job(&place, &found.name)
+            .await
+            .map_err(target_error)?;
         Ok(self.follow_job(handle))
     }
 }

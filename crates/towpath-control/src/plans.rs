@@ -276,12 +276,12 @@ pub(crate) fn read_job(source: &PlanSource, name: &str, kind: &str) -> Result<(O
         return Err(ControlError::invalid(manifests.errors.join("\n")));
     }
     let namespace = namespace_in(
-            &manifests.tree,
-            &manifests.kube_context,
-            &source.project,
-            &source.environment,
-            &source.project_file,
-        );
+        &manifests.tree,
+        &manifests.kube_context,
+        &source.project,
+        &source.environment,
+        &source.project_file,
+    );
     let objects: Vec<Object> = if kind == "Job" {
         manifests
             .tree
@@ -317,12 +317,8 @@ pub(crate) fn read_job(source: &PlanSource, name: &str, kind: &str) -> Result<(O
         )));
     };
     let mut objects = [object.clone().in_namespace(&namespace)];
-    with_image(
-        &mut objects,
-        &source.image_rule(),
-        &source.image,
-    )
-    .map_err(|error| ControlError::internal("a job was made without a digest").caused_by(error))?;
+    with_image(&mut objects, &source.image_rule(), &source.image)
+        .map_err(|error| ControlError::internal("a job was made without a digest").caused_by(error))?;
     let [object] = objects;
     let environment = Environment {
         id: target_id(&source.project, &source.environment)?,
@@ -363,9 +359,12 @@ impl Control {
         let pattern = namespace_pattern(&source.project, &source.project_file);
         let rendered = self
             .renderer
-            .render(files, &source.project, Some(&source.environment), |kube_context, environment| {
-                fill_in(&pattern, kube_context, environment)
-            })
+            .render(
+                files,
+                &source.project,
+                Some(&source.environment),
+                |kube_context, environment| fill_in(&pattern, kube_context, environment),
+            )
             .await;
         if let Some(reason) = rendered.why_no_environment(&source.environment) {
             return Err(ControlError::not_found(reason));
@@ -399,12 +398,8 @@ impl Control {
             .tree
             .wanted(&manifests.kube_context, &source.environment, &namespace);
         let mut objects = objects.ok_or_else(|| no_environment(&manifests.tree, &source))?;
-        let replaced = with_image(
-            &mut objects,
-            &source.image_rule(),
-            &source.image,
-        )
-        .map_err(|error| ControlError::internal("a plan was made without a digest").caused_by(error))?;
+        let replaced = with_image(&mut objects, &source.image_rule(), &source.image)
+            .map_err(|error| ControlError::internal("a plan was made without a digest").caused_by(error))?;
         if self.brings_pull_secret(&source.image) {
             with_pull_secret(&mut objects, &source.image, PULL_SECRET);
         }
@@ -419,7 +414,9 @@ impl Control {
             kube_context: manifests.kube_context,
             namespace,
         };
-        let on_failure = source.on_failure.unwrap_or_else(|| source.project_file.on_failure(&source.environment));
+        let on_failure = source
+            .on_failure
+            .unwrap_or_else(|| source.project_file.on_failure(&source.environment));
         let frozen = self.frozen(&source).await?;
         self.learn_releases(&target).await?;
         let previous = self.last_release(&target.id.slug()).await?;
@@ -514,7 +511,9 @@ impl Control {
             client.resolve(image).await.ok()?.is_some()
         };
         (!there).then(|| {
-            format!("the registry has no `{image}`: it was removed there; build the commit again, or take a newer release")
+            format!(
+                "the registry has no `{image}`: it was removed there; build the commit again, or take a newer release"
+            )
         })
     }
 
@@ -526,7 +525,10 @@ impl Control {
             None => source.project_file.clone(),
         };
         let now = jiff::Timestamp::now();
-        let ends = file.freeze.iter().filter_map(|freeze| Some((freeze.ends(&source.environment, now)?, freeze)));
+        let ends = file
+            .freeze
+            .iter()
+            .filter_map(|freeze| Some((freeze.ends(&source.environment, now)?, freeze)));
         Ok(ends.max_by_key(|(ends, _)| *ends).map(|(ends, freeze)| {
             let reason = match freeze.reason.as_str() {
                 "" => String::new(),
@@ -538,7 +540,9 @@ impl Control {
 
     /// The project's file on its default branch, when the repository is here.
     async fn default_project_file(&self, project: &str) -> Result<Option<ProjectFile>, ControlError> {
-        let Ok(name) = self.project_name(project) else { return Ok(None) };
+        let Ok(name) = self.project_name(project) else {
+            return Ok(None);
+        };
         if !self.forge.exists(&name).await {
             return Ok(None);
         }
@@ -546,7 +550,10 @@ impl Control {
         let Ok(commit) = self.forge.find(&name, &branch).await else {
             return Ok(None);
         };
-        let text = self.optional_file(&name, &commit, PROJECT_FILE).await?.unwrap_or_default();
+        let text = self
+            .optional_file(&name, &commit, PROJECT_FILE)
+            .await?
+            .unwrap_or_default();
         Ok(ProjectFile::parse(&text).ok())
     }
 
@@ -703,7 +710,11 @@ impl Control {
     async fn release_of(&self, project: &str, environment: &str) -> Result<Release, ControlError> {
         let place = self.place(project, environment).await?;
         self.learn_releases(&place).await?;
-        let nothing = || ControlError::conflict(format!("nothing was deployed to `{environment}` yet, so nothing can be promoted"));
+        let nothing = || {
+            ControlError::conflict(format!(
+                "nothing was deployed to `{environment}` yet, so nothing can be promoted"
+            ))
+        };
         self.last_release(&place.id.slug()).await?.ok_or_else(nothing)
     }
 

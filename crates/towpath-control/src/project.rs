@@ -213,23 +213,40 @@ mod tests {
              [[freeze]]\nenvironments = [\"dev\"]\nstarts = \"0 16 * * FRI\"\nlasts = \"64h\"\ntime_zone = \"Europe/London\"\n",
         )
         .unwrap();
-        let [once, weekly] = file.freeze.as_slice() else { panic!() };
+        let [once, weekly] = file.freeze.as_slice() else {
+            panic!()
+        };
         assert_eq!(once.ends("production", at("2026-12-19T23:59:59Z")), None);
-        assert_eq!(once.ends("production", at("2026-12-20T00:00:00Z")), Some(at("2027-01-04T08:00:00Z")));
+        assert_eq!(
+            once.ends("production", at("2026-12-20T00:00:00Z")),
+            Some(at("2027-01-04T08:00:00Z"))
+        );
         assert_eq!(once.ends("production", at("2027-01-04T08:00:00Z")), None);
         assert_eq!(once.ends("staging", at("2026-12-25T00:00:00Z")), None);
         // A Friday in British summer time.
         assert_eq!(weekly.ends("dev", at("2026-07-03T14:59:00Z")), None);
-        assert_eq!(weekly.ends("dev", at("2026-07-03T15:00:00Z")), Some(at("2026-07-06T07:00:00Z")));
+        assert_eq!(
+            weekly.ends("dev", at("2026-07-03T15:00:00Z")),
+            Some(at("2026-07-06T07:00:00Z"))
+        );
         assert_eq!(weekly.ends("dev", at("2026-07-06T07:00:00Z")), None);
     }
 
     #[test]
     fn a_freeze_that_cannot_be_meant_is_an_error_with_its_place() {
         for (text, says) in [
-            ("[[freeze]]\nfrom = \"2026-12-20T00:00:00Z\"\n", "line 1, column 1: a freeze has either"),
-            ("project = \"a\"\n[[freeze]]\nstarts = \"often\"\nlasts = \"1h\"\n", "line 2, column 1: `often` is no schedule"),
-            ("[[freeze]]\nstarts = \"0 0 * * *\"\nlasts = \"a while\"\n", "`a while` is no length of time"),
+            (
+                "[[freeze]]\nfrom = \"2026-12-20T00:00:00Z\"\n",
+                "line 1, column 1: a freeze has either",
+            ),
+            (
+                "project = \"a\"\n[[freeze]]\nstarts = \"often\"\nlasts = \"1h\"\n",
+                "line 2, column 1: `often` is no schedule",
+            ),
+            (
+                "[[freeze]]\nstarts = \"0 0 * * *\"\nlasts = \"a while\"\n",
+                "`a while` is no length of time",
+            ),
         ] {
             let error = ProjectFile::parse(text).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");

@@ -3,10 +3,16 @@
 use crate::{
     Control, ControlError, Grant, OnFailure, PROJECT_FILE, ProjectFile, Settings, TargetSettings,
     conductor::{store_error, to_json},
-    plans::{Plan, PlanSource, chain, environments_in, fill_in, image_repository_in, manifest_files, namespace_pattern, read_job, target_id},
+    plans::{
+        Plan, PlanSource, chain, environments_in, fill_in, image_repository_in, manifest_files, namespace_pattern,
+        read_job, target_id,
+    },
     push::forge_error,
     records::{WorkflowRecord, collection},
-    views::{DriftView, EnvironmentView, LaptopRequest, ManifestFile, PlanView, Progress, ProjectView, ReleaseView, WorkloadView},
+    views::{
+        DriftView, EnvironmentView, LaptopRequest, ManifestFile, PlanView, Progress, ProjectView, ReleaseView,
+        WorkloadView,
+    },
 };
 use jiff::Timestamp;
 use std::{
@@ -458,10 +464,16 @@ impl Control {
     ) -> Result<ReleaseId, ControlError> {
         let target = self.place(project, environment).await?;
         self.learn_releases(&target).await?;
-        let rows = self.store.releases(&target.id.slug(), 1000).await.map_err(store_error)?;
+        let rows = self
+            .store
+            .releases(&target.id.slug(), 1000)
+            .await
+            .map_err(store_error)?;
         let applied = self.target.current(&target).await.map_err(target_error)?;
         // After a deployment that failed and was left like that, the release before it is to be gone back to.
-        let is_between = applied.as_ref().is_some_and(|applied| between(applied, &rows).is_some());
+        let is_between = applied
+            .as_ref()
+            .is_some_and(|applied| between(applied, &rows).is_some());
         let mut succeeded = rows.into_iter().filter(|row| row.state == "succeeded").peekable();
         let nothing = || ControlError::conflict(format!("nothing was deployed to `{environment}` yet"));
         let current = Release {
@@ -555,7 +567,11 @@ impl Control {
     ) -> Result<String, ControlError> {
         let (mut job, target) = self.named_object(project, environment, request, "Job").await?;
         let base: String = job.name.chars().take(63).collect();
-        if let Some(metadata) = job.value.pointer_mut("/metadata").and_then(serde_json::Value::as_object_mut) {
+        if let Some(metadata) = job
+            .value
+            .pointer_mut("/metadata")
+            .and_then(serde_json::Value::as_object_mut)
+        {
             let labels = metadata.entry("labels").or_insert_with(|| serde_json::json!({}));
             labels[JOB_LABEL] = serde_json::Value::String(base.trim_end_matches(['-', '.']).to_string());
         }
@@ -851,7 +867,10 @@ impl Control {
         let project_file = project_file
             .and_then(|text| ProjectFile::parse(&text).ok())
             .unwrap_or_default();
-        let files = manifest_files(files).into_iter().map(|file| (file.path, file.text)).collect();
+        let files = manifest_files(files)
+            .into_iter()
+            .map(|file| (file.path, file.text))
+            .collect();
         let (environments, is_for_good) = self.find_environments(project, files, &project_file).await;
         if !is_for_good {
             return Ok(environments);
@@ -879,7 +898,9 @@ impl Control {
         let project_file = project_file.map(ProjectFile::parse).transpose();
         let project_file = project_file.map_err(|error| ControlError::invalid(error.to_string()))?;
         let files = files.into_iter().map(|file| (file.path, file.text)).collect();
-        let (environments, _) = self.find_environments(project, files, &project_file.unwrap_or_default()).await;
+        let (environments, _) = self
+            .find_environments(project, files, &project_file.unwrap_or_default())
+            .await;
         let mut shown = self.releases.shown.lock().unwrap_or_else(PoisonError::into_inner);
         shown.insert(project.to_string(), environments);
         Ok(())
@@ -901,7 +922,12 @@ impl Control {
             .await;
         for failure in &rendered.failures {
             let (environment, error) = (&failure.environment, chain(&failure.error));
-            tracing::warn!(project, environment, error, "an environment is listed without its manifests");
+            tracing::warn!(
+                project,
+                environment,
+                error,
+                "an environment is listed without its manifests"
+            );
         }
         let environments = environments_in(project, &rendered.files, project_file);
         // What a program refuses it refuses again; one that was not there, or took too long, may do better next time.

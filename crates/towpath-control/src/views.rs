@@ -1,7 +1,7 @@
 //! What pages, the API and the command line show. Plain data, serialised as the API's own answers.
 
-use jiff::Timestamp;
 use crate::OnFailure;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use towpath_deploy::{Deploying, Hold, Writer};
 use towpath_types::{CommitId, Digest, JobId, PipelineId, ReleaseId, WorkflowId};

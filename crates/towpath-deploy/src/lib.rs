@@ -26,6 +26,7 @@ pub use local::{Clock, LocalOptions, LocalTarget, SystemClock};
 pub use schedule::{Schedule, ScheduleError};
 pub use target::{
     Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Deploying, Drift, Environment, EnvironmentId,
-    EnvironmentIdError, Finding, Hold, JOB_LABEL, JobEnd, JobHandle, JobLine, PULL_SECRET, Preflight, Progress, RegistryCredentials,
-    ReleaseRecord, SecretSource, Severity, SourceError, Target, TargetError, Volumes, WorkloadStatus, Writer,
+    EnvironmentIdError, Finding, Hold, JOB_LABEL, JobEnd, JobHandle, JobLine, PULL_SECRET, Preflight, Progress,
+    RegistryCredentials, ReleaseRecord, SecretSource, Severity, SourceError, Target, TargetError, Volumes,
+    WorkloadStatus, Writer,
 };

@@ -150,7 +150,9 @@ pub struct Preflight {
 impl Preflight {
     /// The findings that stand in the way.
     pub fn refused(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(|finding| finding.severity == Severity::Refused)
+        self.findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Refused)
     }
 }
 
@@ -515,10 +517,7 @@ pub trait Target: Send + Sync {
 
     /// The releases that the environment itself has recorded, newest first; none where the conductor's storage is the
     /// only record.
-    fn releases<'a>(
-        &'a self,
-        environment: &'a Environment,
-    ) -> BoxFuture<'a, Result<Vec<ReleaseRecord>, TargetError>>;
+    fn releases<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<ReleaseRecord>, TargetError>>;
 
     /// What the environment says of itself; `None` for one where nothing was ever recorded.
     fn current<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Option<Applied>, TargetError>>;
@@ -568,11 +567,7 @@ pub trait Target: Send + Sync {
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>>;
 
     /// Stops the Job `name`; it ends as `Canceled`.
-    fn cancel_job<'a>(
-        &'a self,
-        environment: &'a Environment,
-        name: &'a str,
-    ) -> BoxFuture<'a, Result<(), TargetError>>;
+    fn cancel_job<'a>(&'a self, environment: &'a Environment, name: &'a str) -> BoxFuture<'a, Result<(), TargetError>>;
 
     /// What the pods of a Deployment or Job print: the last `tail` lines of each, masked, each line with its pod's name
     /// before it when there are several; and all that follows when `follow`.

@@ -16,7 +16,12 @@ async fn an_application_is_deployed_changed_and_left_alone() {
         let objects = world.objects(APPLICATION);
         assert_eq!(
             world.changes(&objects).await,
-            ["created configmap/app-config", "created service/web", "created deployment/web", "created cronjob/sweep"]
+            [
+                "created configmap/app-config",
+                "created service/web",
+                "created deployment/web",
+                "created cronjob/sweep"
+            ]
         );
         let said = world.apply(objects.clone()).await.unwrap();
         assert!(said.iter().any(|line| line == "Deployment/web: created"), "{said:?}");
@@ -26,35 +31,68 @@ async fn an_application_is_deployed_changed_and_left_alone() {
         let labels = web.pointer("/metadata/labels").unwrap();
         assert_eq!(labels["towpath.dev/project"], "claims");
         assert_eq!(labels["towpath.dev/release"], "1");
-        let cause = web.pointer("/metadata/annotations/kubernetes.io~1change-cause").unwrap();
-        assert!(cause.as_str().unwrap().starts_with("release 1: towpath.test/app"), "{cause}");
+        let cause = web
+            .pointer("/metadata/annotations/kubernetes.io~1change-cause")
+            .unwrap();
+        assert!(
+            cause.as_str().unwrap().starts_with("release 1: towpath.test/app"),
+            "{cause}"
+        );
 
         // The same again: nothing would change, and nothing does.
         assert_eq!(world.changes(&objects).await, Vec::<String>::new());
         let before = web.pointer("/metadata/resourceVersion").cloned();
         world.apply(objects).await.unwrap();
-        assert_eq!(world.get("deployment", "web").await.pointer("/metadata/resourceVersion").cloned(), before);
+        assert_eq!(
+            world
+                .get("deployment", "web")
+                .await
+                .pointer("/metadata/resourceVersion")
+                .cloned(),
+            before
+        );
 
         // One line changes one object.
         let objects = world.objects(&APPLICATION.replace("value: one", "value: two"));
         assert_eq!(world.changes(&objects).await, ["changed deployment/web"]);
         let preflight = world.target.preflight(&world.environment, &objects, &[]).await.unwrap();
         let diff: String = preflight.changes.unwrap().iter().map(ToString::to_string).collect();
-        assert!(diff.contains("-          value: one\n+          value: two") || diff.contains("value: two"), "{diff}");
-        assert_eq!(diff.lines().filter(|line| line.starts_with('+') && !line.starts_with("+++")).count(), 1, "{diff}");
+        assert!(
+            diff.contains("-          value: one\n+          value: two") || diff.contains("value: two"),
+            "{diff}"
+        );
+        assert_eq!(
+            diff.lines()
+                .filter(|line| line.starts_with('+') && !line.starts_with("+++"))
+                .count(),
+            1,
+            "{diff}"
+        );
         world.apply(objects.clone()).await.unwrap();
 
         let releases = world.target.releases(&world.environment).await.unwrap();
-        let numbers: Vec<(i64, &str)> = releases.iter().map(|release| (release.number, release.state.as_str())).collect();
+        let numbers: Vec<(i64, &str)> = releases
+            .iter()
+            .map(|release| (release.number, release.state.as_str()))
+            .collect();
         assert_eq!(numbers, [(3, "succeeded"), (2, "succeeded"), (1, "succeeded")]);
         let current = world.target.current(&world.environment).await.unwrap().unwrap();
         assert_eq!(current.release, Some(releases[0].id));
         assert_eq!(current.objects.len(), 4);
 
         // What leaves the manifests leaves the cluster; what somebody else made stays.
-        world.namespace.kubectl(&["create", "configmap", "other", "--from-literal=a=b"]).await.unwrap();
+        world
+            .namespace
+            .kubectl(&["create", "configmap", "other", "--from-literal=a=b"])
+            .await
+            .unwrap();
         let less: Vec<Object> = objects.into_iter().filter(|object| object.kind != "CronJob").collect();
-        let gone: Vec<_> = current.objects.iter().filter(|id| id.kind == "CronJob").cloned().collect();
+        let gone: Vec<_> = current
+            .objects
+            .iter()
+            .filter(|id| id.kind == "CronJob")
+            .cloned()
+            .collect();
         let said = world.apply_and_prune(less, &gone).await.unwrap();
         assert!(said.contains(&"CronJob/sweep: removed".to_string()), "{said:?}");
         assert!(!world.namespace.has("cronjob", "sweep").await.unwrap());
@@ -85,7 +123,11 @@ async fn pods_restart_exactly_when_something_they_read_changed() {
         let objects = hashed(world, &with_secret).await;
         let findings = world.findings(&objects).await;
         let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
-        assert!(said.iter().any(|line| line.contains("app-secrets") && line.contains("all.yaml:22")), "{said:?}");
+        assert!(
+            said.iter()
+                .any(|line| line.contains("app-secrets") && line.contains("all.yaml:22")),
+            "{said:?}"
+        );
         let refused = world.apply(objects).await.unwrap_err();
         assert_eq!(refused.outcome, Outcome::Rejected);
         assert!(!world.namespace.has("configmap", "app-config").await.unwrap());
@@ -95,7 +137,10 @@ async fn pods_restart_exactly_when_something_they_read_changed() {
         let objects = hashed(world, &with_secret).await;
         let preflight = world.target.preflight(&world.environment, &objects, &[]).await.unwrap();
         let shown = format!("{:?}{:?}", preflight.changes, preflight.findings);
-        assert!(shown.contains("app-secrets") && !shown.contains("correct-horse") && !shown.contains("Y29ycmVjdC1ob3JzZQ"), "{shown}");
+        assert!(
+            shown.contains("app-secrets") && !shown.contains("correct-horse") && !shown.contains("Y29ycmVjdC1ob3JzZQ"),
+            "{shown}"
+        );
         world.apply(objects).await.unwrap();
         let generation = |web: &Value| web.pointer("/metadata/generation").cloned();
         let first = generation(&world.get("deployment", "web").await);
@@ -105,13 +150,19 @@ async fn pods_restart_exactly_when_something_they_read_changed() {
 
         world.secrets.set("app-secrets", "PASSWORD", "battery-staple");
         let objects = hashed(world, &with_secret).await;
-        assert_eq!(world.changes(&objects).await, ["changed secret/app-secrets", "changed deployment/web"]);
+        assert_eq!(
+            world.changes(&objects).await,
+            ["changed secret/app-secrets", "changed deployment/web"]
+        );
         world.apply(objects).await.unwrap();
         let second = generation(&world.get("deployment", "web").await);
         assert_ne!(first, second);
 
         let objects = hashed(world, &with_secret.replace("hello", "good day")).await;
-        assert_eq!(world.changes(&objects).await, ["changed configmap/app-config", "changed deployment/web"]);
+        assert_eq!(
+            world.changes(&objects).await,
+            ["changed configmap/app-config", "changed deployment/web"]
+        );
     })
     .await;
 }
@@ -120,10 +171,17 @@ async fn pods_restart_exactly_when_something_they_read_changed() {
 async fn what_kubectl_applied_is_taken_over_without_a_lost_field() {
     in_cluster("takeover", async |world| {
         let text = APPLICATION.replace("IMAGE", &world.image);
-        let by_kubectl = text.replace("metadata: {name: web}\nspec:\n  replicas", "metadata: {name: web, labels: {gone: soon}}\nspec:\n  replicas");
+        let by_kubectl = text.replace(
+            "metadata: {name: web}\nspec:\n  replicas",
+            "metadata: {name: web, labels: {gone: soon}}\nspec:\n  replicas",
+        );
         world.namespace.kubectl_apply(&by_kubectl).await.unwrap();
         // Somebody else's word on a field that no manifest has.
-        world.namespace.kubectl(&["annotate", "deployment", "web", "team=blue"]).await.unwrap();
+        world
+            .namespace
+            .kubectl(&["annotate", "deployment", "web", "team=blue"])
+            .await
+            .unwrap();
         let objects = world.objects(APPLICATION);
         let preflight = world.target.preflight(&world.environment, &objects, &[]).await.unwrap();
         let diff: String = preflight.changes.unwrap().iter().map(ToString::to_string).collect();
@@ -132,7 +190,10 @@ async fn what_kubectl_applied_is_taken_over_without_a_lost_field() {
         let web = world.get("deployment", "web").await;
         assert_eq!(web.pointer("/metadata/labels/gone"), None);
         assert_eq!(web.pointer("/metadata/annotations/team"), Some(&json!("blue")));
-        assert_eq!(web.pointer("/spec/template/spec/containers/0/env/0/value"), Some(&json!("one")));
+        assert_eq!(
+            web.pointer("/spec/template/spec/containers/0/env/0/value"),
+            Some(&json!("one"))
+        );
         assert_eq!(world.changes(&objects).await, Vec::<String>::new());
     })
     .await;
@@ -235,18 +296,28 @@ async fn what_will_not_heal_ends_a_rollout_early_with_its_reason() {
         world.apply(world.objects(APPLICATION)).await.unwrap();
         let began = std::time::Instant::now();
 
-        let crashing = APPLICATION.replace("ports: [{name: http, c", "args: [exit, \"3\", 'no database']\n          ports: [{name: http, c");
+        let crashing = APPLICATION.replace(
+            "ports: [{name: http, c",
+            "args: [exit, \"3\", 'no database']\n          ports: [{name: http, c",
+        );
         let error = world.apply(world.objects(&crashing)).await.unwrap_err();
         assert_eq!(error.outcome, Outcome::Failed, "{error}");
         assert!(error.to_string().contains("Deployment/web"), "{error}");
-        assert!(error.log.iter().any(|line| line == "no database"), "{error} {:?}", error.log);
+        assert!(
+            error.log.iter().any(|line| line == "no database"),
+            "{error} {:?}",
+            error.log
+        );
 
         let missing = APPLICATION.replace("IMAGE", "towpath.test/nowhere:1");
         let error = world.apply(world.objects(&missing)).await.unwrap_err();
         assert_eq!(error.outcome, Outcome::Failed, "{error}");
         assert!(error.to_string().contains("towpath.test/nowhere:1"), "{error}");
 
-        let huge = APPLICATION.replace("ports: [{name: http, c", "resources: {requests: {memory: 900Ti}}\n          ports: [{name: http, c");
+        let huge = APPLICATION.replace(
+            "ports: [{name: http, c",
+            "resources: {requests: {memory: 900Ti}}\n          ports: [{name: http, c",
+        );
         world.target = KubernetesTarget::new(KubernetesOptions {
             tolerance: towpath_deploy::kubernetes::Tolerance {
                 unschedulable: std::time::Duration::from_secs(2),
@@ -259,7 +330,10 @@ async fn what_will_not_heal_ends_a_rollout_early_with_its_reason() {
         });
         let error = world.apply(world.objects(&huge)).await.unwrap_err();
         assert!(error.to_string().contains("Insufficient memory"), "{error}");
-        assert!(began.elapsed() < std::time::Duration::from_secs(120), "a deadline was waited for");
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(120),
+            "a deadline was waited for"
+        );
 
         // What ran before still serves, and nobody claims that a release runs.
         let web = world.get("deployment", "web").await;
@@ -273,7 +347,11 @@ async fn what_will_not_heal_ends_a_rollout_early_with_its_reason() {
         // The way back is the same call.
         world.apply(world.objects(APPLICATION)).await.unwrap();
         let web = world.get("deployment", "web").await;
-        assert_eq!(web.pointer("/spec/template/spec/containers/0/resources"), Some(&json!({})), "{web}");
+        assert_eq!(
+            web.pointer("/spec/template/spec/containers/0/resources"),
+            Some(&json!({})),
+            "{web}"
+        );
         assert_eq!(web.pointer("/status/updatedReplicas"), Some(&json!(2)));
     })
     .await;
@@ -283,14 +361,20 @@ async fn what_will_not_heal_ends_a_rollout_early_with_its_reason() {
 async fn a_deadline_always_ends_it() {
     in_cluster("deadline", async |world| {
         let never = APPLICATION
-            .replace("env: [{name: VERSION, value: one}]", "env: [{name: NOT_READY, value: yes}, {name: SAY, value: 'warming up'}]")
+            .replace(
+                "env: [{name: VERSION, value: one}]",
+                "env: [{name: NOT_READY, value: yes}, {name: SAY, value: 'warming up'}]",
+            )
             .replace("value: yes", "value: \"yes\"")
             .replace("progressDeadlineSeconds: 60", "progressDeadlineSeconds: 600");
         let mut request = world.request(world.objects(&never));
         request.deadline = std::time::Duration::from_secs(8);
         let error = carry_out(&world.target, request).await.unwrap_err();
         assert_eq!(error.outcome, Outcome::TimedOut, "{error}");
-        assert!(error.to_string().contains("Deployment/web") && error.to_string().contains("Readiness"), "{error}");
+        assert!(
+            error.to_string().contains("Deployment/web") && error.to_string().contains("Readiness"),
+            "{error}"
+        );
         assert!(error.log.iter().any(|line| line == "warming up"), "{:?}", error.log);
     })
     .await;
@@ -309,9 +393,14 @@ fn job(world: &cluster::World, name: &str, args: &Value) -> Object {
 #[tokio::test]
 async fn a_job_is_followed_through_its_attempts_to_its_exit_code() {
     in_cluster("jobs", async |world| {
-        let run = async |world: &cluster::World, job: Object| finish(world.target.run_job(&world.environment, job).await.unwrap()).await;
+        let run = async |world: &cluster::World, job: Object| {
+            finish(world.target.run_job(&world.environment, job).await.unwrap()).await
+        };
         let (lines, end) = run(world, job(world, "migrate-1", &json!(["exit", "0", "migrated"]))).await;
-        assert_eq!((lines, end.outcome, end.exit_code), (vec!["migrated".to_string()], Outcome::Succeeded, Some(0)));
+        assert_eq!(
+            (lines, end.outcome, end.exit_code),
+            (vec!["migrated".to_string()], Outcome::Succeeded, Some(0))
+        );
 
         // Two attempts print twice; the end is the last one's.
         let (lines, end) = run(world, job(world, "migrate-2", &json!(["exit", "7", "no table"]))).await;
@@ -330,7 +419,10 @@ async fn a_job_is_followed_through_its_attempts_to_its_exit_code() {
             .run_job(&world.environment, job(world, "migrate-4", &json!(["exit", "0"])))
             .await
             .unwrap_err();
-        assert!(matches!(&refused, TargetError::Refused(why) if why.contains("running already")), "{refused}");
+        assert!(
+            matches!(&refused, TargetError::Refused(why) if why.contains("running already")),
+            "{refused}"
+        );
         world.target.cancel_job(&world.environment, "migrate-3").await.unwrap();
         assert_eq!(finish(handle).await.1.outcome, Outcome::Canceled);
 
@@ -343,9 +435,21 @@ async fn a_job_is_followed_through_its_attempts_to_its_exit_code() {
         world.apply(world.objects(&failing)).await.unwrap();
         let handle = world.target.start_cron_job(&world.environment, "sweep").await.unwrap();
         assert_eq!(finish(handle).await.1.exit_code, Some(4));
-        let [sweep] = world.target.cron_jobs(&world.environment).await.unwrap().try_into().unwrap();
-        assert_eq!((sweep.name.as_str(), sweep.schedule.as_str(), sweep.active), ("sweep", "0 3 * * *", 0));
-        assert!(sweep.last_success.is_some() && sweep.last_run > sweep.last_success && sweep.next_run.is_some(), "{sweep:?}");
+        let [sweep] = world
+            .target
+            .cron_jobs(&world.environment)
+            .await
+            .unwrap()
+            .try_into()
+            .unwrap();
+        assert_eq!(
+            (sweep.name.as_str(), sweep.schedule.as_str(), sweep.active),
+            ("sweep", "0 3 * * *", 0)
+        );
+        assert!(
+            sweep.last_success.is_some() && sweep.last_run > sweep.last_success && sweep.next_run.is_some(),
+            "{sweep:?}"
+        );
         assert_eq!(sweep.failures.len(), 1, "{sweep:?}");
     })
     .await;
@@ -359,18 +463,32 @@ async fn drift_says_what_changed_and_who_changed_it() {
         let drift = async |world: &cluster::World| world.target.drift(&world.environment, &objects).await.unwrap();
         assert_eq!(drift(world).await, []);
 
-        world.namespace.kubectl(&["scale", "deployment", "web", "--replicas=1"]).await.unwrap();
-        world.namespace.kubectl(&["set", "env", "deployment/web", "DEBUG=1"]).await.unwrap();
+        world
+            .namespace
+            .kubectl(&["scale", "deployment", "web", "--replicas=1"])
+            .await
+            .unwrap();
+        world
+            .namespace
+            .kubectl(&["set", "env", "deployment/web", "DEBUG=1"])
+            .await
+            .unwrap();
         world.namespace.kubectl(&["delete", "cronjob", "sweep"]).await.unwrap();
         let found = drift(world).await;
         let all = format!("{found:?}");
-        let names: Vec<String> = found.iter().map(|drift| format!("{:?} {}", drift.change.kind, drift.change.id)).collect();
+        let names: Vec<String> = found
+            .iter()
+            .map(|drift| format!("{:?} {}", drift.change.kind, drift.change.id))
+            .collect();
         assert_eq!(names, ["Changed Deployment/web", "Deleted CronJob/sweep"]);
         let web = found[0].change.to_string();
         assert!(web.contains("-  replicas: 2\n+  replicas: 1"), "{web}");
         assert!(web.contains("name: DEBUG"), "{web}");
         let writers: Vec<&str> = found[0].writers.iter().map(|writer| writer.manager.as_str()).collect();
-        assert!(writers.contains(&"kubectl-set") && found[0].writers[0].at.is_some(), "{all}");
+        assert!(
+            writers.contains(&"kubectl-set") && found[0].writers[0].at.is_some(),
+            "{all}"
+        );
 
         // Deploying again puts right what the release says.
         world.apply(objects.clone()).await.unwrap();
@@ -473,8 +591,13 @@ async fn of_two_deployments_the_second_waits_and_a_dead_one_does_not_block() {
         let request = world.request(world.objects(&never));
         let dying = tokio::time::timeout(std::time::Duration::from_secs(3), carry_out(&target, request)).await;
         assert!(dying.is_err(), "{dying:?}");
-        let said = carry_out(&target, world.request(world.objects(APPLICATION))).await.unwrap();
-        assert!(said.iter().any(|line| line.contains("gave no sign of life")), "{said:?}");
+        let said = carry_out(&target, world.request(world.objects(APPLICATION)))
+            .await
+            .unwrap();
+        assert!(
+            said.iter().any(|line| line.contains("gave no sign of life")),
+            "{said:?}"
+        );
 
         // A person's lock keeps others out, and not its owner.
         let hold = towpath_deploy::Hold {
@@ -486,7 +609,10 @@ async fn of_two_deployments_the_second_waits_and_a_dead_one_does_not_block() {
         world.target.set_hold(&world.environment, Some(hold)).await.unwrap();
         let refused = world.apply(world.objects(APPLICATION)).await.unwrap_err();
         assert_eq!(refused.outcome, Outcome::Rejected);
-        assert!(refused.to_string().contains("locked by bob until") && refused.to_string().contains("an incident"), "{refused}");
+        assert!(
+            refused.to_string().contains("locked by bob until") && refused.to_string().contains("an incident"),
+            "{refused}"
+        );
         let mut bobs = world.request(world.objects(APPLICATION));
         bobs.record.as_mut().unwrap().by = "bob".into();
         carry_out(&world.target, bobs).await.unwrap();
@@ -500,25 +626,68 @@ async fn of_two_deployments_the_second_waits_and_a_dead_one_does_not_block() {
 async fn a_history_that_somebody_edited_or_deleted_is_said_and_survived() {
     in_cluster("history", async |world| {
         world.apply(world.objects(APPLICATION)).await.unwrap();
-        world.apply(world.objects(&APPLICATION.replace("one", "two"))).await.unwrap();
+        world
+            .apply(world.objects(&APPLICATION.replace("one", "two")))
+            .await
+            .unwrap();
         let edit = r#"{"data":{"release":"bm90aGluZw=="}}"#;
-        world.namespace.kubectl(&["patch", "secret", "towpath.claims.dev.1", "--patch", edit]).await.unwrap();
-        world.namespace.kubectl(&["delete", "secret", "towpath.claims.dev.2"]).await.unwrap();
+        world
+            .namespace
+            .kubectl(&["patch", "secret", "towpath.claims.dev.1", "--patch", edit])
+            .await
+            .unwrap();
+        world
+            .namespace
+            .kubectl(&["delete", "secret", "towpath.claims.dev.2"])
+            .await
+            .unwrap();
         let objects = world.objects(APPLICATION);
         let said: Vec<String> = world.findings(&objects).await.iter().map(ToString::to_string).collect();
-        assert!(said.iter().any(|line| line.contains("`towpath.claims.dev.1` is not as Towpath wrote it")), "{said:?}");
-        assert!(said.iter().any(|line| line.contains("the record of release 2, which ran last, was deleted")), "{said:?}");
+        assert!(
+            said.iter()
+                .any(|line| line.contains("`towpath.claims.dev.1` is not as Towpath wrote it")),
+            "{said:?}"
+        );
+        assert!(
+            said.iter()
+                .any(|line| line.contains("the record of release 2, which ran last, was deleted")),
+            "{said:?}"
+        );
         world.apply(objects.clone()).await.unwrap();
 
         let edit = r#"{"data":{"state":"bm90aGluZw=="}}"#;
-        world.namespace.kubectl(&["patch", "secret", "towpath.claims.dev", "--patch", edit]).await.unwrap();
+        world
+            .namespace
+            .kubectl(&["patch", "secret", "towpath.claims.dev", "--patch", edit])
+            .await
+            .unwrap();
         let findings = world.findings(&objects).await;
-        assert!(findings.iter().all(|finding| finding.severity == Severity::Note), "{findings:?}");
-        assert!(findings.iter().any(|finding| finding.message.contains("is made anew")), "{findings:?}");
+        assert!(
+            findings.iter().all(|finding| finding.severity == Severity::Note),
+            "{findings:?}"
+        );
+        assert!(
+            findings.iter().any(|finding| finding.message.contains("is made anew")),
+            "{findings:?}"
+        );
         world.apply(objects.clone()).await.unwrap();
-        world.namespace.kubectl(&["delete", "secret", "towpath.claims.dev"]).await.unwrap();
+        world
+            .namespace
+            .kubectl(&["delete", "secret", "towpath.claims.dev"])
+            .await
+            .unwrap();
         world.apply(objects).await.unwrap();
-        assert_eq!(world.target.current(&world.environment).await.unwrap().unwrap().objects.len(), 4);
+        assert_eq!(
+            world
+                .target
+                .current(&world.environment)
+                .await
+                .unwrap()
+                .unwrap()
+                .objects
+                .len(),
+            4
+        );
     })
     .await;
 }
@@ -532,7 +701,11 @@ async fn a_cluster_that_is_not_there_or_does_not_know_us_is_said() {
             options.patience.retries = std::time::Duration::from_secs(1);
             let mut environment = world.environment.clone();
             environment.kube_context = kube_context.into();
-            KubernetesTarget::new(options).preflight(&environment, &objects, &[]).await.unwrap_err().chain()
+            KubernetesTarget::new(options)
+                .preflight(&environment, &objects, &[])
+                .await
+                .unwrap_err()
+                .chain()
         };
         let kubeconfig = Identity::Kubeconfig(Some(world.namespace.cluster().kubeconfig().to_path_buf()));
         let said = ask(world, kubeconfig, "nowhere").await;
@@ -543,16 +716,29 @@ async fn a_cluster_that_is_not_there_or_does_not_know_us_is_said() {
             token: SecretString::new(token.into()),
         };
         let said = ask(world, token("https://127.0.0.1:9", "x"), "live").await;
-        assert!(said.contains("https://127.0.0.1:9") && said.contains("cannot be reached"), "{said}");
-        let said = ask(world, token(&world.namespace.cluster().server(), "expired-token"), "live").await;
-        assert!(said.contains("does not accept the credentials") && !said.contains("expired-token"), "{said}");
+        assert!(
+            said.contains("https://127.0.0.1:9") && said.contains("cannot be reached"),
+            "{said}"
+        );
+        let said = ask(
+            world,
+            token(&world.namespace.cluster().server(), "expired-token"),
+            "live",
+        )
+        .await;
+        assert!(
+            said.contains("does not accept the credentials") && !said.contains("expired-token"),
+            "{said}"
+        );
     })
     .await;
 }
 
 /// The application without pods, so that a deployment is nothing but its requests.
 fn podless(value: &str) -> String {
-    APPLICATION.replace("replicas: 2", "replicas: 0").replace("value: one", &format!("value: {value}"))
+    APPLICATION
+        .replace("replicas: 2", "replicas: 0")
+        .replace("value: one", &format!("value: {value}"))
 }
 
 /// Deploys with one fault at one call, for each call of a deployment, and once more without: the first comes off or ends in an
@@ -576,15 +762,26 @@ async fn at_each_call(name: &str, fault: Verdict) {
         loop {
             let objects = world.objects(&podless(&format!("at-{call}")));
             let fault_now = fault.clone();
-            proxy.script(move |asked| if asked.number == call { fault_now.clone() } else { Verdict::Pass });
+            proxy.script(move |asked| {
+                if asked.number == call {
+                    fault_now.clone()
+                } else {
+                    Verdict::Pass
+                }
+            });
             let first = target();
             let outcome = async {
-                let preflight = first.preflight(&world.environment, &objects, &[]).await.map_err(|error| error.chain())?;
+                let preflight = first
+                    .preflight(&world.environment, &objects, &[])
+                    .await
+                    .map_err(|error| error.chain())?;
                 let refused: Vec<String> = preflight.refused().map(ToString::to_string).collect();
                 if !refused.is_empty() {
                     return Err(refused.join("\n"));
                 }
-                carry_out(&first, world.request(objects.clone())).await.map_err(|error| error.to_string())
+                carry_out(&first, world.request(objects.clone()))
+                    .await
+                    .map_err(|error| error.to_string())
             };
             let outcome = outcome.await;
             let asked = proxy.asked();
@@ -596,20 +793,35 @@ async fn at_each_call(name: &str, fault: Verdict) {
             match outcome {
                 Ok(_) => {}
                 Err(error) => {
-                    assert!(!transient, "{fault:?} at {at:?}, which passes, was not survived: {error}");
+                    assert!(
+                        !transient,
+                        "{fault:?} at {at:?}, which passes, was not survived: {error}"
+                    );
                     assert!(error.len() > 10, "{fault:?} at {at:?}: {error:?}");
                     failures += 1;
                 }
             }
             proxy.script(|_| Verdict::Pass);
             let second = target();
-            carry_out(&second, world.request(objects.clone())).await.unwrap_or_else(|error| panic!("after {fault:?} at {at:?}: {error}"));
-            let value = world.get("deployment", "web").await.pointer("/spec/template/spec/containers/0/env/0/value").cloned();
+            carry_out(&second, world.request(objects.clone()))
+                .await
+                .unwrap_or_else(|error| panic!("after {fault:?} at {at:?}: {error}"));
+            let value = world
+                .get("deployment", "web")
+                .await
+                .pointer("/spec/template/spec/containers/0/env/0/value")
+                .cloned();
             assert_eq!(value, Some(json!(format!("at-{call}"))), "after {fault:?} at {at:?}");
-            assert_eq!(world.changes(&objects).await, Vec::<String>::new(), "after {fault:?} at {at:?}");
+            assert_eq!(
+                world.changes(&objects).await,
+                Vec::<String>::new(),
+                "after {fault:?} at {at:?}"
+            );
             call += 1;
         }
-        println!("{fault:?} at each of {call} calls: {failures} clean errors, the rest survived; each second run converged");
+        println!(
+            "{fault:?} at each of {call} calls: {failures} clean errors, the rest survived; each second run converged"
+        );
         assert!(call > 20, "{call}");
     })
     .await;
@@ -658,14 +870,25 @@ async fn a_server_that_goes_away_at_any_call_is_said_and_a_second_run_converges(
         let mut call = 0;
         loop {
             let objects = world.objects(&podless(&format!("at-{call}")));
-            proxy.script(move |asked| if asked.number >= call { Verdict::Reset } else { Verdict::Pass });
+            proxy.script(move |asked| {
+                if asked.number >= call {
+                    Verdict::Reset
+                } else {
+                    Verdict::Pass
+                }
+            });
             let mut request = world.request(objects.clone());
             request.deadline = std::time::Duration::from_secs(3);
             let outcome = carry_out(&target(150), request).await;
             let Err(error) = outcome else { break };
-            assert!(error.to_string().contains("cannot be reached") || error.to_string().contains("deadline"), "at call {call}: {error}");
+            assert!(
+                error.to_string().contains("cannot be reached") || error.to_string().contains("deadline"),
+                "at call {call}: {error}"
+            );
             proxy.script(|_| Verdict::Pass);
-            carry_out(&target(4000), world.request(objects.clone())).await.unwrap_or_else(|error| panic!("after call {call}: {error}"));
+            carry_out(&target(4000), world.request(objects.clone()))
+                .await
+                .unwrap_or_else(|error| panic!("after call {call}: {error}"));
             assert_eq!(world.changes(&objects).await, Vec::<String>::new(), "after call {call}");
             call += 1;
         }
@@ -681,7 +904,8 @@ async fn a_watch_that_expires_is_taken_up_again() {
         let target = KubernetesTarget::new(world.target_through(&proxy).await);
         let watches = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let seen = watches.clone();
-        let gone = json!({"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}).to_string() + "\n";
+        let gone =
+            json!({"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}).to_string() + "\n";
         proxy.script(move |asked| {
             if !asked.path.contains("watch=1") {
                 return Verdict::Pass;
@@ -693,8 +917,13 @@ async fn a_watch_that_expires_is_taken_up_again() {
                 _ => Verdict::Pass,
             }
         });
-        carry_out(&target, world.request(world.objects(APPLICATION))).await.unwrap();
-        assert!(watches.load(std::sync::atomic::Ordering::SeqCst) > 3, "nothing was watched");
+        carry_out(&target, world.request(world.objects(APPLICATION)))
+            .await
+            .unwrap();
+        assert!(
+            watches.load(std::sync::atomic::Ordering::SeqCst) > 3,
+            "nothing was watched"
+        );
     })
     .await;
 }

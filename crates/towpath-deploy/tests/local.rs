@@ -1142,11 +1142,7 @@ async fn a_job_ends_at_its_deadline_and_when_it_is_cancelled() {
         assert!(end.message.contains("`activeDeadlineSeconds` of 3 s"), "{end:?}");
         assert_eq!(running(world, "late").await, 0);
 
-        let mut handle: JobHandle = world
-            .target()
-            .run_job(&world.id, long("stop", None))
-            .await
-            .unwrap();
+        let mut handle: JobHandle = world.target().run_job(&world.id, long("stop", None)).await.unwrap();
         assert!(handle.output.recv().await.is_some());
         world.target().cancel_job(&world.id, "stop").await.unwrap();
         let (_, end) = finish(handle).await;
@@ -1180,11 +1176,7 @@ async fn a_job_goes_on_while_the_server_is_dead_and_is_not_run_twice() {
         // One that still runs when the server comes back, and one that ended while it was dead.
         let (long, short) = (job("long", "6000"), job("short", "1500"));
         for job in [&long, &short] {
-            let mut handle = world
-                .target()
-                .run_job(&world.id, job.clone())
-                .await
-                .unwrap();
+            let mut handle = world.target().run_job(&world.id, job.clone()).await.unwrap();
             assert!(handle.output.recv().await.is_some());
         }
         world.close();

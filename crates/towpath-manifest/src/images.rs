@@ -107,8 +107,13 @@ pub fn with_pull_secret(objects: &mut [Object], image: &ImageReference, secret: 
         if !containers(object).iter().any(|container| container.image == image) {
             continue;
         }
-        let Some(template) = pod_template_pointer(&object.kind) else { continue };
-        let spec = object.value.pointer_mut(&format!("{template}/spec")).and_then(Value::as_object_mut);
+        let Some(template) = pod_template_pointer(&object.kind) else {
+            continue;
+        };
+        let spec = object
+            .value
+            .pointer_mut(&format!("{template}/spec"))
+            .and_then(Value::as_object_mut);
         if let Some(spec) = spec {
             spec.entry("imagePullSecrets")
                 .or_insert_with(|| serde_json::json!([{"name": secret}]));
@@ -122,7 +127,10 @@ pub fn pull_secrets(object: &Object) -> Vec<String> {
     let Some(template) = pod_template_pointer(&object.kind) else {
         return Vec::new();
     };
-    let list = object.value.pointer(&format!("{template}/spec/imagePullSecrets")).and_then(Value::as_array);
+    let list = object
+        .value
+        .pointer(&format!("{template}/spec/imagePullSecrets"))
+        .and_then(Value::as_array);
     list.into_iter()
         .flatten()
         .filter_map(|one| Some(one.get("name")?.as_str()?.to_string()))

@@ -22,7 +22,9 @@ mod tree;
 
 pub use config_hash::{CONFIG_HASH, Fingerprints, config_hash, with_config_hash};
 pub use diff::{Change, ChangeKind, DiffLine, Fingerprint, Hunk, diff, normalise};
-pub use images::{Container, ImageRule, NotPinned, ReplacedImage, containers, pull_secrets, with_image, with_pull_secret};
+pub use images::{
+    Container, ImageRule, NotPinned, ReplacedImage, containers, pull_secrets, with_image, with_pull_secret,
+};
 pub use layout::{Layout, RenderedBy, RenderedEnvironment, is_yaml, needs_every_file};
 pub use object::{NotAnObject, Object, ObjectId, is_namespaced, pod_template_pointer};
 pub use order::sort_for_apply;

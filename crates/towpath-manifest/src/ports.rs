@@ -88,9 +88,17 @@ pub fn backend_services(ingress: &Object) -> Vec<BackendService> {
 #[must_use]
 pub fn missing_backend(backend: &BackendService, service: &Value) -> Option<MissingPort> {
     let ports: Vec<(&Value, &Value)> = list(service, "/spec/ports")
-        .map(|(port, _)| (port.get("name").unwrap_or(&Value::Null), port.get("port").unwrap_or(&Value::Null)))
+        .map(|(port, _)| {
+            (
+                port.get("name").unwrap_or(&Value::Null),
+                port.get("port").unwrap_or(&Value::Null),
+            )
+        })
         .collect();
-    if ports.iter().any(|(name, number)| **name == backend.port || **number == backend.port) {
+    if ports
+        .iter()
+        .any(|(name, number)| **name == backend.port || **number == backend.port)
+    {
         return None;
     }
     let known: Vec<String> = ports
@@ -108,7 +116,11 @@ pub fn missing_backend(backend: &BackendService, service: &Value) -> Option<Miss
             "the Service `{}` has no port {}: it has {}",
             backend.service,
             backend.port,
-            if known.is_empty() { "none".into() } else { known.join(", ") }
+            if known.is_empty() {
+                "none".into()
+            } else {
+                known.join(", ")
+            }
         ),
     })
 }
@@ -120,7 +132,8 @@ fn target_ports(service: &Object, objects: &[Object], found: &mut Vec<MissingPor
     let selected: Vec<(&Object, &str)> = objects
         .iter()
         .filter_map(|object| {
-            let template = pod_template_pointer(&object.kind).filter(|_| object.kind != "Job" && object.kind != "CronJob")?;
+            let template =
+                pod_template_pointer(&object.kind).filter(|_| object.kind != "Job" && object.kind != "CronJob")?;
             let labels = object.value.pointer(&format!("{template}/metadata/labels"))?;
             let matches = selector.iter().all(|(key, value)| labels.get(key) == Some(value));
             (matches && !selector.is_empty()).then_some((object, template))
@@ -140,7 +153,11 @@ fn target_ports(service: &Object, objects: &[Object], found: &mut Vec<MissingPor
                 object: service.id(),
                 field: dotted(&pointer),
                 place: service.place_of(&pointer),
-                message: format!("no container of {} has a port called `{name}`: {}", workload.id(), there_are(&known)),
+                message: format!(
+                    "no container of {} has a port called `{name}`: {}",
+                    workload.id(),
+                    there_are(&known)
+                ),
             });
         }
     }
@@ -148,7 +165,9 @@ fn target_ports(service: &Object, objects: &[Object], found: &mut Vec<MissingPor
 
 fn probes(object: &Object, found: &mut Vec<MissingPort>) {
     for container in containers(object) {
-        let Some(value) = object.value.pointer(&container.pointer) else { continue };
+        let Some(value) = object.value.pointer(&container.pointer) else {
+            continue;
+        };
         let known: Vec<String> = names(value);
         for field in [
             "livenessProbe/httpGet",
@@ -264,7 +283,10 @@ spec:
 ";
 
     fn check(probe: &str, target: &str, backend: &str, expect: &[&str]) {
-        let text = MANIFEST.replace("HTTP_PROBE", probe).replace("TARGET", target).replace("BACKEND", backend);
+        let text = MANIFEST
+            .replace("HTTP_PROBE", probe)
+            .replace("TARGET", target)
+            .replace("BACKEND", backend);
         let (tree, diagnostics) = Tree::read([(".k8s/live/dev/all.yaml", text.as_str())]);
         assert!(diagnostics.is_empty(), "{diagnostics:?}");
         let objects = &tree.environment("live", "dev").unwrap().objects;
@@ -297,7 +319,11 @@ spec:
         let text = MANIFEST.replace("BACKEND", "{name: web}");
         let (tree, _) = Tree::read([(".k8s/live/dev/all.yaml", text.as_str())]);
         let objects = &tree.environment("live", "dev").unwrap().objects;
-        let found: Vec<String> = objects.iter().flat_map(backend_services).map(|backend| backend.service).collect();
+        let found: Vec<String> = objects
+            .iter()
+            .flat_map(backend_services)
+            .map(|backend| backend.service)
+            .collect();
         assert_eq!(found, ["elsewhere", "web"]);
     }
 }

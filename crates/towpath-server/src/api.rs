@@ -15,8 +15,8 @@ use axum::{
 };
 use serde_json::{Value, json};
 use towpath_control::{
-    Board, ControlError, CronJobStatus, DriftView, EnvironmentView, GateView, Hold, JobDetail, KeyView, LaptopRequest, PipelineView, PlanView,
-    Progress, ReleaseView,
+    Board, ControlError, CronJobStatus, DriftView, EnvironmentView, GateView, Hold, JobDetail, KeyView, LaptopRequest,
+    PipelineView, PlanView, Progress, ReleaseView,
 };
 use towpath_forge::ProjectName;
 use towpath_types::{JobId, SecretString};

@@ -45,8 +45,15 @@ impl Cluster {
             ))),
             Err(error) => Err(Absent(format!("scripts/{name} cannot be run: {error}"))),
         };
-        let kubeconfig = Command::new(scripts.join("cluster")).arg("up").stdin(Stdio::null()).output().await;
-        let programs = Command::new(scripts.join("ensure-cluster")).stdin(Stdio::null()).output().await;
+        let kubeconfig = Command::new(scripts.join("cluster"))
+            .arg("up")
+            .stdin(Stdio::null())
+            .output()
+            .await;
+        let programs = Command::new(scripts.join("ensure-cluster"))
+            .stdin(Stdio::null())
+            .output()
+            .await;
         Ok(Self {
             kubeconfig: said("cluster", kubeconfig)?.into(),
             programs: PathBuf::from(said("ensure-cluster", programs)?).join("bin"),
@@ -108,7 +115,10 @@ impl Cluster {
             .spawn()
             .context("failed to run kubectl")?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(input.as_bytes()).await.context("failed to write to kubectl")?;
+            stdin
+                .write_all(input.as_bytes())
+                .await
+                .context("failed to write to kubectl")?;
         }
         let output = child.wait_with_output().await.context("failed to wait for kubectl")?;
         ensure!(
@@ -158,7 +168,8 @@ impl Cluster {
         let folder = self.kubeconfig.with_file_name("certs.d").join(registry);
         std::fs::create_dir_all(&folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
         let text = format!("server = \"{address}\"\n[host.\"{address}\"]\n");
-        std::fs::write(folder.join("hosts.toml"), text).with_context(|| format!("failed to write in `{}`", folder.display()))
+        std::fs::write(folder.join("hosts.toml"), text)
+            .with_context(|| format!("failed to write in `{}`", folder.display()))
     }
 
     /// A new namespace; its name begins with `prefix`. It goes when [`Namespace`] is dropped.
@@ -233,7 +244,9 @@ impl Namespace {
     /// # Errors
     /// With what it says when it fails.
     pub async fn kubectl_apply(&self, yaml: &str) -> Result<String> {
-        self.cluster.kubectl_with(&["--namespace", &self.name, "apply", "--filename", "-"], yaml).await
+        self.cluster
+            .kubectl_with(&["--namespace", &self.name, "apply", "--filename", "-"], yaml)
+            .await
     }
 
     /// An object as the cluster has it.
@@ -241,7 +254,9 @@ impl Namespace {
     /// # Errors
     /// When there is none.
     pub async fn get(&self, kind: &str, name: &str) -> Result<Value> {
-        let text = self.kubectl(&["get", kind, name, "--output", "json", "--show-managed-fields"]).await?;
+        let text = self
+            .kubectl(&["get", kind, name, "--output", "json", "--show-managed-fields"])
+            .await?;
         serde_json::from_str(&text).context("kubectl prints no JSON")
     }
 
@@ -250,7 +265,9 @@ impl Namespace {
     /// # Errors
     /// When kubectl fails otherwise.
     pub async fn has(&self, kind: &str, name: &str) -> Result<bool> {
-        let found = self.kubectl(&["get", kind, name, "--ignore-not-found", "--output", "name"]).await?;
+        let found = self
+            .kubectl(&["get", kind, name, "--ignore-not-found", "--output", "name"])
+            .await?;
         Ok(!found.trim().is_empty())
     }
 
@@ -281,7 +298,8 @@ impl Namespace {
     /// # Errors
     /// When it cannot be made.
     pub async fn owner(&self) -> Result<Account> {
-        self.account(&json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}])).await
+        self.account(&json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]))
+            .await
     }
 }
 

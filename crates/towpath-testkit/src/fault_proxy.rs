@@ -133,7 +133,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     // Dropped with this task, and with it every connection.
     let mut connections = tokio::task::JoinSet::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            return;
+        };
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
             let service = service_fn(move |request| answer(Arc::clone(&shared), request));
@@ -150,7 +152,11 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
     let asked = Asked {
         number: shared.count.fetch_add(1, Ordering::SeqCst),
         method: request.method().to_string(),
-        path: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
+        path: request
+            .uri()
+            .path_and_query()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     };
     lock(&shared.asked).push(asked.clone());
     let script = Arc::clone(&lock(&shared.script));
@@ -202,7 +208,10 @@ async fn pass(shared: &Shared, request: Request<Incoming>, cut: Option<usize>) -
             response = response.header(name, value);
         }
     }
-    let pieces: BoxStream<'static, io::Result<Bytes>> = answer.bytes_stream().map(|piece| piece.map_err(io::Error::other)).boxed();
+    let pieces: BoxStream<'static, io::Result<Bytes>> = answer
+        .bytes_stream()
+        .map(|piece| piece.map_err(io::Error::other))
+        .boxed();
     let pieces = match cut {
         None => pieces,
         Some(most) => cut_off(pieces, most),

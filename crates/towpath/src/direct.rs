@@ -63,7 +63,9 @@ impl Direct {
         if let Ok(repository) = Repository::find() {
             let request = repository.request()?;
             let project = project.map_or_else(|| repository.project(), str::to_string);
-            control.show_manifests(&project, request.files, request.project_file.as_deref()).await?;
+            control
+                .show_manifests(&project, request.files, request.project_file.as_deref())
+                .await?;
         }
         let shutdown = CancellationToken::new();
         tokio::spawn(towpath_server::serve(control.clone(), listener, shutdown.clone()));

@@ -96,7 +96,10 @@ impl Laptop {
 
     async fn run(&self, arguments: &[&str]) -> Output {
         let mut command = self.command(arguments);
-        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+        tokio::task::spawn_blocking(move || command.output())
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     /// What it prints, when it exits with `code`.
@@ -107,8 +110,17 @@ impl Laptop {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
-        assert_eq!(output.status.code(), Some(code), "towpath {}: {all}", arguments.join(" "));
-        assert!(!all.contains(&self.token), "towpath {} shows the token", arguments.join(" "));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "towpath {}: {all}",
+            arguments.join(" ")
+        );
+        assert!(
+            !all.contains(&self.token),
+            "towpath {} shows the token",
+            arguments.join(" ")
+        );
         all
     }
 
@@ -145,14 +157,31 @@ async fn parts(test: &str) -> Option<Parts> {
         }
     };
     let Some(program) = busybox() else {
-        skipped(test, &towpath_testkit::Absent("busybox is not installed: run scripts/ensure-test-parts".into()));
+        skipped(
+            test,
+            &towpath_testkit::Absent("busybox is not installed: run scripts/ensure-test-parts".into()),
+        );
         return None;
     };
-    registry.push("claims", &["app-latest", "app-0123456789abcdef0123456789abcdef01234567"], "busybox", &program).unwrap();
+    registry
+        .push(
+            "claims",
+            &["app-latest", "app-0123456789abcdef0123456789abcdef01234567"],
+            "busybox",
+            &program,
+        )
+        .unwrap();
     Some(Parts { registry, cluster })
 }
 
-fn laptop(parts: &Parts, namespaces: &[(&str, &Namespace)], server: &str, authority: &str, token: String, replicas: &str) -> Laptop {
+fn laptop(
+    parts: &Parts,
+    namespaces: &[(&str, &Namespace)],
+    server: &str,
+    authority: &str,
+    token: String,
+    replicas: &str,
+) -> Laptop {
     let laptop = Laptop {
         repository: tempfile::tempdir().unwrap(),
         server: server.into(),
@@ -160,11 +189,18 @@ fn laptop(parts: &Parts, namespaces: &[(&str, &Namespace)], server: &str, author
         token,
         user: "ann",
     };
-    laptop.write("towpath.toml", &format!("project = \"claims\"\nimage = \"{}/claims\"\n", parts.registry.address()));
+    laptop.write(
+        "towpath.toml",
+        &format!(
+            "project = \"claims\"\nimage = \"{}/claims\"\n",
+            parts.registry.address()
+        ),
+    );
     for (environment, namespace) in namespaces {
-        let text = MANIFESTS
-            .replace("REPLICAS", replicas)
-            .replace("{name: app-config}\ndata", &format!("{{name: app-config, namespace: {}}}\ndata", namespace.name()));
+        let text = MANIFESTS.replace("REPLICAS", replicas).replace(
+            "{name: app-config}\ndata",
+            &format!("{{name: app-config, namespace: {}}}\ndata", namespace.name()),
+        );
         laptop.write(&format!(".k8s/live/{environment}/all.yaml"), &text);
     }
     laptop.write(".k8s/live/cron_jobs/vacuum_db.yaml", CRON_JOB);
@@ -174,7 +210,9 @@ fn laptop(parts: &Parts, namespaces: &[(&str, &Namespace)], server: &str, author
 
 #[tokio::test]
 async fn two_laptops_without_a_server_deploy_to_one_cluster_and_agree() {
-    let Some(parts) = parts("two_laptops").await else { return };
+    let Some(parts) = parts("two_laptops").await else {
+        return;
+    };
     let dev = parts.cluster.namespace("laptop-dev").await.unwrap();
     let staging = parts.cluster.namespace("laptop-staging").await.unwrap();
     let authority = parts.cluster.certificate_authority().unwrap();
@@ -194,30 +232,63 @@ async fn two_laptops_without_a_server_deploy_to_one_cluster_and_agree() {
     };
 
     let said = ann.says(2, &["diff", "dev"]).await;
-    assert!(said.contains("created Deployment web") && said.contains("first release"), "{said}");
+    assert!(
+        said.contains("created Deployment web") && said.contains("first release"),
+        "{said}"
+    );
     let said = ann.says(0, &["deploy", "dev", "latest"]).await;
-    assert!(said.contains("Deployment/web: rolled out") && said.contains("release 1 of dev"), "{said}");
+    assert!(
+        said.contains("Deployment/web: rolled out") && said.contains("release 1 of dev"),
+        "{said}"
+    );
     ann.says(0, &["diff", "dev"]).await;
 
     // The other one knows what runs, from the cluster alone.
     let history: Value = serde_json::from_slice(&bob.run(&["history", "dev", "--json"]).await.stdout).unwrap();
-    assert_eq!((history[0]["number"].as_i64(), history[0]["by"].as_str()), (Some(1), Some("ann")), "{history}");
-    bob.write(".k8s/live/dev/all.yaml", &std::fs::read_to_string(bob.repository.path().join(".k8s/live/dev/all.yaml")).unwrap().replace("hello", "good day"));
+    assert_eq!(
+        (history[0]["number"].as_i64(), history[0]["by"].as_str()),
+        (Some(1), Some("ann")),
+        "{history}"
+    );
+    bob.write(
+        ".k8s/live/dev/all.yaml",
+        &std::fs::read_to_string(bob.repository.path().join(".k8s/live/dev/all.yaml"))
+            .unwrap()
+            .replace("hello", "good day"),
+    );
     let output = bob.run(&["diff", "dev", "--json"]).await;
     let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let changed: Vec<&str> = plan["changes"].as_array().unwrap().iter().map(|change| change["kind"].as_str().unwrap()).collect();
-    assert_eq!((output.status.code(), changed), (Some(2), vec!["ConfigMap", "Deployment"]), "{plan}");
+    let changed: Vec<&str> = plan["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|change| change["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        (output.status.code(), changed),
+        (Some(2), vec!["ConfigMap", "Deployment"]),
+        "{plan}"
+    );
     let markdown = bob.says(2, &["diff", "dev", "--markdown"]).await;
-    assert!(markdown.contains("```diff\n") && markdown.contains("+  GREETING: good day"), "{markdown}");
+    assert!(
+        markdown.contains("```diff\n") && markdown.contains("+  GREETING: good day"),
+        "{markdown}"
+    );
 
     // A person's lock.
-    ann.says(0, &["lock", "dev", "--reason", "looking at something", "--for", "10m"]).await;
+    ann.says(0, &["lock", "dev", "--reason", "looking at something", "--for", "10m"])
+        .await;
     let said = bob.says(1, &["deploy", "dev"]).await;
-    assert!(said.contains("dev is locked by ann until") && said.contains("looking at something"), "{said}");
+    assert!(
+        said.contains("dev is locked by ann until") && said.contains("looking at something"),
+        "{said}"
+    );
     assert!(bob.says(1, &["unlock", "dev"]).await.contains("towpath unlock dev"));
     assert!(bob.says(0, &["status", "dev"]).await.contains("locked by ann"));
     ann.says(0, &["unlock", "dev"]).await;
-    let said = bob.says(0, &["deploy", "dev", "0123456789abcdef0123456789abcdef01234567"]).await;
+    let said = bob
+        .says(0, &["deploy", "dev", "0123456789abcdef0123456789abcdef01234567"])
+        .await;
     assert!(said.contains("release 2 of dev"), "{said}");
 
     // The same digest elsewhere.
@@ -229,7 +300,10 @@ async fn two_laptops_without_a_server_deploy_to_one_cluster_and_agree() {
     // Back, by its number and without.
     let said = ann.says(0, &["rollback", "dev"]).await;
     assert!(said.contains("release 3 of dev"), "{said}");
-    assert_eq!(dev.get("configmap", "app-config").await.unwrap()["data"]["GREETING"], "hello");
+    assert_eq!(
+        dev.get("configmap", "app-config").await.unwrap()["data"]["GREETING"],
+        "hello"
+    );
 
     // Jobs and cron jobs.
     let said = ann.says(3, &["job", "migrate", "dev"]).await;
@@ -239,16 +313,32 @@ async fn two_laptops_without_a_server_deploy_to_one_cluster_and_agree() {
     let said = ann.says(0, &["cronjob", "run", "vacuum_db", "dev"]).await;
     assert!(said.contains("vacuumed"), "{said}");
     let said = ann.says(0, &["cronjob", "list", "dev"]).await;
-    assert!(said.contains("vacuum-db at `0 3 * * *`") && said.contains("@sha256:") && !said.contains("last success never"), "{said}");
+    assert!(
+        said.contains("vacuum-db at `0 3 * * *`") && said.contains("@sha256:") && !said.contains("last success never"),
+        "{said}"
+    );
 
     // Drift, and who it was.
-    assert!(ann.says(0, &["drift", "dev"]).await.contains("dev is as its release has it"));
-    dev.kubectl(&["scale", "deployment", "web", "--replicas=1"]).await.unwrap();
+    assert!(
+        ann.says(0, &["drift", "dev"])
+            .await
+            .contains("dev is as its release has it")
+    );
+    dev.kubectl(&["scale", "deployment", "web", "--replicas=1"])
+        .await
+        .unwrap();
     let said = ann.says(2, &["drift"]).await;
-    assert!(said.contains("Deployment web") && said.contains("+  replicas: 1") && said.contains("staging is as"), "{said}");
+    assert!(
+        said.contains("Deployment web") && said.contains("+  replicas: 1") && said.contains("staging is as"),
+        "{said}"
+    );
 
     // What is asked for and is not there.
-    assert!(ann.says(1, &["deploy", "nosuch"]).await.contains("there is no environment `nosuch`: there are dev, staging"));
+    assert!(
+        ann.says(1, &["deploy", "nosuch"])
+            .await
+            .contains("there is no environment `nosuch`: there are dev, staging")
+    );
     let said = ann.says(1, &["deploy", "dev", "no-such-tag"]).await;
     assert!(said.contains("no image") && said.contains("no-such-tag"), "{said}");
     ann.write("towpath.toml", &format!(
@@ -256,16 +346,30 @@ async fn two_laptops_without_a_server_deploy_to_one_cluster_and_agree() {
         parts.registry.address()
     ));
     let said = ann.says(1, &["deploy", "dev"]).await;
-    assert!(said.contains("dev is frozen until") && said.contains("holidays") && said.contains("--despite-freeze"), "{said}");
+    assert!(
+        said.contains("dev is frozen until") && said.contains("holidays") && said.contains("--despite-freeze"),
+        "{said}"
+    );
     ann.says(0, &["deploy", "dev", "--despite-freeze", "it burns"]).await;
-    assert!(ann.says(0, &["history", "dev"]).await.contains("despite a freeze: it burns"));
+    assert!(
+        ann.says(0, &["history", "dev"])
+            .await
+            .contains("despite a freeze: it burns")
+    );
 
     // A rollout that fails goes back, or stops where it is told to.
-    let broken = std::fs::read_to_string(ann.repository.path().join(".k8s/live/dev/all.yaml")).unwrap().replace("[httpd, -f,", "[nonsense, -f,");
+    let broken = std::fs::read_to_string(ann.repository.path().join(".k8s/live/dev/all.yaml"))
+        .unwrap()
+        .replace("[httpd, -f,", "[nonsense, -f,");
     ann.write(".k8s/live/dev/all.yaml", &broken);
     let said = ann.says(1, &["deploy", "dev", "--despite-freeze", "x"]).await;
-    assert!(said.contains("applet not found") && said.contains("runs again"), "{said}");
-    let said = ann.says(1, &["deploy", "dev", "--despite-freeze", "x", "--on-failure", "stop"]).await;
+    assert!(
+        said.contains("applet not found") && said.contains("runs again"),
+        "{said}"
+    );
+    let said = ann
+        .says(1, &["deploy", "dev", "--despite-freeze", "x", "--on-failure", "stop"])
+        .await;
     assert!(said.contains("It was left like this"), "{said}");
     assert!(bob.says(0, &["status", "dev"]).await.contains("between release"));
     bob.says(0, &["rollback", "dev", "4"]).await;
@@ -283,16 +387,25 @@ async fn killed_at(laptop: &Laptop, proxy: &FaultProxy, call: usize) -> bool {
         seen.store(true, Ordering::SeqCst);
         Verdict::Delay(Duration::from_secs(600))
     });
-    let mut child = laptop.command(&["deploy", "dev"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let was_reached = until("the process to get there or to end", Duration::from_secs(60), async || {
-        if reached.load(Ordering::SeqCst) {
-            return Ok(Probe::Found(true));
-        }
-        Ok(match child.try_wait()? {
-            Some(_) => Probe::Found(false),
-            None => Probe::NotYet("under way".into()),
-        })
-    })
+    let mut child = laptop
+        .command(&["deploy", "dev"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let was_reached = until(
+        "the process to get there or to end",
+        Duration::from_secs(60),
+        async || {
+            if reached.load(Ordering::SeqCst) {
+                return Ok(Probe::Found(true));
+            }
+            Ok(match child.try_wait()? {
+                Some(_) => Probe::Found(false),
+                None => Probe::NotYet("under way".into()),
+            })
+        },
+    )
     .await
     .unwrap();
     child.kill().unwrap();
@@ -311,7 +424,10 @@ async fn a_deployment_killed_at_any_call_is_finished_by_the_next() {
     let manifest = std::fs::read_to_string(laptop.repository.path().join(".k8s/live/dev/all.yaml")).unwrap();
     let mut call = 0;
     loop {
-        laptop.write(".k8s/live/dev/all.yaml", &manifest.replace("value: one", &format!("value: at-{call}")));
+        laptop.write(
+            ".k8s/live/dev/all.yaml",
+            &manifest.replace("value: one", &format!("value: at-{call}")),
+        );
         let was_killed = killed_at(&laptop, &proxy, call).await;
         proxy.script(|_| Verdict::Pass);
         if !was_killed {
@@ -319,7 +435,10 @@ async fn a_deployment_killed_at_any_call_is_finished_by_the_next() {
         }
         let began = std::time::Instant::now();
         laptop.says(0, &["deploy", "dev"]).await;
-        assert!(began.elapsed() < Duration::from_secs(20), "a dead process was waited for, after call {call}");
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "a dead process was waited for, after call {call}"
+        );
         let value = dev.get("deployment", "web").await.unwrap();
         let value = value.pointer("/spec/template/spec/containers/0/env/0/value").cloned();
         assert_eq!(value, Some(Value::from(format!("at-{call}"))), "after call {call}");

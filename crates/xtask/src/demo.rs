@@ -183,7 +183,9 @@ fn say(text: impl AsRef<str>) {
 async fn prepare_cluster(folder: &Path) -> Result<PathBuf> {
     let cluster = Cluster::get().await.map_err(|absent| anyhow::anyhow!(absent.0))?;
     for namespace in NAMESPACES {
-        cluster.kubectl(&["delete", "namespace", namespace, "--ignore-not-found"]).await?;
+        cluster
+            .kubectl(&["delete", "namespace", namespace, "--ignore-not-found"])
+            .await?;
         cluster.kubectl(&["create", "namespace", namespace]).await?;
         // The cluster makes no volumes by itself.
         let room = folder.join("volumes").join(namespace);
@@ -200,8 +202,12 @@ async fn prepare_cluster(folder: &Path) -> Result<PathBuf> {
                 "claimRef": {"namespace": namespace, "name": "claims-data"},
             },
         });
-        cluster.kubectl(&["delete", "persistentvolume", namespace, "--ignore-not-found"]).await?;
-        cluster.kubectl_with(&["apply", "--filename", "-"], &volume.to_string()).await?;
+        cluster
+            .kubectl(&["delete", "persistentvolume", namespace, "--ignore-not-found"])
+            .await?;
+        cluster
+            .kubectl_with(&["apply", "--filename", "-"], &volume.to_string())
+            .await?;
     }
     say(format!(
         "a cluster (kube context `{}`) with the namespaces {}",

@@ -263,10 +263,14 @@ impl Api {
     }
 
     async fn open_once(&self, path: &str) -> Result<http::Response<Body>, ApiError> {
-        let request = Request::get(path).body(Body::empty()).map_err(|error| self.malformed(error))?;
+        let request = Request::get(path)
+            .body(Body::empty())
+            .map_err(|error| self.malformed(error))?;
         self.sent.fetch_add(1, Ordering::Relaxed);
         let answer = timeout(self.patience.request, self.client.send(request)).await;
-        let response = answer.map_err(|_| self.timed_out())?.map_err(|error| self.unreachable(&error))?;
+        let response = answer
+            .map_err(|_| self.timed_out())?
+            .map_err(|error| self.unreachable(&error))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -277,8 +281,17 @@ impl Api {
     /// gives way: a deployment decides.
     ///
     /// Source: <https://kubernetes.io/docs/reference/using-api/server-side-apply/#conflicts>
-    pub(super) async fn apply(&self, kind: &Kind, namespace: &str, object: &Value, mode: Mode) -> Result<Answer, ApiError> {
-        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    pub(super) async fn apply(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        object: &Value,
+        mode: Mode,
+    ) -> Result<Answer, ApiError> {
+        let name = object
+            .pointer("/metadata/name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let mut path = format!(
             "{}?fieldManager={FIELD_MANAGER}&force=true&fieldValidation=Strict",
             kind.object(namespace, name)
@@ -324,7 +337,10 @@ impl Api {
         if let Some(uid) = uid {
             options["preconditions"] = serde_json::json!({"uid": uid});
         }
-        match self.send(Method::DELETE, path, Some(("application/json", &options))).await {
+        match self
+            .send(Method::DELETE, path, Some(("application/json", &options)))
+            .await
+        {
             Ok(_) => Ok(()),
             Err(error) if error.is_missing() => Ok(()),
             Err(error) => Err(error),
@@ -355,7 +371,10 @@ impl Api {
             return Err(error);
         }
         let wait = match &error {
-            ApiError::Answered { retry_after: Some(wait), .. } => *wait,
+            ApiError::Answered {
+                retry_after: Some(wait),
+                ..
+            } => *wait,
             _ => pause.mul_f64(rand::random_range(0.5..1.0)),
         };
         if began.elapsed() + wait > self.patience.retries {
@@ -367,13 +386,11 @@ impl Api {
         Ok(())
     }
 
-    async fn send_once(
-        &self,
-        method: &Method,
-        path: &str,
-        body: Option<&(&str, String)>,
-    ) -> Result<Answer, ApiError> {
-        let mut request = Request::builder().method(method).uri(path).header(header::ACCEPT, "application/json");
+    async fn send_once(&self, method: &Method, path: &str, body: Option<&(&str, String)>) -> Result<Answer, ApiError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::ACCEPT, "application/json");
         let bytes = body.map(|(content_type, text)| {
             request = std::mem::take(&mut request).header(header::CONTENT_TYPE, *content_type);
             text.clone().into_bytes()
@@ -385,12 +402,18 @@ impl Api {
         let _permit = self.permits.acquire().await.map_err(|error| self.malformed(error))?;
         self.sent.fetch_add(1, Ordering::Relaxed);
         let answer = async {
-            let response = self.client.send(request).await.map_err(|error| self.unreachable(&error))?;
+            let response = self
+                .client
+                .send(request)
+                .await
+                .map_err(|error| self.unreachable(&error))?;
             if !response.status().is_success() {
                 return Err(self.refusal(response).await);
             }
             let warnings = response.headers().get_all(header::WARNING).iter();
-            let warnings = warnings.filter_map(|warning| warning_text(warning.to_str().ok()?)).collect();
+            let warnings = warnings
+                .filter_map(|warning| warning_text(warning.to_str().ok()?))
+                .collect();
             let body = response.into_body().collect().await;
             let body = body.map_err(|error| ApiError::Unreachable {
                 server: self.server.clone(),
@@ -406,7 +429,9 @@ impl Api {
             })?;
             Ok(Answer { value, warnings })
         };
-        timeout(self.patience.request, answer).await.map_err(|_| self.timed_out())?
+        timeout(self.patience.request, answer)
+            .await
+            .map_err(|_| self.timed_out())?
     }
 
     /// What an answer that is no success says.
@@ -420,7 +445,13 @@ impl Api {
         let body = response.into_body().collect().await;
         let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let status: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let text = |pointer: &str| status.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_string();
+        let text = |pointer: &str| {
+            status
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_string()
+        };
         let message = match (code, text("/message")) {
             (StatusCode::UNAUTHORIZED, _) => format!(
                 "the API server at {} does not accept the credentials of the kube context `{}`: a token that has expired, say. \

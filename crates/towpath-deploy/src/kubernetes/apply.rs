@@ -51,7 +51,9 @@ impl Carrier<'_> {
         let environment = &request.environment;
         self.make_namespace(request).await?;
         // A look without the lock first: what is refused changes nothing, not even the lock.
-        let loaded = record::load(self.api, environment).await.map_err(|error| errored(&error))?;
+        let loaded = record::load(self.api, environment)
+            .await
+            .map_err(|error| errored(&error))?;
         self.examine(request, &loaded.state).await?;
         let record = request.record.as_ref();
         let held = lock::take(
@@ -96,10 +98,19 @@ impl Carrier<'_> {
             secrets: self.options.secrets.as_ref(),
             state,
         };
-        let examination = examiner.examine(&request.objects).await.map_err(|error| errored(&error))?;
+        let examination = examiner
+            .examine(&request.objects)
+            .await
+            .map_err(|error| errored(&error))?;
         let mut lines: Vec<String> = examination.refused().map(ToString::to_string).collect();
         let jobs = request.objects.iter().filter(|object| object.kind == "Job");
-        lines.extend(jobs.map(|job| format!("{}: {}: a Job is run by its name and not applied with the rest", job.place, job.id())));
+        lines.extend(jobs.map(|job| {
+            format!(
+                "{}: {}: a Job is run by its name and not applied with the rest",
+                job.place,
+                job.id()
+            )
+        }));
         if lines.is_empty() {
             return Ok(examination);
         }
@@ -113,7 +124,11 @@ impl Carrier<'_> {
             return Ok(());
         };
         let kind = Kind::known("v1", "Namespace", "namespaces");
-        let there = self.api.find(&kind.object("", &object.name)).await.map_err(|error| errored(&error))?;
+        let there = self
+            .api
+            .find(&kind.object("", &object.name))
+            .await
+            .map_err(|error| errored(&error))?;
         if there.is_none() {
             self.api
                 .apply(&kind, "", &object.value, Mode::Real)
@@ -124,7 +139,12 @@ impl Carrier<'_> {
         Ok(())
     }
 
-    async fn under_lock(&self, request: &mut ApplyRequest, held: &Held, deadline: Instant) -> Result<Vec<Kept>, ApplyError> {
+    async fn under_lock(
+        &self,
+        request: &mut ApplyRequest,
+        held: &Held,
+        deadline: Instant,
+    ) -> Result<Vec<Kept>, ApplyError> {
         let lost = |why: String| failure(Outcome::Errored, None, why);
         let state = held.state().await;
         if let (Some(hold), Some(record)) = (&state.hold, &request.record)
@@ -170,7 +190,8 @@ impl Carrier<'_> {
         for wave in waves(&examination.objects) {
             held.check().map_err(lost)?;
             let changing = wave.iter().filter(|one| one.applies);
-            let answers = join_all(changing.map(|one| async { (*one, self.apply_one(environment, one, &stamps).await) })).await;
+            let answers =
+                join_all(changing.map(|one| async { (*one, self.apply_one(environment, one, &stamps).await) })).await;
             for (one, answer) in answers {
                 let id = one.object.id();
                 match answer {
@@ -179,23 +200,31 @@ impl Carrier<'_> {
                         applied.insert(id, value);
                     }
                     Err(error) => {
-                        let outcome = if error.code().is_some_and(|code| code < 500) { Outcome::Failed } else { Outcome::Errored };
+                        let outcome = if error.code().is_some_and(|code| code < 500) {
+                            Outcome::Failed
+                        } else {
+                            Outcome::Errored
+                        };
                         return Err(failure(outcome, Some(id), error.to_string()));
                     }
                 }
             }
             self.wait_for_definitions(&wave, deadline).await?;
         }
-        let awaited = examination.objects.iter().filter(|one| rolls_out(&one.object.kind)).map(|one| {
-            let now = applied.get(&one.object.id()).or(one.live.as_ref());
-            Awaited {
-                object: one.object.clone(),
-                kind: one.kind.clone(),
-                generation: now
-                    .and_then(|now| now.pointer("/metadata/generation")?.as_i64())
-                    .unwrap_or(0),
-            }
-        });
+        let awaited = examination
+            .objects
+            .iter()
+            .filter(|one| rolls_out(&one.object.kind))
+            .map(|one| {
+                let now = applied.get(&one.object.id()).or(one.live.as_ref());
+                Awaited {
+                    object: one.object.clone(),
+                    kind: one.kind.clone(),
+                    generation: now
+                        .and_then(|now| now.pointer("/metadata/generation")?.as_i64())
+                        .unwrap_or(0),
+                }
+            });
         let awaited: Vec<Awaited> = awaited.collect();
         let waiter = Waiter {
             api: Arc::clone(self.api),
@@ -227,7 +256,9 @@ impl Carrier<'_> {
                         message: Some(record::DIED.into()),
                         ..dead
                     };
-                    record::end(self.api, environment, &ended).await.map_err(|error| errored(&error))?;
+                    record::end(self.api, environment, &ended)
+                        .await
+                        .map_err(|error| errored(&error))?;
                     record.number += 1;
                 }
                 _ => {
@@ -245,7 +276,11 @@ impl Carrier<'_> {
         let namespace = &environment.namespace;
         // Objects come ready for a version of theirs that the server may have learned only now.
         let kind = match one.kind.plural.as_str() {
-            "" => match self.kinds.find(self.api, &one.object.api_version, &one.object.kind).await? {
+            "" => match self
+                .kinds
+                .find(self.api, &one.object.api_version, &one.object.kind)
+                .await?
+            {
                 Lookup::Served(kind) => kind,
                 _ => one.kind.clone(),
             },
@@ -254,7 +289,9 @@ impl Carrier<'_> {
         let path = kind.object(namespace, &one.object.name);
         let mut live = one.live.clone();
         while let Some(there) = &live {
-            let Some(managed) = fields::taken_over(there) else { break };
+            let Some(managed) = fields::taken_over(there) else {
+                break;
+            };
             let patch = json!([
                 {"op": "replace", "path": "/metadata/managedFields", "value": managed},
                 {"op": "replace", "path": "/metadata/resourceVersion", "value": there.pointer("/metadata/resourceVersion")},
@@ -274,13 +311,17 @@ impl Carrier<'_> {
 
     async fn wait_for_definitions(&self, wave: &[&Examined], deadline: Instant) -> Result<(), ApplyError> {
         let deadline = deadline.min(Instant::now() + ESTABLISHED);
-        for one in wave.iter().filter(|one| one.object.kind == "CustomResourceDefinition" && one.applies) {
+        for one in wave
+            .iter()
+            .filter(|one| one.object.kind == "CustomResourceDefinition" && one.applies)
+        {
             loop {
                 let path = one.kind.object("", &one.object.name);
                 let live = self.api.get(&path).await.map_err(|error| errored(&error))?;
                 let conditions = live.pointer("/status/conditions").and_then(Value::as_array);
                 let established = conditions.into_iter().flatten().any(|condition| {
-                    condition.get("type") == Some(&json!("Established")) && condition.get("status") == Some(&json!("True"))
+                    condition.get("type") == Some(&json!("Established"))
+                        && condition.get("status") == Some(&json!("True"))
                 });
                 if established {
                     break;
@@ -301,18 +342,37 @@ impl Carrier<'_> {
             let Some(known) = state.objects.iter().find(|kept| kept.id == *id) else {
                 continue;
             };
-            let failed = |error: ApiError| failure(Outcome::Errored, Some(id.clone()), format!("it cannot be removed: {error}"));
-            if matches!(id.kind.as_str(), "PersistentVolumeClaim" | "Namespace" | "CustomResourceDefinition") {
-                self.say(id, "left the manifests, and stays: deleting it would delete data. Delete it by hand");
+            let failed = |error: ApiError| {
+                failure(
+                    Outcome::Errored,
+                    Some(id.clone()),
+                    format!("it cannot be removed: {error}"),
+                )
+            };
+            if matches!(
+                id.kind.as_str(),
+                "PersistentVolumeClaim" | "Namespace" | "CustomResourceDefinition"
+            ) {
+                self.say(
+                    id,
+                    "left the manifests, and stays: deleting it would delete data. Delete it by hand",
+                );
                 continue;
             }
-            let lookup = self.kinds.find(self.api, &known.api_version, &id.kind).await.map_err(failed)?;
+            let lookup = self
+                .kinds
+                .find(self.api, &known.api_version, &id.kind)
+                .await
+                .map_err(failed)?;
             let Lookup::Served(kind) = lookup else { continue };
             let path = kind.object(&request.environment.namespace, &id.name);
             let Some(live) = self.api.find(&path).await.map_err(failed)? else {
                 continue;
             };
-            let uid = live.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+            let uid = live
+                .pointer("/metadata/uid")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             let labels = record::labels(&request.environment);
             let labelled = labels.iter().all(|(label, value)| {
                 live.pointer("/metadata/labels").and_then(|labels| labels.get(label)) == Some(&json!(value))
@@ -341,7 +401,9 @@ impl Carrier<'_> {
                 stopped_at: Some(Timestamp::now()),
                 ..record.clone()
             };
-            record::end(self.api, environment, &ended).await.map_err(|error| errored(&error))?;
+            record::end(self.api, environment, &ended)
+                .await
+                .map_err(|error| errored(&error))?;
         }
         let number = request.record.as_ref().map(|record| record.number);
         held.release(|state| {
@@ -386,8 +448,18 @@ impl Carrier<'_> {
 fn waves(objects: &[Examined]) -> Vec<Vec<&Examined>> {
     let rank = |kind: &str| match kind {
         "Namespace" | "CustomResourceDefinition" => 0,
-        "ServiceAccount" | "ClusterRole" | "Role" | "ConfigMap" | "Secret" | "PersistentVolume" | "StorageClass"
-        | "PersistentVolumeClaim" | "ResourceQuota" | "LimitRange" | "NetworkPolicy" | "PriorityClass" => 1,
+        "ServiceAccount"
+        | "ClusterRole"
+        | "Role"
+        | "ConfigMap"
+        | "Secret"
+        | "PersistentVolume"
+        | "StorageClass"
+        | "PersistentVolumeClaim"
+        | "ResourceQuota"
+        | "LimitRange"
+        | "NetworkPolicy"
+        | "PriorityClass" => 1,
         "RoleBinding" | "ClusterRoleBinding" | "Service" | "PodDisruptionBudget" => 2,
         "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Pod" | "CronJob" => 3,
         _ => 4,
@@ -442,7 +514,10 @@ impl Stamps {
             annotations.insert("towpath.dev/image".into(), record.image.clone());
             annotations.insert("towpath.dev/by".into(), record.by.clone());
             annotations.insert("towpath.dev/cause".into(), record.cause.clone());
-            let cause = format!("release {}: {} by {} ({})", record.number, record.image, record.by, record.cause);
+            let cause = format!(
+                "release {}: {} by {} ({})",
+                record.number, record.image, record.by, record.cause
+            );
             annotations.insert(CHANGE_CAUSE.into(), cause);
         }
         Self { labels, annotations }

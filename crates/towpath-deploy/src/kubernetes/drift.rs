@@ -36,7 +36,9 @@ pub(super) async fn drift(
         let Some(live) = api.find(&kind.object(&environment.namespace, &object.name)).await? else {
             return Ok(Some((object, None)));
         };
-        let answer = api.apply(&kind, &environment.namespace, &object.value, Mode::DryRun).await?;
+        let answer = api
+            .apply(&kind, &environment.namespace, &object.value, Mode::DryRun)
+            .await?;
         Ok::<_, ApiError>(Some((object, Some((live, answer.value)))))
     });
     let mut found = Vec::new();

@@ -16,8 +16,8 @@ use std::{
     sync::LazyLock,
 };
 use towpath_manifest::{
-    Change, ChangeKind, Existing, Fingerprint, Object, ObjectId, SourceKind, backend_services, containers, diff, missing,
-    missing_backend, missing_ports, pod_template_pointer, pull_secrets, reads,
+    Change, ChangeKind, Existing, Fingerprint, Object, ObjectId, SourceKind, backend_services, containers, diff,
+    missing, missing_backend, missing_ports, pod_template_pointer, pull_secrets, reads,
 };
 use towpath_types::{Digest, ImageReference};
 
@@ -47,7 +47,9 @@ pub(super) struct Examination {
 
 impl Examination {
     pub(super) fn refused(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(|finding| finding.severity == Severity::Refused)
+        self.findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Refused)
     }
 
     /// The exact changes, those of `gone` among them.
@@ -134,9 +136,14 @@ impl Examiner<'_> {
                 Lookup::NoKind { similar } => found.findings.extend(self.unknown(object, objects, similar)),
             }
         }
-        found.findings.extend(permissions(self.api, self.environment, &known).await?);
+        found
+            .findings
+            .extend(permissions(self.api, self.environment, &known).await?);
         // Without permission to look, what follows would only say so again.
-        if found.refused().any(|finding| finding.message.starts_with(NO_PERMISSION)) {
+        if found
+            .refused()
+            .any(|finding| finding.message.starts_with(NO_PERMISSION))
+        {
             return Ok(found);
         }
         let mut live = self.live(&known).await?;
@@ -178,7 +185,9 @@ impl Examiner<'_> {
                             no_namespace = true;
                             found.findings.push(self.no_namespace(object));
                         }
-                    } else if let ApiError::Answered { code, message, causes, .. } = &error
+                    } else if let ApiError::Answered {
+                        code, message, causes, ..
+                    } = &error
                         && matches!(code, 400 | 403 | 404 | 405 | 409 | 413 | 415 | 422 | 500)
                     {
                         found.findings.extend(refusals(object, message, causes));
@@ -202,7 +211,9 @@ impl Examiner<'_> {
             self.look_at_names(objects, &mut found).await?;
             self.try_pods(&mut found).await?;
         }
-        found.findings.sort_by(|one, other| (one.severity, &one.place).cmp(&(other.severity, &other.place)));
+        found
+            .findings
+            .sort_by(|one, other| (one.severity, &one.place).cmp(&(other.severity, &other.place)));
         found.findings.dedup();
         Ok(found)
     }
@@ -211,7 +222,10 @@ impl Examiner<'_> {
     async fn of_the_vault(&self, objects: &[Object]) -> Result<Vec<Object>, ApiError> {
         let mut brought = Vec::new();
         for name in read_names(objects, SourceKind::Secret) {
-            if objects.iter().any(|object| object.kind == "Secret" && object.name == name) {
+            if objects
+                .iter()
+                .any(|object| object.kind == "Secret" && object.name == name)
+            {
                 continue;
             }
             let values = self.secrets.values(&self.environment.id, &name).await;
@@ -239,10 +253,15 @@ impl Examiner<'_> {
     ///
     /// Source: <https://kubernetes.io/docs/tasks/configure-pod-container/pull-image-private-registry/>
     async fn pull_secret(&self, objects: &[Object]) -> Result<Option<Object>, ApiError> {
-        if objects.iter().any(|object| object.kind == "Secret" && object.name == PULL_SECRET) {
+        if objects
+            .iter()
+            .any(|object| object.kind == "Secret" && object.name == PULL_SECRET)
+        {
             return Ok(None);
         }
-        let pulling = objects.iter().filter(|object| pull_secrets(object).iter().any(|name| name == PULL_SECRET));
+        let pulling = objects
+            .iter()
+            .filter(|object| pull_secrets(object).iter().any(|name| name == PULL_SECRET));
         let registries: BTreeSet<String> = pulling
             .flat_map(containers)
             .filter_map(|container| container.image.parse::<ImageReference>().ok()?.registry)
@@ -291,7 +310,11 @@ impl Examiner<'_> {
                 && other.value.pointer("/spec/names/kind").and_then(Value::as_str) == Some(object.kind.as_str())
         });
         if defined {
-            return Some(note(object, "", "the server can check it only once its CustomResourceDefinition is there"));
+            return Some(note(
+                object,
+                "",
+                "the server can check it only once its CustomResourceDefinition is there",
+            ));
         }
         let hint = match similar {
             Some(similar) => format!("; did you mean `{similar}`?"),
@@ -407,7 +430,9 @@ impl Examiner<'_> {
                     Err(error) => return Err(error),
                 };
                 let Some(there) = there else { continue };
-                let keys = ["data", "binaryData"].iter().filter_map(|field| there.get(field)?.as_object());
+                let keys = ["data", "binaryData"]
+                    .iter()
+                    .filter_map(|field| there.get(field)?.as_object());
                 let keys: BTreeSet<String> = keys.flat_map(|map| map.keys().cloned()).collect();
                 match kind {
                     SourceKind::ConfigMap => drop(existing.config_maps.insert(name, keys)),
@@ -416,7 +441,11 @@ impl Examiner<'_> {
                 }
             }
         }
-        let brought = found.objects.iter().filter(|one| one.from_vault).map(|one| one.object.clone());
+        let brought = found
+            .objects
+            .iter()
+            .filter(|one| one.from_vault)
+            .map(|one| one.object.clone());
         let existing = existing.with(&brought.collect::<Vec<_>>());
         for finding in missing(objects, &existing) {
             let severity = match unseen.contains(&(finding.read.kind, finding.read.name.clone())) {
@@ -456,31 +485,47 @@ impl Examiner<'_> {
         let brought = |kind: &str, name: &str| objects.iter().any(|object| object.kind == kind && object.name == name);
         let mut accounts: BTreeMap<String, Vec<(&Object, String)>> = BTreeMap::new();
         for object in objects {
-            let Some(template) = pod_template_pointer(&object.kind) else { continue };
+            let Some(template) = pod_template_pointer(&object.kind) else {
+                continue;
+            };
             let pointer = format!("{template}/spec/serviceAccountName");
             let name = object.value.pointer(&pointer).and_then(Value::as_str);
-            if let Some(name) = name.filter(|name| !name.is_empty() && *name != "default" && !brought("ServiceAccount", name)) {
+            if let Some(name) =
+                name.filter(|name| !name.is_empty() && *name != "default" && !brought("ServiceAccount", name))
+            {
                 accounts.entry(name.to_string()).or_default().push((object, pointer));
             }
         }
         let known = Kind::known("v1", "ServiceAccount", "serviceaccounts");
-        let looked = accounts.keys().map(|name| self.look_for(known.object(namespace, name), name));
+        let looked = accounts
+            .keys()
+            .map(|name| self.look_for(known.object(namespace, name), name));
         for (name, there) in join_all(looked).await {
             for (object, pointer) in accounts.get(&name).into_iter().flatten() {
-                found.findings.extend(self.absent(object, pointer, "ServiceAccount", &name, &there)?);
+                found
+                    .findings
+                    .extend(self.absent(object, pointer, "ServiceAccount", &name, &there)?);
             }
         }
         let backends: Vec<_> = objects
             .iter()
-            .flat_map(|object| backend_services(object).into_iter().map(move |backend| (object, backend)))
+            .flat_map(|object| {
+                backend_services(object)
+                    .into_iter()
+                    .map(move |backend| (object, backend))
+            })
             .filter(|(_, backend)| !brought("Service", &backend.service))
             .collect();
         let known = Kind::known("v1", "Service", "services");
         let names: BTreeSet<&String> = backends.iter().map(|(_, backend)| &backend.service).collect();
-        let looked = names.into_iter().map(|name| self.look_for(known.object(namespace, name), name));
+        let looked = names
+            .into_iter()
+            .map(|name| self.look_for(known.object(namespace, name), name));
         for (name, there) in join_all(looked).await {
             for (object, backend) in backends.iter().filter(|(_, backend)| backend.service == name) {
-                found.findings.extend(self.absent(object, &backend.pointer, "Service", &name, &there)?);
+                found
+                    .findings
+                    .extend(self.absent(object, &backend.pointer, "Service", &name, &there)?);
                 if let Ok(Some(service)) = &there
                     && let Some(missing) = missing_backend(backend, service)
                 {
@@ -537,16 +582,23 @@ impl Examiner<'_> {
     async fn try_pods(&self, found: &mut Examination) -> Result<(), ApiError> {
         let pods = Kind::known("v1", "Pod", "pods");
         let path = format!("{}?dryRun=All", pods.collection(&self.environment.namespace));
-        let tried = found.objects.iter().filter(|one| one.applies && one.would_be.is_some()).filter_map(|one| {
-            let pointer = pod_template_pointer(&one.object.kind).filter(|pointer| !pointer.is_empty())?;
-            let pod = one_pod(one.would_be.as_ref()?, pointer, &one.object.name)?;
-            let before = one.live.as_ref().and_then(|live| one_pod(live, pointer, &one.object.name));
-            // What runs already has been admitted.
-            (before.as_ref() != Some(&pod)).then(|| {
-                let path = &path;
-                async move { (one, pointer, self.api.create(path, &pod).await) }
-            })
-        });
+        let tried = found
+            .objects
+            .iter()
+            .filter(|one| one.applies && one.would_be.is_some())
+            .filter_map(|one| {
+                let pointer = pod_template_pointer(&one.object.kind).filter(|pointer| !pointer.is_empty())?;
+                let pod = one_pod(one.would_be.as_ref()?, pointer, &one.object.name)?;
+                let before = one
+                    .live
+                    .as_ref()
+                    .and_then(|live| one_pod(live, pointer, &one.object.name));
+                // What runs already has been admitted.
+                (before.as_ref() != Some(&pod)).then(|| {
+                    let path = &path;
+                    async move { (one, pointer, self.api.create(path, &pod).await) }
+                })
+            });
         for (one, pointer, answer) in join_all(tried).await {
             let Err(error) = answer else { continue };
             let ApiError::Answered { code, message, .. } = &error else {
@@ -562,10 +614,16 @@ impl Examiner<'_> {
             }
             let object = &one.object;
             let is_quota = message.contains("exceeded quota");
-            let message = message.rsplit_once(" is forbidden: ").map_or(message.as_str(), |(_, why)| why);
+            let message = message
+                .rsplit_once(" is forbidden: ")
+                .map_or(message.as_str(), |(_, why)| why);
             found.findings.push(Finding {
                 // With a quota that is used up a rollout that stops an old pod first still comes off.
-                severity: if is_quota && one.live.is_some() { Severity::Note } else { Severity::Refused },
+                severity: if is_quota && one.live.is_some() {
+                    Severity::Note
+                } else {
+                    Severity::Refused
+                },
                 object: object.id(),
                 field: format!("{}.spec", pointer.trim_start_matches('/').replace('/', ".")),
                 place: object.place_of(&format!("{pointer}/spec")),
@@ -665,9 +723,17 @@ fn refusals(object: &Object, message: &str, causes: &[(String, String)]) -> Vec<
 fn near(object: &Object, field: &str) -> String {
     let name = field.rsplit('.').next().unwrap_or(field);
     let mut first = name.chars();
-    let lower: String = first.next().into_iter().flat_map(char::to_lowercase).chain(first).collect();
+    let lower: String = first
+        .next()
+        .into_iter()
+        .flat_map(char::to_lowercase)
+        .chain(first)
+        .collect();
     if lower != name {
-        return format!(": names begin with a small letter (`{lower}`), and each has its place in `{}`", object.kind);
+        return format!(
+            ": names begin with a small letter (`{lower}`), and each has its place in `{}`",
+            object.kind
+        );
     }
     ": look for a slip of the pen, or for an indentation that puts it in the wrong place".to_string()
 }
@@ -681,7 +747,11 @@ fn pointer_of(object: &Value, field: &str) -> String {
             pointer = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
             at = at.and_then(|value| value.get(name));
         }
-        for index in indexes.split('[').map(|text| text.trim_end_matches(']')).filter(|text| !text.is_empty()) {
+        for index in indexes
+            .split('[')
+            .map(|text| text.trim_end_matches(']'))
+            .filter(|text| !text.is_empty())
+        {
             let number = index.parse::<usize>().ok().or_else(|| {
                 let (key, value) = index.split_once('=')?;
                 let items = at?.as_array()?;
@@ -719,7 +789,9 @@ async fn permissions(
     let mut needed: BTreeMap<(&str, &str, &str, bool), &Object> = BTreeMap::new();
     for (object, kind, _) in known {
         for verb in ["get", "create", "patch"] {
-            needed.entry((verb, kind.group(), &kind.plural, kind.namespaced)).or_insert(object);
+            needed
+                .entry((verb, kind.group(), &kind.plural, kind.namespaced))
+                .or_insert(object);
         }
     }
     let first = known.first().map(|(object, _, _)| *object);
@@ -728,23 +800,35 @@ async fn permissions(
             needed.entry((verb, "", "secrets", true)).or_insert(object);
         }
     }
-    let in_doubt = needed.into_iter().filter(|((verb, group, plural, _), _)| !allows(&rules, verb, group, plural));
+    let in_doubt = needed
+        .into_iter()
+        .filter(|((verb, group, plural, _), _)| !allows(&rules, verb, group, plural));
     let asked = in_doubt.map(|((verb, group, plural, namespaced), object)| async move {
         let namespace = if namespaced { environment.namespace.as_str() } else { "" };
         let review = json!({
             "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": {"namespace": namespace, "verb": verb, "group": group, "resource": plural}},
         });
-        let answer = api.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review).await?;
+        let answer = api
+            .create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review)
+            .await?;
         let allowed = answer.pointer("/status/allowed").and_then(Value::as_bool) == Some(true);
         Ok::<_, ApiError>((!allowed).then_some((verb, group, plural, object)))
     });
     let mut lacking: BTreeMap<(&str, &str), (Vec<&str>, &Object)> = BTreeMap::new();
     for (verb, group, plural, object) in try_join_all(asked).await?.into_iter().flatten() {
-        lacking.entry((group, plural)).or_insert_with(|| (Vec::new(), object)).0.push(verb);
+        lacking
+            .entry((group, plural))
+            .or_insert_with(|| (Vec::new(), object))
+            .0
+            .push(verb);
     }
     let finding = |((group, plural), (verbs, object)): ((&str, &str), (Vec<&str>, &Object))| {
-        let of_group = if group.is_empty() { String::new() } else { format!(".{group}") };
+        let of_group = if group.is_empty() {
+            String::new()
+        } else {
+            format!(".{group}")
+        };
         Finding {
             severity: Severity::Refused,
             object: object.id(),
@@ -768,7 +852,10 @@ fn allows(rules: &Value, verb: &str, group: &str, resource: &str) -> bool {
         list.into_iter().flatten().any(|one| one == wanted || one == "*")
     };
     rules.as_array().into_iter().flatten().any(|rule| {
-        let for_all = rule.get("resourceNames").and_then(Value::as_array).is_none_or(Vec::is_empty);
+        let for_all = rule
+            .get("resourceNames")
+            .and_then(Value::as_array)
+            .is_none_or(Vec::is_empty);
         for_all && has(rule, "verbs", verb) && has(rule, "apiGroups", group) && has(rule, "resources", resource)
     })
 }
@@ -778,7 +865,11 @@ pub(super) fn kept(object: &Object, applied: &Value) -> Kept {
     Kept {
         id: object.id(),
         api_version: object.api_version.clone(),
-        uid: applied.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_string(),
+        uid: applied
+            .pointer("/metadata/uid")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_string(),
         manifest: digest(&object.value),
         owned: fields::ours(applied).map(digest).unwrap_or_default(),
     }
@@ -791,12 +882,22 @@ mod tests {
 
     #[test]
     fn fields_in_sentences_have_places() {
-        let object = json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "b", "image": 1}]}}}});
+        let object =
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "b", "image": 1}]}}}});
         for (field, pointer) in [
             ("spec.template.spec.BackoffLimit", "/spec/template/spec/BackoffLimit"),
-            (".spec.template.spec.containers[name=\"b\"].image", "/spec/template/spec/containers/1/image"),
-            ("spec.template.spec.containers[0].name", "/spec/template/spec/containers/0/name"),
-            ("spec.template.spec.containers[name=\"c\"].image", "/spec/template/spec/containers"),
+            (
+                ".spec.template.spec.containers[name=\"b\"].image",
+                "/spec/template/spec/containers/1/image",
+            ),
+            (
+                "spec.template.spec.containers[0].name",
+                "/spec/template/spec/containers/0/name",
+            ),
+            (
+                "spec.template.spec.containers[name=\"c\"].image",
+                "/spec/template/spec/containers",
+            ),
             ("", ""),
         ] {
             assert_eq!(pointer_of(&object, field), pointer, "{field}");

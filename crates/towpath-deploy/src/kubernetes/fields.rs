@@ -85,11 +85,12 @@ pub(super) fn paths(fields: &Value) -> BTreeSet<Path> {
 
 /// The value at a path, if it is there.
 pub(super) fn locate<'a>(object: &'a Value, path: &[String]) -> Option<&'a Value> {
-    path.iter().try_fold(object, |value, element| match element.split_once(':')? {
-        ("f", key) => value.get(key),
-        ("i", index) => value.get(index.parse::<usize>().ok()?),
-        (_, text) => value.as_array()?.iter().find(|item| is_item(element, text, item)),
-    })
+    path.iter()
+        .try_fold(object, |value, element| match element.split_once(':')? {
+            ("f", key) => value.get(key),
+            ("i", index) => value.get(index.parse::<usize>().ok()?),
+            (_, text) => value.as_array()?.iter().find(|item| is_item(element, text, item)),
+        })
 }
 
 /// Whether `item` is the one that `k:{…}` or `v:…` names.
@@ -107,7 +108,9 @@ fn is_item(element: &str, text: &str, item: &Value) -> bool {
 
 /// Removes what is at a path, and what that leaves empty on the way.
 fn remove(object: &mut Value, path: &[String]) {
-    let Some((element, rest)) = path.split_first() else { return };
+    let Some((element, rest)) = path.split_first() else {
+        return;
+    };
     let (tag, text) = element.split_once(':').unwrap_or_default();
     match (tag, object) {
         ("f", Value::Object(map)) => {
@@ -132,7 +135,10 @@ fn remove(object: &mut Value, path: &[String]) {
             if rest.is_empty() {
                 let keys = serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
                 // What others put into it keeps it.
-                let is_bare = |item: &Value| item.as_object().is_none_or(|item| item.keys().all(|key| keys.contains_key(key)));
+                let is_bare = |item: &Value| {
+                    item.as_object()
+                        .is_none_or(|item| item.keys().all(|key| keys.contains_key(key)))
+                };
                 if tag == "v" || is_bare(&items[at]) {
                     items.remove(at);
                 }
@@ -171,8 +177,12 @@ pub(super) fn without(object: &Value, paths: BTreeSet<Path>) -> Value {
     let mut object = object.clone();
     // What an item is known by goes with the item, or not at all.
     let is_key = |path: &Path| {
-        let [.., item, field] = path.as_slice() else { return false };
-        let keys = item.strip_prefix("k:").and_then(|keys| serde_json::from_str::<Map<String, Value>>(keys).ok());
+        let [.., item, field] = path.as_slice() else {
+            return false;
+        };
+        let keys = item
+            .strip_prefix("k:")
+            .and_then(|keys| serde_json::from_str::<Map<String, Value>>(keys).ok());
         keys.is_some_and(|keys| keys.contains_key(field.trim_start_matches("f:")))
     };
     let mut paths: Vec<Path> = paths.into_iter().filter(|path| !is_key(path)).collect();
@@ -188,9 +198,13 @@ pub(super) fn without(object: &Value, paths: BTreeSet<Path>) -> Value {
 pub(super) fn foreign(live: &Value, is_known: impl Fn(&str) -> bool) -> (BTreeSet<Path>, Vec<(String, String)>) {
     let of_ours = ours(live).map(paths).unwrap_or_default();
     let (mut foreign, mut writers) = (BTreeSet::new(), Vec::new());
-    let others = entries(live).filter(|entry| !entry.is_ours() && entry.subresource.is_empty() && !is_known(entry.manager));
+    let others =
+        entries(live).filter(|entry| !entry.is_ours() && entry.subresource.is_empty() && !is_known(entry.manager));
     for entry in others {
-        let theirs: Vec<Path> = paths(entry.fields).into_iter().filter(|path| !of_ours.contains(path)).collect();
+        let theirs: Vec<Path> = paths(entry.fields)
+            .into_iter()
+            .filter(|path| !of_ours.contains(path))
+            .collect();
         if !theirs.is_empty() {
             writers.push((entry.manager.to_string(), entry.time.to_string()));
             foreign.extend(theirs);
@@ -240,7 +254,10 @@ fn merge(into: &mut Value, from: &Value) {
         return;
     };
     for (key, value) in from {
-        merge(into.entry(key.clone()).or_insert_with(|| Value::Object(Map::new())), value);
+        merge(
+            into.entry(key.clone()).or_insert_with(|| Value::Object(Map::new())),
+            value,
+        );
     }
 }
 
@@ -299,7 +316,10 @@ mod tests {
         );
         let object = json!({"spec": {"ports": [{"port": 80, "a": 1}], "finalizers": ["x"]}});
         let path = |text: &str| text.split(' ').map(str::to_string).collect::<Path>();
-        assert_eq!(locate(&object, &path("f:spec f:ports k:{\"port\":80} f:a")), Some(&json!(1)));
+        assert_eq!(
+            locate(&object, &path("f:spec f:ports k:{\"port\":80} f:a")),
+            Some(&json!(1))
+        );
         assert_eq!(locate(&object, &path("f:spec f:finalizers v:\"x\"")), Some(&json!("x")));
         assert_eq!(locate(&object, &path("f:spec f:ports k:{\"port\":81}")), None);
     }
@@ -315,20 +335,33 @@ mod tests {
             "f:spec": {"f:containers": {"k:{\"name\":\"app\"}": {".": {}, "f:image": {}, "f:name": {}}}}}}));
         let predicted = without_kubectls(&live, &would_be);
         assert_eq!(predicted["metadata"]["labels"], json!({"a": "1"}));
-        assert_eq!(predicted["spec"], json!({"replicas": 3, "containers": [{"name": "app", "image": "1"}]}));
+        assert_eq!(
+            predicted["spec"],
+            json!({"replicas": 3, "containers": [{"name": "app", "image": "1"}]})
+        );
     }
 
     #[test]
     fn an_item_goes_whole_unless_others_have_put_something_into_it() {
-        let object = json!({"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}], "finalizers": ["x", "y"]});
+        let object =
+            json!({"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}], "finalizers": ["x", "y"]});
         let path = |text: &str| text.split(' ').map(str::to_string).collect::<Path>();
         let check = |paths: &[&str], expect: Value| {
-            assert_eq!(without(&object, paths.iter().map(|text| path(text)).collect()), expect, "{paths:?}");
+            assert_eq!(
+                without(&object, paths.iter().map(|text| path(text)).collect()),
+                expect,
+                "{paths:?}"
+            );
         };
         let a = "f:env k:{\"name\":\"A\"}";
         let both = json!([{"name": "B", "value": "2"}]);
         check(
-            &[a, &format!("{a} f:name"), &format!("{a} f:value"), "f:finalizers v:\"x\""],
+            &[
+                a,
+                &format!("{a} f:name"),
+                &format!("{a} f:value"),
+                "f:finalizers v:\"x\"",
+            ],
             json!({"env": both, "finalizers": ["y"]}),
         );
         check(&[a, &format!("{a} f:name")], object.clone());
@@ -340,7 +373,10 @@ mod tests {
         assert_eq!(entries(&after).filter(Entry::is_kubectl_apply).count(), 0);
         assert_eq!(entries(&after).count(), 3);
         let owned = paths(ours(&after).unwrap());
-        assert!(owned.contains(&vec!["f:metadata".to_string(), "f:labels".into(), "f:old".into()]), "{owned:?}");
+        assert!(
+            owned.contains(&vec!["f:metadata".to_string(), "f:labels".into(), "f:old".into()]),
+            "{owned:?}"
+        );
         assert_eq!(taken_over(&after), None);
     }
 

@@ -81,13 +81,7 @@ fn name_of(object: &Value) -> String {
     name.unwrap_or_default().to_string()
 }
 
-async fn follow(
-    api: Arc<Api>,
-    path: String,
-    selector: Option<String>,
-    seen: Arc<Mutex<Seen>>,
-    changed: Arc<Notify>,
-) {
+async fn follow(api: Arc<Api>, path: String, selector: Option<String>, seen: Arc<Mutex<Seen>>, changed: Arc<Notify>) {
     let mut may_watch = true;
     loop {
         let version = match api.list(&path, selector.as_deref()).await {

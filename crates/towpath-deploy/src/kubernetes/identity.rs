@@ -49,7 +49,9 @@ impl std::fmt::Display for Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// No such kube context.
-    #[error("the kubeconfig has no kube context `{wanted}`: {known}. The folder `.k8s/{wanted}/` says that its environments are there")]
+    #[error(
+        "the kubeconfig has no kube context `{wanted}`: {known}. The folder `.k8s/{wanted}/` says that its environments are there"
+    )]
     NoKubeContext {
         /// The folder's name.
         wanted: String,
@@ -122,8 +124,15 @@ async fn from_kubeconfig(file: Option<PathBuf>, kube_context: &str) -> Result<Co
         None => Kubeconfig::read(),
     });
     let failed = |error: &dyn std::error::Error| IdentityError::Kubeconfig(chain(error));
-    let kubeconfig = read.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
-    let known: Vec<String> = kubeconfig.contexts.iter().map(|context| format!("`{}`", context.name)).collect();
+    let kubeconfig = read
+        .await
+        .map_err(|error| failed(&error))?
+        .map_err(|error| failed(&error))?;
+    let known: Vec<String> = kubeconfig
+        .contexts
+        .iter()
+        .map(|context| format!("`{}`", context.name))
+        .collect();
     if !kubeconfig.contexts.iter().any(|context| context.name == kube_context) {
         return Err(IdentityError::NoKubeContext {
             wanted: kube_context.to_string(),
@@ -138,15 +147,23 @@ async fn from_kubeconfig(file: Option<PathBuf>, kube_context: &str) -> Result<Co
         cluster: None,
         user: None,
     };
-    Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| failed(&error))
+    Config::from_custom_kubeconfig(kubeconfig, &options)
+        .await
+        .map_err(|error| failed(&error))
 }
 
-fn from_token(server: &str, certificate_authority: Option<&str>, token: &SecretString) -> Result<Config, IdentityError> {
+fn from_token(
+    server: &str,
+    certificate_authority: Option<&str>,
+    token: &SecretString,
+) -> Result<Config, IdentityError> {
     let odd = |variable: &str, why: String| IdentityError::Settings(format!("`{variable}` cannot be used: {why}"));
     if token.expose().is_empty() {
         return Err(odd(TOKEN_VARIABLE, "it is empty".into()));
     }
-    let url: http::Uri = server.parse().map_err(|error| odd(SERVER_VARIABLE, format!("{error}")))?;
+    let url: http::Uri = server
+        .parse()
+        .map_err(|error| odd(SERVER_VARIABLE, format!("{error}")))?;
     if !matches!(url.scheme_str(), Some("https" | "http")) {
         return Err(odd(SERVER_VARIABLE, "it is no URL that begins with `https://`".into()));
     }
@@ -167,7 +184,9 @@ fn certificates(text: &str) -> Result<Vec<Vec<u8>>, String> {
     let encoding = base64::engine::general_purpose::STANDARD;
     let decode = |text: &str| {
         let compact: String = text.split_whitespace().collect();
-        encoding.decode(compact).map_err(|error| format!("it is neither PEM nor base64 of PEM ({error})"))
+        encoding
+            .decode(compact)
+            .map_err(|error| format!("it is neither PEM nor base64 of PEM ({error})"))
     };
     let pem = if text.contains("-----BEGIN") {
         text.to_string()
@@ -200,10 +219,17 @@ mod tests {
     #[test]
     fn the_surroundings_say_who_we_are() {
         assert!(matches!(from(&[]), Identity::Kubeconfig(None)));
-        assert!(matches!(from(&[("KUBERNETES_SERVICE_HOST", "10.0.0.1")]), Identity::InCluster));
+        assert!(matches!(
+            from(&[("KUBERNETES_SERVICE_HOST", "10.0.0.1")]),
+            Identity::InCluster
+        ));
         let both = [("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("KUBECONFIG", "/x")];
         assert!(matches!(from(&both), Identity::Kubeconfig(None)));
-        let token = from(&[(SERVER_VARIABLE, "https://k"), (TOKEN_VARIABLE, "t"), ("KUBECONFIG", "/x")]);
+        let token = from(&[
+            (SERVER_VARIABLE, "https://k"),
+            (TOKEN_VARIABLE, "t"),
+            ("KUBECONFIG", "/x"),
+        ]);
         assert!(matches!(token, Identity::Token { server, .. } if server == "https://k"));
     }
 
@@ -223,6 +249,9 @@ mod tests {
         let no_token = from_token("https://k", None, &SecretString::new(String::new())).unwrap_err();
         assert_eq!(no_token.to_string(), "`TOWPATH_KUBE_TOKEN` cannot be used: it is empty");
         let no_url = from_token("k:6443", None, &SecretString::new("t".into())).unwrap_err();
-        assert!(no_url.to_string().starts_with("`TOWPATH_KUBE_SERVER` cannot be used"), "{no_url}");
+        assert!(
+            no_url.to_string().starts_with("`TOWPATH_KUBE_SERVER` cannot be used"),
+            "{no_url}"
+        );
     }
 }

@@ -50,15 +50,23 @@ impl Runner {
         if self.api.find(&path).await.map_err(failed)?.is_some() {
             return Ok(());
         }
-        let base = job.value.pointer("/metadata/labels").and_then(|labels| labels.get(JOB_LABEL));
+        let base = job
+            .value
+            .pointer("/metadata/labels")
+            .and_then(|labels| labels.get(JOB_LABEL));
         if let Some(base) = base.and_then(Value::as_str) {
             self.clear(base).await?;
         }
-        let collection = format!("{}?fieldValidation=Strict", jobs().collection(&self.environment.namespace));
+        let collection = format!(
+            "{}?fieldValidation=Strict",
+            jobs().collection(&self.environment.namespace)
+        );
         match self.api.create(&collection, &job.value).await {
             // Made by a request whose answer was lost.
             Err(error) if error.is_conflict() => Ok(()),
-            Err(error) if matches!(error.code(), Some(400 | 403 | 404 | 422)) => Err(TargetError::Refused(error.to_string())),
+            Err(error) if matches!(error.code(), Some(400 | 403 | 404 | 422)) => {
+                Err(TargetError::Refused(error.to_string()))
+            }
             other => other.map(drop).map_err(failed),
         }
     }
@@ -120,7 +128,12 @@ impl Runner {
             let seen = pods.filter(|_| true);
             for one in self.started(&seen, &mut begun) {
                 if one.restart > 0 {
-                    let _ = output.send(JobLine::Note(format!("`{}` starts again ({})", one.container, one.restart))).await;
+                    let _ = output
+                        .send(JobLine::Note(format!(
+                            "`{}` starts again ({})",
+                            one.container, one.restart
+                        )))
+                        .await;
                 }
                 printing.spawn(self.clone().print(one, output.clone()));
             }
@@ -128,7 +141,9 @@ impl Runner {
                 && !told_of_logs
             {
                 told_of_logs = true;
-                let note = format!("what it prints cannot be shown: permission to list `pods` and get `pods/log` would bring that ({why})");
+                let note = format!(
+                    "what it prints cannot be shown: permission to list `pods` and get `pods/log` would bring that ({why})"
+                );
                 let _ = output.send(JobLine::Note(note)).await;
             }
             let job = match self.api.find(&path).await {
@@ -143,7 +158,10 @@ impl Runner {
                 // The last pod may have started and ended between two looks.
                 if pods.denied().is_none() {
                     let selector = format!("batch.kubernetes.io/job-name={name}");
-                    let last = self.api.list(&super::job::pods().collection(namespace), Some(&selector)).await;
+                    let last = self
+                        .api
+                        .list(&super::job::pods().collection(namespace), Some(&selector))
+                        .await;
                     let last = last.map(|(pods, _)| pods).unwrap_or_default();
                     for one in self.started(&last, &mut begun) {
                         printing.spawn(self.clone().print(one, output.clone()));
@@ -200,7 +218,10 @@ impl Runner {
     /// Prints what a container prints, line by line, to its end; a broken connection is taken up where it broke.
     async fn print(self, one: Started, output: mpsc::Sender<JobLine>) {
         let path = pods().object(&self.environment.namespace, &one.pod);
-        let base = format!("{path}/log?container={}&timestamps=true&follow=true", escape(&one.container));
+        let base = format!(
+            "{path}/log?container={}&timestamps=true&follow=true",
+            escape(&one.container)
+        );
         // The time of the last line that came, and how many lines had it.
         let (mut last, mut of_last) = (String::new(), 0_usize);
         let mut masker = self.mask.masker();
@@ -231,7 +252,9 @@ impl Runner {
                 let mut out = Vec::new();
                 while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
                     let line: Vec<u8> = rest.drain(..=at).collect();
-                    let Some((time, words)) = split_time(&line) else { continue };
+                    let Some((time, words)) = split_time(&line) else {
+                        continue;
+                    };
                     if time < last.as_str() {
                         continue;
                     }
@@ -351,7 +374,9 @@ pub(super) fn end_of(job: &Value) -> Option<(Outcome, String)> {
 /// When a Job failed, if it did.
 pub(super) fn failed_at(job: &Value) -> Option<jiff::Timestamp> {
     let conditions = job.pointer("/status/conditions").and_then(Value::as_array)?;
-    let failed = conditions.iter().find(|condition| text(condition, "/type") == "Failed")?;
+    let failed = conditions
+        .iter()
+        .find(|condition| text(condition, "/type") == "Failed")?;
     text(failed, "/lastTransitionTime").parse().ok()
 }
 

@@ -71,8 +71,17 @@ pub(super) struct Kinds(Mutex<HashMap<String, Arc<Vec<Kind>>>>);
 
 impl Kinds {
     pub(super) async fn find(&self, api: &Api, api_version: &str, kind: &str) -> Result<Lookup, ApiError> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(api_version).cloned();
-        if let Some(found) = known.iter().flat_map(|kinds| kinds.iter()).find(|known| known.kind == kind) {
+        let known = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(api_version)
+            .cloned();
+        if let Some(found) = known
+            .iter()
+            .flat_map(|kinds| kinds.iter())
+            .find(|known| known.kind == kind)
+        {
             return Ok(Lookup::Served(found.clone()));
         }
         let root = if api_version.contains('/') { "apis" } else { "api" };

@@ -95,7 +95,10 @@ pub(super) async fn take(request: Request<'_>, progress: &mpsc::UnboundedSender<
                 tokio::time::sleep(LOOK_AGAIN).await;
                 continue;
             }
-            let message = format!("{}, who was deploying here ({}), gave no sign of life: going on", lock.by, lock.what);
+            let message = format!(
+                "{}, who was deploying here ({}), gave no sign of life: going on",
+                lock.by, lock.what
+            );
             let _ = progress.send(Progress { object: None, message });
         }
         let now = Timestamp::now();

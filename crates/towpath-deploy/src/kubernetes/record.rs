@@ -117,7 +117,10 @@ fn name(environment: &Environment) -> String {
 pub(super) fn labels(environment: &Environment) -> BTreeMap<String, String> {
     BTreeMap::from([
         ("towpath.dev/project".to_string(), environment.id.project().to_string()),
-        ("towpath.dev/environment".to_string(), environment.id.environment().to_string()),
+        (
+            "towpath.dev/environment".to_string(),
+            environment.id.environment().to_string(),
+        ),
     ])
 }
 
@@ -185,7 +188,12 @@ pub(super) async fn load(api: &Api, environment: &Environment) -> Result<Loaded,
 }
 
 /// Writes a state over the one that it was read from. Answers `false` when somebody else wrote first.
-pub(super) async fn save(api: &Api, environment: &Environment, loaded: &mut Loaded, key: &[u8]) -> Result<bool, ApiError> {
+pub(super) async fn save(
+    api: &Api,
+    environment: &Environment,
+    loaded: &mut Loaded,
+    key: &[u8],
+) -> Result<bool, ApiError> {
     let encoding = base64::engine::general_purpose::STANDARD;
     let (state, digest) = pack(&loaded.state)?;
     let name = name(environment);
@@ -195,7 +203,8 @@ pub(super) async fn save(api: &Api, environment: &Environment, loaded: &mut Load
         None => api.create(&secrets().collection(&environment.namespace), &object).await,
         Some(version) => {
             let patch = json!({"metadata": {"resourceVersion": version}, "data": data});
-            api.merge(&secrets().object(&environment.namespace, &name), &patch).await
+            api.merge(&secrets().object(&environment.namespace, &name), &patch)
+                .await
         }
     };
     let written = match written {
@@ -217,12 +226,17 @@ pub(super) async fn save(api: &Api, environment: &Environment, loaded: &mut Load
 }
 
 /// The releases that the environment remembers, newest first, and the names of those that cannot be read.
-pub(super) async fn releases(api: &Api, environment: &Environment) -> Result<(Vec<ReleaseRecord>, Vec<String>), ApiError> {
+pub(super) async fn releases(
+    api: &Api,
+    environment: &Environment,
+) -> Result<(Vec<ReleaseRecord>, Vec<String>), ApiError> {
     let mut selector = String::from("towpath.dev/record=release");
     for (label, value) in labels(environment) {
         selector = format!("{selector},{label}={value}");
     }
-    let (secrets, _) = api.list(&secrets().collection(&environment.namespace), Some(&selector)).await?;
+    let (secrets, _) = api
+        .list(&secrets().collection(&environment.namespace), Some(&selector))
+        .await?;
     let (mut releases, mut odd) = (Vec::new(), Vec::new());
     for secret in secrets {
         match unpack::<ReleaseRecord>(&secret, "release") {
@@ -275,14 +289,16 @@ pub(super) async fn end(api: &Api, environment: &Environment, release: &ReleaseR
     match api.merge(&path, &patch).await {
         // Somebody deleted it meanwhile.
         Err(error) if error.is_missing() => {
-            api.create(&secrets().collection(&environment.namespace), &object).await?;
+            api.create(&secrets().collection(&environment.namespace), &object)
+                .await?;
         }
         other => drop(other?),
     }
     let (releases, _) = releases(api, environment).await?;
     for old in releases.iter().skip(KEPT) {
         let name = release_name(environment, old.number);
-        api.delete(&secrets().object(&environment.namespace, &name), None).await?;
+        api.delete(&secrets().object(&environment.namespace, &name), None)
+            .await?;
     }
     Ok(())
 }
@@ -300,12 +316,18 @@ fn release_secret(environment: &Environment, name: &str, release: &ReleaseRecord
 
 /// Removes everything that the environment says of its releases.
 pub(super) async fn forget(api: &Api, environment: &Environment) -> Result<(), ApiError> {
-    let selector: Vec<String> = labels(environment).into_iter().map(|(label, value)| format!("{label}={value}")).collect();
+    let selector: Vec<String> = labels(environment)
+        .into_iter()
+        .map(|(label, value)| format!("{label}={value}"))
+        .collect();
     let selector = format!("towpath.dev/record,{}", selector.join(","));
     let collection = secrets().collection(&environment.namespace);
     let (secrets, _) = api.list(&collection, Some(&selector)).await?;
     for secret in secrets {
-        let name = secret.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        let name = secret
+            .pointer("/metadata/name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         api.delete(&format!("{collection}/{}", escape(name)), None).await?;
     }
     Ok(())

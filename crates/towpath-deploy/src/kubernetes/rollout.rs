@@ -206,7 +206,11 @@ impl Waiter {
 
     /// The pods of a workload's newest template.
     fn current_pods(&self, one: &Awaited, followed: &Followed) -> Vec<Value> {
-        let Some(live) = followed.workloads.get(&one.kind).and_then(|kind| kind.get(&one.object.name)) else {
+        let Some(live) = followed
+            .workloads
+            .get(&one.kind)
+            .and_then(|kind| kind.get(&one.object.name))
+        else {
             return Vec::new();
         };
         let uid = text(&live, "/metadata/uid");
@@ -217,16 +221,24 @@ impl Waiter {
         if one.kind.kind == "Deployment" && followed.replica_sets.is_read() {
             let revision = |object: &Value| text(object, "/metadata/annotations/deployment.kubernetes.io~1revision");
             let wanted = revision(&live);
-            let sets = followed.replica_sets.filter(|set| owned_by(set, &uid) && revision(set) == wanted);
+            let sets = followed
+                .replica_sets
+                .filter(|set| owned_by(set, &uid) && revision(set) == wanted);
             let Some(set) = sets.first() else { return Vec::new() };
             let uid = text(set, "/metadata/uid");
             return followed.pods.filter(|pod| owned_by(pod, &uid));
         }
-        let labels = live.pointer("/spec/selector/matchLabels").and_then(Value::as_object).cloned();
+        let labels = live
+            .pointer("/spec/selector/matchLabels")
+            .and_then(Value::as_object)
+            .cloned();
         let labels = labels.unwrap_or_default();
         let mut pods = followed.pods.filter(|pod| {
             let of_pod = pod.pointer("/metadata/labels");
-            !labels.is_empty() && labels.iter().all(|(key, value)| of_pod.and_then(|of_pod| of_pod.get(key)) == Some(value))
+            !labels.is_empty()
+                && labels
+                    .iter()
+                    .all(|(key, value)| of_pod.and_then(|of_pod| of_pod.get(key)) == Some(value))
         });
         let update = text(&live, "/status/updateRevision");
         if update.is_empty() {
@@ -252,13 +264,20 @@ impl Waiter {
             let since = *lasting.entry(Lasting(of.to_string(), kind)).or_insert(now);
             now.duration_since(since) >= bound
         };
-        let live = followed.workloads.get(&one.kind).and_then(|kind| kind.get(&one.object.name));
+        let live = followed
+            .workloads
+            .get(&one.kind)
+            .and_then(|kind| kind.get(&one.object.name));
         // Until its controller has seen what was applied, the pods are those of what was there before.
-        let observed = live.as_ref().and_then(|live| live.pointer("/status/observedGeneration")?.as_i64());
+        let observed = live
+            .as_ref()
+            .and_then(|live| live.pointer("/status/observedGeneration")?.as_i64());
         if observed.unwrap_or(0) < one.generation {
             return None;
         }
-        let refusal = live.as_ref().and_then(|live| condition(live, "ReplicaFailure").cloned());
+        let refusal = live
+            .as_ref()
+            .and_then(|live| condition(live, "ReplicaFailure").cloned());
         if let Some(refusal) = refusal.filter(|refusal| text(refusal, "/status") == "True")
             && lasts(&one.object.name, "refused", tolerance.refusal)
         {
@@ -270,13 +289,19 @@ impl Waiter {
         }
         for pod_value in &self.current_pods(one, followed) {
             let uid = text(pod_value, "/metadata/uid");
-            let Readiness::Failed(why) = pod(pod_value) else { continue };
+            let Readiness::Failed(why) = pod(pod_value) else {
+                continue;
+            };
             let statuses = container_statuses(pod_value);
             let waiting: Vec<&str> = statuses
                 .iter()
                 .filter_map(|status| status.pointer("/state/waiting/reason")?.as_str())
                 .collect();
-            let restarts = statuses.iter().filter_map(|status| status.get("restartCount")?.as_i64()).max().unwrap_or(0);
+            let restarts = statuses
+                .iter()
+                .filter_map(|status| status.get("restartCount")?.as_i64())
+                .max()
+                .unwrap_or(0);
             let has = |reasons: &[&str]| waiting.iter().any(|reason| reasons.contains(reason));
             let gone = ["not found", "manifest unknown", "does not exist", "NotFound"];
             let is_stuck = if has(&["ImagePullBackOff", "ErrImagePull"]) {
@@ -286,7 +311,11 @@ impl Waiter {
                 true
             } else if has(&["CrashLoopBackOff"]) {
                 restarts >= tolerance.restarts
-            } else if has(&["CreateContainerConfigError", "CreateContainerError", "RunContainerError"]) {
+            } else if has(&[
+                "CreateContainerConfigError",
+                "CreateContainerError",
+                "RunContainerError",
+            ]) {
                 lasts(&uid, "creation", tolerance.creation)
             } else if text(pod_value, "/status/phase") == "Failed" {
                 // Its controller makes another; evictions and preemptions are no fault of the release.
@@ -388,13 +417,24 @@ impl Waiter {
             let selector = escape(&format!("involvedObject.name={name},type=Warning"));
             let path = format!("{events}?fieldSelector={selector}&limit=50");
             let answer = self.api.get(&path).await.map_err(|error| error.is_forbidden())?;
-            let items = answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+            let items = answer
+                .get("items")
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default();
             let mut items: Vec<(String, String)> = items
                 .iter()
                 .map(|event| {
                     let at = text(event, "/lastTimestamp");
-                    let about = format!("{}/{}", text(event, "/involvedObject/kind"), text(event, "/involvedObject/name"));
-                    (at, format!("{about}: {} ({})", text(event, "/message"), text(event, "/reason")))
+                    let about = format!(
+                        "{}/{}",
+                        text(event, "/involvedObject/kind"),
+                        text(event, "/involvedObject/name")
+                    );
+                    (
+                        at,
+                        format!("{about}: {} ({})", text(event, "/message"), text(event, "/reason")),
+                    )
                 })
                 .collect();
             items.sort();
@@ -414,7 +454,11 @@ fn say(progress: &mpsc::UnboundedSender<Progress>, object: &ObjectId, message: &
 }
 
 pub(super) fn text(value: &Value, pointer: &str) -> String {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_string()
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_string()
 }
 
 fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
@@ -436,21 +480,40 @@ pub(super) fn container_statuses(pod: &Value) -> Vec<&Value> {
 fn is_made_of(pod: &Value, template: &Value) -> bool {
     let annotations = template.pointer("/metadata/annotations").and_then(Value::as_object);
     let has_annotation = |(key, value): (&String, &Value)| {
-        let of_pod = pod.pointer("/metadata/annotations").and_then(|annotations| annotations.get(key));
+        let of_pod = pod
+            .pointer("/metadata/annotations")
+            .and_then(|annotations| annotations.get(key));
         of_pod == Some(value)
     };
     if !annotations.into_iter().flatten().all(has_annotation) {
         return false;
     }
     ["initContainers", "containers"].iter().all(|list| {
-        let of = |value: &Value, at: &str| value.pointer(&format!("{at}/{list}")).and_then(Value::as_array).cloned();
+        let of = |value: &Value, at: &str| {
+            value
+                .pointer(&format!("{at}/{list}"))
+                .and_then(Value::as_array)
+                .cloned()
+        };
         let in_pod = of(pod, "/spec").unwrap_or_default();
         of(template, "/spec").unwrap_or_default().iter().all(|wanted| {
-            let found = in_pod.iter().find(|container| container.get("name") == wanted.get("name"));
+            let found = in_pod
+                .iter()
+                .find(|container| container.get("name") == wanted.get("name"));
             found.is_some_and(|found| {
-                ["image", "command", "args", "env", "envFrom", "resources", "ports", "readinessProbe", "livenessProbe"]
-                    .iter()
-                    .all(|field| found.get(field) == wanted.get(field))
+                [
+                    "image",
+                    "command",
+                    "args",
+                    "env",
+                    "envFrom",
+                    "resources",
+                    "ports",
+                    "readinessProbe",
+                    "livenessProbe",
+                ]
+                .iter()
+                .all(|field| found.get(field) == wanted.get(field))
             })
         })
     })
@@ -481,11 +544,16 @@ pub(super) fn workload_status(kind: &str, live: &Value, pods: &[Value]) -> Workl
         Readiness::Waiting(sentence) | Readiness::Failed(sentence) => sentence,
     });
     let template = towpath_manifest::pod_template_pointer(kind).unwrap_or_default();
-    let image = live.pointer(&format!("{template}/spec/containers/0/image")).and_then(Value::as_str);
-    let restarts = pods.iter().flat_map(|pod| container_statuses(pod)).filter_map(|status| {
-        let count = status.get("restartCount")?.as_i64()?;
-        u32::try_from(count).ok()
-    });
+    let image = live
+        .pointer(&format!("{template}/spec/containers/0/image"))
+        .and_then(Value::as_str);
+    let restarts = pods
+        .iter()
+        .flat_map(|pod| container_statuses(pod))
+        .filter_map(|status| {
+            let count = status.get("restartCount")?.as_i64()?;
+            u32::try_from(count).ok()
+        });
     WorkloadStatus {
         kind: kind.to_string(),
         name: text(live, "/metadata/name"),

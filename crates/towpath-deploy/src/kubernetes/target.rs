@@ -13,8 +13,9 @@ use super::{
 };
 use crate::schedule::Schedule;
 use crate::target::{
-    Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Deploying, Drift, Environment, Finding, Hold, JobHandle,
-    Preflight, Progress, ReleaseRecord, SecretSource, Severity, Target, TargetError, Volumes, WorkloadStatus,
+    Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Deploying, Drift, Environment, Finding, Hold,
+    JobHandle, Preflight, Progress, ReleaseRecord, SecretSource, Severity, Target, TargetError, Volumes,
+    WorkloadStatus,
 };
 use base64::Engine as _;
 use bytes::Bytes;
@@ -106,7 +107,9 @@ impl KubernetesTarget {
             .connect(&environment.kube_context, self.options.patience)
             .await
             .map_err(|error| match error {
-                IdentityError::NoKubeContext { .. } | IdentityError::Settings(_) => TargetError::Refused(error.to_string()),
+                IdentityError::NoKubeContext { .. } | IdentityError::Settings(_) => {
+                    TargetError::Refused(error.to_string())
+                }
                 IdentityError::Kubeconfig(_) => TargetError::Refused(error.to_string()),
             })?;
         let cluster = Arc::new(Cluster {
@@ -138,7 +141,12 @@ impl KubernetesTarget {
         }
     }
 
-    async fn look(&self, environment: &Environment, objects: &[Object], prune: &[ObjectId]) -> Result<Preflight, TargetError> {
+    async fn look(
+        &self,
+        environment: &Environment,
+        objects: &[Object],
+        prune: &[ObjectId],
+    ) -> Result<Preflight, TargetError> {
         let cluster = self.cluster(environment).await?;
         let api = &cluster.api;
         let asking = format!("ask the cluster of the kube context `{}`", environment.kube_context);
@@ -152,8 +160,12 @@ impl KubernetesTarget {
             state: &loaded.state,
         };
         let mut examination = examiner.examine(objects).await.map_err(failed(&asking))?;
-        examination.findings.extend(self.history_findings(api, environment, &loaded, objects).await?);
-        let gone = prune.iter().filter_map(|id| loaded.state.objects.iter().find(|kept| kept.id == *id));
+        examination
+            .findings
+            .extend(self.history_findings(api, environment, &loaded, objects).await?);
+        let gone = prune
+            .iter()
+            .filter_map(|id| loaded.state.objects.iter().find(|kept| kept.id == *id));
         let gone = gone.map(|kept| find_kept(&cluster, environment, kept));
         let gone: Vec<(ObjectId, Value)> = try_join_all(gone)
             .await
@@ -177,8 +189,12 @@ impl KubernetesTarget {
         objects: &[Object],
     ) -> Result<Vec<Finding>, TargetError> {
         let (state, is_odd) = (&loaded.state, loaded.is_odd);
-        let Some(object) = objects.first() else { return Ok(Vec::new()) };
-        let (releases, odd) = record::releases(api, environment).await.map_err(failed("read the releases"))?;
+        let Some(object) = objects.first() else {
+            return Ok(Vec::new());
+        };
+        let (releases, odd) = record::releases(api, environment)
+            .await
+            .map_err(failed("read the releases"))?;
         let mut said = Vec::new();
         if is_odd {
             said.push(
@@ -188,13 +204,17 @@ impl KubernetesTarget {
             );
         }
         for name in odd {
-            said.push(format!("the Secret `{name}` is not as Towpath wrote it: that release is left out of the history"));
+            said.push(format!(
+                "the Secret `{name}` is not as Towpath wrote it: that release is left out of the history"
+            ));
         }
         if let Some(runs) = state.succeeded
             && releases.iter().all(|release| release.id != runs)
         {
             let number = state.succeeded_number;
-            said.push(format!("the record of release {number}, which ran last, was deleted: it cannot be gone back to from here"));
+            said.push(format!(
+                "the record of release {number}, which ran last, was deleted: it cannot be gone back to from here"
+            ));
         }
         Ok(said
             .into_iter()
@@ -227,17 +247,26 @@ impl KubernetesTarget {
             .state
             .objects
             .iter()
-            .filter(|kept| rolls_out(&kept.id.kind) || matches!(kept.id.kind.as_str(), "CronJob" | "Service" | "Ingress"))
+            .filter(|kept| {
+                rolls_out(&kept.id.kind) || matches!(kept.id.kind.as_str(), "CronJob" | "Service" | "Ingress")
+            })
             .map(|kept| find_kept(&cluster, environment, kept));
         let mut statuses = Vec::new();
-        for (id, live) in try_join_all(looked).await.map_err(failed(&asking))?.into_iter().flatten() {
+        for (id, live) in try_join_all(looked)
+            .await
+            .map_err(failed(&asking))?
+            .into_iter()
+            .flatten()
+        {
             let labels = live.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
             let own: Vec<Value> = pods
                 .iter()
                 .filter(|pod| {
                     labels.is_some_and(|labels| {
                         let of_pod = pod.pointer("/metadata/labels");
-                        labels.iter().all(|(key, value)| of_pod.and_then(|of_pod| of_pod.get(key)) == Some(value))
+                        labels
+                            .iter()
+                            .all(|(key, value)| of_pod.and_then(|of_pod| of_pod.get(key)) == Some(value))
                     })
                 })
                 .cloned()
@@ -281,7 +310,13 @@ impl KubernetesTarget {
 
     async fn runner(&self, environment: &Environment, job: &Object) -> Result<Runner, TargetError> {
         let cluster = self.cluster(environment).await?;
-        let mask = mask_of(&cluster.api, environment, std::slice::from_ref(job), self.options.secrets.as_ref()).await;
+        let mask = mask_of(
+            &cluster.api,
+            environment,
+            std::slice::from_ref(job),
+            self.options.secrets.as_ref(),
+        )
+        .await;
         Ok(Runner {
             api: Arc::clone(&cluster.api),
             environment: environment.clone(),
@@ -309,25 +344,51 @@ impl KubernetesTarget {
 }
 
 /// An object that was applied, as it is now.
-async fn find_kept(cluster: &Cluster, environment: &Environment, kept: &Kept) -> Result<Option<(ObjectId, Value)>, ApiError> {
-    let Lookup::Served(kind) = cluster.kinds.find(&cluster.api, &kept.api_version, &kept.id.kind).await? else {
+async fn find_kept(
+    cluster: &Cluster,
+    environment: &Environment,
+    kept: &Kept,
+) -> Result<Option<(ObjectId, Value)>, ApiError> {
+    let Lookup::Served(kind) = cluster
+        .kinds
+        .find(&cluster.api, &kept.api_version, &kept.id.kind)
+        .await?
+    else {
         return Ok(None);
     };
-    let live = cluster.api.find(&kind.object(&environment.namespace, &kept.id.name)).await?;
+    let live = cluster
+        .api
+        .find(&kind.object(&environment.namespace, &kept.id.name))
+        .await?;
     Ok(live.map(|live| (kept.id.clone(), live)))
 }
 
 /// The values of the Secrets that `objects` read, for masking; what may not be read masks nothing.
-pub(super) async fn mask_of(api: &Api, environment: &Environment, objects: &[Object], secrets: &dyn SecretSource) -> Mask {
+pub(super) async fn mask_of(
+    api: &Api,
+    environment: &Environment,
+    objects: &[Object],
+    secrets: &dyn SecretSource,
+) -> Mask {
     let mut values: Vec<SecretString> = Vec::new();
     let encoding = base64::engine::general_purpose::STANDARD;
     let names = read_names(objects, SourceKind::Secret);
-    let paths = names.iter().map(|name| record::secrets().object(&environment.namespace, name));
+    let paths = names
+        .iter()
+        .map(|name| record::secrets().object(&environment.namespace, name));
     let found = join_all(paths.map(|path| async move { api.find(&path).await })).await;
     for secret in found.into_iter().filter_map(|found| found.ok().flatten()) {
         let data = secret.get("data").and_then(Value::as_object);
-        for value in data.into_iter().flat_map(|data| data.values()).filter_map(Value::as_str) {
-            if let Some(text) = encoding.decode(value).ok().and_then(|bytes| String::from_utf8(bytes).ok()) {
+        for value in data
+            .into_iter()
+            .flat_map(|data| data.values())
+            .filter_map(Value::as_str)
+        {
+            if let Some(text) = encoding
+                .decode(value)
+                .ok()
+                .and_then(|bytes| String::from_utf8(bytes).ok())
+            {
                 values.push(SecretString::new(text));
             }
         }
@@ -349,7 +410,10 @@ fn cron_job_status(live: &Value, runs: &[Value]) -> CronJobStatus {
         owners.into_iter().flatten().any(|owner| text(owner, "/uid") == uid)
     };
     let mut failures = Vec::new();
-    let (mut last_run, mut last_success) = (at(live, "/status/lastScheduleTime"), at(live, "/status/lastSuccessfulTime"));
+    let (mut last_run, mut last_success) = (
+        at(live, "/status/lastScheduleTime"),
+        at(live, "/status/lastSuccessfulTime"),
+    );
     for run in runs.iter().filter(is_own) {
         // One that a person started is in no status of the CronJob.
         last_run = last_run.max(at(run, "/status/startTime"));
@@ -364,7 +428,10 @@ fn cron_job_status(live: &Value, runs: &[Value]) -> CronJobStatus {
         }
     }
     failures.sort_by_key(|failure| std::cmp::Reverse(failure.at));
-    let active = live.pointer("/status/active").and_then(Value::as_array).map_or(0, Vec::len);
+    let active = live
+        .pointer("/status/active")
+        .and_then(Value::as_array)
+        .map_or(0, Vec::len);
     let image = live.pointer("/spec/jobTemplate/spec/template/spec/containers/0/image");
     CronJobStatus {
         name: text(live, "/metadata/name"),
@@ -412,7 +479,10 @@ fn service_addresses(live: &Value) -> Vec<String> {
         return Vec::new();
     }
     let ports = live.pointer("/spec/ports").and_then(Value::as_array);
-    let ports = ports.into_iter().flatten().filter_map(|port| port.get("port")?.as_i64());
+    let ports = ports
+        .into_iter()
+        .flatten()
+        .filter_map(|port| port.get("port")?.as_i64());
     ports.map(|port| format!("http://{address}:{port}")).collect()
 }
 
@@ -427,7 +497,10 @@ fn ingress_addresses(live: &Value) -> Vec<String> {
         .filter_map(Value::as_str)
         .collect();
     let rules = live.pointer("/spec/rules").and_then(Value::as_array);
-    let hosts = rules.into_iter().flatten().filter_map(|rule| rule.get("host")?.as_str());
+    let hosts = rules
+        .into_iter()
+        .flatten()
+        .filter_map(|rule| rule.get("host")?.as_str());
     let address = |host: &str| format!("{}://{host}", if secure.contains(&host) { "https" } else { "http" });
     hosts.map(address).collect()
 }
@@ -458,13 +531,20 @@ impl Target for KubernetesTarget {
                     SourceKind::Secret => (record::secrets(), "Secret"),
                     _ => (Kind::known("v1", "ConfigMap", "configmaps"), "ConfigMap"),
                 };
-                let brought = |name: &String| objects.iter().any(|object| object.kind == of_kind && object.name == *name);
+                let brought = |name: &String| {
+                    objects
+                        .iter()
+                        .any(|object| object.kind == of_kind && object.name == *name)
+                };
                 let names = read_names(objects, kind);
-                let looked = names.into_iter().filter(|name| kind == SourceKind::Secret || !brought(name)).map(|name| {
-                    let path = known.object(&environment.namespace, &name);
-                    let api = &cluster.api;
-                    async move { (name, api.find(&path).await) }
-                });
+                let looked = names
+                    .into_iter()
+                    .filter(|name| kind == SourceKind::Secret || !brought(name))
+                    .map(|name| {
+                        let path = known.object(&environment.namespace, &name);
+                        let api = &cluster.api;
+                        async move { (name, api.find(&path).await) }
+                    });
                 for (name, there) in join_all(looked).await {
                     let there = match there {
                         Ok(there) => there,
@@ -509,7 +589,8 @@ impl Target for KubernetesTarget {
             let (mut releases, _) = record::releases(&cluster.api, environment).await.map_err(reading())?;
             if releases.iter().any(|release| release.state == "running") {
                 let loaded = record::load(&cluster.api, environment).await.map_err(reading())?;
-                let is_alive = |lock: &record::Lock| !lock.process.as_ref().is_some_and(super::process::Process::is_gone);
+                let is_alive =
+                    |lock: &record::Lock| !lock.process.as_ref().is_some_and(super::process::Process::is_gone);
                 let under_way = loaded.state.lock.filter(is_alive).map(|lock| lock.release);
                 for release in releases.iter_mut().filter(|release| release.state == "running") {
                     if under_way != Some(release.id) {
@@ -526,7 +607,9 @@ impl Target for KubernetesTarget {
         Box::pin(async move {
             let cluster = self.cluster(environment).await?;
             let loaded = record::load(&cluster.api, environment).await;
-            let state = loaded.map_err(failed(format!("read what runs in {environment}")))?.state;
+            let state = loaded
+                .map_err(failed(format!("read what runs in {environment}")))?
+                .state;
             let is_anything = state.attempted.is_some() || state.hold.is_some() || state.lock.is_some();
             Ok(is_anything.then(|| Applied {
                 release: state.current,
@@ -537,11 +620,11 @@ impl Target for KubernetesTarget {
                     .lock
                     .filter(|lock| !lock.process.as_ref().is_some_and(super::process::Process::is_gone))
                     .map(|lock| Deploying {
-                    by: lock.by,
-                    what: lock.what,
-                    since: lock.since,
-                    renewed: lock.renewed,
-                }),
+                        by: lock.by,
+                        what: lock.what,
+                        since: lock.since,
+                        renewed: lock.renewed,
+                    }),
             }))
         })
     }
@@ -600,7 +683,10 @@ impl Target for KubernetesTarget {
                 let key = self.key(environment, loaded.key.clone());
                 loaded.state.hold.clone_from(&hold);
                 // Whoever is deploying writes there, too.
-                if record::save(&cluster.api, environment, &mut loaded, &key).await.map_err(writing())? {
+                if record::save(&cluster.api, environment, &mut loaded, &key)
+                    .await
+                    .map_err(writing())?
+                {
                     return Ok(());
                 }
             }
@@ -611,7 +697,11 @@ impl Target for KubernetesTarget {
         Box::pin(self.look_at_cron_jobs(environment))
     }
 
-    fn run_job<'a>(&'a self, environment: &'a Environment, job: Object) -> BoxFuture<'a, Result<JobHandle, TargetError>> {
+    fn run_job<'a>(
+        &'a self,
+        environment: &'a Environment,
+        job: Object,
+    ) -> BoxFuture<'a, Result<JobHandle, TargetError>> {
         Box::pin(async move {
             self.bring_secrets(environment, &job).await?;
             let runner = self.runner(environment, &job).await?;
@@ -628,7 +718,11 @@ impl Target for KubernetesTarget {
         Box::pin(async move {
             let cluster = self.cluster(environment).await?;
             let path = Kind::known("batch/v1", "CronJob", "cronjobs").object(&environment.namespace, name);
-            let found = cluster.api.find(&path).await.map_err(failed(format!("read the CronJob `{name}`")))?;
+            let found = cluster
+                .api
+                .find(&path)
+                .await
+                .map_err(failed(format!("read the CronJob `{name}`")))?;
             let missing = || TargetError::NotFound(format!("{environment} has no CronJob `{name}`"));
             let found = found.ok_or_else(missing)?;
             let run = format!("{name}-{}", jiff::Timestamp::now().as_second());
@@ -664,28 +758,54 @@ impl Target for KubernetesTarget {
             let reading = || failed(format!("read what {workload} prints"));
             let version = if workload.kind == "Job" { "batch/v1" } else { "apps/v1" };
             let missing = || TargetError::NotFound(format!("{environment} has no {workload}"));
-            let Lookup::Served(kind) = cluster.kinds.find(api, version, &workload.kind).await.map_err(reading())? else {
+            let Lookup::Served(kind) = cluster
+                .kinds
+                .find(api, version, &workload.kind)
+                .await
+                .map_err(reading())?
+            else {
                 return Err(missing());
             };
             let live = api.find(&kind.object(&environment.namespace, &workload.name)).await;
             let mut live = live.map_err(reading())?.ok_or_else(missing)?;
-            let labels = live.pointer("/spec/selector/matchLabels").and_then(Value::as_object).cloned().unwrap_or_default();
+            let labels = live
+                .pointer("/spec/selector/matchLabels")
+                .and_then(Value::as_object)
+                .cloned()
+                .unwrap_or_default();
             let selector: Vec<String> = labels
                 .iter()
                 .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
                 .collect();
             let pods = Kind::known("v1", "Pod", "pods");
             let collection = pods.collection(&environment.namespace);
-            let (found, _) = api.list(&collection, Some(&selector.join(","))).await.map_err(reading())?;
+            let (found, _) = api
+                .list(&collection, Some(&selector.join(",")))
+                .await
+                .map_err(reading())?;
             live["apiVersion"] = Value::from(version);
             live["kind"] = Value::from(workload.kind.as_str());
             let object = Object::from_value(live, "the cluster").map_err(|_| missing())?;
-            let mask = mask_of(api, environment, std::slice::from_ref(&object), self.options.secrets.as_ref()).await;
+            let mask = mask_of(
+                api,
+                environment,
+                std::slice::from_ref(&object),
+                self.options.secrets.as_ref(),
+            )
+            .await;
             let mut streams = Vec::new();
             for pod in &found {
                 let name = text(pod, "/metadata/name");
-                let prefix = if found.len() > 1 { format!("[{name}] ") } else { String::new() };
-                let containers = pod.pointer("/spec/containers").and_then(Value::as_array).cloned().unwrap_or_default();
+                let prefix = if found.len() > 1 {
+                    format!("[{name}] ")
+                } else {
+                    String::new()
+                };
+                let containers = pod
+                    .pointer("/spec/containers")
+                    .and_then(Value::as_array)
+                    .cloned()
+                    .unwrap_or_default();
                 for container in containers {
                     let path = format!(
                         "{}/log?container={}&tailLines={tail}&follow={follow}",
@@ -715,7 +835,9 @@ impl Target for KubernetesTarget {
                     continue;
                 }
                 let found = cluster.kinds.find(&cluster.api, &kept.api_version, &kept.id.kind).await;
-                let Lookup::Served(kind) = found.map_err(deleting())? else { continue };
+                let Lookup::Served(kind) = found.map_err(deleting())? else {
+                    continue;
+                };
                 let path = kind.object(&environment.namespace, &kept.id.name);
                 cluster.api.delete(&path, None).await.map_err(deleting())?;
             }
@@ -736,7 +858,9 @@ fn whole_lines(
     );
     lines
         .filter_map(move |line| {
-            let line = line.ok().map(|line| Bytes::from(format!("{prefix}{}\n", mask.text(&line))));
+            let line = line
+                .ok()
+                .map(|line| Bytes::from(format!("{prefix}{}\n", mask.text(&line))));
             async move { line }
         })
         .boxed()

@@ -14,7 +14,8 @@ use super::{
 };
 use crate::target::{
     Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Drift, Environment, EnvironmentId, Finding, Hold,
-    JobHandle, Preflight, Progress, ReleaseRecord, SecretSource, Severity, Target, TargetError, Volumes, WorkloadStatus,
+    JobHandle, Preflight, Progress, ReleaseRecord, SecretSource, Severity, Target, TargetError, Volumes,
+    WorkloadStatus,
 };
 use bytes::Bytes;
 use futures::{StreamExt, future::BoxFuture, stream::BoxStream};
@@ -655,7 +656,10 @@ fn cron_jobs(controller: &Arc<Controller>) -> Vec<CronJobStatus> {
     let (document, parsed) = controller.parsed();
     let objects = document.objects.iter().filter(|object| object.kind == "CronJob");
     let status = |object: &Object| {
-        let runs = document.jobs.iter().filter(|(_, job)| job.cron.as_deref() == Some(&object.name));
+        let runs = document
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.cron.as_deref() == Some(&object.name));
         let mut failures: Vec<CronFailure> = Vec::new();
         let (mut active, mut last_run, mut last_success) = (0, None, None);
         for (name, job) in runs {
@@ -685,7 +689,10 @@ fn cron_jobs(controller: &Arc<Controller>) -> Vec<CronJobStatus> {
                 .unwrap_or_default()
                 .to_string(),
             suspended: cron.is_some_and(|cron| cron.suspend),
-            image: towpath_manifest::containers(object).into_iter().next().map(|container| container.image),
+            image: towpath_manifest::containers(object)
+                .into_iter()
+                .next()
+                .map(|container| container.image),
             active,
             last_run,
             last_success,
@@ -757,7 +764,9 @@ impl Target for LocalTarget {
                     (key, self.secrets.fingerprint(value.expose().as_bytes()))
                 };
                 if let Some(values) = values {
-                    fingerprints.secrets.insert(name, values.into_iter().map(print).collect());
+                    fingerprints
+                        .secrets
+                        .insert(name, values.into_iter().map(print).collect());
                 }
             }
             Ok(fingerprints)
@@ -874,11 +883,7 @@ impl Target for LocalTarget {
         })
     }
 
-    fn cancel_job<'a>(
-        &'a self,
-        environment: &'a Environment,
-        name: &'a str,
-    ) -> BoxFuture<'a, Result<(), TargetError>> {
+    fn cancel_job<'a>(&'a self, environment: &'a Environment, name: &'a str) -> BoxFuture<'a, Result<(), TargetError>> {
         Box::pin(async move {
             let controller = self.existing(&environment.id)?;
             if !controller.context.store.read().jobs.contains_key(name) {

@@ -51,7 +51,11 @@ impl SecretSource for Secrets {
         _: &'a EnvironmentId,
         secret: &'a str,
     ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretString>>, SourceError>> {
-        let hidden = |keys: BTreeMap<String, String>| keys.into_iter().map(|(key, value)| (key, SecretString::new(value))).collect();
+        let hidden = |keys: BTreeMap<String, String>| {
+            keys.into_iter()
+                .map(|(key, value)| (key, SecretString::new(value)))
+                .collect()
+        };
         Box::pin(async move { Ok(self.of(secret).map(hidden)) })
     }
 
@@ -105,7 +109,10 @@ pub async fn in_cluster(name: &str, test: impl AsyncFnOnce(&mut World)) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let namespace = cluster.namespace(name).await.unwrap();
     let secrets = Arc::new(Secrets::default());
-    let options = KubernetesOptions::new(Identity::Kubeconfig(Some(cluster.kubeconfig().to_path_buf())), secrets.clone());
+    let options = KubernetesOptions::new(
+        Identity::Kubeconfig(Some(cluster.kubeconfig().to_path_buf())),
+        secrets.clone(),
+    );
     let mut world = World {
         environment: Environment {
             id: EnvironmentId::new("claims", "dev").unwrap(),
@@ -124,7 +131,11 @@ pub async fn in_cluster(name: &str, test: impl AsyncFnOnce(&mut World)) {
 /// Objects of manifests, as the tree reads them.
 pub fn objects(text: &str) -> Vec<Object> {
     let (tree, diagnostics) = Tree::read([(".k8s/live/dev/all.yaml", text)]);
-    assert!(diagnostics.is_empty(), "{:?}", diagnostics.iter().map(|one| one.render(false)).collect::<Vec<_>>());
+    assert!(
+        diagnostics.is_empty(),
+        "{:?}",
+        diagnostics.iter().map(|one| one.render(false)).collect::<Vec<_>>()
+    );
     tree.environment("live", "dev").unwrap().objects.clone()
 }
 
@@ -132,7 +143,10 @@ impl World {
     /// Objects of manifests, in the environment's namespace, with the application's image for `IMAGE`.
     pub fn objects(&self, text: &str) -> Vec<Object> {
         let objects = objects(&text.replace("IMAGE", &self.image));
-        objects.into_iter().map(|object| object.in_namespace(&self.environment.namespace)).collect()
+        objects
+            .into_iter()
+            .map(|object| object.in_namespace(&self.environment.namespace))
+            .collect()
     }
 
     /// A target that knows nothing but a token and the address of a proxy, as another laptop does.
@@ -189,7 +203,11 @@ impl World {
     }
 
     pub async fn findings(&self, objects: &[Object]) -> Vec<Finding> {
-        self.target.preflight(&self.environment, objects, &[]).await.unwrap().findings
+        self.target
+            .preflight(&self.environment, objects, &[])
+            .await
+            .unwrap()
+            .findings
     }
 
     /// The changes that applying would make, one line each: `changed Deployment/web`.
@@ -198,8 +216,12 @@ impl World {
         let refused: Vec<String> = preflight.refused().map(ToString::to_string).collect();
         assert_eq!(refused, Vec::<String>::new());
         let changes = preflight.changes.unwrap();
-        let changes = changes.iter().filter(|change| change.kind != towpath_manifest::ChangeKind::Unchanged);
-        changes.map(|change| format!("{:?} {}", change.kind, change.id).to_lowercase()).collect()
+        let changes = changes
+            .iter()
+            .filter(|change| change.kind != towpath_manifest::ChangeKind::Unchanged);
+        changes
+            .map(|change| format!("{:?} {}", change.kind, change.id).to_lowercase())
+            .collect()
     }
 
     pub async fn get(&self, kind: &str, name: &str) -> Value {

@@ -22,8 +22,8 @@ use tokio::{
     sync::mpsc,
 };
 use towpath_deploy::{
-    ApplyError, ApplyRequest, Clock, Environment, EnvironmentId, JobEnd, JobHandle, JobLine, LocalOptions, LocalTarget, Progress,
-    RegistryCredentials, SecretSource, SourceError, Target, WorkloadStatus,
+    ApplyError, ApplyRequest, Clock, Environment, EnvironmentId, JobEnd, JobHandle, JobLine, LocalOptions, LocalTarget,
+    Progress, RegistryCredentials, SecretSource, SourceError, Target, WorkloadStatus,
     proxy::{ProxyState, ROUTES_FILE, Routes, STATE_FILE},
 };
 use towpath_manifest::{Object, ObjectId, Tree};

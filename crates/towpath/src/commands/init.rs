@@ -65,7 +65,10 @@ fn look(root: &Path, layout: &Layout) {
 pub fn environments(repository: &Repository) -> Result<Vec<String>> {
     let files = repository.manifests()?;
     let (layout, _) = Layout::read(files.iter().map(|file| (file.path.as_str(), file.text.as_str())));
-    let mut names: Vec<String> = kube_contexts(&repository.root, &layout).into_iter().flat_map(|(_, names)| names).collect();
+    let mut names: Vec<String> = kube_contexts(&repository.root, &layout)
+        .into_iter()
+        .flat_map(|(_, names)| names)
+        .collect();
     names.sort();
     names.dedup();
     Ok(names)

@@ -6,7 +6,8 @@ use super::{
 };
 use crate::{
     cli::{
-        self, At, Cronjob, CronjobCommand, Deploy, Diff, Drift, Environment, Lock, Named, Policy, Promote, Rollback, Unlock,
+        self, At, Cronjob, CronjobCommand, Deploy, Diff, Drift, Environment, Lock, Named, Policy, Promote, Rollback,
+        Unlock,
     },
     client::{Client, escape, expect_success},
     exit,
@@ -122,7 +123,12 @@ fn markdown(plan: &PlanView) -> String {
         None => text.push_str(&format!("`{}`, the first release\n", plan.image)),
     }
     for commit in &plan.commits {
-        text.push_str(&format!("- {} {} ({})\n", commit.id.short(), commit.subject, commit.author));
+        text.push_str(&format!(
+            "- {} {} ({})\n",
+            commit.id.short(),
+            commit.subject,
+            commit.author
+        ));
     }
     for (title, lines) in [("Blocked", &plan.blockers), ("Worth knowing", &plan.warnings)] {
         if !lines.is_empty() {
@@ -419,7 +425,9 @@ pub async fn lock(options: Lock) -> Result<()> {
 pub async fn unlock(options: Unlock) -> Result<()> {
     let client = Client::for_environments(&options.at).await?;
     let what = if options.force { "/lock?force=true" } else { "/lock" };
-    client.delete(&path(&project(&options.at)?, &options.environment, what)).await?;
+    client
+        .delete(&path(&project(&options.at)?, &options.environment, what))
+        .await?;
     outln!("{} is open to everybody", options.environment);
     Ok(())
 }

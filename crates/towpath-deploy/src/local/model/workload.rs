@@ -5,8 +5,8 @@ use super::{
     pod::{self, PodTemplate, TargetPort},
 };
 use crate::{
-    schedule::Schedule,
     proxy::{Mode, PathType},
+    schedule::Schedule,
 };
 use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
