@@ -48,6 +48,9 @@ build:
 
 bench:
 	cargo bench --locked --package towpath-config
+	@scripts/ensure-cluster >/dev/null
+	cargo build --locked --release --package towpath --package xtask
+	@scripts/with-cluster cargo run --quiet --locked --release --package xtask -- bench
 
 clean-demo:
 	@cargo xtask clean-demo

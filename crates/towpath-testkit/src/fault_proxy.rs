@@ -29,6 +29,10 @@ pub struct Asked {
     pub method: String,
     /// Its path and query.
     pub path: String,
+    /// What its body is; empty without one.
+    pub content_type: String,
+    /// Its body.
+    pub body: Bytes,
 }
 
 /// What becomes of a request.
@@ -149,6 +153,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 /// An error ends the connection without an answer.
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Response<Body>> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    let content_type = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
+    let request = Request::from_parts(parts.clone(), body.clone());
     let asked = Asked {
         number: shared.count.fetch_add(1, Ordering::SeqCst),
         method: request.method().to_string(),
@@ -157,6 +165,8 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
             .path_and_query()
             .map(ToString::to_string)
             .unwrap_or_default(),
+        content_type: content_type.unwrap_or_default().to_string(),
+        body,
     };
     lock(&shared.asked).push(asked.clone());
     let script = Arc::clone(&lock(&shared.script));
@@ -186,10 +196,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
     }
 }
 
-async fn pass(shared: &Shared, request: Request<Incoming>, cut: Option<usize>) -> io::Result<Response<Body>> {
+async fn pass(shared: &Shared, request: Request<Bytes>, cut: Option<usize>) -> io::Result<Response<Body>> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let mut headers = parts.headers;
     for name in ["host", "content-length", "transfer-encoding", "connection"] {
         headers.remove(name);

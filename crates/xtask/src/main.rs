@@ -1,5 +1,6 @@
-//! What the project's own commands run: `cargo xtask demo`, `clean-demo` and `fuzz`.
+//! What the project's own commands run: `cargo xtask demo`, `bench`, `clean-demo` and `fuzz`.
 
+mod bench;
 mod demo;
 mod fuzz;
 
@@ -11,11 +12,12 @@ async fn main() -> ExitCode {
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["demo"] | ["demo", "local"] => demo::demo(demo::Target::Local).await,
         ["demo", "kubernetes"] => demo::demo(demo::Target::Kubernetes).await,
+        ["bench"] => bench::bench().await,
         ["clean-demo"] => demo::clean().await,
         ["fuzz", seconds] if let Ok(seconds) = seconds.parse() => fuzz::fuzz(None, seconds),
         ["fuzz", seconds, target] if let Ok(seconds) = seconds.parse() => fuzz::fuzz(Some(target), seconds),
         _ => {
-            eprintln!("usage: cargo xtask demo [local | kubernetes] | clean-demo | fuzz SECONDS [TARGET]");
+            eprintln!("usage: cargo xtask demo [local | kubernetes] | bench | clean-demo | fuzz SECONDS [TARGET]");
             return ExitCode::from(2);
         }
     };

@@ -61,6 +61,11 @@ fn environment_card(environment: &EnvironmentView) -> Markup {
         li.card {
             a.title href=(format!("/projects/{}/environments/{}", environment.project, environment.name)) { (environment.name) }
             @if let Some(release) = &environment.deploying { p { (status("running")) " release " (release.number) " is being deployed" } }
+            @if let Some(between) = &environment.between { p.problem { (between) } }
+            @if let Some(hold) = &environment.hold { p.problem { (hold) } }
+            @if let Some(drift) = environment.drift.as_ref().filter(|drift| !drift.objects.is_empty()) {
+                p.problem { (drift.objects.len()) " objects have drifted from the release" }
+            }
             @match &environment.release {
                 Some(release) => {
                     p { (image(&release.image)) @if let Some(commit) = &release.commit { " from " code { (commit.short()) } } }
@@ -98,6 +103,26 @@ pub(super) fn environment(view: &EnvironmentView, history: &[ReleaseView]) -> Ma
         p.crumbs { a href="/" { "Board" } " / " (view.project) }
         h1 { (view.name) }
         @for address in &view.addresses { p { "Answers at " a href=(address) rel="noreferrer" { (address) } } }
+        @if let Some(between) = &view.between { p.problem { (between) } }
+        @if let Some(hold) = &view.hold { p.problem { (hold) } }
+        @if let (None, Some(elsewhere)) = (&view.deploying, &view.under_way) {
+            p { (status("running")) " " (elsewhere.by) " is deploying: " (elsewhere.what) ", since " (ago(elsewhere.since)) }
+        }
+        @if let Some(drift) = view.drift.as_ref().filter(|drift| !drift.objects.is_empty()) {
+            section aria-labelledby="drift" {
+                h2 #drift { "Drifted from the release" }
+                p.quiet { "Looked at " (ago(drift.at)) ". Deploying again, or going back, puts right what a release says." }
+                @for object in &drift.objects {
+                    details.change open {
+                        summary {
+                            (object.action) " " (object.kind) " " strong { (object.name) }
+                            @for writer in &object.writers { " · " (writer.manager) @if let Some(at) = writer.at { " " (ago(at)) } }
+                        }
+                        (super::gate::diff(&object.diff))
+                    }
+                }
+            }
+        }
         section aria-labelledby="workloads" {
             h2 #workloads { "What runs" }
             @if view.workloads.is_empty() { p.quiet { "Nothing." } }

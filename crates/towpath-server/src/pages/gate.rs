@@ -70,9 +70,17 @@ fn change(change: &PlanChange) -> Markup {
     html! {
         details.change id=(format!("change-{}-{}", change.kind, change.name)) open[open] {
             summary { span.action.(change.action) { (change.action) } " " (change.kind) " " strong { (change.name) } }
-            pre.diff { @for line in change.diff.lines().filter(|line| !line.starts_with("--- ") && !line.starts_with("+++ ")) { (diff_line(line)) } }
+            (diff(&change.diff))
         }
     }
+}
+
+/// A unified diff, without the two lines that name its sides.
+pub(super) fn diff(text: &str) -> Markup {
+    let lines = text
+        .lines()
+        .filter(|line| !line.starts_with("--- ") && !line.starts_with("+++ "));
+    html! { pre.diff { @for line in lines { (diff_line(line)) } } }
 }
 
 fn diff_line(line: &str) -> Markup {

@@ -1,0 +1,428 @@
+//! How fast deploying is, beside what people do by hand and what others do, on the test cluster, in one run.
+//!
+//! Nothing here is a test: it prints a table, and each figure in it has a peer or a floor of the same run beside it.
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use futures::StreamExt;
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+use towpath_testkit::{Asked, Cluster, FaultProxy, Namespace, Registry, Verdict};
+
+/// How often each thing is done; the median counts.
+const RUNS: usize = 5;
+const CONFIG_MAPS: usize = 500;
+const DEPLOYMENTS: usize = 100;
+
+struct Bench {
+    cluster: Cluster,
+    registry: Registry,
+    proxy: FaultProxy,
+    towpath: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+/// What one run of a program took.
+#[derive(Debug, Clone, Copy)]
+struct Took {
+    time: Duration,
+    kibibytes: u64,
+}
+
+/// Runs everything and prints the tables.
+pub async fn bench() -> Result<()> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cluster = Cluster::get().await.map_err(|absent| anyhow::anyhow!(absent.0))?;
+    let registry = Registry::start().await?.map_err(|absent| anyhow::anyhow!(absent.0))?;
+    let program = std::fs::read("/bin/busybox").context("busybox is not installed: run scripts/ensure-test-parts")?;
+    registry.push("claims", &["app-latest"], "busybox", &program)?;
+    let proxy = FaultProxy::start(&cluster.server(), &cluster.certificate_authority()?).await?;
+    let this = std::env::current_exe().context("failed to find this program")?;
+    let bench = Bench {
+        cluster,
+        registry,
+        proxy,
+        towpath: this.with_file_name("towpath"),
+        folder: tempfile::tempdir()?,
+    };
+    bench.small().await?;
+    bench.large().await
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+/// Runs a program to its success; how long it took, and how much memory it had at most.
+fn timed(command: &mut Command) -> Result<Took> {
+    let what = format!("{command:?}");
+    let began = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("failed to run {what}"))?;
+    let status = format!("/proc/{}/status", child.id());
+    let mut kibibytes = 0;
+    let ended = loop {
+        if let Ok(text) = std::fs::read_to_string(&status) {
+            let peak = text
+                .lines()
+                .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+            kibibytes = peak.and_then(|peak| peak.trim().parse().ok()).unwrap_or(kibibytes);
+        }
+        if let Some(ended) = child.try_wait()? {
+            break ended;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let time = began.elapsed();
+    let mut said = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        std::io::Read::read_to_string(&mut stderr, &mut said)?;
+    }
+    ensure!(ended.success(), "{what} failed: {said}");
+    Ok(Took { time, kibibytes })
+}
+
+impl Bench {
+    /// `towpath deploy dev` in `folder`, as a laptop without a server does it.
+    async fn deploy(&self, folder: &Path, server: &str, token: &str) -> Result<Took> {
+        let mut command = Command::new(&self.towpath);
+        command
+            .args(["deploy", "dev", "latest"])
+            .current_dir(folder)
+            .env("TOWPATH_DATA_DIR", folder.join("none"))
+            .env("TOWPATH_KUBE_SERVER", server)
+            .env("TOWPATH_KUBE_CA", self.cluster.certificate_authority()?)
+            .env("TOWPATH_KUBE_TOKEN", token);
+        // The proxy, if there is one, works in this process.
+        tokio::task::spawn_blocking(move || timed(&mut command)).await?
+    }
+
+    fn kubectl(&self, namespace: &str, script: &str, folder: &Path) -> Command {
+        let mut command = Command::new("bash");
+        let path = format!(
+            "{}:{}",
+            self.cluster.programs().display(),
+            std::env::var("PATH").unwrap_or_default()
+        );
+        command
+            .args(["-euo", "pipefail", "-c", script])
+            .current_dir(folder)
+            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .env("PATH", path)
+            .env("NAMESPACE", namespace)
+            .env("IMAGE", format!("{}/claims:app-latest", self.registry.address()));
+        command
+    }
+
+    fn project(&self, folder: &Path, namespace: &Namespace, files: &[(String, String)]) -> Result<()> {
+        let manifests = folder.join(".k8s/live/dev");
+        std::fs::create_dir_all(&manifests)?;
+        let text = format!(
+            "project = \"claims\"\nimage = \"{}/claims\"\nnamespace = \"{}\"\n",
+            self.registry.address(),
+            namespace.name()
+        );
+        std::fs::write(folder.join("towpath.toml"), text)?;
+        for (name, text) in files {
+            std::fs::write(manifests.join(name), text)?;
+        }
+        Ok(())
+    }
+
+    /// The application of the example without its pods, so that nothing but the deploying is measured: by the script's own
+    /// calls, and by Towpath, which looks, shows, waits and records as well.
+    async fn small(&self) -> Result<()> {
+        let files: Vec<(String, String)> = SMALL
+            .iter()
+            .map(|(name, text)| ((*name).to_string(), (*text).to_string()))
+            .collect();
+        let (mut by_script, mut by_towpath) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+        let (mut asked, mut memory) = ((0, 0), 0);
+        for run in 0..RUNS {
+            let hand = self.cluster.namespace("bench-hand").await?;
+            let folder = self.folder.path().join(format!("hand-{run}"));
+            self.project(&folder, &hand, &files)?;
+            let folder = folder.join(".k8s/live/dev");
+            by_script
+                .0
+                .push(timed(&mut self.kubectl(hand.name(), SCRIPT, &folder))?.time);
+            by_script
+                .1
+                .push(timed(&mut self.kubectl(hand.name(), SCRIPT, &folder))?.time);
+
+            let ours = self.cluster.namespace("bench-ours").await?;
+            let token = ours.owner().await?.token;
+            let folder = self.folder.path().join(format!("ours-{run}"));
+            self.project(&folder, &ours, &files)?;
+            let server = self.cluster.server();
+            by_towpath.0.push(self.deploy(&folder, &server, &token).await?.time);
+            let again = self.deploy(&folder, &server, &token).await?;
+            by_towpath.1.push(again.time);
+            memory = again.kibibytes;
+            if run == RUNS - 1 {
+                self.proxy.script(|_| Verdict::Pass);
+                self.deploy(&folder, self.proxy.address(), &token).await?;
+                asked.1 = self.proxy.asked().len();
+                let fresh = self.cluster.namespace("bench-count").await?;
+                let token = fresh.owner().await?.token;
+                self.project(&folder, &fresh, &files)?;
+                self.proxy.script(|_| Verdict::Pass);
+                self.deploy(&folder, self.proxy.address(), &token).await?;
+                asked.0 = self.proxy.asked().len();
+            }
+        }
+        println!("\nA small application ({} objects), median of {RUNS}:", files.len());
+        println!("| | the script's `kubectl` calls | `towpath deploy` | ratio | goal | requests |");
+        println!("| --- | --- | --- | --- | --- | --- |");
+        for (what, script, towpath, goal, requests) in [
+            ("first", by_script.0, by_towpath.0, 0.2, asked.0),
+            ("unchanged", by_script.1, by_towpath.1, 0.1, asked.1),
+        ] {
+            let (script, towpath) = (median(script), median(towpath));
+            println!(
+                "| {what} | {:.3} s | {:.3} s | {:.3} | {goal} | {requests} |",
+                script.as_secs_f64(),
+                towpath.as_secs_f64(),
+                towpath.as_secs_f64() / script.as_secs_f64()
+            );
+        }
+        println!("Memory at most: {} MiB", memory >> 10);
+        Ok(())
+    }
+
+    /// Many objects, on nodes that are not there.
+    async fn large(&self) -> Result<()> {
+        let mut table = String::new();
+        let steps = ["first", "unchanged", "all changed"];
+        let contents = [large_files("one"), large_files("one"), large_files("two")];
+
+        let ours = self.cluster.namespace("bench-many").await?;
+        let token = ours.owner().await?.token;
+        let folder = self.folder.path().join("many");
+        let mut towpath = Vec::new();
+        for files in &contents {
+            self.project(&folder, &ours, files)?;
+            towpath.push(self.deploy(&folder, &self.cluster.server(), &token).await?);
+        }
+        // Once more through a proxy, for what was asked; and that again, as fast as a bare client can.
+        let counted = self.cluster.namespace("bench-counted").await?;
+        let token = counted.owner().await?.token;
+        let folder = self.folder.path().join("counted");
+        let (mut requests, mut floors) = (Vec::new(), Vec::new());
+        let bare = self.cluster.namespace("bench-bare").await?;
+        let bare_token = bare.owner().await?.token;
+        for files in &contents {
+            self.project(&folder, &counted, files)?;
+            self.proxy.script(|_| Verdict::Pass);
+            self.deploy(&folder, self.proxy.address(), &token).await?;
+            let asked = self.proxy.asked();
+            requests.push(asked.len());
+            floors.push(self.replay(&asked, counted.name(), bare.name(), &bare_token).await?);
+        }
+
+        let hand = self.cluster.namespace("bench-apply").await?;
+        let folder = self.folder.path().join("apply");
+        let mut kubectl = Vec::new();
+        for files in &contents {
+            self.project(&folder, &hand, files)?;
+            let script = "kubectl --namespace \"$NAMESPACE\" apply --server-side --filename .k8s/live/dev";
+            kubectl.push(timed(&mut self.kubectl(hand.name(), script, &folder))?);
+        }
+
+        let charted = self.cluster.namespace("bench-helm").await?;
+        let folder = self.folder.path().join("helm");
+        let mut helm = Vec::new();
+        for files in &contents {
+            let templates = folder.join("chart/templates");
+            std::fs::create_dir_all(&templates)?;
+            std::fs::write(
+                folder.join("chart/Chart.yaml"),
+                "apiVersion: v2\nname: many\nversion: 0.1.0\n",
+            )?;
+            for (name, text) in files {
+                std::fs::write(templates.join(name), text)?;
+            }
+            let script = "helm --namespace \"$NAMESPACE\" upgrade --install many chart";
+            helm.push(timed(&mut self.kubectl(charted.name(), script, &folder))?);
+        }
+        for (index, step) in steps.iter().enumerate() {
+            let seconds = |took: &[Took]| took.get(index).map_or(0.0, |took| took.time.as_secs_f64());
+            let floor = floors.get(index).map_or(0.0, Duration::as_secs_f64);
+            let _ = writeln!(
+                table,
+                "| {step} | {:.2} s | {:.2} s | {:.2} s | {floor:.2} s | {:.2} | {:.2} | {:.2} | {} | {} MiB |",
+                seconds(&towpath),
+                seconds(&kubectl),
+                seconds(&helm),
+                seconds(&towpath) / seconds(&kubectl),
+                seconds(&towpath) / seconds(&helm),
+                seconds(&towpath) / floor,
+                requests.get(index).copied().unwrap_or_default(),
+                towpath.get(index).map_or(0, |took| took.kibibytes >> 10),
+            );
+        }
+        println!(
+            "\n{CONFIG_MAPS} ConfigMaps and {DEPLOYMENTS} Deployments, once each; only `towpath deploy` checks first and waits for the rollouts:"
+        );
+        println!(
+            "| | `towpath deploy` | `kubectl apply --server-side` | `helm upgrade` | its requests by a bare HTTP/2 client | to kubectl | to helm | to the floor | requests | memory at most |"
+        );
+        println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+        print!("{table}");
+        Ok(())
+    }
+
+    /// The same requests in another namespace, by a client that does nothing else; as many at once as ours sends.
+    async fn replay(&self, asked: &[Asked], from: &str, to: &str, token: &str) -> Result<Duration> {
+        let authority = reqwest::Certificate::from_pem(self.cluster.certificate_authority()?.as_bytes())?;
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([authority])
+            .http2_prior_knowledge()
+            .build()?;
+        let server = self.cluster.server();
+        let mut requests = Vec::new();
+        for one in asked.iter().filter(|one| !one.path.contains("watch=1")) {
+            let body = String::from_utf8_lossy(&one.body).replace(from, to);
+            let request = client
+                .request(one.method.parse()?, format!("{server}{}", one.path.replace(from, to)))
+                .bearer_auth(token)
+                .header("content-type", &one.content_type)
+                .body(Bytes::from(body))
+                .build()?;
+            requests.push(request);
+        }
+        let began = Instant::now();
+        let answers = futures::stream::iter(requests).map(|request| async {
+            let answer = client.execute(request).await?;
+            answer.bytes().await.map(drop)
+        });
+        let failed = answers
+            .buffer_unordered(16)
+            .filter(|answer| futures::future::ready(answer.is_err()))
+            .count()
+            .await;
+        if failed > 0 {
+            bail!("{failed} requests of the bare client failed");
+        }
+        Ok(began.elapsed())
+    }
+}
+
+/// The calls of a script that teams have: what changed and what did not, one after the other.
+const SCRIPT: &str = r#"
+k() { kubectl --namespace "$NAMESPACE" "$@"; }
+k apply -f app-config.yaml
+k set image -f deployment.yaml web="$IMAGE" --local -o yaml | k apply -f -
+k set image -f deployment-worker.yaml worker="$IMAGE" --local -o yaml | k apply -f -
+k set image -f archive_stale.yaml job="$IMAGE" --local -o yaml | k apply -f -
+k set image -f vacuum_db.yaml job="$IMAGE" --local -o yaml | k apply -f -
+k apply -f service.yaml
+k apply -f ingress.yaml
+k annotate --overwrite deployment/web kubernetes.io/change-cause="$IMAGE"
+k annotate --overwrite deployment/worker kubernetes.io/change-cause="$IMAGE"
+k rollout status deployment/web
+k rollout status deployment/worker
+"#;
+
+const SMALL: [(&str, &str); 7] = [
+    (
+        "app-config.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: app-config}\ndata: {GREETING: hello, LEVEL: info}\n",
+    ),
+    ("deployment.yaml", DEPLOYMENT),
+    (
+        "deployment-worker.yaml",
+        r#"apiVersion: apps/v1
+kind: Deployment
+metadata: {name: worker}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: worker}}
+  template:
+    metadata: {labels: {app: worker}}
+    spec:
+      containers:
+        - name: worker
+          image: claims:app-latest
+          args: [sleep, "1000"]
+          envFrom: [{configMapRef: {name: app-config}}]
+"#,
+    ),
+    (
+        "service.yaml",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  selector: {app: web}\n  ports: [{name: http, port: 80, targetPort: http}]\n",
+    ),
+    (
+        "ingress.yaml",
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: web}\nspec:\n  rules:\n    - host: claims.example.com\n      http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {name: http}}}}]}\n",
+    ),
+    (
+        "archive_stale.yaml",
+        "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: archive-stale}\nspec:\n  schedule: \"0 3 * * *\"\n  jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: job, image: claims, args: [\"true\"]}]}}}}\n",
+    ),
+    (
+        "vacuum_db.yaml",
+        "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: vacuum-db}\nspec:\n  schedule: \"0 4 * * *\"\n  jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: job, image: claims, args: [\"true\"]}]}}}}\n",
+    ),
+];
+
+const DEPLOYMENT: &str = r#"apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+        - name: web
+          image: claims:app-latest
+          args: [sleep, "1000"]
+          ports: [{name: http, containerPort: 8080}]
+          envFrom: [{configMapRef: {name: app-config}}]
+"#;
+
+/// Many files: ConfigMaps, and Deployments whose pods go to nodes that are not there.
+fn large_files(value: &str) -> Vec<(String, String)> {
+    let config = |index: usize| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config-{index}}}\ndata: {{VALUE: \"{value} {index}\", OTHER: some text}}\n"
+        )
+    };
+    let deployment = |index: usize| {
+        format!(
+            r#"apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: app-{index}}}
+spec:
+  replicas: 1
+  selector: {{matchLabels: {{app: app-{index}}}}}
+  template:
+    metadata: {{labels: {{app: app-{index}}}}}
+    spec:
+      nodeSelector: {{type: kwok}}
+      tolerations: [{{key: kwok.x-k8s.io/node, operator: Exists}}]
+      containers:
+        - name: app
+          image: claims:app-latest
+          args: [sleep, "1000"]
+          env: [{{name: VALUE, value: "{value}"}}]
+          envFrom: [{{configMapRef: {{name: config-{index}}}}}]
+"#
+        )
+    };
+    let configs = (0..CONFIG_MAPS).map(|index| (format!("config-{index}.yaml"), config(index)));
+    let deployments = (0..DEPLOYMENTS).map(|index| (format!("app-{index}.yaml"), deployment(index)));
+    configs.chain(deployments).collect()
+}
