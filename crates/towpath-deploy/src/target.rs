@@ -206,7 +206,12 @@ impl Hold {
 
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "locked by {} until {}", self.by, self.until)?;
+        write!(
+            f,
+            "locked by {} until {}",
+            self.by,
+            self.until.strftime("%Y-%m-%d %H:%M UTC")
+        )?;
         if !self.reason.is_empty() {
             write!(f, " ({})", self.reason)?;
         }

@@ -101,6 +101,11 @@ async fn an_application_is_deployed_changed_and_left_alone() {
         let statuses = world.target.status(&world.environment).await.unwrap();
         let web = statuses.iter().find(|status| status.kind == "Deployment").unwrap();
         assert_eq!((web.ready, web.desired, web.message.as_str()), (2, 2, ""));
+        // Whatever wants no pods is not unready.
+        assert!(
+            statuses.iter().all(|status| status.ready >= status.desired),
+            "{statuses:?}"
+        );
     })
     .await;
 }

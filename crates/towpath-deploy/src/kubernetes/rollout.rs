@@ -533,6 +533,8 @@ pub(super) fn workload_status(kind: &str, live: &Value, pods: &[Value]) -> Workl
     let (ready, desired) = match kind {
         "DaemonSet" => ("/status/numberReady", number("/status/desiredNumberScheduled")),
         "Job" => ("/status/succeeded", number("/spec/completions").or(Some(1))),
+        // It wants no pods of its own.
+        "CronJob" | "Service" | "Ingress" => ("/status/readyReplicas", Some(0)),
         _ => ("/status/readyReplicas", number("/spec/replicas").or(Some(1))),
     };
     let failing = pods.iter().find_map(|value| match pod(value) {
