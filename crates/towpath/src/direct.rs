@@ -44,7 +44,9 @@ impl Direct {
         if matches!(target, TargetSettings::Local) {
             return Ok(None);
         }
-        let folder = tempfile::tempdir().context("failed to make a folder for this command")?;
+        // In memory where there is such a folder: nothing in it outlives this command.
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let folder = folder.context("failed to make a folder for this command")?;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .context("failed to listen on 127.0.0.1")?;

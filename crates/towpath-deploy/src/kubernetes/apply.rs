@@ -7,7 +7,7 @@ use super::{
     kinds::{Kind, Kinds, Lookup},
     lock::{self, Held, NotHeld},
     record::{self, Begun, Kept, State},
-    rollout::{Awaited, Waiter, rolls_out},
+    rollout::{Awaited, Waiter, progress_of, rolls_out},
     target::{KubernetesOptions, mask_of},
 };
 use crate::target::{ApplyError, ApplyRequest, Environment, Progress, ReleaseRecord};
@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
-use towpath_manifest::{Object, ObjectId};
+use towpath_manifest::{Object, ObjectId, Readiness};
 use towpath_types::Outcome;
 
 /// How long is waited for a CustomResourceDefinition to be served.
@@ -54,7 +54,7 @@ impl Carrier<'_> {
         let loaded = record::load(self.api, environment)
             .await
             .map_err(|error| errored(&error))?;
-        self.examine(request, &loaded.state).await?;
+        let examination = self.examine(request, &loaded.state).await?;
         let record = request.record.as_ref();
         let held = lock::take(
             lock::Request {
@@ -78,7 +78,9 @@ impl Carrier<'_> {
             NotHeld::Failed(error) => errored(&error),
         })?;
         let mut request = request.clone();
-        match self.under_lock(&mut request, &held, deadline).await {
+        // Whoever deployed while this waited for its turn has changed what was seen.
+        let examination = Some(examination).filter(|_| held.is_next_after(loaded.version.as_deref()));
+        match self.under_lock(&mut request, examination, &held, deadline).await {
             Ok(state) => self.finish(&request, held, state).await,
             Err(error) => {
                 self.record_failure(&request, &error).await;
@@ -142,6 +144,7 @@ impl Carrier<'_> {
     async fn under_lock(
         &self,
         request: &mut ApplyRequest,
+        examination: Option<Examination>,
         held: &Held,
         deadline: Instant,
     ) -> Result<Vec<Kept>, ApplyError> {
@@ -153,7 +156,10 @@ impl Carrier<'_> {
             let message = format!("{} is {hold}", request.environment);
             return Err(failure(Outcome::Rejected, None, message));
         }
-        let examination = self.examine(request, &state).await?;
+        let examination = match examination {
+            Some(examination) => examination,
+            None => self.examine(request, &state).await?,
+        };
         if let Some(record) = &mut request.record {
             self.begin(&request.environment, record).await?;
         }
@@ -211,10 +217,15 @@ impl Carrier<'_> {
             }
             self.wait_for_definitions(&wave, deadline).await?;
         }
+        // What was not touched and runs as it is to is not waited for.
+        let is_done = |one: &&Examined| {
+            let done = |live: &Value| progress_of(&one.object.kind, live) == Readiness::Done;
+            !one.applies && one.live.as_ref().is_some_and(done)
+        };
         let awaited = examination
             .objects
             .iter()
-            .filter(|one| rolls_out(&one.object.kind))
+            .filter(|one| rolls_out(&one.object.kind) && !is_done(one))
             .map(|one| {
                 let now = applied.get(&one.object.id()).or(one.live.as_ref());
                 Awaited {

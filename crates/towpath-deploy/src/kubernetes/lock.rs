@@ -29,6 +29,8 @@ pub(super) struct Held {
     environment: Environment,
     key: Vec<u8>,
     loaded: Arc<Mutex<Loaded>>,
+    /// The version of the state that it was taken over.
+    taken_over: Option<String>,
     /// Why it was lost.
     lost: Arc<StdMutex<Option<String>>>,
     /// Ends the signs of life; one that is being given is given to its end, or it would not be known what was written.
@@ -113,6 +115,7 @@ pub(super) async fn take(request: Request<'_>, progress: &mpsc::UnboundedSender<
             process: Process::this(),
         });
         let key = loaded.key.clone().unwrap_or_else(|| request.key.to_vec());
+        let taken_over = loaded.version.clone();
         if !record::save(api, environment, &mut loaded, &key).await? {
             continue;
         }
@@ -133,6 +136,7 @@ pub(super) async fn take(request: Request<'_>, progress: &mpsc::UnboundedSender<
             environment: environment.clone(),
             key,
             loaded,
+            taken_over,
             lost,
             renewal,
         });
@@ -178,6 +182,11 @@ impl Held {
     /// What the environment says of itself.
     pub(super) async fn state(&self) -> State {
         self.loaded.lock().await.state.clone()
+    }
+
+    /// Whether nobody wrote between a look at the state, which found `version`, and the taking of this lock.
+    pub(super) fn is_next_after(&self, version: Option<&str>) -> bool {
+        self.taken_over.as_deref() == version
     }
 
     /// Writes the state after `change`. An error, a sentence, when the lock was lost or the cluster does not answer.

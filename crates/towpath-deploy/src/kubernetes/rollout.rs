@@ -24,7 +24,7 @@ const LAST_LINES: u32 = 20;
 /// How often it is looked whether something has lasted too long.
 const TICK: Duration = Duration::from_millis(500);
 /// How long changes are gathered before they are looked at.
-const GATHER: Duration = Duration::from_millis(30);
+const GATHER: Duration = Duration::from_millis(10);
 
 /// How long a state that seldom heals may last before the rollout is given up.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +72,15 @@ pub(super) struct Waiter {
 /// The kinds that roll out.
 pub(super) fn rolls_out(kind: &str) -> bool {
     matches!(kind, "Deployment" | "StatefulSet" | "DaemonSet")
+}
+
+/// How far a workload's rollout is.
+pub(super) fn progress_of(kind: &str, live: &Value) -> Readiness {
+    match kind {
+        "StatefulSet" => stateful_set(live),
+        "DaemonSet" => daemon_set(live),
+        _ => deployment(live),
+    }
 }
 
 /// The collections that are followed while somebody waits.
@@ -196,11 +205,7 @@ impl Waiter {
             if generation.unwrap_or(0) < one.generation {
                 return Readiness::Waiting("the cluster has not shown the change yet".into());
             }
-            match one.kind.kind.as_str() {
-                "StatefulSet" => stateful_set(live),
-                "DaemonSet" => daemon_set(live),
-                _ => deployment(live),
-            }
+            progress_of(&one.kind.kind, live)
         }))
     }
 
