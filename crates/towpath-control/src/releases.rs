@@ -240,11 +240,11 @@ impl Control {
         let mut batch = Batch::default();
         batch.put(Row::Release(row));
         self.store.commit(batch).await.map_err(store_error)?;
+        log.end(outcome, None);
         // Where releases are recorded beside this storage, it may have got another number.
         if let Err(error) = self.learn_releases(&plan.target()?).await {
             tracing::warn!(release = %id, error = error.chain(), "the environment's own record is not read");
         }
-        log.end(outcome, None);
         Ok(())
     }
 
@@ -886,24 +886,11 @@ impl Control {
     }
 
     /// Shows the manifests of a project whose repository is not here: where its environments are.
-    ///
-    /// # Errors
-    /// When the project's file cannot be read.
-    pub async fn show_manifests(
-        &self,
-        project: &str,
-        files: Vec<ManifestFile>,
-        project_file: Option<&str>,
-    ) -> Result<(), ControlError> {
-        let project_file = project_file.map(ProjectFile::parse).transpose();
-        let project_file = project_file.map_err(|error| ControlError::invalid(error.to_string()))?;
+    pub async fn show_manifests(&self, project: &str, files: Vec<ManifestFile>, project_file: &ProjectFile) {
         let files = files.into_iter().map(|file| (file.path, file.text)).collect();
-        let (environments, _) = self
-            .find_environments(project, files, &project_file.unwrap_or_default())
-            .await;
+        let (environments, _) = self.find_environments(project, files, project_file).await;
         let mut shown = self.releases.shown.lock().unwrap_or_else(PoisonError::into_inner);
         shown.insert(project.to_string(), environments);
-        Ok(())
     }
 
     /// The environments that manifests have, and whether the same manifests have the same ones tomorrow.

@@ -192,7 +192,17 @@ async fn what_becomes_of_a_run_while_another_is_under_way() {
         runs_until(world, &[(run_of(2), None)]).await;
         world.clock.advance(DAY);
         runs_until(world, &[(run_of(2), None), (run_of(3), None)]).await;
-        assert_eq!(world.status_of("CronJob", "tick").await.ready, 2);
+        // What is on the disk is in memory a moment later.
+        until("both runs to be in the status", BOUND, async || {
+            let ready = world.status_of("CronJob", "tick").await.ready;
+            Ok(if ready == 2 {
+                Probe::Found(())
+            } else {
+                Probe::NotYet(ready.to_string())
+            })
+        })
+        .await
+        .unwrap();
         // They go on while the server is dead, and none is started a second time.
         world.reopen().await;
         world.clock.advance(minute);

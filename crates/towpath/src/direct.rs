@@ -63,11 +63,10 @@ impl Direct {
         .await?;
         // Without a repository around, the manifests come with what is asked, if they are needed at all.
         if let Ok(repository) = Repository::find() {
-            let request = repository.request()?;
             let project = project.map_or_else(|| repository.project(), str::to_string);
             control
-                .show_manifests(&project, request.files, request.project_file.as_deref())
-                .await?;
+                .show_manifests(&project, repository.manifests()?, &repository.file)
+                .await;
         }
         let shutdown = CancellationToken::new();
         tokio::spawn(towpath_server::serve(control.clone(), listener, shutdown.clone()));

@@ -237,13 +237,15 @@ impl Carrier<'_> {
                 }
             });
         let awaited: Vec<Awaited> = awaited.collect();
-        let waiter = Waiter {
-            api: Arc::clone(self.api),
-            environment: environment.clone(),
-            tolerance: self.options.tolerance,
-            mask: mask_of(self.api, environment, &request.objects, self.options.secrets.as_ref()).await,
-        };
-        waiter.wait(&awaited, deadline, self.progress).await?;
+        if !awaited.is_empty() {
+            let waiter = Waiter {
+                api: Arc::clone(self.api),
+                environment: environment.clone(),
+                tolerance: self.options.tolerance,
+                mask: mask_of(self.api, environment, &request.objects, self.options.secrets.as_ref()).await,
+            };
+            waiter.wait(&awaited, deadline, self.progress).await?;
+        }
         held.check().map_err(lost)?;
         self.prune(request, &state).await?;
         Ok(inventory(request, &state, &examination, &applied))

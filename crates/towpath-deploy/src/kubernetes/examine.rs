@@ -125,6 +125,15 @@ impl Examiner<'_> {
         let mut found = Examination::default();
         let brought = self.of_the_vault(objects).await?;
         let mut known = Vec::new();
+        // All versions at once; each is then known.
+        let versions: BTreeMap<&str, &str> = objects
+            .iter()
+            .map(|object| (object.api_version.as_str(), object.kind.as_str()))
+            .collect();
+        let asked = versions
+            .iter()
+            .map(|(version, kind)| self.kinds.find(self.api, version, kind));
+        try_join_all(asked).await?;
         for (object, from_vault) in objects
             .iter()
             .map(|object| (object, false))

@@ -112,9 +112,6 @@ impl Waiter {
         deadline: Instant,
         progress: &mpsc::UnboundedSender<Progress>,
     ) -> Result<(), ApplyError> {
-        if awaited.is_empty() {
-            return Ok(());
-        }
         let changed = Arc::new(Notify::new());
         let followed = self.follow(awaited, &changed);
         let mut said: HashMap<ObjectId, String> = HashMap::new();
