@@ -385,6 +385,31 @@ async fn a_deadline_always_ends_it() {
     .await;
 }
 
+#[tokio::test]
+async fn a_definition_comes_before_the_objects_of_its_kind() {
+    in_cluster("definition", async |world| {
+        // Definitions belong to the whole cluster, so this one has a group of its own.
+        let group = format!("{}.example.com", world.environment.namespace);
+        let text = format!(
+            "apiVersion: {group}/v1\nkind: Lock\nmetadata: {{name: upper}}\nspec: {{gates: 2}}\n---\n\
+             apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{name: locks.{group}}}\nspec:\n  \
+             group: {group}\n  scope: Namespaced\n  names: {{kind: Lock, plural: locks, singular: lock}}\n  versions:\n    \
+             - name: v1\n      served: true\n      storage: true\n      schema: {{openAPIV3Schema: {{type: object, properties: \
+             {{spec: {{type: object, properties: {{gates: {{type: integer}}}}}}}}}}}}\n"
+        );
+        let objects = world.objects(&text);
+        let result = world.apply(objects.clone()).await;
+        let there = world.namespace.kubectl(&["get", &format!("locks.{group}"), "upper", "--output", "jsonpath={.spec.gates}"]).await;
+        let again = world.changes(&objects).await;
+        let definition = format!("locks.{group}");
+        world.namespace.cluster().kubectl(&["delete", "crd", &definition, "--wait=false"]).await.unwrap();
+        result.unwrap();
+        assert_eq!(there.unwrap(), "2");
+        assert_eq!(again, Vec::<String>::new());
+    })
+    .await;
+}
+
 fn job(world: &cluster::World, name: &str, args: &Value) -> Object {
     let value = json!({
         "apiVersion": "batch/v1", "kind": "Job",

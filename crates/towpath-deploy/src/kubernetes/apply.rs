@@ -287,17 +287,9 @@ impl Carrier<'_> {
 
     async fn apply_one(&self, environment: &Environment, one: &Examined, stamps: &Stamps) -> Result<Value, ApiError> {
         let namespace = &environment.namespace;
-        // Objects come ready for a version of theirs that the server may have learned only now.
-        let kind = match one.kind.plural.as_str() {
-            "" => match self
-                .kinds
-                .find(self.api, &one.object.api_version, &one.object.kind)
-                .await?
-            {
-                Lookup::Served(kind) => kind,
-                _ => one.kind.clone(),
-            },
-            _ => one.kind.clone(),
+        let kind = match one.kind.is_unserved() {
+            true => self.newly_served(one).await?,
+            false => one.kind.clone(),
         };
         let path = kind.object(namespace, &one.object.name);
         let mut live = one.live.clone();
@@ -320,6 +312,30 @@ impl Carrier<'_> {
         let object = stamps.on(&one.object.value);
         let answer = self.api.apply(&kind, namespace, &object, Mode::Real).await?;
         Ok(answer.value)
+    }
+
+    /// The kind of an object whose definition was applied just now: servers tell of it a little later.
+    async fn newly_served(&self, one: &Examined) -> Result<Kind, ApiError> {
+        let deadline = Instant::now() + ESTABLISHED;
+        loop {
+            let found = self
+                .kinds
+                .find(self.api, &one.object.api_version, &one.object.kind)
+                .await?;
+            match found {
+                Lookup::Served(kind) => return Ok(kind),
+                _ if Instant::now() >= deadline => {
+                    return Err(ApiError::Malformed {
+                        server: "the cluster".into(),
+                        why: format!(
+                            "it does not serve `{}` in `{}`, which was defined",
+                            one.object.kind, one.object.api_version
+                        ),
+                    });
+                }
+                _ => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
     }
 
     async fn wait_for_definitions(&self, wave: &[&Examined], deadline: Instant) -> Result<(), ApplyError> {

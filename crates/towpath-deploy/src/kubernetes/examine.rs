@@ -141,8 +141,8 @@ impl Examiner<'_> {
         {
             match self.kinds.find(self.api, &object.api_version, &object.kind).await? {
                 Lookup::Served(kind) => known.push((object, kind, from_vault)),
-                Lookup::NoVersion => found.findings.extend(self.unknown(object, objects, None)),
-                Lookup::NoKind { similar } => found.findings.extend(self.unknown(object, objects, similar)),
+                Lookup::NoVersion => self.unknown(object, objects, None, &mut found),
+                Lookup::NoKind { similar } => self.unknown(object, objects, similar, &mut found),
             }
         }
         found
@@ -310,7 +310,8 @@ impl Examiner<'_> {
         Ok(())
     }
 
-    fn unknown(&self, object: &Object, objects: &[Object], similar: Option<String>) -> Option<Finding> {
+    /// What is to be said of an object whose kind the server does not serve, and how it is applied if it will.
+    fn unknown(&self, object: &Object, objects: &[Object], similar: Option<String>, found: &mut Examination) {
         let group = object.api_version.split_once('/').map_or("", |(group, _)| group);
         // A definition that comes with its objects is there before them.
         let defined = objects.iter().any(|other| {
@@ -319,17 +320,23 @@ impl Examiner<'_> {
                 && other.value.pointer("/spec/names/kind").and_then(Value::as_str) == Some(object.kind.as_str())
         });
         if defined {
-            return Some(note(
-                object,
-                "",
-                "the server can check it only once its CustomResourceDefinition is there",
-            ));
+            let message = "the server can check it only once its CustomResourceDefinition is there";
+            found.findings.push(note(object, "", message));
+            found.objects.push(Examined {
+                object: object.clone(),
+                kind: Kind::unserved(&object.api_version, &object.kind),
+                live: None,
+                would_be: None,
+                applies: true,
+                from_vault: false,
+            });
+            return;
         }
         let hint = match similar {
             Some(similar) => format!("; did you mean `{similar}`?"),
             None => ": install its CustomResourceDefinition, or take the version that this cluster serves".to_string(),
         };
-        Some(Finding {
+        found.findings.push(Finding {
             severity: Severity::Refused,
             object: object.id(),
             field: "kind".into(),
@@ -340,7 +347,7 @@ impl Examiner<'_> {
                 object.kind,
                 object.api_version
             ),
-        })
+        });
     }
 
     fn no_namespace(&self, object: &Object) -> Finding {

@@ -32,6 +32,16 @@ impl Kind {
         }
     }
 
+    /// A kind that is not served yet: what it is called in paths is known once it is.
+    pub(super) fn unserved(api_version: &str, kind: &str) -> Self {
+        Self::known(api_version, kind, "")
+    }
+
+    /// Whether its objects have no paths yet.
+    pub(super) fn is_unserved(&self) -> bool {
+        self.plural.is_empty()
+    }
+
     /// `apps`; empty for the core group.
     pub(super) fn group(&self) -> &str {
         self.api_version.split_once('/').map_or("", |(group, _)| group)
