@@ -1,10 +1,12 @@
 //! What the tests on a real cluster share: a namespace of each test's own, and a target that deploys to it.
 
-use futures::future::BoxFuture;
+#[path = "../secrets/mod.rs"]
+mod secrets;
+
 use jiff::Timestamp;
+pub use secrets::Secrets;
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex},
     time::Duration,
@@ -12,7 +14,7 @@ use std::{
 use tokio::sync::{OnceCell, mpsc};
 use towpath_deploy::{
     ApplyError, ApplyRequest, Environment, EnvironmentId, Finding, Identity, JobHandle, JobLine, KubernetesOptions,
-    KubernetesTarget, RegistryCredentials, ReleaseRecord, SecretSource, SourceError, Target,
+    KubernetesTarget, ReleaseRecord, Target,
 };
 use towpath_manifest::{Object, ObjectId, Tree};
 use towpath_testkit::{Cluster, FaultProxy, Namespace, skipped};
@@ -21,56 +23,6 @@ use towpath_types::{Digest, ReleaseId, SecretString};
 /// How long a rollout of the small application may take, and then some.
 pub const BOUND: Duration = Duration::from_secs(90);
 const BINARY: &str = env!("CARGO_BIN_EXE_towpath-deploy-testapp");
-
-/// A vault of a test's own.
-#[derive(Default)]
-pub struct Secrets(pub Mutex<BTreeMap<String, BTreeMap<String, String>>>);
-
-impl Secrets {
-    pub fn set(&self, secret: &str, key: &str, value: &str) {
-        let mut all = self.0.lock().unwrap();
-        all.entry(secret.into()).or_default().insert(key.into(), value.into());
-    }
-
-    fn of(&self, secret: &str) -> Option<BTreeMap<String, String>> {
-        self.0.lock().unwrap().get(secret).cloned()
-    }
-}
-
-impl SecretSource for Secrets {
-    fn keys<'a>(
-        &'a self,
-        _: &'a EnvironmentId,
-        secret: &'a str,
-    ) -> BoxFuture<'a, Result<Option<BTreeSet<String>>, SourceError>> {
-        Box::pin(async move { Ok(self.of(secret).map(|keys| keys.into_keys().collect())) })
-    }
-
-    fn values<'a>(
-        &'a self,
-        _: &'a EnvironmentId,
-        secret: &'a str,
-    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretString>>, SourceError>> {
-        let hidden = |keys: BTreeMap<String, String>| {
-            keys.into_iter()
-                .map(|(key, value)| (key, SecretString::new(value)))
-                .collect()
-        };
-        Box::pin(async move { Ok(self.of(secret).map(hidden)) })
-    }
-
-    fn fingerprint(&self, value: &[u8]) -> String {
-        Digest::of(value).to_string()
-    }
-
-    fn pull_credentials<'a>(
-        &'a self,
-        _: &'a EnvironmentId,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Option<RegistryCredentials>, SourceError>> {
-        Box::pin(async { Ok(None) })
-    }
-}
 
 pub struct World {
     pub namespace: Namespace,

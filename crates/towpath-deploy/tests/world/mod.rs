@@ -1,16 +1,20 @@
 //! One local target on the real engine, with what a test needs to look at it from outside.
 #![allow(clippy::unwrap_used, clippy::panic, dead_code)]
 
+#[path = "../secrets/mod.rs"]
+mod secrets;
+
 use bollard::{
     Docker,
     models::ContainerSummary,
     query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder},
 };
-use futures::{FutureExt, future::BoxFuture};
+use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
+pub use secrets::Secrets;
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -23,68 +27,17 @@ use tokio::{
 };
 use towpath_deploy::{
     ApplyError, ApplyRequest, Clock, Environment, EnvironmentId, JobEnd, JobHandle, JobLine, LocalOptions, LocalTarget,
-    Progress, RegistryCredentials, SecretSource, SourceError, Target, WorkloadStatus,
+    Progress, Target, WorkloadStatus,
     proxy::{ProxyState, ROUTES_FILE, Routes, STATE_FILE},
 };
 use towpath_manifest::{Object, ObjectId, Tree};
 use towpath_testkit::{Probe, engine_answers, remove_instance, skipped, until};
-use towpath_types::{Digest, ReleaseId, SecretString};
+use towpath_types::{Digest, ReleaseId};
 
 /// The application and, called `proxy`, the proxy.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_towpath-deploy-testapp");
 /// How long anything may take that is expected to happen.
 pub const BOUND: Duration = Duration::from_secs(60);
-
-/// Secrets in memory.
-#[derive(Default)]
-pub struct Secrets(Mutex<BTreeMap<String, BTreeMap<String, String>>>);
-
-impl Secrets {
-    pub fn set(&self, secret: &str, key: &str, value: &str) {
-        let mut all = self.0.lock().unwrap();
-        all.entry(secret.into())
-            .or_default()
-            .insert(key.into(), value.to_string());
-    }
-
-    fn of(&self, secret: &str) -> Option<BTreeMap<String, String>> {
-        self.0.lock().unwrap().get(secret).cloned()
-    }
-}
-
-impl SecretSource for Secrets {
-    fn keys<'a>(
-        &'a self,
-        _: &'a EnvironmentId,
-        secret: &'a str,
-    ) -> BoxFuture<'a, Result<Option<BTreeSet<String>>, SourceError>> {
-        Box::pin(async move { Ok(self.of(secret).map(|values| values.into_keys().collect())) })
-    }
-
-    fn values<'a>(
-        &'a self,
-        _: &'a EnvironmentId,
-        secret: &'a str,
-    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretString>>, SourceError>> {
-        let hidden = |values: BTreeMap<String, String>| {
-            let hide = |(key, value)| (key, SecretString::new(value));
-            values.into_iter().map(hide).collect()
-        };
-        Box::pin(async move { Ok(self.of(secret).map(hidden)) })
-    }
-
-    fn fingerprint(&self, value: &[u8]) -> String {
-        Digest::of(value).to_string()
-    }
-
-    fn pull_credentials<'a>(
-        &'a self,
-        _: &'a EnvironmentId,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Option<RegistryCredentials>, SourceError>> {
-        Box::pin(async { Ok(None) })
-    }
-}
 
 /// The machine's clock, moved.
 #[derive(Default)]
