@@ -109,51 +109,14 @@ async fn our_registry() {
     contract(&served.address, None, &first, &second).await;
 }
 
-/// Debian's `docker-registry`, killed when the value goes.
-struct Reference(std::process::Child);
-
-impl Drop for Reference {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test]
 async fn the_reference_registry() {
-    let dir = tempfile::tempdir().unwrap();
-    // The port is free now; the program does not say which it takes when it is asked for any.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let address = format!("127.0.0.1:{port}");
-    let config = serde_json::json!({
-        "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": true}},
-        "storage": {"filesystem": {"rootdirectory": dir.path().join("data")}},
-        "http": {"addr": address},
-    });
-    let file = dir.path().join("config.yml");
-    std::fs::write(&file, config.to_string()).unwrap();
-    let started = std::process::Command::new("docker-registry")
-        .args(["serve", file.to_str().unwrap()])
-        .stderr(std::process::Stdio::null())
-        .spawn();
-    let Ok(process) = started else {
-        return skipped("the program docker-registry is not installed");
+    let registry = match towpath_testkit::Registry::start().await.unwrap() {
+        Ok(registry) => registry,
+        Err(absent) => return towpath_testkit::skipped("the_reference_registry", &absent),
     };
-    let _reference = Reference(process);
+    let address = registry.address().to_string();
     let http = plain_http();
-    let wait = async {
-        while tokio::net::TcpStream::connect(&address).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), wait)
-        .await
-        .expect("docker-registry listens within 20 s");
 
     let mut digests = Vec::new();
     for (tag, layer) in [("one", b"1"), ("two", b"2")] {
