@@ -4,7 +4,7 @@ use crate::App;
 use axum::{
     Json,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, uri::PathAndQuery},
     middleware::Next,
     response::{IntoResponse, Redirect, Response},
 };
@@ -78,7 +78,21 @@ pub(crate) async fn require_owner(State(app): State<App>, mut request: Request, 
         )
             .into_response();
     }
-    Redirect::to("/login").into_response()
+    // What was asked for is shown after the sign-in.
+    let asked = request
+        .uri()
+        .path_and_query()
+        .filter(|_| *request.method() == Method::GET);
+    let query: String = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(
+            asked
+                .map(PathAndQuery::as_str)
+                .filter(|asked| *asked != "/")
+                .map(|asked| ("to", asked)),
+        )
+        .finish();
+    let separator = if query.is_empty() { "" } else { "?" };
+    Redirect::to(&format!("/login{separator}{query}")).into_response()
 }
 
 /// Lets everybody through, and says who asks when that is known. For what CircleCI answers without a token.

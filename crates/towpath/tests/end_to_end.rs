@@ -569,7 +569,9 @@ async fn approve_in_a_browser(world: &World, driver: &ChromeDriver, gate: &Gate)
         .click()
         .await
         .unwrap();
-    browser.goto(&format!("{base}/gates/{}", gate.job.id)).await.unwrap();
+    // Signed in, the approver sees what they came for.
+    let approve = browser.wait().at_most(BOUND).for_element(Locator::Id("approve")).await;
+    approve.unwrap();
     let text = browser.find(Locator::Css("main")).await.unwrap().text().await.unwrap();
     assert!(text.contains("Approving would change dev"), "{text}");
     let plan = gate.plan.as_ref().unwrap();

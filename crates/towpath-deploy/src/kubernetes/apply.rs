@@ -8,7 +8,7 @@ use super::{
     lock::{self, Held, NotHeld},
     record::{self, Begun, Kept, State},
     rollout::{Awaited, Waiter, progress_of, rolls_out},
-    target::{KubernetesOptions, mask_of},
+    target::{KubernetesOptions, Seen, mask_of},
 };
 use crate::target::{ApplyError, ApplyRequest, Environment, Progress, ReleaseRecord};
 use futures::future::join_all;
@@ -46,15 +46,25 @@ fn errored(error: &ApiError) -> ApplyError {
 }
 
 impl Carrier<'_> {
-    pub(super) async fn carry_out(&self, request: &ApplyRequest) -> Result<(), ApplyError> {
+    /// Carries `request` out; `seen` is what was found out for its plan just now.
+    pub(super) async fn carry_out(&self, request: &ApplyRequest, seen: Option<Seen>) -> Result<(), ApplyError> {
         let deadline = Instant::now() + request.deadline;
         let environment = &request.environment;
+        if let Some(refused) = jobs_among(&request.objects) {
+            return Err(refused);
+        }
         self.make_namespace(request).await?;
         // A look without the lock first: what is refused changes nothing, not even the lock.
-        let loaded = record::load(self.api, environment)
-            .await
-            .map_err(|error| errored(&error))?;
-        let examination = self.examine(request, &loaded.state).await?;
+        let (loaded, examination) = match seen {
+            Some(seen) => (seen.loaded, seen.examination),
+            None => {
+                let loaded = record::load(self.api, environment).await;
+                let loaded = loaded.map_err(|error| errored(&error))?;
+                let examination = self.examine(request, &loaded.state).await?;
+                (loaded, examination)
+            }
+        };
+        let version = loaded.version.clone();
         let record = request.record.as_ref();
         let held = lock::take(
             lock::Request {
@@ -69,6 +79,7 @@ impl Carrier<'_> {
                 key: self.key,
                 expiry: self.options.lock_expiry,
                 deadline: deadline.min(Instant::now() + self.options.lock_wait),
+                loaded,
             },
             self.progress,
         )
@@ -79,7 +90,7 @@ impl Carrier<'_> {
         })?;
         let mut request = request.clone();
         // Whoever deployed while this waited for its turn has changed what was seen.
-        let examination = Some(examination).filter(|_| held.is_next_after(loaded.version.as_deref()));
+        let examination = Some(examination).filter(|_| held.is_next_after(version.as_deref()));
         match self.under_lock(&mut request, examination, &held, deadline).await {
             Ok(state) => self.finish(&request, held, state).await,
             Err(error) => {
@@ -104,15 +115,7 @@ impl Carrier<'_> {
             .examine(&request.objects)
             .await
             .map_err(|error| errored(&error))?;
-        let mut lines: Vec<String> = examination.refused().map(ToString::to_string).collect();
-        let jobs = request.objects.iter().filter(|object| object.kind == "Job");
-        lines.extend(jobs.map(|job| {
-            format!(
-                "{}: {}: a Job is run by its name and not applied with the rest",
-                job.place,
-                job.id()
-            )
-        }));
+        let lines: Vec<String> = examination.refused().map(ToString::to_string).collect();
         if lines.is_empty() {
             return Ok(examination);
         }
@@ -184,13 +187,16 @@ impl Carrier<'_> {
                 });
             }
         }
-        held.update(|state| {
-            state.current = None;
-            state.attempted = Some(request.release);
-            state.objects.clone_from(&known);
-        })
-        .await
-        .map_err(lost)?;
+        let is_touched = !request.prune.is_empty() || examination.objects.iter().any(|one| one.applies);
+        if is_touched || known != state.objects {
+            held.update(|state| {
+                state.current = None;
+                state.attempted = Some(request.release);
+                state.objects.clone_from(&known);
+            })
+            .await
+            .map_err(lost)?;
+        }
         let stamps = Stamps::of(request);
         let mut applied: BTreeMap<ObjectId, Value> = BTreeMap::new();
         for wave in waves(&examination.objects) {
@@ -438,6 +444,7 @@ impl Carrier<'_> {
         held.release(|state| {
             state.objects = objects;
             state.current = Some(request.release);
+            state.attempted = Some(request.release);
             if let Some(number) = number {
                 state.succeeded = Some(request.release);
                 state.succeeded_number = number;
@@ -471,6 +478,14 @@ impl Carrier<'_> {
             message: message.to_string(),
         });
     }
+}
+
+/// Why Jobs among `objects` are refused.
+fn jobs_among(objects: &[Object]) -> Option<ApplyError> {
+    let jobs = objects.iter().filter(|object| object.kind == "Job");
+    let why = "a Job is run by its name and not applied with the rest";
+    let lines: Vec<String> = jobs.map(|job| format!("{}: {}: {why}", job.place, job.id())).collect();
+    (!lines.is_empty()).then(|| failure(Outcome::Rejected, None, lines.join("\n")))
 }
 
 /// The objects in the order of need: those of one wave need none of each other.

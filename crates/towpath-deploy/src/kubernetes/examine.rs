@@ -43,6 +43,8 @@ pub(super) struct Examined {
 pub(super) struct Examination {
     pub objects: Vec<Examined>,
     pub findings: Vec<Finding>,
+    /// Whether the server had its say on every object: not before there is a namespace.
+    pub is_whole: bool,
 }
 
 impl Examination {
@@ -174,6 +176,7 @@ impl Examiner<'_> {
             }
         });
         let mut no_namespace = false;
+        found.is_whole = true;
         for (object, kind, from_vault, live, answer) in join_all(answers).await {
             let (would_be, applies) = match answer {
                 None => (None, false),
@@ -190,6 +193,7 @@ impl Examiner<'_> {
                 }
                 Some(Err(error)) => {
                     if error.is_missing() && is_about_namespace(&error) {
+                        found.is_whole = false;
                         if !makes_namespace(&self.environment.namespace) && !no_namespace {
                             no_namespace = true;
                             found.findings.push(self.no_namespace(object));
@@ -216,9 +220,13 @@ impl Examiner<'_> {
             });
         }
         if !no_namespace {
-            self.look_at_reads(objects, &mut found).await?;
-            self.look_at_names(objects, &mut found).await?;
-            self.try_pods(&mut found).await?;
+            let (reads, names, pods) = futures::future::try_join3(
+                self.look_at_reads(objects, &found.objects),
+                self.look_at_names(objects),
+                self.try_pods(&found.objects),
+            )
+            .await?;
+            found.findings.extend(reads.into_iter().chain(names).chain(pods));
         }
         found
             .findings
@@ -420,7 +428,12 @@ impl Examiner<'_> {
     }
 
     /// What pods read, and whether it is there: in the tree, in the vault, in the cluster.
-    async fn look_at_reads(&self, objects: &[Object], found: &mut Examination) -> Result<(), ApiError> {
+    async fn look_at_reads(&self, objects: &[Object], examined: &[Examined]) -> Result<Vec<Finding>, ApiError> {
+        // What is there of the objects themselves was read already.
+        let seen: HashMap<ObjectId, Option<&Value>> = examined
+            .iter()
+            .map(|one| (one.object.id(), one.live.as_ref()))
+            .collect();
         let mut existing = Existing::default();
         let mut unseen = BTreeSet::new();
         for (kind, known) in [
@@ -434,7 +447,18 @@ impl Examiner<'_> {
             let names = read_names(objects, kind);
             let looked = names.into_iter().map(|name| {
                 let path = known.object(&self.environment.namespace, &name);
-                async move { (name, self.api.find(&path).await) }
+                let id = ObjectId {
+                    group: known.group().to_string(),
+                    kind: known.kind.clone(),
+                    name: name.clone(),
+                };
+                let seen = seen.get(&id);
+                async move {
+                    match seen {
+                        Some(live) => (name, Ok(live.cloned())),
+                        None => (name, self.api.find(&path).await),
+                    }
+                }
             });
             for (name, there) in join_all(looked).await {
                 let there = match there {
@@ -457,12 +481,12 @@ impl Examiner<'_> {
                 }
             }
         }
-        let brought = found
-            .objects
+        let brought = examined
             .iter()
             .filter(|one| one.from_vault)
             .map(|one| one.object.clone());
         let existing = existing.with(&brought.collect::<Vec<_>>());
+        let mut findings = Vec::new();
         for finding in missing(objects, &existing) {
             let severity = match unseen.contains(&(finding.read.kind, finding.read.name.clone())) {
                 true => Severity::Note,
@@ -475,7 +499,7 @@ impl Examiner<'_> {
             };
             let said = finding.to_string();
             let said = said.strip_suffix(&format!(": {}", finding.read.place)).unwrap_or(&said);
-            found.findings.push(Finding {
+            findings.push(Finding {
                 severity,
                 object: finding.read.object.clone(),
                 field: String::new(),
@@ -483,13 +507,14 @@ impl Examiner<'_> {
                 message: format!("{said}{remedy}"),
             });
         }
-        Ok(())
+        Ok(findings)
     }
 
     /// Ports, service accounts and Services that are named: whether they are there, in the tree or in the cluster.
-    async fn look_at_names(&self, objects: &[Object], found: &mut Examination) -> Result<(), ApiError> {
+    async fn look_at_names(&self, objects: &[Object]) -> Result<Vec<Finding>, ApiError> {
+        let mut findings = Vec::new();
         for missing in missing_ports(objects) {
-            found.findings.push(Finding {
+            findings.push(Finding {
                 severity: Severity::Refused,
                 object: missing.object,
                 field: missing.field,
@@ -518,9 +543,7 @@ impl Examiner<'_> {
             .map(|name| self.look_for(known.object(namespace, name), name));
         for (name, there) in join_all(looked).await {
             for (object, pointer) in accounts.get(&name).into_iter().flatten() {
-                found
-                    .findings
-                    .extend(self.absent(object, pointer, "ServiceAccount", &name, &there)?);
+                findings.extend(self.absent(object, pointer, "ServiceAccount", &name, &there)?);
             }
         }
         let backends: Vec<_> = objects
@@ -539,13 +562,11 @@ impl Examiner<'_> {
             .map(|name| self.look_for(known.object(namespace, name), name));
         for (name, there) in join_all(looked).await {
             for (object, backend) in backends.iter().filter(|(_, backend)| backend.service == name) {
-                found
-                    .findings
-                    .extend(self.absent(object, &backend.pointer, "Service", &name, &there)?);
+                findings.extend(self.absent(object, &backend.pointer, "Service", &name, &there)?);
                 if let Ok(Some(service)) = &there
                     && let Some(missing) = missing_backend(backend, service)
                 {
-                    found.findings.push(Finding {
+                    findings.push(Finding {
                         severity: Severity::Refused,
                         object: missing.object,
                         field: missing.field,
@@ -555,7 +576,7 @@ impl Examiner<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(findings)
     }
 
     async fn look_for(&self, path: String, name: &str) -> (String, Result<Option<Value>, ApiError>) {
@@ -593,29 +614,41 @@ impl Examiner<'_> {
         }))
     }
 
-    /// Asks the server to make one pod of each workload that changes, without making it: quota, LimitRange, Pod Security,
-    /// service account, and every admission webhook have their say before anything is applied.
-    async fn try_pods(&self, found: &mut Examination) -> Result<(), ApiError> {
+    /// Asks the server to make a pod of each workload that changes, without making it: quota, LimitRange, Pod Security,
+    /// service account, and every admission webhook have their say before anything is applied. Of pods that admission
+    /// cannot tell apart one is asked for.
+    async fn try_pods(&self, examined: &[Examined]) -> Result<Vec<Finding>, ApiError> {
         let pods = Kind::known("v1", "Pod", "pods");
         let path = format!("{}?dryRun=All", pods.collection(&self.environment.namespace));
-        let tried = found
-            .objects
-            .iter()
-            .filter(|one| one.applies && one.would_be.is_some())
-            .filter_map(|one| {
-                let pointer = pod_template_pointer(&one.object.kind).filter(|pointer| !pointer.is_empty())?;
-                let pod = one_pod(one.would_be.as_ref()?, pointer, &one.object.name)?;
-                let before = one
-                    .live
-                    .as_ref()
-                    .and_then(|live| one_pod(live, pointer, &one.object.name));
-                // What runs already has been admitted.
-                (before.as_ref() != Some(&pod)).then(|| {
-                    let path = &path;
-                    async move { (one, pointer, self.api.create(path, &pod).await) }
-                })
-            });
-        for (one, pointer, answer) in join_all(tried).await {
+        let mut alike: HashMap<String, Tried<'_>> = HashMap::new();
+        for one in examined.iter().filter(|one| one.applies) {
+            let pointer = pod_template_pointer(&one.object.kind).filter(|pointer| !pointer.is_empty());
+            let (Some(pointer), Some(would_be)) = (pointer, &one.would_be) else {
+                continue;
+            };
+            let Some(pod) = one_pod(would_be, pointer, &one.object.name) else {
+                continue;
+            };
+            let before = one
+                .live
+                .as_ref()
+                .and_then(|live| one_pod(live, pointer, &one.object.name));
+            // What runs already has been admitted.
+            if before.as_ref() != Some(&pod) {
+                let tried = alike.entry(admitted_as(&pod).to_string());
+                let tried = tried.or_insert_with(|| Tried { pod, of: Vec::new() });
+                tried.of.push((one, pointer));
+            }
+        }
+        let asked = alike.into_values().map(|tried| {
+            let path = &path;
+            async move {
+                let answer = self.api.create(path, &tried.pod).await;
+                (tried, answer)
+            }
+        });
+        let mut findings = Vec::new();
+        for (tried, answer) in join_all(asked).await {
             let Err(error) = answer else { continue };
             let ApiError::Answered { code, message, .. } = &error else {
                 return Err(error);
@@ -628,26 +661,53 @@ impl Examiner<'_> {
             if *code == 404 {
                 continue;
             }
-            let object = &one.object;
             let is_quota = message.contains("exceeded quota");
             let message = message
                 .rsplit_once(" is forbidden: ")
                 .map_or(message.as_str(), |(_, why)| why);
-            found.findings.push(Finding {
+            findings.extend(tried.of.into_iter().map(|(one, pointer)| Finding {
                 // With a quota that is used up a rollout that stops an old pod first still comes off.
                 severity: if is_quota && one.live.is_some() {
                     Severity::Note
                 } else {
                     Severity::Refused
                 },
-                object: object.id(),
+                object: one.object.id(),
                 field: format!("{}.spec", pointer.trim_start_matches('/').replace('/', ".")),
-                place: object.place_of(&format!("{pointer}/spec")),
+                place: one.object.place_of(&format!("{pointer}/spec")),
                 message: format!("its pods would not be admitted: {message}"),
-            });
+            }));
         }
-        Ok(())
+        Ok(findings)
     }
+}
+
+/// A pod that the server is asked for, and the workloads that it stands for, each with where its template is.
+struct Tried<'a> {
+    pod: Value,
+    of: Vec<(&'a Examined, &'static str)>,
+}
+
+/// A pod without what admission does not look at: names, what its programs are called with, and what they read.
+fn admitted_as(pod: &Value) -> Value {
+    let mut pod = pod.clone();
+    if let Some(metadata) = pod.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.shift_remove("generateName");
+        for field in ["labels", "annotations"] {
+            // Policies ask for a label rather than for what it says; ours and a workload's own name differ in each pod.
+            let values = metadata.get_mut(field).and_then(Value::as_object_mut);
+            values.into_iter().flatten().for_each(|(_, value)| *value = Value::Null);
+        }
+    }
+    for list in ["containers", "initContainers"] {
+        let containers = pod.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
+            for field in ["name", "args", "command", "env", "envFrom"] {
+                container.shift_remove(field);
+            }
+        }
+    }
+    pod
 }
 
 /// A pod of a workload's template, as its controller would make it.

@@ -64,6 +64,8 @@ pub(super) struct Request<'a> {
     /// After how long without a sign of life a holder is taken for dead.
     pub expiry: Duration,
     pub deadline: Instant,
+    /// What the environment said of itself just now.
+    pub loaded: Loaded,
 }
 
 /// Takes the lock, after its holder if there is one.
@@ -72,8 +74,12 @@ pub(super) async fn take(request: Request<'_>, progress: &mpsc::UnboundedSender<
     let holder = uuid::Uuid::from_u128(rand::random()).to_string();
     let mut watched: Option<(String, u64, Instant)> = None;
     let mut told = false;
+    let mut known = Some(request.loaded);
     loop {
-        let mut loaded = record::load(api, environment).await?;
+        let mut loaded = match known.take() {
+            Some(loaded) => loaded,
+            None => record::load(api, environment).await?,
+        };
         if let Some(lock) = loaded.state.lock.as_ref().filter(|lock| lock.holder != holder) {
             let sign = (lock.holder.clone(), lock.renewals);
             let since = match &watched {

@@ -87,6 +87,14 @@ pub(super) struct State {
     pub hold: Option<Hold>,
 }
 
+impl State {
+    /// The lock of whoever is deploying, unless that process is known to have died.
+    pub(super) fn alive(&self) -> Option<&Lock> {
+        let is_gone = |lock: &Lock| lock.process.as_ref().is_some_and(Process::is_gone);
+        self.lock.as_ref().filter(|lock| !is_gone(lock))
+    }
+}
+
 /// A state with the version of the Secret that it was read from.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Loaded {
@@ -171,20 +179,24 @@ fn secret(environment: &Environment, name: &str, record: &str, data: &Value) -> 
     })
 }
 
+impl Loaded {
+    fn of(secret: &Value) -> Self {
+        let state = unpack(secret, "state");
+        Self {
+            is_odd: state.is_none(),
+            // One that somebody edited is worth nothing: what it knew is found out anew.
+            state: state.unwrap_or_default(),
+            version: version(secret),
+            key: data(secret, "key"),
+        }
+    }
+}
+
 /// Reads an environment's state; an empty one where nothing was deployed.
 pub(super) async fn load(api: &Api, environment: &Environment) -> Result<Loaded, ApiError> {
     let path = secrets().object(&environment.namespace, &name(environment));
-    let Some(secret) = api.find(&path).await? else {
-        return Ok(Loaded::default());
-    };
-    let state = unpack(&secret, "state");
-    Ok(Loaded {
-        is_odd: state.is_none(),
-        // One that somebody edited is worth nothing: what it knew is found out anew.
-        state: state.unwrap_or_default(),
-        version: version(&secret),
-        key: data(&secret, "key"),
-    })
+    let secret = api.find(&path).await?;
+    Ok(secret.as_ref().map(Loaded::of).unwrap_or_default())
 }
 
 /// Writes a state over the one that it was read from. Answers `false` when somebody else wrote first.
@@ -225,33 +237,42 @@ pub(super) async fn save(
     Ok(true)
 }
 
-/// The releases that the environment remembers, newest first, and the names of those that cannot be read.
-pub(super) async fn releases(
-    api: &Api,
-    environment: &Environment,
-) -> Result<(Vec<ReleaseRecord>, Vec<String>), ApiError> {
-    let mut selector = String::from("towpath.dev/record=release");
+/// Everything that an environment says of itself.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Records {
+    pub loaded: Loaded,
+    /// The releases that it remembers, newest first.
+    pub releases: Vec<ReleaseRecord>,
+    /// The names of the Secrets with releases that cannot be read.
+    pub odd: Vec<String>,
+}
+
+/// Reads everything that an environment says of itself, with one request.
+pub(super) async fn read(api: &Api, environment: &Environment) -> Result<Records, ApiError> {
+    let mut selector = String::from("towpath.dev/record");
     for (label, value) in labels(environment) {
         selector = format!("{selector},{label}={value}");
     }
     let (secrets, _) = api
         .list(&secrets().collection(&environment.namespace), Some(&selector))
         .await?;
-    let (mut releases, mut odd) = (Vec::new(), Vec::new());
+    let mut records = Records::default();
+    let state_name = name(environment);
     for secret in secrets {
+        let name = secret.pointer("/metadata/name").and_then(Value::as_str);
+        let name = name.unwrap_or_default();
+        if name == state_name {
+            records.loaded = Loaded::of(&secret);
+            continue;
+        }
         match unpack::<ReleaseRecord>(&secret, "release") {
-            Some(release) => releases.push(release),
-            None => odd.push(
-                secret
-                    .pointer("/metadata/name")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-                    .to_string(),
-            ),
+            Some(release) => records.releases.push(release),
+            None => records.odd.push(name.to_string()),
         }
     }
-    releases.sort_by_key(|release| std::cmp::Reverse(release.number));
-    Ok((releases, odd))
+    let newest_first = |release: &ReleaseRecord| std::cmp::Reverse(release.number);
+    records.releases.sort_by_key(newest_first);
+    Ok(records)
 }
 
 /// What became of writing a release down.
@@ -294,8 +315,12 @@ pub(super) async fn end(api: &Api, environment: &Environment, release: &ReleaseR
         }
         other => drop(other?),
     }
-    let (releases, _) = releases(api, environment).await?;
-    for old in releases.iter().skip(KEPT) {
+    // As many as there are numbers, at most.
+    if usize::try_from(release.number).is_ok_and(|most| most <= KEPT) {
+        return Ok(());
+    }
+    let records = read(api, environment).await?;
+    for old in records.releases.iter().skip(KEPT) {
         let name = release_name(environment, old.number);
         api.delete(&secrets().object(&environment.namespace, &name), None)
             .await?;

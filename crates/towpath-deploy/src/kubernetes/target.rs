@@ -4,11 +4,11 @@ use super::{
     api::{Api, ApiError, Patience, escape},
     apply::{Carrier, failure},
     drift,
-    examine::{Examiner, read_names},
+    examine::{Examination, Examiner, read_names},
     identity::{Identity, IdentityError},
     job::{self, Runner, jobs},
     kinds::{Kind, Kinds, Lookup},
-    record::{self, Kept},
+    record::{self, Kept, Loaded, Records},
     rollout::{Tolerance, rolls_out, text, workload_status},
 };
 use crate::schedule::Schedule;
@@ -29,7 +29,7 @@ use serde_json::Value;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
 use towpath_manifest::{Fingerprints, Object, ObjectId, SourceKind};
@@ -72,12 +72,37 @@ struct Cluster {
     kinds: Kinds,
 }
 
+/// For how long a target goes by what it read of an environment's records. Nothing is decided by them alone: whoever
+/// writes does it over the version that was read, and reads again if there is another by then.
+const FRESH: Duration = Duration::from_secs(1);
+/// For how long what was found out for a plan holds for carrying that plan out.
+const HOLDS: Duration = Duration::from_secs(10);
+
+/// What was found out for a plan.
+pub(super) struct Seen {
+    at: Instant,
+    pub loaded: Loaded,
+    pub examination: Examination,
+    /// What the objects were whose plan it was.
+    objects: Vec<Object>,
+}
+
+/// What a target remembers of an environment.
+#[derive(Default)]
+struct Memory {
+    /// Counts this target's own writes, so that what was read before one is not remembered after it.
+    writes: u64,
+    records: Option<(Instant, Arc<Records>)>,
+    seen: Option<Seen>,
+    /// The key of its fingerprints: the one recorded there, or the one that its first release will record.
+    key: Option<Vec<u8>>,
+}
+
 /// The environments of clusters.
 pub struct KubernetesTarget {
     options: KubernetesOptions,
     clusters: tokio::sync::Mutex<HashMap<String, Arc<Cluster>>>,
-    /// The keys of environments that have none in their cluster yet.
-    keys: Mutex<HashMap<Environment, Vec<u8>>>,
+    memory: Arc<Mutex<HashMap<Environment, Memory>>>,
 }
 
 fn failed(attempted: impl Into<String>) -> impl FnOnce(ApiError) -> TargetError {
@@ -92,7 +117,7 @@ impl KubernetesTarget {
         Self {
             options,
             clusters: tokio::sync::Mutex::default(),
-            keys: Mutex::default(),
+            memory: Arc::default(),
         }
     }
 
@@ -126,19 +151,68 @@ impl KubernetesTarget {
         clusters.get(kube_context).map_or(0, |cluster| cluster.api.sent())
     }
 
+    /// What `with` makes of what is remembered of an environment; nobody else remembers meanwhile, so it is to be quick.
+    fn remember<T>(&self, environment: &Environment, with: impl FnOnce(&mut Memory) -> T) -> T {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        with(memory.entry(environment.clone()).or_default())
+    }
+
+    /// Keeps what was found out for a plan for as long as it holds.
+    fn keep(&self, environment: &Environment, seen: Seen) {
+        self.remember(environment, |memory| memory.seen = Some(seen));
+        let (memory, environment) = (Arc::downgrade(&self.memory), environment.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(HOLDS).await;
+            let Some(memory) = memory.upgrade() else { return };
+            let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(memory) = memory.get_mut(&environment) else {
+                return;
+            };
+            if memory.seen.as_ref().is_some_and(|seen| seen.at.elapsed() >= HOLDS) {
+                memory.seen = None;
+            }
+        });
+    }
+
     /// The key of an environment's fingerprints: its own, or one that it will get with its first release.
     fn key(&self, environment: &Environment, recorded: Option<Vec<u8>>) -> Vec<u8> {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        match recorded {
-            Some(key) => {
-                keys.insert(environment.clone(), key.clone());
-                key
+        self.remember(environment, |memory| {
+            if recorded.is_some() {
+                memory.key = recorded;
             }
-            None => keys
-                .entry(environment.clone())
-                .or_insert_with(|| rand::random::<[u8; 32]>().to_vec())
-                .clone(),
+            let new = || rand::random::<[u8; 32]>().to_vec();
+            memory.key.get_or_insert_with(new).clone()
+        })
+    }
+
+    /// What the environment says of itself, as it was within the last [`FRESH`].
+    async fn records(&self, environment: &Environment) -> Result<Arc<Records>, TargetError> {
+        let (known, writes) = self.remember(environment, |memory| (memory.records.clone(), memory.writes));
+        if let Some((at, records)) = known
+            && at.elapsed() < FRESH
+        {
+            return Ok(records);
         }
+        let cluster = self.cluster(environment).await?;
+        let at = Instant::now();
+        let records = record::read(&cluster.api, environment).await;
+        let records = Arc::new(records.map_err(failed(format!("read the releases of {environment}")))?);
+        self.remember(environment, |memory| {
+            if memory.writes == writes {
+                memory.records = Some((at, Arc::clone(&records)));
+            }
+        });
+        Ok(records)
+    }
+
+    /// Forgets what was read of an environment, for it is written to; answers what was found out for the plan of `objects`.
+    fn writing(&self, environment: &Environment, objects: &[Object]) -> Option<Seen> {
+        let seen = self.remember(environment, |memory| {
+            memory.writes += 1;
+            memory.records = None;
+            memory.seen.take()
+        });
+        seen.filter(|seen| seen.at.elapsed() < HOLDS && seen.objects == objects)
     }
 
     async fn look(
@@ -148,21 +222,19 @@ impl KubernetesTarget {
         prune: &[ObjectId],
     ) -> Result<Preflight, TargetError> {
         let cluster = self.cluster(environment).await?;
-        let api = &cluster.api;
         let asking = format!("ask the cluster of the kube context `{}`", environment.kube_context);
-        let loaded = record::load(api, environment).await.map_err(failed(&asking))?;
+        let records = self.records(environment).await?;
+        let loaded = &records.loaded;
         let key = self.key(environment, loaded.key.clone());
         let examiner = Examiner {
-            api,
+            api: &cluster.api,
             kinds: &cluster.kinds,
             environment,
             secrets: self.options.secrets.as_ref(),
             state: &loaded.state,
         };
+        let began = Instant::now();
         let mut examination = examiner.examine(objects).await.map_err(failed(&asking))?;
-        examination
-            .findings
-            .extend(self.history_findings(api, environment, &loaded, objects).await?);
         let gone = prune
             .iter()
             .filter_map(|id| loaded.state.objects.iter().find(|kept| kept.id == *id));
@@ -174,62 +246,24 @@ impl KubernetesTarget {
             .flatten()
             .collect();
         let changes = examination.changes(&gone, &|bytes| print(&key, bytes));
+        let mut findings = std::mem::take(&mut examination.findings);
+        let is_whole = examination.is_whole && findings.iter().all(|finding| finding.severity != Severity::Refused);
+        findings.extend(history_findings(&records, objects));
+        if is_whole {
+            let seen = Seen {
+                at: began,
+                loaded: loaded.clone(),
+                examination,
+                objects: objects.to_vec(),
+            };
+            self.keep(environment, seen);
+        } else {
+            self.remember(environment, |memory| memory.seen = None);
+        }
         Ok(Preflight {
-            findings: examination.findings,
+            findings,
             changes: Some(changes),
         })
-    }
-
-    /// What is odd about the environment's history: somebody deleted or edited some of it.
-    async fn history_findings(
-        &self,
-        api: &Api,
-        environment: &Environment,
-        loaded: &record::Loaded,
-        objects: &[Object],
-    ) -> Result<Vec<Finding>, TargetError> {
-        let (state, is_odd) = (&loaded.state, loaded.is_odd);
-        let Some(object) = objects.first() else {
-            return Ok(Vec::new());
-        };
-        let (releases, odd) = record::releases(api, environment)
-            .await
-            .map_err(failed("read the releases"))?;
-        let mut said = Vec::new();
-        if is_odd {
-            said.push(
-                "the record of what was applied here is not as Towpath wrote it: it is made anew, and what left the manifests \
-                 is not removed this time"
-                    .to_string(),
-            );
-        }
-        for name in odd {
-            said.push(format!(
-                "the Secret `{name}` is not as Towpath wrote it: that release is left out of the history"
-            ));
-        }
-        if let Some(runs) = state.succeeded
-            && releases.iter().all(|release| release.id != runs)
-        {
-            let number = state.succeeded_number;
-            said.push(format!(
-                "the record of release {number}, which ran last, was deleted: it cannot be gone back to from here"
-            ));
-        }
-        Ok(said
-            .into_iter()
-            .map(|message| Finding {
-                severity: Severity::Note,
-                object: ObjectId {
-                    group: String::new(),
-                    kind: "Secret".into(),
-                    name: "towpath".into(),
-                },
-                field: String::new(),
-                place: object.place.clone(),
-                message,
-            })
-            .collect())
     }
 
     async fn statuses(&self, environment: &Environment) -> Result<Vec<WorkloadStatus>, TargetError> {
@@ -341,6 +375,47 @@ impl KubernetesTarget {
             .await
             .map_err(failed(format!("write the Secrets that `{}` reads", job.name)))
     }
+}
+
+/// What is odd about an environment's history: somebody deleted or edited some of it.
+fn history_findings(records: &Records, objects: &[Object]) -> Vec<Finding> {
+    let state = &records.loaded.state;
+    let Some(object) = objects.first() else {
+        return Vec::new();
+    };
+    let mut said = Vec::new();
+    if records.loaded.is_odd {
+        said.push(
+            "the record of what was applied here is not as Towpath wrote it: it is made anew, and what left the manifests \
+             is not removed this time"
+                .to_string(),
+        );
+    }
+    for name in &records.odd {
+        said.push(format!(
+            "the Secret `{name}` is not as Towpath wrote it: that release is left out of the history"
+        ));
+    }
+    if let Some(runs) = state.succeeded
+        && records.releases.iter().all(|release| release.id != runs)
+    {
+        let number = state.succeeded_number;
+        said.push(format!(
+            "the record of release {number}, which ran last, was deleted: it cannot be gone back to from here"
+        ));
+    }
+    let note = |message| Finding {
+        severity: Severity::Note,
+        object: ObjectId {
+            group: String::new(),
+            kind: "Secret".into(),
+            name: "towpath".into(),
+        },
+        field: String::new(),
+        place: object.place.clone(),
+        message,
+    };
+    said.into_iter().map(note).collect()
 }
 
 /// An object that was applied, as it is now.
@@ -523,8 +598,8 @@ impl Target for KubernetesTarget {
         Box::pin(async move {
             let cluster = self.cluster(environment).await?;
             let asking = || failed(format!("read what the pods of {environment} read"));
-            let loaded = record::load(&cluster.api, environment).await.map_err(asking())?;
-            let key = self.key(environment, loaded.key);
+            let records = self.records(environment).await?;
+            let key = self.key(environment, records.loaded.key.clone());
             let mut fingerprints = Fingerprints::default();
             for kind in [SourceKind::Secret, SourceKind::ConfigMap] {
                 let (known, of_kind) = match kind {
@@ -584,19 +659,13 @@ impl Target for KubernetesTarget {
 
     fn releases<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<ReleaseRecord>, TargetError>> {
         Box::pin(async move {
-            let cluster = self.cluster(environment).await?;
-            let reading = || failed(format!("read the releases of {environment}"));
-            let (mut releases, _) = record::releases(&cluster.api, environment).await.map_err(reading())?;
-            if releases.iter().any(|release| release.state == "running") {
-                let loaded = record::load(&cluster.api, environment).await.map_err(reading())?;
-                let is_alive =
-                    |lock: &record::Lock| !lock.process.as_ref().is_some_and(super::process::Process::is_gone);
-                let under_way = loaded.state.lock.filter(is_alive).map(|lock| lock.release);
-                for release in releases.iter_mut().filter(|release| release.state == "running") {
-                    if under_way != Some(release.id) {
-                        release.state = Outcome::Errored.as_str().into();
-                        release.message = Some(record::DIED.into());
-                    }
+            let records = self.records(environment).await?;
+            let mut releases = records.releases.clone();
+            let under_way = records.loaded.state.alive().map(|lock| lock.release);
+            for release in releases.iter_mut().filter(|release| release.state == "running") {
+                if under_way != Some(release.id) {
+                    release.state = Outcome::Errored.as_str().into();
+                    release.message = Some(record::DIED.into());
                 }
             }
             Ok(releases)
@@ -605,26 +674,20 @@ impl Target for KubernetesTarget {
 
     fn current<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Option<Applied>, TargetError>> {
         Box::pin(async move {
-            let cluster = self.cluster(environment).await?;
-            let loaded = record::load(&cluster.api, environment).await;
-            let state = loaded
-                .map_err(failed(format!("read what runs in {environment}")))?
-                .state;
+            let records = self.records(environment).await?;
+            let state = &records.loaded.state;
             let is_anything = state.attempted.is_some() || state.hold.is_some() || state.lock.is_some();
             Ok(is_anything.then(|| Applied {
                 release: state.current,
                 attempted: state.attempted,
-                objects: state.objects.into_iter().map(|kept| kept.id).collect(),
-                hold: state.hold,
-                deploying: state
-                    .lock
-                    .filter(|lock| !lock.process.as_ref().is_some_and(super::process::Process::is_gone))
-                    .map(|lock| Deploying {
-                        by: lock.by,
-                        what: lock.what,
-                        since: lock.since,
-                        renewed: lock.renewed,
-                    }),
+                objects: state.objects.iter().map(|kept| kept.id.clone()).collect(),
+                hold: state.hold.clone(),
+                deploying: state.alive().map(|lock| Deploying {
+                    by: lock.by.clone(),
+                    what: lock.what.clone(),
+                    since: lock.since,
+                    renewed: lock.renewed,
+                }),
             }))
         })
     }
@@ -638,6 +701,7 @@ impl Target for KubernetesTarget {
             let errored = |error: TargetError| failure(Outcome::Errored, None, error.chain());
             let cluster = self.cluster(&request.environment).await.map_err(errored)?;
             let key = self.key(&request.environment, None);
+            let seen = self.writing(&request.environment, &request.objects);
             let carrier = Carrier {
                 api: &cluster.api,
                 kinds: &cluster.kinds,
@@ -645,7 +709,9 @@ impl Target for KubernetesTarget {
                 key: &key,
                 progress: &progress,
             };
-            carrier.carry_out(&request).await
+            let result = carrier.carry_out(&request, seen).await;
+            self.writing(&request.environment, &[]);
+            result
         })
     }
 
@@ -687,6 +753,7 @@ impl Target for KubernetesTarget {
                     .await
                     .map_err(writing())?
                 {
+                    self.writing(environment, &[]);
                     return Ok(());
                 }
             }
@@ -841,7 +908,14 @@ impl Target for KubernetesTarget {
                 let path = kind.object(&environment.namespace, &kept.id.name);
                 cluster.api.delete(&path, None).await.map_err(deleting())?;
             }
-            record::forget(&cluster.api, environment).await.map_err(deleting())
+            let forgotten = record::forget(&cluster.api, environment).await;
+            self.remember(environment, |memory| {
+                *memory = Memory {
+                    writes: memory.writes + 1,
+                    ..Memory::default()
+                }
+            });
+            forgotten.map_err(deleting())
         })
     }
 }

@@ -255,42 +255,55 @@ async fn events(State(app): State<App>) -> Sse<impl Stream<Item = Result<sse::Ev
 }
 
 #[derive(serde::Deserialize)]
-struct Token {
+struct SignIn {
     token: Option<String>,
+    /// The page that a stranger asked for, which is shown once the visitor is known.
+    to: Option<String>,
 }
 
-async fn login_page(State(app): State<App>, Query(given): Query<Token>) -> Response {
-    match given.token {
-        // The redirect takes the token out of the address bar at once.
-        Some(token) => sign_in(&app, &token),
-        None => page("Sign in", login_form(None)).into_response(),
+impl SignIn {
+    /// A page of this server, whatever the link said that brought the visitor here.
+    fn page(&self) -> &str {
+        let to = self.to.as_deref().unwrap_or_default();
+        // Browsers read `//host` and `/\host` as another server, and leave tabs and line ends out before they look.
+        let is_ours = to.starts_with('/')
+            && !to.starts_with("//")
+            && !to.contains('\\')
+            && to.bytes().all(|byte| byte.is_ascii_graphic());
+        if is_ours { to } else { "/" }
     }
 }
 
-async fn login(State(app): State<App>, _: HeaderMap, Form(given): Form<Token>) -> Response {
-    sign_in(&app, given.token.as_deref().unwrap_or_default().trim())
+async fn login_page(State(app): State<App>, Query(given): Query<SignIn>) -> Response {
+    match &given.token {
+        // The redirect takes the token out of the address bar at once.
+        Some(token) => sign_in(&app, token, given.page()),
+        None => page("Sign in", login_form(given.page(), None)).into_response(),
+    }
 }
 
-fn sign_in(app: &App, token: &str) -> Response {
+async fn login(State(app): State<App>, _: HeaderMap, Form(given): Form<SignIn>) -> Response {
+    sign_in(&app, given.token.as_deref().unwrap_or_default().trim(), given.page())
+}
+
+fn sign_in(app: &App, token: &str, to: &str) -> Response {
     if app.tokens().check(token) == Some(Grant::Owner)
         && let Some(cookie) = session_cookie(app)
     {
-        return ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response();
+        return ([(header::SET_COOKIE, cookie)], Redirect::to(to)).into_response();
     }
-    (
-        StatusCode::UNAUTHORIZED,
-        page("Sign in", login_form(Some("This is not the owner's token."))),
-    )
-        .into_response()
+    let form = login_form(to, Some("This is not the owner's token."));
+    (StatusCode::UNAUTHORIZED, page("Sign in", form)).into_response()
 }
 
-fn login_form(problem: Option<&str>) -> Markup {
+fn login_form(to: &str, problem: Option<&str>) -> Markup {
     html! {
         section.narrow {
             h1 { "Sign in" }
             p { "The owner's token is in the file " code { "token" } " of Towpath's data directory." }
             @if let Some(problem) = problem { p.problem role="alert" { (problem) } }
             form method="post" action="/login" {
+                input name="to" type="hidden" value=(to);
                 label for="token" { "Token" }
                 input #token name="token" type="password" autocomplete="current-password" required autofocus;
                 button.primary type="submit" { "Sign in" }
