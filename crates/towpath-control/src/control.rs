@@ -129,6 +129,7 @@ impl Control {
             vault.clone(),
             tokens.clone(),
             settings.address.to_string(),
+            matches!(settings.target, TargetSettings::Local),
         ));
         let target = crate::releases::open_target(&settings, store.instance(), secrets).await?;
         let control = Arc::new(Self {

@@ -16,7 +16,7 @@ use std::{
 use towpath_deploy::render::{is_yaml, needs_every_file};
 use towpath_deploy::{Environment, EnvironmentId, PULL_SECRET, Severity};
 use towpath_forge::TreeFile;
-use towpath_images::{RegistryClient, RepositoryName, TagName, resolve_tag_word};
+use towpath_images::{Credentials, RegistryClient, RepositoryName, TagName, resolve_tag_word};
 use towpath_manifest::{
     Change, ChangeKind, ImageRule, Object, ObjectId, Tree, diff, sort_for_apply, with_config_hash, with_image,
     with_pull_secret,
@@ -506,8 +506,8 @@ impl Control {
             let name: RepositoryName = image.repository.parse().ok()?;
             self.registry.manifest_exists(&name, digest).await.ok()?
         } else {
-            let client = RegistryClient::new(image.registry.as_deref()?, None).ok()?;
             // A registry that cannot be asked has its say when the pods pull.
+            let client = client_of(image.registry.as_deref()?).await.ok()?;
             client.resolve(image).await.ok()?.is_some()
         };
         (!there).then(|| {
@@ -744,7 +744,7 @@ impl Control {
             ..repository.clone()
         };
         let registry = repository.registry.clone().unwrap_or_default();
-        let client = RegistryClient::new(&registry, None).map_err(|error| failed(error.into()))?;
+        let client = client_of(&registry).await.map_err(failed)?;
         client.resolve(&reference).await.map_err(|error| failed(error.into()))
     }
 
@@ -824,6 +824,12 @@ impl Control {
         }
         Ok(new.then_some(images))
     }
+}
+
+/// A client of another registry than Towpath's own, with what docker on this machine knows of it.
+async fn client_of(registry: &str) -> Result<RegistryClient, Box<dyn std::error::Error + Send + Sync>> {
+    let credentials = Credentials::of_docker(registry).await?;
+    Ok(RegistryClient::new(registry, credentials)?)
 }
 
 /// The repository of a project's image, without tag and digest.

@@ -8,6 +8,7 @@ use std::{
 };
 use towpath_deploy::{EnvironmentId, RegistryCredentials, SecretSource};
 use towpath_forge::ProjectName;
+use towpath_images::Credentials;
 use towpath_secrets::{Entry, Scope, Vault, VaultError};
 use towpath_types::SecretString;
 
@@ -18,14 +19,18 @@ pub(crate) struct EnvironmentSecrets {
     vault: Arc<Vault>,
     tokens: Arc<Tokens>,
     registry: String,
+    pulls_here: bool,
 }
 
 impl EnvironmentSecrets {
-    pub(crate) fn new(vault: Arc<Vault>, tokens: Arc<Tokens>, registry: String) -> Self {
+    /// `registry` is Towpath's own. `pulls_here` says that images are pulled on this machine, whose docker may know other
+    /// registries too; what it knows is never carried elsewhere.
+    pub(crate) fn new(vault: Arc<Vault>, tokens: Arc<Tokens>, registry: String, pulls_here: bool) -> Self {
         Self {
             vault,
             tokens,
             registry,
+            pulls_here,
         }
     }
 
@@ -68,12 +73,21 @@ impl SecretSource for EnvironmentSecrets {
         registry: &'a str,
     ) -> BoxFuture<'a, Result<Option<RegistryCredentials>, Failure>> {
         Box::pin(async move {
-            let own = registry == self.registry;
-            Ok(own.then(|| RegistryCredentials {
-                username: "towpath".into(),
-                password: self.tokens.issue(&Grant::Registry {
-                    project: environment.project().to_string(),
-                }),
+            if registry == self.registry {
+                return Ok(Some(RegistryCredentials {
+                    username: "towpath".into(),
+                    password: self.tokens.issue(&Grant::Registry {
+                        project: environment.project().to_string(),
+                    }),
+                }));
+            }
+            if !self.pulls_here {
+                return Ok(None);
+            }
+            let credentials = Credentials::of_docker(registry).await?;
+            Ok(credentials.map(|credentials| RegistryCredentials {
+                username: credentials.username,
+                password: credentials.password,
             }))
         })
     }

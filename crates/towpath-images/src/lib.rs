@@ -25,7 +25,7 @@ mod credentials;
 
 pub use build::{BuildError, BuildRequest, BuiltImage, PushError, build, push};
 pub use client::{ClientError, RegistryClient, Retries};
-pub use credentials::Credentials;
+pub use credentials::{Credentials, CredentialsError};
 pub use registry::{Access, Action, Authorize, Registry, RegistryError, RepositoryName, TagName, Verdict, router};
 pub use scratch::{ScratchError, ScratchImage, load_scratch_image};
 pub use tags::{ImageTags, resolve_tag_word};

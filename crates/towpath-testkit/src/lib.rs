@@ -27,7 +27,7 @@ pub use cluster::{Account, Cluster, Namespace, image_archive};
 pub use engine::{Removed, remove_instance};
 pub use fault_proxy::{Asked, FaultProxy, Verdict};
 pub use parts::{Absent, engine_answers, program, skipped};
-pub use registry::Registry;
+pub use registry::{REGISTRY_PASSWORD, REGISTRY_USER, Registry};
 pub use repository::{PROJECT, Repository, example_directory};
 pub use server::{ServerOptions, Towpath, host_environment_for_cargo};
 pub use traffic::{Failure, Traffic, TrafficReport};

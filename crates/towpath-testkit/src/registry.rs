@@ -10,6 +10,13 @@ use std::{
 /// How long it may take to start.
 const BOUND: Duration = Duration::from_secs(20);
 
+/// Whom a private registry knows.
+pub const REGISTRY_USER: &str = "ci";
+/// That user's password.
+pub const REGISTRY_PASSWORD: &str = "open sesame";
+/// The same, as the registry keeps it (bcrypt).
+const PASSWORD_HASH: &str = "$2b$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW";
+
 /// A registry. Dropped, it ends, with all that it holds.
 pub struct Registry {
     process: Child,
@@ -18,11 +25,23 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts one.
+    /// Starts one that anybody may use.
     ///
     /// # Errors
     /// When it does not start; the inner error says that the machine does not have it.
     pub async fn start() -> Result<Result<Self, Absent>> {
+        Self::start_with(false).await
+    }
+
+    /// Starts one that knows [`REGISTRY_USER`] and nobody else.
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub async fn start_private() -> Result<Result<Self, Absent>> {
+        Self::start_with(true).await
+    }
+
+    async fn start_with(private: bool) -> Result<Result<Self, Absent>> {
         let program = match program("docker-registry") {
             Ok(program) => program,
             Err(absent) => return Ok(Err(absent)),
@@ -32,12 +51,18 @@ impl Registry {
         let free = std::net::TcpListener::bind("127.0.0.1:0").context("failed to find a port")?;
         let address = free.local_addr().context("no address")?.to_string();
         drop(free);
-        let config = serde_json::json!({
+        let mut config = serde_json::json!({
             "version": 0.1,
             "log": {"level": "error", "accesslog": {"disabled": true}},
             "storage": {"filesystem": {"rootdirectory": folder.path().join("data")}},
             "http": {"addr": address},
         });
+        if private {
+            let users = folder.path().join("users");
+            std::fs::write(&users, format!("{REGISTRY_USER}:{PASSWORD_HASH}\n"))
+                .context("failed to write its users")?;
+            config["auth"] = serde_json::json!({"htpasswd": {"realm": "private", "path": users}});
+        }
         let file = folder.path().join("config.yml");
         std::fs::write(&file, config.to_string()).context("failed to write its configuration")?;
         let process = Command::new(program)

@@ -35,6 +35,8 @@ pub struct ServerOptions {
     pub listen: String,
     /// Variables that the server gets and hands on to the jobs of machine executors.
     pub host_environment: Vec<(String, String)>,
+    /// Variables of the server and of each command that is run beside it, on top of this process's.
+    pub variables: Vec<(String, String)>,
     /// Where its log goes; appended to.
     pub log: PathBuf,
     /// The kubeconfig of the clusters that environments are in; without one they are on this machine's engine.
@@ -107,6 +109,7 @@ impl Towpath {
             Some(file) => command.arg("--target").arg("kubernetes").env("KUBECONFIG", file),
             None => command.arg("--target").arg("local"),
         };
+        command.envs(self.options.variables.iter().map(|(name, value)| (name, value)));
         for (name, value) in &self.options.host_environment {
             command.arg("--host-env").arg(name).env(name, value);
         }
@@ -189,6 +192,7 @@ impl Towpath {
         command
             .args(arguments)
             .current_dir(directory)
+            .envs(self.options.variables.iter().map(|(name, value)| (name, value)))
             .env("TOWPATH_DATA_DIR", &self.options.data_dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -9,8 +9,8 @@ use serde_json::json;
 use std::{future::Future, panic::AssertUnwindSafe, path::Path, time::Duration};
 use towpath_images::{ScratchImage, load_scratch_image, scratch};
 use towpath_testkit::{
-    Api, ChromeDriver, Gate, Job, Pipeline, Probe, Repository, ServerOptions, Towpath, Traffic, Workflow,
-    engine_answers, program, remove_instance, skipped, until,
+    Api, ChromeDriver, Gate, Job, Pipeline, Probe, REGISTRY_PASSWORD, REGISTRY_USER, Registry, Repository,
+    ServerOptions, Towpath, Traffic, Workflow, engine_answers, program, remove_instance, skipped, until,
 };
 
 const PROJECT: &str = "app";
@@ -25,13 +25,14 @@ struct World {
 }
 
 impl World {
-    async fn start(files: &[(&str, &str)]) -> Self {
+    async fn start(files: &[(&str, &str)], variables: Vec<(String, String)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options = ServerOptions {
             binary: env!("CARGO_BIN_EXE_towpath").into(),
             data_dir: folder.path().join("data"),
             listen: "127.0.0.1:0".into(),
             host_environment: Vec::new(),
+            variables,
             log: folder.path().join("server.log"),
             kubeconfig: None,
         };
@@ -111,10 +112,20 @@ async fn in_world<F: Future<Output = ()>>(
     files: &[(&str, &str)],
     test: impl FnOnce(std::sync::Arc<tokio::sync::Mutex<World>>) -> F,
 ) {
+    in_world_with(name, files, Vec::new(), test).await;
+}
+
+/// The same for a server and commands with variables of their own.
+async fn in_world_with<F: Future<Output = ()>>(
+    name: &str,
+    files: &[(&str, &str)],
+    variables: Vec<(String, String)>,
+    test: impl FnOnce(std::sync::Arc<tokio::sync::Mutex<World>>) -> F,
+) {
     if let Err(absent) = engine_answers().await {
         return skipped(name, &absent);
     }
-    let world = std::sync::Arc::new(tokio::sync::Mutex::new(World::start(files).await));
+    let world = std::sync::Arc::new(tokio::sync::Mutex::new(World::start(files, variables).await));
     let result = AssertUnwindSafe(test(world.clone())).catch_unwind().await;
     let mut world = match world.try_lock() {
         Ok(world) => world,
@@ -687,6 +698,79 @@ async fn what_is_approved_in_the_browser_is_deployed_and_what_fails_goes_back() 
                 || history.contains("release 4 failed"),
             "{history}"
         );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_go_through_a_private_registry_with_what_docker_knows() {
+    let name = "images_go_through_a_private_registry";
+    let registry = match Registry::start_private().await.unwrap() {
+        Ok(registry) => registry,
+        Err(absent) => return skipped(name, &absent),
+    };
+    // Docker's configuration names a helper for the registry, as Amazon's does.
+    let folder = tempfile::tempdir().unwrap();
+    let config = serde_json::json!({"credHelpers": {registry.address(): "towpath-test"}});
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let helper = folder.path().join("docker-credential-towpath-test");
+    let answers = |script: &str| {
+        let text = folder.path().join("helper.txt");
+        std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+        // By a program of its own: what another test starts meanwhile inherits what this process has open for writing, and
+        // a file that is being written cannot be run.
+        let mut install = std::process::Command::new("install");
+        assert!(install.arg("-m755").args([&text, &helper]).status().unwrap().success());
+    };
+    let knows = format!(
+        r#"[ "$1 $(cat)" = "get {}" ] && printf '{{"Username": "{REGISTRY_USER}", "Secret": "{REGISTRY_PASSWORD}"}}'"#,
+        registry.address()
+    );
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let docker_config = folder.path().display().to_string();
+    let variables = vec![("PATH".to_string(), path), ("DOCKER_CONFIG".to_string(), docker_config)];
+    in_world_with(name, &delivery_files(), variables, |world| async move {
+        let world = world.lock().await;
+        let settings = format!(
+            "project = \"app\"\nimage = \"{}/app\"\n[build]\nprepare = \"cp $(command -v busybox) busybox\"\n",
+            registry.address()
+        );
+        world.repository.write("towpath.toml", &settings).unwrap();
+        world.repository.write(".gitignore", "busybox\n").unwrap();
+        world.repository.commit("Another registry").await.unwrap();
+
+        answers("echo the session has expired >&2; echo hunter2hunter2; exit 1");
+        let refused = world.towpath(&["build"]).await.unwrap_err();
+        assert!(refused.contains("the session has expired"), "{refused}");
+        assert!(!refused.contains("hunter2"), "{refused}");
+
+        answers(&knows);
+        let built = world.towpath(&["build"]).await.unwrap();
+        assert!(
+            built.contains(&format!("{}/app:app-latest\n", registry.address())),
+            "{built}"
+        );
+        // The image comes from the registry and not from what was built here.
+        let images = std::process::Command::new("docker")
+            .args([
+                "image",
+                "ls",
+                "--quiet",
+                "--filter",
+                &format!("reference={}/app", registry.address()),
+            ])
+            .output()
+            .unwrap();
+        let images = String::from_utf8(images.stdout).unwrap();
+        for image in images.split_whitespace() {
+            let removed = std::process::Command::new("docker")
+                .args(["image", "rm", "--force", image])
+                .output()
+                .unwrap();
+            assert!(removed.status.success(), "{removed:?}");
+        }
+        world.towpath(&["deploy", "dev", "latest"]).await.unwrap();
+        assert_eq!(get(&address(&world).await).await, "version 1\n");
     })
     .await;
 }

@@ -253,6 +253,7 @@ async fn prepare(target: Target) -> Result<ServerOptions> {
         data_dir: folder.join("data"),
         listen: format!("127.0.0.1:{port}"),
         host_environment: host_environment_for_cargo(&folder.join("cargo-build")),
+        variables: Vec::new(),
         log: folder.join("server.log"),
         kubeconfig,
     })

@@ -54,15 +54,15 @@ pub async fn build(options: Build) -> Result<()> {
     let own = client.base().trim_start_matches("http://").to_string();
     let name = repository.file.image.clone().unwrap_or(project);
     let mut name: ImageReference = name.parse()?;
-    let credentials = match &name.registry {
-        None => Some(Credentials {
+    let registry = name.registry.get_or_insert_with(|| own.clone()).clone();
+    let credentials = if registry == own {
+        Some(Credentials {
             username: "towpath".into(),
             password: client.token().clone(),
-        }),
-        // Another registry's are the engine's own business: `docker login` was there before.
-        Some(_) => None,
+        })
+    } else {
+        Credentials::of_docker(&registry).await?
     };
-    let registry = name.registry.get_or_insert(own).clone();
     let tags = ImageTags::new(&branch, &default_branch(&repository), &commit, jiff::Timestamp::now());
     let first = ImageReference {
         tag: Some(tags.commit.clone()),
