@@ -1,7 +1,7 @@
 //! What compiles but is surely not meant.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
 use regex_syntax::hir::{Hir, HirKind};
@@ -12,15 +12,19 @@ use crate::compiler::compile;
 use crate::namespace::Kind;
 use crate::options::{CompileOptions, PipelineValues};
 
-/// How many branches and tags are tried, each.
+/// How many branches and tags are tried, each. Where the filters name more, nothing is said of what never runs.
 const MAX_REFS: usize = 40;
+/// How many texts are made for one pattern.
+const MAX_SAMPLES: usize = 6;
 
 /// Looks for what compiles but is surely not meant. `contexts`: those that exist, where that is known.
 ///
 /// A configuration that does not compile has its errors as the answer.
 pub fn lint(source: &Arc<SourceFile>, options: &CompileOptions<'_>, contexts: Option<&[String]>) -> Vec<Diagnostic> {
-    let (config, diagnostics) = compile(source, options);
+    let (config, mut diagnostics) = compile(source, options);
     let Some(config) = config else { return diagnostics };
+    // That a condition keeps every workflow from running now is what conditions are for.
+    diagnostics.retain(|diagnostic| diagnostic.is_error() || diagnostic.code != "config::no-workflow");
     let (documents, _) = towpath_yaml::parse(source, &ParseOptions::default());
     let Some(root) = documents.first() else {
         return diagnostics;
@@ -33,7 +37,9 @@ pub fn lint(source: &Arc<SourceFile>, options: &CompileOptions<'_>, contexts: Op
     let unused = lint.unused();
     lint.by_themselves(source, options, &unused);
     lint.parameters();
-    lint.never_run(source, options);
+    if let Some((branches, tags)) = refs(root) {
+        lint.never_run(source, options, &branches, &tags);
+    }
     lint.images();
     lint.secrets(root);
     if let Some(contexts) = contexts {
@@ -99,13 +105,15 @@ impl Lint<'_> {
         let mut unused = HashSet::new();
         // Without workflows the job `build` runs.
         let has_workflows = root.get("workflows").is_some_and(|workflows| !workflows.is_null());
+        let run = jobs_that_run(root);
         for (section, word) in SECTIONS {
             for part in root.get(section).and_then(Node::as_mapping).into_iter().flatten() {
                 let name = &part.key.text;
                 let prefix = format!("{name}/");
                 let used = match *section {
                     "orbs" => self.words.iter().any(|word| word.starts_with(&prefix)),
-                    "jobs" if !has_workflows && &**name == "build" => true,
+                    "jobs" if !has_workflows => &**name == "build",
+                    "jobs" => run.as_ref().is_none_or(|run| run.contains(name)),
                     // A name inside a template counts, too: `<< pipeline.parameters.executor >>` cannot be followed.
                     _ => self.words.contains(name),
                 };
@@ -157,7 +165,12 @@ impl Lint<'_> {
     fn parameters(&mut self) {
         let root = self.root;
         let whole = texts(root);
-        let pipeline = root.get("parameters").and_then(Node::as_mapping);
+        // A setup configuration declares what it hands on, too.
+        let is_setup = root
+            .get("setup")
+            .and_then(Node::as_scalar)
+            .is_some_and(|setup| &*setup.text == "true");
+        let pipeline = root.get("parameters").filter(|_| !is_setup).and_then(Node::as_mapping);
         for part in pipeline.into_iter().flatten() {
             let name = format!("pipeline.parameters.{}", part.key.text);
             if !whole.iter().any(|text| mentions(text, &name)) {
@@ -185,8 +198,13 @@ impl Lint<'_> {
     }
 
     /// Jobs that no branch and no tag leads to, or none of the tags that they ask for.
-    fn never_run(&mut self, source: &Arc<SourceFile>, options: &CompileOptions<'_>) {
-        let (branches, tags) = refs(self.root);
+    fn never_run(
+        &mut self,
+        source: &Arc<SourceFile>,
+        options: &CompileOptions<'_>,
+        branches: &BTreeSet<String>,
+        tags: &BTreeSet<String>,
+    ) {
         let compiled = |set: &dyn Fn(&mut PipelineValues)| {
             let mut values = options.values.clone();
             set(&mut values);
@@ -219,8 +237,12 @@ impl Lint<'_> {
                 .any(|own| own.jobs.iter().any(|own| own.name == job))
         };
         let mut seen = HashSet::new();
+        let mut said = HashSet::new();
         for config in on_branches.iter().chain(&on_tags) {
             for workflow in &config.workflows {
+                if self.asks_for_more(&workflow.name) {
+                    continue;
+                }
                 for name in &workflow.filtered {
                     if !seen.insert((workflow.name.clone(), name.clone())) {
                         continue;
@@ -228,10 +250,14 @@ impl Lint<'_> {
                     let Some((key, filters)) = self.invocation(&workflow.name, name) else {
                         continue;
                     };
-                    let (key, asks_for_tags) = (
-                        key.clone(),
-                        filters.is_some_and(|filters| filters.get("tags").is_some()),
-                    );
+                    // Of the members of a matrix one is named.
+                    if said.contains(&key.range().start) {
+                        continue;
+                    }
+                    let asks_for_tags = filters
+                        .as_ref()
+                        .and_then(|filters| filters.get("tags"))
+                        .is_some_and(|tags| !refuses_all(tags));
                     let hint =
                         "a tag's pipeline runs only jobs with a `tags` filter: give one to each job that is required";
                     if !runs(&on_branches, &workflow.name, name) && !runs(&on_tags, &workflow.name, name) {
@@ -246,9 +272,11 @@ impl Lint<'_> {
                             "",
                             if asks_for_tags { hint } else { "" },
                         );
+                        said.insert(key.range().start);
                     } else if asks_for_tags && !runs(&on_tags, &workflow.name, name) {
                         let message = format!("job `{name}` runs for no tag, though it has a `tags` filter");
                         self.warn("lint::never-runs", message, &key, "", hint);
+                        said.insert(key.range().start);
                     }
                 }
             }
@@ -258,13 +286,37 @@ impl Lint<'_> {
     /// Where a workflow names a job, and that job's filters.
     fn invocation(&self, workflow: &str, name: &str) -> Option<(Span, Option<Node>)> {
         let jobs = self.root.get("workflows")?.get(workflow)?.get("jobs")?.as_sequence()?;
-        jobs.iter().find_map(|item| {
+        let find = |fits: &dyn Fn(&str) -> bool| {
+            jobs.iter().find_map(|item| {
+                let part = item.as_mapping()?.entries().first()?;
+                let given = part.value.get("name").and_then(Node::as_scalar).map(|name| &*name.text);
+                let own = given.unwrap_or(&part.key.text);
+                let filters = part.value.get("filters").cloned();
+                fits(own).then(|| (part.key.span.clone(), filters))
+            })
+        };
+        // Several jobs of one name, and the members of a matrix, have more behind it.
+        let is_longer = |own: &str| name.strip_prefix(own).is_some_and(|rest| rest.starts_with('-'));
+        find(&|own| own == name).or_else(|| find(&is_longer))
+    }
+
+    /// Whether a filter of the workflow looks at more than the branch and the tag, which is all that is tried.
+    fn asks_for_more(&self, workflow: &str) -> bool {
+        let jobs = self
+            .root
+            .get("workflows")
+            .and_then(|all| all.get(workflow)?.get("jobs"));
+        let items = jobs.and_then(Node::as_sequence).unwrap_or_default();
+        let filters = items.iter().filter_map(|item| {
             let part = item.as_mapping()?.entries().first()?;
-            let given = part.value.get("name").and_then(Node::as_scalar).map(|name| &*name.text);
-            let own = given.unwrap_or(&part.key.text);
-            let filters = part.value.get("filters").cloned();
-            (own == name).then(|| (part.key.span.clone(), filters))
-        })
+            part.value.get("filters")?.as_scalar()
+        });
+        filters
+            .flat_map(|scalar| scalar.text.split("pipeline.").skip(1))
+            .any(|rest| {
+                let end = rest.find(|character: char| !(character.is_alphanumeric() || "._-".contains(character)));
+                !matches!(&rest[..end.unwrap_or(rest.len())], "git.branch" | "git.tag")
+            })
     }
 
     /// Images whose tag may name something else tomorrow.
@@ -317,10 +369,12 @@ impl Lint<'_> {
                     // Compiling a pattern of ours cannot fail; one that did would find nothing.
                     Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(&scalar.text))
                 });
-                let assigned = scalar
-                    .text
-                    .split_once('=')
-                    .is_some_and(|(name, value)| names_a_secret(name) && looks_random(value));
+                let assigned = ASSIGNMENT.as_ref().is_some_and(|pattern| {
+                    pattern.captures_iter(&scalar.text).any(|found| {
+                        let part = |at: usize| found.get(at).map_or("", |part| part.as_str());
+                        names_a_secret(part(1)) && looks_random(part(2))
+                    })
+                });
                 match known {
                     Some((what, _)) => self.secret(node, what),
                     None if assigned => self.secret(node, "a secret"),
@@ -400,28 +454,142 @@ fn mentions(text: &str, name: &str) -> bool {
     })
 }
 
-/// Branches and tags that the filters tell apart: each that is named, and one for each pattern.
-fn refs(root: &Node) -> (BTreeSet<String>, BTreeSet<String>) {
-    let mut branches = BTreeSet::from(["main".to_owned(), "some/other-branch".to_owned()]);
-    let mut tags = BTreeSet::from(["v1.2.3".to_owned(), "1.2.3".to_owned(), "some-other-tag".to_owned()]);
-    collect_refs(root, &mut branches, &mut tags);
-    (
-        branches.into_iter().take(MAX_REFS).collect(),
-        tags.into_iter().take(MAX_REFS).collect(),
-    )
+/// The jobs that workflows and job groups name; `None` where a name is put together when it compiles.
+fn jobs_that_run(root: &Node) -> Option<HashSet<Arc<str>>> {
+    let mut run = HashSet::new();
+    for section in ["workflows", "job-groups"] {
+        for part in root.get(section).and_then(Node::as_mapping).into_iter().flatten() {
+            let items = part.value.get("jobs").and_then(Node::as_sequence);
+            for item in items.into_iter().flatten() {
+                let part = item.as_mapping().and_then(|mapping| mapping.entries().first());
+                let name = match part {
+                    Some(part) => Some(part.key.text.clone()),
+                    None => item.as_scalar().map(|scalar| scalar.text.clone()),
+                };
+                let other = part.and_then(|part| part.value.get("override-with")?.as_scalar());
+                run.extend(name.into_iter().chain(other.map(|scalar| scalar.text.clone())));
+            }
+        }
+    }
+    (!run.iter().any(|name| name.contains("<<"))).then_some(run)
 }
 
-fn collect_refs(node: &Node, branches: &mut BTreeSet<String>, tags: &mut BTreeSet<String>) {
+/// Whether a filter lets nothing through, which is a way to say so.
+fn refuses_all(filter: &Node) -> bool {
+    let ignored = filter
+        .get("ignore")
+        .map(|node| node.as_sequence().unwrap_or(std::slice::from_ref(node)));
+    filter.get("only").is_none()
+        && ignored
+            .into_iter()
+            .flatten()
+            .any(|node| node.as_scalar().is_some_and(|scalar| &*scalar.text == "/.*/"))
+}
+
+/// Branches and tags that the filters tell apart: each that is named, some for each pattern, and some that fit two. `None`
+/// when there are too many to try.
+fn refs(root: &Node) -> Option<(BTreeSet<String>, BTreeSet<String>)> {
+    let mut branches = Refs::of(&["main", "some/other-branch", "Another-Branch"]);
+    let mut tags = Refs::of(&["v1.2.3", "1.2.3", "some-other-tag"]);
+    collect_refs(root, &mut branches, &mut tags);
+    Some((branches.all()?, tags.all()?))
+}
+
+#[derive(Default)]
+struct Refs {
+    names: BTreeSet<String>,
+    /// What patterns match.
+    samples: BTreeSet<String>,
+}
+
+impl Refs {
+    fn of(names: &[&str]) -> Self {
+        Self {
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            samples: BTreeSet::new(),
+        }
+    }
+
+    fn all(self) -> Option<BTreeSet<String>> {
+        let mut all = self.names;
+        all.extend(self.samples.iter().cloned());
+        if all.len() > MAX_REFS {
+            return None;
+        }
+        // What two patterns want, one at the beginning and one at the end.
+        let pairs = self.samples.iter().flat_map(|one| {
+            let others = self.samples.iter().filter(move |other| *other != one);
+            others.map(move |other| format!("{one}{other}"))
+        });
+        for pair in pairs {
+            if all.len() >= MAX_REFS {
+                break;
+            }
+            all.insert(pair);
+        }
+        Some(all)
+    }
+
+    fn name(&mut self, text: &str) {
+        if !text.is_empty() && text.len() < 200 && !text.contains(char::is_whitespace) {
+            self.names.insert(text.to_owned());
+        }
+    }
+
+    fn pattern(&mut self, pattern: &str) {
+        let Ok(hir) = regex_syntax::parse(pattern) else { return };
+        let fits = |name: &String| !name.is_empty() && name.len() < 200 && !name.contains(char::is_whitespace);
+        self.samples.extend(samples(&hir).into_iter().filter(fits));
+    }
+
+    /// A text in a filter or a condition: a name, `/a pattern/`, or an expression that has some of them in it.
+    fn text(&mut self, text: &str) {
+        if let Some(pattern) = text.strip_prefix('/').and_then(|text| text.strip_suffix('/')) {
+            return self.pattern(pattern);
+        }
+        self.name(text);
+        let Some(parts) = PARTS.as_ref().filter(|_| text.contains(char::is_whitespace)) else {
+            return;
+        };
+        for found in parts.captures_iter(text) {
+            if let Some(name) = found.get(1).or(found.get(2)) {
+                self.name(name.as_str());
+            }
+            if let Some(pattern) = found.get(3) {
+                self.pattern(pattern.as_str());
+            }
+        }
+    }
+
+    fn node(&mut self, node: &Node) {
+        match node.value() {
+            YamlValue::Mapping(mapping) => mapping.iter().for_each(|part| match part.value.as_scalar() {
+                // Of `matches`, with slashes or without.
+                Some(scalar) if &*part.key.text == "pattern" => self.pattern(scalar.text.trim_matches('/')),
+                _ => self.node(&part.value),
+            }),
+            YamlValue::Sequence(items) => items.iter().for_each(|item| self.node(item)),
+            YamlValue::Scalar(scalar) => self.text(&scalar.text),
+        }
+    }
+}
+
+fn collect_refs(node: &Node, branches: &mut Refs, tags: &mut Refs) {
     match node.value() {
         YamlValue::Mapping(mapping) => {
             for part in mapping {
+                let is_expression = &*part.key.text == "filters" && part.value.as_scalar().is_some();
                 match &*part.key.text {
-                    "branches" => names(&part.value, branches),
-                    "tags" => names(&part.value, tags),
+                    "branches" => branches.node(&part.value),
+                    "tags" => tags.node(&part.value),
                     // A condition may compare the branch or the tag to anything that it names.
                     "when" | "unless" => {
-                        names(&part.value, branches);
-                        names(&part.value, tags);
+                        branches.node(&part.value);
+                        tags.node(&part.value);
+                    }
+                    _ if is_expression => {
+                        branches.node(&part.value);
+                        tags.node(&part.value);
                     }
                     _ => collect_refs(&part.value, branches, tags),
                 }
@@ -432,29 +600,13 @@ fn collect_refs(node: &Node, branches: &mut BTreeSet<String>, tags: &mut BTreeSe
     }
 }
 
-fn names(node: &Node, out: &mut BTreeSet<String>) {
-    match node.value() {
-        YamlValue::Mapping(mapping) => mapping.iter().for_each(|part| names(&part.value, out)),
-        YamlValue::Sequence(items) => items.iter().for_each(|item| names(item, out)),
-        YamlValue::Scalar(scalar) => {
-            let text = &*scalar.text;
-            let pattern = text.strip_prefix('/').and_then(|text| text.strip_suffix('/'));
-            let sample = match pattern {
-                Some(pattern) => regex_syntax::parse(pattern).ok().map(|hir| sample(&hir)),
-                None => Some(text.to_owned()),
-            };
-            let fits = |name: &String| !name.is_empty() && name.len() < 200 && !name.contains(char::is_whitespace);
-            out.extend(sample.filter(fits));
-        }
-    }
-}
-
-/// A text that a pattern matches, as a rule.
-fn sample(hir: &Hir) -> String {
+/// Texts that a pattern matches, as a rule: one for each of its alternatives, as far as there is room.
+fn samples(hir: &Hir) -> Vec<String> {
+    let one = |text: String| vec![text];
     match hir.kind() {
-        HirKind::Empty | HirKind::Look(_) => String::new(),
-        HirKind::Literal(literal) => String::from_utf8_lossy(&literal.0).into_owned(),
-        HirKind::Class(class) => match class {
+        HirKind::Empty | HirKind::Look(_) => one(String::new()),
+        HirKind::Literal(literal) => one(String::from_utf8_lossy(&literal.0).into_owned()),
+        HirKind::Class(class) => one(match class {
             regex_syntax::hir::Class::Unicode(class) => {
                 let has = |wanted: char| {
                     class
@@ -466,16 +618,30 @@ fn sample(hir: &Hir) -> String {
                 letter.map(String::from).unwrap_or_default()
             }
             regex_syntax::hir::Class::Bytes(_) => "a".to_owned(),
-        },
+        }),
         HirKind::Repetition(repetition) => {
             let times = repetition.min.max(1).min(repetition.max.unwrap_or(u32::MAX)).min(64);
-            sample(&repetition.sub).repeat(times as usize)
+            let of_one = samples(&repetition.sub).into_iter();
+            of_one.map(|text| text.repeat(times as usize)).collect()
         }
-        HirKind::Capture(capture) => sample(&capture.sub),
-        HirKind::Concat(parts) => parts.iter().map(sample).collect(),
-        HirKind::Alternation(parts) => parts.first().map(sample).unwrap_or_default(),
+        HirKind::Capture(capture) => samples(&capture.sub),
+        HirKind::Concat(parts) => parts.iter().fold(one(String::new()), |heads, part| {
+            let tails = samples(part);
+            let joined = heads
+                .iter()
+                .flat_map(|head| tails.iter().map(move |tail| format!("{head}{tail}")));
+            joined.take(MAX_SAMPLES).collect()
+        }),
+        HirKind::Alternation(parts) => parts.iter().flat_map(samples).take(MAX_SAMPLES).collect(),
     }
 }
+
+/// The names and patterns in an expression.
+static PARTS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#""([^"]*)"|'([^']*)'|/((?:[^/\\]|\\.)+)/"#).ok());
+
+/// `NAME=value` in a script.
+static ASSIGNMENT: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"([A-Za-z_][A-Za-z0-9_-]*)=("[^"]*"|'[^']*'|[^\s;&|]+)"#).ok());
 
 /// Texts that are secrets whatever they stand under.
 const SECRETS: &[(&str, &str)] = &[
@@ -493,7 +659,14 @@ const SECRETS: &[(&str, &str)] = &[
     ("a Stripe key", r"\b[rs]k_live_[A-Za-z0-9]{16,}"),
     ("a Google API key", r"\bAIza[0-9A-Za-z_-]{35}"),
     ("an npm token", r"\bnpm_[A-Za-z0-9]{36}\b"),
-    ("a private key", r"-----BEGIN ([A-Z]+ )?PRIVATE KEY-----"),
+    ("a private key", r"-----BEGIN ([A-Z]+ )?PRIVATE KEY( BLOCK)?-----"),
+    (
+        "a JSON web token",
+        r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,}",
+    ),
+    ("a SendGrid key", r"\bSG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}\b"),
+    ("an OpenAI key", r"\bsk-(proj-)?[A-Za-z0-9_-]{40,}"),
+    ("a Docker token", r"\bdckr_(pat|oat)_[A-Za-z0-9_-]{20,}"),
 ];
 
 fn names_a_secret(name: &str) -> bool {
@@ -507,6 +680,8 @@ fn names_a_secret(name: &str) -> bool {
         "apikey",
         "private_key",
         "access_key",
+        "secret_key_base",
+        "_pass",
     ];
     words.iter().any(|word| name.ends_with(word))
 }
@@ -529,5 +704,8 @@ fn looks_random(text: &str) -> bool {
         .map(|share| -share * share.log2())
         .sum();
     let digits = text.bytes().filter(u8::is_ascii_digit).count();
-    entropy > 3.3 && digits > 2 && digits < text.len()
+    // A key in letters of both cases may have few digits.
+    let mixed =
+        text.bytes().any(|byte| byte.is_ascii_lowercase()) && text.bytes().any(|byte| byte.is_ascii_uppercase());
+    entropy > 3.3 && digits < text.len() && (digits > 2 || (digits > 0 && mixed && text.len() >= 32))
 }

@@ -15,11 +15,17 @@ use crate::jobs::Expanded;
 /// Where steps run when the job does not say.
 const WORKING_DIRECTORY: &str = "~/project";
 
+/// The most seconds that a step waits before it is rerun.
+const LONGEST_RERUN_DELAY: u64 = 600;
+
 /// The typed form of a job; `None` for a job that has no steps (an approval or the like).
 pub(crate) fn lower_job(compiler: &mut Compiler<'_>, expanded: &Rc<Expanded>) -> Option<CompiledJob> {
     let job = expanded.node.as_mapping()?;
     job.get("steps")?;
-    let mut lower = Lower { compiler };
+    let mut lower = Lower {
+        compiler,
+        has_remote_docker: false,
+    };
     let environment = job
         .get("environment")
         .map(|node| lower.environment(node))
@@ -44,6 +50,8 @@ pub(crate) fn lower_job(compiler: &mut Compiler<'_>, expanded: &Rc<Expanded>) ->
 
 struct Lower<'c, 'o> {
     compiler: &'c mut Compiler<'o>,
+    /// Whether a step of the job before this one set the remote engine up.
+    has_remote_docker: bool,
 }
 
 fn text_of(node: Option<&Node>) -> Option<String> {
@@ -67,10 +75,30 @@ impl Lower<'_, '_> {
         match text_of(body.get(key)) {
             Some(text) => text,
             None => {
-                self.error("config::steps", body, format!("step `{step}` needs `{key}`"));
+                self.missing(body, key, step, "text");
                 String::new()
             }
         }
+    }
+
+    /// Says that a step has no `key`, or has another kind of thing there.
+    fn missing(&mut self, body: &Node, key: &str, step: &str, kind: &str) {
+        match body.get(key).filter(|node| !node.is_null()).cloned() {
+            None => self.error("config::steps", body, format!("step `{step}` needs `{key}`")),
+            Some(node) => {
+                let message = format!("`{key}` of step `{step}` must be {kind}, and this is {}", node.kind());
+                self.error("config::type", &node, message);
+            }
+        }
+    }
+
+    /// A text that need not be there.
+    fn optional(&mut self, body: &Node, key: &str, step: &str) -> Option<String> {
+        let node = body.get(key).filter(|node| !node.is_null())?.clone();
+        if node.as_scalar().is_none() {
+            self.missing(body, key, step, "text");
+        }
+        text_of(Some(&node))
     }
 
     fn boolean(&mut self, node: Option<&Node>, name: &str) -> bool {
@@ -92,8 +120,7 @@ impl Lower<'_, '_> {
         };
         let number = match node.typed(ScalarRules::CircleCi) {
             Some(Typed::Int(value)) => Some(value),
-            // A parameter of another type that holds a number has been put in place as its text.
-            _ => text_of(Some(node)).and_then(|text| text.trim().parse().ok()),
+            _ => None,
         };
         match number.map(u32::try_from) {
             Some(Ok(value)) if value > 0 => value,
@@ -186,6 +213,13 @@ impl Lower<'_, '_> {
     fn auth(&mut self, image: &Node) -> Option<RegistryAuth> {
         let get = |section: &Node, key: &str| text_of(section.get(key));
         if let Some(auth) = image.get("auth").filter(|auth| !auth.is_null()) {
+            if auth.as_mapping().is_none() {
+                let message = format!(
+                    "`auth` is a map with `username` and `password`, and this is {}",
+                    auth.kind()
+                );
+                self.error("config::type", auth, message);
+            }
             self.check(auth, &["username", "password"], "`auth`");
             return Some(RegistryAuth::Password {
                 username: get(auth, "username").unwrap_or_default(),
@@ -193,6 +227,8 @@ impl Lower<'_, '_> {
             });
         }
         if let Some(auth) = image.get("aws_auth").filter(|auth| !auth.is_null()) {
+            let known = ["aws_access_key_id", "aws_secret_access_key", "oidc_role_arn"];
+            self.check(auth, &known, "`aws_auth`");
             return Some(RegistryAuth::Aws {
                 aws_access_key_id: get(auth, "aws_access_key_id"),
                 aws_secret_access_key: get(auth, "aws_secret_access_key"),
@@ -200,6 +236,13 @@ impl Lower<'_, '_> {
             });
         }
         let auth = image.get("gcp_auth").filter(|auth| !auth.is_null())?;
+        let known = [
+            "oidc_service_account",
+            "workload_identity_pool",
+            "workload_identity_provider",
+            "project_number",
+        ];
+        self.check(auth, &known, "`gcp_auth`");
         Some(RegistryAuth::Gcp {
             oidc_service_account: get(auth, "oidc_service_account"),
             workload_identity_pool: get(auth, "workload_identity_pool"),
@@ -233,7 +276,18 @@ impl Lower<'_, '_> {
         };
         let empty = Node::mapping(Mapping::default(), item.span().clone());
         let body = body.filter(|body| !body.is_null()).unwrap_or(empty);
-        let action = self.action(crate::steps::builtin_named(&name).unwrap_or(&name), &body)?;
+        let builtin = crate::steps::builtin_named(&name).unwrap_or(&name);
+        if body.as_mapping().is_none() {
+            let message = format!("step `{name}` takes a map of settings, and this is {}", body.kind());
+            self.error("config::type", &body, message);
+        }
+        if builtin == "setup_remote_docker" {
+            if self.has_remote_docker {
+                self.error("config::steps", item, "More than one setup_remote_docker is not valid");
+            }
+            self.has_remote_docker = true;
+        }
+        let action = self.action(builtin, &body)?;
         let when = match text_of(body.get("when")).as_deref() {
             None | Some("on_success") => StepWhen::OnSuccess,
             Some("always") => StepWhen::Always,
@@ -249,7 +303,7 @@ impl Lower<'_, '_> {
             }
         };
         Some(Step {
-            name: text_of(body.get("name")),
+            name: self.optional(&body, "name", &name),
             when,
             action,
             place,
@@ -317,7 +371,7 @@ impl Lower<'_, '_> {
                 self.check(body, &["name", "path", "destination", "when"], "step `store_artifacts`");
                 StepAction::StoreArtifacts {
                     path: self.required(body, "path", step),
-                    destination: text_of(body.get("destination")),
+                    destination: self.optional(body, "destination", step),
                 }
             }
             "store_test_results" => {
@@ -359,6 +413,24 @@ impl Lower<'_, '_> {
             "auto_rerun_delay",
         ];
         self.check(body, &known, "step `run`");
+        let background = self.boolean(body.get("background"), "background");
+        for (key, odd, why) in [
+            (
+                "max_auto_reruns",
+                background,
+                "a `run` step in the background is never rerun, so `max_auto_reruns` is ignored",
+            ),
+            (
+                "auto_rerun_delay",
+                body.get("max_auto_reruns").is_none(),
+                "without `max_auto_reruns` nothing is rerun, so `auto_rerun_delay` is ignored",
+            ),
+        ] {
+            if let Some(node) = body.get(key).filter(|_| odd) {
+                let diagnostic = Diagnostic::warning("config::steps", why).at(node.span(), "");
+                self.compiler.report(diagnostic);
+            }
+        }
         RunStep {
             command: match body.get("command") {
                 Some(_) => self.required(body, "command", "run"),
@@ -367,21 +439,47 @@ impl Lower<'_, '_> {
                     String::new()
                 }
             },
-            shell: text_of(body.get("shell")),
+            shell: self.optional(body, "shell", "run"),
             environment: body
                 .get("environment")
                 .map(|node| self.environment(node))
                 .unwrap_or_default(),
-            working_directory: text_of(body.get("working_directory")),
-            background: self.boolean(body.get("background"), "background"),
+            working_directory: self.optional(body, "working_directory", "run"),
+            background,
             no_output_timeout: body
                 .get("no_output_timeout")
                 .and_then(|node| self.duration(node, "no_output_timeout")),
             max_auto_reruns: body.get("max_auto_reruns").and_then(|node| self.reruns(node)),
-            auto_rerun_delay: body
-                .get("auto_rerun_delay")
-                .and_then(|node| self.duration(node, "auto_rerun_delay")),
+            auto_rerun_delay: body.get("auto_rerun_delay").and_then(|node| self.rerun_delay(node)),
         }
+    }
+
+    /// Minutes up to ten, or seconds up to as much.
+    fn rerun_delay(&mut self, node: &Node) -> Option<Duration> {
+        let text = text_of(Some(node)).unwrap_or_default();
+        let parts = text.strip_suffix('m').map(|number| (number, 60));
+        let parts = parts.or_else(|| Some((text.strip_suffix('s')?, 1)));
+        let seconds = parts.and_then(|(number, unit)| {
+            let is_plain = !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit());
+            number.parse::<u64>().ok().filter(|_| is_plain)?.checked_mul(unit)
+        });
+        let too_long = seconds.or_else(|| {
+            go_duration(&text)
+                .filter(|_| text.ends_with('h'))
+                .map(|long| long.as_secs())
+        });
+        match seconds {
+            Some(seconds) if seconds <= LONGEST_RERUN_DELAY => return Some(Duration::from_secs(seconds)),
+            _ if too_long.is_some_and(|seconds| seconds > LONGEST_RERUN_DELAY) => {
+                let message = "auto_rerun_delay must not exceed 10 minutes (600 seconds)";
+                self.error("config::type", node, message);
+            }
+            _ => {
+                let message = "auto_rerun_delay must match ^((10|[1-9])m|([1-9][0-9]*)s)$";
+                self.error("config::type", node, message);
+            }
+        }
+        None
     }
 
     fn reruns(&mut self, node: &Node) -> Option<u32> {
@@ -415,7 +513,7 @@ impl Lower<'_, '_> {
     fn list(&mut self, body: &Node, key: &str, step: &str) -> Vec<String> {
         let list = strings(body.get(key));
         if list.is_empty() {
-            self.error("config::steps", body, format!("step `{step}` needs `{key}`"));
+            self.missing(body, key, step, "text or a list of texts");
         }
         list
     }

@@ -67,7 +67,7 @@ impl Compiler<'_> {
             );
             return None;
         }
-        let excluded = self.exclusions(mapping.get("exclude"), scope, parameters)?;
+        let excluded = self.exclusions(mapping.get("exclude"), parameters)?;
         let alias = mapping.get("alias").and_then(|alias| self.text(alias, scope));
         let mut members = Vec::with_capacity(product);
         for index in 0..product {
@@ -95,12 +95,7 @@ impl Compiler<'_> {
         Some(Matrix { members, alias })
     }
 
-    fn exclusions(
-        &mut self,
-        node: Option<&Node>,
-        scope: &Scope<'_>,
-        parameters: &towpath_yaml::Mapping,
-    ) -> Option<Vec<Arguments>> {
+    fn exclusions(&mut self, node: Option<&Node>, parameters: &towpath_yaml::Mapping) -> Option<Vec<Arguments>> {
         let Some(node) = node.filter(|node| !node.is_null()) else {
             return Some(Vec::new());
         };
@@ -125,7 +120,8 @@ impl Compiler<'_> {
                     );
                     self.report(Diagnostic::warning("config::matrix", message).at(&part.key.span, ""));
                 }
-                exclusion.insert(part.key.text.clone(), self.value(&part.value, scope));
+                // The original puts no values in place here.
+                exclusion.insert(part.key.text.clone(), Value::of(&part.value));
             }
             exclusions.push(exclusion);
         }

@@ -41,6 +41,8 @@ pub(crate) struct Invocation {
     alias: Option<Arc<str>>,
     /// The matrix it is a member of: the number of the item in the workflow.
     matrix: Option<usize>,
+    /// The job group it is a member or a boundary of, by the name of its invocation.
+    group: Option<Arc<str>>,
     pub(crate) name: Arc<str>,
     pub(crate) role: Role,
     requires: Vec<Require>,
@@ -51,6 +53,13 @@ pub(crate) struct Invocation {
     pub(crate) printed: Mapping,
     /// Whether this pipeline's branch or tag passes its filters.
     pub(crate) kept: bool,
+}
+
+impl Invocation {
+    /// Whether `other` may require it as `name`: a group is required from outside by its own name alone.
+    fn is_seen_by(&self, other: &Self, name: &Arc<str>) -> bool {
+        self.group.is_none() || self.group == other.group || self.group.as_ref() == Some(name)
+    }
 }
 
 /// What a job of a workflow is.
@@ -189,8 +198,9 @@ impl Compiler<'_> {
         let mut failed: BTreeSet<Arc<str>> = BTreeSet::new();
         for (position, item) in items.iter().enumerate() {
             let before = invocations.len();
-            self.invoke(item, position, None, &mut invocations);
-            if invocations.len() == before {
+            let is_empty = self.invoke(item, position, None, &mut invocations);
+            // A matrix without members is no mistake by itself; to require it is one.
+            if invocations.len() == before && !is_empty {
                 failed.extend(names_of(item));
             }
         }
@@ -217,8 +227,9 @@ impl Compiler<'_> {
         Some(graph)
     }
 
-    /// One item of a workflow's `jobs`: a job, all members of a matrix, or a group of jobs.
-    fn invoke(&mut self, item: &Node, position: usize, group: Option<&Arc<str>>, out: &mut Vec<Invocation>) {
+    /// One item of a workflow's `jobs`: a job, all members of a matrix, or a group of jobs. Answers whether it is a matrix
+    /// that has no members.
+    fn invoke(&mut self, item: &Node, position: usize, group: Option<&Arc<str>>, out: &mut Vec<Invocation>) -> bool {
         let top = Scope::top(CONFIG);
         let (reference, body, span) = match item.as_mapping() {
             None => match self.text(item, &top) {
@@ -226,7 +237,7 @@ impl Compiler<'_> {
                 None => {
                     let message = format!("a job of a workflow is a name or a map, and this is {}", item.kind());
                     self.report(Diagnostic::error("config::workflows", message).at(item.span(), ""));
-                    return;
+                    return false;
                 }
             },
             Some(mapping) if mapping.len() == 1 => {
@@ -247,7 +258,7 @@ impl Compiler<'_> {
                         .hint(format!("indent `{}` by two more columns", second.key.text)),
                 };
                 self.report(diagnostic);
-                return;
+                return false;
             }
         };
         let empty = Mapping::default();
@@ -270,22 +281,24 @@ impl Compiler<'_> {
                         node.kind()
                     );
                     self.report(Diagnostic::error("config::arguments", message).at(node.span(), ""));
-                    return;
+                    return false;
                 }
             },
         };
         if group.is_none() && self.defines(Kind::JobGroup, CONFIG, &reference) {
-            return self.invoke_group(&reference, body, &span, position, out);
+            self.invoke_group(&reference, body, &span, position, out);
+            return false;
         }
         let matrix = match body.get("matrix").filter(|_| self.has_templates) {
             Some(node) => match self.matrix(node, &top) {
                 Some(matrix) => Some(matrix),
-                None => return,
+                None => return false,
             },
             None => None,
         };
         self.context.push(format!("Error calling job: '{reference}'"));
         let target = self.target(&reference, body, &span);
+        let is_empty = target.is_some() && matrix.as_ref().is_some_and(|matrix| matrix.members.is_empty());
         match (target, matrix) {
             (None, _) => {}
             (Some(target), None) => {
@@ -317,6 +330,7 @@ impl Compiler<'_> {
             let message = format!("a workflow cannot have more than {MAX_INVOCATIONS} jobs");
             self.report(Diagnostic::error("config::too-large", message).at(&span, ""));
         }
+        is_empty
     }
 
     /// What an invocation names: a definition, or nothing for an approval that is defined on the spot.
@@ -473,8 +487,11 @@ impl Compiler<'_> {
         let around = (body.get("pre-steps"), body.get("post-steps"));
         let role = match target {
             Target::Inline(role) => {
+                let extra = body
+                    .iter()
+                    .find(|part| &*part.key.text == "context" || !INVOCATION_KEYS.contains(&&*part.key.text));
                 if matches!(role, Role::Approval)
-                    && let Some(extra) = given.first()
+                    && let Some(extra) = extra
                 {
                     let message = format!("an approval job takes no `{}`; it is ignored", extra.key.text);
                     self.report(Diagnostic::warning("config::unknown-key", message).at(&extra.key.span, ""));
@@ -512,6 +529,7 @@ impl Compiler<'_> {
             alternate,
             alias: None,
             matrix: matrix.map(|_| position),
+            group: group.cloned(),
             role,
             requires,
             resolved: Vec::new(),
@@ -635,6 +653,10 @@ impl Compiler<'_> {
                         },
                     }
                 }
+                if words.is_empty() {
+                    let message = format!("no status of `{}` is named, so this would wait for ever", part.key.text);
+                    self.report(Diagnostic::error("config::requires", message).at(part.value.span(), ""));
+                }
                 requires.push(Require {
                     name: part.key.text.clone(),
                     statuses,
@@ -688,9 +710,14 @@ impl Compiler<'_> {
                 self.report(Diagnostic::error("config::triggers", message).at(schedule.span(), ""));
                 continue;
             };
-            if cron.text.split_whitespace().count() != 5 {
-                let message = format!("`{}` is not a cron expression: it needs five fields", cron.text);
-                self.report(Diagnostic::error("config::triggers", message).at(schedule.span(), ""));
+            if let Err(why) = check_cron(&cron.text) {
+                let message = format!("`{}` is not a cron expression: {why}", cron.text);
+                let at = schedule.get("cron").unwrap_or(schedule).span();
+                self.report(Diagnostic::error("config::triggers", message).at(at, ""));
+            }
+            self.check_keys(schedule, &["cron", "filters"], "a schedule");
+            if let Some(filters) = schedule.get("filters") {
+                self.check_keys(filters, &["branches"], "the filter of a schedule");
             }
             let branches = match schedule.get("filters").and_then(|filters| filters.get("branches")) {
                 Some(node) => self.filter(node),
@@ -805,6 +832,7 @@ impl Compiler<'_> {
             alternate: None,
             alias,
             matrix: None,
+            group: Some(prefix.clone()),
             role,
             requires,
             resolved: Vec::new(),
@@ -850,7 +878,14 @@ impl Compiler<'_> {
                 });
             }
         }
-        out.push(boundary(format!("{prefix}/end"), last, ends, Some(prefix)));
+        if ends.is_empty() {
+            ends.push(Require {
+                name: start,
+                statuses: success,
+                span: span.clone(),
+            });
+        }
+        out.push(boundary(format!("{prefix}/end"), last, ends, Some(prefix.clone())));
     }
 
     fn resolve_requires(&mut self, graph: &mut Graph, failed: &BTreeSet<Arc<str>>) {
@@ -871,13 +906,14 @@ impl Compiler<'_> {
         let mut all = Vec::with_capacity(graph.invocations.len());
         for (at, invocation) in graph.invocations.iter().enumerate() {
             let mut resolved: Vec<(usize, BTreeSet<RequiredStatus>)> = Vec::new();
+            let mut known: HashMap<usize, usize> = HashMap::new();
             for require in &invocation.requires {
                 let others = |found: Option<&Vec<usize>>| -> Vec<usize> {
                     found
                         .into_iter()
                         .flatten()
                         .copied()
-                        .filter(|other| *other != at)
+                        .filter(|other| *other != at && graph.invocations[*other].is_seen_by(invocation, &require.name))
                         .collect()
                 };
                 let mut found = others(by_base.get(&require.name));
@@ -904,8 +940,11 @@ impl Compiler<'_> {
                     );
                     let mut diagnostic = Diagnostic::error("config::requires", message).at(&require.span, "");
                     if found.is_empty() {
-                        if let Some(near) = crate::suggest::nearest(&require.name, by_base.keys()) {
+                        let others = by_base.keys().filter(|name| **name != invocation.base);
+                        if let Some(near) = crate::suggest::nearest(&require.name, others) {
                             diagnostic = diagnostic.hint(format!("did you mean `{near}`?"));
+                        } else if require.name == invocation.base {
+                            diagnostic = diagnostic.hint("a job cannot require itself");
                         } else if self.defines(Kind::Job, CONFIG, &require.name) {
                             let hint = format!("`{}` is defined, but this workflow does not run it", require.name);
                             diagnostic = diagnostic.hint(hint);
@@ -927,13 +966,14 @@ impl Compiler<'_> {
                     self.report(Diagnostic::error("config::too-large", message).at(&require.span, ""));
                     return;
                 }
-                // Under one name the whole matrix is meant, so the list is as long as the matrix and free of repetitions.
-                if found.len() > 1 {
-                    resolved.extend(found.into_iter().map(|other| (other, require.statuses.clone())));
-                } else if let Some(known) = resolved.iter_mut().find(|(other, _)| *other == found[0]) {
-                    known.1.extend(require.statuses.iter().copied());
-                } else {
-                    resolved.push((found[0], require.statuses.clone()));
+                for other in found {
+                    match known.get(&other).and_then(|at| resolved.get_mut(*at)) {
+                        Some((_, statuses)) => statuses.extend(require.statuses.iter().copied()),
+                        None => {
+                            known.insert(other, resolved.len());
+                            resolved.push((other, require.statuses.clone()));
+                        }
+                    }
                 }
             }
             all.push(resolved);
@@ -999,6 +1039,64 @@ impl Compiler<'_> {
         }
         self.report(diagnostic);
     }
+}
+
+/// The fields of a cron expression, with their least and greatest number and their names.
+const CRON_FIELDS: [(&str, u32, u32, &[&str]); 5] = [
+    ("minute", 0, 59, &[]),
+    ("hour", 0, 23, &[]),
+    ("day of the month", 1, 31, &[]),
+    (
+        "month",
+        1,
+        12,
+        &[
+            "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+        ],
+    ),
+    (
+        "day of the week",
+        0,
+        7,
+        &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
+    ),
+];
+
+/// Why a text is no cron expression as a schedule's trigger takes them: five fields, each `*`, a number, a range of
+/// numbers, or a list of numbers; no steps, no ranges of names, no ranges in lists.
+///
+/// Source: <https://circleci.com/docs/reference/configuration-reference/#cron>
+fn check_cron(text: &str) -> Result<(), String> {
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    if fields.len() != CRON_FIELDS.len() {
+        return Err("it needs five fields".to_owned());
+    }
+    for (field, (what, least, most, names)) in fields.into_iter().zip(CRON_FIELDS) {
+        let number = |text: &str| {
+            let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse::<u32>()
+                .ok()
+                .filter(|number| is_plain && (least..=most).contains(number))
+        };
+        let fits = |text: &str| number(text).is_some() || names.contains(&&*text.to_ascii_lowercase());
+        if field.contains('/') {
+            return Err(format!("steps such as `{field}` are not supported: list the numbers"));
+        }
+        let items: Vec<&str> = field.split(',').collect();
+        let is_one = items.len() == 1;
+        for item in items {
+            let range = item.split_once('-');
+            let is_good = match range {
+                Some((from, to)) if is_one => number(from).is_some_and(|from| number(to).is_some_and(|to| from <= to)),
+                Some(_) => return Err(format!("`{field}` has a range in a list, which is not supported")),
+                None => (item == "*" && is_one) || fits(item),
+            };
+            if !is_good {
+                return Err(format!("`{item}` is no {what}: those are {least} to {most}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 enum Target {

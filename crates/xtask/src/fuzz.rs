@@ -96,6 +96,9 @@ pub fn fuzz(only: Option<&str>, seconds: u32) -> Result<()> {
     let status = Command::new(env!("CARGO"))
         .args(["build", "--release", "--locked", "--target", &triple, "--manifest-path"])
         .arg(folder.join("Cargo.toml"))
+        // Wherever this workspace's own go.
+        .arg("--target-dir")
+        .arg(folder.join("target"))
         // The flags of this workspace's own configuration do not go together with these.
         .env("RUSTFLAGS", COVERAGE)
         .status()
