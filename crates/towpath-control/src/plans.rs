@@ -642,9 +642,27 @@ impl Control {
             Some(text) => ProjectFile::parse(text).map_err(|error| ControlError::invalid(error.to_string()))?,
             None => ProjectFile::default(),
         };
-        let image = self
+        let image = match self
             .image_of_request(project, environment, &request, &project_file)
-            .await?;
+            .await
+        {
+            Ok(image) => image,
+            // An image is missed by nobody where there is no such environment.
+            Err(error) => {
+                let source = PlanSource {
+                    project: project.to_string(),
+                    environment: environment.to_string(),
+                    files: request.files,
+                    image: self.image_repository(project, &project_file),
+                    project_file,
+                    commit: None,
+                    on_failure: None,
+                    despite_freeze: None,
+                };
+                read_manifests(&self.rendered(source).await?.0)?;
+                return Err(error);
+            }
+        };
         let commit = match &request.from {
             Some(from) => self.release_of(project, from).await?.row.commit,
             None => self.commit_of_image(&image, request.commit).await?,

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use towpath_types::Outcome;
 
+/// A moment for people.
+const WHEN: &str = "%Y-%m-%d %H:%M:%S UTC";
+
 /// Something that happened. Events are stored before anything acts on them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -98,7 +101,7 @@ pub enum Illegal {
     #[error("`{0}` is not an approval: it runs by itself")]
     NotAnApproval(String),
     /// The gate is open.
-    #[error("`{job}` was already approved by {by} at {at}")]
+    #[error("`{job}` was already approved by {by} at {}", .at.strftime(WHEN))]
     AlreadyApproved {
         /// The gate.
         job: String,
@@ -116,7 +119,7 @@ pub enum Illegal {
         waits_for: Vec<String>,
     },
     /// The workflow was canceled.
-    #[error("the workflow was canceled by {by} at {at}")]
+    #[error("the workflow was canceled by {by} at {}", .at.strftime(WHEN))]
     Canceled {
         /// Who.
         by: String,

@@ -191,7 +191,7 @@ fn a_gate_opens_once_and_only_when_it_is_its_turn() {
     play(&mut workflow, "test:ok +hold");
     assert_eq!(
         refusal(&mut workflow, approve("hold")),
-        "`hold` was already approved by bob at 1970-01-01T00:00:00Z"
+        "`hold` was already approved by bob at 1970-01-01 00:00:00 UTC"
     );
 }
 
@@ -210,7 +210,7 @@ fn cancel_stops_what_runs_and_ends_what_waits() {
     assert_eq!(workflow.outstanding(), [Effect::CancelJob { job: "a".into() }]);
     assert_eq!(
         refusal(&mut workflow, approve("hold")),
-        "the workflow was canceled by ada at 1970-01-01T00:00:00Z"
+        "the workflow was canceled by ada at 1970-01-01 00:00:00 UTC"
     );
     // A job that ends well on its way out does not bring the workflow back.
     assert_eq!(

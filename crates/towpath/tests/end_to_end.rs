@@ -675,6 +675,10 @@ async fn what_is_approved_in_the_browser_is_deployed_and_what_fails_goes_back() 
                 "there is no environment `nosuch`: there are dev",
             ),
             (["deploy", "dev", "no-such-tag"], "the registry has no image of"),
+            (
+                ["deploy", "nosuch", "no-such-tag"],
+                "there is no environment `nosuch`: there are dev",
+            ),
         ] {
             let error = world.towpath(&arguments).await.unwrap_err();
             assert!(error.contains(expected), "{error}");
