@@ -54,14 +54,7 @@ impl ControlError {
     /// The message followed by each cause, on one line: what a log and a command line show.
     #[must_use]
     pub fn chain(&self) -> String {
-        let mut text = self.message.clone();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        text
+        towpath_types::with_causes(self)
     }
 }
 

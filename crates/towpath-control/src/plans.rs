@@ -21,7 +21,7 @@ use towpath_manifest::{
     Change, ChangeKind, ImageRule, Object, ObjectId, Tree, diff, sort_for_apply, with_config_hash, with_image,
     with_pull_secret,
 };
-use towpath_types::{CommitId, Digest, ImageReference, ReleaseId};
+use towpath_types::{CommitId, Digest, ImageReference, ReleaseId, with_causes};
 
 /// How many commits a plan lists.
 const MOST_COMMITS: usize = 50;
@@ -263,12 +263,6 @@ pub(crate) fn fill_in(pattern: &str, kube_context: &str, environment: &str) -> S
     Tree::default().namespace(kube_context, environment, pattern)
 }
 
-/// An error with everything behind it.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let errors = std::iter::successors(Some(error), |error| error.source());
-    errors.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 /// One Job or CronJob by the name of its object or its file, on the source's image, with its namespace.
 pub(crate) fn read_job(source: &PlanSource, name: &str, kind: &str) -> Result<(Object, Environment), ControlError> {
     let manifests = read_manifests(source)?;
@@ -370,7 +364,7 @@ impl Control {
             return Err(ControlError::not_found(reason));
         }
         let wrong = rendered.diagnostics.iter().map(|diagnostic| diagnostic.render(false));
-        let failed = rendered.failures.iter().map(|failure| chain(&failure.error));
+        let failed = rendered.failures.iter().map(|failure| with_causes(&failure.error));
         let wrong: Vec<String> = wrong.chain(failed).collect();
         if !wrong.is_empty() {
             return Err(ControlError::invalid(wrong.join("\n")));

@@ -4,8 +4,8 @@ use crate::{
     Control, ControlError, Grant, OnFailure, PROJECT_FILE, ProjectFile, Settings, TargetSettings,
     conductor::{store_error, to_json},
     plans::{
-        Plan, PlanSource, chain, environments_in, fill_in, image_repository_in, manifest_files, namespace_pattern,
-        read_job, target_id,
+        Plan, PlanSource, environments_in, fill_in, image_repository_in, manifest_files, namespace_pattern, read_job,
+        target_id,
     },
     push::forge_error,
     records::{WorkflowRecord, collection},
@@ -28,7 +28,7 @@ use towpath_deploy::{
 };
 use towpath_manifest::{Object, with_pull_secret};
 use towpath_store::{Batch, ReleaseRow, Row};
-use towpath_types::{CommitId, ImageReference, JobId, Outcome, ReleaseId};
+use towpath_types::{CommitId, ImageReference, JobId, Outcome, ReleaseId, with_causes};
 
 /// How long all of a release may take; each Deployment has its own deadline besides.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(30 * 60);
@@ -908,7 +908,7 @@ impl Control {
             })
             .await;
         for failure in &rendered.failures {
-            let (environment, error) = (&failure.environment, chain(&failure.error));
+            let (environment, error) = (&failure.environment, with_causes(&failure.error));
             tracing::warn!(
                 project,
                 environment,

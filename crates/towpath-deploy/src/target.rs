@@ -437,13 +437,7 @@ impl TargetError {
     /// The error with its causes, for a place that has room for one text only.
     #[must_use]
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        text
+        towpath_types::with_causes(self)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{Found, OrbReference};
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
-use towpath_types::SecretString;
+use towpath_types::{SecretString, with_causes};
 
 /// CircleCI's own.
 pub const DEFAULT_REGISTRY: &str = "https://circleci.com";
@@ -87,12 +87,12 @@ impl PublicRegistry {
         if let Some(token) = &self.token {
             request = request.header("Circle-Token", token.expose());
         }
-        let mut response = request.send().await.map_err(|error| failed(chain(&error)))?;
+        let mut response = request.send().await.map_err(|error| failed(with_causes(&error)))?;
         if !response.status().is_success() {
             return Err(failed(format!("it answers {}", response.status())));
         }
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| failed(chain(&error)))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| failed(with_causes(&error)))? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() > MAX_BYTES {
                 return Err(failed(format!("its answer is longer than {} MiB", MAX_BYTES >> 20)));
@@ -114,14 +114,4 @@ impl PublicRegistry {
             text: found.source,
         }))
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

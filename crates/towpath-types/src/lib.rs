@@ -3,6 +3,7 @@
 //! No IO, no clock, no randomness except in the `new` of an id. Nothing here knows CircleCI's status strings: those exist
 //! only at the API's edge.
 
+mod causes;
 mod digest;
 mod ids;
 mod image;
@@ -10,6 +11,7 @@ mod mask;
 mod outcome;
 mod secret;
 
+pub use causes::with_causes;
 pub use digest::{Digest, DigestError, Digester};
 pub use ids::{CommitId, IdError, JobId, PipelineId, ReleaseId, WorkflowId};
 pub use image::{ImageReference, ImageReferenceError};

@@ -20,6 +20,7 @@ use tokio_util::{
     codec::{FramedRead, LinesCodec},
     io::StreamReader,
 };
+use towpath_types::with_causes;
 
 /// How many requests are under way at once. API servers share their capacity between clients, so more is not faster.
 const AT_ONCE: usize = 16;
@@ -417,7 +418,7 @@ impl Api {
             let body = response.into_body().collect().await;
             let body = body.map_err(|error| ApiError::Unreachable {
                 server: self.server.clone(),
-                why: chain(&error),
+                why: with_causes(&error),
             })?;
             let value = serde_json::from_slice(&body.to_bytes()).map_err(|error| match error.is_eof() {
                 // Half an answer that looks like a whole one.
@@ -484,7 +485,7 @@ impl Api {
         match error {
             kube::Error::Auth(error) => ApiError::Credentials {
                 kube_context: self.kube_context.clone(),
-                why: chain(error),
+                why: with_causes(error),
             },
             other => ApiError::Unreachable {
                 server: self.server.clone(),
@@ -506,21 +507,6 @@ impl Api {
             why: error.to_string(),
         }
     }
-}
-
-/// An error with its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Some errors print their source themselves.
-        if !text.contains(&next) {
-            let _ = write!(text, ": {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// The first cause: of `ServiceError: client error (Connect): tcp connect error: Connection refused` the last part.

@@ -1,6 +1,6 @@
 //! Who we are to a cluster, and where it is.
 
-use super::api::{Api, Patience, chain};
+use super::api::{Api, Patience};
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioExecutor};
 use kube::{
     Client, Config,
@@ -9,7 +9,7 @@ use kube::{
 };
 use std::path::PathBuf;
 use tower::{BoxError, ServiceBuilder};
-use towpath_types::SecretString;
+use towpath_types::{SecretString, with_causes};
 
 /// The environment variables that name a cluster where there is no kubeconfig: a job of a pipeline, say.
 pub const SERVER_VARIABLE: &str = "TOWPATH_KUBE_SERVER";
@@ -104,7 +104,7 @@ impl Identity {
         let mut config = match self {
             Self::Kubeconfig(file) => from_kubeconfig(file.clone(), kube_context).await?,
             Self::InCluster => Config::incluster().map_err(|error| {
-                IdentityError::Settings(format!("this process has no service account: {}", chain(&error)))
+                IdentityError::Settings(format!("this process has no service account: {}", with_causes(&error)))
             })?,
             Self::Token {
                 server,
@@ -115,7 +115,7 @@ impl Identity {
         // Our own retries know what is safe to send twice, and say what they wait for.
         config.default_retry = false;
         let server = config.cluster_url.to_string();
-        let client = client_of(config).map_err(|error| IdentityError::Kubeconfig(chain(&error)))?;
+        let client = client_of(config).map_err(|error| IdentityError::Kubeconfig(with_causes(&error)))?;
         let server = server.trim_end_matches('/').to_string();
         Ok(Api::new(client, kube_context.to_string(), server, patience))
     }
@@ -147,7 +147,7 @@ async fn from_kubeconfig(file: Option<PathBuf>, kube_context: &str) -> Result<Co
         Some(file) => Kubeconfig::read_from(file),
         None => Kubeconfig::read(),
     });
-    let failed = |error: &dyn std::error::Error| IdentityError::Kubeconfig(chain(error));
+    let failed = |error: &dyn std::error::Error| IdentityError::Kubeconfig(with_causes(error));
     let kubeconfig = read
         .await
         .map_err(|error| failed(&error))?

@@ -23,8 +23,8 @@ use towpath_types::{Mask, Outcome};
 const LAST_LINES: u32 = 20;
 /// How often it is looked whether something has lasted too long.
 const TICK: Duration = Duration::from_millis(500);
-/// How long changes are gathered before they are looked at.
-const GATHER: Duration = Duration::from_millis(10);
+/// How long changes are gathered before they are looked at: much happens at once, and looking takes time from it.
+const GATHER: Duration = Duration::from_millis(25);
 
 /// How long a state that seldom heals may last before the rollout is given up.
 #[derive(Debug, Clone, Copy)]
@@ -116,8 +116,14 @@ impl Waiter {
         let followed = self.follow(awaited, &changed);
         let mut said: HashMap<ObjectId, String> = HashMap::new();
         let mut lasting: HashMap<Lasting, Instant> = HashMap::new();
+        let mut judged: Option<Instant> = None;
         loop {
             let now = Instant::now();
+            // What lasts too long is not seen earlier by looking at every change.
+            let judges = judged.is_none_or(|judged| now.duration_since(judged) >= TICK);
+            if judges {
+                judged = Some(now);
+            }
             let mut all_done = true;
             for one in awaited {
                 let id = one.object.id();
@@ -125,7 +131,12 @@ impl Waiter {
                     Ok(Readiness::Done) => "rolled out".to_string(),
                     Ok(Readiness::Waiting(sentence)) => {
                         all_done = false;
-                        let stuck = self.judge(one, &followed, now, &mut lasting).or_else(|| {
+                        let stuck = if judges {
+                            self.judge(one, &followed, now, &mut lasting)
+                        } else {
+                            None
+                        };
+                        let stuck = stuck.or_else(|| {
                             (now >= deadline).then(|| Stuck {
                                 outcome: Outcome::TimedOut,
                                 message: format!("the deadline passed: {sentence}"),
@@ -163,7 +174,6 @@ impl Waiter {
                 return Ok(());
             }
             tokio::select! {
-                // Much happens at once: it is looked at together.
                 () = changed.notified() => tokio::time::sleep(GATHER).await,
                 () = tokio::time::sleep(TICK) => {}
             }
