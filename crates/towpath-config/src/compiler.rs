@@ -37,6 +37,11 @@ pub(crate) struct Compiler<'o> {
     pub(crate) context: Vec<String>,
     pub(crate) depth: usize,
     pub(crate) step_count: usize,
+    /// How many steps were looked at, whatever came of them.
+    pub(crate) visits: usize,
+    /// How large what is compiled is so far, every alias and every call written out.
+    pub(crate) output_nodes: u64,
+    pub(crate) output_bytes: u64,
     pub(crate) rendered_bytes: usize,
     /// Whether a limit was passed and nothing more is made.
     pub(crate) exhausted: bool,
@@ -180,6 +185,9 @@ impl<'o> Compiler<'o> {
             context: Vec::new(),
             depth: 0,
             step_count: 0,
+            visits: 0,
+            output_nodes: 0,
+            output_bytes: 0,
             rendered_bytes: 0,
             exhausted: false,
             error_count: diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count(),

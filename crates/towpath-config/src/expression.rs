@@ -145,6 +145,8 @@ struct Spanned {
 
 /// A regular expression that must match in full; RE2 syntax, as the newest compiler has it.
 pub(crate) fn full_match(pattern: &str) -> Option<Regex> {
+    // By itself first: `a)|(?:b` is a pattern only between the brackets below.
+    regex_syntax::parse(pattern).ok()?;
     regex::RegexBuilder::new(&format!("^(?:{pattern})$"))
         .size_limit(1 << 20)
         .build()

@@ -158,6 +158,9 @@ impl Compiler<'_> {
         let span = element.node.span().clone();
         self.check_keys(&element.node, JOB_KEYS, "a job");
         let own = self.substitute_mapping(source, scope, &["parameters", "executor", "description", "steps"]);
+        if !own.iter().all(|part| self.count_output(&part.value, &part.key.span)) {
+            return None;
+        }
         let mut result = Mapping::default();
         let kind = own
             .get("type")
@@ -178,6 +181,9 @@ impl Compiler<'_> {
         let (executor, executor_frame) = match source.get("executor") {
             Some(node) => {
                 let (body, frame) = self.executor(node, scope)?;
+                if !self.count_output(&body, node.span()) {
+                    return None;
+                }
                 (body.as_mapping().cloned().unwrap_or_default(), Some(frame))
             }
             None => (Mapping::default(), None),
@@ -389,6 +395,7 @@ impl Compiler<'_> {
                 };
                 for part in arguments {
                     let value = self.substitute(&part.value, &scope);
+                    let value = self.in_place(&value);
                     given.push(Entry { value, ..part });
                 }
                 node = name;

@@ -190,7 +190,7 @@ impl Compiler<'_> {
             && !(default.mentions_tag() && default.as_scalar().is_some())
             && !matches!(declaration.kind, ParameterType::Steps | ParameterType::Executor)
         {
-            let value = Value::of(&default);
+            let value = as_written(&declaration.kind, &default, Value::of(&default));
             if fit(&declaration.kind, value.clone(), false).is_err() {
                 let message = match &declaration.kind {
                     ParameterType::Enum(values) => format!(
@@ -255,7 +255,7 @@ impl Compiler<'_> {
                     // The pipeline's own values are known by now; its parameters are not.
                     match default.mentions_tag() && self.has_templates {
                         true => self.value(default, &Scope::top(CONFIG)),
-                        false => Value::of(default),
+                        false => as_written(&declaration.kind, default, Value::of(default)),
                     }
                 }
                 (None, None) => {
@@ -380,7 +380,7 @@ impl Compiler<'_> {
                 }
             }
             kind => {
-                let value = self.value(node, scope);
+                let value = as_written(kind, node, self.value(node, scope));
                 // Pipeline values are text to whoever wants text: `<< pipeline.number >>`.
                 let lenient = node.as_scalar().is_some_and(|scalar| {
                     scalar.text.contains("<<")
@@ -427,6 +427,18 @@ impl Compiler<'_> {
 fn executor(name: &Arc<str>, node: &Node, namespace: NamespaceId) -> Value {
     let node = Node::scalar(name.clone(), towpath_yaml::ScalarStyle::Quoted, node.span().clone());
     Value::Executor { node, namespace }
+}
+
+/// A number that is to be one of an enumeration's texts, as it is written: `1.10` is not `1.1`.
+fn as_written(kind: &ParameterType, node: &Node, value: Value) -> Value {
+    match (kind, &value, node.as_scalar()) {
+        (ParameterType::Enum(_), Value::Int(_) | Value::Float(_) | Value::Bool(_), Some(scalar))
+            if !scalar.text.contains("<<") =>
+        {
+            Value::Text(scalar.text.clone())
+        }
+        _ => value,
+    }
 }
 
 /// The value as a parameter's type takes it.

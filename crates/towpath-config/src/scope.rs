@@ -47,7 +47,7 @@ impl Scope<'_> {
 pub(crate) type TemplateCache = HashMap<usize, (Arc<str>, Rc<Result<Template, TemplateError>>)>;
 
 const MAX_TEXT_BYTES: usize = 4 << 20;
-const MAX_RENDERED_BYTES: usize = 512 << 20;
+const MAX_RENDERED_BYTES: usize = 256 << 20;
 
 enum Problem {
     Parameter {
@@ -260,7 +260,7 @@ impl Compiler<'_> {
             }
             Problem::Variable { name, range } => {
                 let tag = scalar.text.get(range.clone()).unwrap_or_default();
-                let carets = "^".repeat(tag.chars().count().saturating_sub(3).max(1));
+                let carets = "^".repeat(name.chars().count().max(1));
                 let message = format!("Referred to a variable \"{name}\" that does not exist:\n{tag}\n {carets}");
                 Diagnostic::error("config::unknown-variable", message).at(&span_within(node, scalar, range), "")
             }
@@ -292,6 +292,30 @@ impl Compiler<'_> {
             Some(scalar) if self.has_templates && scalar.text.contains("<<") => self.render(node, scalar, scope),
             Some(_) => Value::of(node),
             None => Value::Tree(self.substitute(node, scope)),
+        }
+    }
+
+    /// The node with what looks like a template in it escaped: for a value that is in place already, on its way through an
+    /// argument where values are put in place.
+    pub(crate) fn in_place(&self, node: &Node) -> Node {
+        if !self.has_templates || !node.mentions_tag() {
+            return node.clone();
+        }
+        match node.value() {
+            YamlValue::Scalar(scalar) => {
+                Node::scalar(scalar.text.replace("<<", "\\<<"), scalar.style, node.span().clone())
+            }
+            YamlValue::Sequence(items) => {
+                let items = items.iter().map(|item| self.in_place(item)).collect();
+                Node::sequence(items, node.span().clone())
+            }
+            YamlValue::Mapping(mapping) => {
+                let entries = mapping.iter().map(|entry| Entry {
+                    value: self.in_place(&entry.value),
+                    ..entry.clone()
+                });
+                Node::mapping(Mapping::from_entries(entries), node.span().clone())
+            }
         }
     }
 

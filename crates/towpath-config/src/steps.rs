@@ -41,6 +41,10 @@ pub(crate) fn builtin_named(name: &str) -> Option<&'static str> {
 }
 
 const MAX_STEPS: usize = 1_000_000;
+/// Calls that come to nothing take time, too.
+const MAX_VISITS: usize = 2_000_000;
+const MAX_OUTPUT_NODES: u64 = 5_000_000;
+const MAX_OUTPUT_BYTES: u64 = 256 << 20;
 const MAX_DEPTH: usize = 100;
 
 impl Compiler<'_> {
@@ -70,19 +74,40 @@ impl Compiler<'_> {
     }
 
     fn push_steps(&mut self, steps: &[Node], out: &mut Vec<Node>, at: &Span) {
-        if self.count_steps(steps.len(), at) {
+        if self.count_steps(steps.len(), at) && steps.iter().all(|step| self.count_output(step, at)) {
             out.extend_from_slice(steps);
         }
     }
 
     fn count_steps(&mut self, count: usize, at: &Span) -> bool {
         self.step_count += count;
-        if self.step_count > MAX_STEPS && !self.exhausted {
-            self.exhausted = true;
-            let message = format!("this configuration expands to more than {MAX_STEPS} steps");
-            self.report(Diagnostic::error("config::too-large", message).at(at, "it stops here"));
+        if self.step_count > MAX_STEPS {
+            self.exhaust(format!("this configuration expands to more than {MAX_STEPS} steps"), at);
         }
         !self.exhausted
+    }
+
+    /// Counts a part of what is compiled; `false` when that has become too large.
+    pub(crate) fn count_output(&mut self, part: &Node, at: &Span) -> bool {
+        self.output_nodes = self.output_nodes.saturating_add(part.expanded_nodes());
+        self.output_bytes = self.output_bytes.saturating_add(part.expanded_bytes());
+        if self.output_nodes > MAX_OUTPUT_NODES {
+            let message = format!("this configuration expands to more than {MAX_OUTPUT_NODES} values");
+            self.exhaust(message, at);
+        }
+        if self.output_bytes > MAX_OUTPUT_BYTES {
+            let message = format!("this configuration expands to more than {MAX_OUTPUT_BYTES} bytes");
+            self.exhaust(message, at);
+        }
+        !self.exhausted
+    }
+
+    /// Ends the expansion.
+    fn exhaust(&mut self, message: String, at: &Span) {
+        if !self.exhausted {
+            self.exhausted = true;
+            self.report(Diagnostic::error("config::too-large", message).at(at, "it stops here"));
+        }
     }
 
     fn expand_step(&mut self, step: &Node, scope: &Scope<'_>, out: &mut Vec<Node>) {
@@ -90,6 +115,11 @@ impl Compiler<'_> {
             let message = format!("commands and conditions are nested more than {MAX_DEPTH} levels deep");
             self.report(Diagnostic::error("config::too-deep", message).at(step.span(), ""));
             return;
+        }
+        self.visits += 1;
+        if self.visits > MAX_VISITS {
+            let message = format!("this configuration makes more than {MAX_VISITS} calls and conditions");
+            return self.exhaust(message, step.span());
         }
         self.depth += 1;
         match step.as_mapping() {
@@ -182,6 +212,7 @@ impl Compiler<'_> {
             _ if builtin_named(name).is_some() => {
                 if let Some(step) = self.builtin(name, body, at, step, scope)
                     && self.count_steps(1, at)
+                    && self.count_output(&step, at)
                 {
                     self.trace_written(&step, scope.frame);
                     out.push(step);

@@ -300,6 +300,10 @@ fn evaluate(
     errors: &mut Vec<TemplateError>,
 ) -> Value {
     match expression.evaluate(&mut |name| lookup.lookup(name, range)) {
+        // What is computed of nothing is false in the end; a name without a value stays without.
+        Ok(Value::Null) if !matches!(expression, Expression::Name { .. } | Expression::Literal(_)) => {
+            Value::Bool(false)
+        }
         Ok(value) => value,
         // Whoever looks names up has already said what is wrong with an unknown one.
         Err(error) if error.kind == ErrorKind::UnknownVariable => Value::Null,

@@ -426,7 +426,10 @@ impl Compiler<'_> {
                     let items = list.and_then(Node::as_sequence).unwrap_or_default();
                     let item = items.iter().find(|item| Value::of(item) == *value);
                     let at = item.or(list).map_or(span, Node::span);
-                    given.push(entry(name, value.to_node(at), span));
+                    // As it is written, where it is: `1.10` is not `1.1`.
+                    let written = item.filter(|item| item.as_scalar().is_some() && !item.mentions_tag());
+                    let value = written.cloned().unwrap_or_else(|| self.in_place(&value.to_node(at)));
+                    given.push(entry(name, value, span));
                 }
             }
         }

@@ -86,13 +86,70 @@ fn commands_that_call_themselves() {
 
 #[test]
 fn commands_that_double() {
-    // Thirty levels of two calls each would be a thousand million steps.
-    let mut text = String::from("version: 2.1\ncommands:\n  c0:\n    steps: [{run: echo}]\n");
-    for level in 1..=30 {
+    // Nine levels of ten steps each would be a thousand million steps.
+    let mut text = format!("version: 2.1\ncommands:\n  c0:\n    steps: [{}]\n", "run: echo, ".repeat(10));
+    for level in 1..=8 {
+        let calls = format!("c{}, ", level - 1).repeat(10);
+        let _ = writeln!(text, "  c{level}:\n    steps: [{calls}]");
+    }
+    text.push_str("jobs:\n  build:\n    docker: [{image: a}]\n    steps: [c8]\n");
+    refused(text, "1000000 steps");
+}
+
+#[test]
+fn commands_that_double_and_do_nothing() {
+    let mut text = String::from("version: 2.1\ncommands:\n  c0:\n    steps: []\n");
+    for level in 1..=60 {
         let _ = writeln!(text, "  c{level}:\n    steps: [c{0}, c{0}]", level - 1);
     }
-    text.push_str("jobs:\n  build:\n    docker: [{image: a}]\n    steps: [c30]\n");
-    refused(text, "1000000 steps");
+    text.push_str("jobs:\n  build:\n    docker: [{image: a}]\n    steps: [c60]\n");
+    refused(text, "2000000 calls");
+    // In the defaults of parameters, too.
+    let mut text = String::from(
+        "version: 2.1\ncommands:\n  c0: {parameters: {s: {type: steps, default: []}}, steps: << parameters.s >>}\n",
+    );
+    for level in 1..=60 {
+        let below = level - 1;
+        let _ = writeln!(
+            text,
+            "  c{level}: {{parameters: {{s: {{type: steps, default: [c{below}, c{below}]}}}}, steps: << parameters.s >>}}"
+        );
+    }
+    text.push_str("jobs:\n  build:\n    docker: [{image: a}]\n    steps: [c60]\n");
+    refused(text, "2000000 calls");
+}
+
+#[test]
+fn environments_that_multiply() {
+    let entries: String = (0..20_000).fold(String::new(), |mut text, at| {
+        let _ = writeln!(text, "      V{at}: << parameters.p >>");
+        text
+    });
+    let numbers: Vec<String> = (0..1_000).map(|number| number.to_string()).collect();
+    let job = format!(
+        "version: 2.1\njobs:\n  build:\n    parameters: {{p: {{type: integer}}}}\n    docker: [{{image: a}}]\n    environment:\n{entries}    steps: [checkout]\nworkflows: {{w: {{jobs: [{{build: {{matrix: {{parameters: {{p: [{}]}}}}}}}}]}}}}\n",
+        numbers.join(", ")
+    );
+    refused(job, "5000000 values");
+    let calls = "c, ".repeat(1_000);
+    let entries = entries.replace("<< parameters.p >>", "x");
+    let command = format!(
+        "version: 2.1\ncommands:\n  c:\n    steps:\n      - run:\n          command: echo\n          environment:\n{}jobs: {{build: {{docker: [{{image: a}}], steps: [{calls}]}}}}\n",
+        entries.replace("      V", "            V")
+    );
+    refused(command, "5000000 values");
+}
+
+#[test]
+fn texts_that_multiply() {
+    let text = "x".repeat(1 << 20);
+    let steps = "      - run: << pipeline.parameters.text >>\n".repeat(1_000);
+    refused(
+        format!(
+            "version: 2.1\nparameters: {{text: {{type: string, default: {text}}}}}\njobs:\n  build:\n    docker: [{{image: a}}]\n    steps:\n{steps}"
+        ),
+        "268435456 bytes",
+    );
 }
 
 #[test]
