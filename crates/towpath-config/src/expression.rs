@@ -2,7 +2,7 @@
 //!
 //! Source: <https://github.com/CircleCI-Public/expr>
 
-use std::sync::Arc;
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use regex::Regex;
 
@@ -143,14 +143,133 @@ struct Spanned {
     end: usize,
 }
 
+/// How many compiled patterns are kept.
+const KEPT_PATTERNS: usize = 1_000;
+
+thread_local! {
+    /// Patterns by their text: a filter or a condition is evaluated for every job that has it.
+    static PATTERNS: RefCell<HashMap<String, Option<Regex>>> = RefCell::default();
+}
+
 /// A regular expression that must match in full; RE2 syntax, as the newest compiler has it.
 pub(crate) fn full_match(pattern: &str) -> Option<Regex> {
+    PATTERNS.with_borrow_mut(|known| {
+        if let Some(regex) = known.get(pattern) {
+            return regex.clone();
+        }
+        if known.len() >= KEPT_PATTERNS {
+            known.clear();
+        }
+        let regex = compiled(pattern);
+        known.insert(pattern.to_owned(), regex.clone());
+        regex
+    })
+}
+
+fn compiled(pattern: &str) -> Option<Regex> {
+    let pattern = of_re2(pattern);
     // By itself first: `a)|(?:b` is a pattern only between the brackets below.
-    regex_syntax::parse(pattern).ok()?;
+    regex_syntax::parse(&pattern).ok()?;
     regex::RegexBuilder::new(&format!("^(?:{pattern})$"))
         .size_limit(1 << 20)
         .build()
         .ok()
+}
+
+/// RE2's syntax in that of the library, which differs in what a class is: `\w`, `\d` and `\s` are ASCII, and within brackets
+/// `[`, `&&`, `--` and `~~` mean themselves. `\Q…\E` quotes.
+///
+/// Source: <https://github.com/google/re2/wiki/Syntax>
+fn of_re2(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len());
+    let mut rest = pattern;
+    let mut in_class = false;
+    while let Some(character) = rest.chars().next() {
+        let (token, after) = rest.split_at(character.len_utf8());
+        rest = after;
+        match character {
+            '\\' => {
+                if let Some(quoted) = rest.strip_prefix('Q') {
+                    let (text, after) = quoted.split_once("\\E").unwrap_or((quoted, ""));
+                    out.push_str(&regex::escape(text));
+                    rest = after;
+                    continue;
+                }
+                let Some(escaped) = rest.chars().next() else {
+                    out.push('\\');
+                    continue;
+                };
+                rest = &rest[escaped.len_utf8()..];
+                let class = match escaped {
+                    'd' | 'D' => "0-9",
+                    's' | 'S' => r"\t\n\f\r ",
+                    'w' | 'W' => "0-9A-Za-z_",
+                    _ => {
+                        out.push('\\');
+                        out.push(escaped);
+                        // `\p{Greek}`, `\x{41}`
+                        if matches!(escaped, 'p' | 'P' | 'x')
+                            && let Some(end) = rest.starts_with('{').then(|| rest.find('}')).flatten()
+                        {
+                            out.push_str(&rest[..=end]);
+                            rest = &rest[end + 1..];
+                        }
+                        continue;
+                    }
+                };
+                match (escaped.is_ascii_uppercase(), in_class) {
+                    (true, _) => out.push_str(&format!("[^{class}]")),
+                    (false, true) => out.push_str(class),
+                    (false, false) => out.push_str(&format!("[{class}]")),
+                }
+            }
+            '[' if !in_class => {
+                in_class = true;
+                out.push('[');
+                if let Some(after) = rest.strip_prefix('^') {
+                    out.push('^');
+                    rest = after;
+                }
+                // The first is no end.
+                if let Some(after) = rest.strip_prefix(']') {
+                    out.push_str("\\]");
+                    rest = after;
+                }
+            }
+            '[' => match rest.starts_with(':').then(|| rest.find(":]")).flatten() {
+                Some(end) => {
+                    out.push('[');
+                    out.push_str(&rest[..end + 2]);
+                    rest = &rest[end + 2..];
+                }
+                None => out.push_str("\\["),
+            },
+            ']' if in_class => {
+                in_class = false;
+                out.push(']');
+            }
+            '&' | '~' | '-' if in_class && rest.starts_with(character) => {
+                out.push('\\');
+                out.push_str(token);
+            }
+            // What is no repetition is a brace.
+            '{' if !in_class && !is_repetition(rest) => out.push_str("\\{"),
+            _ => out.push_str(token),
+        }
+    }
+    out
+}
+
+/// Whether `3}`, `3,}` or `3,5}` follows.
+fn is_repetition(rest: &str) -> bool {
+    let Some((inside, _)) = rest.split_once('}') else {
+        return false;
+    };
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match inside.split_once(',') {
+        Some((from, to)) => number(from) && (to.is_empty() || number(to)),
+        None => number(inside),
+    }
 }
 
 fn scan(text: &str) -> Result<Vec<Spanned>, ExpressionError> {
@@ -579,6 +698,34 @@ mod tests {
 
     fn evaluate(text: &str, variables: &Json) -> Result<Value, ExpressionError> {
         parse(text)?.evaluate(&mut |name| variables.get(name).map(value_of))
+    }
+
+    #[test]
+    fn patterns_are_read_as_re2_reads_them() {
+        for (pattern, text, matches) in [
+            (r"\w{1,255}", "some_name", true),
+            (r"[\w.-]{1,100}", "v1.2-x", true),
+            (r"\w+", "é", false),
+            (r"\d", "٣", false),
+            (r"[^\d]", "x", true),
+            (r"[\D]", "7", false),
+            (r"\Qa.b\E", "a.b", true),
+            (r"\Qa.b\E", "axb", false),
+            (r"[[a]", "[", true),
+            (r"[]a]+", "]a", true),
+            (r"[[:digit:]x]+", "3x", true),
+            (r"[a&&b]+", "a&b", true),
+            (r"a{2", "a{2", true),
+            (r"a{2}", "aa", true),
+            (r"\p{Greek}", "λ", true),
+            (r"\x{41}", "A", true),
+        ] {
+            let regex = full_match(pattern).unwrap_or_else(|| panic!("{pattern} is refused"));
+            assert_eq!(regex.is_match(text), matches, "{pattern} on {text}");
+        }
+        for odd in ["a)|(?:b", "(", "(?=x)", r"a\1"] {
+            assert!(full_match(odd).is_none(), "{odd}");
+        }
     }
 
     #[test]

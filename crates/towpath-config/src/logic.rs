@@ -164,7 +164,8 @@ impl Compiler<'_> {
                     return Value::Null;
                 };
                 let values: Vec<Value> = items.iter().map(|item| self.value(item, scope)).collect();
-                Value::Bool(values.windows(2).all(|pair| equal(&pair[0], &pair[1])))
+                // A statement without arguments is false.
+                Value::Bool(!values.is_empty() && values.windows(2).all(|pair| equal(&pair[0], &pair[1])))
             }
             "matches" => Value::Bool(self.matches(body, scope)),
             key => {

@@ -11,6 +11,7 @@ use crate::scope::{Arguments, Scope};
 use crate::value::Value;
 
 const MAX_MEMBERS: usize = 10_000;
+const MAX_EXCLUDING: usize = 5_000_000;
 
 /// A matrix: the values of each member, and the name under which all of them are required.
 pub(crate) struct Matrix {
@@ -68,6 +69,13 @@ impl Compiler<'_> {
             return None;
         }
         let excluded = self.exclusions(mapping.get("exclude"), parameters)?;
+        if excluded.len().saturating_mul(product) > MAX_EXCLUDING {
+            let message =
+                format!("a matrix cannot compare its members with its exclusions more than {MAX_EXCLUDING} times");
+            let said = format!("{product} members and {} exclusions", excluded.len());
+            self.report(Diagnostic::error("config::too-large", message).at(node.span(), said));
+            return None;
+        }
         let alias = mapping.get("alias").and_then(|alias| self.text(alias, scope));
         let mut members = Vec::with_capacity(product);
         for index in 0..product {

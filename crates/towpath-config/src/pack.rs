@@ -41,6 +41,11 @@ pub fn pack(files: &BTreeMap<String, String>, kind: PackKind) -> Result<String, 
     let mut taken: BTreeMap<Vec<String>, &String> = BTreeMap::new();
     for (path, value) in read_together(&yaml, &mut errors) {
         let keys = keys_of(path, kind);
+        if keys.len() + depth(&value) > MAX_DEPTH {
+            let message = format!("`{path}` is nested more than {MAX_DEPTH} levels deep, its folders counted");
+            errors.push(Diagnostic::error("pack::too-deep", message));
+            continue;
+        }
         let value = match kind {
             PackKind::Orb => included(value, files, path, &mut errors),
             PackKind::Config => value,
@@ -70,6 +75,17 @@ pub fn pack(files: &BTreeMap<String, String>, kind: PackKind) -> Result<String, 
     match errors.is_empty() {
         true => Ok(towpath_yaml::emit(&sorted(Value::Object(whole)))),
         false => Err(errors),
+    }
+}
+
+/// As deep as what is packed may be: it is to be read again.
+const MAX_DEPTH: usize = 150;
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        _ => 0,
     }
 }
 

@@ -46,6 +46,8 @@ impl Scope<'_> {
 /// Templates by the address of their text, which is kept so that the address stays taken.
 pub(crate) type TemplateCache = HashMap<usize, (Arc<str>, Rc<Result<Template, TemplateError>>)>;
 
+/// How many mistakes in one text are reported.
+const MAX_PROBLEMS: usize = 20;
 const MAX_TEXT_BYTES: usize = 4 << 20;
 const MAX_RENDERED_BYTES: usize = 256 << 20;
 
@@ -211,10 +213,11 @@ impl Compiler<'_> {
         if let Some(seen) = names.seen {
             self.trace_template(node, scope, seen);
         }
-        for problem in problems {
+        // One text with many mistakes of a kind is one mistake.
+        for problem in problems.into_iter().take(MAX_PROBLEMS) {
             self.report_problem(node, scalar, problem);
         }
-        for error in errors {
+        for error in errors.into_iter().take(MAX_PROBLEMS) {
             self.report_template(node, scalar, &error);
         }
         match rendered {

@@ -87,7 +87,10 @@ fn commands_that_call_themselves() {
 #[test]
 fn commands_that_double() {
     // Nine levels of ten steps each would be a thousand million steps.
-    let mut text = format!("version: 2.1\ncommands:\n  c0:\n    steps: [{}]\n", "run: echo, ".repeat(10));
+    let mut text = format!(
+        "version: 2.1\ncommands:\n  c0:\n    steps: [{}]\n",
+        "run: echo, ".repeat(10)
+    );
     for level in 1..=8 {
         let calls = format!("c{}, ", level - 1).repeat(10);
         let _ = writeln!(text, "  c{level}:\n    steps: [{calls}]");
@@ -150,6 +153,32 @@ fn texts_that_multiply() {
         ),
         "268435456 bytes",
     );
+}
+
+#[test]
+fn exclusions_that_multiply() {
+    let list = |count: u32| (0..count).map(|at| at.to_string()).collect::<Vec<_>>().join(", ");
+    let exclusions: Vec<String> = (0..1_000).map(|at| format!("{{a: {at}, b: x}}")).collect();
+    let text = format!(
+        "version: 2.1\njobs:\n  build:\n    parameters: {{a: {{type: integer}}, b: {{type: integer}}}}\n    docker: [{{image: a}}]\n    steps: [checkout]\nworkflows: {{w: {{jobs: [{{build: {{matrix: {{parameters: {{a: [{}], b: [{}]}}, exclude: [{}]}}}}}}]}}}}\n",
+        list(100),
+        list(100),
+        exclusions.join(", ")
+    );
+    refused(text, "5000000 times");
+}
+
+#[test]
+fn patterns_in_what_is_called_often() {
+    // Each is compiled once.
+    let mut text = String::from(
+        "version: 2.1\ncommands:\n  c0:\n    steps:\n      - when: {condition: {matches: {pattern: '(a{50}){50}', value: b}}, steps: [checkout]}\n",
+    );
+    for level in 1..=14 {
+        let _ = writeln!(text, "  c{level}:\n    steps: [c{0}, c{0}]", level - 1);
+    }
+    text.push_str("jobs:\n  build:\n    docker: [{image: a}]\n    steps: [c14]\n");
+    assert_eq!(errors(text).len(), 0);
 }
 
 #[test]

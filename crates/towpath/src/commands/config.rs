@@ -274,6 +274,13 @@ impl Inputs {
             values.set("git.branch", serde_json::Value::Null);
             values.set("git.tag", tag.as_str());
         }
+        let source = SourceFile::new(file.to_string_lossy().into_owned(), text);
+        let (documents, _) = towpath_yaml::parse(&source, &towpath_yaml::ParseOptions::default());
+        let declared = |name: &str| {
+            let root = documents.first();
+            let kind = root.and_then(|root| root.get("parameters")?.get(name)?.get("type")?.as_scalar());
+            kind.map(|kind| kind.text.to_string()).unwrap_or_default()
+        };
         let parameters = options
             .parameters
             .iter()
@@ -281,11 +288,11 @@ impl Inputs {
                 let (name, value) = text
                     .split_once('=')
                     .with_context(|| format!("`{text}` is not a parameter: write NAME=VALUE"))?;
-                Ok((name.to_string(), parameter(value)))
+                Ok((name.to_string(), parameter(value, &declared(name))))
             })
             .collect::<Result<_>>()?;
         Ok(Self {
-            source: SourceFile::new(file.to_string_lossy().into_owned(), text),
+            source,
             values,
             parameters,
             vendored,
@@ -389,9 +396,10 @@ pub fn report(diagnostics: &[Diagnostic]) {
     }
 }
 
-/// A parameter's value as YAML would read it.
-fn parameter(text: &str) -> serde_json::Value {
+/// A parameter's value as its declared type has it; where that is not known, as YAML would read it.
+fn parameter(text: &str, declared: &str) -> serde_json::Value {
     match text {
+        text if matches!(declared, "string" | "enum") => text.into(),
         "true" => true.into(),
         "false" => false.into(),
         number => number.parse::<i64>().map_or_else(|_| text.into(), Into::into),
