@@ -286,11 +286,36 @@ impl<'o> Compiler<'o> {
         }
         self.bind_pipeline_parameters(root);
         self.add_namespace(root.clone(), 0);
+        self.check_sections(root);
         if let Some(agent) = root.get("build_agent") {
             // Nothing here uses it; what it refers to must exist all the same.
             self.substitute(agent, &Scope::top(CONFIG));
         }
         Some(setup)
+    }
+
+    /// Refuses sections and definitions that are no maps, used or not.
+    fn check_sections(&mut self, root: &Node) {
+        for kind in [Kind::Job, Kind::Command, Kind::Executor] {
+            let Some(section) = root.get(kind.section()).filter(|section| !section.is_null()) else {
+                continue;
+            };
+            let Some(definitions) = section.as_mapping() else {
+                let message = format!("`{}` is a map of names, and this is {}", kind.section(), section.kind());
+                self.report(Diagnostic::error("config::definition", message).at(section.span(), ""));
+                continue;
+            };
+            // A text is an alias.
+            for part in definitions.iter().filter(|part| part.value.as_sequence().is_some()) {
+                let message = format!(
+                    "{} `{}` must be a map, and this is {}",
+                    kind.word(),
+                    part.key.text,
+                    part.value.kind()
+                );
+                self.report(Diagnostic::error("config::definition", message).at(part.value.span(), ""));
+            }
+        }
     }
 
     /// Reads the version: 2 is without templates, 2.1 with.

@@ -250,6 +250,7 @@ fn tag(text: &str, range: Range<usize>) -> Result<Part, TemplateError> {
             hint: Some(HEREDOC),
         }),
         Err(error) => {
+            let hint = looks_like_a_here_document(body).then_some(HEREDOC);
             let start = offset + error.at;
             let range = if error.lexeme.is_empty() {
                 offset..range.end - 2
@@ -259,10 +260,21 @@ fn tag(text: &str, range: Range<usize>) -> Result<Part, TemplateError> {
             Err(TemplateError {
                 message: error.message(),
                 range,
-                hint: None,
+                hint,
             })
         }
     }
+}
+
+/// Whether `<<` was the shell's: `cat <<-'EOF' >> file`.
+fn looks_like_a_here_document(body: &str) -> bool {
+    let word = body.trim_start_matches(['-', '~', '<', ' ']);
+    let word = word.trim_start_matches(['\'', '"', '\\']);
+    let length = word
+        .bytes()
+        .take_while(|byte| byte.is_ascii_uppercase() || *byte == b'_')
+        .count();
+    length >= 2 || body.starts_with('<')
 }
 
 /// What a template comes to.

@@ -77,6 +77,20 @@ async fn runs_until(world: &World, wanted: &[(String, Option<Outcome>)]) {
     .unwrap();
 }
 
+/// Waits until the CronJob's message is as `wanted`: it follows the runs on record.
+async fn message_until(world: &World, what: &str, wanted: impl Fn(&str) -> bool) {
+    let what = format!("the CronJob to say {what}");
+    let waited = until(&what, BOUND, async || {
+        let message = world.status_of("CronJob", "tick").await.message;
+        Ok(if wanted(&message) {
+            Probe::Found(())
+        } else {
+            Probe::NotYet(message)
+        })
+    });
+    waited.await.unwrap();
+}
+
 async fn containers_of(world: &World, run: &str) -> usize {
     world.containers("dev.towpath.batch-job", run).await.len()
 }
@@ -91,15 +105,12 @@ async fn a_run_starts_when_it_is_due_and_once() {
             .await
             .unwrap();
         assert!(runs(world).is_empty(), "yesterday's run is not made up for");
-        let status = world.status_of("CronJob", "tick").await;
-        assert_eq!(status.message, "next run at 2026-03-02T10:00:00Z");
+        let said = "next run at 2026-03-02T10:00:00Z";
+        message_until(world, said, |message| message == said).await;
         world.clock.advance(Duration::from_secs(30));
         runs_until(world, &[(run_of(2), ended)]).await;
-        let status = world.status_of("CronJob", "tick").await;
-        assert_eq!(
-            status.message,
-            "last run succeeded at 2026-03-02T10:00:00Z, next run at 2026-03-03T10:00:00Z"
-        );
+        let said = "last run succeeded at 2026-03-02T10:00:00Z, next run at 2026-03-03T10:00:00Z";
+        message_until(world, said, |message| message == said).await;
 
         // The server is restarted in the minute of the run, and the same is applied again: it is not due a second time.
         world.reopen().await;
@@ -222,13 +233,8 @@ async fn what_becomes_of_a_run_while_another_is_under_way() {
         // Forbid: the next one waits for both to be through.
         world.apply(&[with(world, "Forbid")]).await.unwrap();
         world.clock.advance(DAY);
-        until("the run to be held", BOUND, async || {
-            let message = world.status_of("CronJob", "tick").await.message;
-            let held = message.contains("a run is due and waits for the one under way");
-            Ok(if held { Probe::Found(()) } else { Probe::NotYet(message) })
-        })
-        .await
-        .unwrap();
+        let held = "a run is due and waits for the one under way";
+        message_until(world, held, |message| message.contains(held)).await;
         assert_eq!(runs(world).len(), 2);
         let canceled = Some(Outcome::Canceled);
         world.target().cancel_job(&world.id, &run_of(2)).await.unwrap();
@@ -239,7 +245,7 @@ async fn what_becomes_of_a_run_while_another_is_under_way() {
             &[(run_of(2), canceled), (run_of(3), canceled), (run_of(4), None)],
         )
         .await;
-        assert!(!world.status_of("CronJob", "tick").await.message.contains("is due"));
+        message_until(world, "that no run is due", |message| !message.contains("is due")).await;
 
         // Replace: the one under way is stopped first.
         world.apply(&[with(world, "Replace")]).await.unwrap();
@@ -319,7 +325,7 @@ async fn attempts_history_and_suspension() {
 
         // Suspended, nothing is started; the run that was missed is made up for afterwards.
         world.apply(&[with(world, "0", true)]).await.unwrap();
-        assert!(world.status_of("CronJob", "tick").await.message.contains("suspended"));
+        message_until(world, "suspended", |message| message.contains("suspended")).await;
         world.clock.set(at("2026-03-07T12:00:00Z"));
         let (_, end) = world.run_job(world.job("other", &["exit", "0"], |_| {})).await;
         assert_eq!(end.outcome, Outcome::Succeeded);

@@ -13,9 +13,11 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use towpath_types::{Mask, Masker, Outcome};
 
+/// How long a Job that is stopped waits for containers that are being made; pulling an image may take longer.
+const LONGEST_MAKING: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-backoff-failure-policy>
@@ -72,8 +74,11 @@ pub(crate) async fn run(context: Arc<Context>, name: String) {
             Owner::Job { name: name.clone() },
             job.pod.clone(),
         );
+        let making = Mutex::new(());
+        let attempted = try_once(&context, &pod, record, &making);
+        tokio::pin!(attempted);
         let stop = tokio::select! {
-            tried = try_once(&context, &pod, record) => match tried {
+            tried = &mut attempted => match tried {
                 Ok(0) => {
                     end(&context, &name, Outcome::Succeeded, Some(0), "succeeded".into()).await;
                     return;
@@ -101,6 +106,14 @@ pub(crate) async fn run(context: Arc<Context>, name: String) {
             }
             () = canceled(&context, &name) => (Outcome::Canceled, "canceled".to_string()),
         };
+        // What the engine was asked to make comes, whether or not somebody waits for it: it is to be there to be removed.
+        let made = async {
+            tokio::select! {
+                _ = &mut attempted => {}
+                _ = making.lock() => {}
+            }
+        };
+        let _ = tokio::time::timeout(LONGEST_MAKING, made).await;
         pod.let_go();
         pod::stop(&context, &pod, job.pod.grace).await;
         end(&context, &name, stop.0, None, stop.1).await;
@@ -109,13 +122,18 @@ pub(crate) async fn run(context: Arc<Context>, name: String) {
 }
 
 /// One attempt; the first exit code that is not 0, or 0.
-async fn try_once(context: &Context, pod: &Pod, record: &JobRecord) -> Result<i64, String> {
+/// `making` is held while its containers are made.
+async fn try_once(context: &Context, pod: &Pod, record: &JobRecord, making: &Mutex<()>) -> Result<i64, String> {
     if let Some(at) = record.not_before {
         context.sleep_until(at).await;
     }
     let mut failures = 0;
     loop {
-        match pod::bring_up(context, pod).await {
+        let brought_up = {
+            let _making = making.lock().await;
+            pod::bring_up(context, pod).await
+        };
+        match brought_up {
             Ok(_) => break,
             Err(StartError::Terminal(message)) => return Err(message),
             Err(StartError::Passing(message)) => {
