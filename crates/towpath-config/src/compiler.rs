@@ -295,7 +295,7 @@ impl<'o> Compiler<'o> {
     }
 
     /// Refuses sections and definitions that are no maps, used or not.
-    fn check_sections(&mut self, root: &Node) {
+    pub(crate) fn check_sections(&mut self, root: &Node) {
         for kind in [Kind::Job, Kind::Command, Kind::Executor] {
             let Some(section) = root.get(kind.section()).filter(|section| !section.is_null()) else {
                 continue;

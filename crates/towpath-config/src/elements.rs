@@ -60,6 +60,7 @@ const ALWAYS: &[&str] = &[
 pub fn check_orb(source: &Arc<SourceFile>, options: &CompileOptions<'_>) -> Vec<Diagnostic> {
     crate::compiler::with_orb(source, options, |compiler, root| {
         compiler.check_keys(root, ORB_KEYS, "an orb");
+        compiler.check_sections(root);
         compiler.check_elements(root, |_, _| true);
     })
 }
@@ -70,15 +71,12 @@ impl Compiler<'_> {
         let before = self.take_diagnostics();
         self.stand_ins = true;
         for kind in [Kind::Executor, Kind::Command, Kind::Job] {
-            let Some(node) = root.get(kind.section()).filter(|section| !section.is_null()) else {
-                continue;
-            };
-            let Some(section) = node.as_mapping() else {
-                let message = format!("`{}` is a map of names, and this is {}", kind.section(), node.kind());
-                self.report(Diagnostic::error("config::definition", message).at(node.span(), ""));
-                continue;
-            };
-            for part in section {
+            for part in root
+                .get(kind.section())
+                .and_then(Node::as_mapping)
+                .into_iter()
+                .flatten()
+            {
                 if wanted(kind, &part.key.text)
                     && let Found::Element(element) = self.find(kind, CONFIG, &part.key.text)
                 {
