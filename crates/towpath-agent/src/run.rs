@@ -13,7 +13,10 @@ use nix::{
 use std::{
     ffi::{OsStr, OsString},
     io,
-    os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::ExitStatusExt,
+    },
     path::PathBuf,
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -208,23 +211,42 @@ impl Attending<'_> {
         let Some(mut output) = self.output.take() else {
             return;
         };
-        let mut taken = 0;
-        while taken < PIPE_BYTES {
-            match output.try_read(buffer) {
-                Ok(0) => return,
-                Ok(count) => {
-                    self.spool.write(&buffer[..count]);
-                    taken += count;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) => return,
-            }
+        if let Rest::Ended = take_what_is_there(&output, buffer, |bytes| self.spool.write(bytes)) {
+            return;
         }
         tokio::spawn(async move {
             let mut discarded = vec![0; BUFFER_BYTES];
             while output.read(&mut discarded).await.is_ok_and(|count| count > 0) {}
         });
     }
+}
+
+/// What is left of a pipe that was emptied.
+#[derive(Debug, PartialEq, Eq)]
+enum Rest {
+    /// Nobody holds its other end, or it is broken.
+    Ended,
+    /// Somebody may still write to it.
+    Open,
+}
+
+/// Gives `sink` what is in the pipe now, without waiting for more. It asks the kernel: the runtime's own `try_read` knows only
+/// of what its driver has heard of, and a command that writes and ends at once is often seen to have ended before that.
+fn take_what_is_there(output: impl AsFd, buffer: &mut [u8], mut sink: impl FnMut(&[u8])) -> Rest {
+    let mut taken = 0;
+    while taken < PIPE_BYTES {
+        match nix::unistd::read(output.as_fd(), buffer) {
+            Ok(0) => return Rest::Ended,
+            Ok(count) => {
+                sink(&buffer[..count]);
+                taken += count;
+            }
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return Rest::Open,
+            Err(_) => return Rest::Ended,
+        }
+    }
+    Rest::Open
 }
 
 fn signal(group: Option<Pid>, signal: Signal) {
@@ -263,5 +285,27 @@ fn end_of(status: ExitStatus) -> StepEnd {
                 message: Some(format!("Received \"{name}\" signal")),
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// Nothing is awaited, so the runtime's driver hears of nothing: as when a command writes and ends between two of its looks.
+    #[tokio::test]
+    async fn what_a_command_wrote_last_is_taken_though_the_runtime_has_not_heard_of_it() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let output = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).unwrap();
+        let (mut taken, mut buffer) = (Vec::new(), [0; 7]);
+        writer.write_all(b"of the step\n").unwrap();
+        let mut take = |buffer: &mut [u8]| take_what_is_there(&output, buffer, |bytes| taken.extend_from_slice(bytes));
+        assert_eq!(take(&mut buffer), Rest::Open);
+        writer.write_all(b"and more\n").unwrap();
+        drop(writer);
+        assert_eq!(take(&mut buffer), Rest::Ended);
+        assert_eq!(taken, b"of the step\nand more\n");
     }
 }
