@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use towpath_yaml::{Diagnostic, Node, ParseOptions, SourceFile, Value as YamlValue};
+use towpath_yaml::{Diagnostic, Mapping, Node, ParseOptions, SourceFile, Value as YamlValue};
 
 use crate::compiled::{CompiledConfig, JobKind, Requirement, ResolvedOrb, Workflow, WorkflowJob};
 use crate::jobs::ExpandedCache;
@@ -151,7 +151,13 @@ fn with_root<'o, T>(
 ) -> (Option<T>, Compiler<'o>) {
     let (documents, diagnostics) = towpath_yaml::parse(source, &ParseOptions::default());
     let mut compiler = Compiler::new(options, diagnostics);
-    let done = match documents.into_iter().next() {
+    let mut documents = documents.into_iter();
+    let first = documents.next();
+    if let Some(second) = documents.next() {
+        let message = "a configuration is one YAML document: what follows the first is ignored";
+        compiler.report(Diagnostic::warning("config::documents", message).at(second.span(), ""));
+    }
+    let done = match first {
         Some(root) if root.as_mapping().is_some() => work(&mut compiler, root),
         Some(root) => {
             let message = format!("a configuration is a map, and this is {}", root.kind());
@@ -284,6 +290,7 @@ impl<'o> Compiler<'o> {
             let message = "a configuration that continues a setup pipeline cannot be a setup configuration itself";
             self.report(Diagnostic::error("config::setup", message).at(&span, ""));
         }
+        self.check_idle_sections(root);
         self.bind_pipeline_parameters(root);
         self.add_namespace(root.clone(), 0);
         self.check_sections(root);
@@ -292,6 +299,26 @@ impl<'o> Compiler<'o> {
             self.substitute(agent, &Scope::top(CONFIG));
         }
         Some(setup)
+    }
+
+    /// Says which sections come to nothing: version 2 does not have them, or nothing is in them.
+    fn check_idle_sections(&mut self, root: &Node) {
+        for key in ["orbs", "parameters", "commands", "executors", "job-groups"] {
+            let Some(part) = root.as_mapping().and_then(|root| root.entry(key)) else {
+                continue;
+            };
+            let is_empty = part.value.is_null() || part.value.as_mapping().is_some_and(Mapping::is_empty);
+            let diagnostic = if !self.has_templates {
+                let message = format!("a configuration of version 2 has no `{key}`; they are ignored");
+                Diagnostic::warning("config::unknown-key", message).hint("`version: 2.1` has them")
+            } else if is_empty {
+                let message = format!("there is nothing in `{key}`");
+                Diagnostic::warning("config::empty-section", message)
+            } else {
+                continue;
+            };
+            self.report(diagnostic.at(&part.key.span, ""));
+        }
     }
 
     /// Refuses sections and definitions that are no maps, used or not.
@@ -305,6 +332,27 @@ impl<'o> Compiler<'o> {
                 self.report(Diagnostic::error("config::definition", message).at(section.span(), ""));
                 continue;
             };
+            for part in definitions {
+                if kind == Kind::Command && crate::steps::builtin_named(&part.key.text).is_some() {
+                    let message = format!(
+                        "command `{}` takes the place of the language's own step of that name",
+                        part.key.text
+                    );
+                    self.report(Diagnostic::warning("config::shadowed-step", message).at(&part.key.span, ""));
+                }
+                let target = part.value.as_scalar().filter(|_| !part.value.is_null());
+                // An executor may also stand for another of the same file.
+                if let Some(target) = target.filter(|_| kind != Kind::Executor)
+                    && !is_reference(&target.text)
+                {
+                    let message = format!(
+                        "`{}` is not a valid orb element alias, so this entry is ignored unless it is invoked. An alias must be a \
+                         single `orb-alias/element-name` reference.",
+                        target.text
+                    );
+                    self.report(Diagnostic::warning("config::alias", message).at(part.value.span(), ""));
+                }
+            }
             // A text is an alias.
             for part in definitions.iter().filter(|part| part.value.as_sequence().is_some()) {
                 let message = format!(
@@ -344,6 +392,13 @@ impl<'o> Compiler<'o> {
             }
         }
     }
+}
+
+/// Whether a text can be the name of an orb's element as a configuration writes it.
+fn is_reference(text: &str) -> bool {
+    let is_name = |name: &str| !name.is_empty() && !name.contains(char::is_whitespace);
+    text.split_once('/')
+        .is_some_and(|(orb, element)| is_name(orb) && is_name(element) && !element.contains('/'))
 }
 
 fn holds_an_anchor(node: &Node) -> bool {

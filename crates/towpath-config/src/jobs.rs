@@ -456,7 +456,9 @@ impl Compiler<'_> {
             Found::Nothing => {
                 let message = format!("Cannot find a definition for executor named {name}");
                 let mut diagnostic = Diagnostic::error("config::unknown-executor", message).at(call.span(), "");
-                if let Some(near) = crate::suggest::nearest(name, self.known_names(Kind::Executor, namespace)) {
+                if !self.has_templates {
+                    diagnostic = diagnostic.hint("executors need `version: 2.1`");
+                } else if let Some(near) = crate::suggest::nearest(name, self.known_names(Kind::Executor, namespace)) {
                     diagnostic = diagnostic.hint(format!("did you mean `{near}`?"));
                 }
                 self.report(diagnostic);

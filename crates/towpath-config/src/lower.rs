@@ -31,19 +31,23 @@ pub(crate) fn lower_job(compiler: &mut Compiler<'_>, expanded: &Rc<Expanded>) ->
         .map(|node| lower.environment(node))
         .unwrap_or_default();
     let steps = job.get("steps").map(|node| lower.steps(node)).unwrap_or_default();
+    if steps.is_empty() && !expanded.broken {
+        let message = "this job has no steps, and does nothing";
+        let diagnostic = Diagnostic::warning("config::no-steps", message).at(&expanded.span, "");
+        lower.compiler.report(diagnostic);
+    }
     Some(CompiledJob {
         executor: lower.executor(job),
-        working_directory: text_of(job.get("working_directory")).unwrap_or_else(|| WORKING_DIRECTORY.to_owned()),
-        shell: text_of(job.get("shell")),
+        working_directory: lower
+            .setting(job, "working_directory")
+            .unwrap_or_else(|| WORKING_DIRECTORY.to_owned()),
+        shell: lower.setting(job, "shell"),
         environment,
         parallelism: lower.parallelism(job.get("parallelism")),
-        resource_class: text_of(job.get("resource_class")),
+        resource_class: lower.setting(job, "resource_class"),
         steps,
         ip_ranges: lower.boolean(job.get("circleci_ip_ranges"), "circleci_ip_ranges"),
-        cache_days: job
-            .get("retention")
-            .and_then(|node| node.get("caches"))
-            .and_then(|node| lower.days(node)),
+        cache_days: lower.cache_days(job),
         place: expanded.span.place(),
     })
 }
@@ -99,6 +103,28 @@ impl Lower<'_, '_> {
             self.missing(body, key, step, "text");
         }
         text_of(Some(&node))
+    }
+
+    /// A job's setting that is a text.
+    fn setting(&mut self, job: &Mapping, key: &str) -> Option<String> {
+        let node = job.get(key)?;
+        if node.as_scalar().is_none() {
+            let message = format!("`{key}` of a job must be text, and this is {}", node.kind());
+            self.error("config::type", node, message);
+        }
+        text_of(Some(node))
+    }
+
+    fn cache_days(&mut self, job: &Mapping) -> Option<u32> {
+        let retention = job.get("retention").filter(|node| !node.is_null())?;
+        if retention.as_mapping().is_none() {
+            let message = format!(
+                "`retention` is a map such as `{{caches: 7d}}`, and this is {}",
+                retention.kind()
+            );
+            self.error("config::type", retention, message);
+        }
+        retention.get("caches").and_then(|node| self.days(node))
     }
 
     fn boolean(&mut self, node: Option<&Node>, name: &str) -> bool {
@@ -161,13 +187,26 @@ impl Lower<'_, '_> {
         }
         if let Some(macos) = job.get("macos") {
             self.check(macos, &["xcode", "code_signing"], "`macos`");
+            let xcode = text_of(macos.get("xcode"));
+            if xcode.is_none() {
+                self.error(
+                    "config::executor",
+                    macos,
+                    "`macos` is a map with `xcode`, the version to use",
+                );
+            }
             return Executor::Macos {
-                xcode: text_of(macos.get("xcode")).unwrap_or_default(),
+                xcode: xcode.unwrap_or_default(),
             };
         }
         let machine = job.get("machine");
         if let Some(machine) = machine {
             self.check(machine, &["image", "docker_layer_caching", "enabled"], "`machine`");
+            let is_on = matches!(machine.typed(ScalarRules::CircleCi), Some(Typed::Bool(true)));
+            if machine.as_mapping().is_none() && !is_on && !machine.is_null() {
+                let message = "`machine` is `true` or a map with the `image` to use";
+                self.error("config::executor", machine, message);
+            }
         }
         Executor::Machine {
             image: machine.and_then(|machine| text_of(machine.get("image"))),

@@ -91,7 +91,8 @@ impl Compiler<'_> {
             broken: Vec::new(),
             elements: HashMap::new(),
         });
-        let Some(orbs) = root.get("orbs").filter(|orbs| !orbs.is_null()) else {
+        // Version 2 has none.
+        let Some(orbs) = root.get("orbs").filter(|orbs| self.has_templates && !orbs.is_null()) else {
             return id;
         };
         let Some(orbs) = orbs.as_mapping() else {
@@ -176,6 +177,9 @@ impl Compiler<'_> {
 
     /// The element `name` (or `orb/name`) as `namespace` sees it.
     pub(crate) fn find(&mut self, kind: Kind, namespace: NamespaceId, name: &str) -> Found {
+        if !self.has_templates && kind != Kind::Job {
+            return Found::Nothing;
+        }
         let mut namespace = namespace;
         let mut name: Arc<str> = name.into();
         let mut alias: Option<Arc<str>> = None;

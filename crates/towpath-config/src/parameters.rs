@@ -215,7 +215,7 @@ impl Compiler<'_> {
 
     /// Reads the pipeline's parameters and gives them the values of the trigger or their defaults.
     pub(crate) fn bind_pipeline_parameters(&mut self, root: &Node) {
-        let declarations = match root.get("parameters") {
+        let declarations = match root.get("parameters").filter(|_| self.has_templates) {
             Some(node) => self.read_declarations(node, Declarer::Pipeline, "pipeline"),
             None => Declarations::new(),
         };

@@ -167,7 +167,7 @@ impl Compiler<'_> {
         }
         let body = &entry.value;
         match &*entry.key.text {
-            key @ ("when" | "unless") if body.as_mapping().is_some() => {
+            key @ ("when" | "unless") if body.as_mapping().is_some() && self.has_templates => {
                 for part in body.as_mapping().into_iter().flatten() {
                     if !matches!(&*part.key.text, "condition" | "steps" | "name" | "description") {
                         let message = format!("`{key}` has no key `{}`", part.key.text);
@@ -230,7 +230,9 @@ impl Compiler<'_> {
                     .map(String::as_str)
                     .chain(BUILTINS.iter().copied())
                     .chain(["when", "unless"]);
-                if self.defines(Kind::Job, scope.namespace, name) {
+                if !self.has_templates {
+                    diagnostic = diagnostic.hint("commands, orbs and conditions need `version: 2.1`");
+                } else if self.defines(Kind::Job, scope.namespace, name) {
                     diagnostic =
                         diagnostic.hint(format!("`{name}` is a job; a job is run by a workflow, not by a step"));
                 } else if let Some(near) = crate::suggest::nearest(name, known) {

@@ -285,7 +285,7 @@ impl Compiler<'_> {
                 }
             },
         };
-        if group.is_none() && self.defines(Kind::JobGroup, CONFIG, &reference) {
+        if group.is_none() && self.has_templates && self.defines(Kind::JobGroup, CONFIG, &reference) {
             self.invoke_group(&reference, body, &span, position, out);
             return false;
         }
@@ -313,7 +313,7 @@ impl Compiler<'_> {
                     None => alias,
                 };
                 for member in &matrix.members {
-                    if out.len() >= MAX_INVOCATIONS || self.exhausted {
+                    if out.len() > MAX_INVOCATIONS || self.exhausted {
                         break;
                     }
                     if let Some(mut invocation) =
@@ -326,7 +326,7 @@ impl Compiler<'_> {
             }
         }
         self.context.pop();
-        if out.len() >= MAX_INVOCATIONS {
+        if out.len() > MAX_INVOCATIONS {
             let message = format!("a workflow cannot have more than {MAX_INVOCATIONS} jobs");
             self.report(Diagnostic::error("config::too-large", message).at(&span, ""));
         }

@@ -247,12 +247,11 @@ fn mistakes_are_found_as_the_language_server_finds_them() {
             .filter(|diagnostic| diagnostic.is_error())
             .map(|diagnostic| diagnostic.message.as_str())
             .collect();
-        let theirs: Vec<&str> = case["errors"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
+        let told = |key: &str| -> Vec<&str> {
+            let told = case[key].as_array().into_iter().flatten();
+            told.filter_map(Value::as_str).collect()
+        };
+        let theirs = told("errors");
         let missed: Vec<&&str> = theirs
             .iter()
             .filter(|theirs| !ours.iter().any(|ours| same_complaint(ours, theirs)))
@@ -261,9 +260,18 @@ fn mistakes_are_found_as_the_language_server_finds_them() {
             .iter()
             .filter(|ours| !theirs.iter().any(|theirs| same_complaint(ours, theirs)))
             .collect();
-        if !missed.is_empty() || !made_up.is_empty() {
+        let unwarned = told("warnings");
+        let unwarned: Vec<&&str> = unwarned
+            .iter()
+            .filter(|theirs| {
+                !diagnostics
+                    .iter()
+                    .any(|ours| !ours.is_error() && ours.message == **theirs)
+            })
+            .collect();
+        if !missed.is_empty() || !made_up.is_empty() || !unwarned.is_empty() {
             wrong.push(format!(
-                "{}:\n  missed  {missed:#?}\n  made up {made_up:#?}",
+                "{}:\n  missed  {missed:#?}\n  made up {made_up:#?}\n  not warned of {unwarned:#?}",
                 case["id"]
             ));
         }

@@ -110,6 +110,46 @@ async fn an_application_is_deployed_changed_and_left_alone() {
     .await;
 }
 
+/// What was found out for a plan is not asked again to carry it out; it is when somebody deployed since, and for other objects.
+#[tokio::test]
+async fn what_a_plan_found_out_serves_to_carry_it_out_until_somebody_deploys() {
+    in_cluster("plan", async |world| {
+        let proxy = world.proxy().await;
+        let target = KubernetesTarget::new(world.target_through(&proxy).await);
+        let version = |version: &str| world.objects(&APPLICATION.replace("value: one", &format!("value: {version}")));
+        let dry_runs = || {
+            let asked = proxy.asked();
+            asked.iter().filter(|asked| asked.path.contains("dryRun=All")).count()
+        };
+        let plan = async |objects: &[Object]| {
+            proxy.script(|_| Verdict::Pass);
+            let preflight = target.preflight(&world.environment, objects, &[]).await.unwrap();
+            assert!(preflight.changes.is_some() && dry_runs() > 0);
+            proxy.script(|_| Verdict::Pass);
+        };
+        let runs = async || {
+            let web = world.get("deployment", "web").await;
+            web.pointer("/spec/template/spec/containers/0/env/0/value").cloned()
+        };
+
+        plan(&version("one")).await;
+        carry_out(&target, world.request(version("one"))).await.unwrap();
+        assert_eq!((dry_runs(), runs().await), (0, Some(json!("one"))));
+
+        plan(&version("two")).await;
+        world.apply(version("meanwhile")).await.unwrap();
+        carry_out(&target, world.request(version("two"))).await.unwrap();
+        assert!(dry_runs() > 0);
+        assert_eq!(runs().await, Some(json!("two")));
+
+        plan(&version("three")).await;
+        carry_out(&target, world.request(version("four"))).await.unwrap();
+        assert!(dry_runs() > 0);
+        assert_eq!(runs().await, Some(json!("four")));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn pods_restart_exactly_when_something_they_read_changed() {
     in_cluster("reads", async |world| {
