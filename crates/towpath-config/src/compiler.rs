@@ -1,9 +1,9 @@
 //! One compilation: what is known so far, and what was noticed.
 
-use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use towpath_yaml::{Diagnostic, Mapping, Node, ParseOptions, SourceFile, Value as YamlValue};
 
 use crate::compiled::{CompiledConfig, JobKind, Requirement, ResolvedOrb, Workflow, WorkflowJob};
@@ -182,7 +182,7 @@ impl<'o> Compiler<'o> {
             namespaces: Vec::new(),
             imported: HashMap::new(),
             orbs: Vec::new(),
-            pipeline_parameters: Arguments::new(),
+            pipeline_parameters: Arguments::default(),
             expanded: ExpandedCache::new(),
             templates: TemplateCache::new(),
             patterns: HashMap::new(),

@@ -112,7 +112,7 @@ impl Compiler<'_> {
                     ParameterType::Steps => Node::sequence(Vec::new(), at.clone()),
                     ParameterType::Executor => text(STAND_IN),
                 };
-                entry(name, value, at)
+                entry(name.clone(), value, at)
             })
             .collect();
         let span = element.node.span().clone();

@@ -1,9 +1,9 @@
 //! Jobs: an executor, the job's own settings, and its steps, put together with the arguments of an invocation.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt};
 use towpath_yaml::{Diagnostic, Entry, Mapping, Node, ScalarStyle, Span};
 
 use crate::compiler::Compiler;
@@ -27,8 +27,31 @@ pub(crate) struct Expanded {
     pub(crate) executor: Option<(FrameId, Vec<Arc<str>>)>,
 }
 
-/// Jobs called without arguments, which come out the same each time.
-pub(crate) type ExpandedCache = HashMap<(usize, Arc<str>), Rc<Expanded>>;
+/// Jobs by what they are called with: called so again, in another workflow say, they come out the same.
+pub(crate) type ExpandedCache = HashMap<(NamespaceId, Arc<str>, Vec<Plain>), Rc<Expanded>>;
+
+/// A value that is easily told from others.
+#[derive(PartialEq, Eq, Hash)]
+pub(crate) enum Plain {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Text(Arc<str>),
+    Executor(Arc<str>, NamespaceId),
+}
+
+impl Plain {
+    fn of(value: &Value) -> Option<Self> {
+        Some(match value {
+            Value::Null => Self::Null,
+            Value::Bool(value) => Self::Bool(*value),
+            Value::Int(value) => Self::Int(*value),
+            Value::Text(text) => Self::Text(text.clone()),
+            Value::Executor { node, namespace } => Self::Executor(node.as_scalar()?.text.clone(), *namespace),
+            Value::Float(_) | Value::Pattern(_) | Value::Steps(_) | Value::Tree(_) => return None,
+        })
+    }
+}
 
 const JOB_KEYS: &[&str] = &[
     "executor",
@@ -118,11 +141,6 @@ impl Compiler<'_> {
         call: &Span,
         around: (Option<&Node>, Option<&Node>),
     ) -> Option<Rc<Expanded>> {
-        let cacheable = given.is_empty() && around.0.is_none() && around.1.is_none();
-        let key = (element.namespace.0, element.name.clone());
-        if cacheable && let Some(known) = self.expanded.get(&key) {
-            return Some(known.clone());
-        }
         let errors = self.error_count;
         let (arguments, frame) = self.bind(element, given, caller, call);
         if self.error_count > errors {
@@ -131,6 +149,14 @@ impl Compiler<'_> {
                 self.uncalled.insert(element.name.clone());
             }
             return None;
+        }
+        // Explained, each call has a story of its own.
+        let alone = around.0.is_none() && around.1.is_none() && self.trace.is_none();
+        let plain = arguments.values().map(Plain::of);
+        let plain: Option<Vec<Plain>> = if alone { plain.collect() } else { None };
+        let key = plain.map(|plain| (element.namespace, element.name.clone(), plain));
+        if let Some(known) = key.as_ref().and_then(|key| self.expanded.get(key)) {
+            return Some(known.clone());
         }
         let scope = Scope {
             parameters: Some(&arguments),
@@ -141,9 +167,7 @@ impl Compiler<'_> {
         let mut expanded = self.expand_body(element, &scope, caller, around)?;
         expanded.broken = self.error_count > errors;
         let expanded = Rc::new(expanded);
-        if cacheable {
-            self.expanded.insert(key, expanded.clone());
-        }
+        self.expanded.extend(key.map(|key| (key, expanded.clone())));
         Some(expanded)
     }
 

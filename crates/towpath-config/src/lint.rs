@@ -9,7 +9,6 @@ use towpath_yaml::{Diagnostic, Node, ParseOptions, SourceFile, Span, Value as Ya
 
 use crate::compiled::CompiledConfig;
 use crate::compiler::compile;
-use crate::namespace::Kind;
 use crate::options::{CompileOptions, PipelineValues};
 
 /// How many branches and tags are tried, each. Where the filters name more, nothing is said of what never runs.
@@ -34,8 +33,8 @@ pub fn lint(source: &Arc<SourceFile>, options: &CompileOptions<'_>, contexts: Op
         words: words(root),
         found: diagnostics,
     };
-    let unused = lint.unused();
-    lint.by_themselves(source, options, &unused);
+    lint.unused();
+    lint.by_themselves(source, options);
     lint.parameters();
     if let Some((branches, tags)) = refs(root) {
         lint.never_run(source, options, &branches, &tags);
@@ -99,10 +98,9 @@ impl Lint<'_> {
         });
     }
 
-    /// Whatever is defined and named nowhere else; answers their names by section.
-    fn unused(&mut self) -> HashSet<(&'static str, Arc<str>)> {
+    /// Whatever is defined and named nowhere else.
+    fn unused(&mut self) {
         let root = self.root;
-        let mut unused = HashSet::new();
         // Without workflows the job `build` runs.
         let has_workflows = root.get("workflows").is_some_and(|workflows| !workflows.is_null());
         let run = jobs_that_run(root);
@@ -120,7 +118,6 @@ impl Lint<'_> {
                 if used {
                     continue;
                 }
-                unused.insert((*section, name.clone()));
                 let message = match *section {
                     "jobs" => format!("no workflow runs job `{name}`"),
                     "orbs" => format!("nothing of orb `{name}` is used"),
@@ -133,27 +130,17 @@ impl Lint<'_> {
                 self.warn("lint::unused", message, &part.key.span, "", hint);
             }
         }
-        unused
     }
 
-    /// What is wrong in definitions that no workflow leads to, which compiling does not look at.
-    fn by_themselves(
-        &mut self,
-        source: &Arc<SourceFile>,
-        options: &CompileOptions<'_>,
-        unused: &HashSet<(&'static str, Arc<str>)>,
-    ) {
+    /// What is wrong in definitions that no workflow leads to in this pipeline, which compiling does not look at.
+    fn by_themselves(&mut self, source: &Arc<SourceFile>, options: &CompileOptions<'_>) {
         let known: HashSet<(&'static str, String)> = self
             .found
             .iter()
             .map(|diagnostic| (diagnostic.code, diagnostic.message.clone()))
             .collect();
         let all = crate::compiler::with_config(source, options, |compiler, root| {
-            compiler.check_elements(root, |kind, name| {
-                let section = SECTIONS.iter().find(|(section, _)| *section == kind.section());
-                matches!(kind, Kind::Job | Kind::Command | Kind::Executor)
-                    && section.is_some_and(|(section, _)| unused.contains(&(*section, name.into())))
-            });
+            compiler.check_elements(root, |_, _| true);
         });
         self.found.extend(
             all.into_iter()

@@ -15,8 +15,21 @@ const MAX_EXCLUDING: usize = 5_000_000;
 
 /// A matrix: the values of each member, and the name under which all of them are required.
 pub(crate) struct Matrix {
-    pub(crate) members: Vec<Arguments>,
+    pub(crate) members: Vec<Member>,
     pub(crate) alias: Option<Arc<str>>,
+}
+
+/// One combination of the values.
+pub(crate) struct Member {
+    pub(crate) values: Arguments,
+    /// The same, as the job is given them, in the same order.
+    pub(crate) given: Vec<Node>,
+}
+
+/// A parameter of a matrix: each value, and what a job is given for it.
+struct Axis {
+    name: Arc<str>,
+    values: Vec<(Value, Node)>,
 }
 
 impl Compiler<'_> {
@@ -38,7 +51,7 @@ impl Compiler<'_> {
             self.report(Diagnostic::error("config::matrix", message).at(node.span(), ""));
             return None;
         };
-        let mut axes: Vec<(Arc<str>, Vec<Value>)> = Vec::new();
+        let mut axes: Vec<Axis> = Vec::new();
         let mut product = 1usize;
         for part in parameters {
             let list = match part.value.as_sequence() {
@@ -57,8 +70,20 @@ impl Compiler<'_> {
                 },
             };
             product = product.saturating_mul(list.len());
-            let values = list.iter().map(|item| self.value(item, scope)).collect();
-            axes.push((part.key.text.clone(), values));
+            let values = list.iter().map(|item| {
+                let value = self.value(item, scope);
+                // As it is written, where it is: `1.10` is not `1.1`.
+                let given = match item.as_scalar().is_some() && !item.mentions_tag() {
+                    true => item.clone(),
+                    false => self.in_place(&value.to_node(item.span())),
+                };
+                (value, given)
+            });
+            let values = values.collect();
+            axes.push(Axis {
+                name: part.key.text.clone(),
+                values,
+            });
         }
         if product > MAX_MEMBERS {
             let message = format!("Matrices cannot generate more than {MAX_MEMBERS} jobs.");
@@ -82,22 +107,22 @@ impl Compiler<'_> {
             // The index written in the mixed base of the axes' lengths, the last axis changing fastest.
             let mut rest = index;
             let mut picked = vec![0; axes.len()];
-            for (position, (_, values)) in axes.iter().enumerate().rev() {
-                picked[position] = rest % values.len();
-                rest /= values.len();
+            for (position, axis) in axes.iter().enumerate().rev() {
+                picked[position] = rest % axis.values.len();
+                rest /= axis.values.len();
             }
-            let member: Arguments = axes
-                .iter()
-                .zip(&picked)
-                .map(|((name, values), pick)| (name.clone(), values[*pick].clone()))
+            let picked = || axes.iter().zip(&picked).map(|(axis, pick)| (axis, &axis.values[*pick]));
+            let values: Arguments = picked()
+                .map(|(axis, (value, _))| (axis.name.clone(), value.clone()))
                 .collect();
             let out = excluded.iter().any(|exclusion| {
                 exclusion
                     .iter()
-                    .all(|(name, value)| member.get(name).is_some_and(|own| own == value))
+                    .all(|(name, value)| values.get(name).is_some_and(|own| own == value))
             });
             if !out {
-                members.push(member);
+                let given = picked().map(|(_, (_, given))| given.clone()).collect();
+                members.push(Member { values, given });
             }
         }
         Some(Matrix { members, alias })
@@ -119,7 +144,7 @@ impl Compiler<'_> {
                 self.report(Diagnostic::error("config::matrix", message).at(item.span(), ""));
                 continue;
             };
-            let mut exclusion = Arguments::new();
+            let mut exclusion = Arguments::default();
             for part in mapping {
                 if !parameters.contains(&part.key.text) {
                     let message = format!(

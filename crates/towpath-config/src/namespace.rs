@@ -1,9 +1,9 @@
 //! Whose names are meant: the configuration's own elements, and those of each orb.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt};
 use towpath_yaml::{Diagnostic, Node, ParseOptions, SourceFile, Span};
 
 use crate::compiled::ResolvedOrb;

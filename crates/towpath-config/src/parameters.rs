@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use towpath_yaml::{Diagnostic, Entry, Node, Span, Value as YamlValue};
 
@@ -14,7 +15,7 @@ use crate::trace::FrameId;
 use crate::value::Value;
 
 /// The parameters of an element.
-pub(crate) type Declarations = IndexMap<Arc<str>, Declaration>;
+pub(crate) type Declarations = IndexMap<Arc<str>, Declaration, RandomState>;
 
 /// A declared parameter.
 pub(crate) struct Declaration {
@@ -79,12 +80,12 @@ impl Compiler<'_> {
     pub(crate) fn declarations(&mut self, kind: Kind, name: &str, node: &Node) -> Declarations {
         match node.get("parameters") {
             Some(parameters) => self.read_declarations(parameters, Declarer::Element(kind), name),
-            None => Declarations::new(),
+            None => Declarations::default(),
         }
     }
 
     fn read_declarations(&mut self, node: &Node, declarer: Declarer, owner: &str) -> Declarations {
-        let mut declarations = Declarations::new();
+        let mut declarations = Declarations::default();
         if node.is_null() {
             return declarations;
         }
@@ -217,7 +218,7 @@ impl Compiler<'_> {
     pub(crate) fn bind_pipeline_parameters(&mut self, root: &Node) {
         let declarations = match root.get("parameters").filter(|_| self.has_templates) {
             Some(node) => self.read_declarations(node, Declarer::Pipeline, "pipeline"),
-            None => Declarations::new(),
+            None => Declarations::default(),
         };
         let unexpected: Vec<&str> = self
             .options
@@ -290,7 +291,7 @@ impl Compiler<'_> {
         call: &Span,
     ) -> (Arguments, FrameId) {
         let frame = self.enter(element, given, caller, call);
-        let mut arguments = Arguments::with_capacity(element.parameters.len());
+        let mut arguments = Arguments::with_capacity_and_hasher(element.parameters.len(), RandomState::default());
         let unexpected: Vec<&Entry> = given
             .iter()
             .filter(|entry| !element.parameters.contains_key(&*entry.key.text))

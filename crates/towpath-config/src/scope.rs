@@ -1,10 +1,10 @@
 //! What `<< >>` sees from where it stands, and putting values in place.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use foldhash::{HashMap, fast::RandomState};
 use indexmap::IndexMap;
 use towpath_yaml::{Diagnostic, Entry, Mapping, Node, Scalar, ScalarStyle, Span, Value as YamlValue};
 
@@ -16,7 +16,7 @@ use crate::trace::{FrameId, OUTSIDE};
 use crate::value::Value;
 
 /// Values by the names of their parameters.
-pub(crate) type Arguments = IndexMap<Arc<str>, Value>;
+pub(crate) type Arguments = IndexMap<Arc<str>, Value, RandomState>;
 
 /// What a template can see.
 #[derive(Clone, Copy)]

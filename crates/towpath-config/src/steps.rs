@@ -295,14 +295,21 @@ impl Compiler<'_> {
     }
 
     /// One of the language's own steps with everything in place, in its long form.
-    fn builtin(&mut self, name: &str, body: Option<&Node>, at: &Span, step: &Node, scope: &Scope<'_>) -> Option<Node> {
+    fn builtin(
+        &mut self,
+        name: &Arc<str>,
+        body: Option<&Node>,
+        at: &Span,
+        step: &Node,
+        scope: &Scope<'_>,
+    ) -> Option<Node> {
         let Some(body) = body.filter(|body| !body.is_null()) else {
             if !matches!(
-                name,
+                &**name,
                 "checkout" | "setup_remote_docker" | "add_ssh_keys" | "install_signing_bundle"
             ) {
                 let message = format!("step `{name}` needs more than its name");
-                let message = if name == "run" {
+                let message = if &**name == "run" {
                     "a `run` step needs a command".to_owned()
                 } else {
                     message
@@ -311,9 +318,9 @@ impl Compiler<'_> {
                 return None;
             }
             let span = step.span().clone();
-            return Some(Node::scalar(name, towpath_yaml::ScalarStyle::Quoted, span));
+            return Some(Node::scalar(name.clone(), towpath_yaml::ScalarStyle::Quoted, span));
         };
-        let value = match name {
+        let value = match &**name {
             "with_tool_cache" => {
                 let mut steps = Vec::new();
                 if let Some(list) = body.get("steps") {
@@ -327,7 +334,7 @@ impl Compiler<'_> {
             }
             _ => self.substitute(body, scope),
         };
-        let value = match (name, value.as_scalar()) {
+        let value = match (&**name, value.as_scalar()) {
             ("run" | "deploy", Some(_)) => {
                 let mut mapping = Mapping::default();
                 mapping.insert(entry("command", value.clone(), body.span()));
@@ -340,13 +347,13 @@ impl Compiler<'_> {
             return Some(step.clone());
         }
         let mut mapping = Mapping::default();
-        mapping.insert(entry(name, value, at));
+        mapping.insert(entry(name.clone(), value, at));
         Some(Node::mapping(mapping, at.clone()))
     }
 }
 
 /// An entry that was computed.
-pub(crate) fn entry(key: &str, value: Node, at: &Span) -> Entry {
+pub(crate) fn entry(key: impl Into<Arc<str>>, value: Node, at: &Span) -> Entry {
     Entry {
         key: Key {
             text: key.into(),

@@ -2,18 +2,20 @@
 //!
 //! Source: <https://circleci.com/docs/reference/configuration-reference/#workflows>
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt};
 use towpath_yaml::{Diagnostic, Entry, Mapping, Node, ScalarStyle, Span};
 
 use crate::compiled::{RequiredStatus, Schedule};
 use crate::compiler::Compiler;
 use crate::jobs::Expanded;
+use crate::matrix::Member;
 use crate::namespace::{CONFIG, Element, Found, Kind};
 use crate::parameters::RESERVED;
-use crate::scope::{Arguments, Scope};
+use crate::scope::Scope;
 use crate::steps::entry;
 use crate::trace::OUTSIDE;
 use crate::value::{Value, same_tree};
@@ -409,28 +411,19 @@ impl Compiler<'_> {
         body: &Mapping,
         span: &Span,
         target: &Target,
-        matrix: Option<&Arguments>,
+        member: Option<&Member>,
         group: Option<&Arc<str>>,
         position: usize,
     ) -> Option<Invocation> {
+        let matrix = member.map(|member| &member.values);
         let mut given: Vec<Entry> = Vec::new();
         let mut matrix_name = None;
-        if let Some(values) = matrix {
-            let written = body.get("matrix").and_then(|matrix| matrix.get("parameters"));
-            for (name, value) in values {
-                // A matrix parameter called `name` names the job.
-                if &**name == "name" {
-                    matrix_name = Some(value.to_text());
-                } else {
-                    let list = written.and_then(|written| written.get(name));
-                    let items = list.and_then(Node::as_sequence).unwrap_or_default();
-                    let item = items.iter().find(|item| Value::of(item) == *value);
-                    let at = item.or(list).map_or(span, Node::span);
-                    // As it is written, where it is: `1.10` is not `1.1`.
-                    let written = item.filter(|item| item.as_scalar().is_some() && !item.mentions_tag());
-                    let value = written.cloned().unwrap_or_else(|| self.in_place(&value.to_node(at)));
-                    given.push(entry(name, value, span));
-                }
+        for ((name, value), node) in member.iter().flat_map(|member| member.values.iter().zip(&member.given)) {
+            // A matrix parameter called `name` names the job.
+            if &**name == "name" {
+                matrix_name = Some(value.to_text());
+            } else {
+                given.push(entry(name.clone(), node.clone(), span));
             }
         }
         let scope = Scope {
@@ -516,7 +509,7 @@ impl Compiler<'_> {
                     (Some(filters), "filters") => filters.clone(),
                     _ => self.substitute(&part.value, &scope),
                 };
-                printed.insert(entry(key, value, &part.key.span));
+                printed.insert(entry(part.key.text.clone(), value, &part.key.span));
             }
         }
         let contexts = printed.get("context").cloned();
