@@ -28,6 +28,7 @@ pub(crate) const ORB_KEYS: &[&str] = &[
 const ALWAYS: &[&str] = &[
     "config::arguments",
     "config::definition",
+    "config::deprecated",
     "config::executor",
     "config::missing-argument",
     "config::no-executor",
