@@ -40,6 +40,7 @@ all-tests:
 check:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo update --locked --workspace --manifest-path fuzz/Cargo.toml
 	cd examples/claims && cargo fmt --check
 	cd examples/claims && cargo clippy --release --locked --all-targets -- -D warnings
 
