@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use futures::StreamExt;
 use std::{
-    fmt::Write as _,
+    io::BufRead as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -15,6 +15,8 @@ use towpath_testkit::{Asked, Cluster, FaultProxy, Namespace, Registry, Verdict};
 
 /// How often each thing is done; the median counts.
 const RUNS: usize = 5;
+/// The same for many objects.
+const LARGE_RUNS: usize = 3;
 const CONFIG_MAPS: usize = 500;
 const DEPLOYMENTS: usize = 100;
 
@@ -27,9 +29,11 @@ struct Bench {
 }
 
 /// What one run of a program took.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Took {
     time: Duration,
+    /// Until the last object was applied, by what it says.
+    applied: Duration,
     kibibytes: u64,
 }
 
@@ -53,6 +57,41 @@ pub async fn bench() -> Result<()> {
     bench.large().await
 }
 
+/// What is done to many objects, one after the other.
+const STEPS: [&str; 3] = ["first", "unchanged", "all changed"];
+
+/// What each step took, in each run.
+#[derive(Default)]
+struct Steps([Vec<Took>; STEPS.len()]);
+
+impl Steps {
+    fn note(&mut self, step: usize, took: Took) {
+        self.0[step].push(took);
+    }
+
+    fn time(&self, step: usize) -> Duration {
+        median(self.0[step].iter().map(|took| took.time).collect())
+    }
+
+    fn applied(&self, step: usize) -> Duration {
+        median(self.0[step].iter().map(|took| took.applied).collect())
+    }
+
+    fn mebibytes(&self, step: usize) -> u64 {
+        self.0[step].iter().map(|took| took.kibibytes >> 10).max().unwrap_or(0)
+    }
+}
+
+impl Took {
+    /// This, and then another program.
+    fn then(self, next: Took) -> Self {
+        Self {
+            time: self.time + next.time,
+            ..self
+        }
+    }
+}
+
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times.get(times.len() / 2).copied().unwrap_or_default()
@@ -64,10 +103,14 @@ fn timed(command: &mut Command) -> Result<Took> {
     let began = Instant::now();
     let mut child = command
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("failed to run {what}"))?;
+    let stderr = child.stderr.take().context("it has no standard error")?;
+    let said = std::thread::spawn(move || last_applied(stderr, began));
+    let stdout = child.stdout.take().context("it has no standard output")?;
+    let printed = std::thread::spawn(move || last_applied(stdout, began));
     let status = format!("/proc/{}/status", child.id());
     let mut kibibytes = 0;
     let ended = loop {
@@ -83,12 +126,27 @@ fn timed(command: &mut Command) -> Result<Took> {
         std::thread::sleep(Duration::from_millis(2));
     };
     let time = began.elapsed();
-    let mut said = String::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        std::io::Read::read_to_string(&mut stderr, &mut said)?;
-    }
+    let lost = |_| anyhow::anyhow!("failed to read what {what} said");
+    let ((said, one), (_, other)) = (said.join().map_err(lost)?, printed.join().map_err(lost)?);
     ensure!(ended.success(), "{what} failed: {said}");
-    Ok(Took { time, kibibytes })
+    Ok(Took {
+        time,
+        applied: one.max(other).unwrap_or(time),
+        kibibytes,
+    })
+}
+
+/// All that a program says, and when it said that an object was applied the last time.
+fn last_applied(from: impl std::io::Read, began: Instant) -> (String, Option<Duration>) {
+    let (mut all, mut last) = (String::new(), None);
+    for line in std::io::BufReader::new(from).lines().map_while(Result::ok) {
+        if line.ends_with(": created") || line.ends_with(": changed") {
+            last = Some(began.elapsed());
+        }
+        all.push_str(&line);
+        all.push('\n');
+    }
+    (all, last)
 }
 
 impl Bench {
@@ -199,85 +257,132 @@ impl Bench {
         Ok(())
     }
 
-    /// Many objects, on nodes that are not there.
+    /// Many objects, on nodes that are not there: what each does first, when nothing changed, and when all did. Nobody starts
+    /// before what the one before set off has come to rest.
     async fn large(&self) -> Result<()> {
-        let mut table = String::new();
-        let steps = ["first", "unchanged", "all changed"];
         let contents = [large_files("one"), large_files("one"), large_files("two")];
+        let (mut towpath, mut kubectl, mut helm) = (Steps::default(), Steps::default(), Steps::default());
+        let (mut kubectl_whole, mut helm_whole) = (Steps::default(), Steps::default());
+        // Taking them away would be work beside what is measured.
+        let mut kept = Vec::new();
+        let status = "kubectl --namespace \"$NAMESPACE\" rollout status deployment --timeout 120s";
+        for run in 0..LARGE_RUNS {
+            let ours = self.cluster.namespace("bench-many").await?;
+            let token = ours.owner().await?.token;
+            let folder = self.folder.path().join(format!("many-{run}"));
+            for (step, files) in contents.iter().enumerate() {
+                self.project(&folder, &ours, files)?;
+                towpath.note(step, self.deploy(&folder, &self.cluster.server(), &token).await?);
+            }
 
-        let ours = self.cluster.namespace("bench-many").await?;
-        let token = ours.owner().await?.token;
-        let folder = self.folder.path().join("many");
-        let mut towpath = Vec::new();
-        for files in &contents {
-            self.project(&folder, &ours, files)?;
-            towpath.push(self.deploy(&folder, &self.cluster.server(), &token).await?);
+            let hand = self.cluster.namespace("bench-apply").await?;
+            let folder = self.folder.path().join(format!("apply-{run}"));
+            for (step, files) in contents.iter().enumerate() {
+                self.project(&folder, &hand, files)?;
+                let script = "kubectl --namespace \"$NAMESPACE\" apply --server-side --filename .k8s/live/dev";
+                let applied = timed(&mut self.kubectl(hand.name(), script, &folder))?;
+                let waited = timed(&mut self.kubectl(hand.name(), status, &folder))?;
+                kubectl.note(step, applied);
+                kubectl_whole.note(step, applied.then(waited));
+            }
+
+            let charted = self.cluster.namespace("bench-helm").await?;
+            let folder = self.folder.path().join(format!("helm-{run}"));
+            for (step, files) in contents.iter().enumerate() {
+                let templates = folder.join("chart/templates");
+                std::fs::create_dir_all(&templates)?;
+                let chart = "apiVersion: v2\nname: many\nversion: 0.1.0\n";
+                std::fs::write(folder.join("chart/Chart.yaml"), chart)?;
+                for (name, text) in files {
+                    std::fs::write(templates.join(name), text)?;
+                }
+                let script = "helm --namespace \"$NAMESPACE\" upgrade --install many chart";
+                let applied = timed(&mut self.kubectl(charted.name(), script, &folder))?;
+                let waited = timed(&mut self.kubectl(charted.name(), status, &folder))?;
+                helm.note(step, applied);
+                helm_whole.note(step, applied.then(waited));
+            }
+            kept.extend([ours, hand, charted]);
         }
         // Once more through a proxy, for what was asked; and that again, as fast as a bare client can.
         let counted = self.cluster.namespace("bench-counted").await?;
         let token = counted.owner().await?.token;
         let folder = self.folder.path().join("counted");
-        let (mut requests, mut floors) = (Vec::new(), Vec::new());
-        let bare = self.cluster.namespace("bench-bare").await?;
-        let bare_token = bare.owner().await?.token;
-        for files in &contents {
+        let (mut requests, mut floors) = (Vec::new(), Steps::default());
+        for (step, files) in contents.iter().enumerate() {
             self.project(&folder, &counted, files)?;
             self.proxy.script(|_| Verdict::Pass);
             self.deploy(&folder, self.proxy.address(), &token).await?;
-            let asked = self.proxy.asked();
-            requests.push(asked.len());
-            floors.push(self.replay(&asked, counted.name(), bare.name(), &bare_token).await?);
-        }
-
-        let hand = self.cluster.namespace("bench-apply").await?;
-        let folder = self.folder.path().join("apply");
-        let mut kubectl = Vec::new();
-        for files in &contents {
-            self.project(&folder, &hand, files)?;
-            let script = "kubectl --namespace \"$NAMESPACE\" apply --server-side --filename .k8s/live/dev";
-            kubectl.push(timed(&mut self.kubectl(hand.name(), script, &folder))?);
-        }
-
-        let charted = self.cluster.namespace("bench-helm").await?;
-        let folder = self.folder.path().join("helm");
-        let mut helm = Vec::new();
-        for files in &contents {
-            let templates = folder.join("chart/templates");
-            std::fs::create_dir_all(&templates)?;
-            std::fs::write(
-                folder.join("chart/Chart.yaml"),
-                "apiVersion: v2\nname: many\nversion: 0.1.0\n",
-            )?;
-            for (name, text) in files {
-                std::fs::write(templates.join(name), text)?;
+            requests.push(self.proxy.asked());
+            for run in 0..LARGE_RUNS {
+                // A namespace for each series of requests, so that each finds what it found before.
+                let bare = self.cluster.namespace(&format!("bench-bare-{run}")).await?;
+                let token = bare.owner().await?.token;
+                let mut time = Duration::ZERO;
+                for asked in &requests {
+                    time = self.replay(asked, counted.name(), bare.name(), &token).await?;
+                    timed(&mut self.kubectl(bare.name(), status, &folder))?;
+                }
+                floors.note(
+                    step,
+                    Took {
+                        time,
+                        ..Took::default()
+                    },
+                );
+                kept.push(bare);
             }
-            let script = "helm --namespace \"$NAMESPACE\" upgrade --install many chart";
-            helm.push(timed(&mut self.kubectl(charted.name(), script, &folder))?);
         }
-        for (index, step) in steps.iter().enumerate() {
-            let seconds = |took: &[Took]| took.get(index).map_or(0.0, |took| took.time.as_secs_f64());
-            let floor = floors.get(index).map_or(0.0, Duration::as_secs_f64);
-            let _ = writeln!(
-                table,
-                "| {step} | {:.2} s | {:.2} s | {:.2} s | {floor:.2} s | {:.2} | {:.2} | {:.2} | {} | {} MiB |",
-                seconds(&towpath),
-                seconds(&kubectl),
-                seconds(&helm),
-                seconds(&towpath) / seconds(&kubectl),
-                seconds(&towpath) / seconds(&helm),
-                seconds(&towpath) / floor,
-                requests.get(index).copied().unwrap_or_default(),
-                towpath.get(index).map_or(0, |took| took.kibibytes >> 10),
-            );
-        }
+
+        let seconds = |duration: Duration| format!("{:.2} s", duration.as_secs_f64());
+        let ratio = |one: Duration, other: Duration| format!("{:.2}", one.as_secs_f64() / other.as_secs_f64());
         println!(
-            "\n{CONFIG_MAPS} ConfigMaps and {DEPLOYMENTS} Deployments, once each; only `towpath deploy` checks first and waits for the rollouts:"
+            "\n{CONFIG_MAPS} ConfigMaps and {DEPLOYMENTS} Deployments, median of {LARGE_RUNS}. `towpath deploy` checks first and ends when all of it \
+             runs; the others end when all is applied, and check nothing:"
         );
         println!(
             "| | `towpath deploy` | `kubectl apply --server-side` | `helm upgrade` | its requests by a bare HTTP/2 client | to kubectl | to helm | to the floor | requests | memory at most |"
         );
         println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
-        print!("{table}");
+        for (step, name) in STEPS.iter().enumerate() {
+            let (ours, hand, chart) = (towpath.time(step), kubectl.time(step), helm.time(step));
+            let floor = floors.time(step);
+            println!(
+                "| {name} | {} | {} | {} | {} | {} | {} | {} | {} | {} MiB |",
+                seconds(ours),
+                seconds(hand),
+                seconds(chart),
+                seconds(floor),
+                ratio(ours, hand),
+                ratio(ours, chart),
+                ratio(ours, floor),
+                requests.get(step).map_or(0, Vec::len),
+                towpath.mebibytes(step),
+            );
+        }
+        println!("\nThe same, each until the same is reached:");
+        println!(
+            "| | applied: towpath | kubectl | helm | to kubectl | to helm | all of it runs: towpath | kubectl, `rollout status` | helm, `rollout status` | to kubectl | to helm |"
+        );
+        println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+        for (step, name) in STEPS.iter().enumerate() {
+            let (ours, hand, chart) = (towpath.applied(step), kubectl.time(step), helm.time(step));
+            let (whole, hand_whole, chart_whole) =
+                (towpath.time(step), kubectl_whole.time(step), helm_whole.time(step));
+            println!(
+                "| {name} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                seconds(ours),
+                seconds(hand),
+                seconds(chart),
+                ratio(ours, hand),
+                ratio(ours, chart),
+                seconds(whole),
+                seconds(hand_whole),
+                seconds(chart_whole),
+                ratio(whole, hand_whole),
+                ratio(whole, chart_whole),
+            );
+        }
         Ok(())
     }
 
