@@ -1,6 +1,6 @@
 //! From a configuration's text to workflows that can run; what cannot be run yet is an error with its place.
 
-use crate::environment::deployed_environments;
+use crate::environment::{Deployment, deployments};
 use std::collections::BTreeSet;
 use towpath_config::{
     CompileOptions, CompiledConfig, CompiledJob, Executor, JobKind, OrbResolver, PipelineValues, RegistryAuth, Step,
@@ -219,11 +219,31 @@ fn gate_of(workflow: &Workflow, config: &CompiledConfig, gate: &str) -> Option<S
     None
 }
 
+/// Every deployment that a job's steps speak of, with its place.
+fn deployments_in(steps: &[Step]) -> Vec<(&Place, Deployment)> {
+    let in_step = |step: &'_ Step| match &step.action {
+        StepAction::Run(run) | StepAction::Deploy(run) => deployments(&run.command),
+        _ => Vec::new(),
+    };
+    steps
+        .iter()
+        .flat_map(|step| in_step(step).into_iter().map(move |one| (&step.place, one)))
+        .collect()
+}
+
 fn deploys_to(steps: &[Step]) -> Option<String> {
-    steps.iter().find_map(|step| match &step.action {
-        StepAction::Run(run) | StepAction::Deploy(run) => deployed_environments(&run.command).into_iter().next(),
-        _ => None,
+    deployments_in(steps).into_iter().find_map(|(_, one)| match one {
+        Deployment::To(environment) => Some(environment),
+        Deployment::Unclear(_) => None,
     })
+}
+
+/// The environment that a workflow's job deploys to, as its steps say.
+pub(crate) fn deployed_by(config: &CompiledConfig, workflow: &str, job: &str) -> Option<String> {
+    let workflow = config.workflows.iter().find(|one| one.name == workflow)?;
+    let job = workflow.jobs.iter().find(|one| one.name == job)?;
+    let JobKind::Build { job: key } = &job.kind else { return None };
+    deploys_to(&config.jobs.get(key)?.steps)
 }
 
 /// Says what the language has and this runtime does not do yet. Nothing is passed over in silence.
@@ -313,8 +333,20 @@ impl Unhonoured<'_> {
             }
             Executor::Machine {
                 image,
-                docker_layer_caching: _,
+                docker_layer_caching,
             } => {
+                if *docker_layer_caching {
+                    self.warn(
+                        &job.place,
+                        &format!("job `{name}` uses this machine's engine, whose layers are always kept: `docker_layer_caching` changes nothing"),
+                    );
+                }
+                if let Some(class) = &job.resource_class {
+                    self.warn(
+                        &job.place,
+                        &format!("job `{name}` has all of this host, not what the resource class `{class}` has"),
+                    );
+                }
                 if let Some(image) = image.as_ref().filter(|image| *image != "default") {
                     self.warn(
                         &job.place,
@@ -335,7 +367,27 @@ impl Unhonoured<'_> {
                 "remove it: jobs leave from this machine's address",
             );
         }
+        self.deployments(name, job);
         self.steps(&job.steps, job.parallelism);
+    }
+
+    /// A gate shows one plan, and that of what stands in the step.
+    fn deployments(&mut self, name: &str, job: &CompiledJob) {
+        let mut first: Option<String> = None;
+        for (place, deployment) in deployments_in(&job.steps) {
+            match (deployment, &first) {
+                (Deployment::To(environment), None) => first = Some(environment),
+                (Deployment::To(environment), Some(first)) if environment == *first => {}
+                (Deployment::To(environment), Some(first)) => self.errors.push(format!(
+                    "error[towpath::deployment]: job `{name}` deploys to `{first}` and to `{environment}`, and a gate in front of it can show one \
+                     plan only\n  --> {place}\nhint: make a job of each, each behind a gate of its own"
+                )),
+                (Deployment::Unclear(rest), _) => self.errors.push(format!(
+                    "error[towpath::deployment]: what `towpath deploy {rest}` would deploy to is not known before it runs, so no gate could show \
+                     it\n  --> {place}\nhint: in a step it is `towpath deploy ENVIRONMENT`, and nothing else: image and plan are the workflow's"
+                )),
+            }
+        }
     }
 
     fn steps(&mut self, steps: &[Step], nodes: u32) {

@@ -70,8 +70,8 @@ pub struct Control {
     pub(crate) host: Arc<dyn Engine>,
     pub(crate) lives: Mutex<HashMap<WorkflowId, Arc<Mutex<Live>>>>,
     pub(crate) running: RunningJobs,
-    /// Held while a pipeline takes its number.
-    pub(crate) numbering: Mutex<()>,
+    /// By project: held while a pipeline takes its number.
+    pub(crate) numbering: std::sync::Mutex<HashMap<String, Arc<Mutex<()>>>>,
     /// Held while a version of an orb is published.
     pub(crate) publishing: Mutex<()>,
     pub(crate) releases: Releases,
@@ -143,7 +143,7 @@ impl Control {
             host: Arc::new(host),
             lives: Mutex::default(),
             running: RunningJobs::default(),
-            numbering: Mutex::default(),
+            numbering: std::sync::Mutex::default(),
             publishing: Mutex::default(),
             releases: Releases::default(),
             renderer: Renderer::default(),
@@ -160,6 +160,7 @@ impl Control {
             ("workflows", self.adopt().await),
             ("releases", self.resume_releases().await),
             ("pushes", self.catch_up_with_pushes().await),
+            ("the registry's address", self.tell_registry_address().await),
         ] {
             if let Err(error) = result {
                 tracing::error!(error = error.chain(), "failed to take up {what}");
@@ -169,6 +170,14 @@ impl Control {
         self.shutdown.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Tells every project's jobs where the registry is: this process may listen elsewhere than the one before.
+    async fn tell_registry_address(&self) -> Result<(), ControlError> {
+        for project in self.forge.projects().await.map_err(crate::push::forge_error)? {
+            self.provide_registry_context(&project, "towpath up").await?;
+        }
+        Ok(())
     }
 
     /// Frees the registry's disk of what no manifest needs, now and then, until `shutdown`.
@@ -258,7 +267,13 @@ fn push_recorder(store: Store, registry: String) -> PushObserver {
     let runtime = tokio::runtime::Handle::current();
     Arc::new(move |manifest: &PushedManifest| {
         let Some(tag) = &manifest.tag else { return };
+        let workflow = manifest.by.as_ref().and_then(|by| by.parse().ok());
         let key = format!("{}:{}", manifest.repository.as_str(), tag.as_str());
+        // What somebody else pushes under the tag afterwards does not take its place.
+        let key = match &workflow {
+            Some(workflow) => format!("{workflow}/{key}"),
+            None => key,
+        };
         let push = Push {
             image: ImageReference {
                 registry: Some(registry.clone()),
@@ -267,6 +282,7 @@ fn push_recorder(store: Store, registry: String) -> PushObserver {
                 digest: Some(manifest.digest.clone()),
             },
             at: jiff::Timestamp::now(),
+            workflow,
         };
         let recorded = crate::conductor::to_json(&push).and_then(|value| {
             let mut batch = Batch::default();
@@ -292,14 +308,17 @@ impl Authorize for RegistryDoor {
             };
             match self.tokens.check(&token) {
                 Some(Grant::Owner) => Verdict::Allowed,
-                Some(Grant::Registry { project }) => match &access.repository {
+                Some(Grant::Registry { project, workflow }) => match &access.repository {
                     None => Verdict::Allowed,
                     Some(repository) => {
                         let name = repository.as_str();
                         let own =
                             name == project || name.strip_prefix(&project).is_some_and(|rest| rest.starts_with('/'));
                         if own && access.action != towpath_images::Action::Delete {
-                            Verdict::Allowed
+                            match workflow {
+                                Some(workflow) => Verdict::AllowedAs(workflow.to_string()),
+                                None => Verdict::Allowed,
+                            }
                         } else {
                             Verdict::Forbidden
                         }

@@ -65,34 +65,48 @@ impl BuiltIn<'_> {
     }
 }
 
-/// The environments that a step's command deploys to with `towpath deploy ENV`, in order.
+/// What a step's command says of a deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Deployment {
+    /// `towpath deploy ENVIRONMENT`.
+    To(String),
+    /// `towpath deploy` with this behind it, of which nobody knows what it is before it runs.
+    Unclear(String),
+}
+
+/// The deployments in a step's command, in order.
 ///
-/// The words are compared after a plain split, which is enough for what people write in a configuration; a command that
-/// builds its words at run time names no environment here, and its gate then shows no plan.
-pub(crate) fn deployed_environments(command: &str) -> Vec<String> {
-    let mut environments = Vec::new();
+/// The words are compared after a plain split, which is enough for what people write in a configuration.
+pub(crate) fn deployments(command: &str) -> Vec<Deployment> {
+    let mut found = Vec::new();
     for line in command.lines() {
         let line = line.split(" #").next().unwrap_or_default().trim_start();
         if line.starts_with('#') {
             continue;
         }
-        let words: Vec<&str> = line
-            .split(|c: char| c.is_whitespace() || matches!(c, ';' | '&' | '|' | '(' | ')' | '"' | '\''))
-            .filter(|word| !word.is_empty())
-            .collect();
-        for window in words.windows(3) {
-            if let ["towpath", "deploy", environment] = window
-                && environment
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-                && !environment.starts_with('-')
-                && !environments.iter().any(|known| known == environment)
-            {
-                environments.push((*environment).to_string());
+        for part in line.split([';', '&', '|', '(', ')']) {
+            let words: Vec<&str> = part
+                .split(|c: char| c.is_whitespace() || matches!(c, '"' | '\''))
+                .filter(|word| !word.is_empty())
+                .collect();
+            let Some(at) = words.windows(2).position(|two| two == ["towpath", "deploy"]) else {
+                continue;
+            };
+            let rest = &words[at + 2..];
+            let is_name = |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            let one = match rest {
+                ["--help" | "-h", ..] => continue,
+                [environment] if is_name(environment) && !environment.starts_with('-') => {
+                    Deployment::To((*environment).to_string())
+                }
+                rest => Deployment::Unclear(rest.join(" ")),
+            };
+            if !found.contains(&one) {
+                found.push(one);
             }
         }
     }
-    environments
+    found
 }
 
 /// Replaces `$NAME` and `${NAME}` by what `lookup` knows; others stay as they are.
@@ -137,16 +151,20 @@ mod tests {
 
     #[test]
     fn a_command_names_the_environments_it_deploys_to() {
-        let check =
-            |command: &str, expected: &[&str]| assert_eq!(deployed_environments(command), expected, "{command}");
-        check("towpath deploy dev", &["dev"]);
-        check("set -e\nif true; then towpath deploy \"staging\"; fi", &["staging"]);
+        let to = |name: &str| Deployment::To(name.into());
+        let unclear = |text: &str| Deployment::Unclear(text.into());
+        let check = |command: &str, expected: &[Deployment]| assert_eq!(deployments(command), expected, "{command}");
+        check("towpath deploy dev", &[to("dev")]);
+        check("set -e\nif true; then towpath deploy \"staging\"; fi", &[to("staging")]);
         check(
             "towpath deploy dev && towpath deploy dev2 # towpath deploy never",
-            &["dev", "dev2"],
+            &[to("dev"), to("dev2")],
         );
         check("# towpath deploy dev", &[]);
-        check("towpath deploy $ENVIRONMENT", &[]);
+        check("towpath deploy $ENVIRONMENT", &[unclear("$ENVIRONMENT")]);
+        check("towpath deploy --on-failure stop dev", &[unclear("--on-failure stop dev")]);
+        check("towpath deploy dev latest", &[unclear("dev latest")]);
+        check("towpath deploy", &[unclear("")]);
         check("towpath deploy --help", &[]);
         check("echo towpath", &[]);
     }

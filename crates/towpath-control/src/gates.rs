@@ -105,7 +105,7 @@ impl Control {
         {
             return Ok(plan);
         }
-        self.plan_of_workflow(record, environment).await
+        self.plan_of_workflow(record, &row.name, environment).await
     }
 
     /// Opens a gate. `plan` is the id of the plan that `by` was shown; without it, the plan as it is now is approved.
@@ -130,7 +130,9 @@ impl Control {
         };
         // Asked before the plan is made, so that whoever is late hears that first.
         self.may_approve(&record, event(None)).await?;
-        let current = self.plan_of_workflow(&record, environment).await?;
+        let current = self.plan_of_workflow(&record, &row.name, environment).await?;
+        // The gate stays for when that has ended: a plan of now would be stale by then.
+        self.refuse_under_way(&current.target()?).await?;
         if let Some(shown) = plan
             && shown != current.id
         {

@@ -121,7 +121,17 @@ impl Control {
             .and_then(|row| row.number)
             .unwrap_or(0);
 
-        let secrets = self.context_variables(&listed.contexts)?;
+        let mut secrets = self.context_variables(&listed.contexts)?;
+        // Its workflow is told by its pushes.
+        let (of_project, of_workflow) = (
+            self.registry_token(&record.project, None),
+            self.registry_token(&record.project, Some(record.id)),
+        );
+        for (_, value) in &mut secrets {
+            if value.expose() == of_project.expose() {
+                *value = of_workflow.clone();
+            }
+        }
         let base_url = self.base_url();
         let built_in = BuiltIn {
             project: &record.project,
@@ -142,7 +152,12 @@ impl Control {
         }
         .variables();
         let environment = merge(&secrets, &built_in, definition);
-        let mask: Vec<SecretString> = secrets.iter().map(|(_, value)| value.clone()).collect();
+        // What everybody knows of the registry is in many a line of a log.
+        let is_known = |name: &str, value: &str| {
+            (name == "REGISTRY" && value == self.registry_name()) || (name == "REGISTRY_USERNAME" && value == "towpath")
+        };
+        let hidden = secrets.iter().filter(|(name, value)| !is_known(name, value.expose()));
+        let mask: Vec<SecretString> = hidden.map(|(_, value)| value.clone()).collect();
         let lookup = |name: &str| {
             let secret = secrets
                 .iter()
@@ -252,7 +267,7 @@ impl Control {
             }),
             _ if own => Some(RegistryCredentials {
                 username: "towpath".into(),
-                password: self.registry_token(&record.project),
+                password: self.registry_token(&record.project, Some(record.id)),
             }),
             _ => None,
         };
@@ -278,7 +293,7 @@ impl Control {
         reference: ImageReference,
         image: &DockerImage,
     ) -> Result<ImageReference, ControlError> {
-        if reference.digest.is_some() || reference.registry.as_deref() != Some(&self.registry_name()) {
+        if reference.digest.is_some() {
             return Ok(reference);
         }
         let tag = reference.tag.clone().unwrap_or_else(|| "latest".into());
@@ -291,9 +306,16 @@ impl Control {
         let pushed = images
             .images
             .iter()
-            .find(|known| known.repository == reference.repository && known.tag.as_ref() == Some(&tag));
+            .find(|known| {
+                known.registry == reference.registry
+                    && known.repository == reference.repository
+                    && known.tag.as_ref() == Some(&tag)
+            });
         if let Some(digest) = pushed.and_then(|known| known.digest.clone()) {
             return Ok(reference.at(digest));
+        }
+        if reference.registry.as_deref() != Some(&self.registry_name()) {
+            return Ok(reference);
         }
         let missing = || {
             ControlError::invalid(format!(

@@ -125,6 +125,11 @@ impl Control {
 
     async fn look_everywhere(&self) -> Result<(), ControlError> {
         for place in self.every_environment().await? {
+            // A laptop may have deployed there meanwhile.
+            if let Err(error) = self.learn_releases(&place).await {
+                tracing::warn!(environment = %place, error = error.chain(), "failed to look for drift");
+                continue;
+            }
             let Some(release) = self.last_release(&place.id.slug()).await? else {
                 continue;
             };
@@ -185,6 +190,7 @@ impl Control {
                 "`{environment}` runs no cron job `{name}`: {known}"
             )));
         };
+        self.refuse_held(&place, by).await?;
         tracing::info!(project, environment, name = found.name, by, "cron job run by hand");
         let handle = self
             .target

@@ -164,13 +164,7 @@ fn read_manifests(source: &PlanSource) -> Result<Manifests, ControlError> {
     let kube_context = match (wanted, has.as_slice()) {
         (Some(wanted), has) if has.contains(&wanted) => wanted.to_string(),
         (None, [only]) => (*only).to_string(),
-        (None, [_, _, ..]) => {
-            return Err(ControlError::invalid(format!(
-                "more than one kube context has an environment `{}` ({}): say which with `manifests = \".k8s/…\"` in `{PROJECT_FILE}`",
-                source.environment,
-                has.join(", ")
-            )));
-        }
+        (None, [_, _, ..]) => return Err(which_kube_context(&source.environment, &has)),
         _ => return Err(no_environment(&tree, source)),
     };
     Ok(Manifests {
@@ -180,11 +174,29 @@ fn read_manifests(source: &PlanSource) -> Result<Manifests, ControlError> {
     })
 }
 
+/// What is to be said where an environment's name is not enough.
+pub(crate) fn which_kube_context(environment: &str, kube_contexts: &[impl AsRef<str>]) -> ControlError {
+    let names: Vec<&str> = kube_contexts.iter().map(AsRef::as_ref).collect();
+    ControlError::invalid(format!(
+        "more than one kube context has an environment `{environment}` ({}): say which with `manifests = \".k8s/…\"` in `{PROJECT_FILE}`",
+        names.join(", ")
+    ))
+}
+
 fn no_environment(tree: &Tree, source: &PlanSource) -> ControlError {
+    let wanted = source.project_file.manifests.as_deref();
+    let is_wanted = |name: &str| wanted.is_none_or(|folder| folder.trim_end_matches('/').rsplit('/').next() == Some(name));
+    if let Some(folder) = wanted.filter(|_| !tree.kube_contexts.keys().any(|name| is_wanted(name))) {
+        return ControlError::not_found(format!(
+            "there is no environment `{}`: `{PROJECT_FILE}` says `manifests = \"{folder}\"`, where there are none",
+            source.environment
+        ));
+    }
     let mut known: Vec<&str> = tree
         .kube_contexts
-        .values()
-        .flat_map(|context| context.environments.keys().map(String::as_str))
+        .iter()
+        .filter(|(name, _)| is_wanted(name))
+        .flat_map(|(_, context)| context.environments.keys().map(String::as_str))
         .collect();
     known.sort_unstable();
     known.dedup();
@@ -209,19 +221,27 @@ pub(crate) fn manifest_files(files: Vec<TreeFile>) -> Vec<ManifestFile> {
     files.map(|(path, text)| ManifestFile { path, text }).collect()
 }
 
-/// The environments that a project's manifests have, by name. Of two kube contexts that have one of a name, the first
-/// counts: deploying there asks which is meant.
+/// The environments that a project's manifests have.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Environments {
+    /// Where each is, by name.
+    pub places: BTreeMap<String, Environment>,
+    /// Those of which a name does not say where they are: the kube contexts that have them.
+    pub ambiguous: BTreeMap<String, Vec<String>>,
+}
+
+/// The environments that a project's manifests have.
 pub(crate) fn environments_in(
     project: &str,
     files: &[(String, String)],
     project_file: &ProjectFile,
-) -> BTreeMap<String, Environment> {
+) -> Environments {
     let (tree, _) = Tree::read(files.iter().map(|(path, text)| (path.as_str(), text.as_str())));
     let wanted = project_file
         .manifests
         .as_deref()
         .and_then(|folder| folder.trim_end_matches('/').rsplit('/').next());
-    let mut environments = BTreeMap::new();
+    let mut environments = Environments::default();
     for (kube_context, context) in &tree.kube_contexts {
         if wanted.is_some_and(|wanted| wanted != kube_context) {
             continue;
@@ -231,17 +251,24 @@ pub(crate) fn environments_in(
             let Ok(id) = EnvironmentId::new(project, name) else {
                 continue;
             };
-            environments.entry(name.clone()).or_insert_with(|| Environment {
+            let has = tree.kube_contexts_of(name);
+            if wanted.is_none() && has.len() > 1 {
+                let has = has.into_iter().map(str::to_string).collect();
+                environments.ambiguous.insert(name.clone(), has);
+                continue;
+            }
+            let place = Environment {
                 id,
                 kube_context: kube_context.clone(),
                 namespace: namespace_in(&tree, kube_context, project, name, project_file),
-            });
+            };
+            environments.places.insert(name.clone(), place);
         }
     }
     environments
 }
 
-/// The namespace of an environment: what its manifests name, what the project's file says, or the project's and the
+/// The namespace of an environment: what the project's file says, what its manifests name, or the project's and the
 /// environment's names.
 fn namespace_in(
     tree: &Tree,
@@ -250,7 +277,30 @@ fn namespace_in(
     environment: &str,
     project_file: &ProjectFile,
 ) -> String {
-    tree.namespace(kube_context, environment, &namespace_pattern(project, project_file))
+    match &project_file.namespace {
+        Some(pattern) => fill_in(pattern, kube_context, environment),
+        None => tree.namespace(kube_context, environment, &namespace_pattern(project, project_file)),
+    }
+}
+
+/// What is to be said of manifests that name another namespace than the one that the project's file gives their environment.
+fn other_namespaces(manifests: &Manifests, source: &PlanSource, namespace: &str) -> Vec<String> {
+    let Some(environment) = manifests.tree.environment(&manifests.kube_context, &source.environment) else {
+        return Vec::new();
+    };
+    let other = |object: &&Object| object.namespace.as_deref().is_some_and(|named| named != namespace);
+    let found = environment.objects.iter().chain(&environment.jobs).filter(other);
+    found
+        .map(|object| {
+            format!(
+                "{}: {} is in the namespace `{}`, and `{PROJECT_FILE}` says that {} is in `{namespace}`: leave `metadata.namespace` out",
+                object.place_of("/metadata/namespace"),
+                object.id(),
+                object.namespace.as_deref().unwrap_or_default(),
+                source.environment
+            )
+        })
+        .collect()
 }
 
 pub(crate) fn namespace_pattern(project: &str, project_file: &ProjectFile) -> String {
@@ -276,6 +326,10 @@ pub(crate) fn read_job(source: &PlanSource, name: &str, kind: &str) -> Result<(O
         &source.environment,
         &source.project_file,
     );
+    let wrong = other_namespaces(&manifests, source, &namespace);
+    if source.project_file.namespace.is_some() && !wrong.is_empty() {
+        return Err(ControlError::invalid(wrong.join("\n")));
+    }
     let objects: Vec<Object> = if kind == "Job" {
         manifests
             .tree
@@ -386,7 +440,10 @@ impl Control {
             &source.environment,
             &source.project_file,
         );
-        let blockers = manifests.errors.clone();
+        let mut blockers = manifests.errors.clone();
+        if source.project_file.namespace.is_some() {
+            blockers.extend(other_namespaces(&manifests, &source, &namespace));
+        }
         let mut warnings = noticed;
         let objects = manifests
             .tree
@@ -411,7 +468,9 @@ impl Control {
         let on_failure = source
             .on_failure
             .unwrap_or_else(|| source.project_file.on_failure(&source.environment));
-        let frozen = self.frozen(&source).await?;
+        let frozen = self
+            .frozen(&source.project, &source.environment, Some(&source.project_file))
+            .await?;
         self.learn_releases(&target).await?;
         let previous = self.last_release(&target.id.slug()).await?;
         let runs = previous.as_ref().map(Release::plan).transpose()?;
@@ -465,7 +524,11 @@ impl Control {
             .with_config_maps(&plan.objects);
         with_config_hash(&mut plan.objects, &fingerprints);
         sort_for_apply(&mut plan.objects);
-        let prune = self.to_prune(&environment, &plan.objects).await?;
+        // Of a file that cannot be read it is not known what it brings.
+        let prune = match plan.blockers.is_empty() {
+            true => self.to_prune(&environment, &plan.objects).await?,
+            false => Vec::new(),
+        };
         let preflight = self
             .target
             .preflight(&environment, &plan.objects, &prune)
@@ -513,22 +576,27 @@ impl Control {
 
     /// Whether nothing is to be deployed now: until when, and why. The default branch has the word, for whoever deploys
     /// another commit shall not lift the freeze with it; a repository that is not known here speaks for itself.
-    async fn frozen(&self, source: &PlanSource) -> Result<Option<String>, ControlError> {
-        let file = match self.default_project_file(&source.project).await? {
-            Some(file) => file,
-            None => source.project_file.clone(),
+    pub(crate) async fn frozen(
+        &self,
+        project: &str,
+        environment: &str,
+        otherwise: Option<&ProjectFile>,
+    ) -> Result<Option<String>, ControlError> {
+        let known = self.default_project_file(project).await?;
+        let Some(file) = known.or_else(|| otherwise.cloned()) else {
+            return Ok(None);
         };
         let now = jiff::Timestamp::now();
         let ends = file
             .freeze
             .iter()
-            .filter_map(|freeze| Some((freeze.ends(&source.environment, now)?, freeze)));
+            .filter_map(|freeze| Some((freeze.ends(environment, now)?, freeze)));
         Ok(ends.max_by_key(|(ends, _)| *ends).map(|(ends, freeze)| {
             let reason = match freeze.reason.as_str() {
                 "" => String::new(),
                 reason => format!(" ({reason})"),
             };
-            format!("{} is frozen until {ends}{reason}", source.environment)
+            format!("{environment} is frozen until {ends}{reason}")
         }))
     }
 
@@ -583,6 +651,7 @@ impl Control {
     pub(crate) async fn plan_of_workflow(
         &self,
         record: &Arc<WorkflowRecord>,
+        job: &str,
         environment: &str,
     ) -> Result<Plan, ControlError> {
         let project = self.project_name(&record.project)?;
@@ -597,21 +666,7 @@ impl Control {
             .map_err(forge_error)?;
         let files = manifest_files(files);
         let repository = self.image_repository(&record.project, &project_file);
-        let images: WorkflowImages = self
-            .document(collection::IMAGES, &record.id.to_string())
-            .await?
-            .unwrap_or_default();
-        let image = images
-            .images
-            .into_iter()
-            .find(|image| image.repository == repository.repository)
-            .ok_or_else(|| {
-                ControlError::conflict(format!(
-                    "this workflow pushed no image of `{}` tagged with its commit, so there is nothing to deploy",
-                    repository.repository
-                ))
-            })?;
-        let image = pinned(image)?;
+        let image = self.image_of_workflow(record, job, &repository).await?;
         self.make_plan(PlanSource {
             project: record.project.clone(),
             environment: environment.to_string(),
@@ -623,6 +678,105 @@ impl Control {
             despite_freeze: None,
         })
         .await
+    }
+
+    /// The image that a workflow's `job` is to deploy: the one that a job before it ran in, if that is of the project's
+    /// repository, for that one was tried; else the one that the workflow pushed.
+    async fn image_of_workflow(
+        &self,
+        record: &Arc<WorkflowRecord>,
+        job: &str,
+        repository: &ImageReference,
+    ) -> Result<ImageReference, ControlError> {
+        let is_of_it = |image: &ImageReference| {
+            image.registry == repository.registry && image.repository == repository.repository && image.digest.is_some()
+        };
+        let before: Vec<String> = {
+            let live = self.live(record.id).await?;
+            let live = live.lock().await;
+            let ancestors = live.state.definition().ancestors(job);
+            ancestors.into_iter().rev().map(|(name, _)| name).collect()
+        };
+        for name in before {
+            let Some(known) = record.named(&name) else { continue };
+            let image: Option<String> = self.document(collection::JOB_IMAGES, &known.id.to_string()).await?;
+            let image = image.and_then(|text| text.parse::<ImageReference>().ok());
+            if let Some(image) = image.filter(|image| is_of_it(image)) {
+                return pinned(image);
+            }
+        }
+        let known: Option<WorkflowImages> = self.document(collection::IMAGES, &record.id.to_string()).await?;
+        let mut images = known.unwrap_or_default().images;
+        images.extend(self.pushed_elsewhere(record, repository, &images).await);
+        images.retain(is_of_it);
+        let by_commit = |image: &&ImageReference| {
+            let tag = image.tag.as_deref();
+            tag.is_some_and(|tag| tag.ends_with(record.commit.as_str()))
+        };
+        let digests: BTreeSet<&Digest> = images.iter().filter_map(|image| image.digest.as_ref()).collect();
+        let found = match digests.len() {
+            1 => images.first(),
+            _ => images.iter().find(by_commit),
+        };
+        if let Some(image) = found {
+            return pinned(image.clone());
+        }
+        let tags: Vec<String> = images
+            .iter()
+            .filter_map(|image| Some(format!("`{}`", image.tag.as_ref()?)))
+            .collect();
+        Err(ControlError::conflict(match tags.as_slice() {
+            [] if repository.registry.as_deref() == Some(&self.registry_name()) => format!(
+                "this workflow pushed no image of `{}`, so there is nothing to deploy",
+                repository.repository
+            ),
+            [] => format!(
+                "`{}` has no image tagged {}, so there is nothing to deploy",
+                repository.name(),
+                tags_of(record).join(" or ")
+            ),
+            tags => format!(
+                "this workflow pushed several images of `{}` ({}), and none of them with its commit in the tag: run a job in the one that is \
+                 to be deployed, or tag it `app-$CIRCLE_SHA1`",
+                repository.repository,
+                tags.join(", ")
+            ),
+        }))
+    }
+
+    /// The images of a workflow in a registry that does not tell Towpath of pushes: by the tags that name its commit, those
+    /// left out that are known.
+    async fn pushed_elsewhere(
+        &self,
+        record: &WorkflowRecord,
+        repository: &ImageReference,
+        known: &[ImageReference],
+    ) -> Vec<ImageReference> {
+        let mut found = Vec::new();
+        if repository.registry.as_deref() == Some(&self.registry_name()) {
+            return found;
+        }
+        for text in tags_of(record) {
+            let Ok(tag) = text.parse::<TagName>() else { continue };
+            let is_it = |image: &ImageReference| {
+                image.registry == repository.registry
+                    && image.repository == repository.repository
+                    && image.tag.as_deref() == Some(&text)
+            };
+            if known.iter().any(is_it) {
+                continue;
+            }
+            match self.resolve(repository, &tag).await {
+                Ok(Some(digest)) => found.push(ImageReference {
+                    tag: Some(text),
+                    digest: Some(digest),
+                    ..repository.clone()
+                }),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(error = error.chain(), "another registry is not asked for an image"),
+            }
+        }
+        found
     }
 
     /// The plan of a laptop's request.
@@ -821,9 +975,22 @@ impl Control {
             .await
             .map_err(store_error)?;
         let mut new = false;
+        let project_file = match self.project_name(&record.project) {
+            Ok(project) => self.optional_file(&project, &record.commit, PROJECT_FILE).await?,
+            Err(_) => None,
+        };
+        let project_file = project_file.and_then(|text| ProjectFile::parse(&text).ok());
+        let repository = self.image_repository(&record.project, &project_file.unwrap_or_default());
+        let elsewhere = self.pushed_elsewhere(record, &repository, &images.images).await;
+        new |= !elsewhere.is_empty();
+        images.images.extend(elsewhere);
         for (_, push) in pushes {
             let tag = push.image.tag.clone().unwrap_or_default();
-            let own = tag.ends_with(record.commit.as_str()) && push.at >= began;
+            let own = match push.workflow {
+                Some(workflow) => workflow == record.id,
+                // Pushed with another token than a job is given: its tag tells, and its time.
+                None => tag.ends_with(record.commit.as_str()) && push.at >= began,
+            };
             // The first push of a tag counts: what a tag says later is not what was built here.
             let seen = images
                 .images
@@ -858,6 +1025,19 @@ pub(crate) fn image_repository_in(project: &str, file: &ProjectFile, own_registr
     reference.digest = None;
     reference.registry.get_or_insert(own_registry);
     reference
+}
+
+/// The tags by which an image of a workflow's commit goes, the likeliest first.
+fn tags_of(record: &WorkflowRecord) -> Vec<String> {
+    let mut tags = vec![format!("app-{}", record.commit)];
+    if let Some(branch) = &record.branch {
+        let branch: String = branch
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
+            .collect();
+        tags.push(format!("{branch}-{}", record.commit));
+    }
+    tags
 }
 
 fn pinned(image: ImageReference) -> Result<ImageReference, ControlError> {

@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt::Write as _};
 use towpath_deploy::Schedule;
+use towpath_types::ImageReference;
 
 /// The file's name, at the repository's root.
 pub const PROJECT_FILE: &str = "towpath.toml";
@@ -140,6 +141,25 @@ impl ProjectFile {
         let file: Self = toml::from_str(text).map_err(|error: toml::de::Error| {
             at(error.span().map_or(0, |span| span.start), error.message().to_string())
         })?;
+        let start_of = |key: &str| {
+            let line = text.match_indices(key).find(|(start, _)| text[..*start].rsplit('\n').next().is_some_and(str::is_empty));
+            line.map_or(0, |(start, _)| start)
+        };
+        if let Some(image) = &file.image
+            && let Err(error) = image.parse::<ImageReference>()
+        {
+            return Err(at(start_of("image"), format!("`{}` cannot name an image: {error}", image.escape_debug())));
+        }
+        if let Some(pattern) = &file.namespace {
+            let plain = pattern.replace("{environment}", "").replace("{kube_context}", "");
+            if plain.contains(['{', '}']) {
+                let message = format!(
+                    "`{}` has something in braces that is neither `{{environment}}` nor `{{kube_context}}`",
+                    pattern.escape_debug()
+                );
+                return Err(at(start_of("namespace"), message));
+            }
+        }
         for (index, freeze) in file.freeze.iter().enumerate() {
             if let Err(message) = freeze.again() {
                 let tables = text.match_indices("[[freeze]]");
@@ -171,6 +191,10 @@ impl ProjectFile {
                 let _ = writeln!(text, "{key} = {}", toml::Value::String(value.clone()));
             }
         }
+        if !self.containers.is_empty() {
+            let names = self.containers.iter().cloned().map(toml::Value::String).collect();
+            let _ = writeln!(text, "containers = {}", toml::Value::Array(names));
+        }
         if let Some(build) = &self.build {
             text.push_str("\n[build]\n");
             for (key, value) in [("prepare", &build.prepare), ("dockerfile", &build.dockerfile)] {
@@ -192,7 +216,8 @@ mod tests {
     fn what_is_written_is_read_again() {
         let file = ProjectFile {
             project: Some("claims".into()),
-            image: Some("registry.example.org/team/\"odd\"".into()),
+            image: Some("registry.example.org/team/claims".into()),
+            containers: vec!["app".into(), "odd \"name\"".into()],
             manifests: Some(".k8s/live".into()),
             namespace: Some("claims-{environment}".into()),
             build: Some(Build {
@@ -247,6 +272,17 @@ mod tests {
                 "[[freeze]]\nstarts = \"0 0 * * *\"\nlasts = \"a while\"\n",
                 "`a while` is no length of time",
             ),
+        ] {
+            let error = ProjectFile::parse(text).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_no_image_and_no_namespace_is_an_error_with_its_place() {
+        for (text, says) in [
+            ("project = \"a\"\nimage = \"Bad Image\"\n", "line 2, column 1: `Bad Image` cannot name an image"),
+            ("namespace = \"a-{env}\"\n", "line 1, column 1: `a-{env}` has something in braces"),
         ] {
             let error = ProjectFile::parse(text).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");

@@ -14,6 +14,8 @@ use towpath_store::{Batch, PipelineRow, Row};
 use towpath_types::{CommitId, JobId, PipelineId, WorkflowId};
 use towpath_workflow::{Definition, Effect, Event, Workflow};
 
+/// The branch that a repository is made with.
+const DEFAULT_BRANCH: &str = "main";
 /// Where a repository's configuration is.
 pub(crate) const CONFIG_FILE: &str = ".circleci/config.yml";
 /// A head commit whose message says one of these in its first 250 characters starts nothing.
@@ -27,7 +29,7 @@ impl Control {
     /// # Errors
     /// When git or the storage does not work.
     pub async fn create_project(&self, project: &ProjectName, by: &str) -> Result<(), ControlError> {
-        self.forge.create(project, "main").await.map_err(forge_error)?;
+        self.forge.create(project, DEFAULT_BRANCH).await.map_err(forge_error)?;
         self.provide_registry_context(project, by).await
     }
 
@@ -42,6 +44,7 @@ impl Control {
         by: &str,
     ) -> Result<Vec<String>, ControlError> {
         let mut lines = Vec::new();
+        self.choose_default_branch(project, &updates).await?;
         for update in updates {
             let Some(new) = &update.new else {
                 let mut batch = Batch::default();
@@ -63,6 +66,25 @@ impl Control {
             lines.extend(self.tell_pusher(&view));
         }
         Ok(lines)
+    }
+
+    /// While there is no commit on the default branch, the main branch is the one that is pushed first: some call it `master`.
+    async fn choose_default_branch(&self, project: &ProjectName, updates: &[RefUpdate]) -> Result<(), ControlError> {
+        let known = self.forge.default_branch(project).await.map_err(forge_error)?;
+        let refs = self.forge.refs(project).await.map_err(forge_error)?;
+        let is_there = |branch: &str| refs.iter().any(|(name, _)| name.strip_prefix("refs/heads/") == Some(branch));
+        if is_there(&known) {
+            return Ok(());
+        }
+        let pushed = updates.iter().filter(|update| update.new.is_some());
+        let pushed: Vec<&str> = pushed.filter_map(RefUpdate::branch).collect();
+        let usual = ["master", "trunk", "develop"].into_iter().find(|usual| pushed.contains(usual));
+        // With other branches there already, one more is not the main one.
+        let only = refs.iter().filter(|(name, _)| name.starts_with("refs/heads/")).count() == pushed.len();
+        if let Some(branch) = usual.or(pushed.first().copied().filter(|_| only)) {
+            self.forge.set_default_branch(project, branch).await.map_err(forge_error)?;
+        }
+        Ok(())
     }
 
     fn tell_pusher(&self, view: &PipelineView) -> Vec<String> {
@@ -152,7 +174,14 @@ impl Control {
     ) -> Result<PipelineView, ControlError> {
         let commit = self.forge.commit(project, commit).await.map_err(forge_error)?;
         // Held until the pipeline is committed, so that two pushes at once do not take one number.
-        let _numbering = self.numbering.lock().await;
+        let numbering = self
+            .numbering
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .entry(project.to_string())
+            .or_default()
+            .clone();
+        let _numbering = numbering.lock().await;
         let made = self.compile_commit(project, trigger, &commit, parameters, by).await?;
         let mut effects: Vec<(Arc<WorkflowRecord>, Vec<Effect>)> = Vec::new();
         let mut batch = Batch::default();

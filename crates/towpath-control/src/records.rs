@@ -16,7 +16,7 @@ pub(crate) mod collection {
     pub(crate) const REFS: &str = "refs";
     /// The images that a workflow pushed, by workflow.
     pub(crate) const IMAGES: &str = "images";
-    /// A tag's last push, by `<repository>:<tag>`.
+    /// A tag's last push, by `<repository>:<tag>`, and by `<workflow>/<repository>:<tag>` where a job pushed.
     pub(crate) const PUSHES: &str = "pushes";
     /// The image that a job's primary container runs, pinned, by job.
     pub(crate) const JOB_IMAGES: &str = "job-images";
@@ -116,6 +116,9 @@ pub(crate) struct Push {
     pub image: ImageReference,
     /// When.
     pub at: jiff::Timestamp,
+    /// The workflow whose job pushed it.
+    #[serde(default)]
+    pub workflow: Option<WorkflowId>,
 }
 
 /// A service container of a job that ended.

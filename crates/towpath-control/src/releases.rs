@@ -4,7 +4,7 @@ use crate::{
     Control, ControlError, Grant, OnFailure, PROJECT_FILE, ProjectFile, Settings, TargetSettings,
     conductor::{store_error, to_json},
     plans::{
-        Plan, PlanSource, environments_in, fill_in, image_repository_in, manifest_files, namespace_pattern, read_job,
+        Environments, Plan, PlanSource, environments_in, fill_in, image_repository_in, manifest_files, namespace_pattern, read_job,
         target_id,
     },
     push::forge_error,
@@ -16,7 +16,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -24,11 +24,11 @@ use tokio::sync::{Notify, mpsc};
 use towpath_deploy::render::{RenderError, RenderFailure};
 use towpath_deploy::{
     Applied, ApplyError, ApplyRequest, Environment, JOB_LABEL, JobHandle, JobLine, KubernetesOptions, KubernetesTarget,
-    PULL_SECRET, ReleaseRecord, Target, TargetError,
+    Occasion, PULL_SECRET, ReleaseRecord, Target, TargetError,
 };
 use towpath_manifest::{Object, with_pull_secret};
 use towpath_store::{Batch, ReleaseRow, Row};
-use towpath_types::{CommitId, ImageReference, JobId, Outcome, ReleaseId, with_causes};
+use towpath_types::{CommitId, ImageReference, JobId, Outcome, ReleaseId, WorkflowId, with_causes};
 
 /// How long all of a release may take; each Deployment has its own deadline besides.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(30 * 60);
@@ -44,9 +44,9 @@ pub(crate) struct Releases {
     /// One deployment at a time in an environment; the next waits here.
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// The environments of a project at a commit.
-    environments: Mutex<HashMap<(String, CommitId), BTreeMap<String, Environment>>>,
+    environments: Mutex<HashMap<(String, CommitId), Environments>>,
     /// The environments of projects whose repositories are not here, as their owners' manifests say.
-    shown: Mutex<HashMap<String, BTreeMap<String, Environment>>>,
+    shown: Mutex<HashMap<String, Environments>>,
     /// What was found when drift was looked for last, by the environment's slug.
     drift: Mutex<HashMap<String, DriftView>>,
 }
@@ -113,6 +113,11 @@ impl Releases {
         drift.insert(environment.to_string(), view);
     }
 
+    fn forget_drift(&self, environment: &str) {
+        let mut drift = self.drift.lock().unwrap_or_else(PoisonError::into_inner);
+        drift.remove(environment);
+    }
+
     fn turn(&self, environment: &str) -> Arc<tokio::sync::Mutex<()>> {
         self.turns
             .lock()
@@ -161,6 +166,7 @@ impl Control {
             )));
         }
         self.refuse_held(&plan.target()?, by).await?;
+        self.refuse_under_way(&plan.target()?).await?;
         let row = ReleaseRow {
             id: ReleaseId::from(uuid::Uuid::now_v7()),
             environment: target_id(&plan.project, &plan.environment)?.slug(),
@@ -182,6 +188,26 @@ impl Control {
         self.store.commit(batch).await.map_err(store_error)?;
         self.carry_release_out(id);
         Ok(id)
+    }
+
+    /// An error while somebody deploys to the environment: a plan that is made meanwhile is of what will not be there any more.
+    pub(crate) async fn refuse_under_way(&self, place: &Environment) -> Result<(), ControlError> {
+        let name = place.id.environment();
+        let applied = self.target.current(place).await.map_err(target_error)?;
+        if let Some(deploying) = applied.and_then(|applied| applied.deploying) {
+            return Err(ControlError::conflict(format!(
+                "{} is deploying to {name} since {} ({}): when that has ended, look at what is to change, and deploy then",
+                deploying.by, deploying.since, deploying.what
+            )));
+        }
+        let rows = self.store.releases(&place.id.slug(), HISTORY).await.map_err(store_error)?;
+        match rows.into_iter().find(|row| row.state == "running") {
+            Some(row) => Err(ControlError::conflict(format!(
+                "{} is deploying release {} to {name} since {} ({}): when that has ended, look at what is to change, and deploy then",
+                row.by, row.number, row.at, row.cause
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn carry_release_out(self: &Arc<Self>, id: ReleaseId) {
@@ -228,13 +254,15 @@ impl Control {
             Ok(()) => {
                 row.state = "succeeded".into();
                 log.say(format!("{} runs {}", plan.environment, plan.image));
+                // What had drifted is put right.
+                self.releases.forget_drift(&row.environment);
                 Outcome::Succeeded
             }
-            Err((outcome, message)) => {
-                log.say(message.clone());
-                row.state = outcome.as_str().into();
-                row.message = Some(message);
-                outcome
+            Err(failed) => {
+                log.say(failed.say);
+                row.state = failed.outcome.as_str().into();
+                row.message = Some(failed.message);
+                failed.outcome
             }
         };
         let mut batch = Batch::default();
@@ -248,8 +276,8 @@ impl Control {
         Ok(())
     }
 
-    async fn carry_plan_out(&self, row: &ReleaseRow, plan: &Plan, log: &ProgressLog) -> Result<(), (Outcome, String)> {
-        let errored = |error: ControlError| (Outcome::Errored, error.chain());
+    async fn carry_plan_out(&self, row: &ReleaseRow, plan: &Plan, log: &ProgressLog) -> Result<(), NotReleased> {
+        let errored = |error: ControlError| NotReleased::new(Outcome::Errored, error.chain());
         let environment = plan.target().map_err(errored)?;
         self.learn_releases(&environment).await.map_err(errored)?;
         let previous = self.last_release(&row.environment).await.map_err(errored)?;
@@ -259,13 +287,16 @@ impl Control {
                 "{} changed since this plan was made: {runs} runs there now. Look at a new plan",
                 plan.environment
             );
-            return Err((Outcome::Rejected, message));
+            return Err(NotReleased::new(Outcome::Rejected, message));
         }
         log.say(format!(
             "release {} of {}: {}",
             row.number, plan.environment, plan.image
         ));
-        let error = match self.apply(plan, row.id, Some(record_of(row)), log).await {
+        for warning in &plan.warnings {
+            log.say(format!("  note: {warning}"));
+        }
+        let error = match self.apply(plan, Occasion::Release, record_of(row), log).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
@@ -275,7 +306,7 @@ impl Control {
             message.push_str(line);
         }
         if error.outcome == Outcome::Rejected {
-            return Err((error.outcome, format!("{message}\nNothing was changed.")));
+            return Err(NotReleased::new(error.outcome, format!("{message}\nNothing was changed.")));
         }
         let Some(previous) = previous.filter(|_| plan.on_failure == OnFailure::Rollback) else {
             if let Some(runs) = self.last_release(&row.environment).await.map_err(errored)? {
@@ -283,41 +314,40 @@ impl Control {
                     "{message}\nIt was left like this: {} is between release {} and this one. `towpath rollback {} {}` puts that back.",
                     plan.environment, runs.row.number, plan.environment, runs.row.number
                 );
-                return Err((error.outcome, message));
+                return Err(NotReleased::new(error.outcome, message));
             }
-            return Err((
-                error.outcome,
-                format!("{message}\nThere was no release before this one to go back to."),
-            ));
+            let message = format!("{message}\nThere was no release before this one to go back to.");
+            return Err(NotReleased::new(error.outcome, message));
         };
+        // Going back takes its time; why is known now.
+        log.say(message.clone());
         log.say(format!("failed; going back to release {}", previous.row.number));
         let back = match previous.plan() {
             Ok(plan) => self
-                .apply(&plan, previous.row.id, None, log)
+                .apply(&plan, Occasion::Back, record_of(&previous.row), log)
                 .await
                 .map_err(|error| error.to_string()),
             Err(error) => Err(error.chain()),
         };
-        match back {
-            Ok(()) => Err((
-                error.outcome,
-                format!("{message}\nRelease {} runs again.", previous.row.number),
-            )),
-            Err(why) => Err((
-                error.outcome,
-                format!(
-                    "{message}\nGoing back to release {} failed too, so {} is between the two: {why}",
-                    previous.row.number, plan.environment
-                ),
-            )),
-        }
+        let say = match back {
+            Ok(()) => format!("Release {} runs again.", previous.row.number),
+            Err(why) => format!(
+                "Going back to release {} failed too, so {} is between the two: {why}",
+                previous.row.number, plan.environment
+            ),
+        };
+        Err(NotReleased {
+            outcome: error.outcome,
+            message: format!("{message}\n{say}"),
+            say,
+        })
     }
 
     async fn apply(
         &self,
         plan: &Plan,
-        release: ReleaseId,
-        record: Option<ReleaseRecord>,
+        occasion: Occasion,
+        record: ReleaseRecord,
         log: &ProgressLog,
     ) -> Result<(), ApplyError> {
         let errored = |error: ControlError| ApplyError {
@@ -331,7 +361,7 @@ impl Control {
         let prune = self.to_prune(&environment, &plan.objects).await.map_err(errored)?;
         let request = ApplyRequest {
             environment,
-            release,
+            occasion,
             record,
             objects: plan.objects.clone(),
             prune,
@@ -392,8 +422,9 @@ impl Control {
             })
         };
         let pipeline = record.pipeline_number;
+        self.refuse_unsaid(record, &name, environment).await?;
         let Some((gate, approval)) = approval else {
-            let plan = self.plan_of_workflow(record, environment).await?;
+            let plan = self.plan_of_workflow(record, &name, environment).await?;
             return Ok((
                 plan,
                 format!("job {name} of pipeline {pipeline}"),
@@ -411,6 +442,32 @@ impl Control {
             ControlError::conflict(format!("`{gate}` was approved without a plan of `{environment}`"))
         })?;
         Ok((plan, format!("gate {gate} of pipeline {pipeline}"), approval.by))
+    }
+
+    /// An error when a job deploys to another environment than its configuration says: no gate could have shown that.
+    async fn refuse_unsaid(
+        self: &Arc<Self>,
+        record: &Arc<WorkflowRecord>,
+        job: &str,
+        environment: &str,
+    ) -> Result<(), ControlError> {
+        let live = self.live(record.id).await?;
+        let pipeline = live.lock().await.pipeline.clone();
+        let said = pipeline
+            .compiled
+            .as_ref()
+            .and_then(|config| crate::compile::deployed_by(config, &record.name, job));
+        if said.as_deref() == Some(environment) {
+            return Ok(());
+        }
+        let said = said.map_or_else(
+            || "that it deploys anywhere".to_string(),
+            |said| format!("`towpath deploy {said}`"),
+        );
+        Err(ControlError::conflict(format!(
+            "job `{job}` asks to deploy to `{environment}`, where its configuration says {said}: only what stands in a step as \
+             `towpath deploy ENVIRONMENT` can be shown at a gate"
+        )))
     }
 
     /// What `deploy` would do.
@@ -566,6 +623,7 @@ impl Control {
         by: &str,
     ) -> Result<String, ControlError> {
         let (mut job, target) = self.named_object(project, environment, request, "Job").await?;
+        self.refuse_held(&target, by).await?;
         let base: String = job.name.chars().take(63).collect();
         if let Some(metadata) = job
             .value
@@ -575,7 +633,10 @@ impl Control {
             let labels = metadata.entry("labels").or_insert_with(|| serde_json::json!({}));
             labels[JOB_LABEL] = serde_json::Value::String(base.trim_end_matches(['-', '.']).to_string());
         }
-        let id = format!("{}-{}", job.name, JobId::from(uuid::Uuid::now_v7()).short());
+        // Room for what tells one run from the next.
+        let stem: String = job.name.chars().take(54).collect();
+        let stem = stem.trim_end_matches(['-', '.']);
+        let id = format!("{stem}-{}", JobId::from(uuid::Uuid::now_v7()).short());
         job.name.clone_from(&id);
         if let Some(name) = job.value.pointer_mut("/metadata/name") {
             *name = serde_json::Value::String(id.clone());
@@ -627,7 +688,12 @@ impl Control {
         request: LaptopRequest,
         by: &str,
     ) -> Result<Vec<String>, ControlError> {
+        let (image, commit) = (request.tag.clone(), request.commit.clone());
         let (cron_job, target) = self.named_object(project, environment, request, "CronJob").await?;
+        self.refuse_held(&target, by).await?;
+        if let Some(freeze) = self.frozen(project, environment, None).await? {
+            return Err(ControlError::conflict(freeze));
+        }
         let blockers = self.blockers(&target, &cron_job).await?;
         if !blockers.is_empty() {
             return Err(ControlError::conflict(format!(
@@ -639,10 +705,26 @@ impl Control {
         tracing::info!(project, environment, name, by, "cron job applied");
         let turn = self.releases.turn(&target.id.slug());
         let _turn = turn.lock().await;
+        let now = Timestamp::now();
+        let runs = towpath_manifest::containers(&cron_job).into_iter().next();
         let request = ApplyRequest {
             environment: target,
-            release: ReleaseId::from(uuid::Uuid::now_v7()),
-            record: None,
+            occasion: Occasion::Beside,
+            record: ReleaseRecord {
+                id: ReleaseId::from(uuid::Uuid::now_v7()),
+                number: 0,
+                state: "running".into(),
+                image: runs.map(|container| container.image).unwrap_or_default(),
+                commit,
+                by: by.to_string(),
+                cause: format!("towpath cronjob {name} {environment} {}", image.unwrap_or_default())
+                    .trim_end()
+                    .to_string(),
+                at: now,
+                stopped_at: None,
+                message: None,
+                plan: serde_json::Value::Null,
+            },
             objects: vec![cron_job],
             prune: Vec::new(),
             deadline: Duration::from_secs(60),
@@ -708,15 +790,21 @@ impl Control {
         Ok(preflight.refused().map(ToString::to_string).collect())
     }
 
-    /// Where an environment is: where its last release was carried out, or where the default branch's manifests say.
+    /// Where an environment is: where its last release was carried out, or at least begun, or where the default branch's
+    /// manifests say.
     pub(crate) async fn place(&self, project: &str, environment: &str) -> Result<Environment, ControlError> {
         let id = target_id(project, environment)?;
-        if let Some(release) = self.last_release(&id.slug()).await? {
-            return release.plan()?.target();
+        let rows = self.store.releases(&id.slug(), HISTORY).await.map_err(store_error)?;
+        let succeeded = rows.iter().find(|row| row.state == "succeeded");
+        if let Some(row) = succeeded.or(rows.first()) {
+            return Release { row: row.clone() }.plan()?.target();
+        }
+        let mut known = self.environments_of(project).await?;
+        if let Some(kube_contexts) = known.ambiguous.get(environment) {
+            return Err(crate::plans::which_kube_context(environment, kube_contexts));
         }
         let missing = || ControlError::not_found(format!("project `{project}` has no environment `{environment}`"));
-        let mut known = self.environments_of(project).await?;
-        known.remove(environment).ok_or_else(missing)
+        known.places.remove(environment).ok_or_else(missing)
     }
 
     /// Takes over the releases that others recorded in an environment.
@@ -816,7 +904,7 @@ impl Control {
         let mut projects = Vec::new();
         for project in self.forge.projects().await.map_err(forge_error)? {
             let mut environments = Vec::new();
-            for name in self.environments_of(project.as_str()).await?.into_keys() {
+            for name in self.environments_of(project.as_str()).await?.places.into_keys() {
                 environments.push(self.environment(project.as_str(), &name).await?);
             }
             projects.push(ProjectView {
@@ -831,7 +919,7 @@ impl Control {
     pub(crate) async fn every_environment(&self) -> Result<Vec<Environment>, ControlError> {
         let mut places = Vec::new();
         for project in self.forge.projects().await.map_err(forge_error)? {
-            for name in self.environments_of(project.as_str()).await?.into_keys() {
+            for name in self.environments_of(project.as_str()).await?.places.into_keys() {
                 places.push(self.place(project.as_str(), &name).await?);
             }
         }
@@ -839,7 +927,7 @@ impl Control {
     }
 
     /// The environments of a project, as its default branch has them.
-    async fn environments_of(&self, project: &str) -> Result<BTreeMap<String, Environment>, ControlError> {
+    async fn environments_of(&self, project: &str) -> Result<Environments, ControlError> {
         let name = self.project_name(project)?;
         if !self.forge.exists(&name).await {
             let shown = self.releases.shown.lock().unwrap_or_else(PoisonError::into_inner);
@@ -849,7 +937,7 @@ impl Control {
         let branch = self.forge.default_branch(&name).await.map_err(forge_error)?;
         // A repository that nothing was pushed to has no commit.
         let Ok(commit) = self.forge.find(&name, &branch).await else {
-            return Ok(BTreeMap::new());
+            return Ok(Environments::default());
         };
         let key = (project.to_string(), commit);
         let known = self
@@ -899,7 +987,7 @@ impl Control {
         project: &str,
         files: Vec<(String, String)>,
         project_file: &ProjectFile,
-    ) -> (BTreeMap<String, Environment>, bool) {
+    ) -> (Environments, bool) {
         let pattern = namespace_pattern(project, project_file);
         let rendered = self
             .renderer
@@ -923,10 +1011,34 @@ impl Control {
     }
 
     /// What the project's jobs need to reach the registry.
-    pub(crate) fn registry_token(&self, project: &str) -> towpath_types::SecretString {
+    pub(crate) fn registry_token(
+        &self,
+        project: &str,
+        workflow: Option<WorkflowId>,
+    ) -> towpath_types::SecretString {
         self.tokens.issue(&Grant::Registry {
             project: project.to_string(),
+            workflow,
         })
+    }
+}
+
+/// Why a release did not come to its end.
+struct NotReleased {
+    outcome: Outcome,
+    /// All of it.
+    message: String,
+    /// What of it was not said yet.
+    say: String,
+}
+
+impl NotReleased {
+    fn new(outcome: Outcome, message: String) -> Self {
+        Self {
+            outcome,
+            say: message.clone(),
+            message,
+        }
     }
 }
 
@@ -938,6 +1050,12 @@ fn between(applied: &Applied, rows: &[ReleaseRow]) -> Option<String> {
     let attempted = rows.iter().find(|row| Some(row.id) == applied.attempted)?;
     if attempted.state == "running" {
         return None;
+    }
+    if attempted.state == "succeeded" {
+        return Some(format!(
+            "between releases: going back to release {} did not come to its end. Deploy again, or roll back",
+            attempted.number
+        ));
     }
     let before = rows.iter().find(|row| row.state == "succeeded");
     let before = before.map_or_else(|| "nothing".to_string(), |row| format!("release {}", row.number));

@@ -78,6 +78,7 @@ impl SecretSource for EnvironmentSecrets {
                     username: "towpath".into(),
                     password: self.tokens.issue(&Grant::Registry {
                         project: environment.project().to_string(),
+                        workflow: None,
                     }),
                 }));
             }
@@ -225,7 +226,7 @@ impl Control {
         let wanted = [
             ("REGISTRY", SecretString::new(self.registry_name())),
             ("REGISTRY_USERNAME", SecretString::new("towpath".into())),
-            ("REGISTRY_PASSWORD", self.registry_token(project.as_str())),
+            ("REGISTRY_PASSWORD", self.registry_token(project.as_str(), None)),
         ];
         let known: BTreeSet<String> = self
             .vault

@@ -10,7 +10,7 @@ use std::{
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
-use towpath_types::{JobId, SecretString};
+use towpath_types::{JobId, SecretString, WorkflowId};
 
 /// What a token lets its bearer do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub enum Grant {
     Registry {
         /// The project's name.
         project: String,
+        /// The workflow whose jobs have it, by which their pushes are known.
+        workflow: Option<WorkflowId>,
     },
     /// Report a push to one project's repository.
     Hook {
@@ -44,7 +46,14 @@ impl Grant {
             Self::Owner => "owner".into(),
             Self::Session => "session".into(),
             Self::Job { job, node } => format!("job.{job}.{node}"),
-            Self::Registry { project } => format!("registry.{project}"),
+            Self::Registry {
+                project,
+                workflow: None,
+            } => format!("registry.{project}"),
+            Self::Registry {
+                project,
+                workflow: Some(workflow),
+            } => format!("registry.{project}.{workflow}"),
             Self::Hook { project } => format!("hook.{project}"),
         }
     }
@@ -61,9 +70,19 @@ impl Grant {
                     node: node.parse().ok()?,
                 })
             }
-            "registry" => Some(Self::Registry {
-                project: rest.to_string(),
-            }),
+            "registry" => {
+                let of_workflow = rest
+                    .rsplit_once('.')
+                    .and_then(|(project, workflow)| Some((project, workflow.parse().ok()?)));
+                let (project, workflow) = match of_workflow {
+                    Some((project, workflow)) => (project, Some(workflow)),
+                    None => (rest, None),
+                };
+                Some(Self::Registry {
+                    project: project.to_string(),
+                    workflow,
+                })
+            }
             "hook" => Some(Self::Hook {
                 project: rest.to_string(),
             }),
@@ -225,6 +244,11 @@ mod tests {
             },
             Grant::Registry {
                 project: "my.app".into(),
+                workflow: None,
+            },
+            Grant::Registry {
+                project: "my.app".into(),
+                workflow: Some(WorkflowId::from(uuid::Uuid::now_v7())),
             },
             Grant::Hook {
                 project: "claims".into(),

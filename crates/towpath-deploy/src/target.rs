@@ -299,15 +299,26 @@ pub struct CronFailure {
     pub message: String,
 }
 
+/// Why objects are applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// A release is carried out, and recorded.
+    Release,
+    /// A release is gone back to after a later one failed. What is recorded of it stays as it is.
+    Back,
+    /// One object is applied beside the releases: what runs there stays the release that it was.
+    Beside,
+}
+
 /// What is to be carried out.
 #[derive(Debug, Clone)]
 pub struct ApplyRequest {
     /// Where.
     pub environment: Environment,
-    /// The release that this carries out.
-    pub release: ReleaseId,
-    /// What is to be recorded of it; `None` for what is applied beside the releases, and for going back.
-    pub record: Option<ReleaseRecord>,
+    /// Why.
+    pub occasion: Occasion,
+    /// The release that this carries out or goes back to; for what is applied beside the releases, who does it and why.
+    pub record: ReleaseRecord,
     /// The objects, in any order. Objects that exist and are not named here stay as they are.
     pub objects: Vec<Object>,
     /// What is to be removed, after everything in `objects` is there and ready. What does not exist is no error.

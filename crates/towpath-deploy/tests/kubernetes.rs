@@ -627,7 +627,7 @@ async fn of_two_deployments_the_second_waits_and_a_dead_one_does_not_block() {
         let first = world.request(world.objects(&slow));
         let second = {
             let mut request = world.request(world.objects(APPLICATION));
-            request.record.as_mut().unwrap().by = "bob".into();
+            request.record.by = "bob".into();
             request
         };
         let one = carry_out(&world.target, first);
@@ -685,7 +685,7 @@ async fn of_two_deployments_the_second_waits_and_a_dead_one_does_not_block() {
             "{refused}"
         );
         let mut bobs = world.request(world.objects(APPLICATION));
-        bobs.record.as_mut().unwrap().by = "bob".into();
+        bobs.record.by = "bob".into();
         carry_out(&world.target, bobs).await.unwrap();
         world.target.set_hold(&world.environment, None).await.unwrap();
         world.apply(world.objects(APPLICATION)).await.unwrap();

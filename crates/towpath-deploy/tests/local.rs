@@ -34,7 +34,7 @@ async fn applied_twice_is_applied_once_and_a_restart_takes_over_what_runs() {
         assert!(world.target().current(&world.id).await.unwrap().is_none());
         assert!(world.status().await.is_empty());
         let first = world.request(objects.clone(), vec![]);
-        let release = first.release;
+        let release = first.record.id;
         let said = world.carry_out(first).await.unwrap();
         assert!(said.iter().any(|line| line.message == "created"), "{said:?}");
         assert_eq!(world.ask("/").await, (200, "1".into()));

@@ -72,6 +72,26 @@ pub struct TreeFile {
 /// Files larger than this are not read into memory: no manifest or configuration is.
 const LARGEST_FILE_BYTES: u64 = 4 << 20;
 
+/// How many links may lead to one another.
+const MOST_LINKS: usize = 8;
+
+/// Where a link at `link` leads that says `target`, within the repository.
+fn joined(link: &str, target: &str) -> Option<String> {
+    if target.starts_with('/') {
+        return None;
+    }
+    let mut parts: Vec<&str> = link.split('/').collect();
+    parts.pop();
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    (!parts.is_empty()).then(|| parts.join("/"))
+}
+
 impl Forge {
     /// Every branch and tag with the commit that it leads to (a tag object is followed).
     ///
@@ -99,6 +119,15 @@ impl Forge {
     pub async fn default_branch(&self, project: &ProjectName) -> Result<String, ForgeError> {
         let text = self.git(project, &["symbolic-ref", "--short", "HEAD"]).await?;
         Ok(String::from_utf8_lossy(&text).trim().to_string())
+    }
+
+    /// Makes `HEAD` name another branch.
+    ///
+    /// # Errors
+    /// When the project is unknown, the name is none of a branch, or git fails.
+    pub async fn set_default_branch(&self, project: &ProjectName, branch: &str) -> Result<(), ForgeError> {
+        let name = format!("refs/heads/{branch}");
+        self.git(project, &["symbolic-ref", "HEAD", &name]).await.map(drop)
     }
 
     /// The commit that `word` leads to: a branch, a tag, an id or the beginning of one.
@@ -188,7 +217,8 @@ impl Forge {
         }
     }
 
-    /// Every regular file below `folder`, by path; none when there is no such folder.
+    /// Every file below `folder`, by path, and what symbolic links to files of the same commit lead to; none when there is no
+    /// such folder.
     ///
     /// # Errors
     /// When the commit is not there or git fails.
@@ -215,7 +245,7 @@ impl Forge {
             .await?;
         let mut files = Vec::new();
         for record in String::from_utf8_lossy(&listing).split('\0') {
-            // "<mode> blob <id> <size>\t<path>"; links (120000) and submodules are not files that we read.
+            // "<mode> blob <id> <size>\t<path>"; submodules are not files.
             let Some((meta, path)) = record.split_once('\t') else {
                 continue;
             };
@@ -225,14 +255,49 @@ impl Forge {
             else {
                 continue;
             };
-            if !mode.starts_with("100") || size.parse::<u64>().is_ok_and(|bytes| bytes > LARGEST_FILE_BYTES) {
+            if size.parse::<u64>().is_ok_and(|bytes| bytes > LARGEST_FILE_BYTES) {
                 continue;
             }
+            let bytes = match mode {
+                "120000" => match self.behind_link(project, commit, path).await? {
+                    Some(bytes) => bytes,
+                    None => continue,
+                },
+                mode if mode.starts_with("100") => self.file(project, commit, path).await?,
+                _ => continue,
+            };
             files.push(TreeFile {
                 path: path.to_string(),
-                bytes: self.file(project, commit, path).await?,
+                bytes,
             });
         }
         Ok(files)
+    }
+
+    /// The file that a symbolic link leads to; `None` when that is no file of the commit.
+    async fn behind_link(
+        &self,
+        project: &ProjectName,
+        commit: &CommitId,
+        link: &str,
+    ) -> Result<Option<Vec<u8>>, ForgeError> {
+        let mut path = link.to_string();
+        for _ in 0..MOST_LINKS {
+            let target = self.file(project, commit, &path).await?;
+            let Some(next) = joined(&path, &String::from_utf8_lossy(&target)) else {
+                return Ok(None);
+            };
+            path = next;
+            let listing = self
+                .git(project, &["ls-tree", "-z", "--full-tree", commit.as_str(), "--", &path])
+                .await?;
+            let listing = String::from_utf8_lossy(&listing).into_owned();
+            match listing.split(' ').next() {
+                Some("120000") => {}
+                Some(mode) if mode.starts_with("100") => return self.file(project, commit, &path).await.map(Some),
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 }

@@ -341,10 +341,10 @@ pub fn needs_every_file<'a>(paths: impl IntoIterator<Item = &'a str>) -> bool {
     })
 }
 
-/// Whether a file's name says that it is YAML.
+/// Whether a file's name says that it is YAML, or JSON, which is YAML, too: what `kubectl apply --filename FOLDER` reads.
 #[must_use]
 pub fn is_yaml(path: &str) -> bool {
-    path.ends_with(".yaml") || path.ends_with(".yml")
+    [".yaml", ".yml", ".json"].iter().any(|end| path.ends_with(end))
 }
 
 /// The path inside `.k8s/`.

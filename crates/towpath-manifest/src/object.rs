@@ -1,5 +1,6 @@
 //! One Kubernetes object and the places of its fields.
 
+use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -164,6 +165,45 @@ impl Object {
         {
             metadata.insert("namespace".to_string(), Value::from(namespace));
             self.namespace = Some(namespace.to_string());
+        }
+        self
+    }
+}
+
+impl Object {
+    /// A Secret with its `stringData` in `data`, as the API server would merge them. `stringData` is never read back, so
+    /// what leaves it would stay for ever, and a change of it by somebody else would not be seen. What is no text stays
+    /// where it is, for the server to refuse.
+    ///
+    /// Source: <https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/secret-v1/>
+    #[must_use]
+    pub fn with_encoded_data(mut self) -> Self {
+        if self.kind != "Secret" {
+            return self;
+        }
+        let Some(Value::Object(texts)) = self.value.get_mut("stringData").map(Value::take) else {
+            return self;
+        };
+        let mut left = serde_json::Map::new();
+        let encoding = base64::engine::general_purpose::STANDARD;
+        for (key, value) in texts {
+            let data = match (&value, self.value.get("data")) {
+                (Value::String(text), None | Some(Value::Null | Value::Object(_))) => encoding.encode(text),
+                _ => {
+                    left.insert(key, value);
+                    continue;
+                }
+            };
+            let token = pointer_token(&key);
+            if let Some(place) = self.places.get(&format!("/stringData/{token}")).copied() {
+                self.places.insert(format!("/data/{token}"), place);
+            }
+            self.value["data"][key] = Value::from(data);
+        }
+        match (left.is_empty(), self.value.as_object_mut()) {
+            (true, Some(map)) => drop(map.shift_remove("stringData")),
+            (_, Some(map)) => drop(map.insert("stringData".to_string(), Value::Object(left))),
+            (_, None) => {}
         }
         self
     }

@@ -143,23 +143,25 @@ fn target_ports(service: &Object, objects: &[Object], found: &mut Vec<MissingPor
         let Some(name) = port.get("targetPort").and_then(Value::as_str) else {
             continue;
         };
-        for (workload, _) in &selected {
-            let known = port_names(workload);
-            if known.iter().any(|known| known == name) {
-                continue;
-            }
-            let pointer = format!("{at}/targetPort");
-            found.push(MissingPort {
-                object: service.id(),
-                field: dotted(&pointer),
-                place: service.place_of(&pointer),
-                message: format!(
-                    "no container of {} has a port called `{name}`: {}",
-                    workload.id(),
-                    there_are(&known)
-                ),
-            });
+        // Pods without the port get no requests there; of those selected it is enough that some have it.
+        let known: Vec<String> = selected.iter().flat_map(|(workload, _)| port_names(workload)).collect();
+        let Some((workload, _)) = selected.first() else {
+            continue;
+        };
+        if known.iter().any(|known| known == name) {
+            continue;
         }
+        let pointer = format!("{at}/targetPort");
+        let of = match selected.len() {
+            1 => workload.id().to_string(),
+            count => format!("the {count} workloads that it selects"),
+        };
+        found.push(MissingPort {
+            object: service.id(),
+            field: dotted(&pointer),
+            place: service.place_of(&pointer),
+            message: format!("no container of {of} has a port called `{name}`: {}", there_are(&known)),
+        });
     }
 }
 

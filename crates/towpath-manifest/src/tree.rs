@@ -156,7 +156,7 @@ impl Tree {
         let mut objects: Vec<Object> = own
             .iter()
             .chain(shared)
-            .map(|object| object.clone().in_namespace(namespace))
+            .map(|object| object.clone().in_namespace(namespace).with_encoded_data())
             .collect();
         sort_for_apply(&mut objects);
         Some(objects)
@@ -189,7 +189,8 @@ fn inside_root(path: &str) -> Option<&str> {
         .unwrap_or(path)
         .strip_prefix(ROOT)?
         .strip_prefix('/')?;
-    (inside.ends_with(".yaml") || inside.ends_with(".yml")).then_some(inside)
+    // What `kubectl apply --filename FOLDER` reads.
+    [".yaml", ".yml", ".json"].iter().any(|end| inside.ends_with(end)).then_some(inside)
 }
 
 fn read_file(

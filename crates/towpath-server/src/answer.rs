@@ -28,7 +28,7 @@ pub(crate) fn status(error: &ControlError) -> StatusCode {
     }
 }
 
-/// Logs what the caller does not get to see.
+/// Logs what went wrong here.
 pub(crate) fn log(error: &ControlError) {
     if status(error).is_server_error() {
         tracing::error!(error = error.chain(), "a request failed");
@@ -40,7 +40,8 @@ impl IntoResponse for Failure {
         log(&self.0);
         (
             status(&self.0),
-            Json(serde_json::json!({ "message": self.0.to_string() })),
+            // Whoever may ask may know why.
+            Json(serde_json::json!({ "message": self.0.chain() })),
         )
             .into_response()
     }

@@ -202,9 +202,8 @@ pub struct Build {
 pub struct Deploy {
     /// The environment: a folder of `.k8s/<kube context>/`
     pub environment: String,
-    /// `latest`, `<branch>-latest`, a commit, or a whole tag
-    #[arg(default_value = "latest")]
-    pub tag: String,
+    /// `latest`, `<branch>-latest`, a commit, or a whole tag [default: latest]
+    pub tag: Option<String>,
     /// What becomes of it if it fails.
     #[command(flatten)]
     pub policy: Policy,

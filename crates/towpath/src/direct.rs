@@ -4,13 +4,85 @@
 
 use crate::{cli::Target, repository::Repository};
 use anyhow::{Context, Result};
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio_util::sync::CancellationToken;
 use towpath_control::{Control, Grant, Identity, Settings, TargetSettings};
 use towpath_types::SecretString;
 
 /// The variable that says where environments are, as `towpath up --target` does.
 const TARGET_VARIABLE: &str = "TOWPATH_TARGET";
+
+/// The beginning of the names of such a command's folders; its process follows.
+const FOLDER: &str = "towpath-command-";
+
+/// The folder of this process, while there is one.
+static CURRENT: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// Whether a Towpath works in this process.
+pub fn is_at_work() -> bool {
+    CURRENT.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+}
+
+/// Removes what this process keeps, before it ends without unwinding.
+pub fn clean_up() {
+    if let Some(folder) = CURRENT.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let _ = std::fs::remove_dir_all(folder);
+    }
+}
+
+/// A folder for this process alone: what manifests hold passes through it.
+fn private_folder() -> std::io::Result<tempfile::TempDir> {
+    let shared = Path::new("/dev/shm");
+    // In memory where there is such a folder: nothing in it outlives this command.
+    let parents = [shared.to_path_buf(), std::env::temp_dir()];
+    parents.iter().for_each(|parent| sweep(parent));
+    let prefix = format!("{FOLDER}{}-", std::process::id());
+    let make = |parent: &PathBuf| {
+        tempfile::Builder::new()
+            .prefix(&prefix)
+            .permissions(std::fs::Permissions::from_mode(0o700))
+            .tempdir_in(parent)
+    };
+    make(&parents[0]).or_else(|_| make(&parents[1]))
+}
+
+/// Removes the folders of processes that were killed.
+fn sweep(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(FOLDER).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Another's cannot be removed, and is not ours to.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Ends the process at a signal, cleanly and with a word.
+fn end_at_signals() {
+    use tokio::signal::unix::{SignalKind, signal};
+    for (kind, code) in [
+        (SignalKind::interrupt(), 130),
+        (SignalKind::terminate(), 143),
+        (SignalKind::hangup(), 129),
+    ] {
+        let Ok(mut signals) = signal(kind) else { continue };
+        tokio::spawn(async move {
+            signals.recv().await;
+            eprintln!(
+                "\nStopped. What was being deployed is half done: `towpath status ENVIRONMENT` says how it stands; deploy again, or \
+                 `towpath rollback ENVIRONMENT`."
+            );
+            clean_up();
+            std::process::exit(code);
+        });
+    }
+}
 
 /// A server in this process. Dropped, it ends.
 pub struct Direct {
@@ -44,9 +116,9 @@ impl Direct {
         if matches!(target, TargetSettings::Local) {
             return Ok(None);
         }
-        // In memory where there is such a folder: nothing in it outlives this command.
-        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-        let folder = folder.context("failed to make a folder for this command")?;
+        let folder = private_folder().context("failed to make a folder for this command")?;
+        *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(folder.path().to_path_buf());
+        end_at_signals();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .context("failed to listen on 127.0.0.1")?;
@@ -93,5 +165,6 @@ impl Drop for Direct {
     fn drop(&mut self) {
         self.control.leave();
         self.shutdown.cancel();
+        clean_up();
     }
 }

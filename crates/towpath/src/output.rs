@@ -16,9 +16,14 @@ pub fn write(text: Arguments<'_>) {
         return;
     };
     if error.kind() == ErrorKind::BrokenPipe {
+        // A deployment is not left half done because nobody listens any more.
+        if crate::direct::is_at_work() {
+            return;
+        }
         std::process::exit(SIGPIPE_CODE);
     }
     eprintln!("error: failed to write to standard output\n  because: {error}");
+    crate::direct::clean_up();
     std::process::exit(1);
 }
 

@@ -56,10 +56,8 @@ impl Repository {
     /// The project's name: what the file says, or the folder's.
     pub fn project(&self) -> String {
         let folder = || {
-            self.root
-                .file_name()
-                .map(|name| name.to_string_lossy().to_lowercase())
-                .unwrap_or_default()
+            let name = self.root.file_name().map(|name| name.to_string_lossy().into_owned());
+            project_of_folder(&name.unwrap_or_default())
         };
         self.file.project.clone().unwrap_or_else(folder)
     }
@@ -130,7 +128,19 @@ impl Repository {
     }
 }
 
-/// Adds every regular file below `dir`: its path from `root`, and where it is.
+/// A folder's name as a project can have it: `My App` is `my-app`.
+fn project_of_folder(folder: &str) -> String {
+    let plain = |c: char| match c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') {
+        true => c.to_ascii_lowercase(),
+        false => '-',
+    };
+    let name: String = folder.chars().map(plain).collect();
+    let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    let name: String = name.chars().take(63).collect();
+    name.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).to_string()
+}
+
+/// Adds every file below `dir`, and what links to files lead to: its path from `root`, and where it is.
 fn find_files(root: &Path, dir: &Path, files: &mut Vec<(String, PathBuf)>) -> Result<()> {
     let entries = match std::fs::read_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -142,9 +152,10 @@ fn find_files(root: &Path, dir: &Path, files: &mut Vec<(String, PathBuf)>) -> Re
         let kind = entry
             .file_type()
             .with_context(|| format!("failed to look at `{}`", path.display()))?;
+        let leads_to_file = || kind.is_symlink() && path.metadata().is_ok_and(|behind| behind.is_file());
         if kind.is_dir() {
             find_files(root, &path, files)?;
-        } else if kind.is_file() {
+        } else if kind.is_file() || leads_to_file() {
             let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
             files.push((name, path));
         }

@@ -1,6 +1,6 @@
 //! Requests to an API server: retried while that can help, and errors that a person can act on.
 
-use super::kinds::Kind;
+use super::{identity::said_of_credentials, kinds::Kind};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::{Method, Request, StatusCode, header};
@@ -9,7 +9,7 @@ use kube::{Client, client::Body};
 use serde_json::Value;
 use std::{
     fmt::Write as _,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 use tokio::{
@@ -27,6 +27,8 @@ const AT_ONCE: usize = 16;
 /// The first pause before a request is sent again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a server that has not answered yet is tried.
+const FIRST_CONTACT: Duration = Duration::from_secs(10);
 /// How many objects a list answers in one piece.
 const PAGE: usize = 500;
 /// The field manager that everything is applied as.
@@ -144,6 +146,8 @@ pub(super) struct Api {
     patience: Patience,
     permits: Semaphore,
     sent: AtomicU64,
+    /// Whether it has ever answered.
+    answered: AtomicBool,
 }
 
 impl Api {
@@ -155,6 +159,7 @@ impl Api {
             patience,
             permits: Semaphore::new(AT_ONCE),
             sent: AtomicU64::new(0),
+            answered: AtomicBool::new(false),
         }
     }
 
@@ -272,6 +277,7 @@ impl Api {
         let response = answer
             .map_err(|_| self.timed_out())?
             .map_err(|error| self.unreachable(&error))?;
+        self.answered.store(true, Ordering::Relaxed);
         if response.status().is_success() {
             return Ok(response);
         }
@@ -378,7 +384,12 @@ impl Api {
             } => *wait,
             _ => pause.mul_f64(rand::random_range(0.5..1.0)),
         };
-        if began.elapsed() + wait > self.patience.retries {
+        // One that never answered is rather not there than away for a moment.
+        let patience = match self.answered.load(Ordering::Relaxed) {
+            true => self.patience.retries,
+            false => self.patience.retries.min(FIRST_CONTACT),
+        };
+        if began.elapsed() + wait > patience {
             return Err(error);
         }
         tracing::debug!(kube_context = self.kube_context, error = %error, "a request is sent again");
@@ -408,6 +419,7 @@ impl Api {
                 .send(request)
                 .await
                 .map_err(|error| self.unreachable(&error))?;
+            self.answered.store(true, Ordering::Relaxed);
             if !response.status().is_success() {
                 return Err(self.refusal(response).await);
             }
@@ -485,7 +497,7 @@ impl Api {
         match error {
             kube::Error::Auth(error) => ApiError::Credentials {
                 kube_context: self.kube_context.clone(),
-                why: with_causes(error),
+                why: said_of_credentials(error),
             },
             other => ApiError::Unreachable {
                 server: self.server.clone(),

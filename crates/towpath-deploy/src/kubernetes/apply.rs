@@ -2,7 +2,7 @@
 
 use super::{
     api::{Api, ApiError, Mode},
-    examine::{CHANGE_CAUSE, Examination, Examined, Examiner, kept},
+    examine::{CHANGE_CAUSE, Examination, Examined, Examiner, kept, redacted},
     fields,
     kinds::{Kind, Kinds, Lookup},
     lock::{self, Held, NotHeld},
@@ -10,7 +10,7 @@ use super::{
     rollout::{Awaited, Waiter, progress_of, rolls_out},
     target::{KubernetesOptions, Seen, mask_of},
 };
-use crate::target::{ApplyError, ApplyRequest, Environment, Progress, ReleaseRecord};
+use crate::target::{ApplyError, ApplyRequest, Environment, Occasion, Progress, ReleaseRecord};
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -53,7 +53,11 @@ impl Carrier<'_> {
         if let Some(refused) = jobs_among(&request.objects) {
             return Err(refused);
         }
-        self.make_namespace(request).await?;
+        if let Some(namespace) = self.missing_namespace(request).await? {
+            // What is refused changes nothing, not even that there is a namespace.
+            self.examine(request, &State::default()).await?;
+            self.make_namespace(namespace).await?;
+        }
         // A look without the lock first: what is refused changes nothing, not even the lock.
         let (loaded, examination) = match seen {
             Some(seen) => (seen.loaded, seen.examination),
@@ -65,17 +69,18 @@ impl Carrier<'_> {
             }
         };
         let version = loaded.version.clone();
-        let record = request.record.as_ref();
+        let record = &request.record;
         let held = lock::take(
             lock::Request {
                 api: self.api,
                 environment,
-                by: record.map_or_else(|| "Towpath".to_string(), |record| record.by.clone()),
-                what: record.map_or_else(
-                    || "going back, or one object beside the releases".to_string(),
-                    |record| format!("release {}: {}", record.number, record.cause),
-                ),
-                release: request.release,
+                by: record.by.clone(),
+                what: match request.occasion {
+                    Occasion::Release => format!("release {}: {}", record.number, record.cause),
+                    Occasion::Back => format!("going back to release {}", record.number),
+                    Occasion::Beside => record.cause.clone(),
+                },
+                release: record.id,
                 key: self.key,
                 expiry: self.options.lock_expiry,
                 deadline: deadline.min(Instant::now() + self.options.lock_wait),
@@ -110,6 +115,7 @@ impl Carrier<'_> {
             environment: &request.environment,
             secrets: self.options.secrets.as_ref(),
             state,
+            gone: &request.prune,
         };
         let examination = examiner
             .examine(&request.objects)
@@ -122,25 +128,24 @@ impl Carrier<'_> {
         Err(failure(Outcome::Rejected, None, lines.join("\n")))
     }
 
-    /// Makes the environment's own namespace, when its manifests bring it: everything else is kept in it.
-    async fn make_namespace(&self, request: &ApplyRequest) -> Result<(), ApplyError> {
+    /// The environment's own namespace, when its manifests bring it and it is not there: everything else is kept in it.
+    async fn missing_namespace<'r>(&self, request: &'r ApplyRequest) -> Result<Option<&'r Object>, ApplyError> {
         let is_own = |object: &&Object| object.kind == "Namespace" && object.name == request.environment.namespace;
         let Some(object) = request.objects.iter().find(is_own) else {
-            return Ok(());
+            return Ok(None);
         };
+        let path = Kind::known("v1", "Namespace", "namespaces").object("", &object.name);
+        let there = self.api.find(&path).await.map_err(|error| errored(&error))?;
+        Ok(Some(object).filter(|_| there.is_none()))
+    }
+
+    async fn make_namespace(&self, object: &Object) -> Result<(), ApplyError> {
         let kind = Kind::known("v1", "Namespace", "namespaces");
-        let there = self
-            .api
-            .find(&kind.object("", &object.name))
+        self.api
+            .apply(&kind, "", &object.value, Mode::Real)
             .await
             .map_err(|error| errored(&error))?;
-        if there.is_none() {
-            self.api
-                .apply(&kind, "", &object.value, Mode::Real)
-                .await
-                .map_err(|error| errored(&error))?;
-            self.say(&object.id(), "created");
-        }
+        self.say(&object.id(), "created");
         Ok(())
     }
 
@@ -153,8 +158,9 @@ impl Carrier<'_> {
     ) -> Result<Vec<Kept>, ApplyError> {
         let lost = |why: String| failure(Outcome::Errored, None, why);
         let state = held.state().await;
-        if let (Some(hold), Some(record)) = (&state.hold, &request.record)
-            && hold.keeps_out(&record.by, Timestamp::now())
+        // What failed is not left half done because somebody locked the door meanwhile.
+        if let Some(hold) = state.hold.as_ref().filter(|_| request.occasion != Occasion::Back)
+            && hold.keeps_out(&request.record.by, Timestamp::now())
         {
             let message = format!("{} is {hold}", request.environment);
             return Err(failure(Outcome::Rejected, None, message));
@@ -163,8 +169,8 @@ impl Carrier<'_> {
             Some(examination) => examination,
             None => self.examine(request, &state).await?,
         };
-        if let Some(record) = &mut request.record {
-            self.begin(&request.environment, record).await?;
+        if request.occasion == Occasion::Release {
+            self.begin(&request.environment, &mut request.record).await?;
         }
         let request = &*request;
         let environment = &request.environment;
@@ -177,6 +183,7 @@ impl Carrier<'_> {
                     // From here on it is not certain to be as it was applied: whoever finds it looks.
                     kept.manifest.clear();
                 }
+                kept.made = is_made(kept.made, one.live.as_ref());
             } else {
                 known.push(Kept {
                     id,
@@ -184,14 +191,17 @@ impl Carrier<'_> {
                     uid: String::new(),
                     manifest: String::new(),
                     owned: String::new(),
+                    made: one.live.is_none(),
                 });
             }
         }
         let is_touched = !request.prune.is_empty() || examination.objects.iter().any(|one| one.applies);
         if is_touched || known != state.objects {
             held.update(|state| {
-                state.current = None;
-                state.attempted = Some(request.release);
+                if request.occasion != Occasion::Beside {
+                    state.current = None;
+                    state.attempted = Some(request.record.id);
+                }
                 state.objects.clone_from(&known);
             })
             .await
@@ -217,7 +227,7 @@ impl Carrier<'_> {
                         } else {
                             Outcome::Errored
                         };
-                        return Err(failure(outcome, Some(id), error.to_string()));
+                        return Err(failure(outcome, Some(id), redacted(&one.object, "", &error.to_string())));
                     }
                 }
             }
@@ -253,6 +263,10 @@ impl Carrier<'_> {
             waiter.wait(&awaited, deadline, self.progress).await?;
         }
         held.check().map_err(lost)?;
+        let state = State {
+            objects: known,
+            ..state
+        };
         self.prune(request, &state).await?;
         Ok(inventory(request, &state, &examination, &applied))
     }
@@ -315,7 +329,7 @@ impl Carrier<'_> {
                 Err(error) => return Err(error),
             }
         }
-        let object = stamps.on(&one.object.value);
+        let object = stamps.on(&one.object.value, one.live.as_ref());
         let answer = self.api.apply(&kind, namespace, &object, Mode::Real).await?;
         Ok(answer.value)
     }
@@ -384,16 +398,6 @@ impl Carrier<'_> {
                     format!("it cannot be removed: {error}"),
                 )
             };
-            if matches!(
-                id.kind.as_str(),
-                "PersistentVolumeClaim" | "Namespace" | "CustomResourceDefinition"
-            ) {
-                self.say(
-                    id,
-                    "left the manifests, and stays: deleting it would delete data. Delete it by hand",
-                );
-                continue;
-            }
             let lookup = self
                 .kinds
                 .find(self.api, &known.api_version, &id.kind)
@@ -408,13 +412,8 @@ impl Carrier<'_> {
                 .pointer("/metadata/uid")
                 .and_then(Value::as_str)
                 .unwrap_or_default();
-            let labels = record::labels(&request.environment);
-            let labelled = labels.iter().all(|(label, value)| {
-                live.pointer("/metadata/labels").and_then(|labels| labels.get(label)) == Some(&json!(value))
-            });
-            let same = known.uid.is_empty() || known.uid == uid;
-            if !labelled || !same || fields::ours(&live).is_none() {
-                self.say(id, "left the manifests, and stays: somebody else made it anew");
+            if let Some(why) = why_it_stays(&request.environment, known, &live) {
+                self.say(id, why);
                 continue;
             }
             match self.api.delete(&path, Some(uid)).await {
@@ -429,35 +428,43 @@ impl Carrier<'_> {
 
     /// Writes down that the release runs.
     async fn finish(&self, request: &ApplyRequest, held: Held, objects: Vec<Kept>) -> Result<(), ApplyError> {
-        let environment = &request.environment;
-        if let Some(record) = &request.record {
+        let (environment, record) = (&request.environment, &request.record);
+        if request.occasion == Occasion::Release {
             let ended = ReleaseRecord {
                 state: Outcome::Succeeded.as_str().into(),
                 stopped_at: Some(Timestamp::now()),
                 ..record.clone()
             };
-            record::end(self.api, environment, &ended)
-                .await
-                .map_err(|error| errored(&error))?;
-        }
-        let number = request.record.as_ref().map(|record| record.number);
-        held.release(|state| {
-            state.objects = objects;
-            state.current = Some(request.release);
-            state.attempted = Some(request.release);
-            if let Some(number) = number {
-                state.succeeded = Some(request.release);
-                state.succeeded_number = number;
+            // All of it runs: that is no reason to go back. The state, which comes next, says that it succeeded, too.
+            if let Err(error) = record::end(self.api, environment, &ended).await {
+                let message = format!("that release {} succeeded could not be written down: {error}", record.number);
+                let _ = self.progress.send(Progress { object: None, message });
             }
-        })
-        .await
-        .map_err(|why| failure(Outcome::Errored, None, why))
+        }
+        let released = held.release(|state| {
+            state.objects = objects;
+            if request.occasion != Occasion::Beside {
+                state.current = Some(record.id);
+                state.attempted = Some(record.id);
+            }
+            if request.occasion == Occasion::Release {
+                state.succeeded = Some(record.id);
+                state.succeeded_number = record.number;
+            }
+        });
+        released.await.map_err(|why| failure(Outcome::Errored, None, why))?;
+        if request.occasion == Occasion::Release
+            && let Err(error) = record::trim(self.api, environment, record).await
+        {
+            tracing::warn!(error = %error, "the oldest releases are not forgotten");
+        }
+        Ok(())
     }
 
     /// Writes down that the release failed; what goes wrong in that is only logged, for there is an error to tell.
     async fn record_failure(&self, request: &ApplyRequest, error: &ApplyError) {
-        let Some(record) = &request.record else { return };
-        if error.outcome == Outcome::Rejected {
+        let record = &request.record;
+        if error.outcome == Outcome::Rejected || request.occasion != Occasion::Release {
             return;
         }
         let ended = ReleaseRecord {
@@ -530,8 +537,9 @@ fn inventory(
         .collect();
     for one in examination.objects.iter().filter(|one| !one.from_vault) {
         let id = one.object.id();
+        let made = state.objects.iter().any(|kept| kept.id == id && kept.made);
         let now = match applied.get(&id).or(one.live.as_ref()) {
-            Some(live) => kept(&one.object, live),
+            Some(live) => kept(&one.object, live, made),
             None => continue,
         };
         objects.retain(|known| known.id != id);
@@ -544,30 +552,41 @@ fn inventory(
 struct Stamps {
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
+    /// Whether the release that an object is of stays the one that it says.
+    keeps_release: bool,
 }
+
+/// The label with the number of the release that wrote an object last.
+const RELEASE: &str = "towpath.dev/release";
 
 impl Stamps {
     fn of(request: &ApplyRequest) -> Self {
         let mut labels = record::labels(&request.environment);
-        let mut annotations = BTreeMap::new();
-        if let Some(record) = &request.record {
-            if let Some(commit) = &record.commit {
-                labels.insert("towpath.dev/commit".into(), commit.as_str().chars().take(63).collect());
-            }
-            labels.insert("towpath.dev/release".into(), record.number.to_string());
-            annotations.insert("towpath.dev/image".into(), record.image.clone());
-            annotations.insert("towpath.dev/by".into(), record.by.clone());
-            annotations.insert("towpath.dev/cause".into(), record.cause.clone());
-            let cause = format!(
-                "release {}: {} by {} ({})",
-                record.number, record.image, record.by, record.cause
-            );
-            annotations.insert(CHANGE_CAUSE.into(), cause);
+        let record = &request.record;
+        if let Some(commit) = &record.commit {
+            labels.insert("towpath.dev/commit".into(), commit.as_str().chars().take(63).collect());
         }
-        Self { labels, annotations }
+        let cause = match request.occasion {
+            Occasion::Beside => format!("{} by {} ({})", record.image, record.by, record.cause),
+            Occasion::Release | Occasion::Back => {
+                labels.insert(RELEASE.into(), record.number.to_string());
+                format!("release {}: {} by {} ({})", record.number, record.image, record.by, record.cause)
+            }
+        };
+        let annotations = BTreeMap::from([
+            ("towpath.dev/image".to_string(), record.image.clone()),
+            ("towpath.dev/by".to_string(), record.by.clone()),
+            ("towpath.dev/cause".to_string(), record.cause.clone()),
+            (CHANGE_CAUSE.to_string(), cause),
+        ]);
+        Self {
+            labels,
+            annotations,
+            keeps_release: request.occasion == Occasion::Beside,
+        }
     }
 
-    fn on(&self, object: &Value) -> Value {
+    fn on(&self, object: &Value, live: Option<&Value>) -> Value {
         let mut object = object.clone();
         for (field, stamps) in [("labels", &self.labels), ("annotations", &self.annotations)] {
             if !object["metadata"][field].is_object() {
@@ -577,6 +596,41 @@ impl Stamps {
                 object["metadata"][field][key] = Value::from(value.as_str());
             }
         }
+        let release = live.and_then(|live| live.pointer("/metadata/labels")?.get(RELEASE));
+        if let Some(release) = release.filter(|_| self.keeps_release) {
+            object["metadata"]["labels"][RELEASE] = release.clone();
+        }
         object
     }
+}
+
+/// Whether an object that is applied again counts as made by us, by what was known and what is there.
+fn is_made(made: bool, live: Option<&Value>) -> bool {
+    match live {
+        None => true,
+        // Somebody made it before we came to it.
+        Some(live) => made && fields::ours(live).is_some(),
+    }
+}
+
+/// Why an object that left the manifests stays; `None` when it is to be removed: the very object that we made, still
+/// labelled as this environment's.
+pub(super) fn why_it_stays(environment: &Environment, kept: &Kept, live: &Value) -> Option<&'static str> {
+    if matches!(
+        kept.id.kind.as_str(),
+        "PersistentVolumeClaim" | "Namespace" | "CustomResourceDefinition"
+    ) {
+        return Some("left the manifests, and stays: deleting it would delete data. Delete it by hand");
+    }
+    if !kept.made {
+        return Some("left the manifests, and stays: Towpath did not make it. Delete it by hand");
+    }
+    let uid = live.pointer("/metadata/uid").and_then(Value::as_str);
+    let of_live = live.pointer("/metadata/labels");
+    let labelled = record::labels(environment)
+        .iter()
+        .all(|(label, value)| of_live.and_then(|labels| labels.get(label)) == Some(&json!(value)));
+    let same = kept.uid.is_empty() || Some(kept.uid.as_str()) == uid;
+    (!labelled || !same || fields::ours(live).is_none())
+        .then_some("left the manifests, and stays: somebody else made it anew")
 }

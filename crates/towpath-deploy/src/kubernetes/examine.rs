@@ -5,6 +5,7 @@ use super::{
     fields,
     kinds::{Kind, Kinds, Lookup},
     record::{Kept, State},
+    rollout::rolls_out,
 };
 use crate::target::{Environment, Finding, PULL_SECRET, SecretSource, Severity};
 use base64::Engine as _;
@@ -19,7 +20,7 @@ use towpath_manifest::{
     Change, ChangeKind, Existing, Fingerprint, Object, ObjectId, SourceKind, backend_services, containers, diff,
     missing, missing_backend, missing_ports, pod_template_pointer, pull_secrets, reads,
 };
-use towpath_types::{Digest, ImageReference};
+use towpath_types::{Digest, ImageReference, Mask, SecretString};
 
 /// From how many objects of a kind on they are listed and not asked for one by one.
 const LIST_FROM: usize = 4;
@@ -114,6 +115,8 @@ pub(super) struct Examiner<'a> {
     pub environment: &'a Environment,
     pub secrets: &'a dyn SecretSource,
     pub state: &'a State,
+    /// What is to be removed.
+    pub gone: &'a [ObjectId],
 }
 
 /// The digest of a manifest, or of what is owned.
@@ -147,9 +150,16 @@ impl Examiner<'_> {
                 Lookup::NoKind { similar } => self.unknown(object, objects, similar, &mut found),
             }
         }
+        let mut removed = Vec::new();
+        for kept in self.state.objects.iter().filter(|kept| self.gone.contains(&kept.id)) {
+            let lookup = self.kinds.find(self.api, &kept.api_version, &kept.id.kind).await?;
+            if let Lookup::Served(kind) = lookup {
+                removed.push(kind);
+            }
+        }
         found
             .findings
-            .extend(permissions(self.api, self.environment, &known).await?);
+            .extend(permissions(self.api, self.environment, &known, &removed).await?);
         // Without permission to look, what follows would only say so again.
         if found
             .refused()
@@ -172,29 +182,39 @@ impl Examiner<'_> {
                     .api
                     .apply(kind, &self.environment.namespace, &object.value, Mode::DryRun)
                     .await;
+                let answer = match (answer, &there) {
+                    (Ok(mut answer), Some(live)) => {
+                        let defaults = self.defaults(object, kind, live).await;
+                        answer.value = fields::without_kubectls(live, &answer.value, defaults.as_ref());
+                        Ok(answer)
+                    }
+                    (answer, _) => answer,
+                };
                 (object, kind, *from_vault, there, Some(answer))
             }
         });
         let mut no_namespace = false;
+        let mut homeless = Vec::new();
         found.is_whole = true;
         for (object, kind, from_vault, live, answer) in join_all(answers).await {
+            if let Some(owner) = live.as_ref().and_then(|live| self.other_owner(live)) {
+                found.findings.push(self.is_of(object, &owner));
+            }
             let (would_be, applies) = match answer {
                 None => (None, false),
                 Some(Ok(answer)) => {
                     for warning in answer.warnings {
                         found.findings.push(note(object, "", &warning));
                     }
-                    let would_be = match &live {
-                        Some(live) => fields::without_kubectls(live, &answer.value),
-                        None => answer.value,
-                    };
-                    let applies = live.as_ref().is_none_or(|live| differs(live, &would_be));
-                    (Some(would_be), applies)
+                    let applies = live.as_ref().is_none_or(|live| differs(live, &answer.value));
+                    (Some(answer.value), applies)
                 }
                 Some(Err(error)) => {
                     if error.is_missing() && is_about_namespace(&error) {
                         found.is_whole = false;
-                        if !makes_namespace(&self.environment.namespace) && !no_namespace {
+                        if makes_namespace(&self.environment.namespace) {
+                            homeless.push((object, kind));
+                        } else if !no_namespace {
                             no_namespace = true;
                             found.findings.push(self.no_namespace(object));
                         }
@@ -219,6 +239,10 @@ impl Examiner<'_> {
                 from_vault,
             });
         }
+        let asked = homeless.iter().map(|(object, kind)| self.look_elsewhere(object, kind));
+        found
+            .findings
+            .extend(try_join_all(asked).await?.into_iter().flatten());
         if !no_namespace {
             let (reads, names, pods) = futures::future::try_join3(
                 self.look_at_reads(objects, &found.objects),
@@ -233,6 +257,62 @@ impl Examiner<'_> {
             .sort_by(|one, other| (one.severity, &one.place).cmp(&(other.severity, &other.place)));
         found.findings.dedup();
         Ok(found)
+    }
+
+    /// What the server fills in where a manifest says nothing, by asking it to make the object under another name; for an
+    /// object that `kubectl apply` has written, whose defaults count as said by it. `None` when that is not to be known.
+    async fn defaults(&self, object: &Object, kind: &Kind, live: &Value) -> Option<Value> {
+        if !fields::entries(live).any(|entry| entry.is_kubectl_apply()) {
+            return None;
+        }
+        let mut other = object.value.clone();
+        let name: String = object.name.chars().take(48).collect();
+        other["metadata"]["name"] = Value::from(format!("{}-new", name.trim_end_matches(['-', '.'])));
+        let answer = self.api.apply(kind, &self.environment.namespace, &other, Mode::DryRun);
+        answer.await.ok().map(|answer| answer.value)
+    }
+
+    /// What the server refuses of an object whose namespace comes with it and is not there yet: it is asked about the
+    /// namespace that every cluster has. What is wrong with it only where it is to be is found out there.
+    async fn look_elsewhere(&self, object: &Object, kind: &Kind) -> Result<Vec<Finding>, ApiError> {
+        const ELSEWHERE: &str = "default";
+        let mut other = object.value.clone();
+        other["metadata"]["namespace"] = Value::from(ELSEWHERE);
+        // Somebody's object of that name would be changed, which may be refused for reasons of its own.
+        if !matches!(self.api.find(&kind.object(ELSEWHERE, &object.name)).await, Ok(None)) {
+            return Ok(Vec::new());
+        }
+        match self.api.apply(kind, ELSEWHERE, &other, Mode::DryRun).await {
+            Err(ApiError::Answered {
+                code: 400 | 422 | 500,
+                message,
+                causes,
+                ..
+            }) => Ok(refusals(object, &message, &causes)),
+            Err(error @ (ApiError::Unreachable { .. } | ApiError::TimedOut { .. })) => Err(error),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Which other environment an object is of, by its labels.
+    fn other_owner(&self, live: &Value) -> Option<String> {
+        let label = |label: &str| live.pointer("/metadata/labels")?.get(label)?.as_str();
+        let (project, environment) = (label("towpath.dev/project")?, label("towpath.dev/environment")?);
+        let id = &self.environment.id;
+        ((project, environment) != (id.project(), id.environment())).then(|| format!("{project}/{environment}"))
+    }
+
+    fn is_of(&self, object: &Object, owner: &str) -> Finding {
+        Finding {
+            severity: Severity::Refused,
+            object: object.id(),
+            field: String::new(),
+            place: object.place_of("/metadata/name"),
+            message: format!(
+                "in the namespace `{}` it is {owner}'s, and {} would overwrite it: give each environment a namespace or names of its own",
+                self.environment.namespace, self.environment.id
+            ),
+        }
     }
 
     /// The Secrets that `objects` read and the vault has.
@@ -770,7 +850,7 @@ fn refusals(object: &Object, message: &str, causes: &[(String, String)]) -> Vec<
         object: object.id(),
         field: field.to_string(),
         place: object.place_of(&pointer_of(&object.value, field)),
-        message: format!("the server refuses it: {said}"),
+        message: format!("the server refuses it: {}", redacted(object, field, said)),
     };
     if !causes.is_empty() {
         return causes.iter().map(|(field, said)| finding(field, said)).collect();
@@ -793,6 +873,44 @@ fn refusals(object: &Object, message: &str, causes: &[(String, String)]) -> Vec<
         }
     }
     vec![finding("", message)]
+}
+
+/// What a server says of an object, without what it quotes of a Secret's values.
+pub(super) fn redacted(object: &Object, field: &str, said: &str) -> String {
+    if object.kind != "Secret" {
+        return said.to_string();
+    }
+    // It quotes a value in a form of its own, in which no mask would find it.
+    let is_of_values = |text: &str| {
+        let text = text.trim_start_matches('.');
+        text.starts_with("data") || text.starts_with("stringData") || text.starts_with("StringData")
+    };
+    if is_of_values(field) || said.split_whitespace().any(is_of_values) {
+        return "`stringData` takes texts (put numbers and booleans in quotes) and `data` takes base64. What else the server says of \
+                it is not shown, for it shows values"
+            .to_string();
+    }
+    let mut values = Vec::new();
+    for field in ["data", "stringData"] {
+        scalars(object.value.get(field).unwrap_or(&Value::Null), &mut values);
+    }
+    Mask::new(&values).text(said)
+}
+
+/// Every scalar in a value, as text, and what it is in base64.
+fn scalars(value: &Value, found: &mut Vec<SecretString>) {
+    match value {
+        Value::Null => {}
+        Value::String(text) => {
+            let decoded = base64::engine::general_purpose::STANDARD.decode(text).ok();
+            let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+            found.extend(decoded.map(SecretString::new));
+            found.push(SecretString::new(text.clone()));
+        }
+        Value::Bool(_) | Value::Number(_) => found.push(SecretString::new(value.to_string())),
+        Value::Array(items) => items.iter().for_each(|item| scalars(item, found)),
+        Value::Object(map) => map.values().for_each(|item| scalars(item, found)),
+    }
 }
 
 /// For a field that is written in the wrong case, or beside its place.
@@ -845,11 +963,12 @@ fn pointer_of(object: &Value, field: &str) -> String {
 
 const NO_PERMISSION: &str = "the account of the kube context";
 
-/// Which of the permissions that applying `known` needs are missing.
+/// Which of the permissions are missing that applying `known` and removing something of the kinds `removed` needs.
 async fn permissions(
     api: &Api,
     environment: &Environment,
     known: &[(&Object, Kind, bool)],
+    removed: &[Kind],
 ) -> Result<Vec<Finding>, ApiError> {
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview",
@@ -864,16 +983,22 @@ async fn permissions(
     };
     let mut needed: BTreeMap<(&str, &str, &str, bool), &Object> = BTreeMap::new();
     for (object, kind, _) in known {
-        for verb in ["get", "create", "patch"] {
+        // A rollout is watched, or looked at again and again.
+        let lists = rolls_out(&kind.kind).then_some("list");
+        for verb in ["get", "create", "patch"].into_iter().chain(lists) {
             needed
                 .entry((verb, kind.group(), &kind.plural, kind.namespaced))
                 .or_insert(object);
         }
     }
     let first = known.first().map(|(object, _, _)| *object);
-    for verb in ["get", "list", "create", "patch"] {
-        if let Some(object) = first {
+    if let Some(object) = first {
+        for verb in ["get", "list", "create", "patch"] {
             needed.entry((verb, "", "secrets", true)).or_insert(object);
+        }
+        for kind in removed {
+            let delete = ("delete", kind.group(), kind.plural.as_str(), kind.namespaced);
+            needed.entry(delete).or_insert(object);
         }
     }
     let in_doubt = needed
@@ -937,7 +1062,7 @@ fn allows(rules: &Value, verb: &str, group: &str, resource: &str) -> bool {
 }
 
 /// What an object that was just applied is to be known by.
-pub(super) fn kept(object: &Object, applied: &Value) -> Kept {
+pub(super) fn kept(object: &Object, applied: &Value, made: bool) -> Kept {
     Kept {
         id: object.id(),
         api_version: object.api_version.clone(),
@@ -948,6 +1073,7 @@ pub(super) fn kept(object: &Object, applied: &Value) -> Kept {
             .to_string(),
         manifest: digest(&object.value),
         owned: fields::ours(applied).map(digest).unwrap_or_default(),
+        made,
     }
 }
 

@@ -93,6 +93,18 @@ pub(super) fn locate<'a>(object: &'a Value, path: &[String]) -> Option<&'a Value
         })
 }
 
+fn locate_mut<'a>(object: &'a mut Value, path: &[String]) -> Option<&'a mut Value> {
+    path.iter()
+        .try_fold(object, |value, element| match element.split_once(':')? {
+            ("f", key) => value.get_mut(key),
+            ("i", index) => value.get_mut(index.parse::<usize>().ok()?),
+            (_, text) => value
+                .as_array_mut()?
+                .iter_mut()
+                .find(|item| is_item(element, text, item)),
+        })
+}
+
 /// Whether `item` is the one that `k:{…}` or `v:…` names.
 fn is_item(element: &str, text: &str, item: &Value) -> bool {
     let Ok(wanted) = serde_json::from_str::<Value>(text) else {
@@ -155,8 +167,9 @@ fn has_members(value: &Value) -> bool {
 }
 
 /// What will be after taking over from `kubectl apply` and applying, of `would_be`, the answer to a dry run that took over
-/// nothing: without the fields that nobody but `kubectl apply` says.
-pub(super) fn without_kubectls(live: &Value, would_be: &Value) -> Value {
+/// nothing: without the fields that nobody but `kubectl apply` says. What the server fills in by itself, as in `defaults`,
+/// comes back.
+pub(super) fn without_kubectls(live: &Value, would_be: &Value, defaults: Option<&Value>) -> Value {
     let mut left: BTreeSet<Path> = entries(live)
         .filter(Entry::is_kubectl_apply)
         .flat_map(|entry| paths(entry.fields))
@@ -169,7 +182,17 @@ pub(super) fn without_kubectls(live: &Value, would_be: &Value) -> Value {
             left.remove(&path);
         }
     }
-    without(would_be, left)
+    let mut would_be = would_be.clone();
+    left.retain(|path| {
+        let Some(default) = defaults.and_then(|defaults| locate(defaults, path)) else {
+            return true;
+        };
+        if let Some(value) = locate_mut(&mut would_be, path).filter(|value| !has_members(value)) {
+            *value = default.clone();
+        }
+        false
+    });
+    without(&would_be, left)
 }
 
 /// `object` without what is at `paths`.
@@ -333,7 +356,10 @@ mod tests {
         list.push(json!({"manager": "towpath", "operation": "Apply", "fieldsV1": {
             "f:metadata": {"f:labels": {"f:a": {}}},
             "f:spec": {"f:containers": {"k:{\"name\":\"app\"}": {".": {}, "f:image": {}, "f:name": {}}}}}}));
-        let predicted = without_kubectls(&live, &would_be);
+        let defaults = json!({"spec": {"containers": [{"name": "app", "image": "1"}]}, "metadata": {"labels": {"old": "y"}}});
+        let with_default = without_kubectls(&live, &would_be, Some(&defaults));
+        assert_eq!(with_default["metadata"]["labels"], json!({"a": "1", "old": "y"}));
+        let predicted = without_kubectls(&live, &would_be, None);
         assert_eq!(predicted["metadata"]["labels"], json!({"a": "1"}));
         assert_eq!(
             predicted["spec"],

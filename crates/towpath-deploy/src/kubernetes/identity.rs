@@ -4,9 +4,10 @@ use super::api::{Api, Patience};
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioExecutor};
 use kube::{
     Client, Config,
-    client::ConfigExt as _,
+    client::{AuthError, ConfigExt as _},
     config::{AuthInfo, KubeConfigOptions, Kubeconfig},
 };
+use secrecy::ExposeSecret as _;
 use std::path::PathBuf;
 use tower::{BoxError, ServiceBuilder};
 use towpath_types::{SecretString, with_causes};
@@ -112,10 +113,26 @@ impl Identity {
                 token,
             } => from_token(server, certificate_authority.as_deref(), token)?,
         };
+        if let Some(token) = &config.auth_info.token {
+            let text = token.expose_secret().trim();
+            // It travels in a header's line.
+            if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(IdentityError::Settings(format!(
+                    "the token for the kube context `{kube_context}` cannot be used: it is empty, or holds something that no token \
+                     does (a space, a line break, a letter with an accent)"
+                )));
+            }
+            config.auth_info.token = Some(text.to_string().into());
+        }
         // Our own retries know what is safe to send twice, and say what they wait for.
         config.default_retry = false;
         let server = config.cluster_url.to_string();
-        let client = client_of(config).map_err(|error| IdentityError::Kubeconfig(with_causes(&error)))?;
+        let client = client_of(config).map_err(|error| {
+            IdentityError::Kubeconfig(match &error {
+                kube::Error::Auth(error) => said_of_credentials(error),
+                error => with_causes(error),
+            })
+        })?;
         let server = server.trim_end_matches('/').to_string();
         Ok(Api::new(client, kube_context.to_string(), server, patience))
     }
@@ -140,6 +157,22 @@ fn client_of(config: Config) -> Result<Client, kube::Error> {
         .map_err(BoxError::from)
         .service(http);
     Ok(Client::new(service, config.default_namespace))
+}
+
+/// Why there are no credentials. Of a program that was to bring them, only what it says to people: it prints tokens, and is
+/// called with what its configuration holds.
+pub(super) fn said_of_credentials(error: &AuthError) -> String {
+    let AuthError::AuthExecRun { cmd, out } = error else {
+        return with_causes(error);
+    };
+    let program = cmd.split_whitespace().next().unwrap_or_default().trim_matches('"');
+    let said = String::from_utf8_lossy(&out.stderr);
+    let said = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+    let said = match said.trim() {
+        "" => "it said nothing on standard error".to_string(),
+        line => format!("it said `{line}`"),
+    };
+    format!("`{program}`, which the kubeconfig names for them, failed ({}): {said}", out.status)
 }
 
 async fn from_kubeconfig(file: Option<PathBuf>, kube_context: &str) -> Result<Config, IdentityError> {

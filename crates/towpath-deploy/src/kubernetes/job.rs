@@ -42,88 +42,138 @@ pub(super) struct Runner {
     pub mask: Mask,
 }
 
+/// The annotation that tells one run of a job from the next.
+const RUN: &str = "towpath.dev/run";
+/// How long is waited for an ended run to be gone.
+const CLEARED: Duration = Duration::from_secs(30);
+
+/// A Job that was made.
+pub(super) struct Running {
+    name: String,
+    uid: String,
+}
+
+/// The Job that is the run `run`.
+pub(super) async fn find_run(api: &Api, environment: &Environment, run: &str) -> Result<Option<Value>, ApiError> {
+    let (found, _) = api.list(&jobs().collection(&environment.namespace), None).await?;
+    Ok(found.into_iter().find(|job| run_of(job) == run))
+}
+
+fn run_of(job: &Value) -> &str {
+    let run = job.pointer("/metadata/annotations").and_then(|annotations| annotations.get(RUN));
+    run.and_then(Value::as_str).unwrap_or_default()
+}
+
 impl Runner {
-    /// Makes the Job, unless it is there; refuses while another of its kind runs, and clears those away that ended.
-    pub(super) async fn start(&self, job: &Object) -> Result<(), TargetError> {
-        let failed = |error: ApiError| TargetError::failed(format!("run the Job `{}`", job.name))(error);
-        let path = jobs().object(&self.environment.namespace, &job.name);
-        if self.api.find(&path).await.map_err(failed)?.is_some() {
-            return Ok(());
+    /// Makes the Job of the run `run`, unless it is there; refuses while another of its kind runs, and clears those away
+    /// that ended. A job has the same name in each run, so that of two who start it at once one makes it.
+    pub(super) async fn start(&self, run: &str, mut job: Object) -> Result<Running, TargetError> {
+        if job.value.pointer("/spec/suspend").and_then(Value::as_bool) == Some(true) {
+            let place = job.place_of("/spec/suspend");
+            return Err(TargetError::Refused(format!(
+                "{place}: the Job is suspended (`suspend: true`), so it would never start"
+            )));
         }
-        let base = job
-            .value
-            .pointer("/metadata/labels")
-            .and_then(|labels| labels.get(JOB_LABEL));
-        if let Some(base) = base.and_then(Value::as_str) {
-            self.clear(base).await?;
+        let failed = |error: ApiError| TargetError::failed(format!("run the Job `{run}`"))(error);
+        let base = job.value.pointer("/metadata/labels").and_then(|labels| labels.get(JOB_LABEL));
+        let base = base.and_then(Value::as_str).map(str::to_string);
+        let name = base.clone().unwrap_or_else(|| run.to_string());
+        job.value["metadata"]["name"] = Value::from(name.as_str());
+        job.value["metadata"]["annotations"][RUN] = Value::from(run);
+        let path = jobs().object(&self.environment.namespace, &name);
+        let running = |made: &Value| Running {
+            name: name.clone(),
+            uid: text(made, "/metadata/uid"),
+        };
+        if let Some(there) = self.api.find(&path).await.map_err(failed)?
+            && run_of(&there) == run
+        {
+            return Ok(running(&there));
+        }
+        if let Some(base) = &base {
+            self.clear(base, &path).await?;
         }
         let collection = format!(
             "{}?fieldValidation=Strict",
             jobs().collection(&self.environment.namespace)
         );
         match self.api.create(&collection, &job.value).await {
-            // Made by a request whose answer was lost.
-            Err(error) if error.is_conflict() => Ok(()),
+            Ok(made) => Ok(running(&made)),
+            Err(error) if error.is_conflict() => match self.api.find(&path).await.map_err(failed)? {
+                // Made by a request whose answer was lost.
+                Some(there) if run_of(&there) == run => Ok(running(&there)),
+                Some(there) => Err(runs_already(&name, &there)),
+                None => Err(failed(error)),
+            },
             Err(error) if matches!(error.code(), Some(400 | 403 | 404 | 422)) => {
                 Err(TargetError::Refused(error.to_string()))
             }
-            other => other.map(drop).map_err(failed),
+            Err(error) => Err(failed(error)),
         }
     }
 
-    /// Deletes the ended runs of a job; an error when one is still running.
-    async fn clear(&self, base: &str) -> Result<(), TargetError> {
+    /// Deletes the ended runs of a job, and waits until `path` is free; an error when one is still running.
+    async fn clear(&self, base: &str, path: &str) -> Result<(), TargetError> {
         let failed = |error: ApiError| TargetError::failed(format!("look for earlier runs of `{base}`"))(error);
         let collection = jobs().collection(&self.environment.namespace);
         let selector = format!("{JOB_LABEL}={base}");
         let (runs, _) = self.api.list(&collection, Some(&selector)).await.map_err(failed)?;
         for run in runs {
-            let name = text(&run, "/metadata/name");
             if end_of(&run).is_none() {
-                return Err(TargetError::Refused(format!(
-                    "`{base}` is running already, as `{name}` since {}: wait for its end, or delete that Job",
-                    text(&run, "/metadata/creationTimestamp")
-                )));
+                return Err(runs_already(base, &run));
             }
             let uid = text(&run, "/metadata/uid");
-            let path = jobs().object(&self.environment.namespace, &name);
-            self.api.delete(&path, Some(&uid)).await.map_err(failed)?;
+            let ended = jobs().object(&self.environment.namespace, &text(&run, "/metadata/name"));
+            self.api.delete(&ended, Some(&uid)).await.map_err(failed)?;
         }
-        Ok(())
+        let deadline = Instant::now() + CLEARED;
+        loop {
+            match self.api.find(path).await.map_err(failed)? {
+                Some(there) if end_of(&there).is_none() && text(&there, "/metadata/deletionTimestamp").is_empty() => {
+                    return Err(runs_already(base, &there));
+                }
+                Some(_) if Instant::now() < deadline => tokio::time::sleep(REST).await,
+                Some(_) => {
+                    return Err(TargetError::Refused(format!(
+                        "the Job `{base}`, which has ended, does not go: what do its finalizers wait for?"
+                    )));
+                }
+                None => return Ok(()),
+            }
+        }
     }
 
-    /// Follows the Job `name` to its end.
-    pub(super) fn follow(self, name: &str) -> JobHandle {
+    /// Follows the run `run` to its end.
+    pub(super) fn follow(self, run: &str, started: Running) -> JobHandle {
         let (output, lines) = mpsc::channel(256);
         let (ended, end) = oneshot::channel();
-        let job = name.to_string();
         tokio::spawn(async move {
-            let outcome = self.watch(&job, &output).await;
+            let outcome = self.watch(&started, &output).await;
             drop(output);
             // Nobody waiting is fine.
             let _ = ended.send(outcome);
         });
         JobHandle {
-            name: name.to_string(),
+            name: run.to_string(),
             output: lines,
             end,
         }
     }
 
-    async fn watch(&self, name: &str, output: &mpsc::Sender<JobLine>) -> JobEnd {
+    async fn watch(&self, started: &Running, output: &mpsc::Sender<JobLine>) -> JobEnd {
         let changed = Arc::new(Notify::new());
         let namespace = &self.environment.namespace;
         let start = |path: String, selector: String| {
             Follower::start(Arc::clone(&self.api), path, Some(selector), Arc::clone(&changed))
         };
-        // A Job's controller puts its name on the Job and on its pods.
-        let of_job = format!("batch.kubernetes.io/job-name={name}");
-        let pods = start(pods().collection(namespace), of_job);
+        // A Job's controller puts its identity on its pods; an earlier run's may still be there.
+        let of_job = format!("batch.kubernetes.io/controller-uid={}", started.uid);
+        let pods = start(pods().collection(namespace), of_job.clone());
         let mut printing: JoinSet<()> = JoinSet::new();
         let mut begun: BTreeSet<(String, String, i64)> = BTreeSet::new();
         let mut lasting: HashMap<String, Instant> = HashMap::new();
         let mut told_of_logs = false;
-        let path = jobs().object(namespace, name);
+        let path = jobs().object(namespace, &started.name);
         loop {
             let seen = pods.filter(|_| true);
             for one in self.started(&seen, &mut begun) {
@@ -147,8 +197,8 @@ impl Runner {
                 let _ = output.send(JobLine::Note(note)).await;
             }
             let job = match self.api.find(&path).await {
-                Ok(Some(job)) => job,
-                Ok(None) => {
+                Ok(Some(job)) if text(&job, "/metadata/uid") == started.uid => job,
+                Ok(_) => {
                     printing.shutdown().await;
                     return end(Outcome::Canceled, None, "the Job was deleted".into());
                 }
@@ -157,10 +207,9 @@ impl Runner {
             if let Some((outcome, message)) = end_of(&job) {
                 // The last pod may have started and ended between two looks.
                 if pods.denied().is_none() {
-                    let selector = format!("batch.kubernetes.io/job-name={name}");
                     let last = self
                         .api
-                        .list(&super::job::pods().collection(namespace), Some(&selector))
+                        .list(&super::job::pods().collection(namespace), Some(&of_job))
                         .await;
                     let last = last.map(|(pods, _)| pods).unwrap_or_default();
                     for one in self.started(&last, &mut begun) {
@@ -326,6 +375,14 @@ impl Runner {
         }
         None
     }
+}
+
+fn runs_already(base: &str, run: &Value) -> TargetError {
+    TargetError::Refused(format!(
+        "`{base}` is running already, as `{}` since {}: wait for its end, or delete that Job",
+        text(run, "/metadata/name"),
+        text(run, "/metadata/creationTimestamp")
+    ))
 }
 
 /// A container that has begun to print.

@@ -20,6 +20,8 @@ use towpath_types::ReleaseId;
 
 /// How often whoever waits looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How often a state is written again over what others wrote.
+const CONFLICTS: usize = 10;
 /// After how many expiries a lock is taken at once, without watching it: clocks do not differ by so much.
 const LONG_DEAD: u32 = 10;
 
@@ -33,6 +35,8 @@ pub(super) struct Held {
     taken_over: Option<String>,
     /// Why it was lost.
     lost: Arc<StdMutex<Option<String>>>,
+    /// This deployment's own name in the lock.
+    holder: String,
     /// Ends the signs of life; one that is being given is given to its end, or it would not be known what was written.
     renewal: CancellationToken,
 }
@@ -134,6 +138,7 @@ pub(super) async fn take(request: Request<'_>, progress: &mpsc::UnboundedSender<
             environment.clone(),
             key.clone(),
             Arc::clone(&loaded),
+            holder.clone(),
             Arc::clone(&lost),
             request.expiry / 3,
         ));
@@ -144,9 +149,33 @@ pub(super) async fn take(request: Request<'_>, progress: &mpsc::UnboundedSender<
             loaded,
             taken_over,
             lost,
+            holder,
             renewal,
         });
     }
+}
+
+/// Writes the state of whoever holds the lock. A person's word that others are to stay out may have been written meanwhile:
+/// it is taken along. Answers `false` when the lock is somebody else's, or gone.
+async fn save(
+    api: &Api,
+    environment: &Environment,
+    loaded: &mut Loaded,
+    key: &[u8],
+    holder: &str,
+) -> Result<bool, ApiError> {
+    for _ in 0..CONFLICTS {
+        if record::save(api, environment, loaded, key).await? {
+            return Ok(true);
+        }
+        let there = record::load(api, environment).await?;
+        if there.state.lock.as_ref().is_none_or(|lock| lock.holder != holder) {
+            return Ok(false);
+        }
+        loaded.version = there.version;
+        loaded.state.hold = there.state.hold;
+    }
+    Ok(false)
 }
 
 /// Gives a sign of life now and then.
@@ -156,6 +185,7 @@ async fn renew(
     environment: Environment,
     key: Vec<u8>,
     loaded: Arc<Mutex<Loaded>>,
+    holder: String,
     lost: Arc<StdMutex<Option<String>>>,
     every: Duration,
 ) {
@@ -171,7 +201,7 @@ async fn renew(
         let Some(lock) = &mut loaded.state.lock else { return };
         lock.renewed = Timestamp::now();
         lock.renewals += 1;
-        match record::save(&api, &environment, &mut loaded, &key).await {
+        match save(&api, &environment, &mut loaded, &key, &holder).await {
             Ok(true) => {}
             Ok(false) => {
                 let message = "somebody else has taken the environment's lock, or deleted it";
@@ -200,7 +230,7 @@ impl Held {
         let mut loaded = self.loaded.lock().await;
         self.check()?;
         change(&mut loaded.state);
-        match record::save(&self.api, &self.environment, &mut loaded, &self.key).await {
+        match save(&self.api, &self.environment, &mut loaded, &self.key, &self.holder).await {
             Ok(true) => Ok(()),
             Ok(false) => Err("somebody else has taken the environment's lock".into()),
             Err(error) => Err(error.to_string()),

@@ -12,17 +12,23 @@ use super::{
 };
 use crate::target::{Environment, Hold, ReleaseRecord};
 use base64::Engine as _;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use towpath_manifest::ObjectId;
+use towpath_manifest::{Object, ObjectId};
 use towpath_types::{Digest, ReleaseId};
 
 /// What is to be said of a release that nobody carries out any more.
 pub(super) const DIED: &str = "whoever carried it out died before its end";
+/// After how long without a sign of life a deployment is no longer called one: many signs of life, and clocks that differ.
+const SILENT: SignedDuration = SignedDuration::from_secs(120);
 /// How many releases an environment remembers.
 const KEPT: usize = 10;
+/// The most base64 that a record's Secret takes: all of its data may have 1 MiB, after decoding.
+///
+/// Source: <https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size>
+const MOST_PACKED: usize = 1_300_000;
 /// The most that a record may unpack to.
 const MOST_BYTES: usize = 64 << 20;
 
@@ -42,6 +48,9 @@ pub(super) struct Kept {
     /// The digest of the fields that were ours afterwards.
     #[serde(default)]
     pub owned: String,
+    /// Whether Towpath made it: only such an object is removed when it leaves the manifests.
+    #[serde(default)]
+    pub made: bool,
 }
 
 /// Who is deploying.
@@ -88,10 +97,12 @@ pub(super) struct State {
 }
 
 impl State {
-    /// The lock of whoever is deploying, unless that process is known to have died.
+    /// The lock of whoever is deploying, unless that process is known to have died, or has been silent for so long that it
+    /// must have.
     pub(super) fn alive(&self) -> Option<&Lock> {
         let is_gone = |lock: &Lock| lock.process.as_ref().is_some_and(Process::is_gone);
-        self.lock.as_ref().filter(|lock| !is_gone(lock))
+        let is_silent = |lock: &Lock| Timestamp::now().duration_since(lock.renewed) > SILENT;
+        self.lock.as_ref().filter(|lock| !is_gone(lock) && !is_silent(lock))
     }
 }
 
@@ -112,7 +123,7 @@ pub(super) fn secrets() -> Kind {
 }
 
 /// `towpath.claims.dev`. What no name of an object may hold is written otherwise.
-fn name(environment: &Environment) -> String {
+pub(super) fn name(environment: &Environment) -> String {
     let part = |text: &str| text.replace('_', "--");
     format!(
         "towpath.{}.{}",
@@ -301,7 +312,7 @@ pub(super) async fn begin(api: &Api, environment: &Environment, release: &Releas
     }
 }
 
-/// Writes down how a release ended, and forgets the oldest.
+/// Writes down how a release ended.
 pub(super) async fn end(api: &Api, environment: &Environment, release: &ReleaseRecord) -> Result<(), ApiError> {
     let name = release_name(environment, release.number);
     let object = release_secret(environment, &name, release)?;
@@ -315,8 +326,13 @@ pub(super) async fn end(api: &Api, environment: &Environment, release: &ReleaseR
         }
         other => drop(other?),
     }
+    Ok(())
+}
+
+/// Forgets the oldest releases, when there are more than are kept after `newest`.
+pub(super) async fn trim(api: &Api, environment: &Environment, newest: &ReleaseRecord) -> Result<(), ApiError> {
     // As many as there are numbers, at most.
-    if usize::try_from(release.number).is_ok_and(|most| most <= KEPT) {
+    if usize::try_from(newest.number).is_ok_and(|most| most <= KEPT) {
         return Ok(());
     }
     let records = read(api, environment).await?;
@@ -332,8 +348,24 @@ fn release_name(environment: &Environment, number: i64) -> String {
     format!("{}.{number}", name(environment))
 }
 
+/// How many bytes `objects` take in a record, when that is more than a record may have.
+pub(super) fn too_large(objects: &[Object]) -> Option<usize> {
+    let values: Vec<&Value> = objects.iter().map(|object| &object.value).collect();
+    let bytes = pack(&values).ok()?.0.len();
+    // Base64 takes four for three.
+    (bytes > MOST_PACKED).then_some(bytes / 4 * 3)
+}
+
 fn release_secret(environment: &Environment, name: &str, release: &ReleaseRecord) -> Result<Value, ApiError> {
-    let (packed, digest) = pack(release)?;
+    let (mut packed, mut digest) = pack(release)?;
+    if packed.len() > MOST_PACKED {
+        // What a plan shows is not needed to go back to it.
+        let mut release = release.clone();
+        if let Some(plan) = release.plan.as_object_mut() {
+            plan.insert("changes".into(), json!([]));
+        }
+        (packed, digest) = pack(&release)?;
+    }
     let encoding = base64::engine::general_purpose::STANDARD;
     let data = json!({"release": packed, "digest": encoding.encode(digest)});
     Ok(secret(environment, name, "release", &data))

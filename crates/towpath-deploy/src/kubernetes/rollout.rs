@@ -117,6 +117,7 @@ impl Waiter {
         let mut said: HashMap<ObjectId, String> = HashMap::new();
         let mut lasting: HashMap<Lasting, Instant> = HashMap::new();
         let mut judged: Option<Instant> = None;
+        let mut removed: BTreeSet<String> = BTreeSet::new();
         loop {
             let now = Instant::now();
             // What lasts too long is not seen earlier by looking at every change.
@@ -131,6 +132,9 @@ impl Waiter {
                     Ok(Readiness::Done) => "rolled out".to_string(),
                     Ok(Readiness::Waiting(sentence)) => {
                         all_done = false;
+                        if judges {
+                            self.clear_the_way(one, &followed, &mut removed, progress).await;
+                        }
                         let stuck = if judges {
                             self.judge(one, &followed, now, &mut lasting)
                         } else {
@@ -214,6 +218,53 @@ impl Waiter {
             }
             progress_of(&one.kind.kind, live)
         }))
+    }
+
+    /// Removes pods of a StatefulSet that are broken and of a template before the newest: its controller waits for each of
+    /// them before it goes on to the next, and for one that is broken for ever.
+    ///
+    /// Source: <https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#forced-rollback>
+    async fn clear_the_way(
+        &self,
+        one: &Awaited,
+        followed: &Followed,
+        removed: &mut BTreeSet<String>,
+        progress: &mpsc::UnboundedSender<Progress>,
+    ) {
+        if one.kind.kind != "StatefulSet" {
+            return;
+        }
+        let live = followed
+            .workloads
+            .get(&one.kind)
+            .and_then(|kind| kind.get(&one.object.name));
+        let Some(live) = live else { return };
+        let observed = live.pointer("/status/observedGeneration").and_then(Value::as_i64);
+        let (uid, newest) = (text(&live, "/metadata/uid"), text(&live, "/status/updateRevision"));
+        let updates = text(&live, "/spec/updateStrategy/type") != "OnDelete";
+        if observed.unwrap_or(0) < one.generation || newest.is_empty() || !updates {
+            return;
+        }
+        let broken = followed.pods.filter(|candidate| {
+            let owners = candidate.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+            owners.into_iter().flatten().any(|owner| text(owner, "/uid") == uid)
+                && text(candidate, "/metadata/labels/controller-revision-hash") != newest
+                && matches!(pod(candidate), Readiness::Failed(_))
+        });
+        for candidate in broken {
+            let (name, uid) = (text(&candidate, "/metadata/name"), text(&candidate, "/metadata/uid"));
+            if !removed.insert(uid.clone()) {
+                continue;
+            }
+            let path = Kind::known("v1", "Pod", "pods").object(&self.environment.namespace, &name);
+            let said = match self.api.delete(&path, Some(&uid)).await {
+                Ok(()) => format!("removed pod `{name}`, which is broken and of the template before: nothing would go on behind it"),
+                Err(error) => format!(
+                    "pod `{name}` is broken and of the template before, and nothing goes on behind it. It cannot be removed: {error}"
+                ),
+            };
+            say(progress, &one.object.id(), &said);
+        }
     }
 
     /// The pods of a workload's newest template.

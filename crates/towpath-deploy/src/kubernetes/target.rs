@@ -2,9 +2,9 @@
 
 use super::{
     api::{Api, ApiError, Patience, escape},
-    apply::{Carrier, failure},
+    apply::{Carrier, failure, why_it_stays},
     drift,
-    examine::{Examination, Examiner, read_names},
+    examine::{Examination, Examined, Examiner, read_names},
     identity::{Identity, IdentityError},
     job::{self, Runner, jobs},
     kinds::{Kind, Kinds, Lookup},
@@ -32,7 +32,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
-use towpath_manifest::{Fingerprints, Object, ObjectId, SourceKind};
+use towpath_manifest::{Fingerprints, Object, ObjectId, Place, SourceKind};
 use towpath_types::{Mask, Outcome, SecretString};
 
 /// What a Kubernetes target is opened with.
@@ -232,23 +232,27 @@ impl KubernetesTarget {
             environment,
             secrets: self.options.secrets.as_ref(),
             state: &loaded.state,
+            gone: prune,
         };
         let began = Instant::now();
         let mut examination = examiner.examine(objects).await.map_err(failed(&asking))?;
         let gone = prune
             .iter()
             .filter_map(|id| loaded.state.objects.iter().find(|kept| kept.id == *id));
-        let gone = gone.map(|kept| find_kept(&cluster, environment, kept));
-        let gone: Vec<(ObjectId, Value)> = try_join_all(gone)
-            .await
-            .map_err(failed(&asking))?
-            .into_iter()
-            .flatten()
-            .collect();
+        let cluster = &cluster;
+        let looked = gone.map(|kept| async move { Ok((kept, find_kept(cluster, environment, kept).await?)) });
+        let mut gone: Vec<(ObjectId, Value)> = Vec::new();
+        for (kept, found) in try_join_all(looked).await.map_err(failed(&asking))? {
+            let Some((id, live)) = found else { continue };
+            match why_it_stays(environment, kept, &live) {
+                Some(why) => examination.findings.push(note_of(environment, id, why.to_string())),
+                None => gone.push((id, live)),
+            }
+        }
         let changes = examination.changes(&gone, &|bytes| print(&key, bytes));
         let mut findings = std::mem::take(&mut examination.findings);
         let is_whole = examination.is_whole && findings.iter().all(|finding| finding.severity != Severity::Refused);
-        findings.extend(history_findings(&records, objects));
+        findings.extend(history_findings(environment, &records, &examination, objects));
         if is_whole {
             let seen = Seen {
                 at: began,
@@ -369,6 +373,7 @@ impl KubernetesTarget {
             environment,
             secrets: self.options.secrets.as_ref(),
             state: &state,
+            gone: &[],
         };
         examiner
             .bring_secrets(std::slice::from_ref(job))
@@ -377,13 +382,44 @@ impl KubernetesTarget {
     }
 }
 
-/// What is odd about an environment's history: somebody deleted or edited some of it.
-fn history_findings(records: &Records, objects: &[Object]) -> Vec<Finding> {
+/// Something about an environment that no file of it says.
+fn note_of(environment: &Environment, object: ObjectId, message: String) -> Finding {
+    Finding {
+        severity: Severity::Note,
+        object,
+        field: String::new(),
+        place: Place {
+            file: format!(".k8s/{}/{}", environment.kube_context, environment.id.environment()).into(),
+            line: 1,
+            column: 1,
+        },
+        message,
+    }
+}
+
+/// What is odd about an environment's history: somebody deleted or edited some of it, or it is more than can be kept.
+fn history_findings(
+    environment: &Environment,
+    records: &Records,
+    examination: &Examination,
+    objects: &[Object],
+) -> Vec<Finding> {
     let state = &records.loaded.state;
-    let Some(object) = objects.first() else {
-        return Vec::new();
-    };
     let mut said = Vec::new();
+    let by_a_release = |one: &&Examined| {
+        let labels = one.live.as_ref().and_then(|live| live.pointer("/metadata/labels"));
+        labels.is_some_and(|labels| labels.get("towpath.dev/release").is_some())
+    };
+    let released = examination.objects.iter().find(by_a_release);
+    if records.loaded.version.is_none()
+        && let Some(one) = released
+    {
+        said.push(format!(
+            "`{}` was applied by a release, but the record of what was applied here is gone: somebody deleted it. It is made anew, what \
+             left the manifests is not removed this time, and pods restart once",
+            one.object.id()
+        ));
+    }
     if records.loaded.is_odd {
         said.push(
             "the record of what was applied here is not as Towpath wrote it: it is made anew, and what left the manifests \
@@ -404,18 +440,27 @@ fn history_findings(records: &Records, objects: &[Object]) -> Vec<Finding> {
             "the record of release {number}, which ran last, was deleted: it cannot be gone back to from here"
         ));
     }
-    let note = |message| Finding {
-        severity: Severity::Note,
-        object: ObjectId {
-            group: String::new(),
-            kind: "Secret".into(),
-            name: "towpath".into(),
-        },
-        field: String::new(),
-        place: object.place.clone(),
-        message,
+    let of_the_record = || ObjectId {
+        group: String::new(),
+        kind: "Secret".into(),
+        name: record::name(environment),
     };
-    said.into_iter().map(note).collect()
+    let note = |message| note_of(environment, of_the_record(), message);
+    let mut findings: Vec<Finding> = said.into_iter().map(note).collect();
+    if let Some(bytes) = record::too_large(objects) {
+        findings.push(Finding {
+            severity: Severity::Refused,
+            ..note_of(
+                environment,
+                of_the_record(),
+                format!(
+                    "these objects take {bytes} bytes packed, and the record of a release has to fit into a Secret, which holds 1 MiB: \
+                     large data (a ConfigMap's `binaryData`, say) belongs into the image or a volume"
+                ),
+            )
+        });
+    }
+    findings
 }
 
 /// An object that was applied, as it is now.
@@ -612,9 +657,21 @@ impl Target for KubernetesTarget {
                         .any(|object| object.kind == of_kind && object.name == *name)
                 };
                 let names = read_names(objects, kind);
+                // What the manifests bring counts as they have it, whatever is there now.
+                let of_manifests = names.iter().filter(|_| kind == SourceKind::Secret).filter_map(|name| {
+                    let is_it = |object: &&Object| object.kind == of_kind && object.name == *name;
+                    let object = objects.iter().find(is_it)?;
+                    let data = object.value.get("data").and_then(Value::as_object);
+                    let keys = data.into_iter().flatten().map(|(key_of, value)| {
+                        let bytes = value.as_str().unwrap_or_default().as_bytes();
+                        (key_of.clone(), print(&key, bytes))
+                    });
+                    Some((name.clone(), keys.collect()))
+                });
+                fingerprints.secrets.extend(of_manifests);
                 let looked = names
                     .into_iter()
-                    .filter(|name| kind == SourceKind::Secret || !brought(name))
+                    .filter(|name| !brought(name))
                     .map(|name| {
                         let path = known.object(&environment.namespace, &name);
                         let api = &cluster.api;
@@ -661,9 +718,13 @@ impl Target for KubernetesTarget {
         Box::pin(async move {
             let records = self.records(environment).await?;
             let mut releases = records.releases.clone();
-            let under_way = records.loaded.state.alive().map(|lock| lock.release);
+            let state = &records.loaded.state;
+            let under_way = state.alive().map(|lock| lock.release);
             for release in releases.iter_mut().filter(|release| release.state == "running") {
-                if under_way != Some(release.id) {
+                // That it came to its end is written down in two places, one after the other.
+                if state.succeeded == Some(release.id) {
+                    release.state = Outcome::Succeeded.as_str().into();
+                } else if under_way != Some(release.id) {
                     release.state = Outcome::Errored.as_str().into();
                     release.message = Some(record::DIED.into());
                 }
@@ -772,8 +833,9 @@ impl Target for KubernetesTarget {
         Box::pin(async move {
             self.bring_secrets(environment, &job).await?;
             let runner = self.runner(environment, &job).await?;
-            runner.start(&job).await?;
-            Ok(runner.follow(&job.name))
+            let run = job.name.clone();
+            let started = runner.start(&run, job).await?;
+            Ok(runner.follow(&run, started))
         })
     }
 
@@ -795,20 +857,21 @@ impl Target for KubernetesTarget {
             let run = format!("{name}-{}", jiff::Timestamp::now().as_second());
             let job = job::of_cron_job(&found, &run).ok_or_else(missing)?;
             let runner = self.runner(environment, &job).await?;
-            runner.start(&job).await?;
-            Ok(runner.follow(&run))
+            let started = runner.start(&run, job).await?;
+            Ok(runner.follow(&run, started))
         })
     }
 
     fn cancel_job<'a>(&'a self, environment: &'a Environment, name: &'a str) -> BoxFuture<'a, Result<(), TargetError>> {
         Box::pin(async move {
             let cluster = self.cluster(environment).await?;
-            let path = jobs().object(&environment.namespace, name);
             let cancelling = || failed(format!("stop the Job `{name}`"));
-            if cluster.api.find(&path).await.map_err(cancelling())?.is_none() {
-                return Err(TargetError::NotFound(format!("{environment} has no Job `{name}`")));
-            }
-            cluster.api.delete(&path, None).await.map_err(cancelling())
+            let found = job::find_run(&cluster.api, environment, name).await.map_err(cancelling())?;
+            let missing = || TargetError::NotFound(format!("{environment} has no Job `{name}`"));
+            let found = found.ok_or_else(missing)?;
+            let path = jobs().object(&environment.namespace, &text(&found, "/metadata/name"));
+            let uid = text(&found, "/metadata/uid");
+            cluster.api.delete(&path, Some(&uid)).await.map_err(cancelling())
         })
     }
 

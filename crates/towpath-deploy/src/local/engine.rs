@@ -72,6 +72,36 @@ fn said(error: &DockerError) -> String {
     }
 }
 
+/// A command in a container. Dropped before it is over, it is killed: engines have no request for that, so its process is,
+/// which is one of this machine's.
+struct Abandoned {
+    docker: Docker,
+    exec: Option<String>,
+}
+
+impl Abandoned {
+    fn is_over(mut self) {
+        self.exec = None;
+    }
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        let (Some(exec), Ok(runtime)) = (self.exec.take(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        let docker = self.docker.clone();
+        runtime.spawn(async move {
+            let Ok(known) = docker.inspect_exec(&exec).await else { return };
+            let pid = known.pid.filter(|_| known.running == Some(true)).and_then(|pid| i32::try_from(pid).ok());
+            if let Some(pid) = pid.filter(|pid| *pid > 1) {
+                // Without the right to it, or gone already: there is nothing more to do.
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+        });
+    }
+}
+
 impl Engine {
     pub(crate) async fn connect() -> Result<Self, TargetError> {
         let docker = Docker::connect_with_defaults()
@@ -273,6 +303,11 @@ impl Engine {
             .create_exec(name, options)
             .await
             .map_err(TargetError::failed(attempted()))?;
+        // Nobody waits for it any more when this is dropped: a probe's time is up, say.
+        let abandoned = Abandoned {
+            docker: self.docker.clone(),
+            exec: Some(exec.id.clone()),
+        };
         let mut printed = Vec::new();
         if let StartExecResults::Attached { mut output, .. } = self
             .docker
@@ -292,6 +327,7 @@ impl Engine {
             .inspect_exec(&exec.id)
             .await
             .map_err(TargetError::failed(attempted()))?;
+        abandoned.is_over();
         Ok((
             ended.exit_code.unwrap_or(-1),
             String::from_utf8_lossy(&printed).trim().to_string(),

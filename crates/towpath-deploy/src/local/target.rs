@@ -14,7 +14,7 @@ use super::{
 };
 use crate::target::{
     Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Drift, Environment, EnvironmentId, Finding, Hold,
-    JobHandle, Preflight, Progress, ReleaseRecord, SecretSource, Severity, Target, TargetError, Volumes,
+    JobHandle, Occasion, Preflight, Progress, ReleaseRecord, SecretSource, Severity, Target, TargetError, Volumes,
     WorkloadStatus,
 };
 use bytes::Bytes;
@@ -208,7 +208,15 @@ impl LocalTarget {
                 )
             }
             SourceKind::ConfigMap | SourceKind::PersistentVolumeClaim => {
-                "; add it to the environment's manifests".into()
+                // A Job brings nothing of its environment with it.
+                let is_lone = objects.iter().all(|object| object.kind == "Job");
+                match is_lone {
+                    true => format!(
+                        "; it comes with the environment's manifests: `towpath deploy {}` first",
+                        id.environment()
+                    ),
+                    false => "; add it to the environment's manifests".into(),
+                }
             }
         };
         let findings = missing(objects, &existing);
@@ -358,8 +366,10 @@ impl LocalTarget {
             .map_err(errored)?;
         context.notify();
         wait_for_the_pruned(&controller, &request, deadline).await?;
-        let finished = |document: &mut Document| document.release = Some(request.release);
-        context.store.update(finished).await.map_err(errored)?;
+        if request.occasion != Occasion::Beside {
+            let finished = |document: &mut Document| document.release = Some(request.record.id);
+            context.store.update(finished).await.map_err(errored)?;
+        }
         Ok(())
     }
 }
@@ -404,8 +414,10 @@ async fn load_proxy_image(engine: &Engine, binary: &std::path::Path) -> Result<S
 /// Puts the request into the document: the moment from which the controllers work on it.
 fn write_down(document: &mut Document, request: &ApplyRequest, now: jiff::Timestamp) -> Vec<Progress> {
     document.namespace.clone_from(&request.environment.namespace);
-    document.release = None;
-    document.attempted = Some(request.release);
+    if request.occasion != Occasion::Beside {
+        document.release = None;
+        document.attempted = Some(request.record.id);
+    }
     let mut said = Vec::new();
     let mut say = |object: &Object, message: &str| {
         said.push(Progress {

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::{OnceCell, mpsc};
 use towpath_deploy::{
     ApplyError, ApplyRequest, Environment, EnvironmentId, Finding, Identity, JobHandle, JobLine, KubernetesOptions,
-    KubernetesTarget, ReleaseRecord, Target,
+    KubernetesTarget, Occasion, ReleaseRecord, Target,
 };
 use towpath_manifest::{Object, ObjectId, Tree};
 use towpath_testkit::{Cluster, FaultProxy, Namespace, skipped};
@@ -124,8 +124,8 @@ impl World {
         let id = ReleaseId::from_u128(rand::random());
         ApplyRequest {
             environment: self.environment.clone(),
-            release: id,
-            record: Some(ReleaseRecord {
+            occasion: Occasion::Release,
+            record: ReleaseRecord {
                 id,
                 number: *number,
                 state: "running".into(),
@@ -137,7 +137,7 @@ impl World {
                 stopped_at: None,
                 message: None,
                 plan: json!({"objects": objects.len()}),
-            }),
+            },
             objects,
             prune: Vec::new(),
             deadline: BOUND,

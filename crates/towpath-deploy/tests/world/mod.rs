@@ -27,7 +27,7 @@ use tokio::{
 };
 use towpath_deploy::{
     ApplyError, ApplyRequest, Clock, Environment, EnvironmentId, JobEnd, JobHandle, JobLine, LocalOptions, LocalTarget,
-    Progress, Target, WorkloadStatus,
+    Occasion, Progress, ReleaseRecord, Target, WorkloadStatus,
     proxy::{ProxyState, ROUTES_FILE, Routes, STATE_FILE},
 };
 use towpath_manifest::{Object, ObjectId, Tree};
@@ -157,8 +157,8 @@ impl World {
     pub fn request(&self, objects: Vec<Object>, prune: Vec<ObjectId>) -> ApplyRequest {
         ApplyRequest {
             environment: self.id.clone(),
-            release: ReleaseId::from_u128(fresh()),
-            record: None,
+            occasion: Occasion::Release,
+            record: record(),
             objects,
             prune,
             deadline: BOUND,
@@ -444,6 +444,23 @@ pub async fn http(authority: &str, path: &str) -> std::io::Result<(u16, String)>
 }
 
 /// Bits for an id; later ones sort later, as ids do.
+/// A release with an id of its own.
+fn record() -> ReleaseRecord {
+    ReleaseRecord {
+        id: ReleaseId::from_u128(fresh()),
+        number: 1,
+        state: "running".into(),
+        image: "towpath.test/app".into(),
+        commit: None,
+        by: "ann".into(),
+        cause: "a test".into(),
+        at: Timestamp::now(),
+        stopped_at: None,
+        message: None,
+        plan: Value::Null,
+    }
+}
+
 fn fresh() -> u128 {
     static LAST: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     LAST.fetch_add(1, std::sync::atomic::Ordering::Relaxed).into()

@@ -162,8 +162,8 @@ async fn answer(registry: &Registry, request: Request) -> Result<Response, Refus
                 asked.get_manifest(&repository, reference).await
             }
             Method::PUT => {
-                asked.allow(Some(&repository), Action::Push).await?;
-                asked.put_manifest(repository, reference, body).await
+                let by = asked.allow(Some(&repository), Action::Push).await?;
+                asked.put_manifest(repository, reference, body, by).await
             }
             Method::DELETE => {
                 asked.allow(Some(&repository), Action::Delete).await?;
@@ -205,9 +205,11 @@ impl Asked<'_> {
         self.registry.0.authorize.authorize(&self.parts.headers, &access).await
     }
 
-    async fn allow(&self, repository: Option<&RepositoryName>, action: Action) -> Result<(), Refusal> {
+    /// Answers who it is, if that is known.
+    async fn allow(&self, repository: Option<&RepositoryName>, action: Action) -> Result<Option<String>, Refusal> {
         match self.verdict(repository, action).await {
-            Verdict::Allowed => Ok(()),
+            Verdict::Allowed => Ok(None),
+            Verdict::AllowedAs(by) => Ok(Some(by)),
             Verdict::Unauthenticated => Err(Refusal::unauthenticated()),
             Verdict::Forbidden => Err(Refusal::forbidden()),
         }
@@ -392,6 +394,7 @@ impl Asked<'_> {
         repository: RepositoryName,
         reference: Reference,
         body: Body,
+        by: Option<String>,
     ) -> Result<Response, Refusal> {
         let (tag, claimed) = match reference {
             Reference::Tag(tag) => (Some(tag), None),
@@ -419,7 +422,7 @@ impl Asked<'_> {
         // The observer is told where the manifest became visible, so that a client that hangs up hides no push.
         let put = move |store: &super::store::Store| {
             let accepted = store.put_manifest(&name, claimed.as_ref(), tag_name.as_ref(), &media_type, &bytes)?;
-            observer(&accepted.pushed(&name, tag_name.as_ref()));
+            observer(&accepted.pushed(&name, tag_name.as_ref(), by));
             Ok::<_, super::store::ManifestRefusal>(accepted)
         };
         let accepted = self.registry.with_store(put).await?;
@@ -485,7 +488,7 @@ impl Asked<'_> {
         let Some(from) = self.query("from").and_then(|from| from.parse::<RepositoryName>().ok()) else {
             return Ok(None);
         };
-        if self.verdict(Some(&from), Action::Pull).await != Verdict::Allowed {
+        if self.allow(Some(&from), Action::Pull).await.is_err() {
             return Ok(None);
         }
         let (name, wanted) = (repository.clone(), digest.clone());

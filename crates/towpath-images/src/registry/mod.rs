@@ -66,10 +66,12 @@ pub struct Access {
 }
 
 /// The answer to an [`Access`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Go on.
     Allowed,
+    /// Go on; what is pushed is told of as pushed by this one.
+    AllowedAs(String),
     /// The request says not, or not credibly, who asks: it is answered with 401 and asked for Basic credentials.
     Unauthenticated,
     /// We know who asks, and the answer is no: 403.
@@ -92,6 +94,8 @@ pub struct PushedManifest {
     pub tag: Option<TagName>,
     /// What was pushed.
     pub digest: Digest,
+    /// Whom [`Verdict::AllowedAs`] named.
+    pub by: Option<String>,
 }
 
 /// Is told of every manifest pushed through the API, after it is on the disk and before the client is answered, on a

@@ -529,11 +529,12 @@ fn touch(link: &Path) -> Result<(), RegistryError> {
 
 impl Accepted {
     /// What the observer is told.
-    pub fn pushed(&self, repository: &RepositoryName, tag: Option<&TagName>) -> PushedManifest {
+    pub fn pushed(&self, repository: &RepositoryName, tag: Option<&TagName>, by: Option<String>) -> PushedManifest {
         PushedManifest {
             repository: repository.clone(),
             tag: tag.cloned(),
             digest: self.digest.clone(),
+            by,
         }
     }
 }

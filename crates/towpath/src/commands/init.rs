@@ -5,10 +5,15 @@ use crate::{
     client::{Client, data_dir},
     repository::Repository,
 };
-use anyhow::{Context, Result};
-use std::path::Path;
+use anyhow::{Context, Result, bail};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 use towpath_control::{Build, PROJECT_FILE, ProjectFile};
 use towpath_deploy::render::{Layout, RenderedBy};
+use towpath_manifest::{Tree, containers};
+use towpath_types::ImageReference;
 
 /// The name of the git remote that `init` adds.
 const REMOTE: &str = "towpath";
@@ -17,6 +22,12 @@ const REMOTE: &str = "towpath";
 pub async fn init(at: &At) -> Result<()> {
     let repository = Repository::find()?;
     let name = at.project.clone().unwrap_or_else(|| repository.project());
+    if let Err(error) = name.parse::<towpath_forge::ProjectName>() {
+        bail!("{error}: name it with `--project`");
+    }
+    if let Some(written) = repository.file.project.as_ref().filter(|written| **written != name) {
+        bail!("`{PROJECT_FILE}` says `project = \"{written}\"`: change that, or leave `--project {name}` out");
+    }
     outln!("Looked at `{}`:", repository.root.display());
     let files = repository.manifests()?;
     let (layout, wrong) = Layout::read(files.iter().map(|file| (file.path.as_str(), file.text.as_str())));
@@ -112,9 +123,11 @@ fn write_down(repository: &Repository, layout: &Layout, name: &str) -> Result<()
         return Ok(());
     }
     let contexts = kube_contexts(&repository.root, layout);
+    let (image, containers, said) = image_of(repository, name)?;
     let file = ProjectFile {
         project: Some(name.to_string()),
-        image: Some(name.to_string()),
+        image: Some(image),
+        containers,
         manifests: contexts.first().map(|(context, _)| format!(".k8s/{context}")),
         build: repository.root.join("ci/build-binary").exists().then(|| Build {
             prepare: Some("ci/build-binary".into()),
@@ -124,10 +137,50 @@ fn write_down(repository: &Repository, layout: &Layout, name: &str) -> Result<()
     };
     std::fs::write(&path, file.render()).with_context(|| format!("failed to write `{}`", path.display()))?;
     outln!("  wrote   {PROJECT_FILE}: look at it, and commit it");
+    if let Some(said) = said {
+        outln!("          {said}");
+    }
     if contexts.len() > 1 {
         outln!("          there is more than one kube context; it names the first");
     }
     Ok(())
+}
+
+/// The image that the manifests' workloads run, the containers that run it by another name, and what is to be said of it.
+fn image_of(repository: &Repository, name: &str) -> Result<(String, Vec<String>, Option<String>)> {
+    let files = repository.manifests()?;
+    let (tree, _) = Tree::read(files.iter().map(|file| (file.path.as_str(), file.text.as_str())));
+    let environments = tree.kube_contexts.values().flat_map(|context| context.environments.values());
+    let workloads = environments
+        .flat_map(|environment| &environment.objects)
+        .filter(|object| matches!(object.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet"));
+    // By image, without tag and digest: the containers that run it.
+    let mut runs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for container in workloads.flat_map(containers) {
+        let Ok(image) = container.image.parse::<ImageReference>() else { continue };
+        runs.entry(image.name()).or_default().insert(container.name);
+    }
+    let last = |image: &str| image.rsplit('/').next().unwrap_or(image).to_string();
+    let found = runs.iter().find(|(image, _)| last(image) == name);
+    let found = found.or_else(|| runs.iter().next().filter(|_| runs.len() == 1));
+    Ok(match found {
+        Some((image, _)) if image == name => (name.to_string(), Vec::new(), None),
+        // In a registry of the team's own.
+        Some((image, _)) if image.contains('/') && image.contains(['.', ':']) => (image.clone(), Vec::new(), None),
+        Some((image, containers)) => {
+            let said = format!("the manifests run `{image}`; `containers` says that what is built here takes its place");
+            (name.to_string(), containers.iter().cloned().collect(), Some(said))
+        }
+        None if runs.is_empty() => (name.to_string(), Vec::new(), None),
+        None => {
+            let images: Vec<String> = runs.keys().map(|image| format!("`{image}`")).collect();
+            let said = format!(
+                "the manifests run {}: `image` is to be the one that is built here",
+                images.join(", ")
+            );
+            (name.to_string(), Vec::new(), Some(said))
+        }
+    })
 }
 
 async fn connect(repository: &Repository, at: &At, name: &str) -> Result<()> {

@@ -35,6 +35,13 @@ fn path(project: &str, environment: &str, what: &str) -> String {
 pub async fn deploy(options: Deploy) -> Result<()> {
     if let Some(client) = Client::in_job()? {
         // The workflow knows which image it built and which plan was approved; nothing is chosen here.
+        let chosen = options.tag.is_some() || options.policy.on_failure.is_some() || options.policy.despite_freeze.is_some();
+        if chosen {
+            bail!(
+                "in a job it is `towpath deploy {}`, and nothing else: image and plan are the workflow's",
+                options.environment
+            );
+        }
         let started: Started = client
             .post(
                 "/agent/v1/deploy",
@@ -47,7 +54,7 @@ pub async fn deploy(options: Deploy) -> Result<()> {
     let client = Client::for_environments(&options.at).await?;
     let (project, request) = request(&options.at, &options.policy)?;
     let request = LaptopRequest {
-        tag: Some(options.tag.clone()),
+        tag: Some(options.tag.clone().unwrap_or_else(|| "latest".into())),
         ..request
     };
     let started: Started = client
@@ -64,6 +71,9 @@ fn request(at: &At, policy: &Policy) -> Result<(String, LaptopRequest)> {
         cli::OnFailure::Rollback => towpath_control::OnFailure::Rollback,
         cli::OnFailure::Stop => towpath_control::OnFailure::Stop,
     });
+    if policy.despite_freeze.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
+        bail!("`--despite-freeze` needs a reason: the history shows it");
+    }
     let request = LaptopRequest {
         on_failure,
         despite_freeze: policy.despite_freeze.clone(),
@@ -106,6 +116,9 @@ pub async fn diff(options: Diff) -> Result<ExitCode> {
         out!("{}", markdown(&plan));
     } else {
         print_plan(&plan);
+    }
+    if !plan.blockers.is_empty() {
+        bail!("this cannot be deployed to {}: see what is blocked above", plan.environment);
     }
     Ok(if plan.changes.is_empty() {
         ExitCode::SUCCESS
@@ -367,11 +380,17 @@ pub async fn drift(options: Drift) -> Result<ExitCode> {
         None => super::init::environments(&Repository::find()?)?,
     };
     let mut found: BTreeMap<String, DriftView> = BTreeMap::new();
+    let mut unknown = Vec::new();
     for environment in environments {
         match client.get(&path(&project, &environment, "/drift")).await {
             Ok(drift) => drop(found.insert(environment, drift)),
-            // Of all environments, one where nothing was deployed yet has nothing to say.
-            Err(error) if options.environment.is_none() => eprintln!("{environment}: {error}"),
+            Err(error) if options.environment.is_none() => {
+                eprintln!("{environment}: {error}");
+                // One where nothing was deployed yet has nothing to say.
+                if !error.to_string().contains("nothing was deployed") {
+                    unknown.push(environment);
+                }
+            }
             Err(error) => return Err(error),
         }
     }
@@ -381,6 +400,9 @@ pub async fn drift(options: Drift) -> Result<ExitCode> {
         for (environment, drift) in &found {
             print_drift(environment, drift);
         }
+    }
+    if !unknown.is_empty() {
+        bail!("whether {} drifted is not known", unknown.join(", "));
     }
     Ok(match found.values().all(|drift| drift.objects.is_empty()) {
         true => ExitCode::SUCCESS,
@@ -404,7 +426,7 @@ fn print_drift(environment: &str, drift: &DriftView) {
             outln!("    {}", coloured(line));
         }
     }
-    outln!("  `towpath deploy {environment}` or `towpath rollback {environment}` puts right what a release says");
+    outln!("  `towpath deploy {environment}` puts right what the release says; what others put in beside it stays until it is taken out");
 }
 
 /// `towpath lock`.

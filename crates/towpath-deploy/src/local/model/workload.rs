@@ -161,7 +161,7 @@ pub(super) fn resource(object: &Object, node: Node<'_>) -> Option<Resource> {
         fields.get(name);
     }
     if let Some(metadata) = fields.get("metadata") {
-        object_metadata(&metadata);
+        object_metadata(&metadata, &object.kind);
     }
     let resource = match object.kind.as_str() {
         "ConfigMap" => {
@@ -189,11 +189,25 @@ pub(super) fn resource(object: &Object, node: Node<'_>) -> Option<Resource> {
     resource
 }
 
-fn object_metadata(node: &Node<'_>) {
+fn object_metadata(node: &Node<'_>, kind: &str) {
     let mut fields = node.fields();
     let name_node = fields.get("name");
-    for name in ["namespace", "labels", "annotations", "creationTimestamp"] {
+    for name in ["namespace", "labels", "creationTimestamp"] {
         fields.get(name);
+    }
+    // On a cluster they tell its controller of sign-in, rewriting and the like.
+    if let Some(annotations) = fields.get("annotations").filter(|_| kind == "Ingress") {
+        let meant: Vec<String> = annotations
+            .keys()
+            .into_iter()
+            .filter(|key| key.contains("ingress.") || key.contains("traefik") || key.contains("haproxy"))
+            .collect();
+        if !meant.is_empty() {
+            annotations.note(format!(
+                "mean nothing to the local target's Ingress: {}",
+                meant.join(", ")
+            ));
+        }
     }
     if let Some(node) = name_node
         && let Some(name) = node.text()
@@ -569,7 +583,7 @@ fn cron_job(node: &Node<'_>) -> CronJob {
         job_template = node.value.clone();
         let mut template = node.fields();
         if let Some(metadata) = template.get("metadata") {
-            object_metadata(&metadata);
+            object_metadata(&metadata, "Job");
         }
         made_job = template.need("spec").map(|node| job(&node));
         template.finish();
