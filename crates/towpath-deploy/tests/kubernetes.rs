@@ -5,7 +5,7 @@ mod cluster;
 
 use cluster::{APPLICATION, carry_out, finish, in_cluster};
 use serde_json::{Value, json};
-use towpath_deploy::{Identity, KubernetesOptions, KubernetesTarget, Severity, Target, TargetError};
+use towpath_deploy::{Identity, KubernetesOptions, KubernetesTarget, Occasion, Severity, Target, TargetError};
 use towpath_manifest::Object;
 use towpath_testkit::Verdict;
 use towpath_types::{Outcome, SecretString};
@@ -689,6 +689,228 @@ async fn of_two_deployments_the_second_waits_and_a_dead_one_does_not_block() {
         carry_out(&world.target, bobs).await.unwrap();
         world.target.set_hold(&world.environment, None).await.unwrap();
         world.apply(world.objects(APPLICATION)).await.unwrap();
+    })
+    .await;
+}
+
+/// A person's lock that comes while somebody deploys keeps the next one out, and ends nothing.
+#[tokio::test]
+async fn a_lock_that_comes_during_a_deployment_ends_nothing() {
+    in_cluster("hold", async |world| {
+        let slow = APPLICATION.replace("value: one", "value: one}, {name: START_MS, value: '3000'");
+        let request = world.request(world.objects(&slow));
+        let deploying = carry_out(&world.target, request);
+        let locking = async {
+            towpath_testkit::until("the deployment to have begun", cluster::BOUND, async || {
+                let current = world.target.current(&world.environment).await?;
+                Ok(match current.and_then(|current| current.deploying) {
+                    Some(_) => towpath_testkit::Probe::Found(()),
+                    None => towpath_testkit::Probe::NotYet("nobody".into()),
+                })
+            })
+            .await
+            .unwrap();
+            let hold = towpath_deploy::Hold {
+                by: "bob".into(),
+                reason: "an incident".into(),
+                since: jiff::Timestamp::now(),
+                until: jiff::Timestamp::now() + jiff::SignedDuration::from_mins(5),
+            };
+            world.target.set_hold(&world.environment, Some(hold)).await.unwrap();
+        };
+        let (deployed, ()) = tokio::join!(deploying, locking);
+        deployed.unwrap();
+        let current = world.target.current(&world.environment).await.unwrap().unwrap();
+        assert_eq!(current.hold.map(|hold| hold.by).as_deref(), Some("bob"));
+        assert!(current.release.is_some() && current.deploying.is_none());
+        let refused = world.apply(world.objects(APPLICATION)).await.unwrap_err();
+        assert!(refused.to_string().contains("locked by bob"), "{refused}");
+    })
+    .await;
+}
+
+/// What somebody else made stays when it leaves the manifests, though it was applied; what is applied beside the releases
+/// leaves them as they are; and going back says of each object which release it is.
+#[tokio::test]
+async fn what_others_made_stays_and_what_is_beside_the_releases_leaves_them_alone() {
+    in_cluster("others", async |world| {
+        let namespace = &world.namespace;
+        namespace
+            .kubectl(&["create", "configmap", "shared", "--from-literal=OTHER=theirs"])
+            .await
+            .unwrap();
+        let shared = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: shared}\ndata: {OURS: yes-it-is}\n";
+        let more = world.objects(&format!("{APPLICATION}{shared}"));
+        let first = world.request(more.clone());
+        let released = first.record.clone();
+        carry_out(&world.target, first).await.unwrap();
+        let id = more.iter().find(|object| object.name == "shared").unwrap().id();
+        let findings = world
+            .target
+            .preflight(&world.environment, &world.objects(APPLICATION), std::slice::from_ref(&id))
+            .await
+            .unwrap();
+        let note = findings.findings.iter().map(ToString::to_string).collect::<String>();
+        assert!(note.contains("ConfigMap/shared: left the manifests, and stays: Towpath did not make it"), "{note}");
+        assert!(findings.changes.unwrap().iter().all(|change| change.id.name != "shared"));
+
+        // One object beside the releases: whoever does it is said, and the release stays the one that runs.
+        let sweep: Vec<Object> = more.iter().filter(|object| object.kind == "CronJob").cloned().collect();
+        let mut beside = world.request(sweep);
+        beside.occasion = Occasion::Beside;
+        beside.record.by = "bob".into();
+        beside.record.image = "towpath.test/app:other".into();
+        beside.objects[0].value["spec"]["schedule"] = json!("0 4 * * *");
+        carry_out(&world.target, beside).await.unwrap();
+        let current = world.target.current(&world.environment).await.unwrap().unwrap();
+        assert_eq!((current.release, current.attempted), (Some(released.id), Some(released.id)));
+        let cron_job = world.get("cronjob", "sweep").await;
+        assert_eq!(cron_job.pointer("/metadata/labels/towpath.dev~1release"), Some(&json!("1")));
+        assert_eq!(cron_job.pointer("/metadata/annotations/towpath.dev~1by"), Some(&json!("bob")));
+
+        // A later release fails after it took `shared` out and changed the rest; the one before is gone back to.
+        let said = world
+            .apply_and_prune(world.objects(&APPLICATION.replace("value: one", "value: two")), std::slice::from_ref(&id))
+            .await
+            .unwrap();
+        assert!(said.iter().any(|line| line.contains("Towpath did not make it")), "{said:?}");
+        assert!(world.namespace.has("configmap", "shared").await.unwrap());
+        let mut back = world.request(more);
+        back.occasion = Occasion::Back;
+        back.record = released;
+        carry_out(&world.target, back).await.unwrap();
+        let web = world.get("deployment", "web").await;
+        assert_eq!(web.pointer("/metadata/labels/towpath.dev~1release"), Some(&json!("1")));
+        let cause = web.pointer("/metadata/annotations/kubernetes.io~1change-cause").unwrap();
+        assert!(cause.as_str().unwrap().starts_with("release 1:"), "{cause}");
+        let shared = world.get("configmap", "shared").await;
+        assert_eq!(shared["data"], json!({"OTHER": "theirs", "OURS": "yes-it-is"}));
+    })
+    .await;
+}
+
+/// Another environment's object is not overwritten, and what a server says of a Secret's values is not repeated.
+#[tokio::test]
+async fn what_is_anothers_is_refused_and_a_secrets_values_are_in_no_finding() {
+    in_cluster("anothers", async |world| {
+        world.apply(world.objects(APPLICATION)).await.unwrap();
+        let staging = towpath_deploy::Environment {
+            id: towpath_deploy::EnvironmentId::new("claims", "staging").unwrap(),
+            ..world.environment.clone()
+        };
+        let objects = world.objects(APPLICATION);
+        let preflight = world.target.preflight(&staging, &objects, &[]).await.unwrap();
+        let said: Vec<String> = preflight.refused().map(ToString::to_string).collect();
+        assert!(
+            said.iter().any(|line| line.contains("it is claims/dev's, and claims/staging would overwrite it")),
+            "{said:?}"
+        );
+
+        for values in ["stringData: {PIN: 87654321}", "stringData: my-s3cr3t-value", "data: {PIN: [my-s3cr3t-value]}"] {
+            let text = format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: pins}}\n{values}\n");
+            let said: Vec<String> = world.findings(&world.objects(&text)).await.iter().map(ToString::to_string).collect();
+            let said = said.join("\n");
+            assert!(said.contains("Secret/pins") && said.contains("put numbers and booleans in quotes"), "{said}");
+            assert!(!said.contains("87654321") && !said.contains("s3cr3t"), "{said}");
+        }
+    })
+    .await;
+}
+
+/// Secrets that manifests bring: pods restart when what they read is new, and only then; `stringData` is read back.
+#[tokio::test]
+async fn pods_restart_once_for_a_secret_that_the_manifests_bring() {
+    in_cluster("brought", async |world| {
+        let with = |values: &str| {
+            let reads = "envFrom: [{configMapRef: {name: app-config}}, {secretRef: {name: app-secrets}}]";
+            let application = APPLICATION.replace("envFrom: [{configMapRef: {name: app-config}}]", reads);
+            let secret = format!("---\napiVersion: v1\nkind: Secret\nmetadata: {{name: app-secrets}}\n{values}\n");
+            let mut objects = world.objects(&format!("{application}{secret}"));
+            objects = objects.into_iter().map(Object::with_encoded_data).collect();
+            objects
+        };
+        let hashed = async |objects: &[Object]| {
+            let mut objects = objects.to_vec();
+            let fingerprints = world.target.fingerprints(&world.environment, &objects).await.unwrap();
+            let fingerprints = fingerprints.with_config_maps(&objects);
+            towpath_manifest::with_config_hash(&mut objects, &fingerprints);
+            objects
+        };
+        let first = with("stringData: {PASSWORD: first-value, GONE: soon}");
+        world.apply(hashed(&first).await).await.unwrap();
+        // Deployed again, nothing changes; what leaves `stringData` leaves the cluster.
+        let again = hashed(&first).await;
+        assert_eq!(world.changes(&again).await, Vec::<String>::new());
+        let second = hashed(&with("stringData: {PASSWORD: second-value}")).await;
+        assert_eq!(world.changes(&second).await, ["changed secret/app-secrets", "changed deployment/web"]);
+        world.apply(second.clone()).await.unwrap();
+        let secret = world.get("secret", "app-secrets").await;
+        assert_eq!(secret["data"], json!({"PASSWORD": "c2Vjb25kLXZhbHVl"}));
+        // Somebody's own change is put right.
+        let edit = r#"{"data":{"PASSWORD":"aGFja2Vk"}}"#;
+        world.namespace.kubectl(&["patch", "secret", "app-secrets", "--patch", edit]).await.unwrap();
+        world.apply(second).await.unwrap();
+        let secret = world.get("secret", "app-secrets").await;
+        assert_eq!(secret["data"], json!({"PASSWORD": "c2Vjb25kLXZhbHVl"}));
+    })
+    .await;
+}
+
+/// Of two who start a job at once one runs it.
+#[tokio::test]
+async fn of_those_who_start_a_job_at_once_one_runs_it() {
+    in_cluster("once", async |world| {
+        let job = |run: &str| {
+            let text = format!(
+                "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: {run}, labels: {{{}: migrate}}}}\nspec:\n  backoffLimit: 0\n  template:\n    \
+                 spec:\n      restartPolicy: Never\n      containers: [{{name: migrate, image: IMAGE, args: [exit, \"0\", done]}}]\n",
+                towpath_deploy::JOB_LABEL
+            );
+            let text = text.replace("IMAGE", &world.image);
+            let (tree, _) = towpath_manifest::Tree::read([(".k8s/live/dev/job.yaml", text.as_str())]);
+            let job = tree.jobs("live", "dev").into_iter().next().cloned().unwrap();
+            job.in_namespace(&world.environment.namespace)
+        };
+        for round in 0..2 {
+            let runs: Vec<Object> = (0..4).map(|run| job(&format!("migrate-{round}{run}"))).collect();
+            let started = runs.into_iter().map(|run| world.target.run_job(&world.environment, run));
+            let (mut ran, mut refused) = (0, 0);
+            for started in futures::future::join_all(started).await {
+                match started {
+                    Ok(handle) => {
+                        let (lines, end) = finish(handle).await;
+                        assert_eq!((end.outcome, lines.as_slice()), (Outcome::Succeeded, ["done".to_string()].as_slice()));
+                        ran += 1;
+                    }
+                    Err(error) => {
+                        assert!(error.to_string().contains("is running already"), "{error}");
+                        refused += 1;
+                    }
+                }
+            }
+            assert_eq!((ran, refused), (1, 3), "in round {round}");
+        }
+    })
+    .await;
+}
+
+/// The controller of a StatefulSet waits for a broken pod of the template before, for ever: it is taken out of the way.
+#[tokio::test]
+async fn a_stateful_set_comes_back_from_a_broken_template() {
+    in_cluster("stateful", async |world| {
+        let set = |arguments: &str| {
+            world.objects(&format!(
+                "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: store}}\nspec:\n  replicas: 2\n  serviceName: store\n  selector: \
+                 {{matchLabels: {{app: store}}}}\n  template:\n    metadata: {{labels: {{app: store}}}}\n    spec:\n      \
+                 terminationGracePeriodSeconds: 1\n      containers: [{{name: store, image: IMAGE{arguments}, ports: [{{name: http, containerPort: 8080}}]}}]\n"
+            ))
+        };
+        world.apply(set("")).await.unwrap();
+        let failed = world.apply(set(", args: [exit, \"3\", broken]")).await.unwrap_err();
+        assert_eq!(failed.outcome, Outcome::Failed, "{failed}");
+        let said = world.apply(set("")).await.unwrap();
+        assert!(said.iter().any(|line| line.contains("removed pod `store-1`")), "{said:?}");
+        assert!(said.contains(&"StatefulSet/store: rolled out".to_string()), "{said:?}");
     })
     .await;
 }

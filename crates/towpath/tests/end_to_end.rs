@@ -706,6 +706,103 @@ async fn what_is_approved_in_the_browser_is_deployed_and_what_fails_goes_back() 
     .await;
 }
 
+/// Two images of one commit, a tag that is moved after the build, another branch at the same commit: what was tried is what
+/// is deployed. The words of the registry's own name are in the log as they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deployed_is_what_was_tried() {
+    const CONFIG: &str = r#"version: 2.1
+jobs:
+  build:
+    machine: true
+    environment:
+      DOCKER_BUILDKIT: "0"
+    steps:
+      - checkout
+      - run: |
+          echo "towpath pushes to $REGISTRY"
+          cp "$(command -v busybox)" busybox
+          echo "$REGISTRY_PASSWORD" | docker login --username "$REGISTRY_USERNAME" --password-stdin "$REGISTRY"
+          image() {
+            echo "$1 of $CIRCLE_BRANCH" > www/index.html
+            docker build --quiet --tag "$REGISTRY/app:$2" .
+            docker push --quiet "$REGISTRY/app:$2"
+          }
+          image "for tests" "test-$CIRCLE_SHA1"
+          image "the application" app-latest
+  move:
+    machine: true
+    steps:
+      - run: |
+          echo "$REGISTRY_PASSWORD" | docker login --username "$REGISTRY_USERNAME" --password-stdin "$REGISTRY"
+          docker tag "$REGISTRY/app:test-$CIRCLE_SHA1" "$REGISTRY/app:app-latest"
+          docker push --quiet "$REGISTRY/app:app-latest"
+  smoke-test:
+    docker:
+      - image: $REGISTRY/app:app-latest
+    steps:
+      - run: {command: "busybox cat /www/index.html", shell: /bin/busybox sh -e}
+  deploy-dev:
+    machine: true
+    steps:
+      - run: towpath deploy dev
+workflows:
+  main:
+    jobs:
+      - build: {context: app-registry}
+      - move: {context: app-registry, requires: [build]}
+      - smoke-test: {context: app-registry, requires: [move]}
+      - hold-dev: {type: approval, requires: [smoke-test]}
+      - deploy-dev: {requires: [hold-dev]}
+"#;
+    let mut files = delivery_files();
+    files[0].1 = CONFIG;
+    in_world("what_is_deployed_is_what_was_tried", &files, |world| async move {
+        let world = world.lock().await;
+        let (_, pipeline) = world.push().await;
+        let workflow = world.api.workflow_of(&pipeline, "main").await.unwrap();
+        let built = world.job(&workflow, "build", "success").await;
+        let log = world.log(&built, 1).await;
+        assert!(log.contains(&format!("towpath pushes to {}", world.server.base().trim_start_matches("http://"))), "{log}");
+        let tried = world.job(&workflow, "smoke-test", "success").await;
+        assert_eq!(world.log(&tried, 0).await.trim(), "the application of main");
+        let gate = world.gate(&workflow, "hold-dev").await;
+        assert_eq!(gate.plan_error, None);
+        world.towpath(&["approve", &gate.job.id, "--yes"]).await.unwrap();
+        world.job(&workflow, "deploy-dev", "success").await;
+        assert_eq!(get(&address(&world).await).await, "the application of main\n");
+
+        // Another branch at the same commit deploys its own.
+        world.repository.push("HEAD:refs/heads/feature").await.unwrap();
+        let pipelines = world.api.pipelines(PROJECT).await.unwrap();
+        let feature = pipelines.into_iter().max_by_key(|pipeline| pipeline.number).unwrap();
+        let workflow = world.api.workflow_of(&feature, "main").await.unwrap();
+        let gate = world.gate(&workflow, "hold-dev").await;
+        world.towpath(&["approve", &gate.job.id, "--yes"]).await.unwrap();
+        world.job(&workflow, "deploy-dev", "success").await;
+        assert_eq!(get(&address(&world).await).await, "the application of feature\n");
+
+        // What no gate could show is refused when it is pushed.
+        let unclear = CONFIG.replace("towpath deploy dev", "towpath deploy --on-failure stop dev");
+        world.repository.write(".circleci/config.yml", &unclear).unwrap();
+        world.repository.commit("Unclear").await.unwrap();
+        let (said, _) = world.push().await;
+        assert!(said.contains("no gate could show it") && said.contains(".circleci/config.yml:"), "{said}");
+    })
+    .await;
+}
+
+/// A repository whose main branch is `master`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_main_branch_is_the_one_that_was_pushed_first() {
+    in_world("the_main_branch", &delivery_files(), |world| async move {
+        let world = world.lock().await;
+        world.repository.push("HEAD:refs/heads/master").await.unwrap();
+        let said = world.towpath(&["status", "dev"]).await.unwrap();
+        assert!(said.contains("nothing was deployed here yet"), "{said}");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn images_go_through_a_private_registry_with_what_docker_knows() {
     let name = "images_go_through_a_private_registry";
@@ -775,6 +872,23 @@ async fn images_go_through_a_private_registry_with_what_docker_knows() {
         }
         world.towpath(&["deploy", "dev", "latest"]).await.unwrap();
         assert_eq!(get(&address(&world).await).await, "version 1\n");
+
+        // The same through a pipeline, which that registry tells nothing.
+        world.repository.write("www/index.html", "version 2\n").unwrap();
+        let config = DELIVERY
+            .replace("$REGISTRY/", &format!("{}/", registry.address()))
+            .replace("\"$REGISTRY\"", registry.address())
+            .replace("$REGISTRY_USERNAME", REGISTRY_USER)
+            .replace("$REGISTRY_PASSWORD", REGISTRY_PASSWORD);
+        world.repository.write(".circleci/config.yml", &config).unwrap();
+        world.repository.commit("Version 2").await.unwrap();
+        let (_, pipeline) = world.push().await;
+        let workflow = world.api.workflow_of(&pipeline, "main").await.unwrap();
+        let gate = world.gate(&workflow, "hold-dev").await;
+        assert_eq!(gate.plan_error, None);
+        world.towpath(&["approve", &gate.job.id, "--yes"]).await.unwrap();
+        world.job(&workflow, "deploy-dev", "success").await;
+        assert_eq!(get(&address(&world).await).await, "version 2\n");
     })
     .await;
 }

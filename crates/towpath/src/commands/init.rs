@@ -158,15 +158,21 @@ fn image_of(repository: &Repository, name: &str) -> Result<(String, Vec<String>,
     let mut runs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for container in workloads.flat_map(containers) {
         let Ok(image) = container.image.parse::<ImageReference>() else { continue };
+        // One of the project's name, wherever it is: images are known by their repositories.
+        if image.repository == name {
+            return Ok((name.to_string(), Vec::new(), None));
+        }
         runs.entry(image.name()).or_default().insert(container.name);
     }
     let last = |image: &str| image.rsplit('/').next().unwrap_or(image).to_string();
     let found = runs.iter().find(|(image, _)| last(image) == name);
     let found = found.or_else(|| runs.iter().next().filter(|_| runs.len() == 1));
     Ok(match found {
-        Some((image, _)) if image == name => (name.to_string(), Vec::new(), None),
         // In a registry of the team's own.
-        Some((image, _)) if image.contains('/') && image.contains(['.', ':']) => (image.clone(), Vec::new(), None),
+        Some((image, _)) if image.contains('/') && image.contains(['.', ':']) => {
+            let said = format!("the manifests run `{image}`: that is where pipelines are to push");
+            (image.clone(), Vec::new(), Some(said))
+        }
         Some((image, containers)) => {
             let said = format!("the manifests run `{image}`; `containers` says that what is built here takes its place");
             (name.to_string(), containers.iter().cloned().collect(), Some(said))
