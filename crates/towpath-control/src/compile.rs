@@ -242,7 +242,9 @@ fn deploys_to(steps: &[Step]) -> Option<String> {
 pub(crate) fn deployed_by(config: &CompiledConfig, workflow: &str, job: &str) -> Option<String> {
     let workflow = config.workflows.iter().find(|one| one.name == workflow)?;
     let job = workflow.jobs.iter().find(|one| one.name == job)?;
-    let JobKind::Build { job: key } = &job.kind else { return None };
+    let JobKind::Build { job: key } = &job.kind else {
+        return None;
+    };
     deploys_to(&config.jobs.get(key)?.steps)
 }
 

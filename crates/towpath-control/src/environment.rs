@@ -93,7 +93,10 @@ pub(crate) fn deployments(command: &str) -> Vec<Deployment> {
                 continue;
             };
             let rest = &words[at + 2..];
-            let is_name = |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            let is_name = |word: &str| {
+                word.bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            };
             let one = match rest {
                 ["--help" | "-h", ..] => continue,
                 [environment] if is_name(environment) && !environment.starts_with('-') => {
@@ -162,7 +165,10 @@ mod tests {
         );
         check("# towpath deploy dev", &[]);
         check("towpath deploy $ENVIRONMENT", &[unclear("$ENVIRONMENT")]);
-        check("towpath deploy --on-failure stop dev", &[unclear("--on-failure stop dev")]);
+        check(
+            "towpath deploy --on-failure stop dev",
+            &[unclear("--on-failure stop dev")],
+        );
         check("towpath deploy dev latest", &[unclear("dev latest")]);
         check("towpath deploy", &[unclear("")]);
         check("towpath deploy --help", &[]);

@@ -303,14 +303,11 @@ impl Control {
             .await
             .map_err(crate::conductor::store_error)?
             .unwrap_or_default();
-        let pushed = images
-            .images
-            .iter()
-            .find(|known| {
-                known.registry == reference.registry
-                    && known.repository == reference.repository
-                    && known.tag.as_ref() == Some(&tag)
-            });
+        let pushed = images.images.iter().find(|known| {
+            known.registry == reference.registry
+                && known.repository == reference.repository
+                && known.tag.as_ref() == Some(&tag)
+        });
         if let Some(digest) = pushed.and_then(|known| known.digest.clone()) {
             return Ok(reference.at(digest));
         }

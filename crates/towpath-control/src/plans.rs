@@ -185,7 +185,8 @@ pub(crate) fn which_kube_context(environment: &str, kube_contexts: &[impl AsRef<
 
 fn no_environment(tree: &Tree, source: &PlanSource) -> ControlError {
     let wanted = source.project_file.manifests.as_deref();
-    let is_wanted = |name: &str| wanted.is_none_or(|folder| folder.trim_end_matches('/').rsplit('/').next() == Some(name));
+    let is_wanted =
+        |name: &str| wanted.is_none_or(|folder| folder.trim_end_matches('/').rsplit('/').next() == Some(name));
     if let Some(folder) = wanted.filter(|_| !tree.kube_contexts.keys().any(|name| is_wanted(name))) {
         return ControlError::not_found(format!(
             "there is no environment `{}`: `{PROJECT_FILE}` says `manifests = \"{folder}\"`, where there are none",
@@ -231,11 +232,7 @@ pub(crate) struct Environments {
 }
 
 /// The environments that a project's manifests have.
-pub(crate) fn environments_in(
-    project: &str,
-    files: &[(String, String)],
-    project_file: &ProjectFile,
-) -> Environments {
+pub(crate) fn environments_in(project: &str, files: &[(String, String)], project_file: &ProjectFile) -> Environments {
     let (tree, _) = Tree::read(files.iter().map(|(path, text)| (path.as_str(), text.as_str())));
     let wanted = project_file
         .manifests
@@ -1033,7 +1030,13 @@ fn tags_of(record: &WorkflowRecord) -> Vec<String> {
     if let Some(branch) = &record.branch {
         let branch: String = branch
             .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') {
+                    c
+                } else {
+                    '-'
+                }
+            })
             .collect();
         tags.push(format!("{branch}-{}", record.commit));
     }

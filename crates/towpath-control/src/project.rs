@@ -142,13 +142,18 @@ impl ProjectFile {
             at(error.span().map_or(0, |span| span.start), error.message().to_string())
         })?;
         let start_of = |key: &str| {
-            let line = text.match_indices(key).find(|(start, _)| text[..*start].rsplit('\n').next().is_some_and(str::is_empty));
+            let line = text
+                .match_indices(key)
+                .find(|(start, _)| text[..*start].rsplit('\n').next().is_some_and(str::is_empty));
             line.map_or(0, |(start, _)| start)
         };
         if let Some(image) = &file.image
             && let Err(error) = image.parse::<ImageReference>()
         {
-            return Err(at(start_of("image"), format!("`{}` cannot name an image: {error}", image.escape_debug())));
+            return Err(at(
+                start_of("image"),
+                format!("`{}` cannot name an image: {error}", image.escape_debug()),
+            ));
         }
         if let Some(pattern) = &file.namespace {
             let plain = pattern.replace("{environment}", "").replace("{kube_context}", "");
@@ -281,8 +286,14 @@ mod tests {
     #[test]
     fn what_can_be_no_image_and_no_namespace_is_an_error_with_its_place() {
         for (text, says) in [
-            ("project = \"a\"\nimage = \"Bad Image\"\n", "line 2, column 1: `Bad Image` cannot name an image"),
-            ("namespace = \"a-{env}\"\n", "line 1, column 1: `a-{env}` has something in braces"),
+            (
+                "project = \"a\"\nimage = \"Bad Image\"\n",
+                "line 2, column 1: `Bad Image` cannot name an image",
+            ),
+            (
+                "namespace = \"a-{env}\"\n",
+                "line 1, column 1: `a-{env}` has something in braces",
+            ),
         ] {
             let error = ProjectFile::parse(text).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");

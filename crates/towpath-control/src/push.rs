@@ -72,17 +72,25 @@ impl Control {
     async fn choose_default_branch(&self, project: &ProjectName, updates: &[RefUpdate]) -> Result<(), ControlError> {
         let known = self.forge.default_branch(project).await.map_err(forge_error)?;
         let refs = self.forge.refs(project).await.map_err(forge_error)?;
-        let is_there = |branch: &str| refs.iter().any(|(name, _)| name.strip_prefix("refs/heads/") == Some(branch));
+        let is_there = |branch: &str| {
+            refs.iter()
+                .any(|(name, _)| name.strip_prefix("refs/heads/") == Some(branch))
+        };
         if is_there(&known) {
             return Ok(());
         }
         let pushed = updates.iter().filter(|update| update.new.is_some());
         let pushed: Vec<&str> = pushed.filter_map(RefUpdate::branch).collect();
-        let usual = ["master", "trunk", "develop"].into_iter().find(|usual| pushed.contains(usual));
+        let usual = ["master", "trunk", "develop"]
+            .into_iter()
+            .find(|usual| pushed.contains(usual));
         // With other branches there already, one more is not the main one.
         let only = refs.iter().filter(|(name, _)| name.starts_with("refs/heads/")).count() == pushed.len();
         if let Some(branch) = usual.or(pushed.first().copied().filter(|_| only)) {
-            self.forge.set_default_branch(project, branch).await.map_err(forge_error)?;
+            self.forge
+                .set_default_branch(project, branch)
+                .await
+                .map_err(forge_error)?;
         }
         Ok(())
     }

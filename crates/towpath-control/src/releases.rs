@@ -4,8 +4,8 @@ use crate::{
     Control, ControlError, Grant, OnFailure, PROJECT_FILE, ProjectFile, Settings, TargetSettings,
     conductor::{store_error, to_json},
     plans::{
-        Environments, Plan, PlanSource, environments_in, fill_in, image_repository_in, manifest_files, namespace_pattern, read_job,
-        target_id,
+        Environments, Plan, PlanSource, environments_in, fill_in, image_repository_in, manifest_files,
+        namespace_pattern, read_job, target_id,
     },
     push::forge_error,
     records::{WorkflowRecord, collection},
@@ -200,7 +200,11 @@ impl Control {
                 deploying.by, deploying.since, deploying.what
             )));
         }
-        let rows = self.store.releases(&place.id.slug(), HISTORY).await.map_err(store_error)?;
+        let rows = self
+            .store
+            .releases(&place.id.slug(), HISTORY)
+            .await
+            .map_err(store_error)?;
         match rows.into_iter().find(|row| row.state == "running") {
             Some(row) => Err(ControlError::conflict(format!(
                 "{} is deploying release {} to {name} since {} ({}): when that has ended, look at what is to change, and deploy then",
@@ -306,7 +310,10 @@ impl Control {
             message.push_str(line);
         }
         if error.outcome == Outcome::Rejected {
-            return Err(NotReleased::new(error.outcome, format!("{message}\nNothing was changed.")));
+            return Err(NotReleased::new(
+                error.outcome,
+                format!("{message}\nNothing was changed."),
+            ));
         }
         let Some(previous) = previous.filter(|_| plan.on_failure == OnFailure::Rollback) else {
             if let Some(runs) = self.last_release(&row.environment).await.map_err(errored)? {
@@ -1011,11 +1018,7 @@ impl Control {
     }
 
     /// What the project's jobs need to reach the registry.
-    pub(crate) fn registry_token(
-        &self,
-        project: &str,
-        workflow: Option<WorkflowId>,
-    ) -> towpath_types::SecretString {
+    pub(crate) fn registry_token(&self, project: &str, workflow: Option<WorkflowId>) -> towpath_types::SecretString {
         self.tokens.issue(&Grant::Registry {
             project: project.to_string(),
             workflow,

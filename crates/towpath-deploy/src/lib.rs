@@ -25,8 +25,8 @@ pub use kubernetes::{Identity, KubernetesOptions, KubernetesTarget};
 pub use local::{Clock, LocalOptions, LocalTarget, SystemClock};
 pub use schedule::{Schedule, ScheduleError};
 pub use target::{
-    Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Deploying, Drift, Environment, EnvironmentId, Occasion,
-    EnvironmentIdError, Finding, Hold, JOB_LABEL, JobEnd, JobHandle, JobLine, PULL_SECRET, Preflight, Progress,
-    RegistryCredentials, ReleaseRecord, SecretSource, Severity, SourceError, Target, TargetError, Volumes,
+    Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Deploying, Drift, Environment, EnvironmentId,
+    EnvironmentIdError, Finding, Hold, JOB_LABEL, JobEnd, JobHandle, JobLine, Occasion, PULL_SECRET, Preflight,
+    Progress, RegistryCredentials, ReleaseRecord, SecretSource, Severity, SourceError, Target, TargetError, Volumes,
     WorkloadStatus, Writer,
 };

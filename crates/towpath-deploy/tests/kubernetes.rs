@@ -747,12 +747,25 @@ async fn what_others_made_stays_and_what_is_beside_the_releases_leaves_them_alon
         let id = more.iter().find(|object| object.name == "shared").unwrap().id();
         let findings = world
             .target
-            .preflight(&world.environment, &world.objects(APPLICATION), std::slice::from_ref(&id))
+            .preflight(
+                &world.environment,
+                &world.objects(APPLICATION),
+                std::slice::from_ref(&id),
+            )
             .await
             .unwrap();
         let note = findings.findings.iter().map(ToString::to_string).collect::<String>();
-        assert!(note.contains("ConfigMap/shared: left the manifests, and stays: Towpath did not make it"), "{note}");
-        assert!(findings.changes.unwrap().iter().all(|change| change.id.name != "shared"));
+        assert!(
+            note.contains("ConfigMap/shared: left the manifests, and stays: Towpath did not make it"),
+            "{note}"
+        );
+        assert!(
+            findings
+                .changes
+                .unwrap()
+                .iter()
+                .all(|change| change.id.name != "shared")
+        );
 
         // One object beside the releases: whoever does it is said, and the release stays the one that runs.
         let sweep: Vec<Object> = more.iter().filter(|object| object.kind == "CronJob").cloned().collect();
@@ -763,17 +776,32 @@ async fn what_others_made_stays_and_what_is_beside_the_releases_leaves_them_alon
         beside.objects[0].value["spec"]["schedule"] = json!("0 4 * * *");
         carry_out(&world.target, beside).await.unwrap();
         let current = world.target.current(&world.environment).await.unwrap().unwrap();
-        assert_eq!((current.release, current.attempted), (Some(released.id), Some(released.id)));
+        assert_eq!(
+            (current.release, current.attempted),
+            (Some(released.id), Some(released.id))
+        );
         let cron_job = world.get("cronjob", "sweep").await;
-        assert_eq!(cron_job.pointer("/metadata/labels/towpath.dev~1release"), Some(&json!("1")));
-        assert_eq!(cron_job.pointer("/metadata/annotations/towpath.dev~1by"), Some(&json!("bob")));
+        assert_eq!(
+            cron_job.pointer("/metadata/labels/towpath.dev~1release"),
+            Some(&json!("1"))
+        );
+        assert_eq!(
+            cron_job.pointer("/metadata/annotations/towpath.dev~1by"),
+            Some(&json!("bob"))
+        );
 
         // A later release fails after it took `shared` out and changed the rest; the one before is gone back to.
         let said = world
-            .apply_and_prune(world.objects(&APPLICATION.replace("value: one", "value: two")), std::slice::from_ref(&id))
+            .apply_and_prune(
+                world.objects(&APPLICATION.replace("value: one", "value: two")),
+                std::slice::from_ref(&id),
+            )
             .await
             .unwrap();
-        assert!(said.iter().any(|line| line.contains("Towpath did not make it")), "{said:?}");
+        assert!(
+            said.iter().any(|line| line.contains("Towpath did not make it")),
+            "{said:?}"
+        );
         assert!(world.namespace.has("configmap", "shared").await.unwrap());
         let mut back = world.request(more);
         back.occasion = Occasion::Back;
@@ -781,7 +809,9 @@ async fn what_others_made_stays_and_what_is_beside_the_releases_leaves_them_alon
         carry_out(&world.target, back).await.unwrap();
         let web = world.get("deployment", "web").await;
         assert_eq!(web.pointer("/metadata/labels/towpath.dev~1release"), Some(&json!("1")));
-        let cause = web.pointer("/metadata/annotations/kubernetes.io~1change-cause").unwrap();
+        let cause = web
+            .pointer("/metadata/annotations/kubernetes.io~1change-cause")
+            .unwrap();
         assert!(cause.as_str().unwrap().starts_with("release 1:"), "{cause}");
         let shared = world.get("configmap", "shared").await;
         assert_eq!(shared["data"], json!({"OTHER": "theirs", "OURS": "yes-it-is"}));
@@ -802,17 +832,64 @@ async fn what_is_anothers_is_refused_and_a_secrets_values_are_in_no_finding() {
         let preflight = world.target.preflight(&staging, &objects, &[]).await.unwrap();
         let said: Vec<String> = preflight.refused().map(ToString::to_string).collect();
         assert!(
-            said.iter().any(|line| line.contains("it is claims/dev's, and claims/staging would overwrite it")),
+            said.iter()
+                .any(|line| line.contains("it is claims/dev's, and claims/staging would overwrite it")),
             "{said:?}"
         );
 
-        for values in ["stringData: {PIN: 87654321}", "stringData: my-s3cr3t-value", "data: {PIN: [my-s3cr3t-value]}"] {
+        for values in [
+            "stringData: {PIN: 87654321}",
+            "stringData: my-s3cr3t-value",
+            "data: {PIN: [my-s3cr3t-value]}",
+        ] {
             let text = format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: pins}}\n{values}\n");
-            let said: Vec<String> = world.findings(&world.objects(&text)).await.iter().map(ToString::to_string).collect();
+            let said: Vec<String> = world
+                .findings(&world.objects(&text))
+                .await
+                .iter()
+                .map(ToString::to_string)
+                .collect();
             let said = said.join("\n");
-            assert!(said.contains("Secret/pins") && said.contains("put numbers and booleans in quotes"), "{said}");
+            assert!(
+                said.contains("Secret/pins") && said.contains("put numbers and booleans in quotes"),
+                "{said}"
+            );
             assert!(!said.contains("87654321") && !said.contains("s3cr3t"), "{said}");
         }
+    })
+    .await;
+}
+
+/// A tree that brings its namespace: what is wrong in it is found out before there is one.
+#[tokio::test]
+async fn nothing_is_made_of_a_tree_with_a_namespace_and_a_mistake() {
+    in_cluster("bring", async |world| {
+        world.environment.namespace = format!("{}-more", world.environment.namespace);
+        let namespace = world.environment.namespace.clone();
+        let text = |port: &str| {
+            format!(
+                "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n---{}",
+                APPLICATION.replace("containerPort: 8080", &format!("containerPort: {port}"))
+            )
+        };
+        let wrong = world.objects(&text("808080"));
+        let said: Vec<String> = world.findings(&wrong).await.iter().map(ToString::to_string).collect();
+        assert!(
+            said.iter()
+                .any(|line| line.contains("containerPort") && line.contains("65535")),
+            "{said:?}"
+        );
+        let refused = world.apply(wrong).await.unwrap_err();
+        assert_eq!(refused.outcome, Outcome::Rejected, "{refused}");
+        let there = world
+            .namespace
+            .cluster()
+            .kubectl(&["get", "namespace", &namespace])
+            .await;
+        assert!(there.is_err(), "{there:?}");
+        world.apply(world.objects(&text("8080"))).await.unwrap();
+        let gone = ["delete", "namespace", namespace.as_str(), "--wait=false"];
+        world.namespace.cluster().kubectl(&gone).await.unwrap();
     })
     .await;
 }
@@ -842,13 +919,20 @@ async fn pods_restart_once_for_a_secret_that_the_manifests_bring() {
         let again = hashed(&first).await;
         assert_eq!(world.changes(&again).await, Vec::<String>::new());
         let second = hashed(&with("stringData: {PASSWORD: second-value}")).await;
-        assert_eq!(world.changes(&second).await, ["changed secret/app-secrets", "changed deployment/web"]);
+        assert_eq!(
+            world.changes(&second).await,
+            ["changed secret/app-secrets", "changed deployment/web"]
+        );
         world.apply(second.clone()).await.unwrap();
         let secret = world.get("secret", "app-secrets").await;
         assert_eq!(secret["data"], json!({"PASSWORD": "c2Vjb25kLXZhbHVl"}));
         // Somebody's own change is put right.
         let edit = r#"{"data":{"PASSWORD":"aGFja2Vk"}}"#;
-        world.namespace.kubectl(&["patch", "secret", "app-secrets", "--patch", edit]).await.unwrap();
+        world
+            .namespace
+            .kubectl(&["patch", "secret", "app-secrets", "--patch", edit])
+            .await
+            .unwrap();
         world.apply(second).await.unwrap();
         let secret = world.get("secret", "app-secrets").await;
         assert_eq!(secret["data"], json!({"PASSWORD": "c2Vjb25kLXZhbHVl"}));

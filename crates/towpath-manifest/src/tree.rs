@@ -190,7 +190,10 @@ fn inside_root(path: &str) -> Option<&str> {
         .strip_prefix(ROOT)?
         .strip_prefix('/')?;
     // What `kubectl apply --filename FOLDER` reads.
-    [".yaml", ".yml", ".json"].iter().any(|end| inside.ends_with(end)).then_some(inside)
+    [".yaml", ".yml", ".json"]
+        .iter()
+        .any(|end| inside.ends_with(end))
+        .then_some(inside)
 }
 
 fn read_file(

@@ -100,6 +100,31 @@ pub async fn remove_instance(instance: &str) -> Result<Removed> {
     Ok(removed)
 }
 
+/// Removes the images that `reference` matches (`127.0.0.1:7070/claims`: all its tags); those in use stay. How many went.
+///
+/// # Errors
+/// When the engine does not answer.
+pub async fn remove_images(reference: &str) -> Result<usize> {
+    let engine = Docker::connect_with_defaults().context("failed to reach the container engine")?;
+    let options = ListImagesOptions {
+        filters: Some(HashMap::from([("reference".to_string(), vec![reference.to_string()])])),
+        ..ListImagesOptions::default()
+    };
+    let mut removed = 0;
+    for image in engine
+        .list_images(Some(options))
+        .await
+        .context("failed to list images")?
+    {
+        for tag in &image.repo_tags {
+            let answer = engine.remove_image(tag, None::<RemoveImageOptions>, None).await;
+            removed += usize::from(answer.is_ok());
+            gone(answer).with_context(|| format!("failed to remove image {tag}"))?;
+        }
+    }
+    Ok(removed)
+}
+
 /// Someone else may have removed it first, or be at it: 404 and 409 are both as good as done.
 fn gone<T>(answer: Result<T, bollard::errors::Error>) -> Result<(), bollard::errors::Error> {
     match answer {

@@ -55,7 +55,9 @@ fn private_folder() -> std::io::Result<tempfile::TempDir> {
 fn sweep(parent: &Path) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix(FOLDER).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        let pid = name
+            .strip_prefix(FOLDER)
+            .and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             // Another's cannot be removed, and is not ours to.
             let _ = std::fs::remove_dir_all(entry.path());

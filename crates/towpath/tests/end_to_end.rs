@@ -762,7 +762,13 @@ workflows:
         let workflow = world.api.workflow_of(&pipeline, "main").await.unwrap();
         let built = world.job(&workflow, "build", "success").await;
         let log = world.log(&built, 1).await;
-        assert!(log.contains(&format!("towpath pushes to {}", world.server.base().trim_start_matches("http://"))), "{log}");
+        assert!(
+            log.contains(&format!(
+                "towpath pushes to {}",
+                world.server.base().trim_start_matches("http://")
+            )),
+            "{log}"
+        );
         let tried = world.job(&workflow, "smoke-test", "success").await;
         assert_eq!(world.log(&tried, 0).await.trim(), "the application of main");
         let gate = world.gate(&workflow, "hold-dev").await;
@@ -786,7 +792,10 @@ workflows:
         world.repository.write(".circleci/config.yml", &unclear).unwrap();
         world.repository.commit("Unclear").await.unwrap();
         let (said, _) = world.push().await;
-        assert!(said.contains("no gate could show it") && said.contains(".circleci/config.yml:"), "{said}");
+        assert!(
+            said.contains("no gate could show it") && said.contains(".circleci/config.yml:"),
+            "{said}"
+        );
     })
     .await;
 }

@@ -15,7 +15,7 @@ use std::{
 };
 use towpath_testkit::{
     Api, Cluster, Gate, PROJECT, Pipeline, Probe, Repository, ServerOptions, Towpath, Traffic, TrafficReport, Workflow,
-    engine_answers, example_directory, host_environment_for_cargo, remove_instance, until,
+    engine_answers, example_directory, host_environment_for_cargo, remove_images, remove_instance, until,
 };
 
 /// Where the page is, unless something else is there.
@@ -63,14 +63,20 @@ pub async fn clean() -> Result<()> {
     let data = folder.join("data");
     stop_what_runs(&data)?;
     if let Some(instance) = Towpath::instance(&data) {
-        let removed = remove_instance(&instance).await?;
+        let mut removed = remove_instance(&instance).await?;
+        let address = std::fs::read_to_string(data.join("address")).unwrap_or_default();
+        let registry = address.trim().trim_start_matches("http://");
+        for reference in [format!("{registry}/claims"), "towpath/proxy".to_string()] {
+            removed.images += remove_images(&reference).await?;
+        }
         // The terminal may be gone, which must not keep anything from being removed.
         let _ = writeln!(
             std::io::stdout(),
-            "Removed {} containers, {} networks and {} volumes.",
+            "Removed {} containers, {} networks, {} volumes and {} images.",
             removed.containers,
             removed.networks,
-            removed.volumes
+            removed.volumes,
+            removed.images
         );
     }
     for part in [data, folder.join("work")] {

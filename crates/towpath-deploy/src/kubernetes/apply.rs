@@ -227,7 +227,11 @@ impl Carrier<'_> {
                         } else {
                             Outcome::Errored
                         };
-                        return Err(failure(outcome, Some(id), redacted(&one.object, "", &error.to_string())));
+                        return Err(failure(
+                            outcome,
+                            Some(id),
+                            redacted(&one.object, "", &error.to_string()),
+                        ));
                     }
                 }
             }
@@ -437,7 +441,10 @@ impl Carrier<'_> {
             };
             // All of it runs: that is no reason to go back. The state, which comes next, says that it succeeded, too.
             if let Err(error) = record::end(self.api, environment, &ended).await {
-                let message = format!("that release {} succeeded could not be written down: {error}", record.number);
+                let message = format!(
+                    "that release {} succeeded could not be written down: {error}",
+                    record.number
+                );
                 let _ = self.progress.send(Progress { object: None, message });
             }
         }
@@ -570,7 +577,10 @@ impl Stamps {
             Occasion::Beside => format!("{} by {} ({})", record.image, record.by, record.cause),
             Occasion::Release | Occasion::Back => {
                 labels.insert(RELEASE.into(), record.number.to_string());
-                format!("release {}: {} by {} ({})", record.number, record.image, record.by, record.cause)
+                format!(
+                    "release {}: {} by {} ({})",
+                    record.number, record.image, record.by, record.cause
+                )
             }
         };
         let annotations = BTreeMap::from([

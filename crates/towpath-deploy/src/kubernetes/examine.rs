@@ -240,9 +240,7 @@ impl Examiner<'_> {
             });
         }
         let asked = homeless.iter().map(|(object, kind)| self.look_elsewhere(object, kind));
-        found
-            .findings
-            .extend(try_join_all(asked).await?.into_iter().flatten());
+        found.findings.extend(try_join_all(asked).await?.into_iter().flatten());
         if !no_namespace {
             let (reads, names, pods) = futures::future::try_join3(
                 self.look_at_reads(objects, &found.objects),

@@ -356,7 +356,8 @@ mod tests {
         list.push(json!({"manager": "towpath", "operation": "Apply", "fieldsV1": {
             "f:metadata": {"f:labels": {"f:a": {}}},
             "f:spec": {"f:containers": {"k:{\"name\":\"app\"}": {".": {}, "f:image": {}, "f:name": {}}}}}}));
-        let defaults = json!({"spec": {"containers": [{"name": "app", "image": "1"}]}, "metadata": {"labels": {"old": "y"}}});
+        let defaults =
+            json!({"spec": {"containers": [{"name": "app", "image": "1"}]}, "metadata": {"labels": {"old": "y"}}});
         let with_default = without_kubectls(&live, &would_be, Some(&defaults));
         assert_eq!(with_default["metadata"]["labels"], json!({"a": "1", "old": "y"}));
         let predicted = without_kubectls(&live, &would_be, None);

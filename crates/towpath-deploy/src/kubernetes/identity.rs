@@ -172,7 +172,10 @@ pub(super) fn said_of_credentials(error: &AuthError) -> String {
         "" => "it said nothing on standard error".to_string(),
         line => format!("it said `{line}`"),
     };
-    format!("`{program}`, which the kubeconfig names for them, failed ({}): {said}", out.status)
+    format!(
+        "`{program}`, which the kubeconfig names for them, failed ({}): {said}",
+        out.status
+    )
 }
 
 async fn from_kubeconfig(file: Option<PathBuf>, kube_context: &str) -> Result<Config, IdentityError> {
@@ -299,6 +302,46 @@ mod tests {
         assert_eq!(certificates(&encoded).unwrap(), [vec![1, 2, 3]]);
         assert_eq!(certificates("AQID").unwrap_err(), "it holds no certificate");
         assert!(certificates("***").unwrap_err().starts_with("it is neither"));
+    }
+
+    #[test]
+    fn of_a_program_for_credentials_only_what_it_says_is_shown() {
+        let run = |script: &str| {
+            let out = std::process::Command::new("sh").args(["-c", script]).output().unwrap();
+            said_of_credentials(&AuthError::AuthExecRun {
+                cmd: r#""aws" "eks" "get-token" "--secret" "hunter2""#.into(),
+                out: Box::new(out),
+            })
+        };
+        let said = run("echo '{\"token\": \"hunter2\"}'; echo first >&2; echo 'the session has expired' >&2; exit 3");
+        assert!(
+            said.starts_with("`aws`, which the kubeconfig names for them, failed"),
+            "{said}"
+        );
+        assert!(
+            said.contains("`the session has expired`") && !said.contains("hunter2"),
+            "{said}"
+        );
+        assert!(run("exit 1").contains("said nothing"));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_fits_into_no_header_is_said_and_a_line_break_at_its_end_is_not_missed() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let connect = async |token: &str| {
+            let identity = Identity::Token {
+                server: "https://127.0.0.1:1".into(),
+                certificate_authority: None,
+                token: SecretString::new(token.into()),
+            };
+            identity.connect("live", Patience::default()).await.map(drop)
+        };
+        let odd = connect("hunter2\nhunter3").await.unwrap_err().to_string();
+        assert!(
+            odd.starts_with("the token for the kube context `live` cannot be used") && !odd.contains("hunter"),
+            "{odd}"
+        );
+        connect("hunter2\n").await.unwrap();
     }
 
     #[test]

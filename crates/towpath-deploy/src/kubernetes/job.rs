@@ -60,7 +60,9 @@ pub(super) async fn find_run(api: &Api, environment: &Environment, run: &str) ->
 }
 
 fn run_of(job: &Value) -> &str {
-    let run = job.pointer("/metadata/annotations").and_then(|annotations| annotations.get(RUN));
+    let run = job
+        .pointer("/metadata/annotations")
+        .and_then(|annotations| annotations.get(RUN));
     run.and_then(Value::as_str).unwrap_or_default()
 }
 
@@ -75,7 +77,10 @@ impl Runner {
             )));
         }
         let failed = |error: ApiError| TargetError::failed(format!("run the Job `{run}`"))(error);
-        let base = job.value.pointer("/metadata/labels").and_then(|labels| labels.get(JOB_LABEL));
+        let base = job
+            .value
+            .pointer("/metadata/labels")
+            .and_then(|labels| labels.get(JOB_LABEL));
         let base = base.and_then(Value::as_str).map(str::to_string);
         let name = base.clone().unwrap_or_else(|| run.to_string());
         job.value["metadata"]["name"] = Value::from(name.as_str());

@@ -27,18 +27,23 @@ const LONG_DEAD: u32 = 10;
 
 /// A lock that is held, and the state that only its holder writes. Dropped, it expires.
 pub(super) struct Held {
+    claim: Arc<Claim>,
+    /// The version of the state that it was taken over.
+    taken_over: Option<String>,
+    /// Ends the signs of life; one that is being given is given to its end, or it would not be known what was written.
+    renewal: CancellationToken,
+}
+
+/// What its holder and its signs of life share.
+struct Claim {
     api: Arc<Api>,
     environment: Environment,
     key: Vec<u8>,
-    loaded: Arc<Mutex<Loaded>>,
-    /// The version of the state that it was taken over.
-    taken_over: Option<String>,
-    /// Why it was lost.
-    lost: Arc<StdMutex<Option<String>>>,
     /// This deployment's own name in the lock.
     holder: String,
-    /// Ends the signs of life; one that is being given is given to its end, or it would not be known what was written.
-    renewal: CancellationToken,
+    loaded: Mutex<Loaded>,
+    /// Why it was lost.
+    lost: StdMutex<Option<String>>,
 }
 
 /// Why a lock was not had.
@@ -129,71 +134,50 @@ pub(super) async fn take(request: Request<'_>, progress: &mpsc::UnboundedSender<
         if !record::save(api, environment, &mut loaded, &key).await? {
             continue;
         }
-        let loaded = Arc::new(Mutex::new(loaded));
-        let lost = Arc::new(StdMutex::new(None));
-        let renewal = CancellationToken::new();
-        tokio::spawn(renew(
-            renewal.clone(),
-            Arc::clone(api),
-            environment.clone(),
-            key.clone(),
-            Arc::clone(&loaded),
-            holder.clone(),
-            Arc::clone(&lost),
-            request.expiry / 3,
-        ));
-        return Ok(Held {
+        let claim = Arc::new(Claim {
             api: Arc::clone(api),
             environment: environment.clone(),
             key,
-            loaded,
-            taken_over,
-            lost,
             holder,
+            loaded: Mutex::new(loaded),
+            lost: StdMutex::new(None),
+        });
+        let renewal = CancellationToken::new();
+        tokio::spawn(renew(renewal.clone(), Arc::clone(&claim), request.expiry / 3));
+        return Ok(Held {
+            claim,
+            taken_over,
             renewal,
         });
     }
 }
 
-/// Writes the state of whoever holds the lock. A person's word that others are to stay out may have been written meanwhile:
-/// it is taken along. Answers `false` when the lock is somebody else's, or gone.
-async fn save(
-    api: &Api,
-    environment: &Environment,
-    loaded: &mut Loaded,
-    key: &[u8],
-    holder: &str,
-) -> Result<bool, ApiError> {
-    for _ in 0..CONFLICTS {
-        if record::save(api, environment, loaded, key).await? {
-            return Ok(true);
+impl Claim {
+    /// Writes the state. A person's word that others are to stay out may have been written meanwhile: it is taken along.
+    /// Answers `false` when the lock is somebody else's, or gone.
+    async fn save(&self, loaded: &mut Loaded) -> Result<bool, ApiError> {
+        for _ in 0..CONFLICTS {
+            if record::save(&self.api, &self.environment, loaded, &self.key).await? {
+                return Ok(true);
+            }
+            let there = record::load(&self.api, &self.environment).await?;
+            if there.state.lock.as_ref().is_none_or(|lock| lock.holder != self.holder) {
+                return Ok(false);
+            }
+            loaded.version = there.version;
+            loaded.state.hold = there.state.hold;
         }
-        let there = record::load(api, environment).await?;
-        if there.state.lock.as_ref().is_none_or(|lock| lock.holder != holder) {
-            return Ok(false);
-        }
-        loaded.version = there.version;
-        loaded.state.hold = there.state.hold;
+        Ok(false)
     }
-    Ok(false)
 }
 
 /// Gives a sign of life now and then.
-async fn renew(
-    ended: CancellationToken,
-    api: Arc<Api>,
-    environment: Environment,
-    key: Vec<u8>,
-    loaded: Arc<Mutex<Loaded>>,
-    holder: String,
-    lost: Arc<StdMutex<Option<String>>>,
-    every: Duration,
-) {
+async fn renew(ended: CancellationToken, claim: Arc<Claim>, every: Duration) {
     loop {
         if ended.run_until_cancelled(tokio::time::sleep(every)).await.is_none() {
             return;
         }
-        let mut loaded = loaded.lock().await;
+        let mut loaded = claim.loaded.lock().await;
         // Given back while this waited for its turn.
         if ended.is_cancelled() {
             return;
@@ -201,11 +185,11 @@ async fn renew(
         let Some(lock) = &mut loaded.state.lock else { return };
         lock.renewed = Timestamp::now();
         lock.renewals += 1;
-        match save(&api, &environment, &mut loaded, &key, &holder).await {
+        match claim.save(&mut loaded).await {
             Ok(true) => {}
             Ok(false) => {
                 let message = "somebody else has taken the environment's lock, or deleted it";
-                *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.to_string());
+                *claim.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.to_string());
                 return;
             }
             // The next sign may come through.
@@ -217,7 +201,7 @@ async fn renew(
 impl Held {
     /// What the environment says of itself.
     pub(super) async fn state(&self) -> State {
-        self.loaded.lock().await.state.clone()
+        self.claim.loaded.lock().await.state.clone()
     }
 
     /// Whether nobody wrote between a look at the state, which found `version`, and the taking of this lock.
@@ -227,10 +211,10 @@ impl Held {
 
     /// Writes the state after `change`. An error, a sentence, when the lock was lost or the cluster does not answer.
     pub(super) async fn update(&self, change: impl FnOnce(&mut State)) -> Result<(), String> {
-        let mut loaded = self.loaded.lock().await;
+        let mut loaded = self.claim.loaded.lock().await;
         self.check()?;
         change(&mut loaded.state);
-        match save(&self.api, &self.environment, &mut loaded, &self.key, &self.holder).await {
+        match self.claim.save(&mut loaded).await {
             Ok(true) => Ok(()),
             Ok(false) => Err("somebody else has taken the environment's lock".into()),
             Err(error) => Err(error.to_string()),
@@ -239,7 +223,7 @@ impl Held {
 
     /// Whether the lock is still held.
     pub(super) fn check(&self) -> Result<(), String> {
-        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = self.claim.lost.lock().unwrap_or_else(PoisonError::into_inner);
         lost.clone().map_or(Ok(()), Err)
     }
 

@@ -258,7 +258,9 @@ impl Waiter {
             }
             let path = Kind::known("v1", "Pod", "pods").object(&self.environment.namespace, &name);
             let said = match self.api.delete(&path, Some(&uid)).await {
-                Ok(()) => format!("removed pod `{name}`, which is broken and of the template before: nothing would go on behind it"),
+                Ok(()) => format!(
+                    "removed pod `{name}`, which is broken and of the template before: nothing would go on behind it"
+                ),
                 Err(error) => format!(
                     "pod `{name}` is broken and of the template before, and nothing goes on behind it. It cannot be removed: {error}"
                 ),

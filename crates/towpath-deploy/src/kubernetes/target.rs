@@ -669,14 +669,11 @@ impl Target for KubernetesTarget {
                     Some((name.clone(), keys.collect()))
                 });
                 fingerprints.secrets.extend(of_manifests);
-                let looked = names
-                    .into_iter()
-                    .filter(|name| !brought(name))
-                    .map(|name| {
-                        let path = known.object(&environment.namespace, &name);
-                        let api = &cluster.api;
-                        async move { (name, api.find(&path).await) }
-                    });
+                let looked = names.into_iter().filter(|name| !brought(name)).map(|name| {
+                    let path = known.object(&environment.namespace, &name);
+                    let api = &cluster.api;
+                    async move { (name, api.find(&path).await) }
+                });
                 for (name, there) in join_all(looked).await {
                     let there = match there {
                         Ok(there) => there,
@@ -866,7 +863,9 @@ impl Target for KubernetesTarget {
         Box::pin(async move {
             let cluster = self.cluster(environment).await?;
             let cancelling = || failed(format!("stop the Job `{name}`"));
-            let found = job::find_run(&cluster.api, environment, name).await.map_err(cancelling())?;
+            let found = job::find_run(&cluster.api, environment, name)
+                .await
+                .map_err(cancelling())?;
             let missing = || TargetError::NotFound(format!("{environment} has no Job `{name}`"));
             let found = found.ok_or_else(missing)?;
             let path = jobs().object(&environment.namespace, &text(&found, "/metadata/name"));

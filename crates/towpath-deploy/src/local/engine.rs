@@ -80,7 +80,7 @@ struct Abandoned {
 }
 
 impl Abandoned {
-    fn is_over(mut self) {
+    fn over(mut self) {
         self.exec = None;
     }
 }
@@ -92,8 +92,13 @@ impl Drop for Abandoned {
         };
         let docker = self.docker.clone();
         runtime.spawn(async move {
-            let Ok(known) = docker.inspect_exec(&exec).await else { return };
-            let pid = known.pid.filter(|_| known.running == Some(true)).and_then(|pid| i32::try_from(pid).ok());
+            let Ok(known) = docker.inspect_exec(&exec).await else {
+                return;
+            };
+            let pid = known
+                .pid
+                .filter(|_| known.running == Some(true))
+                .and_then(|pid| i32::try_from(pid).ok());
             if let Some(pid) = pid.filter(|pid| *pid > 1) {
                 // Without the right to it, or gone already: there is nothing more to do.
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
@@ -327,7 +332,7 @@ impl Engine {
             .inspect_exec(&exec.id)
             .await
             .map_err(TargetError::failed(attempted()))?;
-        abandoned.is_over();
+        abandoned.over();
         Ok((
             ended.exit_code.unwrap_or(-1),
             String::from_utf8_lossy(&printed).trim().to_string(),

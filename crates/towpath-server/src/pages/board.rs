@@ -111,7 +111,7 @@ pub(super) fn environment(view: &EnvironmentView, history: &[ReleaseView]) -> Ma
         @if let Some(drift) = view.drift.as_ref().filter(|drift| !drift.objects.is_empty()) {
             section aria-labelledby="drift" {
                 h2 #drift { "Drifted from the release" }
-                p.quiet { "Looked at " (ago(drift.at)) ". Deploying again, or going back, puts right what a release says." }
+                p.quiet { "Looked at " (ago(drift.at)) ". Deploying again puts right what the release says; what others put in beside it stays." }
                 @for object in &drift.objects {
                     details.change open {
                         summary {
@@ -130,7 +130,7 @@ pub(super) fn environment(view: &EnvironmentView, history: &[ReleaseView]) -> Ma
                 thead { tr { th { "Workload" } th { "Ready" } th { "Restarts" } th { "Image" } th { "State" } } }
                 tbody { @for workload in &view.workloads { tr {
                     td { (workload.kind) " " strong { (workload.name) } }
-                    td { (workload.ready) "/" (workload.desired) }
+                    td { @if workload.kind == "CronJob" { "–" } @else { (workload.ready) "/" (workload.desired) } }
                     td { (workload.restarts) }
                     td { (image(&workload.image)) }
                     td { (workload.message) }

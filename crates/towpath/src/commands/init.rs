@@ -150,14 +150,19 @@ fn write_down(repository: &Repository, layout: &Layout, name: &str) -> Result<()
 fn image_of(repository: &Repository, name: &str) -> Result<(String, Vec<String>, Option<String>)> {
     let files = repository.manifests()?;
     let (tree, _) = Tree::read(files.iter().map(|file| (file.path.as_str(), file.text.as_str())));
-    let environments = tree.kube_contexts.values().flat_map(|context| context.environments.values());
+    let environments = tree
+        .kube_contexts
+        .values()
+        .flat_map(|context| context.environments.values());
     let workloads = environments
         .flat_map(|environment| &environment.objects)
         .filter(|object| matches!(object.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet"));
     // By image, without tag and digest: the containers that run it.
     let mut runs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for container in workloads.flat_map(containers) {
-        let Ok(image) = container.image.parse::<ImageReference>() else { continue };
+        let Ok(image) = container.image.parse::<ImageReference>() else {
+            continue;
+        };
         // One of the project's name, wherever it is: images are known by their repositories.
         if image.repository == name {
             return Ok((name.to_string(), Vec::new(), None));
@@ -174,7 +179,8 @@ fn image_of(repository: &Repository, name: &str) -> Result<(String, Vec<String>,
             (image.clone(), Vec::new(), Some(said))
         }
         Some((image, containers)) => {
-            let said = format!("the manifests run `{image}`; `containers` says that what is built here takes its place");
+            let said =
+                format!("the manifests run `{image}`; `containers` says that what is built here takes its place");
             (name.to_string(), containers.iter().cloned().collect(), Some(said))
         }
         None if runs.is_empty() => (name.to_string(), Vec::new(), None),

@@ -35,7 +35,8 @@ fn path(project: &str, environment: &str, what: &str) -> String {
 pub async fn deploy(options: Deploy) -> Result<()> {
     if let Some(client) = Client::in_job()? {
         // The workflow knows which image it built and which plan was approved; nothing is chosen here.
-        let chosen = options.tag.is_some() || options.policy.on_failure.is_some() || options.policy.despite_freeze.is_some();
+        let chosen =
+            options.tag.is_some() || options.policy.on_failure.is_some() || options.policy.despite_freeze.is_some();
         if chosen {
             bail!(
                 "in a job it is `towpath deploy {}`, and nothing else: image and plan are the workflow's",
@@ -71,7 +72,11 @@ fn request(at: &At, policy: &Policy) -> Result<(String, LaptopRequest)> {
         cli::OnFailure::Rollback => towpath_control::OnFailure::Rollback,
         cli::OnFailure::Stop => towpath_control::OnFailure::Stop,
     });
-    if policy.despite_freeze.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
+    if policy
+        .despite_freeze
+        .as_ref()
+        .is_some_and(|reason| reason.trim().is_empty())
+    {
         bail!("`--despite-freeze` needs a reason: the history shows it");
     }
     let request = LaptopRequest {
@@ -118,7 +123,10 @@ pub async fn diff(options: Diff) -> Result<ExitCode> {
         print_plan(&plan);
     }
     if !plan.blockers.is_empty() {
-        bail!("this cannot be deployed to {}: see what is blocked above", plan.environment);
+        bail!(
+            "this cannot be deployed to {}: see what is blocked above",
+            plan.environment
+        );
     }
     Ok(if plan.changes.is_empty() {
         ExitCode::SUCCESS
@@ -426,7 +434,9 @@ fn print_drift(environment: &str, drift: &DriftView) {
             outln!("    {}", coloured(line));
         }
     }
-    outln!("  `towpath deploy {environment}` puts right what the release says; what others put in beside it stays until it is taken out");
+    outln!(
+        "  `towpath deploy {environment}` puts right what the release says; what others put in beside it stays until it is taken out"
+    );
 }
 
 /// `towpath lock`.

@@ -94,7 +94,11 @@ impl<'a> Node<'a> {
 
     /// The keys of a mapping; none of anything else.
     pub(super) fn keys(&self) -> Vec<String> {
-        self.value.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect()
+        self.value
+            .as_object()
+            .into_iter()
+            .flat_map(|map| map.keys().cloned())
+            .collect()
     }
 
     fn wrong<T>(&self, expected: &str) -> Option<T> {
