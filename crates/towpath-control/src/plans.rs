@@ -265,6 +265,37 @@ pub(crate) fn environments_in(project: &str, files: &[(String, String)], project
     environments
 }
 
+/// The images, without tag and digest, that the workloads of manifests run, each with the names of the containers that run it.
+#[must_use]
+pub fn workload_images(files: &[ManifestFile]) -> BTreeMap<String, BTreeSet<String>> {
+    let (tree, _) = Tree::read(files.iter().map(|file| (file.path.as_str(), file.text.as_str())));
+    let environments = tree
+        .kube_contexts
+        .values()
+        .flat_map(|context| context.environments.values());
+    let workloads = environments
+        .flat_map(|environment| &environment.objects)
+        .filter(|object| matches!(object.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet"));
+    let mut images: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for container in workloads.flat_map(towpath_manifest::containers) {
+        if let Ok(image) = container.image.parse::<ImageReference>() {
+            images.entry(image.name()).or_default().insert(container.name);
+        }
+    }
+    images
+}
+
+/// Whether a project can be called `name`.
+///
+/// # Errors
+/// `Invalid`, with what a name may be.
+pub fn check_project_name(name: &str) -> Result<(), ControlError> {
+    let parsed = name.parse::<towpath_forge::ProjectName>();
+    parsed
+        .map(drop)
+        .map_err(|error| ControlError::invalid(error.to_string()))
+}
+
 /// The namespace of an environment: what the project's file says, what its manifests name, or the project's and the
 /// environment's names.
 fn namespace_in(

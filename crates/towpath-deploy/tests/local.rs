@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, watch};
-use towpath_deploy::{JobHandle, Severity, Target, TargetError, Volumes};
+use towpath_deploy::{JobHandle, JobLine, Severity, Target, TargetError, Volumes};
 use towpath_manifest::{Object, ObjectId};
 use towpath_testkit::{Probe, Traffic, until};
 use towpath_types::Outcome;
@@ -1148,6 +1148,23 @@ async fn a_job_ends_at_its_deadline_and_when_it_is_cancelled() {
         let (_, end) = finish(handle).await;
         assert_eq!(end.outcome, Outcome::Canceled, "{end:?}");
         assert_eq!(running(world, "stop").await, 0);
+
+        // One that cannot start for a reason that may pass says so, and does not keep whoever waits in the dark.
+        let far = world.job("far", &["exit", "0"], |spec| {
+            spec["template"]["spec"]["containers"][0]["image"] = json!("127.0.0.1:1/no-registry:1");
+        });
+        let mut handle: JobHandle = world.target().run_job(&world.id, far).await.unwrap();
+        let first = tokio::time::timeout(BOUND, handle.output.recv()).await.unwrap();
+        let Some(JobLine::Note(note)) = first else {
+            panic!("{first:?}")
+        };
+        assert!(
+            note.starts_with("it has not started yet, and is tried again: "),
+            "{note}"
+        );
+        world.target().cancel_job(&world.id, "far").await.unwrap();
+        assert_eq!(finish(handle).await.1.outcome, Outcome::Canceled);
+
         let nobody = world.target().cancel_job(&world.id, "nobody").await.unwrap_err();
         assert!(matches!(nobody, TargetError::NotFound(_)), "{nobody}");
         let other = environment("live");

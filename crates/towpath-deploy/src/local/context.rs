@@ -47,12 +47,31 @@ pub(crate) struct Context {
     pub wake: Notify,
     /// Something changed that somebody may be waiting for.
     pub changed: tokio::sync::watch::Sender<u64>,
+    /// Why pods of Jobs have not started yet, by name.
+    pub hindered: std::sync::Mutex<BTreeMap<String, String>>,
 }
 
 impl Context {
     pub(crate) fn notify(&self) {
         self.wake.notify_one();
         self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Notes why a pod has not started yet; `None` once it has, or will not be tried any more.
+    pub(crate) fn hinder(&self, pod: &str, why: Option<String>) {
+        let mut hindered = self.hindered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match why {
+            Some(why) => drop(hindered.insert(pod.to_string(), why)),
+            None => drop(hindered.remove(pod)),
+        }
+        drop(hindered);
+        self.notify();
+    }
+
+    /// Why a pod has not started yet, where that is known.
+    pub(crate) fn hindrance(&self, pod: &str) -> Option<String> {
+        let hindered = self.hindered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        hindered.get(pod).cloned()
     }
 
     /// Waits until the clock says `at`. A machine that slept meanwhile is seen soon after it woke.

@@ -133,14 +133,19 @@ async fn try_once(context: &Context, pod: &Pod, record: &JobRecord, making: &Mut
             let _making = making.lock().await;
             pod::bring_up(context, pod).await
         };
+        if !matches!(brought_up, Err(StartError::Passing(_))) && failures > 0 {
+            context.hinder(&pod.name, None);
+        }
         match brought_up {
             Ok(_) => break,
             Err(StartError::Terminal(message)) => return Err(message),
             Err(StartError::Passing(message)) => {
                 failures += 1;
                 if failures >= START_ATTEMPTS {
+                    context.hinder(&pod.name, None);
                     return Err(message);
                 }
+                context.hinder(&pod.name, Some(message));
                 tokio::time::sleep(pause_before(failures + 1, context.backoff)).await;
             }
         }
@@ -252,6 +257,7 @@ async fn tell(context: &Arc<Context>, name: &str, lines: &mpsc::Sender<JobLine>)
         message: "the Job was removed".into(),
     };
     let mut changed = context.changed.subscribe();
+    let mut told = None;
     for attempt in 0.. {
         // The attempt's containers are there, or will not come any more.
         let mask = loop {
@@ -263,6 +269,14 @@ async fn tell(context: &Arc<Context>, name: &str, lines: &mpsc::Sender<JobLine>)
             let Some(job) = job_of(record) else { return gone() };
             let pod = pod_name(name, attempt);
             let mut there = record.attempt > attempt || record.end.is_some();
+            let hindrance = context.hindrance(&pod);
+            if hindrance != told {
+                if let Some(why) = &hindrance {
+                    let note = format!("it has not started yet, and is tried again: {why}");
+                    let _ = lines.send(JobLine::Note(note)).await;
+                }
+                told = hindrance;
+            }
             if let Some(first) = job.pod.containers.first()
                 && !there
             {

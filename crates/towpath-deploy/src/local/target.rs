@@ -141,6 +141,7 @@ impl LocalTarget {
             opening: tokio::sync::Mutex::new(()),
             wake: tokio::sync::Notify::new(),
             changed: tokio::sync::watch::Sender::new(0),
+            hindered: std::sync::Mutex::default(),
         };
         let controller = Controller::start(context, self.stop.child_token()).await?;
         lock(&self.controllers).insert(id, Arc::clone(&controller));

@@ -6,14 +6,9 @@ use crate::{
     repository::Repository,
 };
 use anyhow::{Context, Result, bail};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
-use towpath_control::{Build, PROJECT_FILE, ProjectFile};
+use std::path::Path;
+use towpath_control::{Build, PROJECT_FILE, ProjectFile, check_project_name, workload_images};
 use towpath_deploy::render::{Layout, RenderedBy};
-use towpath_manifest::{Tree, containers};
-use towpath_types::ImageReference;
 
 /// The name of the git remote that `init` adds.
 const REMOTE: &str = "towpath";
@@ -22,7 +17,7 @@ const REMOTE: &str = "towpath";
 pub async fn init(at: &At) -> Result<()> {
     let repository = Repository::find()?;
     let name = at.project.clone().unwrap_or_else(|| repository.project());
-    if let Err(error) = name.parse::<towpath_forge::ProjectName>() {
+    if let Err(error) = check_project_name(&name) {
         bail!("{error}: name it with `--project`");
     }
     if let Some(written) = repository.file.project.as_ref().filter(|written| **written != name) {
@@ -148,26 +143,12 @@ fn write_down(repository: &Repository, layout: &Layout, name: &str) -> Result<()
 
 /// The image that the manifests' workloads run, the containers that run it by another name, and what is to be said of it.
 fn image_of(repository: &Repository, name: &str) -> Result<(String, Vec<String>, Option<String>)> {
-    let files = repository.manifests()?;
-    let (tree, _) = Tree::read(files.iter().map(|file| (file.path.as_str(), file.text.as_str())));
-    let environments = tree
-        .kube_contexts
-        .values()
-        .flat_map(|context| context.environments.values());
-    let workloads = environments
-        .flat_map(|environment| &environment.objects)
-        .filter(|object| matches!(object.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet"));
-    // By image, without tag and digest: the containers that run it.
-    let mut runs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for container in workloads.flat_map(containers) {
-        let Ok(image) = container.image.parse::<ImageReference>() else {
-            continue;
-        };
-        // One of the project's name, wherever it is: images are known by their repositories.
-        if image.repository == name {
-            return Ok((name.to_string(), Vec::new(), None));
-        }
-        runs.entry(image.name()).or_default().insert(container.name);
+    let runs = workload_images(&repository.manifests()?);
+    // One of the project's name, wherever it is: images are known by their repositories.
+    let is_own =
+        |image: &String| image == name || image.split_once('/').is_some_and(|(_, repository)| repository == name);
+    if runs.keys().any(is_own) {
+        return Ok((name.to_string(), Vec::new(), None));
     }
     let last = |image: &str| image.rsplit('/').next().unwrap_or(image).to_string();
     let found = runs.iter().find(|(image, _)| last(image) == name);
