@@ -100,22 +100,22 @@ pub async fn remove_instance(instance: &str) -> Result<Removed> {
     Ok(removed)
 }
 
-/// Removes the images that `reference` matches (`127.0.0.1:7070/claims`: all its tags); those in use stay. How many went.
+/// Removes the images that `reference` matches (`127.0.0.1:7070/claims`: all its tags), but for the `kept` newest and those in
+/// use. How many went.
 ///
 /// # Errors
 /// When the engine does not answer.
-pub async fn remove_images(reference: &str) -> Result<usize> {
+pub async fn remove_images(reference: &str, kept: usize) -> Result<usize> {
     let engine = Docker::connect_with_defaults().context("failed to reach the container engine")?;
     let options = ListImagesOptions {
         filters: Some(HashMap::from([("reference".to_string(), vec![reference.to_string()])])),
         ..ListImagesOptions::default()
     };
+    let images = engine.list_images(Some(options)).await;
+    let mut images = images.context("failed to list images")?;
+    images.sort_by_key(|image| std::cmp::Reverse(image.created));
     let mut removed = 0;
-    for image in engine
-        .list_images(Some(options))
-        .await
-        .context("failed to list images")?
-    {
+    for image in images.into_iter().skip(kept) {
         for tag in &image.repo_tags {
             let answer = engine.remove_image(tag, None::<RemoveImageOptions>, None).await;
             removed += usize::from(answer.is_ok());

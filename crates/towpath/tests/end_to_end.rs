@@ -245,6 +245,11 @@ async fn a_gate_opens_once_and_not_after_a_cancellation() {
             world.job(&workflow, "after", "success").await;
             let again = world.towpath(&["approve", &gate.job.id, "--yes"]).await.unwrap_err();
             assert!(again.contains("`hold` was already approved by"), "{again}");
+            let again = world.towpath(&["approve", "hold", "--yes"]).await.unwrap_err();
+            assert!(
+                again.contains("gate `hold` of pipeline 1 does not wait: it was already approved by"),
+                "{again}"
+            );
 
             world.repository.write("more", "more").unwrap();
             world.repository.commit("More").await.unwrap();

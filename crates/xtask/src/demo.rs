@@ -66,9 +66,9 @@ pub async fn clean() -> Result<()> {
         let mut removed = remove_instance(&instance).await?;
         let address = std::fs::read_to_string(data.join("address")).unwrap_or_default();
         let registry = address.trim().trim_start_matches("http://");
-        for reference in [format!("{registry}/claims"), "towpath/proxy".to_string()] {
-            removed.images += remove_images(&reference).await?;
-        }
+        removed.images += remove_images(&format!("{registry}/claims"), 0).await?;
+        // That of this build of Towpath is used again.
+        removed.images += remove_images("towpath/proxy", 1).await?;
         // The terminal may be gone, which must not keep anything from being removed.
         let _ = writeln!(
             std::io::stdout(),

@@ -5,7 +5,7 @@ use crate::{
     cli::{Approve, At, Cancel, Logs},
     client::{Client, escape},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::io::{IsTerminal, Write};
 use towpath_control::{GateView, JobDetail, OnFailure, PipelineView, PlanView};
 
@@ -156,6 +156,30 @@ fn asked_and_answered(gate: &GateView) -> Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
+/// What is to be said of a gate that is named and does not wait.
+async fn why_it_does_not_wait(client: &Client, project: &str, gate: &str) -> Result<anyhow::Error> {
+    let pipelines: Vec<PipelineView> = client
+        .get(&format!("/api/towpath/projects/{}/pipelines", escape(project)))
+        .await?;
+    let jobs = pipelines.iter().flat_map(|pipeline| {
+        let jobs = pipeline.workflows.iter().flat_map(|workflow| &workflow.jobs);
+        jobs.map(|job| (pipeline.number, job))
+    });
+    let newest = jobs
+        .filter(|(_, job)| job.kind == "approval" && job.name == gate)
+        .max_by_key(|(number, _)| *number);
+    Ok(match newest {
+        Some((number, job)) => {
+            let how = match &job.approved_by {
+                Some(by) => format!("it was already approved by {by}"),
+                None => format!("it is {}", job.status.replace('_', " ")),
+            };
+            anyhow!("gate `{gate}` of pipeline {number} does not wait: {how}")
+        }
+        None => anyhow!("no gate `{gate}` of `{project}` waits: `towpath gates` shows those that do"),
+    })
+}
+
 async fn named_gate(client: &Client, options: &Approve) -> Result<GateView> {
     let project = project(&options.at)?;
     let gates: Vec<GateView> = client.get("/api/towpath/gates").await?;
@@ -165,10 +189,7 @@ async fn named_gate(client: &Client, options: &Approve) -> Result<GateView> {
         .collect();
     match (named.pop(), named.len()) {
         (Some(gate), 0) => Ok(gate),
-        (None, _) => bail!(
-            "no gate `{}` of `{project}` waits: `towpath gates` shows those that do",
-            options.gate
-        ),
+        (None, _) => Err(why_it_does_not_wait(client, &project, &options.gate).await?),
         (Some(gate), more) => {
             let others: Vec<_> = named
                 .iter()
