@@ -83,10 +83,10 @@ impl Steps {
 }
 
 impl Took {
-    /// This, and then another program.
-    fn then(self, next: Took) -> Self {
+    /// This, and what was waited for afterwards.
+    fn then(self, waited: Duration) -> Self {
         Self {
-            time: self.time + next.time,
+            time: self.time + waited,
             ..self
         }
     }
@@ -265,7 +265,6 @@ impl Bench {
         let (mut kubectl_whole, mut helm_whole) = (Steps::default(), Steps::default());
         // Taking them away would be work beside what is measured.
         let mut kept = Vec::new();
-        let status = "kubectl --namespace \"$NAMESPACE\" rollout status deployment --timeout 120s";
         for run in 0..LARGE_RUNS {
             let ours = self.cluster.namespace("bench-many").await?;
             let token = ours.owner().await?.token;
@@ -281,7 +280,7 @@ impl Bench {
                 self.project(&folder, &hand, files)?;
                 let script = "kubectl --namespace \"$NAMESPACE\" apply --server-side --filename .k8s/live/dev";
                 let applied = timed(&mut self.kubectl(hand.name(), script, &folder))?;
-                let waited = timed(&mut self.kubectl(hand.name(), status, &folder))?;
+                let waited = self.until_all_runs(&hand).await?;
                 kubectl.note(step, applied);
                 kubectl_whole.note(step, applied.then(waited));
             }
@@ -298,7 +297,7 @@ impl Bench {
                 }
                 let script = "helm --namespace \"$NAMESPACE\" upgrade --install many chart";
                 let applied = timed(&mut self.kubectl(charted.name(), script, &folder))?;
-                let waited = timed(&mut self.kubectl(charted.name(), status, &folder))?;
+                let waited = self.until_all_runs(&charted).await?;
                 helm.note(step, applied);
                 helm_whole.note(step, applied.then(waited));
             }
@@ -321,7 +320,7 @@ impl Bench {
                 let mut time = Duration::ZERO;
                 for asked in &requests {
                     time = self.replay(asked, counted.name(), bare.name(), &token).await?;
-                    timed(&mut self.kubectl(bare.name(), status, &folder))?;
+                    self.until_all_runs(&bare).await?;
                 }
                 floors.note(
                     step,
@@ -362,7 +361,7 @@ impl Bench {
         }
         println!("\nThe same, each until the same is reached:");
         println!(
-            "| | applied: towpath | kubectl | helm | to kubectl | to helm | all of it runs: towpath | kubectl, `rollout status` | helm, `rollout status` | to kubectl | to helm |"
+            "| | applied: towpath | kubectl | helm | to kubectl | to helm | all of it runs: towpath | kubectl | helm | to kubectl | to helm |"
         );
         println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
         for (step, name) in STEPS.iter().enumerate() {
@@ -384,6 +383,39 @@ impl Bench {
             );
         }
         Ok(())
+    }
+
+    /// How long it takes from now until every Deployment of a namespace has rolled out, by one list after the other.
+    async fn until_all_runs(&self, namespace: &Namespace) -> Result<Duration> {
+        let began = Instant::now();
+        loop {
+            let arguments = [
+                "--namespace",
+                namespace.name(),
+                "get",
+                "deployments",
+                "--output",
+                "json",
+            ];
+            let list: serde_json::Value = serde_json::from_str(&self.cluster.kubectl(&arguments).await?)?;
+            let rolled_out = |one: &serde_json::Value| {
+                let number = |pointer: &str| one.pointer(pointer).and_then(serde_json::Value::as_i64).unwrap_or(0);
+                let wanted = number("/spec/replicas");
+                number("/status/observedGeneration") >= number("/metadata/generation")
+                    && ["updatedReplicas", "replicas", "availableReplicas"]
+                        .iter()
+                        .all(|count| number(&format!("/status/{count}")) == wanted)
+            };
+            let items = list.get("items").and_then(serde_json::Value::as_array);
+            if items.is_some_and(|items| items.iter().all(rolled_out)) {
+                return Ok(began.elapsed());
+            }
+            ensure!(
+                began.elapsed() < Duration::from_secs(120),
+                "the Deployments do not roll out"
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// The same requests in another namespace, by a client that does nothing else; as many at once as ours sends.
