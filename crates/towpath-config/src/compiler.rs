@@ -6,7 +6,8 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use towpath_yaml::{Diagnostic, Mapping, Node, ParseOptions, SourceFile, Value as YamlValue};
 
-use crate::compiled::{CompiledConfig, JobKind, Requirement, ResolvedOrb, Workflow, WorkflowJob};
+use crate::compiled::{CompiledConfig, JobKind, Requirement, ResolvedOrb, Step, Workflow, WorkflowJob};
+use crate::elements::ALWAYS;
 use crate::jobs::ExpandedCache;
 use crate::lower::lower_job;
 use crate::namespace::{CONFIG, Element, Kind, Namespace, NamespaceId};
@@ -28,7 +29,15 @@ pub(crate) struct Compiler<'o> {
     pub(crate) pipeline_parameters: Arguments,
     pub(crate) expanded: ExpandedCache,
     pub(crate) templates: TemplateCache,
+    /// What nodes come to in whatever call, where no template in them refers to more than the pipeline: the node and its
+    /// result, by the node's identity and whose names are meant. The node is kept so that its address stays taken.
+    pub(crate) in_every_call: HashMap<(usize, NamespaceId), (Node, Node)>,
+    /// How many templates referred to what only their call knows, or had a mistake to report of each call.
+    pub(crate) of_calls: usize,
     pub(crate) patterns: HashMap<String, regex::Regex>,
+    /// Steps that several jobs share, in their typed form, by the node's identity. The node is kept so that its address
+    /// stays taken.
+    pub(crate) lowered: HashMap<usize, (Node, Option<Step>)>,
     /// Nodes whose keys were looked at, by identity.
     pub(crate) checked: HashSet<usize>,
     /// The commands that are being expanded, outermost first.
@@ -185,7 +194,10 @@ impl<'o> Compiler<'o> {
             pipeline_parameters: Arguments::default(),
             expanded: ExpandedCache::new(),
             templates: TemplateCache::new(),
+            in_every_call: HashMap::new(),
+            of_calls: 0,
             patterns: HashMap::new(),
+            lowered: HashMap::new(),
             checked: HashSet::new(),
             calls: Vec::new(),
             context: Vec::new(),
@@ -265,8 +277,9 @@ impl<'o> Compiler<'o> {
         config.workflows = graphs.iter().map(workflow).collect();
         let failed = std::mem::take(&mut self.uncalled);
         if !failed.is_empty() {
-            self.check_elements(&root, |kind, name| kind == Kind::Job && failed.contains(name));
+            self.check_elements(&root, ALWAYS, |kind, name| kind == Kind::Job && failed.contains(name));
         }
+        self.check_form_of_unused(&root);
         let text = match print && self.error_count == 0 {
             true => crate::process::print(&config.orbs, &definitions, &graphs, root.get("workflows")),
             false => String::new(),

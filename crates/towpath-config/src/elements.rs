@@ -24,8 +24,10 @@ pub(crate) const ORB_KEYS: &[&str] = &[
     "examples",
 ];
 
+const ELEMENTS: [Kind; 3] = [Kind::Executor, Kind::Command, Kind::Job];
+
 /// Mistakes that stand in the text whatever a caller gives. Others may come of the stand-ins.
-const ALWAYS: &[&str] = &[
+pub(crate) const ALWAYS: &[&str] = &[
     "config::arguments",
     "config::definition",
     "config::deprecated",
@@ -55,6 +57,20 @@ const ALWAYS: &[&str] = &[
     "config::version",
 ];
 
+/// Mistakes in the form of a definition, which the original refuses before it looks at what is used. What a definition refers
+/// to is another matter: as long as nobody calls it, nothing is looked up.
+const FORM: &[&str] = &[
+    "config::arguments",
+    "config::definition",
+    "config::deprecated",
+    "config::no-executor",
+    "config::no-steps",
+    "config::parameter-type",
+    "config::parameters",
+    "config::steps",
+    "config::unknown-key",
+];
+
 /// Checks the source of an orb: every command, executor and job of it, called or not.
 ///
 /// What depends on a caller's arguments cannot be known; required parameters have stand-ins of their types.
@@ -62,16 +78,37 @@ pub fn check_orb(source: &Arc<SourceFile>, options: &CompileOptions<'_>) -> Vec<
     crate::compiler::with_orb(source, options, |compiler, root| {
         compiler.check_keys(root, ORB_KEYS, "an orb");
         compiler.check_sections(root);
-        compiler.check_elements(root, |_, _| true);
+        compiler.check_elements(root, ALWAYS, |_, _| true);
     })
 }
 
 impl Compiler<'_> {
-    /// Reads the elements of the text itself that `wanted` picks as if each were called, and keeps what is wrong in any case.
-    pub(crate) fn check_elements(&mut self, root: &Node, wanted: impl Fn(Kind, &str) -> bool) {
+    /// Reads the elements of the text itself that nothing has led to so far, for mistakes in their form.
+    pub(crate) fn check_form_of_unused(&mut self, root: &Node) {
+        let mut unused = HashSet::new();
+        for kind in ELEMENTS {
+            for part in root
+                .get(kind.section())
+                .and_then(Node::as_mapping)
+                .into_iter()
+                .flatten()
+            {
+                // Of one that is empty nothing is wrong until it is called.
+                if part.value.as_mapping().is_some() && !self.was_read(kind, &part.key.text) {
+                    unused.insert((kind, part.key.text.clone()));
+                }
+            }
+        }
+        if !unused.is_empty() {
+            self.check_elements(root, FORM, |kind, name| unused.contains(&(kind, name.into())));
+        }
+    }
+
+    /// Reads the elements of the text itself that `wanted` picks as if each were called, and keeps the mistakes in `codes`.
+    pub(crate) fn check_elements(&mut self, root: &Node, codes: &[&str], wanted: impl Fn(Kind, &str) -> bool) {
         let before = self.take_diagnostics();
         self.stand_ins = true;
-        for kind in [Kind::Executor, Kind::Command, Kind::Job] {
+        for kind in ELEMENTS {
             for part in root
                 .get(kind.section())
                 .and_then(Node::as_mapping)
@@ -90,7 +127,7 @@ impl Compiler<'_> {
         let mut seen = HashSet::new();
         let kept = found.into_iter().filter(|diagnostic| {
             let place = diagnostic.primary.as_ref().map(|label| label.span.range());
-            ALWAYS.contains(&diagnostic.code) && seen.insert((diagnostic.code, diagnostic.message.clone(), place))
+            codes.contains(&diagnostic.code) && seen.insert((diagnostic.code, diagnostic.message.clone(), place))
         });
         self.put_diagnostics(before.into_iter().chain(kept).collect());
     }

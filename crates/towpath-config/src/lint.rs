@@ -9,6 +9,7 @@ use towpath_yaml::{Diagnostic, Node, ParseOptions, SourceFile, Span, Value as Ya
 
 use crate::compiled::CompiledConfig;
 use crate::compiler::compile;
+use crate::elements::ALWAYS;
 use crate::options::{CompileOptions, PipelineValues};
 
 /// How many branches and tags are tried, each. Where the filters name more, nothing is said of what never runs.
@@ -140,7 +141,7 @@ impl Lint<'_> {
             .map(|diagnostic| (diagnostic.code, diagnostic.message.clone()))
             .collect();
         let all = crate::compiler::with_config(source, options, |compiler, root| {
-            compiler.check_elements(root, |_, _| true);
+            compiler.check_elements(root, ALWAYS, |_, _| true);
         });
         self.found.extend(
             all.into_iter()

@@ -62,7 +62,7 @@ fn text_of(node: Option<&Node>) -> Option<String> {
     let node = node?;
     node.as_scalar()
         .filter(|_| !node.is_null())
-        .map(|scalar| scalar.text.to_string())
+        .map(|scalar| str::to_owned(&scalar.text))
 }
 
 impl Lower<'_, '_> {
@@ -296,26 +296,47 @@ impl Lower<'_, '_> {
         merged
             .iter()
             .map(|entry| Variable {
-                name: entry.key.text.to_string(),
+                name: str::to_owned(&entry.key.text),
                 value: scalar(&entry.value),
             })
             .collect()
     }
 
     fn steps(&mut self, list: &Node) -> Vec<Step> {
-        let items = list.as_sequence().unwrap_or_default().to_vec();
+        let items = list.as_sequence().unwrap_or_default();
         items.iter().filter_map(|item| self.step(item)).collect()
     }
 
     fn step(&mut self, item: &Node) -> Option<Step> {
+        if !item.is_shared() {
+            return self.step_anew(item);
+        }
+        let key = item.identity();
+        if let Some((known, step)) = self.compiler.lowered.get(&key)
+            && known.span() == item.span()
+        {
+            return step.clone();
+        }
+        let before = (self.compiler.error_count, self.has_remote_docker);
+        let step = self.step_anew(item);
+        // A mistake is one of each job that it is in, and so is what may be in a job once.
+        if before == (self.compiler.error_count, self.has_remote_docker) {
+            self.compiler.lowered.insert(key, (item.clone(), step.clone()));
+        }
+        step
+    }
+
+    fn step_anew(&mut self, item: &Node) -> Option<Step> {
         let place = item.span().place();
-        let (name, body) = match item.as_mapping().and_then(|mapping| mapping.entries().first().cloned()) {
-            Some(entry) => (entry.key.text.to_string(), Some(entry.value)),
-            None => (text_of(Some(item))?, None),
+        let (name, body) = match item.as_mapping().and_then(|mapping| mapping.entries().first()) {
+            Some(entry) => (&*entry.key.text, Some(&entry.value)),
+            None => (&*item.as_scalar().filter(|_| !item.is_null())?.text, None),
         };
-        let empty = Node::mapping(Mapping::default(), item.span().clone());
-        let body = body.filter(|body| !body.is_null()).unwrap_or(empty);
-        let builtin = crate::steps::builtin_named(&name).unwrap_or(&name);
+        let body = match body.filter(|body| !body.is_null()) {
+            Some(body) => body.clone(),
+            None => Node::mapping(Mapping::default(), item.span().clone()),
+        };
+        let builtin = crate::steps::builtin_named(name).unwrap_or(name);
         if body.as_mapping().is_none() {
             let message = format!("step `{name}` takes a map of settings, and this is {}", body.kind());
             self.error("config::type", &body, message);
@@ -342,7 +363,7 @@ impl Lower<'_, '_> {
             }
         };
         Some(Step {
-            name: self.optional(&body, "name", &name),
+            name: self.optional(&body, "name", name),
             when,
             action,
             place,

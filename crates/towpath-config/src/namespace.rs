@@ -267,6 +267,11 @@ impl Compiler<'_> {
         })
     }
 
+    /// Whether an element of the configuration itself has been looked at.
+    pub(crate) fn was_read(&self, kind: Kind, name: &str) -> bool {
+        self.namespaces[CONFIG.0].elements.contains_key(&(kind, name.into()))
+    }
+
     /// The text of a namespace.
     pub(crate) fn root(&self, namespace: NamespaceId) -> &Node {
         &self.namespaces[namespace.0].root

@@ -76,6 +76,8 @@ struct Names<'c> {
     options: &'c CompileOptions<'c>,
     pipeline_parameters: &'c Arguments,
     problems: Vec<Problem>,
+    /// Whether something was looked up that only this call knows.
+    of_call: bool,
     /// What was looked up, when that is to be kept.
     seen: Option<Vec<(String, Arc<str>)>>,
 }
@@ -92,6 +94,7 @@ impl Lookup for Names<'_> {
 
 impl Names<'_> {
     fn find(&mut self, name: &str, range: &Range<usize>) -> Option<Value> {
+        self.of_call |= !name.starts_with("pipeline.");
         if let Some(parameter) = name.strip_prefix("parameters.") {
             let value = self
                 .scope
@@ -196,6 +199,7 @@ impl Compiler<'_> {
             Ok(template) => template,
             Err(error) => {
                 let error = error.clone();
+                self.of_calls += 1;
                 self.report_template(node, scalar, &error);
                 return Value::Null;
             }
@@ -205,11 +209,13 @@ impl Compiler<'_> {
             options: self.options,
             pipeline_parameters: &self.pipeline_parameters,
             problems: Vec::new(),
+            of_call: false,
             seen: self.trace.as_ref().map(|_| Vec::new()),
         };
         let mut errors = Vec::new();
         let rendered = template.render(&mut names, &mut errors);
         let problems = names.problems;
+        self.of_calls += usize::from(names.of_call || !problems.is_empty() || !errors.is_empty());
         if let Some(seen) = names.seen {
             self.trace_template(node, scope, seen);
         }
@@ -231,6 +237,7 @@ impl Compiler<'_> {
                             format!("with parameters in place all texts have more than {MAX_RENDERED_BYTES} bytes")
                         }
                     };
+                    self.of_calls += 1;
                     self.report(Diagnostic::error("config::too-large", message).at(node.span(), ""));
                     return Value::Null;
                 }
@@ -340,6 +347,25 @@ impl Compiler<'_> {
         if !self.has_templates || !node.mentions_tag() {
             return node.clone();
         }
+        // Explained, each call has results of its own.
+        if self.trace.is_some() {
+            return self.substitute_anew(node, scope);
+        }
+        let key = (node.identity(), scope.namespace);
+        if let Some((known, result)) = self.in_every_call.get(&key)
+            && known.span() == node.span()
+        {
+            return result.clone();
+        }
+        let of_calls = self.of_calls;
+        let result = self.substitute_anew(node, scope);
+        if self.of_calls == of_calls {
+            self.in_every_call.insert(key, (node.clone(), result.clone()));
+        }
+        result
+    }
+
+    fn substitute_anew(&mut self, node: &Node, scope: &Scope<'_>) -> Node {
         match node.value() {
             YamlValue::Scalar(scalar) => {
                 let result = self.render(node, scalar, scope).to_node(node.span());

@@ -189,10 +189,7 @@ impl Compiler<'_> {
                 let message = format!("`{name}`: the name of a step cannot come from a parameter");
                 self.report(Diagnostic::error("config::steps", message).at(&entry.key.span, ""));
             }
-            name => {
-                let name: Arc<str> = name.into();
-                self.call(&name, Some(body), &entry.key.span, step, scope, out);
-            }
+            _ => self.call(&entry.key.text, Some(body), &entry.key.span, step, scope, out),
         }
     }
 
@@ -205,11 +202,16 @@ impl Compiler<'_> {
         scope: &Scope<'_>,
         out: &mut Vec<Node>,
     ) {
-        match self.find(Kind::Command, scope.namespace, name) {
+        let is_own = builtin_named(name).is_some();
+        let found = match is_own && !self.defines(Kind::Command, scope.namespace, name) {
+            true => Found::Nothing,
+            false => self.find(Kind::Command, scope.namespace, name),
+        };
+        match found {
             Found::Element(element) => self.call_command(name, &element, body, at, scope, out),
             Found::BrokenOrb => {}
             // A name that also is one of the language's own steps keeps that meaning.
-            _ if builtin_named(name).is_some() => {
+            _ if is_own => {
                 if let Some(step) = self.builtin(name, body, at, step, scope)
                     && self.count_steps(1, at)
                     && self.count_output(&step, at)

@@ -42,6 +42,8 @@ pub struct Settings {
     pub host_environment: Vec<String>,
     /// The public orb registry's address; `None` asks none.
     pub orb_registry: Option<String>,
+    /// The beginnings of URLs that orbs may come from.
+    pub orb_url_prefixes: Vec<towpath_orbs::UrlPrefix>,
     /// Where environments are.
     pub target: TargetSettings,
     /// Whether there is to be a container engine for jobs. Without one no job runs, and only clusters are deployed to.

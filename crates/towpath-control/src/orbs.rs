@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use towpath_config::{CompileOptions, OrbError, OrbSource, PipelineValues};
 use towpath_orbs::{
     Found, Lock, Lookup, LookupError, OrbName, OrbReference, OrbVersion, Origin, PublicRegistry, Selector, Sources,
-    Vendored,
+    UrlOrbs, Vendored,
 };
 use towpath_store::{Batch, Store};
 use towpath_yaml::{Diagnostic, SourceFile};
@@ -197,6 +197,7 @@ pub(crate) struct OrbPlaces {
     vendored: Vendored,
     own: OwnRegistry,
     others: Option<OthersRegistry>,
+    urls: UrlOrbs,
     lock: Lock,
 }
 
@@ -205,7 +206,8 @@ impl OrbPlaces {
     pub(crate) fn sources(&self) -> Sources<'_> {
         let sources = Sources::new(self.lock.clone())
             .with(Origin::Vendored, &self.vendored)
-            .with(Origin::Towpath, &self.own);
+            .with(Origin::Towpath, &self.own)
+            .with_urls(&self.urls);
         match &self.others {
             Some(others) => sources.with(Origin::Circleci, others),
             None => sources,
@@ -294,15 +296,16 @@ async fn checked(
 
 impl Control {
     fn orb_places(&self, vendored: Vendored, lock: Lock, audience: Audience) -> Result<OrbPlaces, ControlError> {
+        let tls = |error| ControlError::internal("failed to set up TLS").caused_by(error);
         let others = match &self.settings.orb_registry {
             None => None,
             Some(base) => Some(OthersRegistry {
                 store: self.store.clone(),
                 runtime: Handle::current(),
-                client: PublicRegistry::new(base)
-                    .map_err(|error| ControlError::internal("failed to set up TLS").caused_by(error))?,
+                client: PublicRegistry::new(base).map_err(tls)?,
             }),
         };
+        let urls = UrlOrbs::new(self.settings.orb_url_prefixes.clone(), Handle::current()).map_err(tls)?;
         Ok(OrbPlaces {
             vendored,
             own: OwnRegistry {
@@ -311,6 +314,7 @@ impl Control {
                 runtime: Handle::current(),
             },
             others,
+            urls,
             lock,
         })
     }

@@ -1,5 +1,5 @@
-//! Where orbs come from: a repository's own folder, Towpath's registry, CircleCI's public one; and the lock file that
-//! says which of them was used.
+//! Where orbs come from: a repository's own folder, Towpath's registry, CircleCI's public one, or a URL; and the lock file
+//! that says which of them was used.
 //!
 //! - **Invariant:** the order is fixed: vendored, Towpath's, CircleCI's. The first that knows the orb by name answers, so that
 //!   publishing the same name elsewhere changes nothing.
@@ -7,12 +7,15 @@
 //!
 //! It does not read YAML, and does not know what an orb says.
 
+mod http;
 mod lock;
 mod public;
 mod reference;
 mod sources;
+mod url;
 
 pub use lock::{LOCK_FILE, Lock, LockError, Locked};
 pub use public::{DEFAULT_REGISTRY, PublicRegistry};
 pub use reference::{OrbName, OrbReference, OrbVersion, ReferenceError, Selector};
 pub use sources::{Found, Lookup, LookupError, Origin, Sources, VENDORED_FOLDER, Vendored};
+pub use url::{UrlOrbs, UrlPrefix, UrlPrefixError, is_url};

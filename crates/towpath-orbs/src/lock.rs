@@ -1,6 +1,6 @@
 //! The lock file: what the references of a configuration resolved to.
 
-use crate::{OrbReference, sources::Origin};
+use crate::{OrbReference, is_url, sources::Origin};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use towpath_types::Digest;
@@ -49,7 +49,8 @@ impl Lock {
     pub fn parse(text: &str) -> Result<Self, LockError> {
         let file: File = toml::from_str(text).map_err(|error| LockError(error.into()))?;
         for locked in &file.orb {
-            for reference in [&locked.reference, &locked.resolved] {
+            let references = [&locked.reference, &locked.resolved];
+            for reference in references.into_iter().filter(|reference| !is_url(reference)) {
                 reference
                     .parse::<OrbReference>()
                     .map_err(|error| LockError(error.into()))?;

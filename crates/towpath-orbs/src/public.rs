@@ -2,15 +2,11 @@
 
 use crate::{Found, OrbReference};
 use serde::Deserialize;
-use std::{sync::Arc, time::Duration};
-use towpath_types::{SecretString, with_causes};
+use towpath_types::SecretString;
 
 /// CircleCI's own.
 pub const DEFAULT_REGISTRY: &str = "https://circleci.com";
 
-const TIMEOUT: Duration = Duration::from_secs(20);
-/// An orb's source is far smaller; an answer that is larger is none.
-const MAX_BYTES: usize = 16 << 20;
 const QUERY: &str = "query($reference: String!) { orbVersion(orbVersionRef: $reference) { id version source } }";
 
 /// A client of it.
@@ -44,17 +40,7 @@ impl PublicRegistry {
     /// # Errors
     /// When no client for TLS can be made.
     pub fn new(base: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        // The certificate authorities are Mozilla's, wherever this runs; the provider does not depend on the process.
-        let roots = rustls::RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .user_agent(concat!("towpath/", env!("CARGO_PKG_VERSION")))
-            .timeout(TIMEOUT)
-            .build()?;
+        let http = crate::http::client(reqwest::redirect::Policy::default())?;
         Ok(Self {
             base: base.trim_end_matches('/').to_string(),
             token: None,
@@ -87,17 +73,7 @@ impl PublicRegistry {
         if let Some(token) = &self.token {
             request = request.header("Circle-Token", token.expose());
         }
-        let mut response = request.send().await.map_err(|error| failed(with_causes(&error)))?;
-        if !response.status().is_success() {
-            return Err(failed(format!("it answers {}", response.status())));
-        }
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| failed(with_causes(&error)))? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > MAX_BYTES {
-                return Err(failed(format!("its answer is longer than {} MiB", MAX_BYTES >> 20)));
-            }
-        }
+        let bytes = crate::http::body(request).await.map_err(failed)?;
         let answer: Answer = serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))?;
         let Some(found) = answer.data.and_then(|data| data.orb_version) else {
             return Ok(None);

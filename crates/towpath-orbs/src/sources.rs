@@ -1,6 +1,6 @@
 //! The places that are asked for an orb, in their order.
 
-use crate::{LOCK_FILE, Lock, Locked, OrbName, OrbReference, OrbVersion};
+use crate::{LOCK_FILE, Lock, Locked, OrbName, OrbReference, OrbVersion, UrlOrbs, is_url};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -21,6 +21,8 @@ pub enum Origin {
     Towpath,
     /// In CircleCI's public registry.
     Circleci,
+    /// At the URL that names it.
+    Url,
 }
 
 /// An orb's source.
@@ -99,6 +101,7 @@ impl Lookup for Vendored {
 #[derive(Default)]
 pub struct Sources<'a> {
     places: Vec<(Origin, &'a dyn Lookup)>,
+    urls: Option<&'a UrlOrbs>,
     lock: Lock,
     used: Mutex<BTreeMap<String, Locked>>,
 }
@@ -120,6 +123,13 @@ impl<'a> Sources<'a> {
         self
     }
 
+    /// With URLs.
+    #[must_use]
+    pub fn with_urls(mut self, urls: &'a UrlOrbs) -> Self {
+        self.urls = Some(urls);
+        self
+    }
+
     /// The orb of a reference: `(exact reference, source)`.
     ///
     /// # Errors
@@ -127,40 +137,56 @@ impl<'a> Sources<'a> {
     pub fn resolve(&self, text: &str) -> Result<(String, String), LookupError> {
         let locked = self.lock.get(text);
         let wanted = locked.map_or(text, |locked| &locked.resolved);
+        let (from, resolved, source) = match is_url(wanted) {
+            true => {
+                let urls = self.urls.ok_or_else(|| self.unknown(wanted))?;
+                (Origin::Url, wanted.to_string(), urls.find(wanted)?)
+            }
+            false => self.find(wanted, locked.map(|locked| locked.from))?,
+        };
+        let used = Locked {
+            reference: text.to_string(),
+            resolved,
+            from,
+            digest: Digest::of(source.as_bytes()),
+        };
+        if let Some(locked) = locked.filter(|locked| locked.digest != used.digest) {
+            return Err(LookupError::Refused(format!(
+                "orb `{}` is not what `{LOCK_FILE}` says: its digest is {}, not {}; when that is meant, run `towpath orb lock`",
+                locked.resolved, used.digest, locked.digest
+            )));
+        }
+        let resolved = used.resolved.clone();
+        self.used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(text.to_string(), used);
+        Ok((resolved, source))
+    }
+
+    /// What the first place that knows the orb answers. What is locked comes from where it came from: another place may have
+    /// the same name.
+    fn find(&self, wanted: &str, locked: Option<Origin>) -> Result<(Origin, String, String), LookupError> {
         let reference: OrbReference = wanted
             .parse()
             .map_err(|error: crate::ReferenceError| LookupError::Refused(error.to_string()))?;
         for (origin, place) in &self.places {
-            // What is locked comes from where it came from: another place may have the same name.
-            if locked.is_some_and(|locked| locked.from != *origin) {
+            if locked.is_some_and(|locked| locked != *origin) {
                 continue;
             }
-            let Some(found) = place.find(&reference).map_err(LookupError::Unavailable)? else {
-                continue;
-            };
-            let used = Locked {
-                reference: text.to_string(),
-                resolved: format!("{}@{}", reference.name, found.version),
-                from: *origin,
-                digest: Digest::of(found.text.as_bytes()),
-            };
-            if let Some(locked) = locked.filter(|locked| locked.digest != used.digest) {
-                return Err(LookupError::Refused(format!(
-                    "orb `{}` is not what `{LOCK_FILE}` says: its digest is {}, not {}; when that is meant, run `towpath orb lock`",
-                    locked.resolved, used.digest, locked.digest
-                )));
+            if let Some(found) = place.find(&reference).map_err(LookupError::Unavailable)? {
+                let resolved = format!("{}@{}", reference.name, found.version);
+                return Ok((*origin, resolved, found.text));
             }
-            let resolved = used.resolved.clone();
-            self.used
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(text.to_string(), used);
-            return Ok((resolved, found.text));
         }
-        Err(LookupError::Unknown {
+        Err(self.unknown(wanted))
+    }
+
+    fn unknown(&self, wanted: &str) -> LookupError {
+        LookupError::Unknown {
             reference: wanted.to_string(),
             places: self.places_in_words(),
-        })
+        }
     }
 
     /// What was resolved so far.
@@ -178,6 +204,7 @@ impl<'a> Sources<'a> {
                 Origin::Vendored => "`.circleci/orbs`",
                 Origin::Towpath => "Towpath's registry",
                 Origin::Circleci => "CircleCI's registry",
+                Origin::Url => "a URL",
             })
             .collect();
         match words.split_last() {

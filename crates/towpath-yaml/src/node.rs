@@ -210,6 +210,11 @@ impl Node {
         Arc::as_ptr(&self.data) as usize
     }
 
+    /// Whether something else holds the same tree, too.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.data) > 1
+    }
+
     /// The scalar, if it is one.
     pub fn as_scalar(&self) -> Option<&Scalar> {
         match &self.data.value {
@@ -241,15 +246,19 @@ impl Node {
 
     /// The type of a scalar under `rules`; `None` for lists and maps.
     ///
-    /// An explicit tag decides: `!!str 1` is text.
+    /// An explicit tag decides: `!!str 1` is text, and `!!int "1"` is not.
     pub fn typed(&self, rules: ScalarRules) -> Option<Typed<'_>> {
         let scalar = self.as_scalar()?;
-        let text_tag = || {
-            self.tag()
-                .is_some_and(|tag| tag == "tag:yaml.org,2002:str" || tag == "!")
-        };
-        Some(match scalar.style {
-            ScalarStyle::Plain if !text_tag() => rules.resolve(&scalar.text),
+        let is_plain = scalar.style == ScalarStyle::Plain;
+        let tag = self.tag().map(|tag| tag.strip_prefix("tag:yaml.org,2002:").unwrap_or(tag));
+        Some(match tag {
+            Some("str" | "!") => Typed::Text(&scalar.text),
+            Some("float") => match rules.resolve(&scalar.text) {
+                Typed::Int(value) => Typed::Float(value as f64),
+                typed => typed,
+            },
+            Some("int" | "bool" | "null") => rules.resolve(&scalar.text),
+            _ if is_plain => rules.resolve(&scalar.text),
             _ => Typed::Text(&scalar.text),
         })
     }

@@ -511,6 +511,9 @@ mod tests {
         check("a: << parameters.x >>", r#"{"a":"<< parameters.x >>"}"#);
         check("a: 1\n---\nb: 2\n---\n", "{\"a\":1}\n{\"b\":2}");
         check("a: !!str 1", r#"{"a":"1"}"#);
+        check("a: !!int \"1\"", r#"{"a":1}"#);
+        check("a: !!bool 'yes'", r#"{"a":true}"#);
+        check("a: !!float 1", r#"{"a":1.0}"#);
         check("1: a\n? b\n: c", r#"{"1":"a","b":"c"}"#);
     }
 

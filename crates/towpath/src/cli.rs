@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use towpath_orbs::UrlPrefix;
 
 /// Carries a commit from push to production: tests, image, smoke test, approval, rollout.
 ///
@@ -117,14 +118,9 @@ pub struct Up {
     /// An environment variable of this shell that jobs of `machine` executors get too; may be given again
     #[arg(long, value_name = "NAME")]
     pub host_env: Vec<String>,
-    /// The public registry for orbs that are neither vendored nor published here; `none` asks none
-    #[arg(
-        long,
-        env = "TOWPATH_ORB_REGISTRY",
-        value_name = "URL",
-        default_value = "https://circleci.com"
-    )]
-    pub orb_registry: String,
+    /// Where orbs come from.
+    #[command(flatten)]
+    pub orbs: OrbOptions,
     /// Where environments are: on this machine's container engine, or in the clusters of the kube contexts that their folders
     /// are called after; auto takes clusters when this shell knows any (a kubeconfig, TOWPATH_KUBE_SERVER, or a pod's account)
     #[arg(long, env = "TOWPATH_TARGET", value_enum, default_value = "auto")]
@@ -523,14 +519,9 @@ pub struct Compile {
     /// Compile for a push of this tag
     #[arg(long, value_name = "NAME")]
     pub tag: Option<String>,
-    /// The public registry for orbs that are neither vendored nor published in Towpath's; `none` asks none
-    #[arg(
-        long,
-        env = "TOWPATH_ORB_REGISTRY",
-        value_name = "URL",
-        default_value = "https://circleci.com"
-    )]
-    pub orb_registry: String,
+    /// Where orbs come from.
+    #[command(flatten)]
+    pub orbs: OrbOptions,
     /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
@@ -597,9 +588,9 @@ pub enum Orb {
     Lock(Compile),
 }
 
-/// `lsp`.
+/// Where orbs come from, besides the configuration, the repository and Towpath's own registry.
 #[derive(Debug, Clone, Args)]
-pub struct Lsp {
+pub struct OrbOptions {
     /// The public registry for orbs that are neither vendored nor published in Towpath's; `none` asks none
     #[arg(
         long,
@@ -608,6 +599,25 @@ pub struct Lsp {
         default_value = "https://circleci.com"
     )]
     pub orb_registry: String,
+    /// The beginning of URLs that orbs may come from, such as `https://example.com/orbs/`; may be given again. Without it
+    /// none may
+    #[arg(long, env = "TOWPATH_ORB_URL_PREFIX", value_name = "PREFIX", value_delimiter = ',')]
+    pub orb_url_prefix: Vec<UrlPrefix>,
+}
+
+impl OrbOptions {
+    /// The public registry, if one is to be asked.
+    pub fn registry(&self) -> Option<&str> {
+        Some(&*self.orb_registry).filter(|base| *base != "none")
+    }
+}
+
+/// `lsp`.
+#[derive(Debug, Clone, Args)]
+pub struct Lsp {
+    /// Where orbs come from.
+    #[command(flatten)]
+    pub orbs: OrbOptions,
     /// Ignored: editors say that they speak by standard input and output
     #[arg(long, hide = true)]
     pub stdio: bool,

@@ -131,6 +131,7 @@ impl Direct {
             binary: std::env::current_exe().context("failed to find this program's file")?,
             host_environment: Vec::new(),
             orb_registry: None,
+            orb_url_prefixes: Vec::new(),
             target,
             engine: false,
         })

@@ -16,8 +16,8 @@ use std::{
 use tokio::runtime::Handle;
 use towpath_config::{CompileOptions, CompiledConfig, GraphFormat, OrbError, OrbSource, PackKind, PipelineValues};
 use towpath_orbs::{
-    Found, LOCK_FILE, Lock, Lookup, LookupError, OrbReference, Origin, PublicRegistry, Sources, VENDORED_FOLDER,
-    Vendored,
+    Found, LOCK_FILE, Lock, Lookup, LookupError, OrbReference, Origin, PublicRegistry, Sources, UrlOrbs,
+    VENDORED_FOLDER, Vendored,
 };
 use towpath_yaml::{Diagnostic, SourceFile, render_all};
 
@@ -227,6 +227,7 @@ pub struct Inputs {
     lock: Lock,
     own: Option<Registry>,
     others: Option<Registry>,
+    urls: UrlOrbs,
 }
 
 impl Inputs {
@@ -262,10 +263,11 @@ impl Inputs {
             }
             _ => None,
         };
-        let others = match options.orb_registry.as_str() {
-            "none" => None,
-            base => Some(registry(PublicRegistry::new(base).map_err(tls)?)),
+        let others = match options.orbs.registry() {
+            None => None,
+            Some(base) => Some(registry(PublicRegistry::new(base).map_err(tls)?)),
         };
+        let urls = UrlOrbs::new(options.orbs.orb_url_prefix.clone(), Handle::current()).map_err(tls)?;
         let mut values = PipelineValues::local();
         if let Some(branch) = &options.branch {
             values.set("git.branch", branch.as_str());
@@ -299,6 +301,7 @@ impl Inputs {
             lock,
             own,
             others,
+            urls,
         })
     }
 
@@ -326,7 +329,9 @@ impl Inputs {
 
     /// Where orbs are looked for.
     pub fn sources(&self) -> Sources<'_> {
-        let mut sources = Sources::new(self.lock.clone()).with(Origin::Vendored, &self.vendored);
+        let mut sources = Sources::new(self.lock.clone())
+            .with(Origin::Vendored, &self.vendored)
+            .with_urls(&self.urls);
         for (origin, place) in [(Origin::Towpath, &self.own), (Origin::Circleci, &self.others)] {
             if let Some(place) = place {
                 sources = sources.with(origin, place);

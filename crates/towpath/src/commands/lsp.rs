@@ -189,7 +189,7 @@ impl<'c> Server<'c> {
             parameters: Vec::new(),
             branch: None,
             tag: None,
-            orb_registry: self.options.orb_registry.clone(),
+            orbs: self.options.orbs.clone(),
             at: self.options.at.clone(),
         };
         let read = async {

@@ -34,7 +34,8 @@ pub async fn up(options: cli::Up) -> Result<()> {
             .map(str::to_string)
             .chain(options.host_env.iter().cloned())
             .collect(),
-        orb_registry: (options.orb_registry != "none").then(|| options.orb_registry.clone()),
+        orb_registry: options.orbs.registry().map(str::to_string),
+        orb_url_prefixes: options.orbs.orb_url_prefix.clone(),
         target: crate::direct::target_settings(options.target),
         engine: true,
     };

@@ -1,0 +1,198 @@
+//! Orbs that a configuration names by a URL: only below prefixes that whoever runs Towpath has allowed.
+//!
+//! **Invariant:** nothing is fetched from outside of them, whatever a server redirects to.
+//!
+//! Source: <https://circleci.com/docs/orbs/use/managing-url-orbs-allow-lists>
+
+use crate::LookupError;
+use reqwest::Url;
+use std::{fmt, str::FromStr};
+use tokio::runtime::Handle;
+
+/// Whether a reference is a URL rather than the name of an orb.
+#[must_use]
+pub fn is_url(reference: &str) -> bool {
+    reference.starts_with("https://") || reference.starts_with("http://")
+}
+
+/// The beginning of URLs that orbs may come from: `https`, and with a slash at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UrlPrefix(String);
+
+/// Why a text is no prefix.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`{0}` is no prefix for orbs' URLs: write https:// with a host, and a slash at the end, such as `https://example.com/orbs/`"
+)]
+pub struct UrlPrefixError(String);
+
+impl FromStr for UrlPrefix {
+    type Err = UrlPrefixError;
+
+    fn from_str(text: &str) -> Result<Self, UrlPrefixError> {
+        let url = parse(text).filter(|url| text.ends_with('/') && url.query().is_none() && url.fragment().is_none());
+        url.map(|url| Self(url.to_string()))
+            .ok_or_else(|| UrlPrefixError(text.to_string()))
+    }
+}
+
+impl fmt::Display for UrlPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A URL that an orb may have: encrypted, or of this very machine; without credentials, which would be in the repository.
+fn parse(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let is_here = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    let is_safe = url.scheme() == "https" || url.scheme() == "http" && is_here;
+    let is_open = url.username().is_empty() && url.password().is_none();
+    (is_safe && is_open && url.has_host()).then_some(url)
+}
+
+/// Orbs by their URLs. Blocks: only for threads that may.
+#[derive(Debug, Clone)]
+pub struct UrlOrbs {
+    prefixes: Vec<UrlPrefix>,
+    http: reqwest::Client,
+    runtime: Handle,
+}
+
+impl UrlOrbs {
+    /// Those below `prefixes`.
+    ///
+    /// # Errors
+    /// When no client for TLS can be made.
+    pub fn new(prefixes: Vec<UrlPrefix>, runtime: Handle) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let allowed = prefixes.clone();
+        let redirects = reqwest::redirect::Policy::custom(move |attempt| {
+            if attempt.previous().len() > 5 {
+                return attempt.error("too many redirects");
+            }
+            match is_below(&allowed, attempt.url()) {
+                true => attempt.follow(),
+                false => {
+                    let to = attempt.url().to_string();
+                    attempt.error(format!("it redirects to {to}, which is below no allowed prefix"))
+                }
+            }
+        });
+        Ok(Self {
+            prefixes,
+            http: crate::http::client(redirects)?,
+            runtime,
+        })
+    }
+
+    /// The source at a URL.
+    ///
+    /// # Errors
+    /// `Refused` when it is below no allowed prefix, `Unavailable` when it cannot be fetched.
+    pub(crate) fn find(&self, text: &str) -> Result<String, LookupError> {
+        let url = parse(text).ok_or_else(|| {
+            LookupError::Refused("the URL of an orb begins with https://, and holds neither user nor password".into())
+        })?;
+        if !is_below(&self.prefixes, &url) {
+            let allowed = match &self.prefixes[..] {
+                [] => "no prefix is allowed here".to_string(),
+                prefixes => {
+                    let prefixes: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
+                    format!("allowed is what begins with {}", prefixes.join(", "))
+                }
+            };
+            return Err(LookupError::Refused(format!(
+                "orbs by URL come only from where whoever runs Towpath allows it, and {allowed}: give `--orb-url-prefix` (or \
+                 TOWPATH_ORB_URL_PREFIX)"
+            )));
+        }
+        let failed = |why| LookupError::Unavailable(format!("cannot fetch {url}: {why}"));
+        let bytes = self
+            .runtime
+            .block_on(crate::http::body(self.http.get(url.clone())))
+            .map_err(failed)?;
+        String::from_utf8(bytes).map_err(|_| failed("it is not text".into()))
+    }
+}
+
+/// `Url` has resolved `..` and escapes by now, so that beginnings can be compared.
+fn is_below(prefixes: &[UrlPrefix], url: &Url) -> bool {
+    prefixes.iter().any(|prefix| url.as_str().starts_with(&prefix.0))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{Lock, Origin, Sources};
+    use axum::{Router, response::Redirect, routing::get};
+
+    #[test]
+    fn a_prefix_is_encrypted_and_ends_with_a_slash() {
+        for good in [
+            "https://example.com/",
+            "https://example.com/orbs/",
+            "http://127.0.0.1:1/orbs/",
+        ] {
+            assert_eq!(good.parse::<UrlPrefix>().unwrap().to_string(), good);
+        }
+        for bad in [
+            "https://example.com/orbs",
+            "http://example.com/",
+            "https://me:pass@example.com/",
+            "https://example.com/?a=/",
+            "ftp://example.com/",
+            "example.com/",
+            "",
+        ] {
+            assert!(bad.parse::<UrlPrefix>().is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn only_what_is_below_a_prefix_is_fetched() {
+        let routes = Router::new()
+            .route("/orbs/greet.yml", get(|| async { "commands: {}" }))
+            .route("/orbs/moved.yml", get(|| async { Redirect::to("/orbs/greet.yml") }))
+            .route("/orbs/out.yml", get(|| async { Redirect::to("/other/greet.yml") }))
+            .route("/other/greet.yml", get(|| async { "commands: {evil: {}}" }));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+
+        let prefix = format!("{base}/orbs/").parse().unwrap();
+        let orbs = UrlOrbs::new(vec![prefix], Handle::current()).unwrap();
+        let at = base.clone();
+        let check = move || {
+            let sources = Sources::default().with_urls(&orbs);
+            let get = |path: &str| sources.resolve(&format!("{at}{path}"));
+            let greet = format!("{at}/orbs/greet.yml");
+            assert_eq!(get("/orbs/greet.yml").unwrap(), (greet.clone(), "commands: {}".into()));
+            assert_eq!(get("/orbs/moved.yml").unwrap().1, "commands: {}");
+            let said = |path: &str| get(path).unwrap_err().to_string();
+            assert!(
+                said("/orbs/out.yml").contains("redirects to"),
+                "{}",
+                said("/orbs/out.yml")
+            );
+            assert!(said("/orbs/none.yml").contains("404"), "{}", said("/orbs/none.yml"));
+            for path in [
+                "/other/greet.yml",
+                "/orbs/../other/greet.yml",
+                "/orbs/%2e%2e/other/greet.yml",
+            ] {
+                assert!(said(path).contains("allowed is what begins with"), "{}", said(path));
+            }
+
+            // What is locked is used, byte for byte.
+            let lock = Lock::parse(&sources.used().to_string()).unwrap();
+            assert_eq!(lock.get(&greet).unwrap().from, Origin::Url);
+            let mut other = lock.get(&greet).unwrap().clone();
+            other.digest = towpath_types::Digest::of(b"before");
+            let locked = Sources::new([other].into_iter().collect()).with_urls(&orbs);
+            let error = locked.resolve(&greet).unwrap_err().to_string();
+            assert!(error.contains("is not what `.circleci/orbs.lock` says"), "{error}");
+        };
+        tokio::task::spawn_blocking(check).await.unwrap();
+    }
+}
