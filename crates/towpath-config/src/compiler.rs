@@ -77,6 +77,7 @@ pub(crate) const TOP_KEYS: &[&str] = &[
     "executors",
     "jobs",
     "job-groups",
+    "functions",
     "workflows",
     "description",
     "display",
@@ -219,10 +220,13 @@ impl<'o> Compiler<'o> {
     /// Notes something, under what is being worked on.
     pub(crate) fn report(&mut self, diagnostic: Diagnostic) {
         self.error_count += usize::from(diagnostic.is_error());
-        let diagnostic = diagnostic.in_context(self.context.clone());
-        // What is written once and used by many is wrong once.
-        if self.diagnostics.len() < MAX_DIAGNOSTICS && !self.diagnostics.contains(&diagnostic) {
-            self.diagnostics.push(diagnostic);
+        // What is written once and used by many is wrong once: the first that leads there is named.
+        let known = |other: &Diagnostic| {
+            (other.code, &other.message, &other.primary) == (diagnostic.code, &diagnostic.message, &diagnostic.primary)
+                && other.secondary == diagnostic.secondary
+        };
+        if self.diagnostics.len() < MAX_DIAGNOSTICS && !self.diagnostics.iter().any(known) {
+            self.diagnostics.push(diagnostic.in_context(self.context.clone()));
         }
     }
 

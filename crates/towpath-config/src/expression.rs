@@ -200,6 +200,17 @@ fn of_re2(pattern: &str) -> String {
                     continue;
                 };
                 rest = &rest[escaped.len_utf8()..];
+                if escaped.is_digit(8) {
+                    let Some((code, length)) = octal(escaped, rest) else {
+                        // No such escape: the library refuses it, too.
+                        out.push('\\');
+                        out.push(escaped);
+                        continue;
+                    };
+                    out.push_str(&format!("\\x{{{code:X}}}"));
+                    rest = &rest[length..];
+                    continue;
+                }
                 let class = match escaped {
                     'd' | 'D' => "0-9",
                     's' | 'S' => r"\t\n\f\r ",
@@ -219,8 +230,12 @@ fn of_re2(pattern: &str) -> String {
                 };
                 match (escaped.is_ascii_uppercase(), in_class) {
                     (true, _) => out.push_str(&format!("[^{class}]")),
-                    (false, true) => out.push_str(class),
-                    (false, false) => out.push_str(&format!("[{class}]")),
+                    (false, _) => out.push_str(&format!("[{class}]")),
+                }
+                // A class is no end of a range.
+                if in_class && let Some(after) = rest.strip_prefix('-') {
+                    out.push_str("\\-");
+                    rest = after;
                 }
             }
             '[' if !in_class => {
@@ -258,6 +273,21 @@ fn of_re2(pattern: &str) -> String {
         }
     }
     out
+}
+
+/// The character that an octal escape means, and how much of it stands behind its first digit: `\0` with up to two more
+/// digits, or three digits. `\1` alone would refer back.
+fn octal(first: char, rest: &str) -> Option<(u32, usize)> {
+    let more = rest
+        .bytes()
+        .take(2)
+        .take_while(|byte| (b'0'..=b'7').contains(byte))
+        .count();
+    if first != '0' && more < 2 {
+        return None;
+    }
+    let digits = format!("{first}{}", &rest[..more]);
+    Some((u32::from_str_radix(&digits, 8).ok()?, more))
 }
 
 /// Whether `3}`, `3,}` or `3,5}` follows.
@@ -719,6 +749,11 @@ mod tests {
             (r"a{2}", "aa", true),
             (r"\p{Greek}", "λ", true),
             (r"\x{41}", "A", true),
+            (r"\101", "A", true),
+            (r"release\/[\w-.]+", "release/v-1.2", true),
+            (r"feat[\w-z]+", "feat-x", true),
+            (r"rel[\s-x]+", "relABC", false),
+            (r"[\w--a]+", "x.", true),
         ] {
             let regex = full_match(pattern).unwrap_or_else(|| panic!("{pattern} is refused"));
             assert_eq!(regex.is_match(text), matches, "{pattern} on {text}");

@@ -325,7 +325,9 @@ impl Lint<'_> {
                     let last = text.rsplit('/').next().unwrap_or(&text);
                     let message = match last.split_once(':') {
                         None => format!("image `{text}` has no tag, so it is whatever `latest` is on the day"),
-                        Some((_, "latest")) => format!("image `{text}` is another one whenever somebody pushes it"),
+                        Some((_, tag)) if MUTABLE_TAGS.contains(&tag) => {
+                            format!("image `{text}` is another one whenever somebody pushes it")
+                        }
                         Some(_) => continue,
                     };
                     let hint = "name a version, or a digest: `image@sha256:…`";
@@ -353,10 +355,7 @@ impl Lint<'_> {
             }
             YamlValue::Sequence(items) => items.iter().for_each(|item| self.secrets(item)),
             YamlValue::Scalar(scalar) => {
-                let known = SECRETS.iter().find(|(_, pattern)| {
-                    // Compiling a pattern of ours cannot fail; one that did would find nothing.
-                    Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(&scalar.text))
-                });
+                let known = PATTERNS.iter().find(|(_, pattern)| pattern.is_match(&scalar.text));
                 let assigned = ASSIGNMENT.as_ref().is_some_and(|pattern| {
                     pattern.captures_iter(&scalar.text).any(|found| {
                         let part = |at: usize| found.get(at).map_or("", |part| part.as_str());
@@ -631,6 +630,11 @@ static PARTS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#""([^"]*)"
 static ASSIGNMENT: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r#"([A-Za-z_][A-Za-z0-9_-]*)=("[^"]*"|'[^']*'|[^\s;&|]+)"#).ok());
 
+/// Tags that are meant to move.
+const MUTABLE_TAGS: &[&str] = &[
+    "latest", "current", "edge", "stable", "main", "master", "nightly", "default",
+];
+
 /// Texts that are secrets whatever they stand under.
 const SECRETS: &[(&str, &str)] = &[
     ("an AWS access key", r"\b(AKIA|ASIA)[0-9A-Z]{16}\b"),
@@ -656,6 +660,12 @@ const SECRETS: &[(&str, &str)] = &[
     ("an OpenAI key", r"\bsk-(proj-)?[A-Za-z0-9_-]{40,}"),
     ("a Docker token", r"\bdckr_(pat|oat)_[A-Za-z0-9_-]{20,}"),
 ];
+
+/// The same, compiled once. Compiling a pattern of ours cannot fail; one that did would find nothing.
+static PATTERNS: LazyLock<Vec<(&str, Regex)>> = LazyLock::new(|| {
+    let compiled = |(what, pattern): &(&'static str, &str)| Some((*what, Regex::new(pattern).ok()?));
+    SECRETS.iter().filter_map(compiled).collect()
+});
 
 fn names_a_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace('-', "_");

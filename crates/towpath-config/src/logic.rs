@@ -206,7 +206,7 @@ impl Compiler<'_> {
             Value::Null => "".into(),
             _ if value_node
                 .as_scalar()
-                .is_some_and(|scalar| scalar.text.contains("parameters.")) =>
+                .is_some_and(|scalar| self.has_templates && scalar.text.contains("<<")) =>
             {
                 let message =
                     "matches: value must produce a string, but the referenced parameter is not of type string"

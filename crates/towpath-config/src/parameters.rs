@@ -309,8 +309,16 @@ impl Compiler<'_> {
             for other in &unexpected[1..] {
                 diagnostic = diagnostic.also(&other.key.span, "nor this one");
             }
-            if let Some(near) = crate::suggest::nearest(&first.key.text, element.parameters.keys()) {
-                diagnostic = diagnostic.hint(format!("did you mean `{near}`?"));
+            let known = || {
+                let invocation = RESERVED.iter().copied().filter(|_| element.kind == Kind::Job);
+                element.parameters.keys().map(|name| &**name).chain(invocation)
+            };
+            let meant: Vec<String> = unexpected
+                .iter()
+                .filter_map(|entry| Some(format!("`{}`", crate::suggest::nearest(&entry.key.text, known())?)))
+                .collect();
+            if !meant.is_empty() {
+                diagnostic = diagnostic.hint(format!("did you mean {}?", meant.join(", ")));
             }
             self.report(diagnostic);
         }
@@ -414,7 +422,11 @@ impl Compiler<'_> {
         if declaration.kind == ParameterType::String
             && matches!(value, Value::Int(_) | Value::Float(_) | Value::Bool(_))
         {
-            diagnostic = diagnostic.hint(format!("put it in quotes: \"{}\"", value.to_text()));
+            // As it is written: `3.10` is not `3.1`.
+            let written = span.text();
+            let is_literal = !written.is_empty() && !written.starts_with('*') && !written.contains("<<");
+            let text = if is_literal { written.into() } else { value.to_text() };
+            diagnostic = diagnostic.hint(format!("put it in quotes: \"{text}\""));
         }
         if declaration.kind == ParameterType::Boolean
             && matches!(value, Value::Text(text) if &**text == "true" || &**text == "false")

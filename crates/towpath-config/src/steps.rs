@@ -223,6 +223,11 @@ impl Compiler<'_> {
             Found::BrokenAlias(message) => {
                 self.report(Diagnostic::error("config::unknown-command", message).at(at, ""));
             }
+            Found::Nothing if self.is_function(name) => {
+                let message = format!("`{name}` is a function, and Towpath does not run functions");
+                let hint = "an orb or a `run` step does the same";
+                self.report(Diagnostic::error("config::function", message).at(at, "").hint(hint));
+            }
             Found::Nothing => {
                 let message = format!("Cannot find a definition for command named {name}");
                 let mut diagnostic = Diagnostic::error("config::unknown-command", message).at(at, "");
@@ -243,6 +248,15 @@ impl Compiler<'_> {
                 self.report(diagnostic);
             }
         }
+    }
+
+    /// Whether a step calls a function: by the name under which `functions` has it, or one of its parts.
+    ///
+    /// Source: <https://circleci.com/docs/functions/functions-concepts/>
+    fn is_function(&self, name: &str) -> bool {
+        let alias = name.split_once('/').map_or(name, |(alias, _)| alias);
+        let functions = self.root(crate::namespace::CONFIG).get("functions");
+        functions.is_some_and(|functions| functions.get(alias).is_some())
     }
 
     pub(crate) fn call_command(

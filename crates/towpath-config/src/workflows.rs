@@ -45,6 +45,10 @@ pub(crate) struct Invocation {
     matrix: Option<usize>,
     /// The job group it is a member or a boundary of, by the name of its invocation.
     group: Option<Arc<str>>,
+    /// Whether it is the beginning or the end of its group.
+    is_boundary: bool,
+    /// The job or the group that is called.
+    reference: Arc<str>,
     pub(crate) name: Arc<str>,
     pub(crate) role: Role,
     requires: Vec<Require>,
@@ -206,20 +210,23 @@ impl Compiler<'_> {
                 failed.extend(names_of(item));
             }
         }
+        let top = Scope::top(CONFIG);
+        let mut printed = Mapping::default();
+        for key in ["triggers", "max_auto_reruns"] {
+            if let Some(part) = mapping.entry(key) {
+                let value = self.substitute(&part.value, &top);
+                printed.insert(Entry { value, ..part.clone() });
+            }
+        }
         let mut graph = Graph {
             name,
             span,
             invocations,
-            schedules: self.schedules(mapping.get("triggers")),
-            max_auto_reruns: mapping
+            schedules: self.schedules(printed.get("triggers")),
+            max_auto_reruns: printed
                 .get("max_auto_reruns")
-                .and_then(|node| self.integer_between(node, &Scope::top(CONFIG), "max_auto_reruns", 1, 5)),
-            printed: Mapping::from_entries(
-                mapping
-                    .iter()
-                    .filter(|part| matches!(&*part.key.text, "triggers" | "max_auto_reruns"))
-                    .cloned(),
-            ),
+                .and_then(|node| self.integer_between(node, &top, "max_auto_reruns", 1, 5)),
+            printed,
         };
         name_members(&mut graph.invocations);
         self.resolve_requires(&mut graph, &failed);
@@ -376,9 +383,24 @@ impl Compiler<'_> {
         }
         if let Some(over) = body.get("override-with")
             && let Some(name) = self.text(over, &scope)
-            && let Found::Element(element) = self.find(Kind::Job, CONFIG, &name)
         {
-            return Some(Target::Element(element));
+            let Some((orb, job)) = name.split_once('/') else {
+                let message = format!("override-with: \"{name}\" does not reference a job definition in an orb");
+                self.report(Diagnostic::error("config::override-with", message).at(over.span(), ""));
+                return None;
+            };
+            match self.find(Kind::Job, CONFIG, &name) {
+                Found::Element(element) => return Some(Target::Element(element)),
+                Found::BrokenOrb => return None,
+                Found::BrokenAlias(_) | Found::Nothing => {
+                    let why = match self.orb(CONFIG, orb) {
+                        Some(_) => format!("orb `{orb}` has no job `{job}`"),
+                        None => format!("there is no orb `{orb}`"),
+                    };
+                    let message = format!("override-with: {why}, so this runs the job `{reference}`");
+                    self.report(Diagnostic::warning("config::override-with", message).at(over.span(), ""));
+                }
+            }
         }
         match self.find(Kind::Job, CONFIG, reference) {
             Found::Element(element) => Some(Target::Element(element)),
@@ -423,7 +445,11 @@ impl Compiler<'_> {
             if &**name == "name" {
                 matrix_name = Some(value.to_text());
             } else {
-                given.push(entry(name.clone(), node.clone(), span));
+                let at = body
+                    .get("matrix")
+                    .and_then(|matrix| matrix.get("parameters")?.as_mapping()?.entry(name));
+                let at = at.map_or(span, |part| &part.key.span);
+                given.push(entry(name.clone(), node.clone(), at));
             }
         }
         let scope = Scope {
@@ -480,6 +506,11 @@ impl Compiler<'_> {
             None => self.substitute(node, &scope),
         });
         let kept = self.passes(filters.as_ref(), &scope);
+        // What an expression came to: compiled, nothing refers to anything any more.
+        let filters = filters.map(|node| match node.as_scalar() {
+            Some(_) if !node.is_null() => Node::scalar(kept.to_string(), ScalarStyle::Plain, node.span().clone()),
+            _ => node,
+        });
         let around = (body.get("pre-steps"), body.get("post-steps"));
         let role = match target {
             Target::Inline(role) => {
@@ -526,6 +557,8 @@ impl Compiler<'_> {
             alias: None,
             matrix: matrix.map(|_| position),
             group: group.cloned(),
+            is_boundary: false,
+            reference: reference.clone(),
             role,
             requires,
             resolved: Vec::new(),
@@ -582,7 +615,8 @@ impl Compiler<'_> {
     }
 
     fn serial_group(&mut self, node: &Node) -> Option<String> {
-        let name = node.as_scalar()?.text.to_string();
+        // What a template comes to that has no value here, it has where it runs.
+        let name = node.as_scalar().filter(|_| !node.is_null())?.text.to_string();
         let fits = name.len() <= 512
             && !name.is_empty()
             && name
@@ -695,7 +729,6 @@ impl Compiler<'_> {
             return schedules;
         };
         for item in items {
-            let item = self.substitute(item, &Scope::top(CONFIG));
             let Some(schedule) = item.get("schedule") else {
                 let message = "a trigger has one kind, `schedule`";
                 self.report(Diagnostic::error("config::triggers", message).at(item.span(), ""));
@@ -706,10 +739,18 @@ impl Compiler<'_> {
                 self.report(Diagnostic::error("config::triggers", message).at(schedule.span(), ""));
                 continue;
             };
-            if let Err(why) = check_cron(&cron.text) {
-                let message = format!("`{}` is not a cron expression: {why}", cron.text);
+            if let Err(odd) = check_cron(&cron.text) {
                 let at = schedule.get("cron").unwrap_or(schedule).span();
-                self.report(Diagnostic::error("config::triggers", message).at(at, ""));
+                self.report(match odd {
+                    Odd::Wrong(why) => {
+                        let message = format!("`{}` is not a cron expression: {why}", cron.text);
+                        Diagnostic::error("config::triggers", message).at(at, "")
+                    }
+                    Odd::Unsupported(why) => {
+                        let message = format!("schedules do not have all of cron's syntax: {why}");
+                        Diagnostic::warning("config::triggers", message).at(at, "")
+                    }
+                });
             }
             self.check_keys(schedule, &["cron", "filters"], "a schedule");
             if let Some(filters) = schedule.get("filters") {
@@ -829,6 +870,8 @@ impl Compiler<'_> {
             alias,
             matrix: None,
             group: Some(prefix.clone()),
+            is_boundary: true,
+            reference: reference.clone(),
             role,
             requires,
             resolved: Vec::new(),
@@ -926,6 +969,39 @@ impl Compiler<'_> {
                 if found.is_empty() && failed.contains(&require.name) {
                     continue;
                 }
+                let aliased = others(by_alias.get(&require.name));
+                let matrices: BTreeSet<usize> = aliased
+                    .iter()
+                    .filter_map(|other| graph.invocations[*other].matrix)
+                    .filter(|position| Some(*position) != invocation.matrix)
+                    .collect();
+                let single = others(by_base.get(&require.name));
+                let single = single
+                    .iter()
+                    .filter(|other| graph.invocations[**other].matrix.is_none());
+                let jobs = single.count();
+                if !matrices.is_empty() && jobs + matrices.len() > 1 {
+                    let counted = |count: usize, one: &str, several: &str| match count {
+                        1 => format!("1 {one}"),
+                        count => format!("{count} {several}"),
+                    };
+                    let mut named = counted(matrices.len(), "matrix", "matrices");
+                    if jobs > 0 {
+                        named = format!("{} and {named}", counted(jobs, "other job", "other jobs"));
+                    }
+                    let message = format!(
+                        "Job '{}' requires '{}', which is the name of {named} in workflow '{}'",
+                        invocation.base, require.name, graph.name
+                    );
+                    let hint =
+                        "give each of them a `name` of its own, or a matrix an `alias` of its own, to require one";
+                    self.report(
+                        Diagnostic::error("config::requires", message)
+                            .at(&require.span, "")
+                            .hint(hint),
+                    );
+                    continue;
+                }
                 if found.is_empty() || (found.len() > 1 && !one_matrix) {
                     let message = format!(
                         "Job '{}' requires '{}', which is the name of {} other jobs in workflow '{}'",
@@ -942,7 +1018,13 @@ impl Compiler<'_> {
                         } else if require.name == invocation.base {
                             diagnostic = diagnostic.hint("a job cannot require itself");
                         } else if self.defines(Kind::Job, CONFIG, &require.name) {
-                            let hint = format!("`{}` is defined, but this workflow does not run it", require.name);
+                            let runs = graph.invocations.iter().find(|other| other.reference == require.name);
+                            let hint = match runs {
+                                Some(other) => {
+                                    format!("this workflow runs `{}` under the name `{}`", require.name, other.base)
+                                }
+                                None => format!("`{}` is defined, but this workflow does not run it", require.name),
+                            };
                             diagnostic = diagnostic.hint(hint);
                         }
                     } else {
@@ -1058,41 +1140,65 @@ const CRON_FIELDS: [(&str, u32, u32, &[&str]); 5] = [
     ),
 ];
 
-/// Why a text is no cron expression as a schedule's trigger takes them: five fields, each `*`, a number, a range of
-/// numbers, or a list of numbers; no steps, no ranges of names, no ranges in lists.
+/// What is odd about a cron expression.
+enum Odd {
+    /// It is none.
+    Wrong(String),
+    /// It is one that a schedule's trigger does not take.
+    Unsupported(String),
+}
+
+/// What is odd about a text as the cron expression of a schedule's trigger: five fields, each `*`, a number, a range of
+/// numbers, or a list of numbers; no steps, no ranges of names, no ranges in lists. What cron itself would take is no reason to
+/// refuse a configuration whose other workflows run.
 ///
 /// Source: <https://circleci.com/docs/reference/configuration-reference/#cron>
-fn check_cron(text: &str) -> Result<(), String> {
+fn check_cron(text: &str) -> Result<(), Odd> {
     let fields: Vec<&str> = text.split_whitespace().collect();
     if fields.len() != CRON_FIELDS.len() {
-        return Err("it needs five fields".to_owned());
+        return Err(Odd::Wrong("it needs five fields".to_owned()));
     }
+    let mut unsupported = None;
     for (field, (what, least, most, names)) in fields.into_iter().zip(CRON_FIELDS) {
+        let is_plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = |text: &str| {
-            let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse::<u32>()
-                .ok()
-                .filter(|number| is_plain && (least..=most).contains(number))
+            let named = names.iter().zip(0..).find(|(name, _)| text.eq_ignore_ascii_case(name));
+            // Months are counted from one, and so are their names.
+            let named = named.map(|(_, at): (_, u32)| at + least);
+            let number = named.or_else(|| text.parse().ok().filter(|_| is_plain(text)));
+            number.filter(|number| (least..=most).contains(number))
         };
-        let fits = |text: &str| number(text).is_some() || names.contains(&&*text.to_ascii_lowercase());
-        if field.contains('/') {
-            return Err(format!("steps such as `{field}` are not supported: list the numbers"));
-        }
         let items: Vec<&str> = field.split(',').collect();
-        let is_one = items.len() == 1;
-        for item in items {
-            let range = item.split_once('-');
-            let is_good = match range {
-                Some((from, to)) if is_one => number(from).is_some_and(|from| number(to).is_some_and(|to| from <= to)),
-                Some(_) => return Err(format!("`{field}` has a range in a list, which is not supported")),
-                None => (item == "*" && is_one) || fits(item),
+        for item in &items {
+            let (range, step) = match item.split_once('/') {
+                Some((range, step)) => (range, Some(step)),
+                None => (*item, None),
             };
-            if !is_good {
-                return Err(format!("`{item}` is no {what}: those are {least} to {most}"));
+            let ends = range.split_once('-');
+            let is_good = match ends {
+                Some((from, to)) => number(from).zip(number(to)).is_some_and(|(from, to)| from <= to),
+                None => range == "*" || number(range).is_some(),
+            };
+            if !is_good || step.is_some_and(|step| !is_plain(step)) {
+                return Err(Odd::Wrong(format!(
+                    "`{item}` is no {what}: those are {least} to {most}"
+                )));
             }
+            let why = if step.is_some() {
+                format!("steps such as `{field}` are not supported: list the numbers")
+            } else if ends.is_some() && items.len() > 1 {
+                format!("`{field}` has a range in a list, which is not supported: list the numbers")
+            } else if ends.is_some_and(|(from, to)| !is_plain(from) || !is_plain(to)) {
+                format!("`{field}` is a range of names, which is not supported: list the numbers")
+            } else if range == "*" && items.len() > 1 {
+                format!("`{field}` has `*` in a list, which is not supported")
+            } else {
+                continue;
+            };
+            unsupported.get_or_insert(why);
         }
     }
-    Ok(())
+    unsupported.map_or(Ok(()), |why| Err(Odd::Unsupported(why)))
 }
 
 enum Target {
@@ -1141,6 +1247,18 @@ fn apply_filters(invocations: &mut [Invocation]) {
                 invocations[dependent].kept = false;
                 out.push(dependent);
             }
+        }
+    }
+    // A group of which no member is left does not begin, either.
+    let members = invocations
+        .iter()
+        .filter(|invocation| invocation.kept && !invocation.is_boundary);
+    let alive: BTreeSet<Arc<str>> = members.filter_map(|invocation| invocation.group.clone()).collect();
+    for boundary in invocations.iter_mut().filter(|invocation| invocation.is_boundary) {
+        if boundary.kept && !boundary.group.as_ref().is_some_and(|group| alive.contains(group)) {
+            boundary.kept = false;
+            let never = Node::scalar("false", ScalarStyle::Plain, boundary.span.clone());
+            boundary.printed.insert(entry("filters", never, &boundary.span.clone()));
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use towpath_config::{CompileOptions, compile, lint, process};
+use towpath_config::{CompileOptions, CompiledConfig, Workflow, compile, lint, process};
 use towpath_yaml::{Diagnostic, SourceFile, render_all};
 
 fn fixtures(part: &str) -> Vec<PathBuf> {
@@ -43,7 +43,7 @@ fn configurations_come_to_what_is_written_down() {
         let (processed, diagnostics) = process(&source(&path), &CompileOptions::default());
         let errors: Vec<_> = diagnostics.iter().filter(|found| found.is_error()).collect();
         assert!(errors.is_empty(), "{}: {errors:?}", path.display());
-        let (_, text) = processed.unwrap();
+        let (config, text) = processed.unwrap();
         same(&path, "processed", &text);
         // Compiled again it is the same, but for what only the first form says.
         let (again, diagnostics) = process(
@@ -56,7 +56,17 @@ fn configurations_come_to_what_is_written_down() {
             path.display(),
             render_all(&diagnostics, false)
         );
-        assert_eq!(again.unwrap().1, text, "{}", path.display());
+        let (again, text_again) = again.unwrap();
+        assert_eq!(text_again, text, "{}", path.display());
+        let left = |config: &CompiledConfig| {
+            let names = |workflow: &Workflow| workflow.jobs.iter().map(|job| job.name.clone()).collect::<Vec<_>>();
+            config.workflows.iter().map(names).collect::<Vec<_>>()
+        };
+        assert_eq!(left(&again), left(&config), "{}", path.display());
+        if path.ends_with("in-place.yml") {
+            let push = ["build", "main", "here/start", "here/left", "here/end"];
+            assert_eq!(left(&config)[0], push);
+        }
     }
 }
 

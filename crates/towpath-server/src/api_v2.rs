@@ -24,6 +24,7 @@ const PAGE: u32 = 50;
 pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/api/v2/me", get(me))
+        .route("/api/v2/me/collaborations", get(collaborations))
         .route("/api/v2/project/{vcs}/{org}/{project}", get(project))
         .route(
             "/api/v2/project/{vcs}/{org}/{project}/pipeline",
@@ -137,6 +138,18 @@ async fn me(Extension(Caller(name)): Extension<Caller>) -> Json<Value> {
 
 type Slug = Path<(String, String, String)>;
 type Numbered = Path<(String, String, String, String)>;
+
+/// The one organisation. Clients differ in how they spell the kind of its version control, so it is there twice.
+async fn collaborations() -> Json<Value> {
+    Json(json!([{
+        "id": crate::orbs::ORGANISATION,
+        "vcs-type": "towpath",
+        "vcs_type": "towpath",
+        "name": "local",
+        "avatar_url": "",
+        "slug": "towpath/local",
+    }]))
+}
 
 async fn project(State(app): State<App>, Path((vcs, org, name)): Slug) -> Answer<Value> {
     let project = slug(&vcs, &org, &name)?;

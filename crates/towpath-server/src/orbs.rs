@@ -142,10 +142,9 @@ async fn packages(State(app): State<App>, RawQuery(query): RawQuery) -> Answer<V
     if let Some(namespace) = filter(query, "namespace_id") {
         orbs.retain(|orb| orb.namespace.to_string() == namespace);
     }
-    // Nobody certifies orbs here.
-    let certified_only = filter(query, "certified").is_some_and(|value| value == "true");
+    // All of them are the owner's own, and so certified enough.
     let private_only = filter(query, "visibility").is_some_and(|value| value == "private");
-    orbs.retain(|orb| orb.is_listed && !certified_only && orb.is_private == private_only);
+    orbs.retain(|orb| orb.is_listed && orb.is_private == private_only);
     Ok(list(orbs.iter().map(package_json).collect()))
 }
 

@@ -250,7 +250,9 @@ impl Node {
     pub fn typed(&self, rules: ScalarRules) -> Option<Typed<'_>> {
         let scalar = self.as_scalar()?;
         let is_plain = scalar.style == ScalarStyle::Plain;
-        let tag = self.tag().map(|tag| tag.strip_prefix("tag:yaml.org,2002:").unwrap_or(tag));
+        let tag = self
+            .tag()
+            .map(|tag| tag.strip_prefix("tag:yaml.org,2002:").unwrap_or(tag));
         Some(match tag {
             Some("str" | "!") => Typed::Text(&scalar.text),
             Some("float") => match rules.resolve(&scalar.text) {

@@ -111,6 +111,11 @@ pub fn parse(source: &Arc<SourceFile>, options: &ParseOptions) -> (Vec<Node>, Ve
                 builder.flush();
                 let at = error.marker().byte_offset().unwrap_or_else(|| source.text().len());
                 let span = Span::new(source, at..at + 1);
+                if matches!(error.kind(), granit_parser::ErrorKind::RecursionLimitExceeded) {
+                    builder.too_deep(&span);
+                    builder.documents.clear();
+                    break;
+                }
                 builder.diagnostics.push(
                     Diagnostic::error("yaml::syntax", format!("cannot read this as YAML: {}", error.info()))
                         .at(&span, ""),

@@ -202,6 +202,36 @@ fn an_editor_is_told_what_is_wrong_what_stands_there_and_what_could() {
 }
 
 #[test]
+fn other_files_are_taken_for_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut editor = Editor::start(folder.path());
+    let mut open = |path: &str, text: &str| {
+        editor.uri = format!("file://{}", folder.path().join(path).display());
+        let messages = editor.open(text);
+        messages
+            .iter()
+            .map(|found| found["message"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let orb = "version: 2.1\ndescription: An orb.\ncommands:\n  greet:\n    steps: [{run: echo hello}]\n";
+    assert_eq!(open(".circleci/orbs/acme/tools@1.0.0.yml", orb), [""; 0]);
+    assert_eq!(open("orb.yml", orb), [""; 0]);
+    let wrong = orb.replace("run:", "runn:");
+    let said = open("orb.yml", &wrong);
+    assert!(said[0].contains("runn"), "{said:?}");
+    assert_eq!(open("src/commands/greet.yml", "steps: [{runn: echo hello}]\n"), [""; 0]);
+    assert_eq!(open("compose.yml", "services: {web: {image: web}}\n"), [""; 0]);
+    let said = open(".circleci/continue.yml", "version: 2.1\ncommands: {}\n");
+    assert!(
+        said.iter().any(|said| said.contains("no workflows or build jobs")),
+        "{said:?}"
+    );
+    // Somewhere else, what has workflows is a configuration.
+    let said = open("ci.yml", "version: 2.1\nworkflows: {w: {jobs: [none]}}\n");
+    assert!(said[0].contains("job named none"), "{said:?}");
+}
+
+#[test]
 fn nonsense_is_answered() {
     let folder = tempfile::tempdir().unwrap();
     let mut editor = Editor::start(folder.path());

@@ -393,6 +393,16 @@ async fn circlecis_own_clients_are_answered() {
         let seen = graphql(query, json!({}), true).await;
         assert_eq!(seen["data"]["orbVersion"]["source"], json!(GREETER), "{seen}");
         assert_eq!(graphql(query, json!({}), false).await["data"]["orbVersion"], json!(null));
+        // An owner's public orb is listed also to a client that asks for certified ones, as it does unless told otherwise.
+        let query = "mutation($id: UUID!) { createOrb(name: \"open\", registryNamespaceId: $id) { orb { id } errors { message } } }";
+        graphql(query, json!({"id": id}), true).await;
+        let query = "query { orbs(first: 20, certifiedOnly: true) { edges { node { name } } } }";
+        let listed = graphql(query, json!({}), true).await;
+        assert_eq!(listed["data"]["orbs"]["edges"][0]["node"]["name"], json!("acme/open"), "{listed}");
+        let mine = http.get(format!("{}/api/v2/me/collaborations", world.server.base()));
+        let mine = mine.header("Circle-Token", world.server.token().unwrap().expose()).send().await.unwrap();
+        let mine: serde_json::Value = mine.json().await.unwrap();
+        assert_eq!(mine[0]["slug"], json!("towpath/local"), "{mine}");
         let broken = graphql("query {", json!({}), true).await;
         assert!(broken["errors"][0]["message"].as_str().unwrap().contains("cannot be read"), "{broken}");
     })

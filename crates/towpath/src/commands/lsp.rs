@@ -23,6 +23,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{
     cell::RefCell,
     collections::HashMap,
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -240,8 +241,10 @@ impl<'c> Server<'c> {
         let Some(document) = self.documents.get(uri) else {
             return Ok(());
         };
-        let found = self.with(document, |options| {
-            towpath_config::lint(&document.source, options, document.contexts.as_deref())
+        let found = self.with(document, |options| match sort_of(&document.source) {
+            Sort::Configuration => towpath_config::lint(&document.source, options, document.contexts.as_deref()),
+            Sort::Orb => towpath_config::check_orb(&document.source, options),
+            Sort::Other => Vec::new(),
         });
         let here = |span: &Span| span.source().name() == document.source.name();
         let diagnostics = found
@@ -446,4 +449,34 @@ fn orb_file(source: &SourceFile) -> Result<Uri> {
     std::fs::write(&path, source.text()).with_context(|| format!("failed to write `{}`", path.display()))?;
     let url = url::Url::from_file_path(&path).map_err(|()| anyhow!("`{}` is no absolute path", path.display()))?;
     Ok(url.as_str().parse()?)
+}
+
+/// What a YAML file is to CircleCI.
+enum Sort {
+    Configuration,
+    Orb,
+    /// A part that `pack` puts in its place, or nothing of CircleCI's.
+    Other,
+}
+
+/// By where it is, else by what it has: an editor shows every YAML file of a repository.
+fn sort_of(source: &Arc<SourceFile>) -> Sort {
+    let folder = Path::new(source.name()).parent();
+    let folders: Vec<&OsStr> = folder.into_iter().flat_map(Path::iter).collect();
+    match folders.iter().rposition(|name| *name == ".circleci") {
+        Some(at) if at + 1 == folders.len() => return Sort::Configuration,
+        Some(at) if folders[at + 1] == "orbs" => return Sort::Orb,
+        _ => {}
+    }
+    let (documents, _) = towpath_yaml::parse(source, &towpath_yaml::ParseOptions::default());
+    let Some(root) = documents.first().filter(|root| root.get("version").is_some()) else {
+        return Sort::Other;
+    };
+    let runs = root.get("workflows").is_some() || root.get("jobs").is_some_and(|jobs| jobs.get("build").is_some());
+    let defines = ["commands", "executors", "jobs", "orbs"];
+    match (runs, defines.iter().any(|key| root.get(key).is_some())) {
+        (true, _) => Sort::Configuration,
+        (false, true) => Sort::Orb,
+        (false, false) => Sort::Other,
+    }
 }
