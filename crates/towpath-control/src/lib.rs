@@ -34,7 +34,7 @@ pub use control::{Control, Settings, TargetSettings};
 pub use error::{ControlError, ErrorKind};
 pub use orbs::{Audience, CheckedText, NamespaceView, OrbVersionView, OrbView, Segment};
 pub use plans::{check_project_name, workload_images};
-pub use project::{Build, Freeze, OnFailure, PROJECT_FILE, ProjectFile, ProjectFileError};
+pub use project::{Build, Freeze, OnFailure, PROJECT_FILE, ProjectFile, ProjectFileError, Wait};
 pub use tokens::{Grant, TokenError, Tokens, presented};
 pub use towpath_deploy::{CronFailure, CronJobStatus, Deploying, Hold, Identity, Writer};
 pub use views::{

@@ -6,7 +6,7 @@ use crate::{
     views::{DriftView, DriftedObject},
 };
 use jiff::{SignedDuration, Timestamp};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use towpath_deploy::{CronJobStatus, Drift, Environment, Hold};
 use towpath_manifest::ChangeKind;
@@ -159,7 +159,7 @@ impl Control {
         self.target.cron_jobs(&place).await.map_err(target_error)
     }
 
-    /// Runs a cron job now; its lines and its end come by `progress`.
+    /// Runs a cron job now, as the environment's release has it; its lines and its end come by `progress`.
     ///
     /// # Errors
     /// When the environment has no such cron job, or it cannot run.
@@ -180,11 +180,11 @@ impl Control {
                 .find(|known| known.name == plain || known.name.ends_with(&format!("-{plain}")))
         });
         let Some(found) = found else {
-            let known: Vec<&str> = known.iter().map(|known| known.name.as_str()).collect();
+            let known: BTreeSet<&str> = known.iter().map(|known| known.name.as_str()).collect();
             let known = if known.is_empty() {
                 "it has none".to_string()
             } else {
-                format!("it has {}", known.join(", "))
+                format!("it has {}", Vec::from_iter(known).join(", "))
             };
             return Err(ControlError::not_found(format!(
                 "`{environment}` runs no cron job `{name}`: {known}"

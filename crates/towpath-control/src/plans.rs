@@ -1,13 +1,14 @@
 //! Plans: what a deployment would do, made whole before anybody approves it.
 
 use crate::{
-    Control, ControlError, OnFailure, PROJECT_FILE, ProjectFile, TargetSettings,
+    Control, ControlError, OnFailure, PROJECT_FILE, ProjectFile, TargetSettings, Wait,
     conductor::store_error,
     push::forge_error,
     records::{Push, WorkflowImages, WorkflowRecord, collection},
     releases::{Release, target_error},
     views::{LaptopRequest, ManifestFile, PlanChange, PlanCommit, PlanView},
 };
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +17,7 @@ use std::{
 use towpath_deploy::render::{is_yaml, needs_every_file};
 use towpath_deploy::{Environment, EnvironmentId, PULL_SECRET, Severity};
 use towpath_forge::TreeFile;
-use towpath_images::{Credentials, RegistryClient, RepositoryName, TagName, resolve_tag_word};
+use towpath_images::{Credentials, ImageTags, MAIN, RegistryClient, RepositoryName, TagName, resolve_tag_word};
 use towpath_manifest::{
     Change, ChangeKind, ImageRule, Object, ObjectId, Tree, diff, sort_for_apply, with_config_hash, with_image,
     with_pull_secret,
@@ -43,6 +44,9 @@ pub(crate) struct Plan {
     /// What becomes of it when it fails.
     #[serde(default)]
     pub on_failure: OnFailure,
+    /// How long it is waited for.
+    #[serde(default)]
+    pub wait: Wait,
     /// The image, pinned.
     pub image: ImageReference,
     /// The release that it starts from.
@@ -204,7 +208,7 @@ fn no_environment(tree: &Tree, source: &PlanSource) -> ControlError {
     let known = if known.is_empty() {
         "there are no manifests below `.k8s/`".into()
     } else {
-        format!("there are {}", known.join(", "))
+        format!("there are {}", Vec::from_iter(known).join(", "))
     };
     ControlError::not_found(format!("there is no environment `{}`: {known}", source.environment))
 }
@@ -381,11 +385,12 @@ pub(crate) fn read_job(source: &PlanSource, name: &str, kind: &str) -> Result<(O
         .find(|object| object.name == name)
         .or_else(|| objects.iter().find(|object| stem(object) == name));
     let Some(object) = found else {
-        let known: Vec<String> = objects.iter().map(stem).collect();
+        // By the names that every command knows them by; one file may hold several.
+        let known: BTreeSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
         let known = if known.is_empty() {
             "there is none".to_string()
         } else {
-            format!("there are {}", known.join(", "))
+            format!("there are {}", Vec::from_iter(known).join(", "))
         };
         return Err(ControlError::not_found(format!(
             "`{}` has no {kind} `{name}`: {known}",
@@ -517,6 +522,7 @@ impl Control {
             project: source.project,
             environment: source.environment,
             on_failure,
+            wait: source.project_file.wait,
             image: source.image,
             commit: source.commit,
             objects,
@@ -761,7 +767,7 @@ impl Control {
             [] => format!(
                 "`{}` has no image tagged {}, so there is nothing to deploy",
                 repository.name(),
-                tags_of(record).join(" or ")
+                self.tags_of(record).await.join(" or ")
             ),
             tags => format!(
                 "this workflow pushed several images of `{}` ({}), and none of them with its commit in the tag: run a job in the one that is \
@@ -784,7 +790,7 @@ impl Control {
         if repository.registry.as_deref() == Some(&self.registry_name()) {
             return found;
         }
-        for text in tags_of(record) {
+        for text in self.tags_of(record).await {
             let Ok(tag) = text.parse::<TagName>() else { continue };
             let is_it = |image: &ImageReference| {
                 image.registry == repository.registry
@@ -985,6 +991,26 @@ impl Control {
         Ok(tags.into_iter().filter_map(commit).collect())
     }
 
+    /// The tags by which an image of a workflow's commit goes, the likeliest first: as Towpath's own builds name it, and with
+    /// the branch as it is, which is what scripts write.
+    async fn tags_of(&self, record: &WorkflowRecord) -> Vec<String> {
+        let mut tags = vec![format!("{MAIN}-{}", record.commit)];
+        let Some(branch) = &record.branch else { return tags };
+        let main_branch = match self.project_name(&record.project) {
+            Ok(project) => self.forge.default_branch(&project).await.unwrap_or_default(),
+            Err(_) => String::new(),
+        };
+        let own = ImageTags::new(branch, &main_branch, &record.commit, Timestamp::now()).commit;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let written: String = branch.chars().map(|c| if plain(c) { c } else { '-' }).collect();
+        for tag in [own, format!("{written}-{}", record.commit)] {
+            if !tags.contains(&tag) {
+                tags.push(tag);
+            }
+        }
+        tags
+    }
+
     /// What a workflow's jobs have pushed since it began, added to what was known; `None` when that is nothing new.
     pub(crate) async fn newly_pushed(
         &self,
@@ -997,11 +1023,6 @@ impl Control {
             let live = live.lock().await;
             live.state.created_at()
         };
-        let pushes: Vec<(String, Push)> = self
-            .store
-            .documents(collection::PUSHES, "")
-            .await
-            .map_err(store_error)?;
         let mut new = false;
         let project_file = match self.project_name(&record.project) {
             Ok(project) => self.optional_file(&project, &record.commit, PROJECT_FILE).await?,
@@ -1012,6 +1033,16 @@ impl Control {
         let elsewhere = self.pushed_elsewhere(record, &repository, &images.images).await;
         new |= !elsewhere.is_empty();
         images.images.extend(elsewhere);
+        let mut pushes: Vec<(String, Push)> = Vec::new();
+        // Its own jobs' pushes; and those of the project's image with another token.
+        for prefix in [format!("{}/", record.id), format!("{}:", repository.repository)] {
+            let found: Vec<(String, Push)> = self
+                .store
+                .documents(collection::PUSHES, &prefix)
+                .await
+                .map_err(store_error)?;
+            pushes.extend(found);
+        }
         for (_, push) in pushes {
             let tag = push.image.tag.clone().unwrap_or_default();
             let own = match push.workflow {
@@ -1053,25 +1084,6 @@ pub(crate) fn image_repository_in(project: &str, file: &ProjectFile, own_registr
     reference.digest = None;
     reference.registry.get_or_insert(own_registry);
     reference
-}
-
-/// The tags by which an image of a workflow's commit goes, the likeliest first.
-fn tags_of(record: &WorkflowRecord) -> Vec<String> {
-    let mut tags = vec![format!("app-{}", record.commit)];
-    if let Some(branch) = &record.branch {
-        let branch: String = branch
-            .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') {
-                    c
-                } else {
-                    '-'
-                }
-            })
-            .collect();
-        tags.push(format!("{branch}-{}", record.commit));
-    }
-    tags
 }
 
 fn pinned(image: ImageReference) -> Result<ImageReference, ControlError> {

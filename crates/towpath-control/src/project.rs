@@ -29,6 +29,9 @@ pub struct ProjectFile {
     /// What becomes of a deployment that fails, by environment. Without it: the release before is put back.
     #[serde(default)]
     pub on_failure: BTreeMap<String, OnFailure>,
+    /// How long a deployment is waited for.
+    #[serde(default)]
+    pub wait: Wait,
     /// When nothing is deployed.
     #[serde(default)]
     pub freeze: Vec<Freeze>,
@@ -45,6 +48,27 @@ pub enum OnFailure {
     Rollback,
     /// All stays as it is, for somebody to look at.
     Stop,
+}
+
+/// How long a deployment is waited for. Each Deployment has its own `progressDeadlineSeconds` besides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wait {
+    /// How long all of it may take: `45m`. Without it: 30 minutes.
+    pub release: Option<SignedDuration>,
+    /// How long a pod may wait for a node to take it: `5m`, where a cluster grows by itself. Without it: 90 seconds.
+    pub unschedulable: Option<SignedDuration>,
+}
+
+impl Wait {
+    /// The name of a length that is none.
+    fn wrong(&self) -> Option<&'static str> {
+        let lengths = [("release", self.release), ("unschedulable", self.unschedulable)];
+        let wrong = lengths
+            .into_iter()
+            .find(|(_, length)| length.is_some_and(|length| !length.is_positive()));
+        wrong.map(|(name, _)| name)
+    }
 }
 
 /// A time in which nothing is deployed: once, `from` and `until`, or again and again, `starts` and `lasts`.
@@ -165,6 +189,10 @@ impl ProjectFile {
                 return Err(at(start_of("namespace"), message));
             }
         }
+        if let Some(name) = file.wait.wrong() {
+            let message = format!("`{name}` of `wait` is to be longer than nothing");
+            return Err(at(start_of("wait").max(start_of("[wait]")), message));
+        }
         for (index, freeze) in file.freeze.iter().enumerate() {
             if let Err(message) = freeze.again() {
                 let tables = text.match_indices("[[freeze]]");
@@ -233,6 +261,24 @@ mod tests {
         };
         assert_eq!(ProjectFile::parse(&file.render()).unwrap(), file);
         assert_eq!(ProjectFile::parse("").unwrap(), ProjectFile::default());
+    }
+
+    #[test]
+    fn how_long_is_waited_is_a_length_of_time() {
+        let file = ProjectFile::parse("[wait]\nrelease = \"45m\"\nunschedulable = \"5m 30s\"\n").unwrap();
+        assert_eq!(file.wait.release, Some(SignedDuration::from_mins(45)));
+        assert_eq!(file.wait.unschedulable, Some(SignedDuration::from_secs(330)));
+        for bad in [
+            "release = \"0s\"",
+            "release = \"soon\"",
+            "unschedulable = 5",
+            "other = \"1m\"",
+        ] {
+            let error = ProjectFile::parse(&format!("\n[wait]\n{bad}\n"))
+                .unwrap_err()
+                .to_string();
+            assert!(error.starts_with("`towpath.toml` line"), "{error}");
+        }
     }
 
     #[test]

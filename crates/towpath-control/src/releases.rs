@@ -14,7 +14,7 @@ use crate::{
         WorkloadView,
     },
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
@@ -36,6 +36,11 @@ const RELEASE_DEADLINE: Duration = Duration::from_secs(30 * 60);
 const PROGRESS_POLL: Duration = Duration::from_secs(20);
 /// How many releases `history` shows.
 const HISTORY: u32 = 50;
+
+/// A length of time that a project's file says.
+fn length(said: Option<SignedDuration>) -> Option<Duration> {
+    said.and_then(|said| said.try_into().ok())
+}
 
 /// What this process knows of releases and one-off jobs under way.
 #[derive(Default)]
@@ -372,7 +377,8 @@ impl Control {
             record,
             objects: plan.objects.clone(),
             prune,
-            deadline: RELEASE_DEADLINE,
+            deadline: length(plan.wait.release).unwrap_or(RELEASE_DEADLINE),
+            unschedulable: length(plan.wait.unschedulable),
         };
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let apply = self.target.apply(request, sender);
@@ -696,9 +702,10 @@ impl Control {
         by: &str,
     ) -> Result<Vec<String>, ControlError> {
         let (image, commit) = (request.tag.clone(), request.commit.clone());
+        let project_file = project_file_of(&request)?;
         let (cron_job, target) = self.named_object(project, environment, request, "CronJob").await?;
         self.refuse_held(&target, by).await?;
-        if let Some(freeze) = self.frozen(project, environment, None).await? {
+        if let Some(freeze) = self.frozen(project, environment, Some(&project_file)).await? {
             return Err(ControlError::conflict(freeze));
         }
         let blockers = self.blockers(&target, &cron_job).await?;
@@ -735,6 +742,7 @@ impl Control {
             objects: vec![cron_job],
             prune: Vec::new(),
             deadline: Duration::from_secs(60),
+            unschedulable: None,
         };
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let applied = self.target.apply(request, sender).await;
@@ -758,10 +766,7 @@ impl Control {
             .name
             .clone()
             .ok_or_else(|| ControlError::invalid("the request names no job"))?;
-        let project_file = match &request.project_file {
-            Some(text) => ProjectFile::parse(text).map_err(|error| ControlError::invalid(error.to_string()))?,
-            None => ProjectFile::default(),
-        };
+        let project_file = project_file_of(&request)?;
         let image = self
             .image_of_request(project, environment, &request, &project_file)
             .await?;
@@ -1045,6 +1050,14 @@ impl NotReleased {
     }
 }
 
+/// The project's file that came with a request.
+fn project_file_of(request: &LaptopRequest) -> Result<ProjectFile, ControlError> {
+    match &request.project_file {
+        Some(text) => ProjectFile::parse(text).map_err(|error| ControlError::invalid(error.to_string())),
+        None => Ok(ProjectFile::default()),
+    }
+}
+
 /// What is to be said of an environment whose last deployment neither came to its end nor was undone.
 fn between(applied: &Applied, rows: &[ReleaseRow]) -> Option<String> {
     if applied.release.is_some() || applied.deploying.is_some() {
@@ -1060,13 +1073,18 @@ fn between(applied: &Applied, rows: &[ReleaseRow]) -> Option<String> {
             attempted.number
         ));
     }
-    let before = rows.iter().find(|row| row.state == "succeeded");
-    let before = before.map_or_else(|| "nothing".to_string(), |row| format!("release {}", row.number));
-    Some(format!(
-        "between {before} and release {}, which {}: deploy again, or roll back",
+    let how = format!(
+        "release {}, which {}",
         attempted.number,
         attempted.state.replace('_', " ")
-    ))
+    );
+    Some(match rows.iter().find(|row| row.state == "succeeded") {
+        Some(before) => format!(
+            "between release {} and {how}: deploy again, or roll back",
+            before.number
+        ),
+        None => format!("left half-way by {how}, and there is none before it: deploy again"),
+    })
 }
 
 fn no_earlier(environment: &str, to: Option<i64>) -> ControlError {

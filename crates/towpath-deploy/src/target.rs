@@ -179,7 +179,7 @@ pub struct ReleaseRecord {
     pub stopped_at: Option<Timestamp>,
     /// Why it failed.
     pub message: Option<String>,
-    /// What was carried out; only the conductor reads it.
+    /// What was carried out: the conductor reads it, and a target its `objects`.
     pub plan: serde_json::Value,
 }
 
@@ -325,6 +325,8 @@ pub struct ApplyRequest {
     pub prune: Vec<ObjectId>,
     /// How long all of it may take. Each Deployment has its own `progressDeadlineSeconds` besides.
     pub deadline: Duration,
+    /// How long a pod may wait for a node to take it; without it, as long as the target finds right.
+    pub unschedulable: Option<Duration>,
 }
 
 /// A line for whoever waits.
@@ -354,7 +356,7 @@ pub struct ApplyError {
 }
 
 /// How one workload is doing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadStatus {
     /// `Deployment`, `CronJob`, `Job`, `Service` or `Ingress`.
     pub kind: String,

@@ -5,8 +5,11 @@ mod cluster;
 
 use cluster::{APPLICATION, carry_out, finish, in_cluster};
 use serde_json::{Value, json};
-use towpath_deploy::{Identity, KubernetesOptions, KubernetesTarget, Occasion, Severity, Target, TargetError};
-use towpath_manifest::Object;
+use towpath_deploy::{
+    Drift, Environment, EnvironmentId, Identity, KubernetesOptions, KubernetesTarget, Occasion, Severity, Target,
+    TargetError,
+};
+use towpath_manifest::{Object, ObjectId};
 use towpath_testkit::Verdict;
 use towpath_types::{Outcome, SecretString};
 
@@ -500,7 +503,11 @@ async fn a_job_is_followed_through_its_attempts_to_its_exit_code() {
         world.apply(world.objects(APPLICATION)).await.unwrap();
         let handle = world.target.start_cron_job(&world.environment, "sweep").await.unwrap();
         let (lines, end) = finish(handle).await;
-        assert_eq!((lines, end.outcome), (vec!["swept".to_string()], Outcome::Succeeded));
+        assert_eq!(
+            (lines.last().map(String::as_str), end.outcome),
+            (Some("swept"), Outcome::Succeeded),
+            "{lines:?}"
+        );
         let failing = APPLICATION.replace("args: [exit, \"0\", swept]", "args: [exit, \"4\", dusty]");
         world.apply(world.objects(&failing)).await.unwrap();
         let handle = world.target.start_cron_job(&world.environment, "sweep").await.unwrap();
@@ -566,6 +573,261 @@ async fn drift_says_what_changed_and_who_changed_it() {
         let web = world.get("deployment", "web").await;
         assert_eq!(web.pointer("/spec/replicas"), Some(&json!(2)));
         assert!(world.namespace.has("cronjob", "sweep").await.unwrap());
+    })
+    .await;
+}
+
+/// The diff of the object of a kind that has drifted.
+fn drift_of(found: &[Drift], kind: &str) -> String {
+    let drift = found.iter().find(|drift| drift.change.id.kind == kind);
+    drift
+        .unwrap_or_else(|| panic!("no {kind} in {found:?}"))
+        .change
+        .to_string()
+}
+
+/// Who wrote the fields of a kind's object that differ.
+fn writers_of(found: &[Drift], kind: &str) -> Vec<String> {
+    let of_kind = found.iter().filter(|drift| drift.change.id.kind == kind);
+    of_kind
+        .flat_map(|drift| drift.writers.iter().map(|writer| writer.manager.clone()))
+        .collect()
+}
+
+/// Whether a diff has a line that starts with `sign` and has `text` in it.
+fn has_line(diff: &str, sign: char, text: &str) -> bool {
+    let mut lines = diff.lines();
+    lines.any(|line| line.starts_with(sign) && line.contains(text))
+}
+
+#[tokio::test]
+async fn drift_shows_what_the_release_has_and_what_is_there_instead() {
+    in_cluster("values", async |world| {
+        let secret =
+            "---\napiVersion: v1\nkind: Secret\nmetadata: {name: app-secrets}\nstringData: {TOKEN: first-value}\n";
+        let objects = world.objects(&format!("{APPLICATION}{secret}"));
+        let objects: Vec<Object> = objects.into_iter().map(Object::with_encoded_data).collect();
+        world.apply(objects.clone()).await.unwrap();
+        assert_eq!(world.target.drift(&world.environment, &objects).await.unwrap(), []);
+
+        let edit = r#"{"data":{"GREETING":"goodbye","MORE":"theirs"}}"#;
+        let secret_edit = r#"{"data":{"TOKEN":"aGFja2Vk"}}"#;
+        for arguments in [
+            &["set", "image", "deployment/web", "web=towpath.test/other:1"][..],
+            &["patch", "configmap", "app-config", "--patch", edit],
+            &["patch", "secret", "app-secrets", "--patch", secret_edit],
+        ] {
+            world.namespace.kubectl(arguments).await.unwrap();
+        }
+        let found = world.target.drift(&world.environment, &objects).await.unwrap();
+        assert_eq!(found.len(), 3, "{found:?}");
+
+        let web = drift_of(&found, "Deployment");
+        assert!(has_line(&web, '-', &world.image), "{web}");
+        assert!(has_line(&web, '+', "towpath.test/other:1"), "{web}");
+        assert_eq!(writers_of(&found, "Deployment"), ["kubectl-set"]);
+
+        let config = drift_of(&found, "ConfigMap");
+        assert!(
+            config.contains("-  GREETING: hello\n+  GREETING: goodbye\n"),
+            "{config}"
+        );
+        assert!(config.contains("+  MORE: theirs\n"), "{config}");
+        assert!(!has_line(&config, '-', "MORE"), "{config}");
+        assert_eq!(writers_of(&found, "ConfigMap"), ["kubectl-patch"]);
+
+        let secret = drift_of(&found, "Secret");
+        assert!(
+            has_line(&secret, '-', "TOKEN: ") && has_line(&secret, '+', "TOKEN: "),
+            "{secret}"
+        );
+        let all = format!("{found:?}");
+        for value in ["first-value", "hacked", "aGFja2Vk"] {
+            assert!(!all.contains(value), "{value} is in {all}");
+        }
+    })
+    .await;
+}
+
+/// What somebody has made anew, with fields that never change: the server refuses to apply the release to it.
+#[tokio::test]
+async fn drift_of_what_the_release_can_no_longer_be_applied_to_is_shown_by_its_manifest() {
+    in_cluster("anew", async |world| {
+        let secret = |value: &str| {
+            format!(
+                "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: fixed}}\nimmutable: true\nstringData: {{TOKEN: {value}}}\n"
+            )
+        };
+        let objects = world.objects(&format!("{APPLICATION}{}", secret("first-value")));
+        let objects: Vec<Object> = objects.into_iter().map(Object::with_encoded_data).collect();
+        world.apply(objects.clone()).await.unwrap();
+
+        world
+            .namespace
+            .kubectl(&["delete", "deployment/web", "secret/fixed"])
+            .await
+            .unwrap();
+        let web = format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  replicas: 2\n  \
+             selector: {{matchLabels: {{app: other}}}}\n  template:\n    metadata: {{labels: {{app: other}}}}\n    \
+             spec: {{containers: [{{name: web, image: '{}'}}]}}\n",
+            world.image
+        );
+        let anew = format!("{web}{}", secret("hacked"));
+        world.namespace.kubectl_apply(&anew).await.unwrap();
+        let edit = r#"{"data":{"GREETING":"goodbye"}}"#;
+        world
+            .namespace
+            .kubectl(&["patch", "configmap", "app-config", "--patch", edit])
+            .await
+            .unwrap();
+
+        let found = world.target.drift(&world.environment, &objects).await.unwrap();
+        assert_eq!(found.len(), 3, "{found:?}");
+        let web = drift_of(&found, "Deployment");
+        assert!(web.contains("-      app: web\n+      app: other\n"), "{web}");
+        assert!(has_line(&web, '-', "name: VERSION"), "{web}");
+        // What the manifest says nothing of is not compared.
+        assert!(
+            !web.contains("imagePullPolicy") && !web.contains("revisionHistoryLimit"),
+            "{web}"
+        );
+        assert!(!has_line(&web, '-', "replicas: "), "{web}");
+        assert_eq!(writers_of(&found, "Deployment"), ["kubectl-client-side-apply"]);
+        let secret = drift_of(&found, "Secret");
+        assert!(
+            has_line(&secret, '-', "TOKEN: ") && has_line(&secret, '+', "TOKEN: "),
+            "{secret}"
+        );
+        let all = format!("{found:?}");
+        assert!(!all.contains("first-value") && !all.contains("hacked"), "{all}");
+        // The others are looked at as ever.
+        let config = drift_of(&found, "ConfigMap");
+        assert!(config.contains("-  GREETING: hello\n+  GREETING: goodbye\n"), "{config}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn drift_lists_objects_whose_kind_is_no_longer_served() {
+    in_cluster("unserved", async |world| {
+        // Definitions belong to the whole cluster, so this one has a group of its own.
+        let group = format!("{}.example.com", world.environment.namespace);
+        let definition = format!("locks.{group}");
+        let text = format!(
+            "apiVersion: {group}/v1\nkind: Lock\nmetadata: {{name: upper}}\nspec: {{gates: 2}}\n---\n\
+             apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{name: {definition}}}\nspec:\n  \
+             group: {group}\n  scope: Namespaced\n  names: {{kind: Lock, plural: locks, singular: lock}}\n  versions:\n    \
+             - name: v1\n      served: true\n      storage: true\n      schema: {{openAPIV3Schema: {{type: object, properties: \
+             {{spec: {{type: object, properties: {{gates: {{type: integer}}}}}}}}}}}}\n"
+        );
+        let objects = world.objects(&text);
+        let applied = world.apply(objects.clone()).await;
+        let before = world.target.drift(&world.environment, &objects).await;
+        let cluster = world.namespace.cluster();
+        cluster.kubectl(&["delete", "crd", &definition]).await.unwrap();
+        applied.unwrap();
+        assert_eq!(before.unwrap(), []);
+        let path = format!("/apis/{group}/v1");
+        towpath_testkit::until("the group to be gone", cluster::BOUND, async || {
+            Ok(match cluster.kubectl(&["get", "--raw", &path]).await {
+                Ok(seen) => towpath_testkit::Probe::NotYet(seen),
+                Err(_) => towpath_testkit::Probe::Found(()),
+            })
+        })
+        .await
+        .unwrap();
+
+        // The one that has seen the kind, and one that asks for it for the first time.
+        let identity = Identity::Kubeconfig(Some(cluster.kubeconfig().to_path_buf()));
+        let other = KubernetesTarget::new(KubernetesOptions::new(identity, world.secrets.clone()));
+        for target in [&world.target, &other] {
+            let found = target.drift(&world.environment, &objects).await.unwrap();
+            let mut names: Vec<String> = found
+                .iter()
+                .map(|drift| format!("{:?} {}", drift.change.kind, drift.change.id))
+                .collect();
+            names.sort();
+            assert_eq!(
+                names,
+                [
+                    format!("Deleted CustomResourceDefinition/{definition}"),
+                    "Deleted Lock/upper".to_string()
+                ]
+            );
+            let lock = drift_of(&found, "Lock");
+            assert!(has_line(&lock, '-', "gates: 2"), "{lock}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_an_autoscaler_decides_is_no_drift() {
+    in_cluster("autoscaled", async |world| {
+        let objects = world.objects(APPLICATION);
+        world.apply(objects.clone()).await.unwrap();
+        // At least three: no metrics are needed to see that two are too few.
+        let autoscaler = "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: web}\nspec:\n  \
+                          scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}\n  minReplicas: 3\n  maxReplicas: 4\n";
+        world.namespace.kubectl_apply(autoscaler).await.unwrap();
+        towpath_testkit::until("the autoscaler to scale", cluster::BOUND, async || {
+            let web = world.namespace.get("deployment", "web").await?;
+            Ok(match web.pointer("/spec/replicas") {
+                Some(replicas) if *replicas == json!(3) => towpath_testkit::Probe::Found(()),
+                other => towpath_testkit::Probe::NotYet(format!("{other:?} replicas")),
+            })
+        })
+        .await
+        .unwrap();
+        assert_eq!(world.target.drift(&world.environment, &objects).await.unwrap(), []);
+
+        // What somebody changes beside it is.
+        world
+            .namespace
+            .kubectl(&["set", "env", "deployment/web", "VERSION=two"])
+            .await
+            .unwrap();
+        let found = world.target.drift(&world.environment, &objects).await.unwrap();
+        let web = drift_of(&found, "Deployment");
+        assert!(has_line(&web, '-', "value: one") && has_line(&web, '+', "value: two"), "{web}");
+        assert!(!has_line(&web, '-', "replicas") && !has_line(&web, '+', "replicas"), "{web}");
+        assert_eq!(writers_of(&found, "Deployment"), ["kubectl-set"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_controllers_finalizer_is_no_drift() {
+    in_cluster("finalizer", async |world| {
+        let objects = world.objects(APPLICATION);
+        world.apply(objects.clone()).await.unwrap();
+        let patch = async |world: &cluster::World, patch: &str, manager: &str| {
+            let manager = format!("--field-manager={manager}");
+            let object = "configmap/app-config";
+            let arguments = ["patch", object, "--type=merge", "--patch", patch, manager.as_str()];
+            world.namespace.kubectl(&arguments).await
+        };
+        let finalizer = r#"{"metadata":{"finalizers":["example.com/cleanup"]}}"#;
+        patch(world, finalizer, "cleaner").await.unwrap();
+        let with_finalizer = world.target.drift(&world.environment, &objects).await;
+        let edited = patch(world, r#"{"data":{"GREETING":"goodbye"}}"#, "somebody").await;
+        let found = world.target.drift(&world.environment, &objects).await;
+        // With it the namespace would never go.
+        patch(world, r#"{"metadata":{"finalizers":null}}"#, "cleaner")
+            .await
+            .unwrap();
+
+        assert_eq!(with_finalizer.unwrap(), []);
+        edited.unwrap();
+        let found = found.unwrap();
+        let config = drift_of(&found, "ConfigMap");
+        assert!(
+            config.contains("-  GREETING: hello\n+  GREETING: goodbye\n"),
+            "{config}"
+        );
+        assert!(!config.contains("finalizers"), "{config}");
+        assert_eq!(writers_of(&found, "ConfigMap"), ["somebody"]);
     })
     .await;
 }
@@ -824,8 +1086,8 @@ async fn what_others_made_stays_and_what_is_beside_the_releases_leaves_them_alon
 async fn what_is_anothers_is_refused_and_a_secrets_values_are_in_no_finding() {
     in_cluster("anothers", async |world| {
         world.apply(world.objects(APPLICATION)).await.unwrap();
-        let staging = towpath_deploy::Environment {
-            id: towpath_deploy::EnvironmentId::new("claims", "staging").unwrap(),
+        let staging = Environment {
+            id: EnvironmentId::new("claims", "staging").unwrap(),
             ..world.environment.clone()
         };
         let objects = world.objects(APPLICATION);
@@ -974,6 +1236,182 @@ async fn of_those_who_start_a_job_at_once_one_runs_it() {
             }
             assert_eq!((ran, refused), (1, 3), "in round {round}");
         }
+    })
+    .await;
+}
+
+/// A script's `kubectl apply` leaves a Job of the same name behind, without Towpath's label.
+#[tokio::test]
+async fn a_job_that_somebody_else_made_is_replaced_once_it_has_ended() {
+    in_cluster("byhand", async |world| {
+        let by_hand = |pause_ms: &str, finalizers: &[&str]| {
+            let container = json!({
+                "name": "migrate", "image": world.image, "args": ["exit", "0", "by hand"],
+                "env": [{"name": "EXIT_AFTER_MS", "value": pause_ms}],
+            });
+            let job = json!({
+                "apiVersion": "batch/v1", "kind": "Job",
+                "metadata": {"name": "migrate", "finalizers": finalizers},
+                "spec": {"backoffLimit": 0, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}},
+            });
+            job.to_string()
+        };
+        let until_it_ended = ["wait", "--for=condition=complete", "job/migrate", "--timeout=60s"];
+        let replaced = "-- replaced Job `migrate`, which somebody else made and which had ended";
+
+        world.namespace.kubectl_apply(&by_hand("1", &[])).await.unwrap();
+        world.namespace.kubectl(&until_it_ended).await.unwrap();
+        let ours = job(world, "migrate-1", &json!(["exit", "0", "migrated"]));
+        let (lines, end) = finish(world.target.run_job(&world.environment, ours).await.unwrap()).await;
+        assert_eq!(lines, [replaced, "migrated"]);
+        assert_eq!(end.outcome, Outcome::Succeeded);
+
+        // One that runs is in the way.
+        world.namespace.kubectl(&["delete", "job", "migrate"]).await.unwrap();
+        world.namespace.kubectl_apply(&by_hand("60000", &[])).await.unwrap();
+        let ours = job(world, "migrate-2", &json!(["exit", "0"]));
+        let refused = world.target.run_job(&world.environment, ours).await.unwrap_err();
+        assert!(refused.to_string().contains("is running already"), "{refused}");
+        world.namespace.kubectl(&["delete", "job", "migrate"]).await.unwrap();
+
+        // One whose finalizers take a while is waited for.
+        world
+            .namespace
+            .kubectl_apply(&by_hand("1", &["towpath.test/stay"]))
+            .await
+            .unwrap();
+        world.namespace.kubectl(&until_it_ended).await.unwrap();
+        let ours = job(world, "migrate-3", &json!(["exit", "0", "migrated again"]));
+        let let_it_go = async {
+            let is_going = "--for=jsonpath={.metadata.deletionTimestamp}";
+            let wait = ["wait", is_going, "job/migrate", "--timeout=20s"];
+            world.namespace.kubectl(&wait).await.unwrap();
+            let nothing = r#"{"metadata":{"finalizers":null}}"#;
+            let patch = ["patch", "job", "migrate", "--type=merge", "--patch", nothing];
+            world.namespace.kubectl(&patch).await.unwrap();
+        };
+        let running = world.target.run_job(&world.environment, ours);
+        let (running, ()) = futures::future::join(running, let_it_go).await;
+        let (lines, end) = finish(running.unwrap()).await;
+        assert_eq!(lines, [replaced, "migrated again"]);
+        assert_eq!(end.outcome, Outcome::Succeeded);
+    })
+    .await;
+}
+
+/// A Job says nothing of pods that are refused, and would wait for them for ever.
+#[tokio::test]
+async fn a_job_whose_pods_cannot_be_made_is_given_up_with_the_reason() {
+    in_cluster("podless", async |world| {
+        let impatient = |identity: Identity| {
+            let mut options = KubernetesOptions::new(identity, world.secrets.clone());
+            options.tolerance.refusal = std::time::Duration::from_secs(3);
+            KubernetesTarget::new(options)
+        };
+        let cluster = world.namespace.cluster();
+        let target = impatient(Identity::Kubeconfig(Some(cluster.kubeconfig().to_path_buf())));
+        let waits = |lines: &[String]| lines.iter().any(|line| line.starts_with("-- it waits for a pod"));
+
+        // A service account that is not there.
+        let sweep = APPLICATION.rsplit("---\n").next().unwrap();
+        let sweep = sweep.replace("IMAGE", &world.image).replace(
+            "          restartPolicy: Never",
+            "          restartPolicy: Never\n          serviceAccountName: nobody",
+        );
+        world.namespace.kubectl_apply(&sweep).await.unwrap();
+        let handle = target.start_cron_job(&world.environment, "sweep").await.unwrap();
+        let run = handle.name.clone();
+        let (lines, end) = finish(handle).await;
+        assert!(waits(&lines), "{lines:?}");
+        assert_eq!(end.outcome, Outcome::Failed);
+        assert!(
+            end.message.contains("serviceaccount \"nobody\" not found") && end.message.ends_with("The Job was deleted"),
+            "{end:?}"
+        );
+        assert!(!world.namespace.has("job", &run).await.unwrap());
+
+        // A quota that is used up; who may not read events is told what it may be.
+        world
+            .namespace
+            .kubectl_apply("apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: small}\nspec: {hard: {pods: '0'}}\n")
+            .await
+            .unwrap();
+        let ours = job(world, "migrate-1", &json!(["exit", "0"]));
+        let (lines, end) = finish(target.run_job(&world.environment, ours).await.unwrap()).await;
+        assert!(waits(&lines), "{lines:?}");
+        assert!(end.message.contains("quota"), "{end:?}");
+        let account = world.namespace.account(&least_privilege()).await.unwrap();
+        let target = impatient(Identity::Token {
+            server: cluster.server(),
+            certificate_authority: cluster.certificate_authority().ok(),
+            token: SecretString::new(account.token),
+        });
+        let ours = job(world, "migrate-2", &json!(["exit", "0"]));
+        let (lines, end) = finish(target.run_job(&world.environment, ours).await.unwrap()).await;
+        assert!(waits(&lines), "{lines:?}");
+        assert_eq!(end.outcome, Outcome::Failed);
+        assert!(
+            end.message.contains("within 3 s") && end.message.contains("permission to list `events` would tell"),
+            "{end:?}"
+        );
+        assert!(!world.namespace.has("job", "migrate").await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cron_job_by_hand_runs_what_was_released() {
+    in_cluster("released", async |world| {
+        let run = async |world: &cluster::World| {
+            let handle = world.target.start_cron_job(&world.environment, "sweep").await.unwrap();
+            let (lines, end) = finish(handle).await;
+            assert_eq!(end.outcome, Outcome::Succeeded, "{lines:?} {end:?}");
+            lines
+        };
+        // Nobody released this one.
+        let sweep = APPLICATION.rsplit("---\n").next().unwrap();
+        let sweep = sweep.replace("IMAGE", &world.image);
+        world.namespace.kubectl_apply(&sweep).await.unwrap();
+        let note = "-- no release has the CronJob `sweep`: this runs what the cluster has";
+        assert_eq!(run(world).await, [note, "swept"]);
+
+        let mut request = world.request(world.objects(APPLICATION));
+        request.record.plan = json!({"objects": request.objects});
+        carry_out(&world.target, request).await.unwrap();
+        assert_eq!(run(world).await, ["swept"]);
+
+        // What somebody gave the one in the cluster since is not run: there is no such image.
+        let other = "towpath.test/app:nosuch";
+        let image = format!("sweep={other}");
+        world
+            .namespace
+            .kubectl(&["set", "image", "cronjob/sweep", &image])
+            .await
+            .unwrap();
+        let lines = run(world).await;
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(
+            lines[0].starts_with("-- this runs what release 1 has")
+                && lines[0].contains(&world.image)
+                && lines[0].ends_with(other),
+            "{lines:?}"
+        );
+        assert_eq!(lines[1], "swept");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lines_of_several_pods_say_whose_they_are() {
+    in_cluster("several", async |world| {
+        let mut both = job(world, "migrate-1", &json!(["exit", "0", "migrated"]));
+        both.value["spec"]["parallelism"] = json!(2);
+        both.value["spec"]["completions"] = json!(2);
+        let (lines, end) = finish(world.target.run_job(&world.environment, both).await.unwrap()).await;
+        assert_eq!(end.outcome, Outcome::Succeeded, "{end:?}");
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        let is_named = |line: &String| line.starts_with("[migrate-") && line.ends_with("] migrated");
+        assert!(lines.iter().all(is_named) && lines[0] != lines[1], "{lines:?}");
     })
     .await;
 }
@@ -1301,6 +1739,265 @@ async fn a_watch_that_expires_is_taken_up_again() {
             watches.load(std::sync::atomic::Ordering::SeqCst) > 3,
             "nothing was watched"
         );
+    })
+    .await;
+}
+
+/// What a workload's pods need and its controller, or a manifest beside it, brings.
+#[tokio::test]
+async fn what_comes_with_the_pods_is_no_reason_to_refuse_them() {
+    in_cluster("comes", async |world| {
+        let stateful = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: db}
+spec: {clusterIP: None, selector: {app: db}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      containers: [{name: db, image: IMAGE, volumeMounts: [{name: data, mountPath: /data}]}]
+  volumeClaimTemplates:
+    - metadata: {name: data}
+      spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+"#;
+        assert_eq!(world.findings(&world.objects(stateful)).await, []);
+
+        let account = "---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {name: robot}\n";
+        let with_account = APPLICATION.replace(
+            "terminationGracePeriodSeconds: 1",
+            "terminationGracePeriodSeconds: 1\n      serviceAccountName: robot",
+        );
+        let objects = world.objects(&format!("{with_account}{account}"));
+        let said: Vec<String> = world.findings(&objects).await.iter().map(ToString::to_string).collect();
+        let note = "can be tried only once ServiceAccount `robot` is there";
+        assert!(said.iter().any(|line| line.contains(note)), "{said:?}");
+        world.apply(objects).await.unwrap();
+        // Nobody brings this one.
+        let said: Vec<String> = world
+            .findings(&world.objects(&with_account.replace("robot", "nobody")))
+            .await
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert!(said.iter().any(|line| line.contains("no ServiceAccount `nobody`")), "{said:?}");
+
+        // An operator makes the Secret that these pods read; who pulls without one may do without.
+        let operated = format!(
+            "{}---\napiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{name: keeps.review.test}}\nspec:\n  group: \
+             review.test\n  scope: Namespaced\n  names: {{plural: keeps, singular: keep, kind: Keep}}\n  versions: [{{name: v1, served: true, storage: \
+             true, schema: {{openAPIV3Schema: {{type: object, x-kubernetes-preserve-unknown-fields: true}}}}}}]\n---\napiVersion: \
+             review.test/v1\nkind: Keep\nmetadata: {{name: passwords}}\nspec: {{target: {{name: kept}}}}\n",
+            APPLICATION.replace(
+                "envFrom: [{configMapRef: {name: app-config}}]",
+                "envFrom: [{configMapRef: {name: app-config}}, {secretRef: {name: kept}}]",
+            ).replace("      terminationGracePeriodSeconds: 1", "      terminationGracePeriodSeconds: 1\n      imagePullSecrets: [{name: none}]")
+        );
+        let findings = world.findings(&world.objects(&operated)).await;
+        let refused: Vec<String> = findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Refused)
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(refused, Vec::<String>::new());
+        let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        assert!(said.iter().any(|line| line.contains("Keep of these manifests may make it")), "{said:?}");
+        assert!(said.iter().any(|line| line.contains("no Secret `none` to pull its images with")), "{said:?}");
+    })
+    .await;
+}
+
+/// However often it failed since, there is something to go back to.
+#[tokio::test]
+async fn releases_that_failed_do_not_cost_those_that_succeeded() {
+    in_cluster("kept", async |world| {
+        let config = |value: &str| {
+            world.objects(&format!(
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config}}\ndata: {{A: {value}}}\n"
+            ))
+        };
+        world.apply(config("one")).await.unwrap();
+        world.apply(config("two")).await.unwrap();
+        let nowhere = APPLICATION.replace(
+            "terminationGracePeriodSeconds: 1",
+            "terminationGracePeriodSeconds: 1\n      nodeSelector: {is: nowhere}",
+        );
+        for _ in 0..11 {
+            let mut request = world.request(world.objects(&nowhere));
+            request.deadline = std::time::Duration::from_secs(2);
+            let error = carry_out(&world.target, request).await.unwrap_err();
+            assert_eq!(error.outcome, Outcome::TimedOut, "{error}");
+        }
+        world.apply(config("three")).await.unwrap();
+        let releases = world.target.releases(&world.environment).await.unwrap();
+        let good: Vec<i64> = releases
+            .iter()
+            .filter(|release| release.state == "succeeded")
+            .map(|release| release.number)
+            .collect();
+        assert_eq!(good, [14, 2, 1]);
+        assert_eq!(releases.len() - good.len(), 10);
+    })
+    .await;
+}
+
+/// An object that somebody deleted, and that is still there, is going; what is applied to it would go with it.
+#[tokio::test]
+async fn what_is_being_deleted_is_said() {
+    in_cluster("going", async |world| {
+        let extra = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra}\ndata: {A: b}\n";
+        let more = world.objects(&format!("{APPLICATION}{extra}"));
+        let id = more.iter().find(|object| object.name == "extra").unwrap().id();
+        world.apply(more.clone()).await.unwrap();
+        let finalizer = r#"{"metadata":{"finalizers":["review.test/hold"]}}"#;
+        let hold = ["patch", "configmap", "extra", "--type=merge", "--patch", finalizer];
+        world.namespace.kubectl(&hold).await.unwrap();
+        let said = world
+            .apply_and_prune(world.objects(APPLICATION), std::slice::from_ref(&id))
+            .await
+            .unwrap();
+        let goes = "deleted; it goes when its finalizers (review.test/hold) have done their work";
+        assert!(said.iter().any(|line| line.contains(goes)), "{said:?}");
+        let error = world.apply(more.clone()).await.unwrap_err();
+        assert_eq!(error.outcome, Outcome::Rejected);
+        assert!(
+            error.to_string().contains("it is being deleted since") && error.to_string().contains("review.test/hold"),
+            "{error}"
+        );
+        let nothing = r#"{"metadata":{"finalizers":null}}"#;
+        let let_go = ["patch", "configmap", "extra", "--type=merge", "--patch", nothing];
+        world.namespace.kubectl(&let_go).await.unwrap();
+        world.apply(more).await.unwrap();
+
+        // What is gone is in the status, too.
+        world.namespace.kubectl(&["delete", "deployment", "web"]).await.unwrap();
+        let statuses = world.target.status(&world.environment).await.unwrap();
+        let web = statuses.iter().find(|status| status.kind == "Deployment").unwrap();
+        assert_eq!((web.name.as_str(), web.ready), ("web", 0));
+        assert!(web.message.starts_with("it is not there"), "{}", web.message);
+    })
+    .await;
+}
+
+/// That Towpath has made an object is said by the object, too: a record that is lost costs nothing that was made.
+#[tokio::test]
+async fn what_was_made_is_pruned_though_its_record_was_lost() {
+    in_cluster("lost", async |world| {
+        world.apply(world.objects(APPLICATION)).await.unwrap();
+        let record = format!(
+            "secret/towpath.{}.{}",
+            world.environment.id.project(),
+            world.environment.id.environment()
+        );
+        world.namespace.kubectl(&["delete", &record]).await.unwrap();
+        world
+            .namespace
+            .kubectl(&["create", "configmap", "theirs"])
+            .await
+            .unwrap();
+        let theirs = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: theirs}\ndata: {A: b}\n";
+        let all = world.objects(&format!("{APPLICATION}{theirs}"));
+        world.apply(all.clone()).await.unwrap();
+        let gone: Vec<ObjectId> = all
+            .iter()
+            .filter(|object| object.kind == "Service" || object.name == "theirs")
+            .map(Object::id)
+            .collect();
+        let without: Vec<Object> = all.into_iter().filter(|object| !gone.contains(&object.id())).collect();
+        let said = world.apply_and_prune(without, &gone).await.unwrap();
+        assert!(said.contains(&"Service/web: removed".to_string()), "{said:?}");
+        assert!(world.namespace.has("configmap", "theirs").await.unwrap());
+    })
+    .await;
+}
+
+/// A rollout is over when the old pods are gone, and not when they have been told to go.
+#[tokio::test]
+async fn a_rollout_ends_when_the_old_pods_are_gone() {
+    in_cluster("leaving", async |world| {
+        let deaf = APPLICATION
+            .replace("replicas: 2", "replicas: 1")
+            .replace("terminationGracePeriodSeconds: 1", "terminationGracePeriodSeconds: 3")
+            .replace(
+                "env: [{name: VERSION, value: one}]",
+                "env: [{name: DEAF, value: 'yes'}, {name: VERSION, value: one}]",
+            );
+        world.apply(world.objects(&deaf)).await.unwrap();
+        let said = world
+            .apply(world.objects(&deaf.replace("value: one", "value: two")))
+            .await
+            .unwrap();
+        let at = |text: &str| said.iter().position(|line| line == text);
+        let stopping = at("Deployment/web: 1 old pod is being stopped");
+        assert!(
+            stopping.is_some() && stopping < at("Deployment/web: rolled out"),
+            "{said:?}"
+        );
+        let pods = world
+            .namespace
+            .kubectl(&["get", "pods", "--output", "name"])
+            .await
+            .unwrap();
+        assert_eq!(pods.lines().count(), 1, "{pods}");
+    })
+    .await;
+}
+
+/// What an account may not do is one finding among the others; what is the whole cluster's takes another remedy.
+#[tokio::test]
+async fn missing_permissions_hide_nothing_else() {
+    in_cluster("lacks", async |world| {
+        let cluster = world.namespace.cluster();
+        let account = world.namespace.owner().await.unwrap();
+        let identity = Identity::Token {
+            server: cluster.server(),
+            certificate_authority: cluster.certificate_authority().ok(),
+            token: SecretString::new(account.token),
+        };
+        world.target = KubernetesTarget::new(KubernetesOptions::new(identity, world.secrets.clone()));
+        let role = "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: review-lacks}\nrules: []\n";
+        let wrong = APPLICATION.replace("data: {GREETING: hello}", "data: {GREETING: hello}\ndatax: {}");
+        let findings = world.findings(&world.objects(&format!("{wrong}{role}"))).await;
+        let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        let all = said.join("\n");
+        assert!(all.contains("there is no field `datax`"), "{all}");
+        assert!(all.contains("clusterroles.rbac.authorization.k8s.io in the cluster"), "{all}");
+        assert!(all.contains("bind it a ClusterRole") && all.contains("all.yaml:"), "{all}");
+    })
+    .await;
+}
+
+/// Who scales a workload is not overruled without a word; and a definition may be in several environments' manifests.
+#[tokio::test]
+async fn what_else_decides_is_noted() {
+    in_cluster("decides", async |world| {
+        let scaler = "---\napiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: web}\nspec:\n  minReplicas: 3\n  maxReplicas: \
+                      5\n  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}\n  metrics: [{type: Resource, resource: {name: cpu, target: \
+                      {type: Utilization, averageUtilization: 80}}}]\n";
+        let objects = world.objects(&format!("{APPLICATION}{scaler}"));
+        world.apply(objects.clone()).await.unwrap();
+        let said: Vec<String> = world.findings(&objects).await.iter().map(ToString::to_string).collect();
+        let note = "HorizontalPodAutoscaler `web` decides how many run";
+        assert!(said.iter().any(|line| line.contains(note)), "{said:?}");
+
+        let class = "apiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: {name: review-decides}\nvalue: 5\n";
+        world.apply(world.objects(class)).await.unwrap();
+        let staging = Environment {
+            id: EnvironmentId::new("claims", "staging").unwrap(),
+            ..world.environment.clone()
+        };
+        let preflight = world.target.preflight(&staging, &world.objects(class), &[]).await.unwrap();
+        assert_eq!(preflight.refused().count(), 0);
+        let said: Vec<String> = preflight.findings.iter().map(ToString::to_string).collect();
+        assert!(said.iter().any(|line| line.contains("claims/dev has it in its manifests, too")), "{said:?}");
+        let gone = ["delete", "priorityclass", "review-decides"];
+        world.namespace.cluster().kubectl(&gone).await.unwrap();
     })
     .await;
 }

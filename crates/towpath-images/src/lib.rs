@@ -28,4 +28,4 @@ pub use client::{ClientError, RegistryClient, Retries};
 pub use credentials::{Credentials, CredentialsError};
 pub use registry::{Access, Action, Authorize, Registry, RegistryError, RepositoryName, TagName, Verdict, router};
 pub use scratch::{ScratchError, ScratchImage, load_scratch_image};
-pub use tags::{ImageTags, resolve_tag_word};
+pub use tags::{ImageTags, MAIN, resolve_tag_word};

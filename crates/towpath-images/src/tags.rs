@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use towpath_types::{CommitId, Digest};
 
 /// What the main branch's images are called.
-const MAIN: &str = "app";
+pub const MAIN: &str = "app";
 
 /// The longest part of a tag that is made from a branch: a tag has 128 characters, and `-` with a commit of 64 digits
 /// follows at most.

@@ -44,6 +44,15 @@ pub fn data_dir(given: Option<&Path>) -> Result<PathBuf> {
         .ok_or_else(|| anyhow!("neither --data-dir nor $TOWPATH_DATA_DIR nor $HOME says where Towpath keeps its data"))
 }
 
+/// What the server answers instead of what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Answered {
+    /// `404`, `409` and so on.
+    pub status: StatusCode,
+    message: String,
+}
+
 impl Client {
     /// A client of the Towpath whose data directory `at` means.
     ///
@@ -188,7 +197,7 @@ impl Client {
             message: String,
         }
         match serde_json::from_slice::<Message>(&body) {
-            Ok(Message { message }) => Err(anyhow!("{message}")),
+            Ok(Message { message }) => Err(Answered { status, message }.into()),
             Err(_) if status == StatusCode::UNAUTHORIZED => Err(anyhow!("the server does not accept this token")),
             Err(_) => Err(anyhow!("the server answered {status}")),
         }
@@ -254,6 +263,9 @@ impl Client {
 pub fn expect_success(outcome: Option<Outcome>, what: &str) -> Result<()> {
     match outcome {
         Some(Outcome::Succeeded) => Ok(()),
+        Some(Outcome::Rejected) => bail!("{what} was refused"),
+        Some(Outcome::Canceled) => bail!("{what} was canceled"),
+        Some(Outcome::Errored) => bail!("{what} ended with an error"),
         Some(outcome) => bail!("{what} {}", outcome.as_str().replace('_', " ")),
         None => bail!("{what} has not ended"),
     }

@@ -20,6 +20,14 @@ const TARGET_VARIABLE: &str = "TOWPATH_TARGET";
 /// The beginning of the names of such a command's folders; its process follows.
 const FOLDER: &str = "towpath-command-";
 
+/// What a signal leaves behind, once something was begun.
+static LEFT: Mutex<Option<String>> = Mutex::new(None);
+
+/// Says what there is to know should a signal end this process from now on: what goes on without it, or is half done.
+pub fn leaves(what: String) {
+    *LEFT.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
+}
+
 /// The folder of this process, while there is one.
 static CURRENT: Mutex<Option<PathBuf>> = Mutex::new(None);
 
@@ -65,7 +73,7 @@ fn sweep(parent: &Path) {
     }
 }
 
-/// Ends the process at a signal, cleanly and with a word.
+/// Ends the process at a signal, cleanly and with a word on what it leaves behind.
 fn end_at_signals() {
     use tokio::signal::unix::{SignalKind, signal};
     for (kind, code) in [
@@ -76,10 +84,11 @@ fn end_at_signals() {
         let Ok(mut signals) = signal(kind) else { continue };
         tokio::spawn(async move {
             signals.recv().await;
-            eprintln!(
-                "\nStopped. What was being deployed is half done: `towpath status ENVIRONMENT` says how it stands; deploy again, or \
-                 `towpath rollback ENVIRONMENT`."
-            );
+            match LEFT.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                Some(left) => eprintln!("\nStopped. {left}"),
+                // Nothing was begun.
+                None => eprintln!("\nStopped."),
+            }
             clean_up();
             std::process::exit(code);
         });

@@ -4,14 +4,19 @@
 //! | --- | --- |
 //! | 0 | done; for `diff`: nothing would change |
 //! | 1 | what was asked for failed: the deployment, the build, the server's answer |
-//! | 2 | the command line is wrong; for `diff`: something would change |
+//! | 2 | for `diff`: something would change |
 //! | 3 | no Towpath in reach |
+//! | 64 | the command line is wrong |
 //! | other | of `job`: the job's own exit code |
 
 use std::process::ExitCode;
 
 /// Something would change (`diff`).
 pub const CHANGES: u8 = 2;
+/// The command line is wrong: `EX_USAGE`, so that it is no answer of `diff`.
+///
+/// Source: <https://man7.org/linux/man-pages/man3/sysexits.h.3head.html>
+pub const USAGE: u8 = 64;
 /// No Towpath in reach.
 pub const UNREACHABLE: u8 = 3;
 

@@ -26,7 +26,17 @@ fn main() -> ExitCode {
     if matches!(name, "circleci" | "circleci-agent") {
         return towpath_agent::in_job_main(std::env::args().skip(1));
     }
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // With nobody to read it there is nothing more to do; `--help` is no mistake.
+            let _ = error.print();
+            return match error.use_stderr() {
+                true => ExitCode::from(exit::USAGE),
+                false => ExitCode::SUCCESS,
+            };
+        }
+    };
     match cli.command {
         // The agent may be the first process of a container: it forks before any thread exists.
         cli::Command::Agent => match towpath_agent::AgentOptions::from_environment() {

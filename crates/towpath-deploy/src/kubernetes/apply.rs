@@ -7,14 +7,18 @@ use super::{
     kinds::{Kind, Kinds, Lookup},
     lock::{self, Held, NotHeld},
     record::{self, Begun, Kept, State},
-    rollout::{Awaited, Waiter, progress_of, rolls_out},
+    rollout::{Awaited, Tolerance, Waiter, progress_of, rolls_out},
     target::{KubernetesOptions, Seen, mask_of},
 };
 use crate::target::{ApplyError, ApplyRequest, Environment, Occasion, Progress, ReleaseRecord};
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{sync::mpsc, time::Instant};
 use towpath_manifest::{Object, ObjectId, Readiness};
 use towpath_types::Outcome;
@@ -53,18 +57,35 @@ impl Carrier<'_> {
         if let Some(refused) = jobs_among(&request.objects) {
             return Err(refused);
         }
+        let mut made_namespace = false;
         if let Some(namespace) = self.missing_namespace(request).await? {
             // What is refused changes nothing, not even that there is a namespace.
             self.examine(request, &State::default()).await?;
             self.make_namespace(namespace).await?;
+            made_namespace = true;
         }
+        let made = |error: ApplyError| match made_namespace {
+            true => ApplyError {
+                // What only a namespace that is there can refuse is refused too late for nothing to have changed.
+                outcome: match error.outcome {
+                    Outcome::Rejected => Outcome::Failed,
+                    outcome => outcome,
+                },
+                message: format!(
+                    "{}\nThe namespace `{}` was made, and nothing else",
+                    error.message, environment.namespace
+                ),
+                ..error
+            },
+            false => error,
+        };
         // A look without the lock first: what is refused changes nothing, not even the lock.
         let (loaded, examination) = match seen {
             Some(seen) => (seen.loaded, seen.examination),
             None => {
                 let loaded = record::load(self.api, environment).await;
                 let loaded = loaded.map_err(|error| errored(&error))?;
-                let examination = self.examine(request, &loaded.state).await?;
+                let examination = self.examine(request, &loaded.state).await.map_err(made)?;
                 (loaded, examination)
             }
         };
@@ -191,7 +212,7 @@ impl Carrier<'_> {
                     uid: String::new(),
                     manifest: String::new(),
                     owned: String::new(),
-                    made: one.live.is_none(),
+                    made: one.live.as_ref().is_none_or(says_made),
                 });
             }
         }
@@ -207,7 +228,12 @@ impl Carrier<'_> {
             .await
             .map_err(lost)?;
         }
-        let stamps = Stamps::of(request);
+        let mut stamps = Stamps::of(request);
+        stamps.made = known
+            .iter()
+            .filter(|kept| kept.made)
+            .map(|kept| kept.id.clone())
+            .collect();
         let mut applied: BTreeMap<ObjectId, Value> = BTreeMap::new();
         for wave in waves(&examination.objects) {
             held.check().map_err(lost)?;
@@ -261,7 +287,10 @@ impl Carrier<'_> {
             let waiter = Waiter {
                 api: Arc::clone(self.api),
                 environment: environment.clone(),
-                tolerance: self.options.tolerance,
+                tolerance: Tolerance {
+                    unschedulable: request.unschedulable.unwrap_or(self.options.tolerance.unschedulable),
+                    ..self.options.tolerance
+                },
                 mask: mask_of(self.api, environment, &request.objects, self.options.secrets.as_ref()).await,
             };
             waiter.wait(&awaited, deadline, self.progress).await?;
@@ -333,7 +362,7 @@ impl Carrier<'_> {
                 Err(error) => return Err(error),
             }
         }
-        let object = stamps.on(&one.object.value, one.live.as_ref());
+        let object = stamps.on(&one.object, one.live.as_ref());
         let answer = self.api.apply(&kind, namespace, &object, Mode::Real).await?;
         Ok(answer.value)
     }
@@ -416,7 +445,7 @@ impl Carrier<'_> {
                 .pointer("/metadata/uid")
                 .and_then(Value::as_str)
                 .unwrap_or_default();
-            if let Some(why) = why_it_stays(&request.environment, known, &live) {
+            if let Some(why) = why_it_stays(&request.environment, known, &kind, &live) {
                 self.say(id, why);
                 continue;
             }
@@ -425,7 +454,19 @@ impl Carrier<'_> {
                 Err(error) if error.is_conflict() => {}
                 other => other.map_err(failed)?,
             }
-            self.say(id, "removed");
+            // Whoever put a finalizer on it has something to clear away first, which may take long or for ever.
+            let finalizers = live.pointer("/metadata/finalizers").and_then(Value::as_array);
+            let finalizers: Vec<&str> = finalizers.into_iter().flatten().filter_map(Value::as_str).collect();
+            match finalizers[..] {
+                [] => self.say(id, "removed"),
+                _ => self.say(
+                    id,
+                    &format!(
+                        "deleted; it goes when its finalizers ({}) have done their work",
+                        finalizers.join(", ")
+                    ),
+                ),
+            }
         }
         Ok(())
     }
@@ -561,6 +602,17 @@ struct Stamps {
     annotations: BTreeMap<String, String>,
     /// Whether the release that an object is of stays the one that it says.
     keeps_release: bool,
+    /// What Towpath has made, and so may remove: that is said by the objects, too, for the record of it may be lost.
+    made: BTreeSet<ObjectId>,
+}
+
+/// The annotation of an object that Towpath has made.
+const MADE: &str = "towpath.dev/made";
+
+/// Whether an object itself says that Towpath has made it.
+fn says_made(live: &Value) -> bool {
+    let annotations = live.pointer("/metadata/annotations");
+    fields::ours(live).is_some() && annotations.is_some_and(|annotations| annotations.get(MADE).is_some())
 }
 
 /// The label with the number of the release that wrote an object last.
@@ -593,11 +645,13 @@ impl Stamps {
             labels,
             annotations,
             keeps_release: request.occasion == Occasion::Beside,
+            made: BTreeSet::new(),
         }
     }
 
-    fn on(&self, object: &Value, live: Option<&Value>) -> Value {
-        let mut object = object.clone();
+    fn on(&self, object: &Object, live: Option<&Value>) -> Value {
+        let is_made = self.made.contains(&object.id());
+        let mut object = object.value.clone();
         for (field, stamps) in [("labels", &self.labels), ("annotations", &self.annotations)] {
             if !object["metadata"][field].is_object() {
                 object["metadata"][field] = json!({});
@@ -605,6 +659,9 @@ impl Stamps {
             for (key, value) in stamps {
                 object["metadata"][field][key] = Value::from(value.as_str());
             }
+        }
+        if is_made {
+            object["metadata"]["annotations"][MADE] = Value::from("true");
         }
         let release = live.and_then(|live| live.pointer("/metadata/labels")?.get(RELEASE));
         if let Some(release) = release.filter(|_| self.keeps_release) {
@@ -625,12 +682,15 @@ fn is_made(made: bool, live: Option<&Value>) -> bool {
 
 /// Why an object that left the manifests stays; `None` when it is to be removed: the very object that we made, still
 /// labelled as this environment's.
-pub(super) fn why_it_stays(environment: &Environment, kept: &Kept, live: &Value) -> Option<&'static str> {
+pub(super) fn why_it_stays(environment: &Environment, kept: &Kept, kind: &Kind, live: &Value) -> Option<&'static str> {
     if matches!(
         kept.id.kind.as_str(),
         "PersistentVolumeClaim" | "Namespace" | "CustomResourceDefinition"
     ) {
         return Some("left the manifests, and stays: deleting it would delete data. Delete it by hand");
+    }
+    if !kind.namespaced {
+        return Some("left the manifests, and stays: other environments of the cluster may need it. Delete it by hand");
     }
     if !kept.made {
         return Some("left the manifests, and stays: Towpath did not make it. Delete it by hand");

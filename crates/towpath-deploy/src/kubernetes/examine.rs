@@ -157,16 +157,10 @@ impl Examiner<'_> {
                 removed.push(kind);
             }
         }
-        found
-            .findings
-            .extend(permissions(self.api, self.environment, &known, &removed).await?);
-        // Without permission to look, what follows would only say so again.
-        if found
-            .refused()
-            .any(|finding| finding.message.starts_with(NO_PERMISSION))
-        {
-            return Ok(found);
-        }
+        let (lacking, findings) = permissions(self.api, self.environment, &known, &removed).await?;
+        found.findings.extend(findings);
+        // Of what may not be looked at all that follows would only say so again.
+        known.retain(|(_, kind, _)| !lacking.contains(kind));
         let mut live = self.live(&known).await?;
         let makes_namespace = |name: &str| {
             let made = |object: &&Object| object.kind == "Namespace" && object.name == name;
@@ -198,7 +192,11 @@ impl Examiner<'_> {
         found.is_whole = true;
         for (object, kind, from_vault, live, answer) in join_all(answers).await {
             if let Some(owner) = live.as_ref().and_then(|live| self.other_owner(live)) {
-                found.findings.push(self.is_of(object, &owner));
+                found.findings.push(self.is_of(object, kind, &owner));
+            }
+            if let Some(live) = &live {
+                found.findings.extend(being_deleted(object, live));
+                found.findings.extend(scaled_by_other(object, live, objects));
             }
             let (would_be, applies) = match answer {
                 None => (None, false),
@@ -300,15 +298,27 @@ impl Examiner<'_> {
         ((project, environment) != (id.project(), id.environment())).then(|| format!("{project}/{environment}"))
     }
 
-    fn is_of(&self, object: &Object, owner: &str) -> Finding {
+    fn is_of(&self, object: &Object, kind: &Kind, owner: &str) -> Finding {
+        let place = object.place_of("/metadata/name");
+        if !kind.namespaced {
+            // There is one in the whole cluster, whoever's manifests it is in.
+            let message = format!("{owner} has it in its manifests, too: whoever deploys last decides how it is");
+            return Finding {
+                place,
+                ..note(object, "", &message)
+            };
+        }
+        let namespace = &self.environment.namespace;
         Finding {
             severity: Severity::Refused,
             object: object.id(),
             field: String::new(),
-            place: object.place_of("/metadata/name"),
+            place,
             message: format!(
-                "in the namespace `{}` it is {owner}'s, and {} would overwrite it: give each environment a namespace or names of its own",
-                self.environment.namespace, self.environment.id
+                "in the namespace `{namespace}` it is {owner}'s, and {} would overwrite it: give each environment a namespace or names of its \
+                 own. If it is one environment that got another name, let go of the old one: `kubectl --namespace {namespace} label {} {} \
+                 towpath.dev/environment-`",
+                self.environment.id, kind.plural, object.name
             ),
         }
     }
@@ -566,11 +576,17 @@ impl Examiner<'_> {
         let existing = existing.with(&brought.collect::<Vec<_>>());
         let mut findings = Vec::new();
         for finding in missing(objects, &existing) {
-            let severity = match unseen.contains(&(finding.read.kind, finding.read.name.clone())) {
+            let is_unseen = unseen.contains(&(finding.read.kind, finding.read.name.clone()));
+            let maker = objects.iter().find(|object| may_make(object, &finding.read.name));
+            let severity = match is_unseen || maker.is_some() {
                 true => Severity::Note,
                 false => Severity::Refused,
             };
             let remedy = match (severity, finding.read.kind) {
+                (Severity::Note, _) if !is_unseen && maker.is_some() => {
+                    let kind = maker.map_or("", |maker| &*maker.kind);
+                    format!("; {kind} of these manifests may make it, and pods wait until it has")
+                }
                 (Severity::Note, kind) => format!("; permission to get a {kind} here would tell for certain"),
                 (_, SourceKind::Secret) => ". Make it before deploying: no manifest and no vault has it".to_string(),
                 _ => String::new(),
@@ -613,6 +629,30 @@ impl Examiner<'_> {
                 name.filter(|name| !name.is_empty() && *name != "default" && !brought("ServiceAccount", name))
             {
                 accounts.entry(name.to_string()).or_default().push((object, pointer));
+            }
+        }
+        let mut pulled: BTreeMap<String, Vec<&Object>> = BTreeMap::new();
+        for object in objects {
+            for name in pull_secrets(object) {
+                if name != PULL_SECRET && !brought("Secret", &name) {
+                    pulled.entry(name).or_default().push(object);
+                }
+            }
+        }
+        let known = Kind::known("v1", "Secret", "secrets");
+        let looked = pulled
+            .keys()
+            .map(|name| self.look_for(known.object(namespace, name), name));
+        for (name, there) in join_all(looked).await {
+            if !matches!(there, Ok(None)) {
+                continue;
+            }
+            for object in pulled.get(&name).into_iter().flatten() {
+                // Without it the node pulls with what it has itself, which may do.
+                let message = format!(
+                    "there is no Secret `{name}` to pull its images with, neither in the manifests nor in the namespace `{namespace}`"
+                );
+                findings.push(note(object, "", &message));
             }
         }
         let known = Kind::known("v1", "ServiceAccount", "serviceaccounts");
@@ -739,6 +779,11 @@ impl Examiner<'_> {
             if *code == 404 {
                 continue;
             }
+            if let Some(brought) = comes_with(message, examined) {
+                let said = format!("its pods can be tried only once {brought} is there, which comes with them");
+                findings.extend(tried.of.into_iter().map(|(one, _)| note(&one.object, "", &said)));
+                continue;
+            }
             let is_quota = message.contains("exceeded quota");
             let message = message
                 .rsplit_once(" is forbidden: ")
@@ -758,6 +803,29 @@ impl Examiner<'_> {
         }
         Ok(findings)
     }
+}
+
+/// What a pod was refused for the lack of, when it is made with the pods' workloads.
+fn comes_with(message: &str, examined: &[Examined]) -> Option<String> {
+    let new = |kind: &str, name: Option<&str>| {
+        let found = examined.iter().find(|one| {
+            one.object.kind == kind && one.live.is_none() && name.is_none_or(|name| one.object.name == name)
+        });
+        found.map(|one| format!("{kind} `{}`", one.object.name))
+    };
+    // `error looking up service account ns/name: serviceaccount "name" not found`
+    if let Some((_, rest)) = message.split_once("serviceaccount \"") {
+        return new("ServiceAccount", rest.split('"').next());
+    }
+    // `no PriorityClass with name x was found`
+    if let Some((_, rest)) = message.split_once("no PriorityClass with name ") {
+        return new("PriorityClass", rest.split_whitespace().next());
+    }
+    // A LimitRange gives the values that a quota asks for.
+    message
+        .contains("must specify")
+        .then(|| new("LimitRange", None))
+        .flatten()
 }
 
 /// A pod that the server is asked for, and the workloads that it stands for, each with where its template is.
@@ -793,7 +861,23 @@ fn one_pod(workload: &Value, pointer: &str, name: &str) -> Option<Value> {
     let template = workload.pointer(pointer)?;
     let mut metadata = template.get("metadata").cloned().unwrap_or_else(|| json!({}));
     metadata["generateName"] = Value::from(format!("{name}-"));
-    Some(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template.get("spec")?}))
+    let mut spec = template.get("spec")?.clone();
+    let claims = workload.pointer("/spec/volumeClaimTemplates").and_then(Value::as_array);
+    for claim in claims.into_iter().flatten() {
+        let Some(volume) = claim.pointer("/metadata/name").and_then(Value::as_str) else {
+            continue;
+        };
+        // A template's volume of that name gives way to the claim.
+        let mut volumes = spec
+            .get("volumes")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        volumes.retain(|known| known.get("name").and_then(Value::as_str) != Some(volume));
+        volumes.push(json!({"name": volume, "persistentVolumeClaim": {"claimName": format!("{volume}-{name}-0")}}));
+        spec["volumes"] = Value::Array(volumes);
+    }
+    Some(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}))
 }
 
 /// Whether applying changes anything that counts: a field, or that the object becomes ours.
@@ -814,6 +898,71 @@ pub(super) fn read_names(objects: &[Object], kind: SourceKind) -> BTreeSet<Strin
     read.map(|read| read.name).collect()
 }
 
+/// What is to be said of an object that somebody has deleted and that is still there: what is applied to it goes with it.
+fn being_deleted(object: &Object, live: &Value) -> Option<Finding> {
+    let since = live.pointer("/metadata/deletionTimestamp")?.as_str()?;
+    let finalizers = live.pointer("/metadata/finalizers").and_then(Value::as_array);
+    let finalizers: Vec<&str> = finalizers.into_iter().flatten().filter_map(Value::as_str).collect();
+    let waits = match finalizers[..] {
+        [] => "what it owns".to_string(),
+        _ => format!("its finalizers ({})", finalizers.join(", ")),
+    };
+    Some(Finding {
+        severity: Severity::Refused,
+        object: object.id(),
+        field: "metadata.name".into(),
+        place: object.place_of("/metadata/name"),
+        message: format!(
+            "it is being deleted since {since} and waits for {waits}; what was applied now would go with it. Deploy again when it is gone"
+        ),
+    })
+}
+
+/// What is to be said of a workload whose number of replicas something else decides, too.
+///
+/// Source: <https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/#migrating-deployments-and-statefulsets-to-horizontal-autoscaling>
+fn scaled_by_other(object: &Object, live: &Value, objects: &[Object]) -> Option<Finding> {
+    let wanted = object.value.pointer("/spec/replicas")?;
+    let runs = live.pointer("/spec/replicas")?;
+    let text = |object: &Object, pointer: &str| {
+        object
+            .value
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .map(str::to_string)
+    };
+    let scaler = objects.iter().find(|other| {
+        other.kind == "HorizontalPodAutoscaler"
+            && text(other, "/spec/scaleTargetRef/kind").as_deref() == Some(&*object.kind)
+            && text(other, "/spec/scaleTargetRef/name").as_deref() == Some(&*object.name)
+    });
+    let by = match scaler {
+        Some(scaler) => format!("HorizontalPodAutoscaler `{}` decides", scaler.name),
+        None if wanted != runs && is_autoscaled(live) => "a HorizontalPodAutoscaler decides".to_string(),
+        None => return None,
+    };
+    let now = match wanted == runs {
+        true => String::new(),
+        false => format!(" ({runs} run now)"),
+    };
+    let message =
+        format!("{by} how many run{now}, and this deployment sets {wanted}: leave `replicas` out of the manifest");
+    Some(Finding {
+        place: object.place_of("/spec/replicas"),
+        field: "spec.replicas".into(),
+        ..note(object, "", &message)
+    })
+}
+
+/// Whether a HorizontalPodAutoscaler said last how many replicas there are.
+fn is_autoscaled(live: &Value) -> bool {
+    fields::entries(live).any(|entry| {
+        entry.manager == "kube-controller-manager"
+            && entry.subresource == "scale"
+            && entry.fields.pointer("/f:spec/f:replicas").is_some()
+    })
+}
+
 fn note(object: &Object, field: &str, message: &str) -> Finding {
     Finding {
         severity: Severity::Note,
@@ -822,6 +971,16 @@ fn note(object: &Object, field: &str, message: &str) -> Finding {
         place: object.place.clone(),
         message: message.to_string(),
     }
+}
+
+/// Whether an object of a kind that is not Kubernetes' own may make a Secret or a ConfigMap called `name`: an ExternalSecret, a
+/// SealedSecret, a Certificate.
+fn may_make(object: &Object, name: &str) -> bool {
+    let group = object.api_version.split_once('/').map_or("", |(group, _)| group);
+    let is_own = !group.contains('.') || group.ends_with(".k8s.io");
+    let says = |pointer: &str| object.value.pointer(pointer).and_then(Value::as_str) == Some(name);
+    let targets = ["/spec/target/name", "/spec/secretName", "/spec/template/metadata/name"];
+    !is_own && (object.name == name || targets.into_iter().any(says))
 }
 
 fn is_about_namespace(error: &ApiError) -> bool {
@@ -876,6 +1035,10 @@ fn refusals(object: &Object, message: &str, causes: &[(String, String)]) -> Vec<
 /// What a server says of an object, without what it quotes of a Secret's values.
 pub(super) fn redacted(object: &Object, field: &str, said: &str) -> String {
     if object.kind != "Secret" {
+        return said.to_string();
+    }
+    // What is not there has no value that could be shown.
+    if said.trim_end() == "Required value" || said.trim_end().ends_with(": Required value") {
         return said.to_string();
     }
     // It quotes a value in a form of its own, in which no mask would find it.
@@ -959,15 +1122,14 @@ fn pointer_of(object: &Value, field: &str) -> String {
     pointer
 }
 
-const NO_PERMISSION: &str = "the account of the kube context";
-
-/// Which of the permissions are missing that applying `known` and removing something of the kinds `removed` needs.
+/// Which of the permissions are missing that applying `known` and removing something of the kinds `removed` needs; and the
+/// kinds whose objects cannot be examined for that.
 async fn permissions(
     api: &Api,
     environment: &Environment,
     known: &[(&Object, Kind, bool)],
     removed: &[Kind],
-) -> Result<Vec<Finding>, ApiError> {
+) -> Result<(Vec<Kind>, Vec<Finding>), ApiError> {
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview",
         "spec": {"namespace": environment.namespace},
@@ -999,9 +1161,10 @@ async fn permissions(
             needed.entry(delete).or_insert(object);
         }
     }
+    // The rules are those of the namespace: what is allowed everywhere in it is not allowed outside of it.
     let in_doubt = needed
         .into_iter()
-        .filter(|((verb, group, plural, _), _)| !allows(&rules, verb, group, plural));
+        .filter(|((verb, group, plural, namespaced), _)| !namespaced || !allows(&rules, verb, group, plural));
     let asked = in_doubt.map(|((verb, group, plural, namespaced), object)| async move {
         let namespace = if namespaced { environment.namespace.as_str() } else { "" };
         let review = json!({
@@ -1012,17 +1175,22 @@ async fn permissions(
             .create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review)
             .await?;
         let allowed = answer.pointer("/status/allowed").and_then(Value::as_bool) == Some(true);
-        Ok::<_, ApiError>((!allowed).then_some((verb, group, plural, object)))
+        Ok::<_, ApiError>((!allowed).then_some((verb, group, plural, namespaced, object)))
     });
-    let mut lacking: BTreeMap<(&str, &str), (Vec<&str>, &Object)> = BTreeMap::new();
-    for (verb, group, plural, object) in try_join_all(asked).await?.into_iter().flatten() {
+    let mut lacking: BTreeMap<(&str, &str, bool), (Vec<&str>, &Object)> = BTreeMap::new();
+    for (verb, group, plural, namespaced, object) in try_join_all(asked).await?.into_iter().flatten() {
         lacking
-            .entry((group, plural))
+            .entry((group, plural, namespaced))
             .or_insert_with(|| (Vec::new(), object))
             .0
             .push(verb);
     }
-    let finding = |((group, plural), (verbs, object)): ((&str, &str), (Vec<&str>, &Object))| {
+    let unseen = known.iter().map(|(_, kind, _)| kind).filter(|kind| {
+        let verbs = lacking.get(&(kind.group(), kind.plural.as_str(), kind.namespaced));
+        verbs.is_some_and(|(verbs, _)| ["get", "create", "patch"].iter().any(|verb| verbs.contains(verb)))
+    });
+    let unseen = unseen.cloned().collect();
+    let finding = |((group, plural, namespaced), (verbs, object)): ((&str, &str, bool), (Vec<&str>, &Object))| {
         let of_group = if group.is_empty() {
             String::new()
         } else {
@@ -1034,14 +1202,22 @@ async fn permissions(
             field: String::new(),
             place: object.place.clone(),
             message: format!(
-                "{NO_PERMISSION} `{}` may not {} {plural}{of_group} in the namespace `{}`: bind it a Role that allows that",
+                "the account of the kube context `{}` may not {} {plural}{of_group} {}",
                 api.kube_context(),
                 verbs.join(", "),
-                environment.namespace
+                match namespaced {
+                    true => format!(
+                        "in the namespace `{}`: bind it a Role that allows that",
+                        environment.namespace
+                    ),
+                    false => "in the cluster, of which there is one for all namespaces: bind it a ClusterRole that allows that, or \
+                              let somebody who may apply the manifest and leave it out here"
+                        .to_string(),
+                }
             ),
         }
     };
-    Ok(lacking.into_iter().map(finding).collect())
+    Ok((unseen, lacking.into_iter().map(finding).collect()))
 }
 
 /// Whether the rules of an account allow something for every name.

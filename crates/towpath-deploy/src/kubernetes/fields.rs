@@ -63,24 +63,35 @@ pub(super) fn ours(object: &Value) -> Option<&Value> {
 
 /// The paths that an entry owns: its leaves, and what it marks with `.`.
 pub(super) fn paths(fields: &Value) -> BTreeSet<Path> {
-    fn walk(fields: &Value, path: &mut Path, found: &mut BTreeSet<Path>) {
-        let Some(map) = fields.as_object() else { return };
-        if map.is_empty() && !path.is_empty() {
-            found.insert(path.clone());
-        }
-        for (key, inner) in map {
-            if key == "." {
-                found.insert(path.clone());
-                continue;
-            }
-            path.push(key.clone());
-            walk(inner, path, found);
-            path.pop();
-        }
-    }
     let mut found = BTreeSet::new();
-    walk(fields, &mut Vec::new(), &mut found);
+    walk(fields, true, &mut Vec::new(), &mut found);
     found
+}
+
+/// The paths at which an entry has written values: what it only marks with `.`, a mapping or a list that holds them, is
+/// none of them. A list that is one value, such as `args`, is.
+fn leaves(fields: &Value) -> BTreeSet<Path> {
+    let mut found = BTreeSet::new();
+    walk(fields, false, &mut Vec::new(), &mut found);
+    found
+}
+
+fn walk(fields: &Value, with_marks: bool, path: &mut Path, found: &mut BTreeSet<Path>) {
+    let Some(map) = fields.as_object() else { return };
+    if map.is_empty() && !path.is_empty() {
+        found.insert(path.clone());
+    }
+    for (key, inner) in map {
+        if key == "." {
+            if with_marks {
+                found.insert(path.clone());
+            }
+            continue;
+        }
+        path.push(key.clone());
+        walk(inner, with_marks, path, found);
+        path.pop();
+    }
 }
 
 /// The value at a path, if it is there.
@@ -217,16 +228,27 @@ pub(super) fn without(object: &Value, paths: BTreeSet<Path>) -> Value {
     object
 }
 
-/// What others than we and those for whom `is_known` answers true have put into an object beside our fields, and who did.
-pub(super) fn foreign(live: &Value, is_known: impl Fn(&str) -> bool) -> (BTreeSet<Path>, Vec<(String, String)>) {
-    let of_ours = ours(live).map(paths).unwrap_or_default();
+/// What others have put into `live` beside what the release says, and who did. No others are those for whom `is_known`
+/// answers true, and no field is a finalizer: by it a controller waits for its cleanup.
+///
+/// What the release says is what is ours in `would_be`, the answer to a dry run of it: in `live` it is ours no longer once
+/// somebody has changed its value.
+pub(super) fn foreign(
+    live: &Value,
+    would_be: &Value,
+    is_known: impl Fn(&str) -> bool,
+) -> (BTreeSet<Path>, Vec<(String, String)>) {
+    let mut said = ours(would_be).map(paths).unwrap_or_default();
+    for entry in entries(live).filter(|entry| is_known(entry.manager)) {
+        said.extend(paths(entry.fields));
+    }
     let (mut foreign, mut writers) = (BTreeSet::new(), Vec::new());
     let others =
         entries(live).filter(|entry| !entry.is_ours() && entry.subresource.is_empty() && !is_known(entry.manager));
     for entry in others {
         let theirs: Vec<Path> = paths(entry.fields)
             .into_iter()
-            .filter(|path| !of_ours.contains(path))
+            .filter(|path| !said.contains(path) && !is_finalizer(path))
             .collect();
         if !theirs.is_empty() {
             writers.push((entry.manager.to_string(), entry.time.to_string()));
@@ -234,6 +256,24 @@ pub(super) fn foreign(live: &Value, is_known: impl Fn(&str) -> bool) -> (BTreeSe
         }
     }
     (foreign, writers)
+}
+
+fn is_finalizer(path: &[String]) -> bool {
+    matches!(path, [first, second, ..] if first == "f:metadata" && second == "f:finalizers")
+}
+
+/// `wanted` with the values that those for whom `is_known` answers true have written into `live`, where it says another
+/// value: the number of replicas that an autoscaler has found, say.
+pub(super) fn with_values_of(live: &Value, wanted: &Value, is_known: impl Fn(&str) -> bool) -> Value {
+    let mut wanted = wanted.clone();
+    for entry in entries(live).filter(|entry| is_known(entry.manager)) {
+        for path in leaves(entry.fields) {
+            if let (Some(theirs), Some(value)) = (locate(live, &path), locate_mut(&mut wanted, &path)) {
+                *value = theirs.clone();
+            }
+        }
+    }
+    wanted
 }
 
 /// The `managedFields` with which what `kubectl apply` owned is ours; `None` when it owns nothing.
@@ -284,15 +324,16 @@ fn merge(into: &mut Value, from: &Value) {
     }
 }
 
-/// Who says fields of `live` that are not as in `wanted`, and since when: `kubectl-edit at 2026-11-24T12:00:00Z`.
-pub(super) fn who_changed(live: &Value, wanted: &Value) -> Vec<(String, String)> {
+/// Who says fields of `live` that are not as in `wanted`, and since when: `kubectl-edit at 2026-11-24T12:00:00Z`. Those
+/// for whom `is_known` answers true are left out.
+pub(super) fn who_changed(live: &Value, wanted: &Value, is_known: impl Fn(&str) -> bool) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = entries(live)
-        .filter(|entry| !entry.is_ours() && entry.subresource != "status")
+        .filter(|entry| !entry.is_ours() && entry.subresource != "status" && !is_known(entry.manager))
         .filter(|entry| {
-            let of_it = paths(entry.fields);
+            let of_it = leaves(entry.fields);
             of_it.iter().any(|path| {
                 let (now, then) = (locate(live, path), locate(wanted, path));
-                now.is_some_and(|now| !has_members(now)) && now != then
+                now.is_some() && now != then
             })
         })
         .map(|entry| (entry.manager.to_string(), entry.time.to_string()))
@@ -411,7 +452,41 @@ mod tests {
     fn whoever_changed_a_field_is_named() {
         let wanted = json!({"spec": {"replicas": 2, "containers": [{"name": "app", "image": "1"}, {"name": "side"}]},
                             "metadata": {"labels": {"a": "1", "old": "x"}}});
-        let who = who_changed(&live(), &wanted);
+        let who = who_changed(&live(), &wanted, |_| false);
         assert_eq!(who, [("kubectl-edit".to_string(), "2026-02-01T00:00:00Z".to_string())]);
+        assert!(who_changed(&live(), &wanted, |manager| manager == "kubectl-edit").is_empty());
+        // A list that is one value counts as well.
+        let list = |args: Value| {
+            json!({"spec": {"args": args}, "metadata": {"managedFields": [
+                {"manager": "kubectl-edit", "operation": "Update", "time": "2026-02-01T00:00:00Z",
+                 "fieldsV1": {"f:spec": {"f:args": {}}}}]}})
+        };
+        let of_list = |then: Value| who_changed(&list(json!(["a"])), &list(then), |_| false).len();
+        assert_eq!((of_list(json!(["b"])), of_list(json!(["a"]))), (1, 0));
+    }
+
+    /// Somebody has changed `PORT`, which the release says, and added `DEBUG` and a finalizer; an autoscaler has scaled.
+    #[test]
+    fn what_is_ours_is_what_the_release_says_and_a_controllers_value_counts() {
+        let entry = |manager: &str, operation: &str, subresource: &str, fields: Value| {
+            json!({"manager": manager, "operation": operation, "subresource": subresource,
+                   "time": "2026-02-01T00:00:00Z", "fieldsV1": fields})
+        };
+        let theirs =
+            json!({"f:metadata": {"f:finalizers": {".": {}, "v:\"x\"": {}}}, "f:data": {"f:PORT": {}, "f:DEBUG": {}}});
+        let live = json!({"data": {"PORT": "81", "DEBUG": "1"}, "spec": {"replicas": 5}, "metadata": {"finalizers": ["x"], "managedFields": [
+            entry("towpath", "Apply", "", json!({"f:data": {".": {}}})),
+            entry("kubectl-patch", "Update", "", theirs),
+            entry("kube-controller-manager", "Update", "scale", json!({"f:spec": {"f:replicas": {}}}))]}});
+        let would_be = json!({"data": {"PORT": "80", "DEBUG": "1"}, "spec": {"replicas": 2}, "metadata": {"managedFields": [
+            entry("towpath", "Apply", "", json!({"f:data": {".": {}, "f:PORT": {}}, "f:spec": {"f:replicas": {}}}))]}});
+        let is_controller = |manager: &str| manager == "kube-controller-manager";
+        let (foreign, writers) = foreign(&live, &would_be, is_controller);
+        let foreign_paths: Vec<String> = foreign.iter().map(|path| path.join(" ")).collect();
+        assert_eq!(foreign_paths, ["f:data f:DEBUG"]);
+        assert_eq!(writers.len(), 1);
+        let released = with_values_of(&live, &without(&would_be, foreign), is_controller);
+        assert_eq!(released["data"], json!({"PORT": "80"}));
+        assert_eq!(released["spec"], json!({"replicas": 5}));
     }
 }

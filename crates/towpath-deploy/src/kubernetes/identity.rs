@@ -1,14 +1,17 @@
 //! Who we are to a cluster, and where it is.
 
 use super::api::{Api, Patience};
-use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioExecutor};
+use hyper_util::{
+    client::{legacy::connect::HttpConnector, proxy::matcher::Matcher},
+    rt::TokioExecutor,
+};
 use kube::{
     Client, Config,
     client::{AuthError, ConfigExt as _},
     config::{AuthInfo, KubeConfigOptions, Kubeconfig},
 };
 use secrecy::ExposeSecret as _;
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 use tower::{BoxError, ServiceBuilder};
 use towpath_types::{SecretString, with_causes};
 
@@ -102,8 +105,24 @@ impl Identity {
     }
 
     pub(super) async fn connect(&self, kube_context: &str, patience: Patience) -> Result<Api, IdentityError> {
+        self.connect_by(kube_context, patience, |name| std::env::var(name).ok())
+            .await
+    }
+
+    /// Connects; the proxy on the way is the one that `variable` names, unless a kubeconfig's cluster has one of its own.
+    async fn connect_by(
+        &self,
+        kube_context: &str,
+        patience: Patience,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Api, IdentityError> {
+        let mut has_own_proxy = false;
         let mut config = match self {
-            Self::Kubeconfig(file) => from_kubeconfig(file.clone(), kube_context).await?,
+            Self::Kubeconfig(file) => {
+                let (config, own) = from_kubeconfig(file.clone(), kube_context).await?;
+                has_own_proxy = own;
+                config
+            }
             Self::InCluster => Config::incluster().map_err(|error| {
                 IdentityError::Settings(format!("this process has no service account: {}", with_causes(&error)))
             })?,
@@ -124,16 +143,30 @@ impl Identity {
             }
             config.auth_info.token = Some(text.to_string().into());
         }
+        // The library looks at the environment for kubeconfigs alone, and holds `NO_PROXY` against the proxy's own name.
+        if !has_own_proxy {
+            config.proxy_url = proxy_to(&config.cluster_url, &variable)?;
+        }
         // Our own retries know what is safe to send twice, and say what they wait for.
         config.default_retry = false;
         let server = config.cluster_url.to_string();
+        let server = server.trim_end_matches('/').to_string();
+        let proxy = config.proxy_url.as_ref().map(without_credentials);
         let client = client_of(config).map_err(|error| {
-            IdentityError::Kubeconfig(match &error {
-                kube::Error::Auth(error) => said_of_credentials(error),
-                error => with_causes(error),
+            IdentityError::Kubeconfig(match (&error, &proxy) {
+                (kube::Error::Auth(error), _) => said_of_credentials(error),
+                // Its own words hold the whole address, with the credentials.
+                (kube::Error::ProxyProtocolUnsupported { .. }, Some(proxy)) => {
+                    format!("the proxy at {proxy} is none of `http://`, `https://` and `socks5://`")
+                }
+                (error, _) => with_causes(error),
             })
         })?;
-        let server = server.trim_end_matches('/').to_string();
+        // Every error says where the server is, and who finds a proxy in front of it has to know that it is there.
+        let server = match proxy {
+            Some(proxy) => format!("{server} (through the proxy at {proxy})"),
+            None => server,
+        };
         Ok(Api::new(client, kube_context.to_string(), server, patience))
     }
 }
@@ -178,7 +211,85 @@ pub(super) fn said_of_credentials(error: &AuthError) -> String {
     )
 }
 
-async fn from_kubeconfig(file: Option<PathBuf>, kube_context: &str) -> Result<Config, IdentityError> {
+/// The proxy on the way to `server` that the environment names: `HTTPS_PROXY`, unless `NO_PROXY` has the server. None for
+/// what is not `https://`, and none for this machine itself, as `kubectl` has it.
+///
+/// Source: <https://pkg.go.dev/golang.org/x/net/http/httpproxy#Config>
+fn proxy_to(
+    server: &http::Uri,
+    variable: &impl Fn(&str) -> Option<String>,
+) -> Result<Option<http::Uri>, IdentityError> {
+    let first = |names: [&'static str; 2]| {
+        names.into_iter().find_map(|name| {
+            let value = variable(name).filter(|value| !value.trim().is_empty())?;
+            Some((name, value))
+        })
+    };
+    let Some((name, proxy)) = first(["HTTPS_PROXY", "https_proxy"]) else {
+        return Ok(None);
+    };
+    let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if is_here || server.scheme_str() != Some("https") {
+        return Ok(None);
+    }
+    let port = server.port_u16().unwrap_or(443);
+    let excepted = first(["NO_PROXY", "no_proxy"])
+        .map(|(_, list)| list)
+        .unwrap_or_default();
+    let excepted: Vec<&str> = excepted
+        .split(',')
+        .filter_map(|entry| excepted_host(entry.trim(), port))
+        .collect();
+    // Only whether the server is excepted is asked here, so any proxy will do.
+    let matcher = Matcher::builder().https("http://proxy").no(excepted.join(",")).build();
+    if matcher.intercept(server).is_none() {
+        return Ok(None);
+    }
+    let proxy = proxy.trim();
+    let proxy = match proxy.contains("://") {
+        true => proxy.to_string(),
+        false => format!("http://{proxy}"),
+    };
+    let url: Option<http::Uri> = proxy.parse().ok();
+    let url = url.filter(|url| {
+        let is_known = matches!(url.scheme_str(), Some("http" | "https" | "socks5"));
+        is_known && url.host().is_some_and(|host| !host.is_empty())
+    });
+    // The value itself may hold a password.
+    let odd = || {
+        IdentityError::Settings(format!(
+            "`{name}` cannot be used: it is no address of a proxy (`http://…`, `https://…` or `socks5://…`)"
+        ))
+    };
+    url.map(Some).ok_or_else(odd)
+}
+
+/// The host of one entry of `NO_PROXY`, in the words that [`Matcher`] knows; `None` for one of another port than `port`.
+fn excepted_host(entry: &str, port: u16) -> Option<&str> {
+    let entry = match entry.strip_prefix('*') {
+        Some(rest) if rest.starts_with('.') => rest,
+        _ => entry,
+    };
+    match entry.rsplit_once(':') {
+        // An address of version 6 has colons of its own.
+        Some((host, of_port)) if !host.contains(':') || host.ends_with(']') => {
+            let is_it = of_port.parse::<u16>().is_ok_and(|of_port| of_port == port);
+            is_it.then(|| host.trim_matches(['[', ']']))
+        }
+        _ => Some(entry.trim_matches(['[', ']'])),
+    }
+}
+
+/// A proxy's address as people may see it.
+fn without_credentials(proxy: &http::Uri) -> String {
+    let authority = proxy.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
+    format!("{}://{place}", proxy.scheme_str().unwrap_or("http"))
+}
+
+/// The configuration of a kube context, and whether its cluster names a proxy of its own (`proxy-url`).
+async fn from_kubeconfig(file: Option<PathBuf>, kube_context: &str) -> Result<(Config, bool), IdentityError> {
     let read = tokio::task::spawn_blocking(move || match file {
         Some(file) => Kubeconfig::read_from(file),
         None => Kubeconfig::read(),
@@ -202,14 +313,21 @@ async fn from_kubeconfig(file: Option<PathBuf>, kube_context: &str) -> Result<Co
             },
         });
     }
+    let context = kubeconfig.contexts.iter().find(|context| context.name == kube_context);
+    let cluster = context.and_then(|context| Some(context.context.as_ref()?.cluster.clone()));
+    let has_own_proxy = kubeconfig.clusters.iter().any(|known| {
+        let proxy = known.cluster.as_ref().and_then(|known| known.proxy_url.as_deref());
+        Some(&known.name) == cluster.as_ref() && proxy.is_some_and(|proxy| !proxy.is_empty())
+    });
     let options = KubeConfigOptions {
         context: Some(kube_context.to_string()),
         cluster: None,
         user: None,
     };
-    Config::from_custom_kubeconfig(kubeconfig, &options)
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options)
         .await
-        .map_err(|error| failed(&error))
+        .map_err(|error| failed(&error))?;
+    Ok((config, has_own_proxy))
 }
 
 fn from_token(
@@ -266,7 +384,7 @@ fn certificates(text: &str) -> Result<Vec<Vec<u8>>, String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
     fn from(variables: &[(&str, &str)]) -> Identity {
@@ -342,6 +460,94 @@ mod tests {
             "{odd}"
         );
         connect("hunter2\n").await.unwrap();
+    }
+
+    #[test]
+    fn the_environment_names_the_proxy_on_the_way() {
+        let through = |server: &str, variables: &[(&str, &str)]| {
+            let found = proxy_to(&server.parse().unwrap(), &|name: &str| {
+                let found = variables.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_string())
+            });
+            found.map(|proxy| proxy.map(|proxy| without_credentials(&proxy)))
+        };
+        let server = "https://k.example.com:6443";
+        let proxy = ("HTTPS_PROXY", "http://ann:hunter2@proxy:3128");
+        let used = || Some("http://proxy:3128".to_string());
+        assert_eq!(through(server, &[]).unwrap(), None);
+        assert_eq!(through(server, &[proxy]).unwrap(), used());
+        assert_eq!(through(server, &[("https_proxy", "proxy:3128")]).unwrap(), used());
+        assert_eq!(
+            through(server, &[("HTTPS_PROXY", ""), ("https_proxy", "socks5://proxy:1080")]).unwrap(),
+            Some("socks5://proxy:1080".into())
+        );
+        for excepted in [
+            "*",
+            "k.example.com",
+            "example.com",
+            ".example.com",
+            "*.example.com",
+            "k.example.com:6443",
+            "other,, k.example.com",
+        ] {
+            assert_eq!(
+                through(server, &[proxy, ("NO_PROXY", excepted)]).unwrap(),
+                None,
+                "{excepted}"
+            );
+        }
+        // Of the proxy itself nothing is excepted.
+        for other in ["ample.com", "k.example.com:443", "10.0.0.0/8", "proxy"] {
+            assert_eq!(
+                through(server, &[proxy, ("no_proxy", other)]).unwrap(),
+                used(),
+                "{other}"
+            );
+        }
+        let by_address = |server: &str, excepted: &str| through(server, &[proxy, ("NO_PROXY", excepted)]).unwrap();
+        assert_eq!(by_address("https://10.1.2.3:6443", "10.0.0.0/8"), None);
+        assert_eq!(by_address("https://10.1.2.3:6443", "10.1.2.3:6443"), None);
+        assert_eq!(by_address("https://10.1.2.3:6443", "10.1.2.4"), used());
+        assert_eq!(by_address("https://[fd00::1]:6443", "[fd00::1]:6443"), None);
+        assert_eq!(by_address("https://[fd00::1]:6443", "fd00::1"), None);
+        for here in [
+            "https://127.0.0.1:6443",
+            "https://[::1]:6443",
+            "https://localhost",
+            "http://k",
+        ] {
+            assert_eq!(through(here, &[proxy]).unwrap(), None, "{here}");
+        }
+        let odd = through(server, &[("HTTPS_PROXY", "ftp://ann:hunter2@proxy")]).unwrap_err();
+        let odd = odd.to_string();
+        assert!(
+            odd.starts_with("`HTTPS_PROXY` cannot be used") && !odd.contains("hunter2"),
+            "{odd}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_error_behind_a_proxy_names_the_proxy_without_its_credentials() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let identity = Identity::Token {
+            server: "https://k.example.com:6443".into(),
+            certificate_authority: None,
+            token: SecretString::new("t".into()),
+        };
+        let patience = Patience {
+            request: std::time::Duration::from_secs(10),
+            retries: std::time::Duration::ZERO,
+        };
+        let variable = |name: &str| (name == "HTTPS_PROXY").then(|| "http://ann:hunter2@127.0.0.1:1".to_string());
+        let Ok(api) = identity.connect_by("live", patience, variable).await else {
+            panic!("a proxy that is not there is found out by the first request");
+        };
+        let said = api.get("/version").await.unwrap_err().to_string();
+        assert!(
+            said.contains("https://k.example.com:6443 (through the proxy at http://127.0.0.1:1)")
+                && !said.contains("hunter2"),
+            "{said}"
+        );
     }
 
     #[test]

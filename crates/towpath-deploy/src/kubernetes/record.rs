@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use towpath_manifest::{Object, ObjectId};
-use towpath_types::{Digest, ReleaseId};
+use towpath_types::{Digest, Outcome, ReleaseId};
 
 /// What is to be said of a release that nobody carries out any more.
 pub(super) const DIED: &str = "whoever carried it out died before its end";
@@ -329,14 +329,17 @@ pub(super) async fn end(api: &Api, environment: &Environment, release: &ReleaseR
     Ok(())
 }
 
-/// Forgets the oldest releases, when there are more than are kept after `newest`.
+/// Forgets the oldest releases, when there are more than are kept after `newest`: as many that succeeded, so that there is
+/// something to go back to however often it failed since, and as many that did not.
 pub(super) async fn trim(api: &Api, environment: &Environment, newest: &ReleaseRecord) -> Result<(), ApiError> {
     // As many as there are numbers, at most.
     if usize::try_from(newest.number).is_ok_and(|most| most <= KEPT) {
         return Ok(());
     }
     let records = read(api, environment).await?;
-    for old in records.releases.iter().skip(KEPT) {
+    let is_good = |release: &&ReleaseRecord| release.state == Outcome::Succeeded.as_str();
+    let (good, other): (Vec<_>, Vec<_>) = records.releases.iter().partition(is_good);
+    for old in good.into_iter().skip(KEPT).chain(other.into_iter().skip(KEPT)) {
         let name = release_name(environment, old.number);
         api.delete(&secrets().object(&environment.namespace, &name), None)
             .await?;

@@ -6,6 +6,7 @@ use super::{
     kinds::Kind,
 };
 use crate::target::{ApplyError, Environment, Progress, WorkloadStatus};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -31,7 +32,7 @@ const GATHER: Duration = Duration::from_millis(25);
 pub struct Tolerance {
     /// An image that cannot be pulled, unless the registry said that there is none.
     pub pull: Duration,
-    /// No node can take the pod. A cluster that grows by itself needs minutes: its owner sets this.
+    /// No node can take the pod. A cluster that grows by itself needs minutes: a project's file can say so.
     pub unschedulable: Duration,
     /// A container that cannot be made: a ConfigMap, Secret or program that is not there.
     pub creation: Duration,
@@ -101,6 +102,39 @@ struct Stuck {
     pod: Option<Value>,
 }
 
+/// How long after its grace a pod that is being stopped counts: its node may be gone, and then it never is.
+const AFTER_GRACE: SignedDuration = SignedDuration::from_secs(30);
+
+/// Whether a pod is being stopped. The time at which a pod was deleted, as Kubernetes has it, is the one at which its grace
+/// ends.
+///
+/// Source: <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination>
+fn is_leaving(pod: &Value, now: Timestamp) -> bool {
+    let ends = text(pod, "/metadata/deletionTimestamp").parse::<Timestamp>();
+    ends.is_ok_and(|ends| now.duration_since(ends) < AFTER_GRACE)
+}
+
+/// Whether a pod is one of a Deployment's, by its labels and because a ReplicaSet made it. The pods of others have the same
+/// names again, and are not replaced before they are gone.
+fn is_of(pod: &Value, one: &Awaited) -> bool {
+    let selector = one
+        .object
+        .value
+        .pointer("/spec/selector/matchLabels")
+        .and_then(Value::as_object);
+    let labels = pod.pointer("/metadata/labels");
+    let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    one.kind.kind == "Deployment"
+        && owners
+            .into_iter()
+            .flatten()
+            .any(|owner| text(owner, "/kind") == "ReplicaSet")
+        && selector.is_some_and(|selector| {
+            let has = |(key, value): (&String, &Value)| labels.and_then(|labels| labels.get(key)) == Some(value);
+            !selector.is_empty() && selector.iter().all(has)
+        })
+}
+
 impl Waiter {
     /// Waits until every workload is rolled out.
     ///
@@ -126,9 +160,21 @@ impl Waiter {
                 judged = Some(now);
             }
             let mut all_done = true;
+            let leaving = followed.pods.filter(|pod| is_leaving(pod, Timestamp::now()));
             for one in awaited {
                 let id = one.object.id();
                 let sentence = match self.look(one, &followed) {
+                    // What has been told to stop may still work on requests: it runs until it is gone.
+                    Ok(Readiness::Done) if now < deadline && leaving.iter().any(|pod| is_of(pod, one)) => {
+                        all_done = false;
+                        let pods = leaving.iter().filter(|pod| is_of(pod, one)).count();
+                        let pods = if pods == 1 {
+                            "1 old pod is".into()
+                        } else {
+                            format!("{pods} old pods are")
+                        };
+                        format!("{pods} being stopped")
+                    }
                     Ok(Readiness::Done) => "rolled out".to_string(),
                     Ok(Readiness::Waiting(sentence)) => {
                         all_done = false;

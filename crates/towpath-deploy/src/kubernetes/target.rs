@@ -4,7 +4,8 @@ use super::{
     api::{Api, ApiError, Patience, escape},
     apply::{Carrier, failure, why_it_stays},
     drift,
-    examine::{Examination, Examined, Examiner, read_names},
+    examine::{Examination, Examined, Examiner, digest, read_names},
+    fields,
     identity::{Identity, IdentityError},
     job::{self, Runner, jobs},
     kinds::{Kind, Kinds, Lookup},
@@ -243,8 +244,9 @@ impl KubernetesTarget {
         let looked = gone.map(|kept| async move { Ok((kept, find_kept(cluster, environment, kept).await?)) });
         let mut gone: Vec<(ObjectId, Value)> = Vec::new();
         for (kept, found) in try_join_all(looked).await.map_err(failed(&asking))? {
-            let Some((id, live)) = found else { continue };
-            match why_it_stays(environment, kept, &live) {
+            let Some((kind, live)) = found else { continue };
+            let id = kept.id.clone();
+            match why_it_stays(environment, kept, &kind, &live) {
                 Some(why) => examination.findings.push(note_of(environment, id, why.to_string())),
                 None => gone.push((id, live)),
             }
@@ -286,16 +288,20 @@ impl KubernetesTarget {
             .objects
             .iter()
             .filter(|kept| {
-                rolls_out(&kept.id.kind) || matches!(kept.id.kind.as_str(), "CronJob" | "Service" | "Ingress")
+                rolls_out(&kept.id.kind) || matches!(kept.id.kind.as_str(), "Pod" | "CronJob" | "Service" | "Ingress")
             })
-            .map(|kept| find_kept(&cluster, environment, kept));
+            .map(|kept| async { Ok((&kept.id, find_kept(&cluster, environment, kept).await?)) });
         let mut statuses = Vec::new();
-        for (id, live) in try_join_all(looked)
-            .await
-            .map_err(failed(&asking))?
-            .into_iter()
-            .flatten()
-        {
+        for (id, found) in try_join_all(looked).await.map_err(failed(&asking))? {
+            let Some((_, live)) = found else {
+                statuses.push(WorkloadStatus {
+                    kind: id.kind.clone(),
+                    name: id.name.clone(),
+                    message: "it is not there (any more): `towpath drift` says what its release has".into(),
+                    ..WorkloadStatus::default()
+                });
+                continue;
+            };
             let labels = live.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
             let own: Vec<Value> = pods
                 .iter()
@@ -468,7 +474,7 @@ async fn find_kept(
     cluster: &Cluster,
     environment: &Environment,
     kept: &Kept,
-) -> Result<Option<(ObjectId, Value)>, ApiError> {
+) -> Result<Option<(Kind, Value)>, ApiError> {
     let Lookup::Served(kind) = cluster
         .kinds
         .find(&cluster.api, &kept.api_version, &kept.id.kind)
@@ -480,7 +486,7 @@ async fn find_kept(
         .api
         .find(&kind.object(&environment.namespace, &kept.id.name))
         .await?;
-    Ok(live.map(|live| (kept.id.clone(), live)))
+    Ok(live.map(|live| (kind, live)))
 }
 
 /// The values of the Secrets that `objects` read, for masking; what may not be read masks nothing.
@@ -852,9 +858,31 @@ impl Target for KubernetesTarget {
             let missing = || TargetError::NotFound(format!("{environment} has no CronJob `{name}`"));
             let found = found.ok_or_else(missing)?;
             let run = format!("{name}-{}", jiff::Timestamp::now().as_second());
-            let job = job::of_cron_job(&found, &run).ok_or_else(missing)?;
+            let of_cluster = job::of_cron_job(&found, &found, &run).ok_or_else(missing)?;
+            // What Towpath applied runs, whatever somebody gave the CronJob in the cluster since.
+            let records = self.records(environment).await?;
+            let is_as_applied = records.loaded.state.objects.iter().any(|kept| {
+                kept.id.kind == "CronJob"
+                    && kept.id.name == name
+                    && fields::ours(&found).is_some_and(|ours| digest(ours) == kept.owned)
+            });
+            let of_release = job::of_release(&records, name)
+                .filter(|_| !is_as_applied)
+                .and_then(|(number, released)| Some((number, job::of_cron_job(&found, &released.value, &run)?)));
+            let (job, note) = match of_release {
+                Some((number, job)) => {
+                    let note = job::other_images(number, &job, &of_cluster);
+                    (job, note)
+                }
+                None if is_as_applied => (of_cluster, None),
+                None => {
+                    let note = format!("no release has the CronJob `{name}`: this runs what the cluster has");
+                    (of_cluster, Some(note))
+                }
+            };
             let runner = self.runner(environment, &job).await?;
-            let started = runner.start(&run, job).await?;
+            let mut started = runner.start(&run, job).await?;
+            started.notes.extend(note);
             Ok(runner.follow(&run, started))
         })
     }

@@ -141,6 +141,7 @@ impl World {
             objects,
             prune: Vec::new(),
             deadline: BOUND,
+            unschedulable: None,
         }
     }
 

@@ -162,6 +162,7 @@ impl World {
             objects,
             prune,
             deadline: BOUND,
+            unschedulable: None,
         }
     }
 

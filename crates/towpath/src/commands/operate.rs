@@ -9,11 +9,12 @@ use crate::{
         self, At, Cronjob, CronjobCommand, Deploy, Diff, Drift, Environment, Lock, Named, Policy, Promote, Rollback,
         Unlock,
     },
-    client::{Client, escape, expect_success},
-    exit,
+    client::{Answered, Client, escape, expect_success},
+    direct, exit,
     repository::Repository,
 };
 use anyhow::{Result, anyhow, bail};
+use reqwest::StatusCode;
 use serde::Deserialize;
 use std::{collections::BTreeMap, process::ExitCode};
 use towpath_control::{CronJobStatus, DriftView, EnvironmentView, Hold, LaptopRequest, PlanView, ReleaseView};
@@ -61,8 +62,17 @@ pub async fn deploy(options: Deploy) -> Result<()> {
     let started: Started = client
         .post(&path(&project, &options.environment, "/deploy"), &request)
         .await?;
+    leaves_half_done(&options.environment);
     let progress = client.follow("/api/towpath", &started.id).await?;
     expect_success(progress.outcome, "the deployment")
+}
+
+/// What a signal leaves behind of a deployment that was begun.
+fn leaves_half_done(environment: &str) {
+    direct::leaves(format!(
+        "What was being deployed is half done: `towpath status {environment}` says how it stands; deploy again, or `towpath rollback \
+         {environment}`."
+    ));
 }
 
 fn request(at: &At, policy: &Policy) -> Result<(String, LaptopRequest)> {
@@ -96,6 +106,7 @@ pub async fn promote(options: Promote) -> Result<()> {
         ..request
     };
     let started: Started = client.post(&path(&project, &options.to, "/deploy"), &request).await?;
+    leaves_half_done(&options.to);
     let progress = client.follow("/api/towpath", &started.id).await?;
     expect_success(progress.outcome, "the deployment")
 }
@@ -189,6 +200,7 @@ pub async fn rollback(options: Rollback) -> Result<()> {
     let started: Started = client
         .post(&path(&project, &options.environment, "/rollback"), &body)
         .await?;
+    leaves_half_done(&options.environment);
     let progress = client.follow("/api/towpath", &started.id).await?;
     expect_success(progress.outcome, "the rollback")
 }
@@ -304,6 +316,10 @@ pub async fn job(options: Named) -> Result<ExitCode> {
     let started: Started = client
         .post(&path(&project, &options.environment, "/jobs"), &request)
         .await?;
+    direct::leaves(format!(
+        "The job goes on in the cluster: `towpath job {} {}` is refused until it has ended.",
+        options.name, options.environment
+    ));
     job_end(&client, &started).await
 }
 
@@ -325,6 +341,10 @@ pub async fn cronjob(options: Cronjob) -> Result<ExitCode> {
             let run = format!("/cronjobs/{}/run", escape(&name));
             let path = path(&project(&at)?, &environment, &run);
             let started: Started = client.post(&path, &serde_json::json!({})).await?;
+            direct::leaves(format!(
+                "The job goes on in the cluster, as `{}`: `towpath cronjob list {environment}` says how the runs went.",
+                started.id
+            ));
             job_end(&client, &started).await
         }
         (None, Some((name, environment))) => {
@@ -336,6 +356,11 @@ pub async fn cronjob(options: Cronjob) -> Result<ExitCode> {
             };
             let client = Client::for_environments(&options.at).await?;
             let (project, request) = named(&options)?;
+            // It answers only when all is done.
+            direct::leaves(format!(
+                "Whether the cron job was applied by then, `towpath cronjob list {}` says.",
+                options.environment
+            ));
             let lines: Vec<String> = client
                 .post(&path(&project, &options.environment, "/cronjobs"), &request)
                 .await?;
@@ -395,7 +420,8 @@ pub async fn drift(options: Drift) -> Result<ExitCode> {
             Err(error) if options.environment.is_none() => {
                 eprintln!("{environment}: {error}");
                 // One where nothing was deployed yet has nothing to say.
-                if !error.to_string().contains("nothing was deployed") {
+                let has_nothing = |answer: &Answered| answer.status == StatusCode::CONFLICT;
+                if !error.downcast_ref::<Answered>().is_some_and(has_nothing) {
                     unknown.push(environment);
                 }
             }
