@@ -484,7 +484,8 @@ impl Runner {
         }
         let had_pods = !seen.is_empty() || count("failed") > 0 || count("succeeded") > 0;
         // Without the pods that it had, what was refused now cannot be told from what was refused before them.
-        let can_ask = !podless.is_denied && !(had_pods && seen.is_empty());
+        let is_between = had_pods && seen.is_empty();
+        let can_ask = !(podless.is_denied || is_between);
         if can_ask && podless.asked.is_none_or(|asked| asked.elapsed() >= PODLESS) {
             podless.asked = Some(Instant::now());
             match self.refusal(&text(job, "/metadata/uid"), &seen).await {
