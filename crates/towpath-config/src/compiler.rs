@@ -369,16 +369,16 @@ impl<'o> Compiler<'o> {
                     );
                     self.report(Diagnostic::warning("config::alias", message).at(part.value.span(), ""));
                 }
-            }
-            // A text is an alias.
-            for part in definitions.iter().filter(|part| part.value.as_sequence().is_some()) {
-                let message = format!(
-                    "{} `{}` must be a map, and this is {}",
-                    kind.word(),
-                    part.key.text,
-                    part.value.kind()
-                );
-                self.report(Diagnostic::error("config::definition", message).at(part.value.span(), ""));
+                // A text is an alias.
+                if part.value.as_sequence().is_some() {
+                    let message = format!(
+                        "{} `{}` must be a map, and this is {}",
+                        kind.word(),
+                        part.key.text,
+                        part.value.kind()
+                    );
+                    self.report(Diagnostic::error("config::definition", message).at(part.value.span(), ""));
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use towpath_yaml::{Diagnostic, Entry, Mapping, Node, ScalarStyle, SourceFile};
+use towpath_yaml::{Diagnostic, Entry, Label, Mapping, Node, ScalarStyle, SourceFile};
 
 use crate::compiler::Compiler;
 use crate::namespace::{CONFIG, Element, Found, Kind};
@@ -124,11 +124,20 @@ impl Compiler<'_> {
         }
         self.stand_ins = false;
         let found = self.take_diagnostics();
-        let mut seen = HashSet::new();
+        let key = |diagnostic: &Diagnostic| {
+            let place = diagnostic.primary.as_ref().map(|label| label.span.clone());
+            (diagnostic.code, diagnostic.message.clone(), place)
+        };
+        let mut seen: Vec<_> = before.iter().map(key).collect();
         let kept = found.into_iter().filter(|diagnostic| {
-            let place = diagnostic.primary.as_ref().map(|label| label.span.range());
-            codes.contains(&diagnostic.code) && seen.insert((diagnostic.code, diagnostic.message.clone(), place))
+            // What an orb is called for is not its caller's to mend.
+            let is_own = |label: &Label| Arc::ptr_eq(label.span.source(), root.span().source());
+            let key = key(diagnostic);
+            let is_new = !seen.contains(&key);
+            seen.push(key);
+            is_new && codes.contains(&diagnostic.code) && diagnostic.primary.as_ref().is_none_or(is_own)
         });
+        let kept: Vec<Diagnostic> = kept.collect();
         self.put_diagnostics(before.into_iter().chain(kept).collect());
     }
 

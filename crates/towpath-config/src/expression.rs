@@ -275,15 +275,15 @@ fn of_re2(pattern: &str) -> String {
     out
 }
 
-/// The character that an octal escape means, and how much of it stands behind its first digit: `\0` with up to two more
-/// digits, or three digits. `\1` alone would refer back.
+/// The character that an octal escape means, and how much of it stands behind its first digit: up to two more digits. `\1`
+/// alone would refer back.
 fn octal(first: char, rest: &str) -> Option<(u32, usize)> {
     let more = rest
         .bytes()
         .take(2)
         .take_while(|byte| (b'0'..=b'7').contains(byte))
         .count();
-    if first != '0' && more < 2 {
+    if first != '0' && more == 0 {
         return None;
     }
     let digits = format!("{first}{}", &rest[..more]);
@@ -750,6 +750,7 @@ mod tests {
             (r"\p{Greek}", "λ", true),
             (r"\x{41}", "A", true),
             (r"\101", "A", true),
+            (r"\60", "0", true),
             (r"release\/[\w-.]+", "release/v-1.2", true),
             (r"feat[\w-z]+", "feat-x", true),
             (r"rel[\s-x]+", "relABC", false),

@@ -1249,13 +1249,16 @@ fn apply_filters(invocations: &mut [Invocation]) {
             }
         }
     }
-    // A group of which no member is left does not begin, either.
-    let members = invocations
-        .iter()
-        .filter(|invocation| invocation.kept && !invocation.is_boundary);
-    let alive: BTreeSet<Arc<str>> = members.filter_map(|invocation| invocation.group.clone()).collect();
+    // A group of whose members none is left does not begin, either. One that never had any only orders what is around it.
+    let members = || invocations.iter().filter(|invocation| !invocation.is_boundary);
+    let groups = |kept: bool| -> BTreeSet<Arc<str>> {
+        let of_it = members().filter(|invocation| invocation.kept == kept);
+        of_it.filter_map(|invocation| invocation.group.clone()).collect()
+    };
+    let (alive, hit) = (groups(true), groups(false));
     for boundary in invocations.iter_mut().filter(|invocation| invocation.is_boundary) {
-        if boundary.kept && !boundary.group.as_ref().is_some_and(|group| alive.contains(group)) {
+        let is_dead = |group: &Arc<str>| hit.contains(group) && !alive.contains(group);
+        if boundary.kept && boundary.group.as_ref().is_some_and(is_dead) {
             boundary.kept = false;
             let never = Node::scalar("false", ScalarStyle::Plain, boundary.span.clone());
             boundary.printed.insert(entry("filters", never, &boundary.span.clone()));

@@ -39,6 +39,7 @@ fn same(path: &Path, end: &str, text: &str) {
 
 #[test]
 fn configurations_come_to_what_is_written_down() {
+    let mut in_place = false;
     for path in fixtures("configs") {
         let (processed, diagnostics) = process(&source(&path), &CompileOptions::default());
         let errors: Vec<_> = diagnostics.iter().filter(|found| found.is_error()).collect();
@@ -64,10 +65,12 @@ fn configurations_come_to_what_is_written_down() {
         };
         assert_eq!(left(&again), left(&config), "{}", path.display());
         if path.ends_with("in-place.yml") {
+            in_place = true;
             let push = ["build", "main", "here/start", "here/left", "here/end"];
             assert_eq!(left(&config)[0], push);
         }
     }
+    assert!(in_place);
 }
 
 /// Each mistake has its place, what is wrong and what to do; and all of a file's are said at once.

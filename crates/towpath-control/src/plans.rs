@@ -5,7 +5,7 @@ use crate::{
     conductor::store_error,
     push::forge_error,
     records::{Push, WorkflowImages, WorkflowRecord, collection},
-    releases::{Release, target_error},
+    releases::{Release, project_file_of, target_error},
     views::{LaptopRequest, ManifestFile, PlanChange, PlanCommit, PlanView},
 };
 use jiff::Timestamp;
@@ -790,22 +790,27 @@ impl Control {
         if repository.registry.as_deref() == Some(&self.registry_name()) {
             return found;
         }
-        for text in self.tags_of(record).await {
+        let tags = self.tags_of(record).await;
+        let is_it = |image: &ImageReference| {
+            image.registry == repository.registry
+                && image.repository == repository.repository
+                && image.tag.as_ref().is_some_and(|tag| tags.contains(tag))
+        };
+        // One is enough, and a registry is not asked again each time that somebody looks at a gate.
+        if known.iter().any(is_it) {
+            return found;
+        }
+        for text in &tags {
             let Ok(tag) = text.parse::<TagName>() else { continue };
-            let is_it = |image: &ImageReference| {
-                image.registry == repository.registry
-                    && image.repository == repository.repository
-                    && image.tag.as_deref() == Some(&text)
-            };
-            if known.iter().any(is_it) {
-                continue;
-            }
             match self.resolve(repository, &tag).await {
-                Ok(Some(digest)) => found.push(ImageReference {
-                    tag: Some(text),
-                    digest: Some(digest),
-                    ..repository.clone()
-                }),
+                Ok(Some(digest)) => {
+                    found.push(ImageReference {
+                        tag: Some(text.clone()),
+                        digest: Some(digest),
+                        ..repository.clone()
+                    });
+                    return found;
+                }
                 Ok(None) => {}
                 Err(error) => tracing::warn!(error = error.chain(), "another registry is not asked for an image"),
             }
@@ -820,10 +825,7 @@ impl Control {
         environment: &str,
         request: LaptopRequest,
     ) -> Result<Plan, ControlError> {
-        let project_file = match &request.project_file {
-            Some(text) => ProjectFile::parse(text).map_err(|error| ControlError::invalid(error.to_string()))?,
-            None => ProjectFile::default(),
-        };
+        let project_file = project_file_of(&request)?;
         let image = match self
             .image_of_request(project, environment, &request, &project_file)
             .await
@@ -991,11 +993,14 @@ impl Control {
         Ok(tags.into_iter().filter_map(commit).collect())
     }
 
-    /// The tags by which an image of a workflow's commit goes, the likeliest first: as Towpath's own builds name it, and with
-    /// the branch as it is, which is what scripts write.
+    /// The tags by which an image of a workflow's commit goes, the likeliest first: as Towpath's own builds name it, with the
+    /// branch as it is, which is what scripts write, and as the main branch's.
     async fn tags_of(&self, record: &WorkflowRecord) -> Vec<String> {
-        let mut tags = vec![format!("{MAIN}-{}", record.commit)];
-        let Some(branch) = &record.branch else { return tags };
+        let main = format!("{MAIN}-{}", record.commit);
+        let Some(branch) = &record.branch else {
+            return vec![main];
+        };
+        let mut tags = Vec::new();
         let main_branch = match self.project_name(&record.project) {
             Ok(project) => self.forge.default_branch(&project).await.unwrap_or_default(),
             Err(_) => String::new(),
@@ -1003,7 +1008,7 @@ impl Control {
         let own = ImageTags::new(branch, &main_branch, &record.commit, Timestamp::now()).commit;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let written: String = branch.chars().map(|c| if plain(c) { c } else { '-' }).collect();
-        for tag in [own, format!("{written}-{}", record.commit)] {
+        for tag in [own, format!("{written}-{}", record.commit), main] {
             if !tags.contains(&tag) {
                 tags.push(tag);
             }

@@ -60,13 +60,17 @@ pub struct Wait {
     pub unschedulable: Option<SignedDuration>,
 }
 
+/// The longest that a deployment is waited for.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(24);
+
 impl Wait {
-    /// The name of a length that is none.
+    /// The name of a length that is none, or too long for anybody to wait.
     fn wrong(&self) -> Option<&'static str> {
         let lengths = [("release", self.release), ("unschedulable", self.unschedulable)];
+        let fits = |length: SignedDuration| length.is_positive() && length <= LONGEST_WAIT;
         let wrong = lengths
             .into_iter()
-            .find(|(_, length)| length.is_some_and(|length| !length.is_positive()));
+            .find(|(_, length)| length.is_some_and(|length| !fits(length)));
         wrong.map(|(name, _)| name)
     }
 }
@@ -190,7 +194,7 @@ impl ProjectFile {
             }
         }
         if let Some(name) = file.wait.wrong() {
-            let message = format!("`{name}` of `wait` is to be longer than nothing");
+            let message = format!("`{name}` of `wait` is to be longer than nothing, and a day at most");
             return Err(at(start_of("wait").max(start_of("[wait]")), message));
         }
         for (index, freeze) in file.freeze.iter().enumerate() {
@@ -271,6 +275,7 @@ mod tests {
         for bad in [
             "release = \"0s\"",
             "release = \"soon\"",
+            "release = \"2562047788015215h\"",
             "unschedulable = 5",
             "other = \"1m\"",
         ] {

@@ -1051,7 +1051,7 @@ impl NotReleased {
 }
 
 /// The project's file that came with a request.
-fn project_file_of(request: &LaptopRequest) -> Result<ProjectFile, ControlError> {
+pub(crate) fn project_file_of(request: &LaptopRequest) -> Result<ProjectFile, ControlError> {
     match &request.project_file {
         Some(text) => ProjectFile::parse(text).map_err(|error| ControlError::invalid(error.to_string())),
         None => Ok(ProjectFile::default()),

@@ -1824,15 +1824,11 @@ async fn releases_that_failed_do_not_cost_those_that_succeeded() {
         };
         world.apply(config("one")).await.unwrap();
         world.apply(config("two")).await.unwrap();
-        let nowhere = APPLICATION.replace(
-            "terminationGracePeriodSeconds: 1",
-            "terminationGracePeriodSeconds: 1\n      nodeSelector: {is: nowhere}",
-        );
         for _ in 0..11 {
-            let mut request = world.request(world.objects(&nowhere));
-            request.deadline = std::time::Duration::from_secs(2);
-            let error = carry_out(&world.target, request).await.unwrap_err();
-            assert_eq!(error.outcome, Outcome::TimedOut, "{error}");
+            // A name that no image can have: that does not heal.
+            let nameless = world.objects(&APPLICATION.replace("image: IMAGE", "image: 'INVALID:::x'"));
+            let error = world.apply(nameless).await.unwrap_err();
+            assert_eq!(error.outcome, Outcome::Failed, "{error}");
         }
         world.apply(config("three")).await.unwrap();
         let releases = world.target.releases(&world.environment).await.unwrap();
@@ -1949,6 +1945,27 @@ async fn a_rollout_ends_when_the_old_pods_are_gone() {
     .await;
 }
 
+/// A Deployment that somebody paused would be waited for until the deadline.
+#[tokio::test]
+async fn a_paused_deployment_ends_the_waiting() {
+    in_cluster("paused", async |world| {
+        world.apply(world.objects(APPLICATION)).await.unwrap();
+        world
+            .namespace
+            .kubectl(&["rollout", "pause", "deployment/web"])
+            .await
+            .unwrap();
+        let changed = world.objects(&APPLICATION.replace("value: one", "value: two"));
+        let error = world.apply(changed).await.unwrap_err();
+        assert_eq!(error.outcome, Outcome::Failed, "{error}");
+        assert!(
+            error.to_string().contains("it is paused, so nothing rolls out"),
+            "{error}"
+        );
+    })
+    .await;
+}
+
 /// What an account may not do is one finding among the others; what is the whole cluster's takes another remedy.
 #[tokio::test]
 async fn missing_permissions_hide_nothing_else() {
@@ -1969,6 +1986,29 @@ async fn missing_permissions_hide_nothing_else() {
         assert!(all.contains("there is no field `datax`"), "{all}");
         assert!(all.contains("clusterroles.rbac.authorization.k8s.io in the cluster"), "{all}");
         assert!(all.contains("bind it a ClusterRole") && all.contains("all.yaml:"), "{all}");
+
+        // What is to be removed takes a permission of its own.
+        world.apply(world.objects(APPLICATION)).await.unwrap();
+        let mut rules = least_privilege();
+        for rule in rules.as_array_mut().unwrap() {
+            rule["verbs"].as_array_mut().unwrap().retain(|verb| verb != "delete");
+        }
+        let careful = world.namespace.account(&rules).await.unwrap();
+        let identity = Identity::Token {
+            server: cluster.server(),
+            certificate_authority: cluster.certificate_authority().ok(),
+            token: SecretString::new(careful.token),
+        };
+        let target = KubernetesTarget::new(KubernetesOptions::new(identity, world.secrets.clone()));
+        let objects = world.objects(APPLICATION);
+        let (services, rest): (Vec<Object>, Vec<Object>) =
+            objects.into_iter().partition(|object| object.kind == "Service");
+        let gone = [services[0].id()];
+        let all_stay = target.preflight(&world.environment, &rest, &[]).await.unwrap();
+        assert_eq!(all_stay.refused().count(), 0);
+        let one_goes = target.preflight(&world.environment, &rest, &gone).await.unwrap();
+        let said: Vec<String> = one_goes.refused().map(ToString::to_string).collect();
+        assert!(said.len() == 1 && said[0].contains("may not delete services"), "{said:?}");
     })
     .await;
 }

@@ -115,9 +115,12 @@ impl UrlOrbs {
     }
 }
 
-/// `Url` has resolved `..` and escapes by now, so that beginnings can be compared.
+/// `Url` has resolved `..` by now, so that beginnings can be compared; but for what a server may take for a separator after
+/// it has decoded it, which no orb needs in its path.
 fn is_below(prefixes: &[UrlPrefix], url: &Url) -> bool {
-    prefixes.iter().any(|prefix| url.as_str().starts_with(&prefix.0))
+    let path = url.path().to_ascii_lowercase();
+    let hides = ["%2f", "%5c", "%25"].iter().any(|escape| path.contains(escape));
+    !hides && prefixes.iter().any(|prefix| url.as_str().starts_with(&prefix.0))
 }
 
 #[cfg(test)]
@@ -180,6 +183,9 @@ mod tests {
                 "/other/greet.yml",
                 "/orbs/../other/greet.yml",
                 "/orbs/%2e%2e/other/greet.yml",
+                "/orbs/..%2Fother/greet.yml",
+                "/orbs/..%5cother/greet.yml",
+                "/orbs/..%252fother/greet.yml",
             ] {
                 assert!(said(path).contains("allowed is what begins with"), "{}", said(path));
             }

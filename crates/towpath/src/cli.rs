@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
-use towpath_orbs::UrlPrefix;
+use towpath_orbs::{UrlPrefix, UrlPrefixError};
 
 /// Carries a commit from push to production: tests, image, smoke test, approval, rollout.
 ///
@@ -602,10 +602,19 @@ pub struct OrbOptions {
     /// The beginning of URLs that orbs may come from, such as `https://example.com/orbs/`; may be given again. Without it
     /// none may
     #[arg(long, env = "TOWPATH_ORB_URL_PREFIX", value_name = "PREFIX", value_delimiter = ',')]
-    pub orb_url_prefix: Vec<UrlPrefix>,
+    pub orb_url_prefix: Vec<String>,
 }
 
 impl OrbOptions {
+    /// The beginnings of URLs that orbs may come from. A variable that is set to nothing says none.
+    ///
+    /// # Errors
+    /// For what is no such beginning.
+    pub fn url_prefixes(&self) -> Result<Vec<UrlPrefix>, UrlPrefixError> {
+        let said = self.orb_url_prefix.iter().map(|text| text.trim());
+        said.filter(|text| !text.is_empty()).map(str::parse).collect()
+    }
+
     /// The public registry, if one is to be asked.
     pub fn registry(&self) -> Option<&str> {
         Some(&*self.orb_registry).filter(|base| *base != "none")

@@ -44,15 +44,6 @@ pub fn data_dir(given: Option<&Path>) -> Result<PathBuf> {
         .ok_or_else(|| anyhow!("neither --data-dir nor $TOWPATH_DATA_DIR nor $HOME says where Towpath keeps its data"))
 }
 
-/// What the server answers instead of what it was asked for.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Answered {
-    /// `404`, `409` and so on.
-    pub status: StatusCode,
-    message: String,
-}
-
 impl Client {
     /// A client of the Towpath whose data directory `at` means.
     ///
@@ -197,7 +188,7 @@ impl Client {
             message: String,
         }
         match serde_json::from_slice::<Message>(&body) {
-            Ok(Message { message }) => Err(Answered { status, message }.into()),
+            Ok(Message { message }) => Err(anyhow!("{message}")),
             Err(_) if status == StatusCode::UNAUTHORIZED => Err(anyhow!("the server does not accept this token")),
             Err(_) => Err(anyhow!("the server answered {status}")),
         }

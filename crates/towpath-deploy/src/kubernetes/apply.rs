@@ -84,7 +84,7 @@ impl Carrier<'_> {
             Some(seen) => (seen.loaded, seen.examination),
             None => {
                 let loaded = record::load(self.api, environment).await;
-                let loaded = loaded.map_err(|error| errored(&error))?;
+                let loaded = loaded.map_err(|error| made(errored(&error)))?;
                 let examination = self.examine(request, &loaded.state).await.map_err(made)?;
                 (loaded, examination)
             }
@@ -111,8 +111,9 @@ impl Carrier<'_> {
         )
         .await
         .map_err(|error| match error {
+            NotHeld::Busy(who) if made_namespace => made(failure(Outcome::Rejected, None, who)),
             NotHeld::Busy(who) => failure(Outcome::Rejected, None, format!("{who}. Nothing was changed")),
-            NotHeld::Failed(error) => errored(&error),
+            NotHeld::Failed(error) => made(errored(&error)),
         })?;
         let mut request = request.clone();
         // Whoever deployed while this waited for its turn has changed what was seen.
@@ -437,6 +438,10 @@ impl Carrier<'_> {
                 .await
                 .map_err(failed)?;
             let Lookup::Served(kind) = lookup else { continue };
+            if let Some(why) = stays_by_kind(&kind) {
+                self.say(id, why);
+                continue;
+            }
             let path = kind.object(&request.environment.namespace, &id.name);
             let Some(live) = self.api.find(&path).await.map_err(failed)? else {
                 continue;
@@ -445,7 +450,7 @@ impl Carrier<'_> {
                 .pointer("/metadata/uid")
                 .and_then(Value::as_str)
                 .unwrap_or_default();
-            if let Some(why) = why_it_stays(&request.environment, known, &kind, &live) {
+            if let Some(why) = why_it_stays(&request.environment, known, &live) {
                 self.say(id, why);
                 continue;
             }
@@ -680,18 +685,21 @@ fn is_made(made: bool, live: Option<&Value>) -> bool {
     }
 }
 
-/// Why an object that left the manifests stays; `None` when it is to be removed: the very object that we made, still
-/// labelled as this environment's.
-pub(super) fn why_it_stays(environment: &Environment, kept: &Kept, kind: &Kind, live: &Value) -> Option<&'static str> {
+/// Why objects of a kind that left the manifests stay, whatever became of them: nobody need be allowed to look at them.
+pub(super) fn stays_by_kind(kind: &Kind) -> Option<&'static str> {
     if matches!(
-        kept.id.kind.as_str(),
+        kind.kind.as_str(),
         "PersistentVolumeClaim" | "Namespace" | "CustomResourceDefinition"
     ) {
         return Some("left the manifests, and stays: deleting it would delete data. Delete it by hand");
     }
-    if !kind.namespaced {
-        return Some("left the manifests, and stays: other environments of the cluster may need it. Delete it by hand");
-    }
+    (!kind.namespaced)
+        .then_some("left the manifests, and stays: other environments of the cluster may need it. Delete it by hand")
+}
+
+/// Why an object that left the manifests stays; `None` when it is to be removed: the very object that we made, still
+/// labelled as this environment's.
+pub(super) fn why_it_stays(environment: &Environment, kept: &Kept, live: &Value) -> Option<&'static str> {
     if !kept.made {
         return Some("left the manifests, and stays: Towpath did not make it. Delete it by hand");
     }

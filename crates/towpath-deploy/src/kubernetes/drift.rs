@@ -123,14 +123,14 @@ fn is_controller(manager: &str) -> bool {
 }
 
 /// Whether the server has looked at what the release says and does not want it: a field cannot be changed any more, an
-/// admission webhook says no or does not work.
+/// admission webhook says no. One that does not work says nothing of the object.
 fn is_refusal(error: &ApiError) -> bool {
     match error {
         // Who may not apply would learn nothing of fields that somebody added, and is told so.
         //
         // Source: <https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go>
         ApiError::Answered { code: 403, message, .. } => !message.contains("cannot patch resource"),
-        ApiError::Answered { code, .. } => matches!(code, 400 | 404 | 405 | 409 | 413 | 415 | 422 | 500),
+        ApiError::Answered { code, .. } => matches!(code, 400 | 422),
         _ => false,
     }
 }
@@ -306,7 +306,7 @@ mod tests {
         };
         assert!(is_refusal(&answered(422, "spec.selector: field is immutable")));
         assert!(is_refusal(&answered(403, "admission webhook \"x\" denied the request")));
-        assert!(is_refusal(&answered(500, "failed calling webhook")));
+        assert!(!is_refusal(&answered(500, "failed calling webhook")));
         let forbidden = "deployments.apps \"web\" is forbidden: User \"ann\" cannot patch resource \"deployments\" in API group \"apps\"";
         assert!(!is_refusal(&answered(403, forbidden)));
         assert!(!is_refusal(&answered(503, "")));

@@ -2,6 +2,7 @@
 
 use super::{
     api::{Api, ApiError, Mode},
+    apply::stays_by_kind,
     fields,
     kinds::{Kind, Kinds, Lookup},
     record::{Kept, State},
@@ -153,7 +154,9 @@ impl Examiner<'_> {
         let mut removed = Vec::new();
         for kept in self.state.objects.iter().filter(|kept| self.gone.contains(&kept.id)) {
             let lookup = self.kinds.find(self.api, &kept.api_version, &kept.id.kind).await?;
-            if let Lookup::Served(kind) = lookup {
+            if let Lookup::Served(kind) = lookup
+                && stays_by_kind(&kind).is_none()
+            {
                 removed.push(kind);
             }
         }
@@ -241,9 +244,9 @@ impl Examiner<'_> {
         found.findings.extend(try_join_all(asked).await?.into_iter().flatten());
         if !no_namespace {
             let (reads, names, pods) = futures::future::try_join3(
-                self.look_at_reads(objects, &found.objects),
+                self.look_at_reads(objects, &brought, &found.objects),
                 self.look_at_names(objects),
-                self.try_pods(&found.objects),
+                self.try_pods(objects, &found.objects),
             )
             .await?;
             found.findings.extend(reads.into_iter().chain(names).chain(pods));
@@ -516,7 +519,12 @@ impl Examiner<'_> {
     }
 
     /// What pods read, and whether it is there: in the tree, in the vault, in the cluster.
-    async fn look_at_reads(&self, objects: &[Object], examined: &[Examined]) -> Result<Vec<Finding>, ApiError> {
+    async fn look_at_reads(
+        &self,
+        objects: &[Object],
+        brought: &[Object],
+        examined: &[Examined],
+    ) -> Result<Vec<Finding>, ApiError> {
         // What is there of the objects themselves was read already.
         let seen: HashMap<ObjectId, Option<&Value>> = examined
             .iter()
@@ -569,15 +577,14 @@ impl Examiner<'_> {
                 }
             }
         }
-        let brought = examined
-            .iter()
-            .filter(|one| one.from_vault)
-            .map(|one| one.object.clone());
-        let existing = existing.with(&brought.collect::<Vec<_>>());
+        let existing = existing.with(brought);
         let mut findings = Vec::new();
         for finding in missing(objects, &existing) {
             let is_unseen = unseen.contains(&(finding.read.kind, finding.read.name.clone()));
-            let maker = objects.iter().find(|object| may_make(object, &finding.read.name));
+            let is_claim = finding.read.kind == SourceKind::PersistentVolumeClaim;
+            let maker = objects
+                .iter()
+                .find(|object| !is_claim && may_make(object, &finding.read.name));
             let severity = match is_unseen || maker.is_some() {
                 true => Severity::Note,
                 false => Severity::Refused,
@@ -735,7 +742,7 @@ impl Examiner<'_> {
     /// Asks the server to make a pod of each workload that changes, without making it: quota, LimitRange, Pod Security,
     /// service account, and every admission webhook have their say before anything is applied. Of pods that admission
     /// cannot tell apart one is asked for.
-    async fn try_pods(&self, examined: &[Examined]) -> Result<Vec<Finding>, ApiError> {
+    async fn try_pods(&self, objects: &[Object], examined: &[Examined]) -> Result<Vec<Finding>, ApiError> {
         let pods = Kind::known("v1", "Pod", "pods");
         let path = format!("{}?dryRun=All", pods.collection(&self.environment.namespace));
         let mut alike: HashMap<String, Tried<'_>> = HashMap::new();
@@ -779,7 +786,7 @@ impl Examiner<'_> {
             if *code == 404 {
                 continue;
             }
-            if let Some(brought) = comes_with(message, examined) {
+            if let Some(brought) = comes_with(message, objects, examined) {
                 let said = format!("its pods can be tried only once {brought} is there, which comes with them");
                 findings.extend(tried.of.into_iter().map(|(one, _)| note(&one.object, "", &said)));
                 continue;
@@ -806,12 +813,15 @@ impl Examiner<'_> {
 }
 
 /// What a pod was refused for the lack of, when it is made with the pods' workloads.
-fn comes_with(message: &str, examined: &[Examined]) -> Option<String> {
+fn comes_with(message: &str, objects: &[Object], examined: &[Examined]) -> Option<String> {
+    let is_there = |object: &Object| {
+        let found = examined.iter().find(|one| one.object.id() == object.id());
+        found.is_some_and(|one| one.live.is_some())
+    };
     let new = |kind: &str, name: Option<&str>| {
-        let found = examined.iter().find(|one| {
-            one.object.kind == kind && one.live.is_none() && name.is_none_or(|name| one.object.name == name)
-        });
-        found.map(|one| format!("{kind} `{}`", one.object.name))
+        let is_it = |object: &&Object| object.kind == kind && name.is_none_or(|name| object.name == name);
+        let found = objects.iter().filter(is_it).find(|object| !is_there(object));
+        found.map(|object| format!("{kind} `{}`", object.name))
     };
     // `error looking up service account ns/name: serviceaccount "name" not found`
     if let Some((_, rest)) = message.split_once("serviceaccount \"") {
@@ -979,8 +989,10 @@ fn may_make(object: &Object, name: &str) -> bool {
     let group = object.api_version.split_once('/').map_or("", |(group, _)| group);
     let is_own = !group.contains('.') || group.ends_with(".k8s.io");
     let says = |pointer: &str| object.value.pointer(pointer).and_then(Value::as_str) == Some(name);
-    let targets = ["/spec/target/name", "/spec/secretName", "/spec/template/metadata/name"];
-    !is_own && (object.name == name || targets.into_iter().any(says))
+    // What makes one without saying how it is called gives it its own name, and is called after what it makes.
+    let is_called_so = object.name == name && object.kind.contains("Secret");
+    let targets = ["/spec/target/name", "/spec/secretName"];
+    !is_own && (is_called_so || targets.into_iter().any(says))
 }
 
 fn is_about_namespace(error: &ApiError) -> bool {

@@ -258,6 +258,14 @@ pub(super) fn foreign(
     (foreign, writers)
 }
 
+/// Whether somebody else than we owns a field of an object below `prefix`.
+pub(super) fn has_others(object: &Value, prefix: &[&str]) -> bool {
+    let is_below = |path: &Path| path.len() > prefix.len() && path.iter().zip(prefix).all(|(one, other)| one == other);
+    entries(object)
+        .filter(|entry| !entry.is_ours() && entry.subresource.is_empty())
+        .any(|entry| leaves(entry.fields).iter().any(is_below))
+}
+
 fn is_finalizer(path: &[String]) -> bool {
     matches!(path, [first, second, ..] if first == "f:metadata" && second == "f:finalizers")
 }

@@ -162,6 +162,12 @@ impl Runner {
                 return Err(runs_already(base, &there));
             }
             if !is_going {
+                // What another environment or a controller keeps is not ours to replace.
+                if let Some(owner) = owner_of(&there, &self.environment) {
+                    return Err(TargetError::Refused(format!(
+                        "there is a Job `{base}` already, which is {owner}'s: give the job another name, or the environment another namespace"
+                    )));
+                }
                 // Without our label it was not among the runs: `kubectl apply` made it, say.
                 if label_of(&there) != base && notes.is_empty() {
                     notes.push(format!(
@@ -613,6 +619,20 @@ fn runs_several(job: &Value) -> bool {
         .any(|field| job.pointer(field).and_then(Value::as_i64).unwrap_or(1) > 1)
 }
 
+/// Who keeps a Job: another environment, by its labels, or a controller.
+fn owner_of(job: &Value, environment: &Environment) -> Option<String> {
+    let label = |label: &str| job.pointer("/metadata/labels")?.get(label)?.as_str();
+    let (project, name) = (label("towpath.dev/project"), label("towpath.dev/environment"));
+    if let (Some(project), Some(name)) = (project, name)
+        && (project, name) != (environment.id.project(), environment.id.environment())
+    {
+        return Some(format!("{project}/{name}"));
+    }
+    let owners = job.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let owner = owners.into_iter().flatten().next()?;
+    Some(format!("{} `{}`", text(owner, "/kind"), text(owner, "/name")))
+}
+
 /// The label by which runs of one job are known.
 fn label_of(job: &Value) -> &str {
     let label = job.pointer("/metadata/labels").and_then(|labels| labels.get(JOB_LABEL));
@@ -736,7 +756,7 @@ pub(super) fn other_images(number: i64, job: &Object, of_cluster: &Object) -> Op
     let (ours, theirs) = (images(job), images(of_cluster));
     (ours != theirs).then(|| {
         format!(
-            "this runs what release {number} has, {}; somebody gave the CronJob in the cluster {}",
+            "this runs what release {number} has, {}; the CronJob in the cluster has {}",
             ours.join(", "),
             theirs.join(", ")
         )

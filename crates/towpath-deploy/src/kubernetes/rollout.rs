@@ -24,6 +24,8 @@ use towpath_types::{Mask, Outcome};
 const LAST_LINES: u32 = 20;
 /// How often it is looked whether something has lasted too long.
 const TICK: Duration = Duration::from_millis(500);
+/// How long a paused Deployment is waited for.
+const PAUSED: Duration = Duration::from_secs(5);
 /// How long changes are gathered before they are looked at: much happens at once, and looking takes time from it.
 const GATHER: Duration = Duration::from_millis(25);
 
@@ -386,6 +388,15 @@ impl Waiter {
         if observed.unwrap_or(0) < one.generation {
             return None;
         }
+        let is_paused = |live: &Value| live.pointer("/spec/paused").and_then(Value::as_bool) == Some(true);
+        // It is scaled all the same, which takes a moment.
+        if live.as_ref().is_some_and(is_paused) && lasts(&one.object.name, "paused", PAUSED) {
+            return Some(Stuck {
+                outcome: Outcome::Failed,
+                message: "it is paused, so nothing rolls out: take `paused` out of its manifest, or run `kubectl rollout resume`".into(),
+                pod: None,
+            });
+        }
         let refusal = live
             .as_ref()
             .and_then(|live| condition(live, "ReplicaFailure").cloned());
@@ -646,6 +657,7 @@ pub(super) fn workload_status(kind: &str, live: &Value, pods: &[Value]) -> Workl
         "Job" => ("/status/succeeded", number("/spec/completions").or(Some(1))),
         // It wants no pods of its own.
         "CronJob" | "Service" | "Ingress" => ("/status/readyReplicas", Some(0)),
+        "Pod" => ("", Some(1)),
         _ => ("/status/readyReplicas", number("/spec/replicas").or(Some(1))),
     };
     let failing = pods.iter().find_map(|value| match pod(value) {
@@ -671,7 +683,10 @@ pub(super) fn workload_status(kind: &str, live: &Value, pods: &[Value]) -> Workl
         kind: kind.to_string(),
         name: text(live, "/metadata/name"),
         image: image.map(str::to_string),
-        ready: small(number(ready)),
+        ready: match kind {
+            "Pod" => u32::from(condition(live, "Ready").is_some_and(|ready| text(ready, "/status") == "True")),
+            _ => small(number(ready)),
+        },
         desired: small(desired),
         since: text(live, "/metadata/creationTimestamp").parse().ok(),
         restarts: restarts.sum(),

@@ -2,7 +2,7 @@
 
 use super::{
     api::{Api, ApiError, Patience, escape},
-    apply::{Carrier, failure, why_it_stays},
+    apply::{Carrier, failure, stays_by_kind, why_it_stays},
     drift,
     examine::{Examination, Examined, Examiner, digest, read_names},
     fields,
@@ -241,12 +241,35 @@ impl KubernetesTarget {
             .iter()
             .filter_map(|id| loaded.state.objects.iter().find(|kept| kept.id == *id));
         let cluster = &cluster;
-        let looked = gone.map(|kept| async move { Ok((kept, find_kept(cluster, environment, kept).await?)) });
+        let looked = gone.map(|kept| async move {
+            let lookup = cluster
+                .kinds
+                .find(&cluster.api, &kept.api_version, &kept.id.kind)
+                .await?;
+            let Lookup::Served(kind) = lookup else { return Ok(None) };
+            let found = match stays_by_kind(&kind) {
+                Some(why) => Err(why),
+                None => Ok(find_kept(cluster, environment, kept).await?),
+            };
+            Ok(Some((kept, found)))
+        });
         let mut gone: Vec<(ObjectId, Value)> = Vec::new();
-        for (kept, found) in try_join_all(looked).await.map_err(failed(&asking))? {
-            let Some((kind, live)) = found else { continue };
+        for (kept, found) in try_join_all(looked)
+            .await
+            .map_err(failed(&asking))?
+            .into_iter()
+            .flatten()
+        {
             let id = kept.id.clone();
-            match why_it_stays(environment, kept, &kind, &live) {
+            let live = match found {
+                Ok(Some(live)) => live,
+                Ok(None) => continue,
+                Err(why) => {
+                    examination.findings.push(note_of(environment, id, why.to_string()));
+                    continue;
+                }
+            };
+            match why_it_stays(environment, kept, &live) {
                 Some(why) => examination.findings.push(note_of(environment, id, why.to_string())),
                 None => gone.push((id, live)),
             }
@@ -293,7 +316,7 @@ impl KubernetesTarget {
             .map(|kept| async { Ok((&kept.id, find_kept(&cluster, environment, kept).await?)) });
         let mut statuses = Vec::new();
         for (id, found) in try_join_all(looked).await.map_err(failed(&asking))? {
-            let Some((_, live)) = found else {
+            let Some(live) = found else {
                 statuses.push(WorkloadStatus {
                     kind: id.kind.clone(),
                     name: id.name.clone(),
@@ -324,6 +347,15 @@ impl KubernetesTarget {
             }
             statuses.push(status);
         }
+        if loaded.is_odd {
+            statuses.push(WorkloadStatus {
+                kind: "Secret".into(),
+                name: record::name(environment),
+                message: "it records what was applied here, and is not as Towpath wrote it: deploying makes it anew"
+                    .into(),
+                ..WorkloadStatus::default()
+            });
+        }
         statuses.sort_by(|one, other| (&one.kind, &one.name).cmp(&(&other.kind, &other.name)));
         Ok(statuses)
     }
@@ -346,7 +378,7 @@ impl KubernetesTarget {
             .map_err(looking())?
             .into_iter()
             .flatten()
-            .map(|(_, live)| cron_job_status(&live, &runs))
+            .map(|live| cron_job_status(&live, &runs))
             .collect();
         statuses.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(statuses)
@@ -470,11 +502,7 @@ fn history_findings(
 }
 
 /// An object that was applied, as it is now.
-async fn find_kept(
-    cluster: &Cluster,
-    environment: &Environment,
-    kept: &Kept,
-) -> Result<Option<(Kind, Value)>, ApiError> {
+async fn find_kept(cluster: &Cluster, environment: &Environment, kept: &Kept) -> Result<Option<Value>, ApiError> {
     let Lookup::Served(kind) = cluster
         .kinds
         .find(&cluster.api, &kept.api_version, &kept.id.kind)
@@ -482,11 +510,10 @@ async fn find_kept(
     else {
         return Ok(None);
     };
-    let live = cluster
+    cluster
         .api
         .find(&kind.object(&environment.namespace, &kept.id.name))
-        .await?;
-    Ok(live.map(|live| (kind, live)))
+        .await
 }
 
 /// The values of the Secrets that `objects` read, for masking; what may not be read masks nothing.
@@ -861,20 +888,25 @@ impl Target for KubernetesTarget {
             let of_cluster = job::of_cron_job(&found, &found, &run).ok_or_else(missing)?;
             // What Towpath applied runs, whatever somebody gave the CronJob in the cluster since.
             let records = self.records(environment).await?;
-            let is_as_applied = records.loaded.state.objects.iter().any(|kept| {
-                kept.id.kind == "CronJob"
-                    && kept.id.name == name
-                    && fields::ours(&found).is_some_and(|ours| digest(ours) == kept.owned)
-            });
-            let of_release = job::of_release(&records, name)
-                .filter(|_| !is_as_applied)
-                .and_then(|(number, released)| Some((number, job::of_cron_job(&found, &released.value, &run)?)));
+            let is_it = |kept: &&Kept| kept.id.kind == "CronJob" && kept.id.name == name;
+            let kept = records.loaded.state.objects.iter().find(is_it);
+            let is_as_applied = !fields::has_others(&found, &["f:spec", "f:jobTemplate"])
+                && kept.is_some_and(|kept| fields::ours(&found).is_some_and(|ours| digest(ours) == kept.owned));
+            let of_release = job::of_release(&records, name);
+            let is_of_release = |released: &Object| kept.is_none_or(|kept| kept.manifest == digest(&released.value));
             let (job, note) = match of_release {
-                Some((number, job)) => {
+                _ if is_as_applied => (of_cluster, None),
+                Some((number, released)) if is_of_release(&released) => {
+                    let job = job::of_cron_job(&found, &released.value, &run).ok_or_else(missing)?;
                     let note = job::other_images(number, &job, &of_cluster);
                     (job, note)
                 }
-                None if is_as_applied => (of_cluster, None),
+                Some(_) => {
+                    let note = format!(
+                        "the CronJob `{name}` was applied beside the releases, and changed by somebody since: this runs what the cluster has"
+                    );
+                    (of_cluster, Some(note))
+                }
                 None => {
                     let note = format!("no release has the CronJob `{name}`: this runs what the cluster has");
                     (of_cluster, Some(note))

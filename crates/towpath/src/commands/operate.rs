@@ -9,12 +9,11 @@ use crate::{
         self, At, Cronjob, CronjobCommand, Deploy, Diff, Drift, Environment, Lock, Named, Policy, Promote, Rollback,
         Unlock,
     },
-    client::{Answered, Client, escape, expect_success},
+    client::{Client, escape, expect_success},
     direct, exit,
     repository::Repository,
 };
 use anyhow::{Result, anyhow, bail};
-use reqwest::StatusCode;
 use serde::Deserialize;
 use std::{collections::BTreeMap, process::ExitCode};
 use towpath_control::{CronJobStatus, DriftView, EnvironmentView, Hold, LaptopRequest, PlanView, ReleaseView};
@@ -420,8 +419,8 @@ pub async fn drift(options: Drift) -> Result<ExitCode> {
             Err(error) if options.environment.is_none() => {
                 eprintln!("{environment}: {error}");
                 // One where nothing was deployed yet has nothing to say.
-                let has_nothing = |answer: &Answered| answer.status == StatusCode::CONFLICT;
-                if !error.downcast_ref::<Answered>().is_some_and(has_nothing) {
+                let view: Result<EnvironmentView> = client.get(&path(&project, &environment, "")).await;
+                if !view.is_ok_and(|view| view.release.is_none()) {
                     unknown.push(environment);
                 }
             }

@@ -35,7 +35,7 @@ pub async fn up(options: cli::Up) -> Result<()> {
             .chain(options.host_env.iter().cloned())
             .collect(),
         orb_registry: options.orbs.registry().map(str::to_string),
-        orb_url_prefixes: options.orbs.orb_url_prefix.clone(),
+        orb_url_prefixes: options.orbs.url_prefixes()?,
         target: crate::direct::target_settings(options.target),
         engine: true,
     };
