@@ -215,6 +215,11 @@ fn of_re2(pattern: &str) -> String {
                     'd' | 'D' => "0-9",
                     's' | 'S' => r"\t\n\f\r ",
                     'w' | 'W' => "0-9A-Za-z_",
+                    // The library has them for the ends of words.
+                    '<' | '>' => {
+                        out.push(escaped);
+                        continue;
+                    }
                     _ => {
                         out.push('\\');
                         out.push(escaped);
@@ -751,6 +756,8 @@ mod tests {
             (r"\x{41}", "A", true),
             (r"\101", "A", true),
             (r"\60", "0", true),
+            (r"\<main\>", "main", false),
+            (r"\<main\>", "<main>", true),
             (r"release\/[\w-.]+", "release/v-1.2", true),
             (r"feat[\w-z]+", "feat-x", true),
             (r"rel[\s-x]+", "relABC", false),

@@ -279,7 +279,8 @@ impl Compiler<'_> {
                 result = Mapping::from_entries(rest.cloned());
             }
         }
-        self.hoist_machine(&mut result);
+        hoist(&mut result, "machine");
+        hoist(&mut result, "macos");
         Some(Expanded {
             node: Node::mapping(result, span.clone()),
             span,
@@ -287,40 +288,6 @@ impl Compiler<'_> {
             frame: scope.frame,
             executor: executor_frame.map(|frame| (frame, of_executor)),
         })
-    }
-
-    /// `resource_class` and `shell` written inside `machine` belong to the job.
-    fn hoist_machine(&mut self, job: &mut Mapping) {
-        let Some(machine) = job.get("machine").and_then(Node::as_mapping) else {
-            return;
-        };
-        let hoisted: Vec<Entry> = machine
-            .iter()
-            .filter(|part| matches!(&*part.key.text, "resource_class" | "shell"))
-            .cloned()
-            .collect();
-        if hoisted.is_empty() {
-            return;
-        }
-        let rest = Mapping::from_entries(
-            machine
-                .iter()
-                .filter(|part| !matches!(&*part.key.text, "resource_class" | "shell"))
-                .cloned(),
-        );
-        let span = job.get("machine").map(|machine| machine.span().clone());
-        if let Some(span) = span {
-            let rest = match rest.is_empty() {
-                true => Node::scalar("true", ScalarStyle::Plain, span.clone()),
-                false => Node::mapping(rest, span.clone()),
-            };
-            job.insert(entry("machine", rest, &span));
-        }
-        for part in hoisted {
-            if !job.contains(&part.key.text) {
-                job.insert(part);
-            }
-        }
     }
 
     /// Environments as one list of maps with one key each; a later one's value replaces an earlier one's in its position.
@@ -511,6 +478,29 @@ impl Compiler<'_> {
         }
         self.context.pop();
         body.map(|body| (Node::mapping(body, element.node.span().clone()), frame))
+    }
+}
+
+/// `resource_class` and `shell` written inside `machine` or `macos` belong to the job.
+fn hoist(job: &mut Mapping, place: &str) {
+    let Some(node) = job.get(place) else { return };
+    let Some(inner) = node.as_mapping() else { return };
+    let span = node.span().clone();
+    let is_hoisted = |part: &&Entry| matches!(&*part.key.text, "resource_class" | "shell");
+    let (hoisted, rest): (Vec<&Entry>, Vec<&Entry>) = inner.iter().partition(is_hoisted);
+    if hoisted.is_empty() {
+        return;
+    }
+    let hoisted: Vec<Entry> = hoisted.into_iter().cloned().collect();
+    let rest = match rest.is_empty() {
+        true => Node::scalar("true", ScalarStyle::Plain, span.clone()),
+        false => Node::mapping(Mapping::from_entries(rest.into_iter().cloned()), span.clone()),
+    };
+    job.insert(entry(place, rest, &span));
+    for part in hoisted {
+        if !job.contains(&part.key.text) {
+            job.insert(part);
+        }
     }
 }
 

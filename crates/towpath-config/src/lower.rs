@@ -108,6 +108,13 @@ impl Lower<'_, '_> {
     /// A job's setting that is a text.
     fn setting(&mut self, job: &Mapping, key: &str) -> Option<String> {
         let node = job.get(key)?;
+        // The published schema lets a shell be its words, too.
+        if key == "shell"
+            && let Some(words) = node.as_sequence()
+            && words.iter().all(|word| word.as_scalar().is_some())
+        {
+            return Some(strings(Some(node)).join(" "));
+        }
         if node.as_scalar().is_none() {
             let message = format!("`{key}` of a job must be text, and this is {}", node.kind());
             self.error("config::type", node, message);

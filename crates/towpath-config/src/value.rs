@@ -156,7 +156,7 @@ impl Value {
         let text = match self {
             Value::Null => "null".to_owned(),
             Value::Text(text) => format!("{text:?}"),
-            value => value.to_text().to_string(),
+            value => format!("\"{}\"", value.to_text()),
         };
         format!("{text} (type {})", self.type_name())
     }

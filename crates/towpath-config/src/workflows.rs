@@ -1338,11 +1338,14 @@ pub(crate) fn definitions(graphs: &mut [Graph]) -> Vec<(Arc<str>, Rc<Expanded>)>
             } else {
                 name.clone()
             };
+            let first = uses.first().copied();
             for (graph, at) in uses {
                 graphs[graph].invocations[at].name = own.clone();
             }
-            definitions.push((own, expanded));
+            definitions.push((first, (own, expanded)));
         }
     }
-    definitions
+    // Each where it is used first, so that what is printed comes to the same order again.
+    definitions.sort_by_key(|(first, _)| *first);
+    definitions.into_iter().map(|(_, definition)| definition).collect()
 }
