@@ -98,7 +98,8 @@ fn ask_docker(registry: &str) -> Result<Option<Credentials>, String> {
             Err(format!("`{helper} get` failed. {}", stderr.trim()))
         }
         Err(CredentialRetrievalError::HelperCommunicationError) => Err(format!(
-            "the credential helper that `{}` names does not run: is `docker-credential-<its name>` installed?",
+            "the credential helper that `{}` names does not run, or ended before it read what it was asked: is \
+             `docker-credential-<its name>` installed, and does it answer `get`?",
             path.display()
         )),
         Err(error) => Err(format!("`{}`: {error}", path.display())),
