@@ -24,8 +24,6 @@ pub(crate) const ORB_KEYS: &[&str] = &[
     "examples",
 ];
 
-const ELEMENTS: [Kind; 3] = [Kind::Executor, Kind::Command, Kind::Job];
-
 /// Mistakes that stand in the text whatever a caller gives. Others may come of the stand-ins.
 pub(crate) const ALWAYS: &[&str] = &[
     "config::arguments",
@@ -82,21 +80,22 @@ pub fn check_orb(source: &Arc<SourceFile>, options: &CompileOptions<'_>) -> Vec<
     })
 }
 
+/// Every executor, command and job that a text defines.
+fn definitions(root: &Node) -> impl Iterator<Item = (Kind, &Entry)> {
+    [Kind::Executor, Kind::Command, Kind::Job].into_iter().flat_map(|kind| {
+        let section = root.get(kind.section()).and_then(Node::as_mapping);
+        section.into_iter().flatten().map(move |part| (kind, part))
+    })
+}
+
 impl Compiler<'_> {
     /// Reads the elements of the text itself that nothing has led to so far, for mistakes in their form.
     pub(crate) fn check_form_of_unused(&mut self, root: &Node) {
         let mut unused = HashSet::new();
-        for kind in ELEMENTS {
-            for part in root
-                .get(kind.section())
-                .and_then(Node::as_mapping)
-                .into_iter()
-                .flatten()
-            {
-                // Of one that is empty nothing is wrong until it is called.
-                if part.value.as_mapping().is_some() && !self.was_read(kind, &part.key.text) {
-                    unused.insert((kind, part.key.text.clone()));
-                }
+        for (kind, part) in definitions(root) {
+            // Of one that is empty nothing is wrong until it is called.
+            if part.value.as_mapping().is_some() && !self.was_read(kind, &part.key.text) {
+                unused.insert((kind, part.key.text.clone()));
             }
         }
         if !unused.is_empty() {
@@ -108,18 +107,11 @@ impl Compiler<'_> {
     pub(crate) fn check_elements(&mut self, root: &Node, codes: &[&str], wanted: impl Fn(Kind, &str) -> bool) {
         let before = self.take_diagnostics();
         self.stand_ins = true;
-        for kind in ELEMENTS {
-            for part in root
-                .get(kind.section())
-                .and_then(Node::as_mapping)
-                .into_iter()
-                .flatten()
+        for (kind, part) in definitions(root) {
+            if wanted(kind, &part.key.text)
+                && let Found::Element(element) = self.find(kind, CONFIG, &part.key.text)
             {
-                if wanted(kind, &part.key.text)
-                    && let Found::Element(element) = self.find(kind, CONFIG, &part.key.text)
-                {
-                    self.check_element(kind, &element);
-                }
+                self.check_element(kind, &element);
             }
         }
         self.stand_ins = false;

@@ -296,16 +296,16 @@ async fn checked(
 
 impl Control {
     fn orb_places(&self, vendored: Vendored, lock: Lock, audience: Audience) -> Result<OrbPlaces, ControlError> {
-        let tls = |error| ControlError::internal("failed to set up TLS").caused_by(error);
         let others = match &self.settings.orb_registry {
             None => None,
             Some(base) => Some(OthersRegistry {
                 store: self.store.clone(),
                 runtime: Handle::current(),
-                client: PublicRegistry::new(base).map_err(tls)?,
+                client: PublicRegistry::new(base)
+                    .map_err(|error| ControlError::internal("failed to set up TLS").caused_by(error))?,
             }),
         };
-        let urls = UrlOrbs::new(self.settings.orb_url_prefixes.clone(), Handle::current()).map_err(tls)?;
+        let urls = UrlOrbs::new(self.settings.orb_url_prefixes.clone(), Handle::current());
         Ok(OrbPlaces {
             vendored,
             own: OwnRegistry {

@@ -55,18 +55,20 @@ fn parse(text: &str) -> Option<Url> {
 #[derive(Debug, Clone)]
 pub struct UrlOrbs {
     prefixes: Vec<UrlPrefix>,
-    http: reqwest::Client,
     runtime: Handle,
 }
 
 impl UrlOrbs {
     /// Those below `prefixes`.
-    ///
-    /// # Errors
-    /// When no client for TLS can be made.
-    pub fn new(prefixes: Vec<UrlPrefix>, runtime: Handle) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let allowed = prefixes.clone();
-        let redirects = reqwest::redirect::Policy::custom(move |attempt| {
+    #[must_use]
+    pub fn new(prefixes: Vec<UrlPrefix>, runtime: Handle) -> Self {
+        Self { prefixes, runtime }
+    }
+
+    /// A client that follows redirects below the prefixes. Made when there is something to fetch, which there seldom is.
+    fn client(&self) -> Result<reqwest::Client, Box<dyn std::error::Error + Send + Sync>> {
+        let allowed = self.prefixes.clone();
+        crate::http::client(reqwest::redirect::Policy::custom(move |attempt| {
             if attempt.previous().len() > 5 {
                 return attempt.error("too many redirects");
             }
@@ -77,12 +79,7 @@ impl UrlOrbs {
                     attempt.error(format!("it redirects to {to}, which is below no allowed prefix"))
                 }
             }
-        });
-        Ok(Self {
-            prefixes,
-            http: crate::http::client(redirects)?,
-            runtime,
-        })
+        }))
     }
 
     /// The source at a URL.
@@ -107,9 +104,10 @@ impl UrlOrbs {
             )));
         }
         let failed = |why| LookupError::Unavailable(format!("cannot fetch {url}: {why}"));
+        let client = self.client().map_err(|error| failed(error.to_string()))?;
         let bytes = self
             .runtime
-            .block_on(crate::http::body(self.http.get(url.clone())))
+            .block_on(crate::http::body(client.get(url.clone())))
             .map_err(failed)?;
         String::from_utf8(bytes).map_err(|_| failed("it is not text".into()))
     }
@@ -164,7 +162,7 @@ mod tests {
         tokio::spawn(async move { axum::serve(listener, routes).await });
 
         let prefix = format!("{base}/orbs/").parse().unwrap();
-        let orbs = UrlOrbs::new(vec![prefix], Handle::current()).unwrap();
+        let orbs = UrlOrbs::new(vec![prefix], Handle::current());
         let at = base.clone();
         let check = move || {
             let sources = Sources::default().with_urls(&orbs);

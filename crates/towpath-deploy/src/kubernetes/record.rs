@@ -3,7 +3,7 @@
 //! Two kinds of Secret in the environment's namespace, for a least-privileged account may write those anyway, and for
 //! manifests may hold values:
 //! - `towpath.<project>.<environment>`: what runs, what was applied, who is deploying;
-//! - `towpath.<project>.<environment>.<number>`: one release, the last [`KEPT`] of them.
+//! - `towpath.<project>.<environment>.<number>`: one release: the last [`KEPT`] that succeeded, and the last [`KEPT`] that did not.
 
 use super::{
     api::{Api, ApiError, escape},

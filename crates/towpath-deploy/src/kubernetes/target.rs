@@ -249,7 +249,10 @@ impl KubernetesTarget {
             let Lookup::Served(kind) = lookup else { return Ok(None) };
             let found = match stays_by_kind(&kind) {
                 Some(why) => Err(why),
-                None => Ok(find_kept(cluster, environment, kept).await?),
+                None => {
+                    let path = kind.object(&environment.namespace, &kept.id.name);
+                    Ok(cluster.api.find(&path).await?)
+                }
             };
             Ok(Some((kept, found)))
         });

@@ -267,7 +267,7 @@ impl Inputs {
             None => None,
             Some(base) => Some(registry(PublicRegistry::new(base).map_err(tls)?)),
         };
-        let urls = UrlOrbs::new(options.orbs.url_prefixes()?, Handle::current()).map_err(tls)?;
+        let urls = UrlOrbs::new(options.orbs.url_prefixes()?, Handle::current());
         let mut values = PipelineValues::local();
         if let Some(branch) = &options.branch {
             values.set("git.branch", branch.as_str());
