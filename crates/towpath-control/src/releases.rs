@@ -149,11 +149,8 @@ impl Release {
 impl Control {
     /// The newest release of an environment that succeeded: what runs there.
     pub(crate) async fn last_release(&self, environment: &str) -> Result<Option<Release>, ControlError> {
-        let rows = self.store.releases(environment, HISTORY).await.map_err(store_error)?;
-        Ok(rows
-            .into_iter()
-            .find(|row| row.state == "succeeded")
-            .map(|row| Release { row }))
+        let row = self.store.last_release(environment, Some("succeeded")).await;
+        Ok(row.map_err(store_error)?.map(|row| Release { row }))
     }
 
     /// Records a release and begins to carry it out.
@@ -205,12 +202,8 @@ impl Control {
                 deploying.by, deploying.since, deploying.what
             )));
         }
-        let rows = self
-            .store
-            .releases(&place.id.slug(), HISTORY)
-            .await
-            .map_err(store_error)?;
-        match rows.into_iter().find(|row| row.state == "running") {
+        let running = self.store.last_release(&place.id.slug(), Some("running")).await;
+        match running.map_err(store_error)? {
             Some(row) => Err(ControlError::conflict(format!(
                 "{} is deploying release {} to {name} since {} ({}): when that has ended, look at what is to change, and deploy then",
                 row.by, row.number, row.at, row.cause
@@ -806,10 +799,11 @@ impl Control {
     /// manifests say.
     pub(crate) async fn place(&self, project: &str, environment: &str) -> Result<Environment, ControlError> {
         let id = target_id(project, environment)?;
-        let rows = self.store.releases(&id.slug(), HISTORY).await.map_err(store_error)?;
-        let succeeded = rows.iter().find(|row| row.state == "succeeded");
-        if let Some(row) = succeeded.or(rows.first()) {
-            return Release { row: row.clone() }.plan()?.target();
+        for state in [Some("succeeded"), None] {
+            let row = self.store.last_release(&id.slug(), state).await;
+            if let Some(row) = row.map_err(store_error)? {
+                return Release { row }.plan()?.target();
+            }
         }
         let mut known = self.environments_of(project).await?;
         if let Some(kube_contexts) = known.ambiguous.get(environment) {

@@ -1549,6 +1549,104 @@ async fn a_cluster_that_is_not_there_or_does_not_know_us_is_said() {
     .await;
 }
 
+/// Many ConfigMaps, of a value each.
+fn many_config_maps(value: &str) -> String {
+    let one = |index: usize| {
+        format!(
+            "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config-{index}, labels: {{tier: {value}}}}}\n\
+             data: {{VALUE: {value}, {value}: only then}}\n"
+        )
+    };
+    (0..70).map(one).collect()
+}
+
+/// An account that may not see who else has a say in ConfigMaps asks the server about each, and learns the same.
+#[tokio::test]
+async fn what_many_config_maps_become_is_known_without_asking_for_each() {
+    in_cluster("configs", async |world| {
+        let cluster = world.namespace.cluster();
+        let identity = Identity::Token {
+            server: cluster.server(),
+            certificate_authority: Some(cluster.certificate_authority().unwrap()),
+            token: SecretString::new(world.namespace.owner().await.unwrap().token),
+        };
+        // A new one each time: they remember for a moment what others change meanwhile.
+        let asking = || KubernetesTarget::new(KubernetesOptions::new(identity.clone(), world.secrets.clone()));
+        let changes = async |target: &KubernetesTarget, objects: &[Object]| {
+            let before = target.requests(&world.environment.kube_context).await;
+            let preflight = target.preflight(&world.environment, objects, &[]).await.unwrap();
+            let sent = target.requests(&world.environment.kube_context).await - before;
+            assert!(preflight.findings.is_empty(), "{:?}", preflight.findings);
+            (preflight.changes.unwrap(), sent)
+        };
+        let others = [
+            ["patch", "configmap", "config-3", "--patch", r#"{"data":{"THEIRS":"yes"}}"#],
+            ["patch", "configmap", "config-4", "--patch", r#"{"data":{"VALUE":"theirs"}}"#],
+            ["label", "configmap", "config-5", "--overwrite", "tier=theirs"],
+        ];
+        for value in ["one", "two", "three"] {
+            let objects = world.objects(&many_config_maps(value));
+            let ((foreseen, few), (asked, many)) =
+                (changes(&world.target, &objects).await, changes(&asking(), &objects).await);
+            assert_eq!(foreseen, asked);
+            assert_eq!(foreseen.len(), 70);
+            assert!(few < 25 && many > 70, "{few} {many}");
+            world.apply(objects.clone()).await.unwrap();
+            assert_eq!(
+                changes(&asking(), &objects).await.0,
+                changes(&world.target, &objects).await.0
+            );
+            assert_eq!(world.changes(&objects).await, Vec::<String>::new());
+            if value == "one" {
+                for arguments in &others {
+                    world.namespace.kubectl(arguments).await.unwrap();
+                }
+                let by_hand = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: config-6}\ndata: {HAND: made}\n";
+                world.namespace.kubectl_apply(by_hand).await.unwrap();
+            }
+        }
+        let third = world.get("configmap", "config-3").await;
+        assert_eq!(third["data"], json!({"THEIRS": "yes", "VALUE": "three", "three": "only then"}));
+        assert_eq!(
+            world.get("configmap", "config-7").await["data"],
+            json!({"VALUE": "three", "three": "only then"})
+        );
+
+        // Where a policy has a say, each is asked about.
+        let name = world.environment.namespace.as_str();
+        let policy = format!(
+            "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicy\nmetadata: {{name: {name}}}\nspec:\n  \
+             matchConstraints:\n    resourceRules: [{{apiGroups: [''], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [configmaps]}}]\n  \
+             validations: [{{expression: \"object.metadata.name != 'config-42'\", message: nobody is called so}}]\n---\n\
+             apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicyBinding\nmetadata: {{name: {name}}}\nspec:\n  \
+             policyName: {name}\n  validationActions: [Deny]\n  \
+             matchResources: {{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {name}}}}}}}\n"
+        );
+        cluster.kubectl_with(&["create", "--filename", "-"], &policy).await.unwrap();
+        let objects = world.objects(&many_config_maps("four"));
+        // Servers heed a policy a moment after it is there.
+        let refused = towpath_testkit::until("the policy to be heeded", cluster::BOUND, async || {
+            let preflight = world.target.preflight(&world.environment, &objects, &[]).await?;
+            let refused: Vec<String> = preflight.refused().map(ToString::to_string).collect();
+            Ok(match refused.is_empty() {
+                true => towpath_testkit::Probe::NotYet("nothing is refused".into()),
+                false => towpath_testkit::Probe::Found(refused),
+            })
+        })
+        .await;
+        for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
+            cluster.kubectl(&["delete", kind, name]).await.unwrap();
+        }
+        let refused = refused.unwrap();
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        assert!(
+            refused[0].contains("ConfigMap/config-42") && refused[0].contains("nobody is called so"),
+            "{refused:?}"
+        );
+    })
+    .await;
+}
+
 /// The application without pods, so that a deployment is nothing but its requests.
 fn podless(value: &str) -> String {
     APPLICATION
@@ -1556,9 +1654,20 @@ fn podless(value: &str) -> String {
         .replace("value: one", &format!("value: {value}"))
 }
 
+/// The application with a pod on a node that is not there, which runs and stops at once.
+fn weightless(value: &str) -> String {
+    let pod = "      nodeSelector: {type: kwok}\n      tolerations: [{key: kwok.x-k8s.io/node, operator: Exists}]\n      containers:";
+    let text = APPLICATION
+        .replace("replicas: 2", "replicas: 1")
+        .replacen("      containers:", pod, 1)
+        .replace("value: one", &format!("value: {value}"));
+    assert!(text.contains("type: kwok"));
+    text
+}
+
 /// Deploys with one fault at one call, for each call of a deployment, and once more without: the first comes off or ends in an
 /// error that says something, and the second converges.
-async fn at_each_call(name: &str, fault: Verdict) {
+async fn at_each_call(name: &str, application: fn(&str) -> String, fault: Verdict) {
     in_cluster(name, async |world| {
         let proxy = world.proxy().await;
         let mut options = world.target_through(&proxy).await;
@@ -1575,7 +1684,7 @@ async fn at_each_call(name: &str, fault: Verdict) {
         let transient = !matches!(fault, Verdict::Answer(400..=428 | 430..=499, _));
         let (mut call, mut failures) = (0, 0);
         loop {
-            let objects = world.objects(&podless(&format!("at-{call}")));
+            let objects = world.objects(&application(&format!("at-{call}")));
             let fault_now = fault.clone();
             proxy.script(move |asked| {
                 if asked.number == call {
@@ -1650,25 +1759,33 @@ fn status(code: u16, reason: &str) -> Verdict {
 
 #[tokio::test]
 async fn connections_that_break_at_any_call_are_survived() {
-    at_each_call("reset", Verdict::Reset).await;
-    at_each_call("lost", Verdict::LoseAnswer).await;
-    at_each_call("cut", Verdict::Cut(20)).await;
+    at_each_call("reset", podless, Verdict::Reset).await;
+    at_each_call("lost", podless, Verdict::LoseAnswer).await;
+    at_each_call("cut", podless, Verdict::Cut(20)).await;
 }
 
 #[tokio::test]
 async fn a_server_that_is_slow_or_busy_at_any_call_is_survived() {
-    at_each_call("busy", status(429, "TooManyRequests")).await;
-    at_each_call("internal", status(500, "InternalError")).await;
-    at_each_call("unavailable", status(503, "ServiceUnavailable")).await;
-    at_each_call("timeout", status(504, "Timeout")).await;
-    at_each_call("slow", Verdict::Delay(std::time::Duration::from_millis(1100))).await;
+    at_each_call("busy", podless, status(429, "TooManyRequests")).await;
+    at_each_call("internal", podless, status(500, "InternalError")).await;
+    at_each_call("unavailable", podless, status(503, "ServiceUnavailable")).await;
+    at_each_call("timeout", podless, status(504, "Timeout")).await;
+    at_each_call("slow", podless, Verdict::Delay(std::time::Duration::from_millis(1100))).await;
 }
 
 #[tokio::test]
 async fn answers_that_are_final_at_any_call_end_cleanly() {
-    at_each_call("conflict", status(409, "Conflict")).await;
-    at_each_call("expired", status(410, "Expired")).await;
-    at_each_call("forbidden", status(403, "Forbidden")).await;
+    at_each_call("conflict", podless, status(409, "Conflict")).await;
+    at_each_call("expired", podless, status(410, "Expired")).await;
+    at_each_call("forbidden", podless, status(403, "Forbidden")).await;
+}
+
+/// Old pods are replaced by new ones meanwhile, and watched.
+#[tokio::test]
+async fn rollouts_go_on_through_faults_at_any_call() {
+    at_each_call("rolling-cut", weightless, Verdict::Cut(20)).await;
+    at_each_call("rolling-unavailable", weightless, status(503, "ServiceUnavailable")).await;
+    at_each_call("rolling-expired", weightless, status(410, "Expired")).await;
 }
 
 #[tokio::test]

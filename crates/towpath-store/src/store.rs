@@ -568,6 +568,21 @@ impl Store {
             .collect()
     }
 
+    /// The newest release of an environment, or the newest that is in `state` (`running`, `succeeded`, `failed`, `errored`).
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn last_release(&self, environment: &str, state: Option<&str>) -> Result<Option<ReleaseRow>, StoreError> {
+        let sql =
+            "SELECT row FROM releases WHERE environment = ?1 AND (?2 IS NULL OR json_extract(row, '$.state') = ?2)
+                   ORDER BY number DESC LIMIT 1";
+        let query = sqlx::query(sql)
+            .bind(environment.to_string())
+            .bind(state.map(str::to_string));
+        let rows = self.rows(query).await?;
+        rows.first().map(|row| self.parsed(row, "a release")).transpose()
+    }
+
     /// Every release under way.
     ///
     /// # Errors

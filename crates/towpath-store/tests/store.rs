@@ -8,8 +8,8 @@ use std::{
     io::{BufRead, BufReader},
     process::{Command, Stdio},
 };
-use towpath_store::{Batch, JobRow, PipelineRow, Row, Store, StoreError, TestRow, WorkflowRow};
-use towpath_types::{JobId, PipelineId, WorkflowId};
+use towpath_store::{Batch, JobRow, PipelineRow, ReleaseRow, Row, Store, StoreError, TestRow, WorkflowRow};
+use towpath_types::{JobId, PipelineId, ReleaseId, WorkflowId};
 
 const CHILD: &str = "TOWPATH_STORE_TEST_CHILD";
 
@@ -396,4 +396,41 @@ async fn a_full_disk_is_said_and_loses_nothing() {
             .unwrap()
             .success()
     );
+}
+
+#[tokio::test]
+async fn the_newest_release_in_a_state_is_found_behind_many_others() {
+    let (_dir, store) = open().await;
+    let release = |environment: &str, state: &str| {
+        Row::Release(ReleaseRow {
+            id: ReleaseId::from_u128(fresh()),
+            environment: environment.into(),
+            number: 0,
+            state: state.into(),
+            image: "claims".into(),
+            commit: None,
+            by: "Ada".into(),
+            cause: "a push".into(),
+            at: Timestamp::UNIX_EPOCH,
+            stopped_at: None,
+            message: None,
+            plan: json!({"state": "succeeded"}),
+        })
+    };
+    let states = ["succeeded", "succeeded"]
+        .into_iter()
+        .chain(std::iter::repeat_n("failed", 60));
+    for state in states {
+        let mut batch = Batch::default();
+        batch.put(release("claims/dev", state));
+        store.commit(batch).await.unwrap();
+    }
+    let number = async |environment: &str, state: Option<&str>| {
+        let row = store.last_release(environment, state).await.unwrap();
+        row.map(|row| row.number)
+    };
+    assert_eq!(number("claims/dev", Some("succeeded")).await, Some(2));
+    assert_eq!(number("claims/dev", None).await, Some(62));
+    assert_eq!(number("claims/dev", Some("running")).await, None);
+    assert_eq!(number("claims/prod", None).await, None);
 }

@@ -301,6 +301,32 @@ impl Namespace {
         self.account(&json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]))
             .await
     }
+
+    /// An account that may do everything here, and see everything elsewhere, as the people of a small team can.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub async fn observer(&self) -> Result<Account> {
+        let owner = self.owner().await?;
+        let this = self
+            .cluster
+            .kubectl(&["get", "namespace", &self.name, "--output", "json"])
+            .await?;
+        let this: Value = serde_json::from_str(&this).context("kubectl prints no JSON")?;
+        // They go with the namespace.
+        let metadata = json!({"name": self.name, "ownerReferences": [
+            {"apiVersion": "v1", "kind": "Namespace", "name": self.name, "uid": this["metadata"]["uid"]}]});
+        let group = "rbac.authorization.k8s.io";
+        let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
+            {"apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": metadata,
+             "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]},
+            {"apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "metadata": metadata,
+             "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": self.name},
+             "subjects": [{"kind": "Group", "apiGroup": group, "name": format!("system:serviceaccounts:{}", self.name)}]},
+        ]});
+        self.kubectl_apply(&objects.to_string()).await?;
+        Ok(owner)
+    }
 }
 
 impl Drop for Namespace {

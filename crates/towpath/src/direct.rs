@@ -5,6 +5,7 @@
 use crate::{cli::Target, repository::Repository};
 use anyhow::{Context, Result};
 use std::{
+    io::IsTerminal as _,
     net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -95,6 +96,20 @@ fn end_at_signals() {
     }
 }
 
+/// Shows what goes wrong with a cluster and does not end the command, such as an answer that is asked for again, on
+/// standard error: a server writes it to its log.
+fn show_warnings() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TOWPATH_LOG");
+    // One that is there already is as good.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| "towpath_deploy=warn".into()))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time()
+        .with_target(false)
+        .try_init();
+}
+
 /// A server in this process. Dropped, it ends.
 pub struct Direct {
     control: Arc<Control>,
@@ -130,6 +145,7 @@ impl Direct {
         let folder = private_folder().context("failed to make a folder for this command")?;
         *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(folder.path().to_path_buf());
         end_at_signals();
+        show_warnings();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .context("failed to listen on 127.0.0.1")?;

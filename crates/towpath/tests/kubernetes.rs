@@ -376,6 +376,33 @@ async fn two_laptops_without_a_server_deploy_to_one_cluster_and_agree() {
     assert!(!bob.says(0, &["status", "dev"]).await.contains("between release"));
 }
 
+#[tokio::test]
+async fn a_cluster_that_is_tried_again_and_again_is_said() {
+    let Some(parts) = parts("patient").await else { return };
+    let dev = parts.cluster.namespace("patient").await.unwrap();
+    let authority = parts.cluster.certificate_authority().unwrap();
+    let proxy = FaultProxy::start(&parts.cluster.server(), &authority).await.unwrap();
+    let owner = dev.owner().await.unwrap();
+    let laptop = laptop(&parts, &[("dev", &dev)], proxy.address(), "", owner.token, "0");
+    let broken = serde_json::json!({"kind": "Status", "code": 500, "reason": "InternalError",
+        "message": "failed calling webhook \"checks.example.com\": connection refused"});
+    // Broken for longer than nothing is said about.
+    let until = std::time::Instant::now() + Duration::from_secs(5);
+    proxy.script(
+        move |asked| match asked.path.contains("dryRun=All") && std::time::Instant::now() < until {
+            true => Verdict::Answer(500, broken.to_string()),
+            false => Verdict::Pass,
+        },
+    );
+    let said = laptop.says(2, &["diff", "dev"]).await;
+    let lines: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("is tried again for up to"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{said}");
+    assert!(lines[0].contains("failed calling webhook"), "{said}");
+}
+
 /// Where a process is when it makes its `call`th request: held there until it is dead.
 async fn killed_at(laptop: &Laptop, proxy: &FaultProxy, call: usize) -> bool {
     let reached = Arc::new(AtomicBool::new(false));

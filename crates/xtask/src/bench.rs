@@ -267,7 +267,7 @@ impl Bench {
         let mut kept = Vec::new();
         for run in 0..LARGE_RUNS {
             let ours = self.cluster.namespace("bench-many").await?;
-            let token = ours.owner().await?.token;
+            let token = ours.observer().await?.token;
             let folder = self.folder.path().join(format!("many-{run}"));
             for (step, files) in contents.iter().enumerate() {
                 self.project(&folder, &ours, files)?;
@@ -305,7 +305,7 @@ impl Bench {
         }
         // Once more through a proxy, for what was asked; and that again, as fast as a bare client can.
         let counted = self.cluster.namespace("bench-counted").await?;
-        let token = counted.owner().await?.token;
+        let token = counted.observer().await?.token;
         let folder = self.folder.path().join("counted");
         let (mut requests, mut floors) = (Vec::new(), Steps::default());
         for (step, files) in contents.iter().enumerate() {
@@ -316,7 +316,7 @@ impl Bench {
             for run in 0..LARGE_RUNS {
                 // A namespace for each series of requests, so that each finds what it found before.
                 let bare = self.cluster.namespace(&format!("bench-bare-{run}")).await?;
-                let token = bare.owner().await?.token;
+                let token = bare.observer().await?.token;
                 let mut time = Duration::ZERO;
                 for asked in &requests {
                     time = self.replay(asked, counted.name(), bare.name(), &token).await?;

@@ -9,7 +9,10 @@ use kube::{Client, client::Body};
 use serde_json::Value;
 use std::{
     fmt::Write as _,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -29,6 +32,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long a server that has not answered yet is tried.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
+/// For how long a request is sent again without a word, and how long one word holds.
+const SILENT: Duration = Duration::from_secs(3);
+const SAID_AGAIN: Duration = Duration::from_secs(15);
 /// How many objects a list answers in one piece.
 const PAGE: usize = 500;
 /// The field manager that everything is applied as.
@@ -148,6 +154,8 @@ pub(super) struct Api {
     sent: AtomicU64,
     /// Whether it has ever answered.
     answered: AtomicBool,
+    /// When it was last said that it is tried again and again.
+    said: Mutex<Option<Instant>>,
 }
 
 impl Api {
@@ -160,6 +168,7 @@ impl Api {
             permits: Semaphore::new(AT_ONCE),
             sent: AtomicU64::new(0),
             answered: AtomicBool::new(false),
+            said: Mutex::new(None),
         }
     }
 
@@ -264,7 +273,7 @@ impl Api {
                 }
                 Err(error) => error,
             };
-            self.rest(error, began, &mut pause).await?;
+            self.rest(path, error, began, &mut pause).await?;
         }
     }
 
@@ -367,13 +376,13 @@ impl Api {
         loop {
             match self.send_once(&method, path, body.as_ref()).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => self.rest(error, began, &mut pause).await?,
+                Err(error) => self.rest(path, error, began, &mut pause).await?,
             }
         }
     }
 
     /// Waits before the next try; answers `error` when there is to be none.
-    async fn rest(&self, error: ApiError, began: Instant, pause: &mut Duration) -> Result<(), ApiError> {
+    async fn rest(&self, path: &str, error: ApiError, began: Instant, pause: &mut Duration) -> Result<(), ApiError> {
         if !error.passes() {
             return Err(error);
         }
@@ -392,10 +401,34 @@ impl Api {
         if began.elapsed() + wait > patience {
             return Err(error);
         }
-        tracing::debug!(kube_context = self.kube_context, error = %error, "a request is sent again");
+        self.say_again(path, &error, began, patience);
         tokio::time::sleep(wait).await;
         *pause = (*pause * 2).min(LONGEST_PAUSE);
         Ok(())
+    }
+
+    /// Says that a request is sent again, once that has lasted: whoever waits sees why, in a line and not in one for each
+    /// request.
+    fn say_again(&self, path: &str, error: &ApiError, began: Instant, patience: Duration) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = said.is_none_or(|said| said.elapsed() >= SAID_AGAIN);
+        if began.elapsed() < SILENT || !is_new {
+            return;
+        }
+        *said = Some(Instant::now());
+        drop(said);
+        // What a webhook says of a Secret may quote it.
+        let why = match path.contains("/secrets") {
+            true => error
+                .code()
+                .map_or("no answer".into(), |code| format!("an answer {code}")),
+            false => error.to_string(),
+        };
+        let left = patience.saturating_sub(began.elapsed()).as_secs();
+        tracing::warn!(
+            "the cluster of the kube context `{}` is tried again for up to {left} s: {why}",
+            self.kube_context
+        );
     }
 
     async fn send_once(&self, method: &Method, path: &str, body: Option<&(&str, String)>) -> Result<Answer, ApiError> {

@@ -15,7 +15,7 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -198,9 +198,10 @@ impl Carrier<'_> {
         let environment = &request.environment;
         // What is about to be made is known before it is there, so that nothing is ever forgotten.
         let mut known = state.objects.clone();
+        let at: HashMap<ObjectId, usize> = state.objects.iter().map(|kept| kept.id.clone()).zip(0..).collect();
         for one in examination.objects.iter().filter(|one| !one.from_vault) {
             let id = one.object.id();
-            if let Some(kept) = known.iter_mut().find(|kept| kept.id == id) {
+            if let Some(kept) = at.get(&id).and_then(|at| known.get_mut(*at)) {
                 if one.applies {
                     // From here on it is not certain to be as it was applied: whoever finds it looks.
                     kept.manifest.clear();
@@ -582,23 +583,18 @@ fn inventory(
     examination: &Examination,
     applied: &BTreeMap<ObjectId, Value>,
 ) -> Vec<Kept> {
-    let mut objects: Vec<Kept> = state
-        .objects
-        .iter()
-        .filter(|kept| !request.prune.contains(&kept.id))
-        .cloned()
-        .collect();
+    let before: HashMap<&ObjectId, &Kept> = state.objects.iter().map(|kept| (&kept.id, kept)).collect();
+    let mut now: Vec<Kept> = Vec::new();
     for one in examination.objects.iter().filter(|one| !one.from_vault) {
         let id = one.object.id();
-        let made = state.objects.iter().any(|kept| kept.id == id && kept.made);
-        let now = match applied.get(&id).or(one.live.as_ref()) {
-            Some(live) => kept(&one.object, live, made),
-            None => continue,
-        };
-        objects.retain(|known| known.id != id);
-        objects.push(now);
+        let made = before.get(&id).is_some_and(|kept| kept.made);
+        let live = applied.get(&id).or(one.live.as_ref());
+        now.extend(live.map(|live| kept(&one.object, live, made)));
     }
-    objects
+    let mut gone: HashSet<&ObjectId> = request.prune.iter().collect();
+    gone.extend(now.iter().map(|kept| &kept.id));
+    let others = state.objects.iter().filter(|kept| !gone.contains(&kept.id));
+    others.cloned().chain(now.iter().cloned()).collect()
 }
 
 /// What tells which release wrote an object.

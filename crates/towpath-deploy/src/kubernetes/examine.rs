@@ -1,9 +1,10 @@
 //! What applying objects would do, found out by asking the server, and everything that stands in the way.
 
 use super::{
-    api::{Api, ApiError, Mode},
+    api::{Answer, Api, ApiError, Mode},
     apply::stays_by_kind,
     fields,
+    foresee::{FORESEE_FROM, makes_itself, nobody_else_looks},
     kinds::{Kind, Kinds, Lookup},
     record::{Kept, State},
     rollout::rolls_out,
@@ -38,6 +39,19 @@ pub(super) struct Examined {
     pub applies: bool,
     /// Whether it is made of the vault's values and stands in no manifest.
     pub from_vault: bool,
+}
+
+/// Whether it is known what applying an object makes, before the server was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Nothing: it is as it was applied.
+    AsApplied,
+    /// Just what its manifest says.
+    Surely,
+    /// Just what its manifest says, unless somebody else has a say in it.
+    Likely,
+    /// It is not.
+    No,
 }
 
 /// What was found out.
@@ -169,11 +183,32 @@ impl Examiner<'_> {
             let made = |object: &&Object| object.kind == "Namespace" && object.name == name;
             objects.iter().any(|object| made(&object))
         };
-        let answers = known.iter().map(|(object, kind, from_vault)| {
-            let there = live.remove(&object.id());
-            async move {
-                if there.as_ref().is_some_and(|there| self.is_as_applied(object, there)) {
-                    return (object, kind, *from_vault, there, None);
+        let kept: HashMap<&ObjectId, &Kept> = self.state.objects.iter().map(|kept| (&kept.id, kept)).collect();
+        let looked = known.iter().map(|one @ (object, ..)| {
+            let (id, there) = (object.id(), live.remove(&object.id()));
+            let is_as_applied = |there: &Value| kept.get(&id).is_some_and(|kept| is_as_applied(kept, object, there));
+            let known = match &there {
+                Some(there) if is_as_applied(there) => Known::AsApplied,
+                there if makes_itself(object, there.as_ref()) => Known::Likely,
+                _ => Known::No,
+            };
+            (one, there, known)
+        });
+        let mut looked: Vec<_> = looked.collect();
+        self.foresee(&mut looked).await?;
+        let answers = looked
+            .into_iter()
+            .map(|((object, kind, from_vault), there, known)| async move {
+                match known {
+                    Known::AsApplied => return (object, kind, *from_vault, there, None),
+                    Known::Surely => {
+                        let answer = Answer {
+                            value: object.value.clone(),
+                            warnings: Vec::new(),
+                        };
+                        return (object, kind, *from_vault, there, Some(Ok(answer)));
+                    }
+                    Known::Likely | Known::No => {}
                 }
                 let answer = self
                     .api
@@ -188,8 +223,7 @@ impl Examiner<'_> {
                     (answer, _) => answer,
                 };
                 (object, kind, *from_vault, there, Some(answer))
-            }
-        });
+            });
         let mut no_namespace = false;
         let mut homeless = Vec::new();
         found.is_whole = true;
@@ -256,6 +290,18 @@ impl Examiner<'_> {
             .sort_by(|one, other| (one.severity, &one.place).cmp(&(other.severity, &other.place)));
         found.findings.dedup();
         Ok(found)
+    }
+
+    /// Makes sure of what is likely, where there is so much of it that this is less work than asking. The first is asked all
+    /// the same: what stands in the way of all is said by it.
+    async fn foresee<O, L>(&self, looked: &mut [(O, L, Known)]) -> Result<(), ApiError> {
+        let likely = || looked.iter().filter(|(_, _, known)| *known == Known::Likely);
+        if likely().count() < FORESEE_FROM || !nobody_else_looks(self.api, self.environment).await? {
+            return Ok(());
+        }
+        let likely = looked.iter_mut().filter(|(_, _, known)| *known == Known::Likely);
+        likely.skip(1).for_each(|(_, _, known)| *known = Known::Surely);
+        Ok(())
     }
 
     /// What the server fills in where a manifest says nothing, by asking it to make the object under another name; for an
@@ -503,19 +549,6 @@ impl Examiner<'_> {
             Ok(try_join_all(found).await?.into_iter().flatten().collect())
         });
         Ok(try_join_all(looked).await?.into_iter().flatten().collect())
-    }
-
-    /// Whether an object is just as this environment's last deployment left it, and nobody has taken a field over since.
-    fn is_as_applied(&self, object: &Object, live: &Value) -> bool {
-        let id = object.id();
-        let Some(kept) = self.state.objects.iter().find(|kept| kept.id == id) else {
-            return false;
-        };
-        kept.api_version == object.api_version
-            && Some(kept.uid.as_str()) == live.pointer("/metadata/uid").and_then(Value::as_str)
-            && kept.manifest == digest(&object.value)
-            && fields::ours(live).is_some_and(|ours| digest(ours) == kept.owned)
-            && !fields::entries(live).any(|entry| entry.is_kubectl_apply())
     }
 
     /// What pods read, and whether it is there: in the tree, in the vault, in the cluster.
@@ -1245,6 +1278,15 @@ fn allows(rules: &Value, verb: &str, group: &str, resource: &str) -> bool {
             .is_none_or(Vec::is_empty);
         for_all && has(rule, "verbs", verb) && has(rule, "apiGroups", group) && has(rule, "resources", resource)
     })
+}
+
+/// Whether an object is just as this environment's last deployment left it, and nobody has taken a field over since.
+fn is_as_applied(kept: &Kept, object: &Object, live: &Value) -> bool {
+    kept.api_version == object.api_version
+        && Some(kept.uid.as_str()) == live.pointer("/metadata/uid").and_then(Value::as_str)
+        && kept.manifest == digest(&object.value)
+        && fields::ours(live).is_some_and(|ours| digest(ours) == kept.owned)
+        && !fields::entries(live).any(|entry| entry.is_kubectl_apply())
 }
 
 /// What an object that was just applied is to be known by.

@@ -8,10 +8,17 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{sync::Notify, task::AbortHandle};
+use tokio::{
+    sync::Notify,
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
 
 /// How long to rest before a broken watch is taken up again, and between two looks where watching is not allowed.
 const REST: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether a collection was read.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What is known of a collection.
 #[derive(Default)]
@@ -59,10 +66,22 @@ impl Follower {
         look(lock(&self.seen).objects.get(name))
     }
 
+    /// What `look` makes of the objects of which it makes something; nothing else is seen meanwhile, so it is to be quick.
+    pub(super) fn filter_map<T>(&self, look: impl Fn(&Value) -> Option<T>) -> Vec<T> {
+        lock(&self.seen).objects.values().filter_map(look).collect()
+    }
+
     /// The objects for which `wanted` answers true.
     pub(super) fn filter(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
-        let seen = lock(&self.seen);
-        seen.objects.values().filter(|object| wanted(object)).cloned().collect()
+        self.filter_map(|object| wanted(object).then(|| object.clone()))
+    }
+
+    /// Waits until the collection was read, or is known not to be readable, or `bound` has passed.
+    pub(super) async fn settled(&self, bound: Duration) {
+        let deadline = Instant::now() + bound;
+        while !self.is_read() && self.denied().is_none() && Instant::now() < deadline {
+            sleep(LOOK).await;
+        }
     }
 }
 

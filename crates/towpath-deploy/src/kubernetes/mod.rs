@@ -1,7 +1,7 @@
 //! The Kubernetes target: objects applied to a cluster, watched until they run, and recorded there.
 //!
 //! **Invariants.** Everything is asked of the server before anything is changed: a dry run of each object, and of one pod
-//! of each workload that changes. Objects are applied server-side as the field manager `towpath`, so that a field that
+//! of each workload that changes; of many ConfigMaps only where somebody else has a say in them. Objects are applied server-side as the field manager `towpath`, so that a field that
 //! leaves a manifest leaves the cluster, and what others own stays theirs. Only one deployment of an environment is under
 //! way at a time, whoever begins it; a holder of the lock that dies loses it. Each step is safe to do twice, so that a
 //! second run after any failure converges.
@@ -14,6 +14,7 @@ mod drift;
 mod examine;
 mod fields;
 mod follow;
+mod foresee;
 mod identity;
 mod job;
 mod kinds;

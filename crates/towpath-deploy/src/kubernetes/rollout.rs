@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 use tokio::{
@@ -26,6 +26,8 @@ const LAST_LINES: u32 = 20;
 const TICK: Duration = Duration::from_millis(500);
 /// How long a paused Deployment is waited for.
 const PAUSED: Duration = Duration::from_secs(5);
+/// How long is waited for what an error can say besides.
+const SETTLING: Duration = Duration::from_secs(5);
 /// How long changes are gathered before they are looked at: much happens at once, and looking takes time from it.
 const GATHER: Duration = Duration::from_millis(25);
 
@@ -90,7 +92,8 @@ pub(super) fn progress_of(kind: &str, live: &Value) -> Readiness {
 struct Followed {
     workloads: HashMap<Kind, Follower>,
     pods: Follower,
-    replica_sets: Follower,
+    /// Followed from when something goes wrong: until then nobody asks which pods are of which template.
+    replica_sets: OnceLock<Follower>,
 }
 
 /// A state that lasts: of which pod or workload, and of what kind.
@@ -107,32 +110,34 @@ struct Stuck {
 /// How long after its grace a pod that is being stopped counts: its node may be gone, and then it never is.
 const AFTER_GRACE: SignedDuration = SignedDuration::from_secs(30);
 
-/// Whether a pod is being stopped. The time at which a pod was deleted, as Kubernetes has it, is the one at which its grace
-/// ends.
+/// The labels of a pod that a ReplicaSet made and that is being stopped. The time at which a pod was deleted, as Kubernetes
+/// has it, is the one at which its grace ends.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination>
-fn is_leaving(pod: &Value, now: Timestamp) -> bool {
-    let ends = text(pod, "/metadata/deletionTimestamp").parse::<Timestamp>();
-    ends.is_ok_and(|ends| now.duration_since(ends) < AFTER_GRACE)
+fn leaving(pod: &Value, now: Timestamp) -> Option<Value> {
+    let deleted = pod.pointer("/metadata/deletionTimestamp")?.as_str()?;
+    let ends = deleted.parse::<Timestamp>().ok()?;
+    let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let is_of_set = owners
+        .into_iter()
+        .flatten()
+        .any(|owner| owner.get("kind").and_then(Value::as_str) == Some("ReplicaSet"));
+    (is_of_set && now.duration_since(ends) < AFTER_GRACE)
+        .then(|| pod.pointer("/metadata/labels").cloned())
+        .flatten()
 }
 
-/// Whether a pod is one of a Deployment's, by its labels and because a ReplicaSet made it. The pods of others have the same
-/// names again, and are not replaced before they are gone.
-fn is_of(pod: &Value, one: &Awaited) -> bool {
+/// Whether a pod with these labels is one of a Deployment's, if a ReplicaSet made it. The pods of others have the same names
+/// again, and are not replaced before they are gone.
+fn selects(one: &Awaited, labels: &Value) -> bool {
     let selector = one
         .object
         .value
         .pointer("/spec/selector/matchLabels")
         .and_then(Value::as_object);
-    let labels = pod.pointer("/metadata/labels");
-    let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array);
     one.kind.kind == "Deployment"
-        && owners
-            .into_iter()
-            .flatten()
-            .any(|owner| text(owner, "/kind") == "ReplicaSet")
         && selector.is_some_and(|selector| {
-            let has = |(key, value): (&String, &Value)| labels.and_then(|labels| labels.get(key)) == Some(value);
+            let has = |(key, value): (&String, &Value)| labels.get(key) == Some(value);
             !selector.is_empty() && selector.iter().all(has)
         })
 }
@@ -162,14 +167,16 @@ impl Waiter {
                 judged = Some(now);
             }
             let mut all_done = true;
-            let leaving = followed.pods.filter(|pod| is_leaving(pod, Timestamp::now()));
+            let leaving = followed.pods.filter_map(|pod| leaving(pod, Timestamp::now()));
+            let is_in_trouble = |value: &Value| matches!(pod(value), Readiness::Failed(_)).then_some(());
+            let in_trouble = judges && !followed.pods.filter_map(is_in_trouble).is_empty();
             for one in awaited {
                 let id = one.object.id();
                 let sentence = match self.look(one, &followed) {
                     // What has been told to stop may still work on requests: it runs until it is gone.
-                    Ok(Readiness::Done) if now < deadline && leaving.iter().any(|pod| is_of(pod, one)) => {
+                    Ok(Readiness::Done) if now < deadline && leaving.iter().any(|labels| selects(one, labels)) => {
                         all_done = false;
-                        let pods = leaving.iter().filter(|pod| is_of(pod, one)).count();
+                        let pods = leaving.iter().filter(|labels| selects(one, labels)).count();
                         let pods = if pods == 1 {
                             "1 old pod is".into()
                         } else {
@@ -184,7 +191,7 @@ impl Waiter {
                             self.clear_the_way(one, &followed, &mut removed, progress).await;
                         }
                         let stuck = if judges {
-                            self.judge(one, &followed, now, &mut lasting)
+                            self.judge(one, &followed, in_trouble, now, &mut lasting)
                         } else {
                             None
                         };
@@ -232,17 +239,29 @@ impl Waiter {
         }
     }
 
+    fn start(&self, kind: &Kind, changed: &Arc<Notify>) -> Follower {
+        let path = kind.collection(&self.environment.namespace);
+        Follower::start(Arc::clone(&self.api), path, None, Arc::clone(changed))
+    }
+
     fn follow(&self, awaited: &[Awaited], changed: &Arc<Notify>) -> Followed {
-        let start = |kind: &Kind| {
-            let path = kind.collection(&self.environment.namespace);
-            Follower::start(Arc::clone(&self.api), path, None, Arc::clone(changed))
-        };
         let kinds: BTreeMap<String, &Kind> = awaited.iter().map(|one| (one.kind.plural.clone(), &one.kind)).collect();
         Followed {
-            workloads: kinds.into_values().map(|kind| (kind.clone(), start(kind))).collect(),
-            pods: start(&Kind::known("v1", "Pod", "pods")),
-            replica_sets: start(&Kind::known("apps/v1", "ReplicaSet", "replicasets")),
+            workloads: kinds
+                .into_values()
+                .map(|kind| (kind.clone(), self.start(kind, changed)))
+                .collect(),
+            pods: self.start(&Kind::known("v1", "Pod", "pods"), changed),
+            replica_sets: OnceLock::new(),
         }
+    }
+
+    /// The ReplicaSets, followed from now on.
+    fn replica_sets<'f>(&self, followed: &'f Followed) -> &'f Follower {
+        let kind = Kind::known("apps/v1", "ReplicaSet", "replicasets");
+        // Whoever asks looks again by itself.
+        let start = || self.start(&kind, &Arc::default());
+        followed.replica_sets.get_or_init(start)
     }
 
     /// How a workload is doing; an error when that cannot be known.
@@ -331,12 +350,13 @@ impl Waiter {
             let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
             owners.into_iter().flatten().any(|owner| text(owner, "/uid") == uid)
         };
-        if one.kind.kind == "Deployment" && followed.replica_sets.is_read() {
+        if one.kind.kind == "Deployment"
+            && let sets = self.replica_sets(followed)
+            && sets.is_read()
+        {
             let revision = |object: &Value| text(object, "/metadata/annotations/deployment.kubernetes.io~1revision");
             let wanted = revision(&live);
-            let sets = followed
-                .replica_sets
-                .filter(|set| owned_by(set, &uid) && revision(set) == wanted);
+            let sets = sets.filter(|set| owned_by(set, &uid) && revision(set) == wanted);
             let Some(set) = sets.first() else { return Vec::new() };
             let uid = text(set, "/metadata/uid");
             return followed.pods.filter(|pod| owned_by(pod, &uid));
@@ -364,11 +384,13 @@ impl Waiter {
         pods
     }
 
-    /// Whether the workload is stuck: in a state that seldom heals, for longer than that is tolerated.
+    /// Whether the workload is stuck: in a state that seldom heals, for longer than that is tolerated. Its pods are looked at
+    /// when any is `in_trouble`.
     fn judge(
         &self,
         one: &Awaited,
         followed: &Followed,
+        in_trouble: bool,
         now: Instant,
         lasting: &mut HashMap<Lasting, Instant>,
     ) -> Option<Stuck> {
@@ -377,37 +399,44 @@ impl Waiter {
             let since = *lasting.entry(Lasting(of.to_string(), kind)).or_insert(now);
             now.duration_since(since) >= bound
         };
-        let live = followed
-            .workloads
-            .get(&one.kind)
-            .and_then(|kind| kind.get(&one.object.name));
+        let look = |live: Option<&Value>| {
+            let live = live?;
+            let observed = live.pointer("/status/observedGeneration").and_then(Value::as_i64);
+            let is_paused = live.pointer("/spec/paused").and_then(Value::as_bool) == Some(true);
+            let refusal = condition(live, "ReplicaFailure").filter(|refusal| text(refusal, "/status") == "True");
+            Some((observed, is_paused, refusal.map(|refusal| text(refusal, "/message"))))
+        };
+        let (observed, is_paused, refusal) = followed.workloads.get(&one.kind)?.with(&one.object.name, look)?;
         // Until its controller has seen what was applied, the pods are those of what was there before.
-        let observed = live
-            .as_ref()
-            .and_then(|live| live.pointer("/status/observedGeneration")?.as_i64());
         if observed.unwrap_or(0) < one.generation {
             return None;
         }
-        let is_paused = |live: &Value| live.pointer("/spec/paused").and_then(Value::as_bool) == Some(true);
         // It is scaled all the same, which takes a moment.
-        if live.as_ref().is_some_and(is_paused) && lasts(&one.object.name, "paused", PAUSED) {
+        if is_paused && lasts(&one.object.name, "paused", PAUSED) {
             return Some(Stuck {
                 outcome: Outcome::Failed,
                 message: "it is paused, so nothing rolls out: take `paused` out of its manifest, or run `kubectl rollout resume`".into(),
                 pod: None,
             });
         }
-        let refusal = live
-            .as_ref()
-            .and_then(|live| condition(live, "ReplicaFailure").cloned());
-        if let Some(refusal) = refusal.filter(|refusal| text(refusal, "/status") == "True")
+        if let Some(refusal) = refusal
             && lasts(&one.object.name, "refused", tolerance.refusal)
         {
             return Some(Stuck {
                 outcome: Outcome::Failed,
-                message: format!("its pods cannot be made: {}", text(&refusal, "/message")),
+                message: format!("its pods cannot be made: {refusal}"),
                 pod: None,
             });
+        }
+        if !in_trouble {
+            return None;
+        }
+        if one.kind.kind == "Deployment" {
+            let sets = self.replica_sets(followed);
+            if !sets.is_read() && sets.denied().is_none() {
+                // Soon.
+                return None;
+            }
         }
         for pod_value in &self.current_pods(one, followed) {
             let uid = text(pod_value, "/metadata/uid");
@@ -458,6 +487,9 @@ impl Waiter {
 
     /// The error of a rollout that is given up, with all that can be known of its reason.
     async fn give_up(&self, one: &Awaited, stuck: Stuck, awaited: &[Awaited], followed: &Followed) -> ApplyError {
+        if stuck.pod.is_none() && one.kind.kind == "Deployment" {
+            self.replica_sets(followed).settled(SETTLING).await;
+        }
         let at_fault = stuck.pod.or_else(|| {
             let pods = self.current_pods(one, followed);
             pods.iter().find(|value| pod(value) != Readiness::Done).cloned()
