@@ -2,7 +2,7 @@
 
 use crate::{
     Control, ControlError,
-    releases::{Release, target_error},
+    releases::{Release, length, target_error},
     views::{DriftView, DriftedObject},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -192,9 +192,13 @@ impl Control {
         };
         self.refuse_held(&place, by).await?;
         tracing::info!(project, environment, name = found.name, by, "cron job run by hand");
+        // As for the release that brought it.
+        let release = self.last_release(&place.id.slug()).await?;
+        let wait = release.map(|release| release.plan()).transpose()?.map(|plan| plan.wait);
+        let unschedulable = length(wait.unwrap_or_default().unschedulable);
         let handle = self
             .target
-            .start_cron_job(&place, &found.name)
+            .start_cron_job(&place, &found.name, unschedulable)
             .await
             .map_err(target_error)?;
         Ok(self.follow_job(handle))

@@ -38,7 +38,7 @@ const PROGRESS_POLL: Duration = Duration::from_secs(20);
 const HISTORY: u32 = 50;
 
 /// A length of time that a project's file says.
-fn length(said: Option<SignedDuration>) -> Option<Duration> {
+pub(crate) fn length(said: Option<SignedDuration>) -> Option<Duration> {
     said.and_then(|said| said.try_into().ok())
 }
 
@@ -628,6 +628,7 @@ impl Control {
         request: LaptopRequest,
         by: &str,
     ) -> Result<String, ControlError> {
+        let wait = project_file_of(&request)?.wait;
         let (mut job, target) = self.named_object(project, environment, request, "Job").await?;
         self.refuse_held(&target, by).await?;
         let base: String = job.name.chars().take(63).collect();
@@ -655,7 +656,8 @@ impl Control {
             )));
         }
         tracing::info!(project, environment, job = id, by, "one-off job");
-        let handle = self.target.run_job(&target, job).await.map_err(target_error)?;
+        let handle = self.target.run_job(&target, job, length(wait.unschedulable)).await;
+        let handle = handle.map_err(target_error)?;
         Ok(self.follow_job(handle))
     }
 

@@ -564,18 +564,22 @@ pub trait Target: Send + Sync {
     fn cron_jobs<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<CronJobStatus>, TargetError>>;
 
     /// Starts the Job `job`, or follows the one that has its name. A Job with the label `towpath.dev/job` takes the place of
-    /// those of the same value that ended, and is refused while one of them runs.
+    /// those of the same value that ended, and is refused while one of them runs. Its pods may wait for a node as long as
+    /// `unschedulable` says; without it, as long as the target finds right.
     fn run_job<'a>(
         &'a self,
         environment: &'a Environment,
         job: Object,
+        unschedulable: Option<Duration>,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>>;
 
-    /// Starts the CronJob `name` now, outside its schedule and whatever its concurrency policy is.
+    /// Starts the CronJob `name` now, outside its schedule and whatever its concurrency policy is; `unschedulable` as for
+    /// [`Target::run_job`].
     fn start_cron_job<'a>(
         &'a self,
         environment: &'a Environment,
         name: &'a str,
+        unschedulable: Option<Duration>,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>>;
 
     /// Stops the Job `name`; it ends as `Canceled`.

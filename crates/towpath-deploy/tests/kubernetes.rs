@@ -467,7 +467,7 @@ fn job(world: &cluster::World, name: &str, args: &Value) -> Object {
 async fn a_job_is_followed_through_its_attempts_to_its_exit_code() {
     in_cluster("jobs", async |world| {
         let run = async |world: &cluster::World, job: Object| {
-            finish(world.target.run_job(&world.environment, job).await.unwrap()).await
+            finish(world.target.run_job(&world.environment, job, None).await.unwrap()).await
         };
         let (lines, end) = run(world, job(world, "migrate-1", &json!(["exit", "0", "migrated"]))).await;
         assert_eq!(
@@ -485,11 +485,11 @@ async fn a_job_is_followed_through_its_attempts_to_its_exit_code() {
         // Beside a running one it is refused; cancelled, that one ends as such.
         let mut long = job(world, "migrate-3", &json!(["exit", "0", "long"]));
         long.value["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = json!("60000");
-        let mut handle = world.target.run_job(&world.environment, long).await.unwrap();
+        let mut handle = world.target.run_job(&world.environment, long, None).await.unwrap();
         assert!(handle.output.recv().await.is_some());
         let refused = world
             .target
-            .run_job(&world.environment, job(world, "migrate-4", &json!(["exit", "0"])))
+            .run_job(&world.environment, job(world, "migrate-4", &json!(["exit", "0"])), None)
             .await
             .unwrap_err();
         assert!(
@@ -501,7 +501,11 @@ async fn a_job_is_followed_through_its_attempts_to_its_exit_code() {
 
         // A cron job by hand, and what is known of its runs.
         world.apply(world.objects(APPLICATION)).await.unwrap();
-        let handle = world.target.start_cron_job(&world.environment, "sweep").await.unwrap();
+        let handle = world
+            .target
+            .start_cron_job(&world.environment, "sweep", None)
+            .await
+            .unwrap();
         let (lines, end) = finish(handle).await;
         assert_eq!(
             (lines.last().map(String::as_str), end.outcome),
@@ -510,7 +514,11 @@ async fn a_job_is_followed_through_its_attempts_to_its_exit_code() {
         );
         let failing = APPLICATION.replace("args: [exit, \"0\", swept]", "args: [exit, \"4\", dusty]");
         world.apply(world.objects(&failing)).await.unwrap();
-        let handle = world.target.start_cron_job(&world.environment, "sweep").await.unwrap();
+        let handle = world
+            .target
+            .start_cron_job(&world.environment, "sweep", None)
+            .await
+            .unwrap();
         assert_eq!(finish(handle).await.1.exit_code, Some(4));
         let [sweep] = world
             .target
@@ -862,7 +870,7 @@ async fn a_least_privileged_account_is_enough_and_what_it_lacks_is_named() {
         world.apply(world.objects(APPLICATION)).await.unwrap();
         assert_eq!(world.target.releases(&world.environment).await.unwrap().len(), 3);
         let (lines, end) = finish(
-            world.target.run_job(&world.environment, job(world, "migrate-1", &json!(["exit", "5"]))).await.unwrap(),
+            world.target.run_job(&world.environment, job(world, "migrate-1", &json!(["exit", "5"])), None).await.unwrap(),
         )
         .await;
         assert!(lines.iter().any(|line| line.contains("pods/log")), "{lines:?}");
@@ -1219,7 +1227,7 @@ async fn of_those_who_start_a_job_at_once_one_runs_it() {
         };
         for round in 0..2 {
             let runs: Vec<Object> = (0..4).map(|run| job(&format!("migrate-{round}{run}"))).collect();
-            let started = runs.into_iter().map(|run| world.target.run_job(&world.environment, run));
+            let started = runs.into_iter().map(|run| world.target.run_job(&world.environment, run, None));
             let (mut ran, mut refused) = (0, 0);
             for started in futures::future::join_all(started).await {
                 match started {
@@ -1262,7 +1270,7 @@ async fn a_job_that_somebody_else_made_is_replaced_once_it_has_ended() {
         world.namespace.kubectl_apply(&by_hand("1", &[])).await.unwrap();
         world.namespace.kubectl(&until_it_ended).await.unwrap();
         let ours = job(world, "migrate-1", &json!(["exit", "0", "migrated"]));
-        let (lines, end) = finish(world.target.run_job(&world.environment, ours).await.unwrap()).await;
+        let (lines, end) = finish(world.target.run_job(&world.environment, ours, None).await.unwrap()).await;
         assert_eq!(lines, [replaced, "migrated"]);
         assert_eq!(end.outcome, Outcome::Succeeded);
 
@@ -1270,7 +1278,7 @@ async fn a_job_that_somebody_else_made_is_replaced_once_it_has_ended() {
         world.namespace.kubectl(&["delete", "job", "migrate"]).await.unwrap();
         world.namespace.kubectl_apply(&by_hand("60000", &[])).await.unwrap();
         let ours = job(world, "migrate-2", &json!(["exit", "0"]));
-        let refused = world.target.run_job(&world.environment, ours).await.unwrap_err();
+        let refused = world.target.run_job(&world.environment, ours, None).await.unwrap_err();
         assert!(refused.to_string().contains("is running already"), "{refused}");
         world.namespace.kubectl(&["delete", "job", "migrate"]).await.unwrap();
 
@@ -1290,7 +1298,7 @@ async fn a_job_that_somebody_else_made_is_replaced_once_it_has_ended() {
             let patch = ["patch", "job", "migrate", "--type=merge", "--patch", nothing];
             world.namespace.kubectl(&patch).await.unwrap();
         };
-        let running = world.target.run_job(&world.environment, ours);
+        let running = world.target.run_job(&world.environment, ours, None);
         let (running, ()) = futures::future::join(running, let_it_go).await;
         let (lines, end) = finish(running.unwrap()).await;
         assert_eq!(lines, [replaced, "migrated again"]);
@@ -1319,7 +1327,7 @@ async fn a_job_whose_pods_cannot_be_made_is_given_up_with_the_reason() {
             "          restartPolicy: Never\n          serviceAccountName: nobody",
         );
         world.namespace.kubectl_apply(&sweep).await.unwrap();
-        let handle = target.start_cron_job(&world.environment, "sweep").await.unwrap();
+        let handle = target.start_cron_job(&world.environment, "sweep", None).await.unwrap();
         let run = handle.name.clone();
         let (lines, end) = finish(handle).await;
         assert!(waits(&lines), "{lines:?}");
@@ -1330,6 +1338,16 @@ async fn a_job_whose_pods_cannot_be_made_is_given_up_with_the_reason() {
         );
         assert!(!world.namespace.has("job", &run).await.unwrap());
 
+        // A pod that no node takes, for as long as the caller says.
+        let mut ours = job(world, "migrate-0", &json!(["exit", "0"]));
+        ours.value["spec"]["template"]["spec"]["nodeSelector"] = json!({"nobody": "has"});
+        let began = std::time::Instant::now();
+        let patience = Some(std::time::Duration::from_secs(2));
+        let (_, end) = finish(target.run_job(&world.environment, ours, patience).await.unwrap()).await;
+        assert_eq!(end.outcome, Outcome::Failed);
+        assert!(end.message.contains("node"), "{end:?}");
+        assert!(began.elapsed() < std::time::Duration::from_secs(60), "{end:?}");
+
         // A quota that is used up; who may not read events is told what it may be.
         world
             .namespace
@@ -1337,7 +1355,7 @@ async fn a_job_whose_pods_cannot_be_made_is_given_up_with_the_reason() {
             .await
             .unwrap();
         let ours = job(world, "migrate-1", &json!(["exit", "0"]));
-        let (lines, end) = finish(target.run_job(&world.environment, ours).await.unwrap()).await;
+        let (lines, end) = finish(target.run_job(&world.environment, ours, None).await.unwrap()).await;
         assert!(waits(&lines), "{lines:?}");
         assert!(end.message.contains("quota"), "{end:?}");
         let account = world.namespace.account(&least_privilege()).await.unwrap();
@@ -1347,7 +1365,7 @@ async fn a_job_whose_pods_cannot_be_made_is_given_up_with_the_reason() {
             token: SecretString::new(account.token),
         });
         let ours = job(world, "migrate-2", &json!(["exit", "0"]));
-        let (lines, end) = finish(target.run_job(&world.environment, ours).await.unwrap()).await;
+        let (lines, end) = finish(target.run_job(&world.environment, ours, None).await.unwrap()).await;
         assert!(waits(&lines), "{lines:?}");
         assert_eq!(end.outcome, Outcome::Failed);
         assert!(
@@ -1363,7 +1381,11 @@ async fn a_job_whose_pods_cannot_be_made_is_given_up_with_the_reason() {
 async fn a_cron_job_by_hand_runs_what_was_released() {
     in_cluster("released", async |world| {
         let run = async |world: &cluster::World| {
-            let handle = world.target.start_cron_job(&world.environment, "sweep").await.unwrap();
+            let handle = world
+                .target
+                .start_cron_job(&world.environment, "sweep", None)
+                .await
+                .unwrap();
             let (lines, end) = finish(handle).await;
             assert_eq!(end.outcome, Outcome::Succeeded, "{lines:?} {end:?}");
             lines
@@ -1407,7 +1429,7 @@ async fn lines_of_several_pods_say_whose_they_are() {
         let mut both = job(world, "migrate-1", &json!(["exit", "0", "migrated"]));
         both.value["spec"]["parallelism"] = json!(2);
         both.value["spec"]["completions"] = json!(2);
-        let (lines, end) = finish(world.target.run_job(&world.environment, both).await.unwrap()).await;
+        let (lines, end) = finish(world.target.run_job(&world.environment, both, None).await.unwrap()).await;
         assert_eq!(end.outcome, Outcome::Succeeded, "{end:?}");
         assert_eq!(lines.len(), 2, "{lines:?}");
         let is_named = |line: &String| line.starts_with("[migrate-") && line.ends_with("] migrated");

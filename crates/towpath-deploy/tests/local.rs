@@ -1108,7 +1108,7 @@ async fn a_job_succeeds_fails_and_is_tried_again() {
         assert_eq!(world.containers("dev.towpath.batch-job", "twice").await.len(), 2);
 
         let odd = world.job("odd", &["exit", "0"], |spec| spec["parallelism"] = json!(2));
-        let refused = world.target().run_job(&world.id, odd).await.unwrap_err();
+        let refused = world.target().run_job(&world.id, odd, None).await.unwrap_err();
         assert!(
             matches!(&refused, TargetError::Refused(said) if said.contains("spec.parallelism")),
             "{refused}"
@@ -1142,7 +1142,11 @@ async fn a_job_ends_at_its_deadline_and_when_it_is_cancelled() {
         assert!(end.message.contains("`activeDeadlineSeconds` of 3 s"), "{end:?}");
         assert_eq!(running(world, "late").await, 0);
 
-        let mut handle: JobHandle = world.target().run_job(&world.id, long("stop", None)).await.unwrap();
+        let mut handle: JobHandle = world
+            .target()
+            .run_job(&world.id, long("stop", None), None)
+            .await
+            .unwrap();
         assert!(handle.output.recv().await.is_some());
         world.target().cancel_job(&world.id, "stop").await.unwrap();
         let (_, end) = finish(handle).await;
@@ -1153,7 +1157,7 @@ async fn a_job_ends_at_its_deadline_and_when_it_is_cancelled() {
         let far = world.job("far", &["exit", "0"], |spec| {
             spec["template"]["spec"]["containers"][0]["image"] = json!("127.0.0.1:1/no-registry:1");
         });
-        let mut handle: JobHandle = world.target().run_job(&world.id, far).await.unwrap();
+        let mut handle: JobHandle = world.target().run_job(&world.id, far, None).await.unwrap();
         let first = tokio::time::timeout(BOUND, handle.output.recv()).await.unwrap();
         let Some(JobLine::Note(note)) = first else {
             panic!("{first:?}")
@@ -1193,7 +1197,7 @@ async fn a_job_goes_on_while_the_server_is_dead_and_is_not_run_twice() {
         // One that still runs when the server comes back, and one that ended while it was dead.
         let (long, short) = (job("long", "6000"), job("short", "1500"));
         for job in [&long, &short] {
-            let mut handle = world.target().run_job(&world.id, job.clone()).await.unwrap();
+            let mut handle = world.target().run_job(&world.id, job.clone(), None).await.unwrap();
             assert!(handle.output.recv().await.is_some());
         }
         world.close();

@@ -254,12 +254,16 @@ async fn what_becomes_of_a_run_while_another_is_under_way() {
         runs_until(world, &[second, third, fourth, (run_of(5), None)]).await;
 
         // By hand, outside of the schedule and whatever the policy is.
-        let handle = world.target().start_cron_job(&world.id, "tick").await.unwrap();
+        let handle = world.target().start_cron_job(&world.id, "tick", None).await.unwrap();
         let name = handle.name.clone();
         world.target().cancel_job(&world.id, &name).await.unwrap();
         let (_, end) = finish(handle).await;
         assert_eq!(end.outcome, Outcome::Canceled);
-        let nobody = world.target().start_cron_job(&world.id, "tock").await.unwrap_err();
+        let nobody = world
+            .target()
+            .start_cron_job(&world.id, "tock", None)
+            .await
+            .unwrap_err();
         assert!(matches!(nobody, TargetError::NotFound(_)), "{nobody}");
 
         // Pruned while a run is under way: it is stopped, and nothing is left.

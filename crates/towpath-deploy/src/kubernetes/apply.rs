@@ -7,7 +7,7 @@ use super::{
     kinds::{Kind, Kinds, Lookup},
     lock::{self, Held, NotHeld},
     record::{self, Begun, Kept, State},
-    rollout::{Awaited, Tolerance, Waiter, progress_of, rolls_out},
+    rollout::{Awaited, Waiter, progress_of, rolls_out},
     target::{KubernetesOptions, Seen, mask_of},
 };
 use crate::target::{ApplyError, ApplyRequest, Environment, Occasion, Progress, ReleaseRecord};
@@ -289,10 +289,7 @@ impl Carrier<'_> {
             let waiter = Waiter {
                 api: Arc::clone(self.api),
                 environment: environment.clone(),
-                tolerance: Tolerance {
-                    unschedulable: request.unschedulable.unwrap_or(self.options.tolerance.unschedulable),
-                    ..self.options.tolerance
-                },
+                tolerance: self.options.tolerance.with_unschedulable(request.unschedulable),
                 mask: mask_of(self.api, environment, &request.objects, self.options.secrets.as_ref()).await,
             };
             waiter.wait(&awaited, deadline, self.progress).await?;

@@ -58,6 +58,16 @@ impl Default for Tolerance {
     }
 }
 
+impl Tolerance {
+    /// The same, but for how long a pod may wait for a node, where somebody said that.
+    pub(super) fn with_unschedulable(self, unschedulable: Option<Duration>) -> Self {
+        Self {
+            unschedulable: unschedulable.unwrap_or(self.unschedulable),
+            ..self
+        }
+    }
+}
+
 /// A workload that is waited for.
 pub(super) struct Awaited {
     pub object: Object,

@@ -387,7 +387,12 @@ impl KubernetesTarget {
         Ok(statuses)
     }
 
-    async fn runner(&self, environment: &Environment, job: &Object) -> Result<Runner, TargetError> {
+    async fn runner(
+        &self,
+        environment: &Environment,
+        job: &Object,
+        unschedulable: Option<Duration>,
+    ) -> Result<Runner, TargetError> {
         let cluster = self.cluster(environment).await?;
         let mask = mask_of(
             &cluster.api,
@@ -399,7 +404,7 @@ impl KubernetesTarget {
         Ok(Runner {
             api: Arc::clone(&cluster.api),
             environment: environment.clone(),
-            tolerance: self.options.tolerance,
+            tolerance: self.options.tolerance.with_unschedulable(unschedulable),
             mask,
         })
     }
@@ -862,10 +867,11 @@ impl Target for KubernetesTarget {
         &'a self,
         environment: &'a Environment,
         job: Object,
+        unschedulable: Option<Duration>,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>> {
         Box::pin(async move {
             self.bring_secrets(environment, &job).await?;
-            let runner = self.runner(environment, &job).await?;
+            let runner = self.runner(environment, &job, unschedulable).await?;
             let run = job.name.clone();
             let started = runner.start(&run, job).await?;
             Ok(runner.follow(&run, started))
@@ -876,6 +882,7 @@ impl Target for KubernetesTarget {
         &'a self,
         environment: &'a Environment,
         name: &'a str,
+        unschedulable: Option<Duration>,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>> {
         Box::pin(async move {
             let cluster = self.cluster(environment).await?;
@@ -915,7 +922,7 @@ impl Target for KubernetesTarget {
                     (of_cluster, Some(note))
                 }
             };
-            let runner = self.runner(environment, &job).await?;
+            let runner = self.runner(environment, &job, unschedulable).await?;
             let mut started = runner.start(&run, job).await?;
             started.notes.extend(note);
             Ok(runner.follow(&run, started))

@@ -853,6 +853,8 @@ impl Target for LocalTarget {
         &'a self,
         environment: &'a Environment,
         job: Object,
+        // There is one node, and it takes every pod.
+        _unschedulable: Option<Duration>,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>> {
         Box::pin(async move {
             let refused = self.findings(&environment.id, std::slice::from_ref(&job)).await?;
@@ -882,6 +884,7 @@ impl Target for LocalTarget {
         &'a self,
         environment: &'a Environment,
         name: &'a str,
+        _unschedulable: Option<Duration>,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>> {
         Box::pin(async move {
             let controller = self.existing(&environment.id)?;

@@ -221,7 +221,7 @@ impl World {
     }
 
     pub async fn run_job(&self, job: Object) -> (Vec<String>, JobEnd) {
-        let handle = self.target().run_job(&self.id, job).await.unwrap();
+        let handle = self.target().run_job(&self.id, job, None).await.unwrap();
         finish(handle).await
     }
 
