@@ -26,14 +26,15 @@ pub(crate) fn audience(caller: Option<&axum::Extension<Caller>>) -> Audience {
     }
 }
 
-/// The owner's name, as it stands beside what they did.
+/// The owner's name, as it stands beside what they did. A container's user has none: its machine's tells it from another's,
+/// for a lock keeps out whoever is called otherwise.
 fn owner() -> Caller {
-    Caller(
-        std::env::var("USER")
-            .ok()
-            .filter(|name| !name.is_empty())
-            .unwrap_or_else(|| "owner".into()),
-    )
+    let user = std::env::var("USER").ok().filter(|name| !name.is_empty());
+    let name = user.unwrap_or_else(|| match std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        Ok(host) => format!("owner@{}", host.trim()),
+        Err(_) => "owner".into(),
+    });
+    Caller(name)
 }
 
 /// Lets the owner through: by token, or by a browser's session.
