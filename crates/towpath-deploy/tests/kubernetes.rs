@@ -902,16 +902,7 @@ async fn of_two_deployments_the_second_waits_and_a_dead_one_does_not_block() {
         };
         let one = carry_out(&world.target, first);
         let two = async {
-            // Until the first has the lock.
-            towpath_testkit::until("the first to have the lock", cluster::BOUND, async || {
-                let current = world.target.current(&world.environment).await?;
-                Ok(match current.and_then(|current| current.deploying) {
-                    Some(_) => towpath_testkit::Probe::Found(()),
-                    None => towpath_testkit::Probe::NotYet("nobody".into()),
-                })
-            })
-            .await
-            .unwrap();
+            world.until_begun().await;
             carry_out(&world.target, second).await
         };
         let (one, two) = tokio::join!(one, two);
@@ -971,15 +962,7 @@ async fn a_lock_that_comes_during_a_deployment_ends_nothing() {
         let request = world.request(world.objects(&slow));
         let deploying = carry_out(&world.target, request);
         let locking = async {
-            towpath_testkit::until("the deployment to have begun", cluster::BOUND, async || {
-                let current = world.target.current(&world.environment).await?;
-                Ok(match current.and_then(|current| current.deploying) {
-                    Some(_) => towpath_testkit::Probe::Found(()),
-                    None => towpath_testkit::Probe::NotYet("nobody".into()),
-                })
-            })
-            .await
-            .unwrap();
+            world.until_begun().await;
             let hold = towpath_deploy::Hold {
                 by: "bob".into(),
                 reason: "an incident".into(),

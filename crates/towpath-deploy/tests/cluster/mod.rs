@@ -17,7 +17,7 @@ use towpath_deploy::{
     KubernetesTarget, Occasion, ReleaseRecord, Target,
 };
 use towpath_manifest::{Object, ObjectId, Tree};
-use towpath_testkit::{Cluster, FaultProxy, Namespace, skipped};
+use towpath_testkit::{Cluster, FaultProxy, Namespace, Probe, skipped, until};
 use towpath_types::{Digest, ReleaseId, SecretString};
 
 /// How long a rollout of the small application may take, and then some.
@@ -175,6 +175,19 @@ impl World {
         changes
             .map(|change| format!("{:?} {}", change.kind, change.id).to_lowercase())
             .collect()
+    }
+
+    /// Waits until somebody deploys: until they have the lock.
+    pub async fn until_begun(&self) {
+        until("a deployment to have begun", BOUND, async || {
+            let current = self.target.current(&self.environment).await?;
+            Ok(match current.and_then(|current| current.deploying) {
+                Some(_) => Probe::Found(()),
+                None => Probe::NotYet("nobody deploys".into()),
+            })
+        })
+        .await
+        .unwrap();
     }
 
     pub async fn get(&self, kind: &str, name: &str) -> Value {
