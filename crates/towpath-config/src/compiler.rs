@@ -8,9 +8,9 @@ use towpath_yaml::{Diagnostic, Mapping, Node, ParseOptions, SourceFile, Value as
 
 use crate::compiled::{CompiledConfig, JobKind, Requirement, ResolvedOrb, Step, Workflow, WorkflowJob};
 use crate::elements::ALWAYS;
-use crate::jobs::ExpandedCache;
+use crate::jobs::{ExpandedCache, Others};
 use crate::lower::lower_job;
-use crate::namespace::{CONFIG, Element, Kind, Namespace, NamespaceId};
+use crate::namespace::{CONFIG, Element, Kind, MALFORMED_ALIAS, Namespace, NamespaceId, is_reference};
 use crate::options::CompileOptions;
 use crate::scope::{Arguments, Scope, TemplateCache};
 use crate::trace::Trace;
@@ -55,6 +55,8 @@ pub(crate) struct Compiler<'o> {
     /// Whether a limit was passed and nothing more is made.
     pub(crate) exhausted: bool,
     pub(crate) error_count: usize,
+    /// How many of the errors are of keys that are not allowed where they are.
+    odd_keys: usize,
     /// Where everything comes from, while an explanation is made.
     pub(crate) trace: Option<Trace>,
     /// Whether elements are read by themselves, with stand-ins for what a caller gives.
@@ -167,7 +169,10 @@ fn with_root<'o, T>(
         let message = "a configuration is one YAML document: what follows the first is ignored";
         compiler.report(Diagnostic::warning("config::documents", message).at(second.span(), ""));
     }
+    // What an alias does not lead to is missing in many places, of which none is to be mended.
+    let lost = |found: &Diagnostic| found.code == "yaml::unknown-anchor";
     let done = match first {
+        _ if compiler.diagnostics.iter().any(lost) => None,
         Some(root) if root.as_mapping().is_some() => work(&mut compiler, root),
         Some(root) => {
             let message = format!("a configuration is a map, and this is {}", root.kind());
@@ -210,6 +215,7 @@ impl<'o> Compiler<'o> {
             rendered_bytes: 0,
             exhausted: false,
             error_count: diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count(),
+            odd_keys: 0,
             trace: None,
             stand_ins: false,
             uncalled: HashSet::new(),
@@ -220,6 +226,7 @@ impl<'o> Compiler<'o> {
     /// Notes something, under what is being worked on.
     pub(crate) fn report(&mut self, diagnostic: Diagnostic) {
         self.error_count += usize::from(diagnostic.is_error());
+        self.odd_keys += usize::from(is_odd_key(&diagnostic));
         // What is written once and used by many is wrong once: the first that leads there is named.
         let known = |other: &Diagnostic| {
             (other.code, &other.message, &other.primary) == (diagnostic.code, &diagnostic.message, &diagnostic.primary)
@@ -233,13 +240,20 @@ impl<'o> Compiler<'o> {
     /// What was noticed so far, from here on no more.
     pub(crate) fn take_diagnostics(&mut self) -> Vec<Diagnostic> {
         self.error_count = 0;
+        self.odd_keys = 0;
         std::mem::take(&mut self.diagnostics)
     }
 
     /// Puts back what was taken, or what is left of it.
     pub(crate) fn put_diagnostics(&mut self, diagnostics: Vec<Diagnostic>) {
         self.error_count = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
+        self.odd_keys = diagnostics.iter().filter(|diagnostic| is_odd_key(diagnostic)).count();
         self.diagnostics = diagnostics;
+    }
+
+    /// How many errors there are behind which something is missing. A key too many takes nothing away.
+    pub(crate) fn breaking_errors(&self) -> usize {
+        self.error_count.saturating_sub(self.odd_keys)
     }
 
     /// An integer of a setting; one that is none, or out of its bounds, is reported.
@@ -297,12 +311,16 @@ impl<'o> Compiler<'o> {
         // A key that only holds anchors for other places to use is there on purpose.
         let entries = root.as_mapping().into_iter().flatten();
         let meant = entries.filter(|part| TOP_KEYS.contains(&&*part.key.text) || !holds_an_anchor(&part.value));
-        self.check_entries(meant, TOP_KEYS, "a configuration");
+        self.check_entries(meant, TOP_KEYS, "a configuration", Others::Ignored);
         let setup = root
             .get("setup")
             .and_then(Node::as_scalar)
             .is_some_and(|scalar| matches!(&*scalar.text, "true" | "yes" | "on" | "True" | "TRUE"));
-        if setup && self.options.continuation {
+        if setup && !self.has_templates {
+            let span = root.get("setup").map_or(root.span(), Node::span).clone();
+            let message = "Version 2.1 is required for Setup workflows";
+            self.report(Diagnostic::error("config::setup", message).at(&span, ""));
+        } else if setup && self.options.continuation {
             let span = root.get("setup").map_or(root.span(), Node::span).clone();
             let message = "a configuration that continues a setup pipeline cannot be a setup configuration itself";
             self.report(Diagnostic::error("config::setup", message).at(&span, ""));
@@ -350,6 +368,16 @@ impl<'o> Compiler<'o> {
                 continue;
             };
             for part in definitions {
+                // A job's name is for people.
+                if kind != Kind::Job && !is_element_name(&part.key.text) {
+                    let message = format!(
+                        "{:?} isn't a valid {} name: it must start with a lowercase letter, and have only lowercase \
+                         letters, digits, \"_\" and \"-\".",
+                        part.key.text,
+                        kind.word()
+                    );
+                    self.report(Diagnostic::error("config::definition", message).at(&part.key.span, ""));
+                }
                 if kind == Kind::Command && crate::steps::builtin_named(&part.key.text).is_some() {
                     let message = format!(
                         "command `{}` takes the place of the language's own step of that name",
@@ -362,6 +390,11 @@ impl<'o> Compiler<'o> {
                 if let Some(target) = target.filter(|_| kind != Kind::Executor)
                     && !is_reference(&target.text)
                 {
+                    // Nothing can call it, and the original refuses it all the same.
+                    if kind == Kind::Command && &*part.key.text == "run" {
+                        self.report(Diagnostic::error("config::alias", MALFORMED_ALIAS).at(part.value.span(), ""));
+                        continue;
+                    }
                     let message = format!(
                         "`{}` is not a valid orb element alias, so this entry is ignored unless it is invoked. An alias must be a \
                          single `orb-alias/element-name` reference.",
@@ -411,11 +444,16 @@ impl<'o> Compiler<'o> {
     }
 }
 
-/// Whether a text can be the name of an orb's element as a configuration writes it.
-fn is_reference(text: &str) -> bool {
-    let is_name = |name: &str| !name.is_empty() && !name.contains(char::is_whitespace);
-    text.split_once('/')
-        .is_some_and(|(orb, element)| is_name(orb) && is_name(element) && !element.contains('/'))
+fn is_odd_key(diagnostic: &Diagnostic) -> bool {
+    diagnostic.is_error() && diagnostic.code == "config::unknown-key"
+}
+
+/// Whether a text can be the name of a command or an executor.
+///
+/// Source: <https://github.com/CircleCI-Public/circleci-yaml-language-server/blob/main/schema.json>
+fn is_element_name(name: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+    name.starts_with(|first: char| first.is_ascii_lowercase()) && name.bytes().all(is_part)
 }
 
 fn holds_an_anchor(node: &Node) -> bool {

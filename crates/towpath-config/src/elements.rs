@@ -6,6 +6,7 @@ use std::sync::Arc;
 use towpath_yaml::{Diagnostic, Entry, Label, Mapping, Node, ScalarStyle, SourceFile};
 
 use crate::compiler::Compiler;
+use crate::jobs::Others;
 use crate::namespace::{CONFIG, Element, Found, Kind};
 use crate::options::CompileOptions;
 use crate::parameters::ParameterType;
@@ -74,7 +75,7 @@ const FORM: &[&str] = &[
 /// What depends on a caller's arguments cannot be known; required parameters have stand-ins of their types.
 pub fn check_orb(source: &Arc<SourceFile>, options: &CompileOptions<'_>) -> Vec<Diagnostic> {
     crate::compiler::with_orb(source, options, |compiler, root| {
-        compiler.check_keys(root, ORB_KEYS, "an orb");
+        compiler.check_keys(root, ORB_KEYS, "an orb", Others::Ignored);
         compiler.check_sections(root);
         compiler.check_elements(root, ALWAYS, |_, _| true);
     })
@@ -162,10 +163,7 @@ impl Compiler<'_> {
                 self.call_command(&element.name, element, Some(&body), &span, &scope, &mut Vec::new());
             }
             Kind::Job => drop(self.expand_job(element, &given, &scope, &span, (None, None))),
-            Kind::Executor => {
-                let call = Node::scalar(element.name.clone(), ScalarStyle::Quoted, span);
-                self.executor_named(&element.name, &given, CONFIG, CONFIG, &scope, &call);
-            }
+            Kind::Executor => self.check_executor(element, &given, &scope),
             Kind::JobGroup => {}
         }
     }

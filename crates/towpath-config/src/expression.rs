@@ -5,6 +5,7 @@
 use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use regex::Regex;
+use regex_syntax::ast::Ast;
 
 use crate::value::Value;
 
@@ -170,10 +171,33 @@ fn compiled(pattern: &str) -> Option<Regex> {
     let pattern = of_re2(pattern);
     // By itself first: `a)|(?:b` is a pattern only between the brackets below.
     regex_syntax::parse(&pattern).ok()?;
+    let tree = regex_syntax::ast::parse::Parser::new().parse(&pattern).ok()?;
+    regex_syntax::ast::visit(&tree, Unstacked).ok()?;
     regex::RegexBuilder::new(&format!("^(?:{pattern})$"))
         .size_limit(1 << 20)
         .build()
         .ok()
+}
+
+/// Refuses a repetition of a repetition that has no brackets: elsewhere `a*+` gives nothing back, and RE2 has it not.
+///
+/// Source: <https://github.com/google/re2/wiki/Syntax>
+struct Unstacked;
+
+impl regex_syntax::ast::Visitor for Unstacked {
+    type Output = ();
+    type Err = ();
+
+    fn finish(self) -> Result<(), ()> {
+        Ok(())
+    }
+
+    fn visit_pre(&mut self, tree: &Ast) -> Result<(), ()> {
+        match tree {
+            Ast::Repetition(outer) if matches!(*outer.ast, Ast::Repetition(_)) => Err(()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// RE2's syntax in that of the library, which differs in what a class is: `\w`, `\d` and `\s` are ASCII, and within brackets
@@ -752,6 +776,8 @@ mod tests {
             (r"[a&&b]+", "a&b", true),
             (r"a{2", "a{2", true),
             (r"a{2}", "aa", true),
+            (r"(a*)+b", "aab", true),
+            (r"a*?b", "aab", true),
             (r"\p{Greek}", "λ", true),
             (r"\x{41}", "A", true),
             (r"\101", "A", true),
@@ -766,7 +792,7 @@ mod tests {
             let regex = full_match(pattern).unwrap_or_else(|| panic!("{pattern} is refused"));
             assert_eq!(regex.is_match(text), matches, "{pattern} on {text}");
         }
-        for odd in ["a)|(?:b", "(", "(?=x)", r"a\1"] {
+        for odd in ["a)|(?:b", "(", "(?=x)", r"a\1", "a*+b", "a++", "a?+", "a{2}{3}", "a*?+"] {
             assert!(full_match(odd).is_none(), "{odd}");
         }
     }

@@ -6,7 +6,10 @@ use towpath_yaml::{Diagnostic, Node};
 
 use crate::compiled::Filter;
 use crate::compiler::Compiler;
+use crate::jobs::Others;
 use crate::scope::Scope;
+
+const FILTERS: [&str; 2] = ["branches", "tags"];
 
 impl Compiler<'_> {
     /// Whether a job with these filters runs for this pipeline's branch or tag.
@@ -17,7 +20,10 @@ impl Compiler<'_> {
             return tag.is_none();
         };
         if let Some(scalar) = filters.as_scalar() {
-            return match scalar.text.contains("<<") {
+            // One tag alone is a value. In an expression names stand without `<< >>`.
+            let text = scalar.text.trim();
+            let is_tag = text.starts_with("<<") && text.find(">>") == text.len().checked_sub(2);
+            return match is_tag {
                 true => self.value(filters, scope).truthy(),
                 false => self.expression(filters, "filter").truthy(),
             };
@@ -27,12 +33,10 @@ impl Compiler<'_> {
             self.report(Diagnostic::error("config::filters", message).at(filters.span(), ""));
             return false;
         };
-        for part in mapping {
-            if !matches!(&*part.key.text, "branches" | "tags") {
-                let message = format!("`filters` has no key `{}`; it is ignored", part.key.text);
-                self.report(Diagnostic::warning("config::unknown-key", message).at(&part.key.span, ""));
-            }
-        }
+        // Configurations that run have pull requests here, too.
+        let (ignored, others): (Vec<_>, Vec<_>) = mapping.iter().partition(|part| &*part.key.text == "pull_requests");
+        self.check_entries(ignored, &FILTERS, "`filters`", Others::Ignored);
+        self.check_entries(others, &FILTERS, "`filters`", Others::Refused);
         let branches = mapping.get("branches").map(|node| self.filter(node));
         let tags = mapping.get("tags").map(|node| self.filter(node));
         match tag {

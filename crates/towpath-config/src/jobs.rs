@@ -16,6 +16,8 @@ use crate::value::Value;
 
 /// A job definition with everything in place, as `config process` prints it.
 pub(crate) struct Expanded {
+    /// The name of the definition.
+    pub(crate) name: Arc<str>,
     pub(crate) node: Node,
     /// Where it is defined.
     pub(crate) span: Span,
@@ -73,6 +75,18 @@ const JOB_KEYS: &[&str] = &[
     "description",
 ];
 
+/// The keys of a job that carries out a release plan.
+///
+/// Source: <https://circleci.com/docs/guides/deploy/set-up-release-validation-manually/>
+const RELEASE_KEYS: &[&str] = &["type", "plan_name", "validation", "parameters", "description"];
+
+const LOCK_KEYS: &[&str] = &["type", "key", "parameters", "description"];
+
+const EXECUTORS_PAGE: &str = "https://circleci.com/docs/reference/configuration-reference/#executors";
+
+/// Where a job can run.
+const PLACES: [&str; 3] = ["docker", "machine", "macos"];
+
 const EXECUTOR_KEYS: &[&str] = &[
     "docker",
     "machine",
@@ -95,37 +109,60 @@ const SETTINGS: &[&str] = &[
     "working_directory",
 ];
 
+/// What becomes of a key that a map does not have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// It is ignored, and that is said.
+    Ignored,
+    /// It is refused, in the versions that have templates; one without a value is ignored all the same.
+    Refused,
+}
+
+/// An executor with its parameters in place.
+struct CalledExecutor {
+    name: Arc<str>,
+    body: Node,
+    frame: FrameId,
+}
+
 impl Compiler<'_> {
-    /// Warns of the keys that `node` has and this kind of element does not.
-    pub(crate) fn check_keys(&mut self, node: &Node, known: &[&str], what: &str) {
+    /// Says which keys `node` has that are none of `known`.
+    pub(crate) fn check_keys(&mut self, node: &Node, known: &[&str], what: &str, others: Others) {
         let Some(mapping) = node.as_mapping() else { return };
         if !self.checked.insert(node.identity()) {
             return;
         }
         // The node is kept alive by the configuration or its orb, so that its address is not another's later.
-        self.check_entries(mapping, known, what);
+        self.check_entries(mapping, known, what, others);
     }
 
-    /// Warns of the entries whose keys this kind of element does not have.
+    /// Says which entries have a key that is none of `known`.
     pub(crate) fn check_entries<'e>(
         &mut self,
         entries: impl IntoIterator<Item = &'e Entry>,
         known: &[&str],
         what: &str,
+        others: Others,
     ) {
         for part in entries {
-            if known.contains(&&*part.key.text) {
+            let key = &part.key.text;
+            if known.contains(&&**key) {
                 continue;
             }
-            let message = format!("{what} has no key `{}`; it is ignored", part.key.text);
-            let mut diagnostic = Diagnostic::warning("config::unknown-key", message);
+            let mut diagnostic = if others == Others::Refused && self.has_templates && !part.value.is_null() {
+                let message = format!("`{key}` isn't allowed here: {what} has no such key");
+                Diagnostic::error("config::unknown-key", message)
+            } else {
+                let message = format!("{what} has no key `{key}`; it is ignored");
+                Diagnostic::warning("config::unknown-key", message)
+            };
             diagnostic = match &part.merged_at {
                 Some(merged) => diagnostic
                     .at(merged, "merged here")
                     .also(&part.key.span, "written here"),
                 None => diagnostic.at(&part.key.span, ""),
             };
-            if let Some(near) = crate::suggest::nearest(&part.key.text, known) {
+            if let Some(near) = crate::suggest::nearest(key, known) {
                 diagnostic = diagnostic.hint(format!("did you mean `{near}`?"));
             }
             self.report(diagnostic);
@@ -141,9 +178,9 @@ impl Compiler<'_> {
         call: &Span,
         around: (Option<&Node>, Option<&Node>),
     ) -> Option<Rc<Expanded>> {
-        let errors = self.error_count;
+        let errors = self.breaking_errors();
         let (arguments, frame) = self.bind(element, given, caller, call);
-        if self.error_count > errors {
+        if self.breaking_errors() > errors {
             // With arguments that do not fit, much of what the body says would only repeat it.
             if element.namespace == CONFIG {
                 self.uncalled.insert(element.name.clone());
@@ -152,7 +189,9 @@ impl Compiler<'_> {
         }
         // Explained, each call has a story of its own.
         let alone = around.0.is_none() && around.1.is_none() && self.trace.is_none();
-        let plain = arguments.values().map(Plain::of);
+        let of_matrix = caller.matrix.into_iter().flatten();
+        let of_matrix = of_matrix.flat_map(|(name, value)| [Some(Plain::Text(name.clone())), Plain::of(value)]);
+        let plain = arguments.values().map(Plain::of).chain(of_matrix);
         let plain: Option<Vec<Plain>> = if alone { plain.collect() } else { None };
         let key = plain.map(|plain| (element.namespace, element.name.clone(), plain));
         if let Some(known) = key.as_ref().and_then(|key| self.expanded.get(key)) {
@@ -165,7 +204,7 @@ impl Compiler<'_> {
             frame,
         };
         let mut expanded = self.expand_body(element, &scope, caller, around)?;
-        expanded.broken = self.error_count > errors;
+        expanded.broken = self.breaking_errors() > errors;
         let expanded = Rc::new(expanded);
         self.expanded.extend(key.map(|key| (key, expanded.clone())));
         Some(expanded)
@@ -180,8 +219,12 @@ impl Compiler<'_> {
     ) -> Option<Expanded> {
         let source = element.node.as_mapping()?;
         let span = element.node.span().clone();
-        self.check_keys(&element.node, JOB_KEYS, "a job");
-        let own = self.substitute_mapping(source, scope, &["parameters", "executor", "description", "steps"]);
+        // The settings see the values of the job's matrix; its steps do not. The original's own tests have both.
+        let settings = Scope {
+            matrix: caller.matrix,
+            ..*scope
+        };
+        let own = self.substitute_mapping(source, &settings, &["parameters", "executor", "description", "steps"]);
         if !own.iter().all(|part| self.count_output(&part.value, &part.key.span)) {
             return None;
         }
@@ -190,11 +233,13 @@ impl Compiler<'_> {
             .get("type")
             .and_then(|kind| kind.as_scalar())
             .map(|scalar| scalar.text.clone());
+        self.check_job_keys(&element.node, kind.as_deref());
         if kind.as_deref().is_some_and(|kind| kind != "build") {
             own.iter().for_each(|entry| {
                 result.insert(entry.clone());
             });
             return Some(Expanded {
+                name: element.name.clone(),
                 node: Node::mapping(result, span.clone()),
                 span,
                 broken: false,
@@ -202,26 +247,38 @@ impl Compiler<'_> {
                 executor: None,
             });
         }
-        let (executor, executor_frame) = match source.get("executor") {
+        let called = match source.get("executor") {
             Some(node) => {
-                let (body, frame) = self.executor(node, scope)?;
-                if !self.count_output(&body, node.span()) {
+                let called = self.executor(node, scope)?;
+                if !self.count_output(&called.body, node.span()) {
                     return None;
                 }
-                (body.as_mapping().cloned().unwrap_or_default(), Some(frame))
+                Some(called)
             }
-            None => (Mapping::default(), None),
+            None => None,
         };
+        let executor_frame = called.as_ref().map(|called| called.frame);
+        let executor = called.as_ref().and_then(|called| called.body.as_mapping().cloned());
+        let executor = executor.unwrap_or_default();
         let mut of_executor = Vec::new();
-        let environment = ["docker", "machine", "macos"];
-        let own_place = environment.iter().any(|key| own.contains(key));
+        let own_place = PLACES.iter().any(|key| own.contains(key));
         for part in executor.iter().filter(|part| SETTINGS.contains(&&*part.key.text)) {
             // A job that says itself where it runs keeps only the executor's other settings.
-            if !(own_place && environment.contains(&&*part.key.text)) {
+            if !(own_place && PLACES.contains(&&*part.key.text)) {
                 if !own.contains(&part.key.text) {
                     of_executor.push(part.key.text.clone());
                 }
                 result.insert(part.clone());
+            }
+        }
+        for key in ["resource_class", "shell"] {
+            if let (Some(part), Some(beside)) = (own.entry(key), executor.entry(key)) {
+                let message = format!(
+                    "{key} is set both on the job and on the executor; the job's value is used and the executor's is \
+                     ignored. See {EXECUTORS_PAGE}"
+                );
+                let diagnostic = Diagnostic::warning("config::executor", message).at(&part.key.span, "");
+                self.report(diagnostic.also(&beside.key.span, "this is ignored"));
             }
         }
         for part in source {
@@ -244,13 +301,24 @@ impl Compiler<'_> {
                     .cloned(),
             );
         }
-        if !environment.iter().any(|key| result.contains(key)) {
-            let message = format!("job `{}` does not say where it runs", element.name);
-            self.report(
-                Diagnostic::error("config::no-executor", message)
-                    .at(&span, "")
-                    .hint("it needs `docker`, `machine`, `macos` or `executor`"),
-            );
+        if !PLACES.iter().any(|key| result.contains(key)) {
+            self.report(match (&called, source.entry("executor")) {
+                (Some(called), Some(part)) => {
+                    let name = &called.name;
+                    let message =
+                        format!("Executor {name} is missing a required key: \"docker\", \"machine\", or \"macos\"");
+                    Diagnostic::error("config::executor", message)
+                        .at(part.value.span(), "")
+                        .also(called.body.span(), "the executor")
+                        .hint("the executor or the job needs one of them")
+                }
+                _ => {
+                    let message = format!("job `{}` does not say where it runs", element.name);
+                    Diagnostic::error("config::no-executor", message)
+                        .at(&span, "")
+                        .hint("it needs `docker`, `machine`, `macos` or `executor`")
+                }
+            });
         }
         let mut steps = Vec::new();
         if let Some(before) = around.0 {
@@ -279,9 +347,10 @@ impl Compiler<'_> {
                 result = Mapping::from_entries(rest.cloned());
             }
         }
-        hoist(&mut result, "machine");
-        hoist(&mut result, "macos");
+        self.hoist(&mut result, "machine", &own);
+        self.hoist(&mut result, "macos", &own);
         Some(Expanded {
+            name: element.name.clone(),
             node: Node::mapping(result, span.clone()),
             span,
             broken: false,
@@ -350,7 +419,7 @@ impl Compiler<'_> {
     }
 
     /// What an `executor:` comes to: the executor's body with its parameters in place, and its call.
-    fn executor(&mut self, node: &Node, scope: &Scope<'_>) -> Option<(Node, FrameId)> {
+    fn executor(&mut self, node: &Node, scope: &Scope<'_>) -> Option<CalledExecutor> {
         let written = node;
         let mut node = node.clone();
         let mut scope = *scope;
@@ -418,7 +487,7 @@ impl Compiler<'_> {
         None
     }
 
-    pub(crate) fn executor_named(
+    fn executor_named(
         &mut self,
         name: &str,
         given: &[Entry],
@@ -426,12 +495,16 @@ impl Compiler<'_> {
         fallback: NamespaceId,
         scope: &Scope<'_>,
         call: &Node,
-    ) -> Option<(Node, FrameId)> {
+    ) -> Option<CalledExecutor> {
         if self.stand_ins && name == STAND_IN {
             let image = Node::scalar(STAND_IN, ScalarStyle::Quoted, call.span().clone());
             let docker = Node::sequence(vec![image], call.span().clone());
             let body = Mapping::from_entries([entry("docker", docker, call.span())]);
-            return Some((Node::mapping(body, call.span().clone()), scope.frame));
+            return Some(CalledExecutor {
+                name: name.into(),
+                body: Node::mapping(body, call.span().clone()),
+                frame: scope.frame,
+            });
         }
         let mut found = self.find(Kind::Executor, namespace, name);
         if matches!(found, Found::Nothing) && namespace != fallback {
@@ -457,7 +530,7 @@ impl Compiler<'_> {
             }
         };
         self.context.push(format!("Error calling executor: '{name}'"));
-        self.check_keys(&element.node, EXECUTOR_KEYS, "an executor");
+        self.check_keys(&element.node, EXECUTOR_KEYS, "an executor", Others::Refused);
         // The arguments have been put in place already, in the scope of each call.
         let (arguments, frame) = self.bind(&element, given, scope, call.span());
         let inner = Scope {
@@ -470,36 +543,93 @@ impl Compiler<'_> {
             .node
             .as_mapping()
             .map(|body| self.substitute_mapping(body, &inner, &["parameters", "description"]));
+        // The job may say itself where it runs, and have the rest of the executor.
         if let Some(body) = &body
-            && !["docker", "machine", "macos"].iter().any(|key| body.contains(key))
+            && !PLACES.iter().any(|key| body.contains(key))
         {
-            let message = format!("Executor {name} is missing a required key: \"docker\", \"machine\", or \"macos\"");
-            self.report(Diagnostic::error("config::executor", message).at(element.node.span(), ""));
+            let message = format!(
+                "An executor with no declared \"docker\", \"machine\", or \"macos\" key is undocumented, and support for it \
+                 may be removed at a future date. See {EXECUTORS_PAGE}"
+            );
+            self.report(Diagnostic::warning("config::executor", message).at(element.node.span(), ""));
         }
         self.context.pop();
-        body.map(|body| (Node::mapping(body, element.node.span().clone()), frame))
+        Some(CalledExecutor {
+            name: name.into(),
+            body: Node::mapping(body?, element.node.span().clone()),
+            frame,
+        })
     }
-}
 
-/// `resource_class` and `shell` written inside `machine` or `macos` belong to the job.
-fn hoist(job: &mut Mapping, place: &str) {
-    let Some(node) = job.get(place) else { return };
-    let Some(inner) = node.as_mapping() else { return };
-    let span = node.span().clone();
-    let is_hoisted = |part: &&Entry| matches!(&*part.key.text, "resource_class" | "shell");
-    let (hoisted, rest): (Vec<&Entry>, Vec<&Entry>) = inner.iter().partition(is_hoisted);
-    if hoisted.is_empty() {
-        return;
+    /// Reads an executor by itself, as if a job called it with `given`.
+    pub(crate) fn check_executor(&mut self, element: &Element, given: &[Entry], scope: &Scope<'_>) {
+        let call = Node::scalar(element.name.clone(), ScalarStyle::Quoted, element.node.span().clone());
+        self.executor_named(&element.name, given, CONFIG, CONFIG, scope, &call);
     }
-    let hoisted: Vec<Entry> = hoisted.into_iter().cloned().collect();
-    let rest = match rest.is_empty() {
-        true => Node::scalar("true", ScalarStyle::Plain, span.clone()),
-        false => Node::mapping(Mapping::from_entries(rest.into_iter().cloned()), span.clone()),
-    };
-    job.insert(entry(place, rest, &span));
-    for part in hoisted {
-        if !job.contains(&part.key.text) {
-            job.insert(part);
+
+    /// Says which keys a job has that jobs of its type do not.
+    ///
+    /// Source: <https://circleci.com/docs/reference/configuration-reference/#job-type>
+    fn check_job_keys(&mut self, job: &Node, kind: Option<&str>) {
+        // What nothing runs may hold more: the original looks at a lock when a workflow has it.
+        let of_lock = match self.stand_ins {
+            true => Others::Ignored,
+            false => Others::Refused,
+        };
+        let (known, what, others) = match kind {
+            Some("release") => (RELEASE_KEYS, "a job of type release", Others::Ignored),
+            Some("lock") => (LOCK_KEYS, "a job of type lock", of_lock),
+            Some("unlock") => (LOCK_KEYS, "a job of type unlock", of_lock),
+            // What they have of other jobs' keys does nothing, and may be there for another day.
+            Some("approval" | "no-op") => (JOB_KEYS, "a job", Others::Ignored),
+            _ => (JOB_KEYS, "a job", Others::Refused),
+        };
+        self.check_keys(job, known, what, others);
+    }
+
+    /// `resource_class` and `shell` written inside `machine` or `macos` belong to the job. `own` is what the job says without
+    /// its executor.
+    fn hoist(&mut self, job: &mut Mapping, place: &str, own: &Mapping) {
+        let Some(node) = job.get(place) else { return };
+        let Some(inner) = node.as_mapping() else { return };
+        let span = node.span().clone();
+        let is_hoisted = |part: &&Entry| matches!(&*part.key.text, "resource_class" | "shell");
+        let (hoisted, rest): (Vec<&Entry>, Vec<&Entry>) = inner.iter().partition(is_hoisted);
+        if hoisted.is_empty() {
+            return;
+        }
+        let hoisted: Vec<Entry> = hoisted.into_iter().cloned().collect();
+        let rest = match rest.is_empty() {
+            true => Node::scalar("true", ScalarStyle::Plain, span.clone()),
+            false => Node::mapping(Mapping::from_entries(rest.into_iter().cloned()), span.clone()),
+        };
+        job.insert(entry(place, rest, &span));
+        for part in hoisted {
+            let key = &part.key.text;
+            match job.entry(key) {
+                None => {
+                    if place == "machine" {
+                        let message = format!(
+                            "Setting `{key}` inside the `machine` map is undocumented; set it as a sibling of `machine` \
+                             instead. See {EXECUTORS_PAGE}"
+                        );
+                        self.report(Diagnostic::warning("config::executor", message).at(&part.key.span, ""));
+                    }
+                    job.insert(part);
+                }
+                // A job's own machine beside its executor's other settings are two who do not know of each other.
+                Some(beside) if place == "machine" && (own.contains(key) || !own.contains(place)) => {
+                    let message = format!(
+                        "{key} is set both on the job and inside the `machine` map; remove the one inside `machine`"
+                    );
+                    self.report(
+                        Diagnostic::error("config::executor", message)
+                            .at(&part.key.span, "")
+                            .also(&beside.key.span, "the other one"),
+                    );
+                }
+                Some(_) => {}
+            }
         }
     }
 }
@@ -524,7 +654,9 @@ mod tests {
             known.sort_unstable();
             known
         };
-        assert_eq!(keys("/definitions/job/anyOf/1/properties"), known(JOB_KEYS));
+        // What only a release has is in the one list of the schema, too.
+        let jobs = [JOB_KEYS, &["validation"]].concat();
+        assert_eq!(keys("/definitions/job/anyOf/1/properties"), known(&jobs));
         assert_eq!(keys("/definitions/executor/anyOf/1/properties"), known(EXECUTOR_KEYS));
         assert_eq!(
             keys("/definitions/orb/anyOf/1/properties"),
@@ -535,7 +667,7 @@ mod tests {
         assert_eq!(keys("/definitions/builtinStep/properties"), known(&steps));
         assert_eq!(
             keys("/definitions/invocation/properties"),
-            known(crate::parameters::RESERVED)
+            known(crate::workflows::INVOCATION_KEYS)
         );
     }
 }

@@ -10,7 +10,7 @@ use crate::compiled::{
     Variable,
 };
 use crate::compiler::Compiler;
-use crate::jobs::Expanded;
+use crate::jobs::{Expanded, Others};
 
 /// Where steps run when the job does not say.
 const WORKING_DIRECTORY: &str = "~/project";
@@ -24,6 +24,7 @@ pub(crate) fn lower_job(compiler: &mut Compiler<'_>, expanded: &Rc<Expanded>) ->
     job.get("steps")?;
     let mut lower = Lower {
         compiler,
+        job: &expanded.name,
         has_remote_docker: false,
     };
     let environment = job
@@ -44,7 +45,7 @@ pub(crate) fn lower_job(compiler: &mut Compiler<'_>, expanded: &Rc<Expanded>) ->
         shell: lower.setting(job, "shell"),
         environment,
         parallelism: lower.parallelism(job.get("parallelism")),
-        resource_class: lower.setting(job, "resource_class"),
+        resource_class: lower.resource_class(job),
         steps,
         ip_ranges: lower.boolean(job.get("circleci_ip_ranges"), "circleci_ip_ranges"),
         cache_days: lower.cache_days(job),
@@ -54,6 +55,8 @@ pub(crate) fn lower_job(compiler: &mut Compiler<'_>, expanded: &Rc<Expanded>) ->
 
 struct Lower<'c, 'o> {
     compiler: &'c mut Compiler<'o>,
+    /// The name of the job's definition.
+    job: &'c str,
     /// Whether a step of the job before this one set the remote engine up.
     has_remote_docker: bool,
 }
@@ -71,8 +74,14 @@ impl Lower<'_, '_> {
             .report(Diagnostic::error(code, message.into()).at(node.span(), ""));
     }
 
+    /// Says which settings a step has that there are not: those are ignored.
     fn check(&mut self, node: &Node, known: &[&str], what: &str) {
-        self.compiler.check_keys(node, known, what);
+        self.compiler.check_keys(node, known, what, Others::Ignored);
+    }
+
+    /// Says which keys a part of an executor has that there are not: those are refused.
+    fn check_closed(&mut self, node: &Node, known: &[&str], what: &str) {
+        self.compiler.check_keys(node, known, what, Others::Refused);
     }
 
     fn required(&mut self, body: &Node, key: &str, step: &str) -> String {
@@ -102,7 +111,19 @@ impl Lower<'_, '_> {
         if node.as_scalar().is_none() {
             self.missing(body, key, step, "text");
         }
+        self.refuse_boolean(&node);
         text_of(Some(&node))
+    }
+
+    /// Refuses a word that is read as a boolean where a text is meant. What a template comes to is not looked at.
+    fn refuse_boolean(&mut self, node: &Node) {
+        let word = node.as_scalar().map(|scalar| &scalar.text);
+        if let (Some(word), Some(Typed::Bool(_))) = (word, node.typed(ScalarRules::CircleCi))
+            && node.origin().text() == &**word
+        {
+            let message = format!("`{word}` is read as a boolean; quote it if it's meant as text.");
+            self.error("config::type", node, message);
+        }
     }
 
     /// A job's setting that is a text.
@@ -119,7 +140,28 @@ impl Lower<'_, '_> {
             let message = format!("`{key}` of a job must be text, and this is {}", node.kind());
             self.error("config::type", node, message);
         }
+        self.refuse_boolean(node);
         text_of(Some(node))
+    }
+
+    /// The size, or the class of a machine of one's own: `namespace/name`.
+    ///
+    /// Source: <https://circleci.com/docs/reference/configuration-reference/#resourceclass>
+    fn resource_class(&mut self, job: &Mapping) -> Option<String> {
+        let class = self.setting(job, "resource_class")?;
+        let fits = class.split_once('/').is_none_or(|(namespace, name)| {
+            let is_namespace = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b":_-+".contains(&byte);
+            !namespace.is_empty()
+                && namespace.bytes().all(is_namespace)
+                && !name.is_empty()
+                && name.bytes().all(is_name)
+        });
+        if let Some(node) = job.get("resource_class").filter(|_| !fits) {
+            let message = format!("Invalid format in resource class or classes: {class}.");
+            self.error("config::executor", node, message);
+        }
+        Some(class)
     }
 
     fn cache_days(&mut self, job: &Mapping) -> Option<u32> {
@@ -193,7 +235,7 @@ impl Lower<'_, '_> {
             };
         }
         if let Some(macos) = job.get("macos") {
-            self.check(macos, &["xcode", "code_signing"], "`macos`");
+            self.check_closed(macos, &["xcode", "code_signing"], "`macos`");
             let xcode = text_of(macos.get("xcode"));
             if xcode.is_none() {
                 self.error(
@@ -208,7 +250,14 @@ impl Lower<'_, '_> {
         }
         let machine = job.get("machine");
         if let Some(machine) = machine {
-            self.check(machine, &["image", "docker_layer_caching", "enabled"], "`machine`");
+            let known = ["image", "docker_layer_caching", "enabled", "code_signing"];
+            self.check_closed(machine, &known, "`machine`");
+            if let Some(enabled) = machine.as_mapping().and_then(|machine| machine.entry("enabled")) {
+                let message = "The `enabled` machine key is deprecated and should be removed. See \
+                    https://circleci.com/docs/reference/configuration-reference/#machine";
+                let diagnostic = Diagnostic::warning("config::deprecated", message).at(&enabled.key.span, "");
+                self.compiler.report(diagnostic);
+            }
             let is_on = matches!(machine.typed(ScalarRules::CircleCi), Some(Typed::Bool(true)));
             if machine.as_mapping().is_none() && !is_on && !machine.is_null() {
                 let message = "`machine` is `true` or a map with the `image` to use";
@@ -236,7 +285,7 @@ impl Lower<'_, '_> {
             "aws_auth",
             "gcp_auth",
         ];
-        self.check(node, &known, "an image");
+        self.check_closed(node, &known, "an image");
         let image = text_of(node.get("image"));
         if image.is_none() {
             self.error("config::executor", node, "an entry of `docker` needs an `image`");
@@ -266,7 +315,9 @@ impl Lower<'_, '_> {
                 );
                 self.error("config::type", auth, message);
             }
-            self.check(auth, &["username", "password"], "`auth`");
+            let known = ["username", "password"];
+            self.check_closed(auth, &known, "`auth`");
+            self.both(auth, &known, "`auth`");
             return Some(RegistryAuth::Password {
                 username: get(auth, "username").unwrap_or_default(),
                 password: get(auth, "password").unwrap_or_default(),
@@ -274,7 +325,10 @@ impl Lower<'_, '_> {
         }
         if let Some(auth) = image.get("aws_auth").filter(|auth| !auth.is_null()) {
             let known = ["aws_access_key_id", "aws_secret_access_key", "oidc_role_arn"];
-            self.check(auth, &known, "`aws_auth`");
+            self.check_closed(auth, &known, "`aws_auth`");
+            if get(auth, "oidc_role_arn").is_none() {
+                self.both(auth, &known[..2], "`aws_auth`");
+            }
             return Some(RegistryAuth::Aws {
                 aws_access_key_id: get(auth, "aws_access_key_id"),
                 aws_secret_access_key: get(auth, "aws_secret_access_key"),
@@ -288,13 +342,26 @@ impl Lower<'_, '_> {
             "workload_identity_provider",
             "project_number",
         ];
-        self.check(auth, &known, "`gcp_auth`");
+        self.check_closed(auth, &known, "`gcp_auth`");
         Some(RegistryAuth::Gcp {
             oidc_service_account: get(auth, "oidc_service_account"),
             workload_identity_pool: get(auth, "workload_identity_pool"),
             workload_identity_provider: get(auth, "workload_identity_provider"),
             project_number: get(auth, "project_number"),
         })
+    }
+
+    /// Says which of the keys that go together a way to sign in does not have.
+    fn both(&mut self, auth: &Node, keys: &[&str], what: &str) {
+        let missing = keys.iter().filter(|key| auth.get(key).is_none_or(Node::is_null));
+        let missing: Vec<String> = missing.map(|key| format!("`{key}`")).collect();
+        if !missing.is_empty() && auth.as_mapping().is_some() {
+            self.error(
+                "config::executor",
+                auth,
+                format!("{what} needs {}", missing.join(" and ")),
+            );
+        }
     }
 
     fn environment(&mut self, node: &Node) -> Vec<Variable> {
@@ -310,8 +377,32 @@ impl Lower<'_, '_> {
     }
 
     fn steps(&mut self, list: &Node) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for item in list.as_sequence().unwrap_or_default() {
+            steps.extend(self.step(item));
+            let part = item.as_mapping().and_then(|item| item.entries().first());
+            if let Some(teardown) = part.and_then(|part| part.value.get("teardown")) {
+                steps.extend(self.teardown(teardown));
+            }
+        }
+        steps
+    }
+
+    /// The steps of a teardown: they come right after the command, whatever became of it, unless they say otherwise.
+    fn teardown(&mut self, list: &Node) -> Vec<Step> {
         let items = list.as_sequence().unwrap_or_default();
-        items.iter().filter_map(|item| self.step(item)).collect()
+        let says_when = |item: &Node| {
+            let part = item.as_mapping().and_then(|item| item.entries().first());
+            part.is_some_and(|part| part.value.get("when").is_some())
+        };
+        let steps = items.iter().filter_map(|item| {
+            let mut step = self.step(item)?;
+            if !says_when(item) {
+                step.when = StepWhen::Always;
+            }
+            Some(step)
+        });
+        steps.collect()
     }
 
     fn step(&mut self, item: &Node) -> Option<Step> {
@@ -350,7 +441,9 @@ impl Lower<'_, '_> {
         }
         if builtin == "setup_remote_docker" {
             if self.has_remote_docker {
-                self.error("config::steps", item, "More than one setup_remote_docker is not valid");
+                let job = self.job;
+                let message = format!("More than one setup_remote_docker is not valid, please adjust in job {job}.");
+                self.error("config::steps", item, message);
             }
             self.has_remote_docker = true;
         }
@@ -361,11 +454,16 @@ impl Lower<'_, '_> {
             Some("on_fail") => StepWhen::OnFail,
             Some(other) => {
                 let node = body.get("when").unwrap_or(&body).clone();
-                self.error(
-                    "config::steps",
-                    &node,
-                    format!("`when` is always, on_success or on_fail, and this is {other}"),
-                );
+                let message = format!("`when` is always, on_success or on_fail, and this is {other}");
+                // A boolean that a template comes to is refused of a command alone.
+                let is_flag = matches!(node.typed(ScalarRules::CircleCi), Some(Typed::Bool(_)));
+                let is_ignored = is_flag && node.origin().text().contains("<<") && !matches!(builtin, "run" | "deploy");
+                self.compiler.report(match is_ignored {
+                    true => {
+                        Diagnostic::warning("config::steps", format!("{message}; it is ignored")).at(node.span(), "")
+                    }
+                    false => Diagnostic::error("config::steps", message).at(node.span(), ""),
+                });
                 StepWhen::OnSuccess
             }
         };
@@ -396,6 +494,7 @@ impl Lower<'_, '_> {
                     "prefer_same_region",
                     "reusable",
                     "exclusive",
+                    "when",
                 ];
                 self.check(body, &known, "step `setup_remote_docker`");
                 for key in ["prefer_same_region", "reusable", "exclusive"] {
@@ -408,8 +507,16 @@ impl Lower<'_, '_> {
             }
             "save_cache" => {
                 self.check(body, &["name", "key", "paths", "when"], "step `save_cache`");
+                let key = self.required(body, "key", step);
+                if let Some(node) = body
+                    .get("key")
+                    .filter(|node| key.is_empty() && node.as_scalar().is_some())
+                    .cloned()
+                {
+                    self.error("config::steps", &node, "the `key` of step `save_cache` cannot be empty");
+                }
                 StepAction::SaveCache {
-                    key: self.required(body, "key", step),
+                    key,
                     paths: self.list(body, "paths", step),
                 }
             }
@@ -422,10 +529,12 @@ impl Lower<'_, '_> {
                 StepAction::RestoreCache { keys }
             }
             "persist_to_workspace" => {
-                self.check(body, &["name", "root", "paths", "when"], "step `persist_to_workspace`");
+                let known = ["name", "root", "paths", "path", "when"];
+                self.check(body, &known, "step `persist_to_workspace`");
+                let alone = body.get("paths").is_none() && body.get("path").is_some();
                 StepAction::PersistToWorkspace {
                     root: self.required(body, "root", step),
-                    paths: self.list(body, "paths", step),
+                    paths: self.list(body, if alone { "path" } else { "paths" }, step),
                 }
             }
             "attach_workspace" => {
@@ -448,7 +557,7 @@ impl Lower<'_, '_> {
                 }
             }
             "add_ssh_keys" => {
-                self.check(body, &["name", "fingerprints"], "step `add_ssh_keys`");
+                self.check(body, &["name", "fingerprints", "when"], "step `add_ssh_keys`");
                 StepAction::AddSshKeys {
                     fingerprints: strings(body.get("fingerprints")),
                 }
@@ -457,6 +566,7 @@ impl Lower<'_, '_> {
                 arguments: body.to_json(ScalarRules::CircleCi),
             },
             "with_tool_cache" => {
+                self.check_closed(body, &["tool", "steps"], "step `with_tool_cache`");
                 let steps = body.get("steps").cloned();
                 StepAction::WithToolCache {
                     steps: steps.map(|steps| self.steps(&steps)).unwrap_or_default(),
@@ -478,25 +588,17 @@ impl Lower<'_, '_> {
             "when",
             "max_auto_reruns",
             "auto_rerun_delay",
+            "teardown",
         ];
         self.check(body, &known, "step `run`");
         let background = self.boolean(body.get("background"), "background");
-        for (key, odd, why) in [
-            (
-                "max_auto_reruns",
-                background,
-                "a `run` step in the background is never rerun, so `max_auto_reruns` is ignored",
-            ),
-            (
-                "auto_rerun_delay",
-                body.get("max_auto_reruns").is_none(),
-                "without `max_auto_reruns` nothing is rerun, so `auto_rerun_delay` is ignored",
-            ),
-        ] {
-            if let Some(node) = body.get(key).filter(|_| odd) {
-                let diagnostic = Diagnostic::warning("config::steps", why).at(node.span(), "");
-                self.compiler.report(diagnostic);
-            }
+        let (reruns, delay) = (body.get("max_auto_reruns"), body.get("auto_rerun_delay"));
+        if let Some(node) = reruns.or(delay).filter(|_| background).cloned() {
+            let message = "Background steps cannot use max_auto_reruns or auto_rerun_delay fields";
+            self.error("config::steps", &node, message);
+        } else if let Some(node) = delay.filter(|_| reruns.is_none()).cloned() {
+            let message = "auto_rerun_delay requires max_auto_reruns to be specified";
+            self.error("config::steps", &node, message);
         }
         RunStep {
             command: match body.get("command") {
@@ -586,6 +688,14 @@ impl Lower<'_, '_> {
     }
 
     fn method(&mut self, body: &Node) -> CheckoutMethod {
+        // A method that comes of a template may be another one next time.
+        if let (Some(method), Some(depth)) = (body.get("method"), body.get("depth"))
+            && text_of(Some(method)).is_some_and(|method| method != "shallow")
+            && !method.origin().text().contains("<<")
+        {
+            let message = "Checkout depth can only be used with the shallow checkout method";
+            self.error("config::steps", depth, message);
+        }
         match text_of(body.get("method")).as_deref() {
             None | Some("blobless") => CheckoutMethod::Blobless,
             Some("full") => CheckoutMethod::Full,

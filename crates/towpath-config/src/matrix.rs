@@ -60,8 +60,12 @@ impl Compiler<'_> {
                     Value::Tree(tree) if tree.as_sequence().is_some() => {
                         tree.as_sequence().map(<[Node]>::to_vec).unwrap_or_default()
                     }
-                    // No list is no job.
-                    Value::Null => Vec::new(),
+                    Value::Null => {
+                        let name = &part.key.text;
+                        let message = format!("Matrix parameter '{name}' is null; the matrix will produce 0 jobs");
+                        self.report(Diagnostic::warning("config::matrix", message).at(&part.key.span, ""));
+                        Vec::new()
+                    }
                     _ => {
                         let message = format!("the values of matrix parameter `{}` must be a list", part.key.text);
                         self.report(Diagnostic::error("config::matrix", message).at(part.value.span(), ""));

@@ -77,6 +77,10 @@ pub(crate) enum Found {
     Nothing,
 }
 
+/// What is said of an alias that cannot lead to an orb's element.
+pub(crate) const MALFORMED_ALIAS: &str =
+    "Invalid orb element alias, expected a single 'orb-alias/element-name' reference";
+
 const MAX_ALIASES: usize = 16;
 const MAX_ORB_DEPTH: usize = 16;
 const MAX_NAMESPACES: usize = 1000;
@@ -252,13 +256,17 @@ impl Compiler<'_> {
         let job = kind == Kind::Command && self.defines(Kind::Job, namespace, local);
         Found::BrokenAlias(match kind {
             _ if job => format!("{name} is a job, not a command: a job can't be run as a step"),
-            Kind::Executor if name.contains('/') => {
+            Kind::Executor if !name.contains('/') => {
+                format!("Executor alias '{alias}' refers to '{name}', which is not a known local executor")
+            }
+            _ if !is_reference(name) => MALFORMED_ALIAS.to_owned(),
+            Kind::Executor => {
                 format!(
                     "Unable to determine target for executor invocation {name} (renamed from local executor {alias})"
                 )
             }
-            Kind::Executor => {
-                format!("Executor alias '{alias}' refers to '{name}', which is not a known local executor")
+            Kind::Command => {
+                format!("Unable to determine target for step invocation {name} (renamed from local command {alias})")
             }
             kind => format!(
                 "{} alias '{alias}' refers to '{name}', which is not defined",
@@ -312,4 +320,11 @@ impl Compiler<'_> {
         }
         names
     }
+}
+
+/// Whether a text can be the name of an orb's element as a configuration writes it.
+pub(crate) fn is_reference(text: &str) -> bool {
+    let is_name = |name: &str| !name.is_empty() && !name.contains(char::is_whitespace);
+    text.split_once('/')
+        .is_some_and(|(orb, element)| is_name(orb) && is_name(element) && !element.contains('/'))
 }

@@ -9,10 +9,12 @@ use indexmap::IndexMap;
 use towpath_yaml::{Diagnostic, Entry, Node, Span, Value as YamlValue};
 
 use crate::compiler::Compiler;
+use crate::jobs::Others;
 use crate::namespace::{CONFIG, Element, Kind, NamespaceId};
 use crate::scope::{Arguments, Scope};
 use crate::trace::FrameId;
 use crate::value::Value;
+use crate::workflows::INVOCATION_KEYS;
 
 /// The parameters of an element.
 pub(crate) type Declarations = IndexMap<Arc<str>, Declaration, RandomState>;
@@ -53,7 +55,8 @@ impl ParameterType {
     }
 }
 
-/// The names that a job's parameter cannot have: they mean something on an invocation.
+/// The names that a job's parameter cannot have: they mean something on an invocation. An invocation has `matrix` and
+/// `serial-group` besides, which the original does not reserve.
 pub(crate) const RESERVED: &[&str] = &[
     "name",
     "pre-steps",
@@ -62,10 +65,8 @@ pub(crate) const RESERVED: &[&str] = &[
     "requires",
     "context",
     "type",
-    "matrix",
     "override-with",
     "upstream",
-    "serial-group",
 ];
 
 /// Who declares parameters.
@@ -113,26 +114,16 @@ impl Compiler<'_> {
         };
         if declarer == Declarer::Element(Kind::Job) && RESERVED.contains(&&**name) {
             let message = format!("`{name}` cannot be a parameter of job `{owner}`: it is a key of the invocation");
-            self.report(Diagnostic::error("config::reserved-parameter", message).at(&entry.key.span, ""));
+            let diagnostic = Diagnostic::error("config::reserved-parameter", message).at(&entry.key.span, "");
+            self.report(diagnostic.hint(format!("the reserved names are {}", RESERVED.join(", "))));
         }
         let Some(mapping) = entry.value.as_mapping() else {
             let message = format!("parameter `{name}` needs a declaration such as `{{type: string}}`");
             self.report(Diagnostic::error("config::parameters", message).at(&entry.key.span, ""));
             return declaration;
         };
-        for part in mapping {
-            if !matches!(&*part.key.text, "type" | "default" | "description" | "enum") {
-                let message = format!(
-                    "parameter `{name}` has a key `{}`, which declarations do not have",
-                    part.key.text
-                );
-                let diagnostic = match declarer {
-                    Declarer::Pipeline => Diagnostic::error("config::unknown-key", message),
-                    Declarer::Element(_) => Diagnostic::warning("config::unknown-key", message),
-                };
-                self.report(diagnostic.at(&part.key.span, ""));
-            }
-        }
+        let known = ["type", "default", "description", "enum"];
+        self.check_entries(mapping, &known, "the declaration of a parameter", Others::Refused);
         let Some(kind) = mapping.get("type") else {
             let message = format!("parameter `{name}` has no `type`");
             self.report(Diagnostic::error("config::parameters", message).at(&entry.key.span, ""));
@@ -186,7 +177,8 @@ impl Compiler<'_> {
                 ParameterType::Unknown
             }
         };
-        declaration.default = mapping.get("default").cloned();
+        // Nothing is no default.
+        declaration.default = mapping.get("default").filter(|default| !default.is_null()).cloned();
         if let Some(default) = declaration.default.clone()
             && !(default.mentions_tag() && default.as_scalar().is_some())
             && !matches!(declaration.kind, ParameterType::Steps | ParameterType::Executor)
@@ -310,7 +302,7 @@ impl Compiler<'_> {
                 diagnostic = diagnostic.also(&other.key.span, "nor this one");
             }
             let known = || {
-                let invocation = RESERVED.iter().copied().filter(|_| element.kind == Kind::Job);
+                let invocation = INVOCATION_KEYS.iter().copied().filter(|_| element.kind == Kind::Job);
                 element.parameters.keys().map(|name| &**name).chain(invocation)
             };
             let meant: Vec<String> = unexpected

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use towpath_yaml::{Diagnostic, Entry, Key, Mapping, Node, Span};
 
 use crate::compiler::Compiler;
+use crate::jobs::Others;
 use crate::namespace::{Element, Found, Kind};
 use crate::parameters::call_entries;
 use crate::scope::Scope;
@@ -39,6 +40,18 @@ pub(crate) fn builtin_named(name: &str) -> Option<&'static str> {
     };
     BUILTINS.iter().find(same).copied()
 }
+
+/// The steps that decide over others.
+const CONTROLS: &[&str] = &["when", "unless", "steps"];
+
+/// The steps that a `run` step's `teardown` can have.
+const TEARDOWN: &[&str] = &[
+    "run",
+    "save_cache",
+    "persist_to_workspace",
+    "store_artifacts",
+    "store_test_results",
+];
 
 const MAX_STEPS: usize = 1_000_000;
 /// Calls that come to nothing take time, too.
@@ -124,10 +137,8 @@ impl Compiler<'_> {
         self.depth += 1;
         match step.as_mapping() {
             Some(mapping) => self.expand_mapping(step, mapping, scope, out),
-            None if step.as_sequence().is_some() => {
-                let message = "a step is a name or a map, not a list";
-                self.report(Diagnostic::error("config::steps", message).at(step.span(), ""));
-            }
+            // An alias to a list of steps stands for them.
+            None if let Some(steps) = step.as_sequence() => self.expand_steps(steps, scope, out),
             None => match self.value(step, scope) {
                 Value::Steps(steps) => self.push_steps(&steps, out, step.span()),
                 Value::Text(name) => self.call(&name, None, step.span(), step, scope, out),
@@ -146,6 +157,12 @@ impl Compiler<'_> {
             self.report(Diagnostic::error("config::steps", message).at(step.span(), ""));
             return;
         };
+        let is_own = |name: &str| builtin_named(name).is_some() || CONTROLS.contains(&name) || name.contains("<<");
+        let is_call = entry.value.is_null() && self.has_templates && !is_own(&entry.key.text);
+        if is_call && mapping.len() > 1 {
+            self.call_beside_its_arguments(mapping, scope, out, step);
+            return;
+        }
         if let Some(second) = mapping.entries().get(1) {
             let message = format!(
                 "a step has one key, and this one has {}: {}",
@@ -164,6 +181,14 @@ impl Compiler<'_> {
             }
             self.report(diagnostic);
             return;
+        }
+        // Of steps that an invocation gives the original says so.
+        if is_call && scope.parameters.is_none() {
+            let name = &entry.key.text;
+            let message = format!(
+                "Step '{name}' has a null body; treating as a no-argument invocation. Write `- {name}` instead."
+            );
+            self.report(Diagnostic::warning("config::empty-invocation", message).at(&entry.key.span, ""));
         }
         let body = &entry.value;
         match &*entry.key.text {
@@ -193,6 +218,27 @@ impl Compiler<'_> {
         }
     }
 
+    /// A call with nothing below its name and other keys beside it: the original takes it for a call without arguments.
+    fn call_beside_its_arguments(&mut self, step: &Mapping, scope: &Scope<'_>, out: &mut Vec<Node>, node: &Node) {
+        let Some((call, beside)) = step.entries().split_first() else {
+            return;
+        };
+        let name = &call.key.text;
+        let keys: Vec<&str> = beside.iter().map(|part| &*part.key.text).collect();
+        let message = format!(
+            "Step '{name}' has {} sibling key(s) at the same indentation ({}). Keeping '{name}' as a no-argument step and \
+             ignoring the rest; this usually means the step's parameters are indented to the same level as the step name.",
+            beside.len(),
+            keys.join(", ")
+        );
+        let mut diagnostic = Diagnostic::warning("config::ignored-arguments", message).at(&call.key.span, "");
+        for part in beside {
+            diagnostic = diagnostic.also(&part.key.span, "this is ignored");
+        }
+        self.report(diagnostic.hint(format!("indent `{}` by two more columns", keys.join("`, `"))));
+        self.call(name, None, &call.key.span, node, scope, out);
+    }
+
     fn call(
         &mut self,
         name: &Arc<str>,
@@ -210,6 +256,9 @@ impl Compiler<'_> {
         match found {
             Found::Element(element) => self.call_command(name, &element, body, at, scope, out),
             Found::BrokenOrb => {}
+            Found::BrokenAlias(message) => {
+                self.report(Diagnostic::error("config::unknown-command", message).at(at, ""));
+            }
             // A name that also is one of the language's own steps keeps that meaning.
             _ if is_own => {
                 if let Some(step) = self.builtin(name, body, at, step, scope)
@@ -219,9 +268,6 @@ impl Compiler<'_> {
                     self.trace_written(&step, scope.frame);
                     out.push(step);
                 }
-            }
-            Found::BrokenAlias(message) => {
-                self.report(Diagnostic::error("config::unknown-command", message).at(at, ""));
             }
             Found::Nothing if self.is_function(name) => {
                 let message = format!("`{name}` is a function, and Towpath does not run functions");
@@ -303,7 +349,8 @@ impl Compiler<'_> {
                         );
                     }
                 }
-                self.check_keys(&element.node, &["description", "parameters", "steps"], "a command");
+                let known = ["description", "parameters", "steps"];
+                self.check_keys(&element.node, &known, "a command", Others::Refused);
             }
         }
         self.context.pop();
@@ -324,13 +371,18 @@ impl Compiler<'_> {
                 &**name,
                 "checkout" | "setup_remote_docker" | "add_ssh_keys" | "install_signing_bundle"
             ) {
-                let message = format!("step `{name}` needs more than its name");
-                let message = if &**name == "run" {
-                    "a `run` step needs a command".to_owned()
-                } else {
-                    message
-                };
-                self.report(Diagnostic::error("config::steps", message).at(at, ""));
+                // The original looks at the form of a definition's steps, and not at that of steps given to a call.
+                self.report(match &**name {
+                    "run" if scope.parameters.is_none() => {
+                        let message = "a `run` step without a command does nothing";
+                        Diagnostic::warning("config::steps", message).at(at, "")
+                    }
+                    "run" => Diagnostic::error("config::steps", "a `run` step needs a command").at(at, ""),
+                    _ => {
+                        let message = format!("step `{name}` needs more than its name");
+                        Diagnostic::error("config::steps", message).at(at, "")
+                    }
+                });
                 return None;
             }
             let span = step.span().clone();
@@ -346,6 +398,14 @@ impl Compiler<'_> {
                     .as_mapping()
                     .map(|body| self.substitute_mapping(body, scope, &["steps"]))?;
                 mapping.insert(entry("steps", Node::sequence(steps, body.span().clone()), at));
+                Node::mapping(mapping, body.span().clone())
+            }
+            "run" | "deploy" if let Some(teardown) = body.get("teardown") => {
+                let teardown = self.teardown(teardown, scope);
+                let mut mapping = body
+                    .as_mapping()
+                    .map(|body| self.substitute_mapping(body, scope, &["teardown"]))?;
+                mapping.insert(entry("teardown", teardown, at));
                 Node::mapping(mapping, body.span().clone())
             }
             _ => self.substitute(body, scope),
@@ -365,6 +425,46 @@ impl Compiler<'_> {
         let mut mapping = Mapping::default();
         mapping.insert(entry(name.clone(), value, at));
         Some(Node::mapping(mapping, at.clone()))
+    }
+}
+
+impl Compiler<'_> {
+    /// The steps of a `run` step's `teardown`.
+    fn teardown(&mut self, list: &Node, scope: &Scope<'_>) -> Node {
+        let mut steps = Vec::new();
+        let Some(items) = list.as_sequence() else {
+            if !list.is_null() {
+                let message = format!("`teardown` is a list of steps, and this is {}", list.kind());
+                self.report(Diagnostic::error("config::steps", message).at(list.span(), ""));
+            }
+            return Node::sequence(steps, list.span().clone());
+        };
+        for item in items {
+            let part = item.as_mapping().and_then(|item| item.entries().first());
+            let (name, at) = match part {
+                Some(part) => (Some(&part.key.text), &part.key.span),
+                None => (item.as_scalar().map(|scalar| &scalar.text), item.span()),
+            };
+            let name = name.map_or("", |name| &**name);
+            if !TEARDOWN.contains(&name) {
+                let message = format!("`{name}` isn't allowed here: it is no step of a teardown");
+                let hint = format!("there are {}", TEARDOWN.join(", "));
+                self.report(Diagnostic::error("config::steps", message).at(at, "").hint(hint));
+                continue;
+            }
+            let body = part.filter(|_| name == "run").and_then(|part| part.value.as_mapping());
+            let odd = body.and_then(|body| body.entry("background").or(body.entry("teardown")));
+            if let Some(odd) = odd {
+                let message = format!(
+                    "`{}` isn't allowed here: a teardown's `run` step does not have it",
+                    odd.key.text
+                );
+                self.report(Diagnostic::error("config::steps", message).at(&odd.key.span, ""));
+                continue;
+            }
+            self.expand_step(item, scope, &mut steps);
+        }
+        Node::sequence(steps, list.span().clone())
     }
 }
 

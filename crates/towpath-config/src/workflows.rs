@@ -11,10 +11,9 @@ use towpath_yaml::{Diagnostic, Entry, Mapping, Node, ScalarStyle, Span};
 
 use crate::compiled::{RequiredStatus, Schedule};
 use crate::compiler::Compiler;
-use crate::jobs::Expanded;
+use crate::jobs::{Expanded, Others};
 use crate::matrix::Member;
 use crate::namespace::{CONFIG, Element, Found, Kind};
-use crate::parameters::RESERVED;
 use crate::scope::Scope;
 use crate::steps::entry;
 use crate::trace::OUTSIDE;
@@ -89,7 +88,20 @@ struct Require {
 const MAX_INVOCATIONS: usize = 50_000;
 const MAX_REQUIREMENTS: usize = 1_000_000;
 
-const INVOCATION_KEYS: &[&str] = RESERVED;
+/// The keys of an invocation; any other is an argument.
+pub(crate) const INVOCATION_KEYS: &[&str] = &[
+    "name",
+    "pre-steps",
+    "post-steps",
+    "filters",
+    "requires",
+    "context",
+    "type",
+    "override-with",
+    "upstream",
+    "matrix",
+    "serial-group",
+];
 
 impl Compiler<'_> {
     /// Every workflow that runs.
@@ -169,6 +181,14 @@ impl Compiler<'_> {
         let top = Scope::top(CONFIG);
         if self.has_templates {
             let mut runs = true;
+            if let (Some(_), Some(unless)) = (mapping.get("when"), mapping.entry("unless")) {
+                let message = format!("workflow `{name}` has both `when` and `unless`, and can have one of them");
+                self.report(
+                    Diagnostic::error("config::workflows", message)
+                        .at(&unless.key.span, "")
+                        .hint("`not:` turns a condition round"),
+                );
+            }
             let errors = self.error_count;
             if let Some(when) = mapping.get("when") {
                 runs &= self.workflow_condition(when, &top);
@@ -182,7 +202,7 @@ impl Compiler<'_> {
             }
         }
         let known = ["when", "unless", "jobs", "triggers", "max_auto_reruns", "description"];
-        self.check_keys(&part.value, &known, "a workflow");
+        self.check_keys(&part.value, &known, "a workflow", Others::Ignored);
         let Some(jobs) = mapping.get("jobs") else {
             let message = format!("workflow `{name}` has no `jobs`");
             self.report(Diagnostic::error("config::workflows", message).at(&span, ""));
@@ -198,7 +218,7 @@ impl Compiler<'_> {
             return None;
         };
         self.context.push(format!("Error calling workflow: '{name}'"));
-        self.check_group_names(items);
+        let is_open = self.check_group_names(&name, items);
         let mut invocations = Vec::new();
         // What could not be called is missed by nobody: its own mistake has been reported.
         let mut failed: BTreeSet<Arc<str>> = BTreeSet::new();
@@ -229,8 +249,10 @@ impl Compiler<'_> {
             printed,
         };
         name_members(&mut graph.invocations);
-        self.resolve_requires(&mut graph, &failed);
-        self.refuse_cycles(&graph);
+        if !is_open {
+            self.resolve_requires(&mut graph, &failed);
+            self.refuse_cycles(&graph);
+        }
         apply_filters(&mut graph.invocations);
         self.context.pop();
         Some(graph)
@@ -466,10 +488,7 @@ impl Compiler<'_> {
                 given.push(part.clone());
             }
         }
-        let named = body
-            .get("name")
-            .and_then(|name| self.text(name, &scope))
-            .or(matrix_name);
+        let named = self.invocation_name(body, &scope).or(matrix_name);
         let (mut base, mut alternate) = match (named, matrix) {
             (Some(name), _) => (name, None),
             (None, None) => (reference.clone(), None),
@@ -548,7 +567,7 @@ impl Compiler<'_> {
             .map(|node| self.string_list(&node, "context"))
             .unwrap_or_default();
         let serial_group = printed.get("serial-group").cloned();
-        let serial_group = serial_group.and_then(|node| self.serial_group(&node));
+        let serial_group = serial_group.and_then(|node| self.lock_key(&node, "config::serial-group", "a serial-group"));
         Some(Invocation {
             span: span.clone(),
             name: base.clone(),
@@ -567,6 +586,17 @@ impl Compiler<'_> {
             printed,
             kept,
         })
+    }
+
+    /// The name that an invocation gives.
+    fn invocation_name(&mut self, body: &Mapping, scope: &Scope<'_>) -> Option<Arc<str>> {
+        let node = body.get("name")?;
+        let name = self.text(node, scope)?;
+        if name.trim().is_empty() {
+            let message = "the name of a job cannot be blank";
+            self.report(Diagnostic::error("config::invocation", message).at(node.span(), ""));
+        }
+        Some(name)
     }
 
     fn role(
@@ -589,15 +619,21 @@ impl Compiler<'_> {
             None | Some("build") => Role::Build(expanded),
             Some("approval") => Role::Approval,
             Some("no-op") => Role::NoOp,
-            Some("release") => Role::Release {
-                plan_name: text("plan_name"),
-            },
+            Some("release") => {
+                let plan_name = text("plan_name");
+                if plan_name.is_none() {
+                    let message = "a job of type release needs a `plan_name`";
+                    self.report(Diagnostic::error("config::job-type", message).at(&expanded.span, ""));
+                }
+                Role::Release { plan_name }
+            }
             Some(kind @ ("lock" | "unlock")) => {
-                let Some(key) = text("key") else {
+                let Some(key) = expanded.node.get("key").filter(|key| !key.is_null()) else {
                     let message = format!("a job of type {kind} needs a `key`");
                     self.report(Diagnostic::error("config::job-type", message).at(&expanded.span, ""));
                     return None;
                 };
+                let key = self.lock_key(key, "config::job-type", "the key of a lock")?;
                 if kind == "lock" {
                     Role::Lock { key }
                 } else {
@@ -614,7 +650,8 @@ impl Compiler<'_> {
         })
     }
 
-    fn serial_group(&mut self, node: &Node) -> Option<String> {
+    /// What a lock, or a serial group, is called.
+    fn lock_key(&mut self, node: &Node, code: &'static str, what: &str) -> Option<String> {
         // What a template comes to that has no value here, it has where it runs.
         let name = node.as_scalar().filter(|_| !node.is_null())?.text.to_string();
         let fits = name.len() <= 512
@@ -623,8 +660,8 @@ impl Compiler<'_> {
                 .chars()
                 .all(|character| character.is_ascii_alphanumeric() || "._/-".contains(character));
         if !fits {
-            let message = "a serial-group has up to 512 letters, digits, dots, underscores, slashes and dashes";
-            self.report(Diagnostic::error("config::serial-group", message).at(node.span(), ""));
+            let message = format!("{what} has up to 512 letters, digits, dots, underscores, slashes and dashes");
+            self.report(Diagnostic::error(code, message).at(node.span(), ""));
         }
         fits.then_some(name)
     }
@@ -752,9 +789,9 @@ impl Compiler<'_> {
                     }
                 });
             }
-            self.check_keys(schedule, &["cron", "filters"], "a schedule");
+            self.check_keys(schedule, &["cron", "filters"], "a schedule", Others::Ignored);
             if let Some(filters) = schedule.get("filters") {
-                self.check_keys(filters, &["branches"], "the filter of a schedule");
+                self.check_keys(filters, &["branches"], "the filter of a schedule", Others::Ignored);
             }
             let branches = match schedule.get("filters").and_then(|filters| filters.get("branches")) {
                 Some(node) => self.filter(node),
@@ -774,6 +811,18 @@ impl Compiler<'_> {
         let groups = root.get("job-groups").and_then(Node::as_mapping);
         for group in groups.into_iter().flatten() {
             let jobs = group.value.get("jobs").and_then(Node::as_sequence);
+            let is_job = |name: &Arc<str>| !self.defines(Kind::JobGroup, CONFIG, name);
+            for (name, several) in named_alike(jobs.unwrap_or_default(), is_job) {
+                let message = format!(
+                    "Job '{name}' occurs {} times in job group '{}'. You can give a job within a job group an explicit \
+                     name by adding a `name` key",
+                    several.len(),
+                    group.key.text
+                );
+                for job in several {
+                    self.report(Diagnostic::error("config::job-group", message.clone()).at(job.span(), ""));
+                }
+            }
             for job in jobs.into_iter().flatten() {
                 let part = job.as_mapping().and_then(|job| job.entries().first());
                 let inner = invoked_name(job).filter(|name| self.defines(Kind::JobGroup, CONFIG, name));
@@ -796,27 +845,28 @@ impl Compiler<'_> {
         }
     }
 
-    /// Refuses a job group that a workflow invokes more than once and not each time under a name.
-    fn check_group_names(&mut self, items: &[Node]) {
-        let mut invoked: BTreeMap<Arc<str>, Vec<&Node>> = BTreeMap::new();
-        for item in items {
-            if let Some(name) = invoked_name(item).filter(|name| self.defines(Kind::JobGroup, CONFIG, name)) {
-                invoked.entry(name).or_default().push(item);
+    /// Refuses job groups that a workflow invokes under one name. Answers whether that, or jobs alike in a group, leaves open
+    /// what a name in `requires` means.
+    fn check_group_names(&mut self, workflow: &str, items: &[Node]) -> bool {
+        let is_group = |name: &Arc<str>| self.defines(Kind::JobGroup, CONFIG, name);
+        let groups = self.root(CONFIG).get(Kind::JobGroup.section());
+        let jobs = |item: &Node| groups?.get(&invoked_name(item)?)?.get("jobs")?.as_sequence();
+        let mut open = items
+            .iter()
+            .filter_map(jobs)
+            .any(|jobs| !named_alike(jobs, |name| !is_group(name)).is_empty());
+        for (name, several) in named_alike(items, is_group) {
+            let message = format!(
+                "Job-group '{name}' occurs {} times in workflow '{workflow}'. You can give a job-group an explicit name by \
+                 adding a `name` key",
+                several.len()
+            );
+            for item in several {
+                self.report(Diagnostic::error("config::job-group", message.clone()).at(item.span(), ""));
             }
+            open = true;
         }
-        let named = |item: &Node| {
-            let body = item.as_mapping().and_then(|item| item.entries().first());
-            body.is_some_and(|part| part.value.get("name").is_some())
-        };
-        for (name, items) in invoked.iter().filter(|(_, items)| items.len() > 1) {
-            for item in items.iter().filter(|item| !named(item)) {
-                let message = format!(
-                    "Job group \"{name}\" is invoked multiple times without a \"name\" attribute. \
-                     Each invocation must have a unique name"
-                );
-                self.report(Diagnostic::error("config::job-group", message).at(item.span(), ""));
-            }
-        }
+        open
     }
 
     fn invoke_group(
@@ -840,16 +890,14 @@ impl Compiler<'_> {
         let Found::Element(element) = self.find(Kind::JobGroup, CONFIG, reference) else {
             return;
         };
-        self.check_keys(&element.node, &["jobs", "description", "parameters"], "a job group");
+        let known = ["jobs", "description", "parameters"];
+        self.check_keys(&element.node, &known, "a job group", Others::Ignored);
         let Some(jobs) = element.node.get("jobs").and_then(Node::as_sequence) else {
             let message = format!("job group `{reference}` has no list of `jobs`");
             self.report(Diagnostic::error("config::job-group", message).at(span, ""));
             return;
         };
-        let prefix = body
-            .get("name")
-            .and_then(|name| self.text(name, &scope))
-            .unwrap_or_else(|| reference.clone());
+        let prefix = self.invocation_name(body, &scope).unwrap_or_else(|| reference.clone());
         let requires = match body.get("requires") {
             Some(node) => self.requires(node, &scope),
             None => Vec::new(),
@@ -857,7 +905,7 @@ impl Compiler<'_> {
         let key = match body.get("serial-group") {
             Some(node) => {
                 let node = self.substitute(node, &scope);
-                self.serial_group(&node)
+                self.lock_key(&node, "config::serial-group", "a serial-group")
             }
             None => None,
         };
@@ -1275,6 +1323,25 @@ fn invoked_name(item: &Node) -> Option<Arc<str>> {
         None => item.as_scalar().map(|scalar| scalar.text.clone()),
         Some(mapping) => mapping.entries().first().map(|part| part.key.text.clone()),
     }
+}
+
+/// The items without a matrix that come under one name, as they are written; of those whose reference is `meant`.
+fn named_alike(items: &[Node], meant: impl Fn(&Arc<str>) -> bool) -> Vec<(Arc<str>, Vec<&Node>)> {
+    let mut named: BTreeMap<Arc<str>, Vec<&Node>> = BTreeMap::new();
+    for item in items {
+        let body = item.as_mapping().and_then(|item| item.entries().first());
+        let body = body.map(|part| &part.value);
+        let Some(reference) = invoked_name(item).filter(&meant) else {
+            continue;
+        };
+        if body.is_some_and(|body| body.get("matrix").is_some()) {
+            continue;
+        }
+        let own = body.and_then(|body| body.get("name")).and_then(Node::as_scalar);
+        let name = own.map_or(reference, |own| own.text.clone());
+        named.entry(name).or_default().push(item);
+    }
+    named.into_iter().filter(|(_, items)| items.len() > 1).collect()
 }
 
 /// The names that an item of a workflow's `jobs` may be required by.

@@ -241,7 +241,7 @@ const FRAGMENTS: &[(&str, &[&str])] = &[
         &["using-shell-scripts-01.yml"],
     ),
     (
-        "job alias 'build-job' refers to '...', which is not defined",
+        "Invalid orb element alias, expected a single 'orb-alias/element-name' reference",
         &["using-shell-scripts-02.yml"],
     ),
 ];

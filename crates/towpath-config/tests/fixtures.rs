@@ -98,7 +98,12 @@ fn what_is_surely_not_meant_is_said_as_is_written_down() {
     for path in fixtures("configs") {
         let found = lint(&source(&path), &CompileOptions::default(), None);
         let codes: Vec<_> = found.iter().map(|found| found.code).collect();
-        let known = ["config::unknown-key", "lint::unused-parameter", "lint::unused"];
+        let known = [
+            "config::executor",
+            "config::unknown-key",
+            "lint::unused-parameter",
+            "lint::unused",
+        ];
         assert!(
             codes.iter().all(|code| known.contains(code)),
             "{}: {}",

@@ -78,7 +78,58 @@ fn what_is_wrong_does_not() {
         config.pointer_mut(parent).unwrap()[key] = value;
         config
     };
+    let steps = |steps: Value| with("/jobs/build/steps", steps);
+    let run = |more: Value| {
+        let mut run = json!({ "command": "x" });
+        run.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        steps(json!([{ "run": run }]))
+    };
+    let invoked = |invocation: Value| with("/workflows", json!({ "w": { "jobs": [{ "build": invocation }] } }));
+    let right = [
+        steps(json!(["checkout", [{ "run": "x" }]])),
+        steps(json!([{ "persist_to_workspace": { "root": ".", "path": "bin" } }])),
+        steps(json!([{ "with_tool_cache": { "tool": "gradle", "steps": ["checkout"] } }])),
+        steps(json!([{ "setup_remote_docker": { "when": "always" } }, { "add_ssh_keys": { "when": "always" } }])),
+        run(json!({ "teardown": [{ "run": "y" }, { "save_cache": { "key": "k", "paths": "p" } }] })),
+        run(json!({ "max_auto_reruns": 2, "auto_rerun_delay": "30s" })),
+        with("/jobs/build/machine", json!({ "image": "a", "code_signing": ["b"] })),
+        with("/jobs/build/resource_class", json!("namespace/Name")),
+        with("/jobs/build/resource_class", json!("medium+")),
+        with(
+            "/jobs/build",
+            json!({ "type": "release", "plan_name": "p", "validation": { "enabled": true } }),
+        ),
+        with("/executors", json!({ "sized": { "resource_class": "large" } })),
+        invoked(json!({ "filters": { "pull_requests": { "only": "main" } } })),
+    ];
+    for config in right {
+        assert_eq!(complaints(&schema, &config), Vec::<String>::new(), "{config}");
+    }
     let wrong = [
+        steps(json!([{ "persist_to_workspace": { "root": "." } }])),
+        steps(json!([{ "save_cache": { "key": "", "paths": "p" } }])),
+        steps(json!([{ "with_tool_cache": { "cache": true, "steps": [] } }])),
+        run(json!({ "teardown": [{ "restore_cache": { "key": "k" } }] })),
+        run(json!({ "teardown": [{ "run": { "command": "y", "background": true } }] })),
+        run(json!({ "auto_rerun_delay": "30s" })),
+        run(json!({ "max_auto_reruns": 2, "background": true })),
+        with(
+            "/jobs/build/docker",
+            json!([{ "image": "a", "auth": { "username": "x" } }]),
+        ),
+        with(
+            "/jobs/build/docker",
+            json!([{ "image": "a", "aws_auth": { "aws_access_key_id": "x" } }]),
+        ),
+        with("/jobs/build/resource_class", json!("my-namespace/my class")),
+        with("/executors", json!({ "myExec": { "docker": [{ "image": "a" }] } })),
+        with("/commands", json!({ "otherCommand": { "steps": ["checkout"] } })),
+        with(
+            "/workflows",
+            json!({ "w": { "when": true, "unless": false, "jobs": ["build"] } }),
+        ),
+        invoked(json!({ "name": "  " })),
+        invoked(json!({ "filters": { "commits": {} } })),
         with("/version", json!(3)),
         with("/jobs", json!([])),
         with("/jobs/build/stepps", json!([])),
