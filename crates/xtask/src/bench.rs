@@ -267,6 +267,7 @@ impl Bench {
         let mut kept = Vec::new();
         for run in 0..LARGE_RUNS {
             let ours = self.cluster.namespace("bench-many").await?;
+            // Like those of the others it may see the whole cluster, and so whether anybody has a say in ConfigMaps.
             let token = ours.observer().await?.token;
             let folder = self.folder.path().join(format!("many-{run}"));
             for (step, files) in contents.iter().enumerate() {
