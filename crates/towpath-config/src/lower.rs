@@ -381,15 +381,21 @@ impl Lower<'_, '_> {
         for item in list.as_sequence().unwrap_or_default() {
             steps.extend(self.step(item));
             let part = item.as_mapping().and_then(|item| item.entries().first());
-            if let Some(teardown) = part.and_then(|part| part.value.get("teardown")) {
-                steps.extend(self.teardown(teardown));
+            let command = part.filter(|part| matches!(&*part.key.text, "run" | "deploy"));
+            if let Some(teardown) = command.and_then(|part| part.value.get("teardown")) {
+                // A command for failures alone has left nothing behind where there was none.
+                let when = match steps.last().map(|step| step.when) {
+                    Some(StepWhen::OnFail) => StepWhen::OnFail,
+                    _ => StepWhen::Always,
+                };
+                steps.extend(self.teardown(teardown, when));
             }
         }
         steps
     }
 
     /// The steps of a teardown: they come right after the command, whatever became of it, unless they say otherwise.
-    fn teardown(&mut self, list: &Node) -> Vec<Step> {
+    fn teardown(&mut self, list: &Node, when: StepWhen) -> Vec<Step> {
         let items = list.as_sequence().unwrap_or_default();
         let says_when = |item: &Node| {
             let part = item.as_mapping().and_then(|item| item.entries().first());
@@ -398,7 +404,7 @@ impl Lower<'_, '_> {
         let steps = items.iter().filter_map(|item| {
             let mut step = self.step(item)?;
             if !says_when(item) {
-                step.when = StepWhen::Always;
+                step.when = when;
             }
             Some(step)
         });
@@ -529,12 +535,14 @@ impl Lower<'_, '_> {
                 StepAction::RestoreCache { keys }
             }
             "persist_to_workspace" => {
-                let known = ["name", "root", "paths", "path", "when"];
-                self.check(body, &known, "step `persist_to_workspace`");
-                let alone = body.get("paths").is_none() && body.get("path").is_some();
+                let paths = match body.get("paths").is_none() && body.get("path").is_some() {
+                    true => "path",
+                    false => "paths",
+                };
+                self.check(body, &["name", "root", paths, "when"], "step `persist_to_workspace`");
                 StepAction::PersistToWorkspace {
                     root: self.required(body, "root", step),
-                    paths: self.list(body, if alone { "path" } else { "paths" }, step),
+                    paths: self.list(body, paths, step),
                 }
             }
             "attach_workspace" => {

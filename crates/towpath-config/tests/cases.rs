@@ -913,7 +913,8 @@ fn an_alias_to_nothing_is_the_only_mistake() {
 fn odd_shapes_come_to_what_they_mean() {
     let text = with_invocation("post-steps: [run: ]").replace(
         "[checkout]",
-        "[run: {command: make, teardown: [run: clean, store_artifacts: {path: out, when: on_fail}]}, persist_to_workspace: {root: ., path: bin}]",
+        "[run: {command: make, teardown: [run: clean, store_artifacts: {path: out, when: on_fail}]}, persist_to_workspace: {root: ., path: bin}, \
+         run: {command: tell, when: on_fail, teardown: [run: tidy]}, store_artifacts: {path: out, teardown: [run: never]}]",
     );
     let (config, _) = compile(&SourceFile::new("config.yml", text), &CompileOptions::default());
     let steps = json!(config.unwrap().jobs["build"].steps);
@@ -921,11 +922,28 @@ fn odd_shapes_come_to_what_they_mean() {
         let steps = steps.as_array().unwrap().iter();
         steps.map(|step| step["action"][key].clone()).collect()
     };
-    assert_eq!(of("type"), ["run", "run", "store_artifacts", "persist_to_workspace"]);
+    let types = [
+        "run",
+        "run",
+        "store_artifacts",
+        "persist_to_workspace",
+        "run",
+        "run",
+        "store_artifacts",
+    ];
+    assert_eq!(of("type"), types);
     assert_eq!(of("paths")[3], json!(["bin"]));
     let when = steps.as_array().unwrap().iter().map(|step| step["when"].clone());
     assert_eq!(
         when.collect::<Vec<_>>(),
-        ["on_success", "always", "on_fail", "on_success"]
+        [
+            "on_success",
+            "always",
+            "on_fail",
+            "on_success",
+            "on_fail",
+            "on_fail",
+            "on_success"
+        ]
     );
 }

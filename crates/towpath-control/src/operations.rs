@@ -193,8 +193,9 @@ impl Control {
         self.refuse_held(&place, by).await?;
         tracing::info!(project, environment, name = found.name, by, "cron job run by hand");
         // As for the release that brought it.
+        self.learn_releases(&place).await?;
         let release = self.last_release(&place.id.slug()).await?;
-        let wait = release.map(|release| release.plan()).transpose()?.map(|plan| plan.wait);
+        let wait = release.and_then(|release| release.plan().ok()).map(|plan| plan.wait);
         let unschedulable = length(wait.unwrap_or_default().unschedulable);
         let handle = self
             .target

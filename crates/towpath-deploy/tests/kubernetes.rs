@@ -1554,7 +1554,7 @@ async fn a_cluster_that_is_not_there_or_does_not_know_us_is_said() {
     .await;
 }
 
-/// Many ConfigMaps, of a value each.
+/// Many ConfigMaps, of a value each; one has what is no plain text.
 fn many_config_maps(value: &str) -> String {
     let one = |index: usize| {
         format!(
@@ -1562,7 +1562,10 @@ fn many_config_maps(value: &str) -> String {
              data: {{VALUE: {value}, {value}: only then}}\n"
         )
     };
-    (0..70).map(one).collect()
+    let odd = format!(
+        "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: odd}}\ndata: {{VALUE: \"{value} \\x7f \\x85 \\u2028.\"}}\n"
+    );
+    (0..70).map(one).chain([odd]).collect()
 }
 
 /// An account that may not see who else has a say in ConfigMaps asks the server about each, and learns the same.
@@ -1594,7 +1597,7 @@ async fn what_many_config_maps_become_is_known_without_asking_for_each() {
             let ((foreseen, few), (asked, many)) =
                 (changes(&world.target, &objects).await, changes(&asking(), &objects).await);
             assert_eq!(foreseen, asked);
-            assert_eq!(foreseen.len(), 70);
+            assert_eq!(foreseen.len(), 71);
             assert!(few < 25 && many > 70, "{few} {many}");
             world.apply(objects.clone()).await.unwrap();
             assert_eq!(
@@ -1617,13 +1620,19 @@ async fn what_many_config_maps_become_is_known_without_asking_for_each() {
             json!({"VALUE": "three", "three": "only then"})
         );
 
+        assert_eq!(
+            world.get("configmap", "odd").await["data"]["VALUE"],
+            "three \u{7f} \u{85} \u{2028}."
+        );
+
         // Where a policy has a say, each is asked about.
         let name = world.environment.namespace.as_str();
+        let metadata = world.namespace.metadata().await.unwrap();
         let policy = format!(
-            "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicy\nmetadata: {{name: {name}}}\nspec:\n  \
+            "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicy\nmetadata: {metadata}\nspec:\n  \
              matchConstraints:\n    resourceRules: [{{apiGroups: [''], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [configmaps]}}]\n  \
              validations: [{{expression: \"object.metadata.name != 'config-42'\", message: nobody is called so}}]\n---\n\
-             apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicyBinding\nmetadata: {{name: {name}}}\nspec:\n  \
+             apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicyBinding\nmetadata: {metadata}\nspec:\n  \
              policyName: {name}\n  validationActions: [Deny]\n  \
              matchResources: {{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {name}}}}}}}\n"
         );

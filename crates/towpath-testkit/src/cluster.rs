@@ -302,20 +302,25 @@ impl Namespace {
             .await
     }
 
+    /// The metadata of objects of the whole cluster that are called as this and go with it.
+    ///
+    /// # Errors
+    /// When there is no such namespace any more.
+    pub async fn metadata(&self) -> Result<Value> {
+        let this = ["get", "namespace", &self.name, "--output", "json"];
+        let this: Value =
+            serde_json::from_str(&self.cluster.kubectl(&this).await?).context("kubectl prints no JSON")?;
+        Ok(json!({"name": self.name, "ownerReferences": [
+            {"apiVersion": "v1", "kind": "Namespace", "name": self.name, "uid": this["metadata"]["uid"]}]}))
+    }
+
     /// An account that may do everything here, and see everything elsewhere, as the people of a small team can.
     ///
     /// # Errors
     /// When it cannot be made.
     pub async fn observer(&self) -> Result<Account> {
         let owner = self.owner().await?;
-        let this = self
-            .cluster
-            .kubectl(&["get", "namespace", &self.name, "--output", "json"])
-            .await?;
-        let this: Value = serde_json::from_str(&this).context("kubectl prints no JSON")?;
-        // They go with the namespace.
-        let metadata = json!({"name": self.name, "ownerReferences": [
-            {"apiVersion": "v1", "kind": "Namespace", "name": self.name, "uid": this["metadata"]["uid"]}]});
+        let metadata = self.metadata().await?;
         let group = "rbac.authorization.k8s.io";
         let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
             {"apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": metadata,

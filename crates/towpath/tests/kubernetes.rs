@@ -386,14 +386,16 @@ async fn a_cluster_that_is_tried_again_and_again_is_said() {
     let laptop = laptop(&parts, &[("dev", &dev)], proxy.address(), "", owner.token, "0");
     let broken = serde_json::json!({"kind": "Status", "code": 500, "reason": "InternalError",
         "message": "failed calling webhook \"checks.example.com\": connection refused"});
-    // Broken for longer than nothing is said about.
-    let until = std::time::Instant::now() + Duration::from_secs(5);
-    proxy.script(
-        move |asked| match asked.path.contains("dryRun=All") && std::time::Instant::now() < until {
+    // Broken for longer than nothing is said about, from the first time that it is asked.
+    let began = std::sync::OnceLock::new();
+    proxy.script(move |asked| {
+        let is_broken = asked.path.contains("dryRun=All")
+            && began.get_or_init(std::time::Instant::now).elapsed() < Duration::from_secs(8);
+        match is_broken {
             true => Verdict::Answer(500, broken.to_string()),
             false => Verdict::Pass,
-        },
-    );
+        }
+    });
     let said = laptop.says(2, &["diff", "dev"]).await;
     let lines: Vec<&str> = said
         .lines()

@@ -372,7 +372,7 @@ impl Api {
     ) -> Result<Answer, ApiError> {
         let began = Instant::now();
         let mut pause = FIRST_PAUSE;
-        let body = body.map(|(content_type, value)| (content_type, value.to_string()));
+        let body = body.map(|(content_type, value)| (content_type, written(value)));
         loop {
             match self.send_once(&method, path, body.as_ref()).await {
                 Ok(answer) => return Ok(answer),
@@ -563,6 +563,33 @@ fn innermost(error: &dyn std::error::Error) -> String {
     last.to_string()
 }
 
+/// JSON that is YAML, too: servers read what is applied as YAML, which knows no control characters but in escapes, and takes
+/// some line ends for others.
+///
+/// Source: <https://yaml.org/spec/1.1/#c-printable> and <https://yaml.org/spec/1.1/#b-generic>
+fn written(value: &Value) -> String {
+    let json = value.to_string();
+    let is_other = |char: char| {
+        matches!(
+            char,
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+        )
+    };
+    if !json.contains(is_other) {
+        return json;
+    }
+    let mut written = String::with_capacity(json.len() + 16);
+    for char in json.chars() {
+        match is_other(char) {
+            true => {
+                let _ = write!(written, "\\u{:04x}", u32::from(char));
+            }
+            false => written.push(char),
+        }
+    }
+    written
+}
+
 /// The text of `299 - "spec.x is deprecated"`.
 fn warning_text(header: &str) -> Option<String> {
     let text = header.split_once('"')?.1.rsplit_once('"')?.0;
@@ -586,6 +613,17 @@ pub(super) fn escape(text: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_is_sent_is_json_and_yaml() {
+        let value = serde_json::json!({"a": "\u{7f} \u{85} \u{9f} \u{2028} \u{2029} \u{feff} \u{ffff} \n ü 😀"});
+        let text = written(&value);
+        assert_eq!(
+            text,
+            r#"{"a":"\u007f \u0085 \u009f \u2028 \u2029 \ufeff \uffff \n ü 😀"}"#
+        );
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
 
     #[test]
     fn warnings_and_paths() {

@@ -292,15 +292,19 @@ impl Examiner<'_> {
         Ok(found)
     }
 
-    /// Makes sure of what is likely, where there is so much of it that this is less work than asking. The first is asked all
-    /// the same: what stands in the way of all is said by it.
-    async fn foresee<O, L>(&self, looked: &mut [(O, L, Known)]) -> Result<(), ApiError> {
+    /// Makes sure of what is likely, where there is so much of it that this is less work than asking. The first that is made
+    /// and the first that is changed are asked about all the same: what stands in the way of all is said of them.
+    async fn foresee<O>(&self, looked: &mut [(O, Option<Value>, Known)]) -> Result<(), ApiError> {
         let likely = || looked.iter().filter(|(_, _, known)| *known == Known::Likely);
         if likely().count() < FORESEE_FROM || !nobody_else_looks(self.api, self.environment).await? {
             return Ok(());
         }
-        let likely = looked.iter_mut().filter(|(_, _, known)| *known == Known::Likely);
-        likely.skip(1).for_each(|(_, _, known)| *known = Known::Surely);
+        for is_there in [false, true] {
+            let likely = looked
+                .iter_mut()
+                .filter(|(_, there, known)| *known == Known::Likely && there.is_some() == is_there);
+            likely.skip(1).for_each(|(_, _, known)| *known = Known::Surely);
+        }
         Ok(())
     }
 

@@ -102,8 +102,8 @@ pub(super) fn progress_of(kind: &str, live: &Value) -> Readiness {
 struct Followed {
     workloads: HashMap<Kind, Follower>,
     pods: Follower,
-    /// Followed from when something goes wrong: until then nobody asks which pods are of which template.
-    replica_sets: OnceLock<Follower>,
+    /// Followed from when something goes wrong, and since when: until then nobody asks which pods are of which template.
+    replica_sets: OnceLock<(Instant, Follower)>,
 }
 
 /// A state that lasts: of which pod or workload, and of what kind.
@@ -270,8 +270,8 @@ impl Waiter {
     fn replica_sets<'f>(&self, followed: &'f Followed) -> &'f Follower {
         let kind = Kind::known("apps/v1", "ReplicaSet", "replicasets");
         // Whoever asks looks again by itself.
-        let start = || self.start(&kind, &Arc::default());
-        followed.replica_sets.get_or_init(start)
+        let start = || (Instant::now(), self.start(&kind, &Arc::default()));
+        &followed.replica_sets.get_or_init(start).1
     }
 
     /// How a workload is doing; an error when that cannot be known.
@@ -443,8 +443,8 @@ impl Waiter {
         }
         if one.kind.kind == "Deployment" {
             let sets = self.replica_sets(followed);
-            if !sets.is_read() && sets.denied().is_none() {
-                // Soon.
+            let since = followed.replica_sets.get().map_or(now, |(since, _)| *since);
+            if !sets.is_read() && sets.denied().is_none() && now.saturating_duration_since(since) < SETTLING {
                 return None;
             }
         }
