@@ -329,6 +329,7 @@ impl<'o> Compiler<'o> {
         self.bind_pipeline_parameters(root);
         self.add_namespace(root.clone(), 0);
         self.check_sections(root);
+        self.check_functions(root);
         if let Some(agent) = root.get("build_agent") {
             // Nothing here uses it; what it refers to must exist all the same.
             self.substitute(agent, &Scope::top(CONFIG));
@@ -413,6 +414,25 @@ impl<'o> Compiler<'o> {
                     self.report(Diagnostic::error("config::definition", message).at(part.value.span(), ""));
                 }
             }
+        }
+    }
+
+    /// Says which functions are called as what a step can be besides.
+    ///
+    /// Source: <https://circleci.com/docs/functions/functions-concepts/>
+    fn check_functions(&mut self, root: &Node) {
+        let is_in = |section: &str, name: &str| root.get(section).is_some_and(|section| section.get(name).is_some());
+        for part in root.get("functions").and_then(Node::as_mapping).into_iter().flatten() {
+            let name = &part.key.text;
+            let other = match &**name {
+                name if is_in("orbs", name) => "an orb",
+                name if is_in("commands", name) => "a command",
+                "when" | "unless" | "steps" => "a built-in step",
+                name if crate::steps::builtin_named(name).is_some() => "a built-in step",
+                _ => continue,
+            };
+            let message = format!("Function name '{name}' is also {other}. Rename one of them.");
+            self.report(Diagnostic::error("config::definition", message).at(&part.key.span, ""));
         }
     }
 

@@ -11,26 +11,66 @@ use crate::value::Value;
 
 const MAX_DEPTH: usize = 100;
 
+/// Whether a text is an expression whose names are all those of values.
+fn is_of_values(text: &str) -> bool {
+    expression::parse(text).is_ok_and(|parsed| {
+        let mut names = Vec::new();
+        parsed.names(&mut names);
+        let scopes = ["pipeline.", "parameters.", "matrix."];
+        names
+            .iter()
+            .all(|(name, _)| scopes.iter().any(|scope| name.starts_with(scope)))
+    })
+}
+
 impl Compiler<'_> {
-    /// Whether a step's `condition` holds. A plain text in it is not an expression: it is always true.
+    /// Whether a step's `condition` holds: a statement, or an expression as text. A text that is none, or names what is no
+    /// value, is always true.
+    ///
+    /// Source: <https://github.com/CircleCI-Public/circleci-yaml-language-server/blob/main/internal/parser/validate/conditions.go>
     pub(crate) fn condition(&mut self, node: &Node, scope: &Scope<'_>) -> bool {
+        self.warn_of_comparison(node);
         if let Some(scalar) = node.as_scalar()
             && !scalar.text.contains("<<")
             && matches!(Value::of(node), Value::Text(text) if !text.is_empty())
         {
-            let message = format!("Condition `{}` is treated as always true.", scalar.text);
+            if is_of_values(&scalar.text) {
+                let tag = Node::scalar(format!("<< {} >>", scalar.text), scalar.style, node.span().clone());
+                return self.value(&tag, scope).truthy();
+            }
+            let message = format!("Condition `{}` is treated as always true.", scalar.text.trim());
             self.report(
                 Diagnostic::warning("config::constant-condition", message)
                     .at(node.span(), "")
-                    .hint("an expression needs `<< >>` around it"),
+                    .hint("use a boolean (`true`/`false`), an expression, or a logic statement such as `equal:`"),
             );
             return true;
         }
         self.statement(node, scope, 0).truthy()
     }
 
+    /// Warns of a value that is compared outside of its `<< >>`: what that comes to is a text, which is true.
+    fn warn_of_comparison(&mut self, node: &Node) {
+        let Some(scalar) = node.as_scalar().filter(|scalar| scalar.text.contains("<<")) else {
+            return;
+        };
+        let mut rest: &str = &scalar.text;
+        let mut outside = String::new();
+        while let Some((before, tag)) = rest.split_once("<<") {
+            outside.push_str(before);
+            rest = tag.split_once(">>").map_or("", |(_, after)| after);
+        }
+        outside.push_str(rest);
+        if ["==", "!=", "<", ">"].iter().any(|operator| outside.contains(operator)) {
+            let message = "A << >> template makes this condition a logic statement that is always true, so the comparison is \
+                not evaluated. Use a logic statement such as `equal:` to compare a parameter value.";
+            self.report(Diagnostic::warning("config::constant-condition", message).at(node.span(), ""));
+        }
+    }
+
     /// Whether a workflow's `when` holds: a statement, or an expression as text.
     pub(crate) fn workflow_condition(&mut self, node: &Node, scope: &Scope<'_>) -> bool {
+        self.warn_of_comparison(node);
         match node.as_scalar() {
             Some(scalar) if !scalar.text.contains("<<") && matches!(Value::of(node), Value::Text(_)) => {
                 self.expression(node, "condition").truthy()

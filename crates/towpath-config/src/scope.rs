@@ -121,19 +121,20 @@ impl Names<'_> {
             return value;
         }
         if let Some(value) = name.strip_prefix("pipeline.") {
+            if value == "trigger_parameters.circleci.event_type" {
+                let instead = "pipeline.event.name";
+                self.problems.push(Problem::Deprecated {
+                    name: name.to_owned(),
+                    instead,
+                    range: range.clone(),
+                });
+            }
             if let Some(value) = self.options.values.get(value) {
                 return Some(Value::of_json(value).unwrap_or(Value::Null));
             }
             if !is_pipeline_value(value) {
                 self.problems.push(Problem::Value {
                     name: name.to_owned(),
-                    range: range.clone(),
-                });
-            } else if value == "trigger_parameters.circleci.event_type" {
-                let instead = "pipeline.event.name";
-                self.problems.push(Problem::Deprecated {
-                    name: name.to_owned(),
-                    instead,
                     range: range.clone(),
                 });
             }

@@ -8,7 +8,7 @@ mod common;
 use common::Orbs;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs, path::Path};
-use towpath_config::{CompileOptions, PackKind, compile, pack, process};
+use towpath_config::{CompileOptions, PackKind, PipelineValues, compile, pack, process};
 use towpath_yaml::{Diagnostic, ParseOptions, ScalarRules, SourceFile, parse, render_all};
 
 fn data(text: &str) -> Value {
@@ -704,6 +704,20 @@ fn odd_shapes_that_the_original_refuses() {
     let cases = [
         (
             with_definitions(
+                "functions: {greet: github.com/acme/greet@v1.0.0}\ncommands: {greet: {steps: [checkout]}}",
+                "docker: [{image: a}], steps: [greet]",
+            ),
+            "Function name 'greet' is also a command. Rename one of them.",
+        ),
+        (
+            with_definitions(
+                "functions: {checkout: github.com/acme/checkout@v1.0.0}",
+                "docker: [{image: a}], steps: [checkout]",
+            ),
+            "Function name 'checkout' is also a built-in step. Rename one of them.",
+        ),
+        (
+            with_definitions(
                 "executors: {sized: {resource_class: large}}",
                 "executor: sized, steps: [checkout]",
             ),
@@ -946,4 +960,64 @@ fn odd_shapes_come_to_what_they_mean() {
             "on_success"
         ]
     );
+}
+
+/// A condition's text is an expression where all its names are values', and else true.
+#[test]
+fn conditions_that_are_texts() {
+    let on = |condition: &str| {
+        let text = with_definitions(
+            &format!(
+                "commands: {{maybe: {{parameters: {{partition: {{type: string, default: gitlab/x}}}}, \
+                 steps: [when: {{condition: '{condition}', steps: [run: it]}}]}}}}"
+            ),
+            "docker: [{image: a}], steps: [checkout, maybe]",
+        );
+        let (config, diagnostics) = compile(&SourceFile::new("config.yml", text), &CompileOptions::default());
+        let steps = config.map(|config| config.jobs["build"].steps.len());
+        let said: Vec<String> = diagnostics.iter().map(|one| one.message.clone()).collect();
+        (steps, said.join("\n"))
+    };
+    assert_eq!(
+        on("parameters.partition starts-with \"github/\""),
+        (Some(1), String::new())
+    );
+    assert_eq!(
+        on("parameters.partition starts-with \"gitlab/\""),
+        (Some(2), String::new())
+    );
+    assert_eq!(on("pipeline.git.branch == \"other\""), (Some(1), String::new()));
+    for text in ["always and pipeline.git.tag", "some words", "$CI", "other.partition"] {
+        let (steps, said) = on(text);
+        assert_eq!(steps, Some(2), "{said}");
+        assert!(
+            said.starts_with(&format!("Condition `{text}` is treated as always true.")),
+            "{said}"
+        );
+    }
+    let (steps, said) = on("<< parameters.partition >> == \"x\"");
+    assert_eq!(steps, Some(2), "{said}");
+    assert!(said.contains("the comparison is not evaluated"), "{said}");
+    let (steps, said) = on("<< parameters.partition == \"x\" >>");
+    assert_eq!((steps, said.as_str()), (Some(1), ""));
+}
+
+/// What the original's command line has no text for is empty there, and not null.
+#[test]
+fn stand_ins_of_the_command_line() {
+    let values = PipelineValues::local();
+    let text = |name: &str| values.get(name).and_then(Value::as_str);
+    assert_eq!(text("git.tag"), Some(""));
+    assert_eq!(text("git.commit.author_name"), Some(""));
+    assert_eq!(text("trigger_parameters.github_app.ref"), Some("refs/heads/master"));
+    assert_eq!(values.get("git.branch.is_default"), Some(&json!(false)));
+    assert_eq!((values.branch(), values.tag()), (Some("main"), None));
+    let options = CompileOptions {
+        values,
+        ..CompileOptions::default()
+    };
+    let text = "version: 2.1\njobs: {a: {docker: [{image: a}], steps: [checkout]}}\n\
+                workflows: {w: {when: pipeline.git.tag == \"\", jobs: [a]}}\n";
+    let (config, _) = compile(&SourceFile::new("config.yml", text), &options);
+    assert_eq!(config.unwrap().workflows.len(), 1);
 }

@@ -162,7 +162,7 @@ const FRAGMENTS: &[(&str, &[&str])] = &[
     ),
     (
         "Cannot find a definition for job named build",
-        &["automatic-reruns-03.yml", "contexts-02.yml"],
+        &["automatic-reruns-03.yml", "automatic-reruns-04.yml", "contexts-02.yml"],
     ),
     (
         "Cannot find a definition for job named mytestjob",
