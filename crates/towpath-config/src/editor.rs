@@ -12,8 +12,8 @@ use crate::compiler::Compiler;
 use crate::explain::explain;
 use crate::namespace::{CONFIG, Element, Found, Kind, NamespaceId};
 use crate::options::{CompileOptions, PIPELINE_VALUES};
-use crate::parameters::RESERVED;
 use crate::steps::builtin_named;
+use crate::workflows::INVOCATION_KEYS;
 
 /// What stands at a place.
 #[derive(Clone, Debug)]
@@ -247,10 +247,12 @@ fn classify(path: &[Segment], node: &Node, on_key: bool, offset: usize) -> Thing
         },
         (Some(name), _) if in_jobs(1) => Thing::Element(Kind::Job, name.clone()),
         (None, _) if in_jobs(2) => own().map_or(Thing::Other, |name| Thing::Element(Kind::Job, name)),
-        (None, _) if in_jobs(3) && !own().is_some_and(|name| RESERVED.contains(&&*name)) => match (key(2), own()) {
-            (Some(job), Some(argument)) => Thing::Argument(Kind::Job, job.into(), argument),
-            _ => Thing::Other,
-        },
+        (None, _) if in_jobs(3) && !own().is_some_and(|name| INVOCATION_KEYS.contains(&&*name)) => {
+            match (key(2), own()) {
+                (Some(job), Some(argument)) => Thing::Argument(Kind::Job, job.into(), argument),
+                _ => Thing::Other,
+            }
+        }
         (Some(name), [Segment::Key(_), Segment::Key(workflow), ..])
             if key(1) == Some("requires") || (item(1) && key(2) == Some("requires")) =>
         {

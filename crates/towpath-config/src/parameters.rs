@@ -55,19 +55,13 @@ impl ParameterType {
     }
 }
 
-/// The names that a job's parameter cannot have: they mean something on an invocation. An invocation has `matrix` and
-/// `serial-group` besides, which the original does not reserve.
-pub(crate) const RESERVED: &[&str] = &[
-    "name",
-    "pre-steps",
-    "post-steps",
-    "filters",
-    "requires",
-    "context",
-    "type",
-    "override-with",
-    "upstream",
-];
+/// The keys of an invocation that the original lets be names of parameters.
+const FREE: [&str; 2] = ["matrix", "serial-group"];
+
+/// The names that a job's parameter cannot have: they mean something on an invocation.
+fn reserved() -> impl Iterator<Item = &'static str> {
+    INVOCATION_KEYS.iter().copied().filter(|key| !FREE.contains(key))
+}
 
 /// Who declares parameters.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -112,10 +106,11 @@ impl Compiler<'_> {
             default: None,
             span: entry.key.span.clone(),
         };
-        if declarer == Declarer::Element(Kind::Job) && RESERVED.contains(&&**name) {
+        if declarer == Declarer::Element(Kind::Job) && reserved().any(|key| key == &**name) {
             let message = format!("`{name}` cannot be a parameter of job `{owner}`: it is a key of the invocation");
             let diagnostic = Diagnostic::error("config::reserved-parameter", message).at(&entry.key.span, "");
-            self.report(diagnostic.hint(format!("the reserved names are {}", RESERVED.join(", "))));
+            let names: Vec<&str> = reserved().collect();
+            self.report(diagnostic.hint(format!("the reserved names are {}", names.join(", "))));
         }
         let Some(mapping) = entry.value.as_mapping() else {
             let message = format!("parameter `{name}` needs a declaration such as `{{type: string}}`");

@@ -573,8 +573,9 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn last_release(&self, environment: &str, state: Option<&str>) -> Result<Option<ReleaseRow>, StoreError> {
-        let sql =
-            "SELECT row FROM releases WHERE environment = ?1 AND (?2 IS NULL OR json_extract(row, '$.state') = ?2)
+        // A row is long, and is read only where the column beside it does not tell already.
+        let sql = "SELECT row FROM releases WHERE environment = ?1 AND CASE WHEN ?2 IS NULL THEN 1
+                   WHEN running <> (?2 = 'running') THEN 0 ELSE json_extract(row, '$.state') = ?2 END
                    ORDER BY number DESC LIMIT 1";
         let query = sqlx::query(sql)
             .bind(environment.to_string())

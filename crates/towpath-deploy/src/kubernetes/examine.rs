@@ -296,7 +296,7 @@ impl Examiner<'_> {
     /// and the first that is changed are asked about all the same: what stands in the way of all is said of them.
     async fn foresee<O>(&self, looked: &mut [(O, Option<Value>, Known)]) -> Result<(), ApiError> {
         let likely = || looked.iter().filter(|(_, _, known)| *known == Known::Likely);
-        if likely().count() < FORESEE_FROM || !nobody_else_looks(self.api, self.environment).await? {
+        if likely().count() < FORESEE_FROM || !nobody_else_looks(self.api, self.kinds, self.environment).await? {
             return Ok(());
         }
         for is_there in [false, true] {

@@ -6,7 +6,7 @@
 use super::{
     api::{Api, ApiError},
     fields,
-    kinds::Kind,
+    kinds::{Kind, Kinds},
 };
 use crate::target::Environment;
 use futures::future::try_join_all;
@@ -26,10 +26,11 @@ const ADMISSION: &str = "admissionregistration.k8s.io";
 
 /// Whether nothing but the API server itself looks at the ConfigMaps of an environment: no webhook, no policy, no quota.
 /// What an account may not see is taken to be there.
-pub(super) async fn nobody_else_looks(api: &Api, environment: &Environment) -> Result<bool, ApiError> {
+pub(super) async fn nobody_else_looks(api: &Api, kinds: &Kinds, environment: &Environment) -> Result<bool, ApiError> {
     let looks = async {
         let quotas = Kind::known("v1", "ResourceQuota", "resourcequotas").collection(&environment.namespace);
-        let (quotas, admission) = futures::future::try_join(api.list(&quotas, None), admission_looks(api)).await?;
+        let (quotas, admission) =
+            futures::future::try_join(api.list(&quotas, None), admission_looks(api, kinds)).await?;
         Ok::<_, ApiError>(admission || quotas.0.iter().any(counts))
     };
     match looks.await {
@@ -49,7 +50,7 @@ fn counts(quota: &Value) -> bool {
         .any(|resource| resource.contains("configmaps"))
 }
 
-async fn admission_looks(api: &Api) -> Result<bool, ApiError> {
+async fn admission_looks(api: &Api, kinds: &Kinds) -> Result<bool, ApiError> {
     let Some(group) = api.find(&format!("/apis/{ADMISSION}")).await? else {
         return Ok(true);
     };
@@ -58,20 +59,11 @@ async fn admission_looks(api: &Api) -> Result<bool, ApiError> {
         .into_iter()
         .flatten()
         .filter_map(|version| version.get("groupVersion")?.as_str());
-    let served = try_join_all(versions.map(|version| async move {
-        let served = api.get(&format!("/apis/{version}")).await?;
-        let resources = served.get("resources").and_then(Value::as_array);
-        let resources = resources.into_iter().flatten();
-        let paths = resources.filter_map(|resource| {
-            let name = resource.get("name")?.as_str()?;
-            (!name.contains('/')).then(|| (name.to_string(), format!("/apis/{version}/{name}")))
-        });
-        Ok::<_, ApiError>(paths.collect::<Vec<_>>())
-    }));
+    let served = try_join_all(versions.map(|version| kinds.of(api, version))).await?;
     let mut seen = BTreeSet::new();
     let mut asked = Vec::new();
-    for (resource, path) in served.await?.into_iter().flatten() {
-        match resource.as_str() {
+    for kind in served.iter().flatten().flat_map(|kinds| kinds.iter()) {
+        match kind.plural.as_str() {
             // One that is not bound to anything does nothing.
             "validatingadmissionpolicies" | "mutatingadmissionpolicies" => {}
             "validatingwebhookconfigurations"
@@ -79,8 +71,8 @@ async fn admission_looks(api: &Api) -> Result<bool, ApiError> {
             | "validatingadmissionpolicybindings"
             | "mutatingadmissionpolicybindings" => {
                 // Each version has the same objects.
-                if seen.insert(resource) {
-                    asked.push(path);
+                if seen.insert(kind.plural.as_str()) {
+                    asked.push(kind.collection(""));
                 }
             }
             // What came to Kubernetes after this was written.

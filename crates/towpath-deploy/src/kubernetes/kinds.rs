@@ -81,12 +81,7 @@ pub(super) struct Kinds(Mutex<HashMap<String, Arc<Vec<Kind>>>>);
 
 impl Kinds {
     pub(super) async fn find(&self, api: &Api, api_version: &str, kind: &str) -> Result<Lookup, ApiError> {
-        let known = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(api_version)
-            .cloned();
+        let known = self.known(api_version);
         if let Some(found) = known
             .iter()
             .flat_map(|kinds| kinds.iter())
@@ -94,10 +89,40 @@ impl Kinds {
         {
             return Ok(Lookup::Served(found.clone()));
         }
+        let Some(kinds) = self.ask(api, api_version).await? else {
+            return Ok(Lookup::NoVersion);
+        };
+        if let Some(found) = kinds.iter().find(|known| known.kind == kind) {
+            return Ok(Lookup::Served(found.clone()));
+        }
+        let folded = kind.to_lowercase();
+        let similar = kinds.iter().find(|known| {
+            let known = known.kind.to_lowercase();
+            known == folded || known == folded.trim_end_matches('s')
+        });
+        Ok(Lookup::NoKind {
+            similar: similar.map(|kind| kind.kind.clone()),
+        })
+    }
+
+    /// Every kind of an API version; `None` when it is not served.
+    pub(super) async fn of(&self, api: &Api, api_version: &str) -> Result<Option<Arc<Vec<Kind>>>, ApiError> {
+        match self.known(api_version) {
+            Some(kinds) => Ok(Some(kinds)),
+            None => self.ask(api, api_version).await,
+        }
+    }
+
+    fn known(&self, api_version: &str) -> Option<Arc<Vec<Kind>>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(api_version).cloned()
+    }
+
+    async fn ask(&self, api: &Api, api_version: &str) -> Result<Option<Arc<Vec<Kind>>>, ApiError> {
         let root = if api_version.contains('/') { "apis" } else { "api" };
         let version: Vec<String> = api_version.split('/').map(escape).collect();
         let Some(served) = api.find(&format!("/{root}/{}", version.join("/"))).await? else {
-            return Ok(Lookup::NoVersion);
+            return Ok(None);
         };
         let resources = served.get("resources").and_then(Value::as_array);
         let kinds: Vec<Kind> = resources
@@ -120,16 +145,6 @@ impl Kinds {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(api_version.to_string(), Arc::clone(&kinds));
-        if let Some(found) = kinds.iter().find(|known| known.kind == kind) {
-            return Ok(Lookup::Served(found.clone()));
-        }
-        let folded = kind.to_lowercase();
-        let similar = kinds.iter().find(|known| {
-            let known = known.kind.to_lowercase();
-            known == folded || known == folded.trim_end_matches('s')
-        });
-        Ok(Lookup::NoKind {
-            similar: similar.map(|kind| kind.kind.clone()),
-        })
+        Ok(Some(kinds))
     }
 }
