@@ -1,19 +1,21 @@
-# Two commands matter: `make demo` and `make test`. Both get what they need, say what they do, and can be run again.
+# The two main commands are `make demo` and `make test`. Both install what they need, say what they do, and can be repeated.
 .PHONY: help demo test check build bench clean-demo clean-cluster
 
 help:
-	@echo "make demo        from push to deployed on this machine, in minutes (TARGET=kubernetes: on a cluster of its own)"
-	@echo "make test        every test: crates, the whole journey, the example"
-	@echo "make check       formatting and lints"
-	@echo "make build       the release: one static binary"
-	@echo "make bench       speed, each figure as a ratio to a peer or a floor of the same run"
-	@echo "make clean-cluster  end the test cluster, and remove what it left"
-	@echo "make clean-demo  remove what the demo left: folder, containers, networks, volumes"
+	@echo "make demo           from a push to a deployed application on this machine, in minutes"
+	@echo "                    (TARGET=kubernetes: on a cluster that is started for it)"
+	@echo "make test           all tests: the crates, the demo, the example"
+	@echo "make check          formatting and lints"
+	@echo "make build          the release: one static binary"
+	@echo "make bench          benchmarks, each figure as a ratio to a peer or a lower bound of the same run"
+	@echo "make clean-cluster  stop the test cluster and remove what it left"
+	@echo "make clean-demo     remove what the demo left: folder, containers, networks, volumes"
 
-# The development profile: its dependencies are optimised, it is what `make test` builds too, and a release build of
-# the whole product would take most of a newcomer's patience.
-# On this machine's engine, or with TARGET=kubernetes on a cluster that is brought up for it.
+# Where the demo deploys: `local` is this machine's engine, `kubernetes` a cluster that is started for it.
 TARGET ?= local
+
+# The demo uses the development profile: it optimizes dependencies, `make test` uses it too, and a release build of the whole
+# product would take too long for a first look.
 
 demo:
 	@scripts/ensure-engine
@@ -29,7 +31,7 @@ test:
 	cargo fetch --locked --manifest-path examples/claims/Cargo.toml
 	@scripts/with-cluster $(MAKE) --no-print-directory all-tests
 
-# Everything that `test` has prepared for.
+# Runs the tests for which `test` has prepared the machine.
 .PHONY: all-tests
 all-tests:
 	cargo test --locked --workspace

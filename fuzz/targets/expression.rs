@@ -9,7 +9,7 @@ workflows: {w: {when: @, jobs: [j]}}
 ";
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
-    // As JSON is how YAML quotes anything.
+    // A JSON string is a YAML string, too.
     let quoted = serde_json::Value::from(text).to_string();
     towpath_fuzz::holds(&FRAME.replace('@', &quoted), None);
 });

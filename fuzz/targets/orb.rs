@@ -1,4 +1,4 @@
-//! An orb and a configuration that uses it, in one text: a line of `---8<---` parts them.
+//! An orb and a configuration that uses it, separated by a line `---8<---`.
 
 #![no_main]
 
@@ -6,7 +6,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     if let Some((orb, config)) = text.split_once("---8<---\n") {
         towpath_fuzz::holds(config, Some(orb));
     } else {
-        // Only an orb: every command and job of it could be called.
+        // Only an orb.
         towpath_fuzz::holds(
             "version: 2.1\norbs: {o: a/o@1.0.0}\nworkflows: {w: {jobs: [o/j]}}\n",
             Some(text),

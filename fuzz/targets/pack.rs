@@ -1,4 +1,4 @@
-//! A folder to pack: a line `=== path` begins a file.
+//! A folder to pack. A line `=== path` starts a file.
 
 #![no_main]
 
@@ -23,7 +23,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
                 let errors: Vec<_> = diagnostics.iter().filter(|found| found.is_error()).collect();
                 assert!(
                     errors.is_empty(),
-                    "what was packed cannot be read: {errors:?}\n{packed}"
+                    "the packed document cannot be parsed: {errors:?}\n{packed}"
                 );
             }
             Err(errors) => {

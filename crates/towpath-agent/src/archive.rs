@@ -1,4 +1,4 @@
-//! Archives: packed while they are sent, unpacked while they arrive, never whole in memory.
+//! Archives: packed while they are sent and unpacked while they arrive, so that they never have to fit into memory.
 
 use crate::client::{Body, Client, ClientError, streamed};
 use bytes::Bytes;
@@ -21,23 +21,23 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use walkdir::WalkDir;
 
 const PIECE_BYTES: usize = 128 << 10;
-/// Zstandard's own default: a good tenth of gzip's time for the same size.
+/// Zstandard's default level: the size of gzip in little more than a tenth of the time.
 const LEVEL: i32 = 3;
 
-/// A file or a directory with everything in it, and its name in the archive.
+/// A file, or a directory with everything in it, and its name in the archive.
 #[derive(Debug, Clone)]
 pub(crate) struct Item {
     pub(crate) path: PathBuf,
     pub(crate) name: PathBuf,
 }
 
-/// A body that is being packed, and why packing failed, should it.
+/// A body that is being packed. `failure` is set if packing fails.
 pub(crate) struct Packed {
     pub(crate) body: Body,
     pub(crate) failure: Arc<OnceLock<String>>,
 }
 
-/// Packs `items` into a tar compressed with zstd. Links are kept as links; sockets and devices are left out.
+/// Packs `items` into a tar archive compressed with zstd. Links stay links; sockets and devices are left out.
 pub(crate) fn pack(items: Vec<Item>) -> Packed {
     let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(4);
     let failure = Arc::new(OnceLock::new());
@@ -48,7 +48,7 @@ pub(crate) fn pack(items: Vec<Item>) -> Packed {
             buffer: Vec::with_capacity(PIECE_BYTES),
         };
         if let Err(error) = write_archive(&items, &mut pieces) {
-            // A closed channel means that the request broke off: that is the client's to tell.
+            // If the channel is closed, the request broke off, and the client reports that.
             if !pieces.sender.is_closed() {
                 let _ = told.set(error.to_string());
             }
@@ -67,7 +67,7 @@ fn write_archive(items: &[Item], pieces: &mut Pieces) -> io::Result<()> {
         for entry in WalkDir::new(&item.path).sort_by_file_name() {
             let entry = entry.map_err(io::Error::from)?;
             let inside = entry.path().strip_prefix(&item.path).map_err(io::Error::other)?;
-            // Joining an empty path would leave a slash at the end of a file's name.
+            // Joining an empty path would add a slash to a file's name.
             let name = if inside.as_os_str().is_empty() {
                 item.name.clone()
             } else {
@@ -77,7 +77,7 @@ fn write_archive(items: &[Item], pieces: &mut Pieces) -> io::Result<()> {
             kept.map_err(|error| {
                 io::Error::new(
                     error.kind(),
-                    format!("failed to keep `{}`: {error}", entry.path().display()),
+                    format!("failed to pack `{}`: {error}", entry.path().display()),
                 )
             })?;
         }
@@ -89,7 +89,7 @@ fn append(builder: &mut tar::Builder<impl Write>, path: &Path, name: &Path) -> i
     let metadata = fs::symlink_metadata(path)?;
     let kind = metadata.file_type();
     if kind.is_dir() {
-        // A name that is nothing but `.` is the root itself, which is there already.
+        // An empty name is the root itself, which exists already.
         return if name.as_os_str().is_empty() {
             Ok(())
         } else {
@@ -102,7 +102,7 @@ fn append(builder: &mut tar::Builder<impl Write>, path: &Path, name: &Path) -> i
     if !kind.is_file() {
         return Ok(());
     }
-    // A file that grows while it is kept would overrun its place in the archive.
+    // If the file grows meanwhile, the extra bytes must not overwrite the next entry.
     let file = File::open(path)?;
     let size = metadata.len();
     let mut header = tar::Header::new_gnu();
@@ -116,7 +116,7 @@ fn append(builder: &mut tar::Builder<impl Write>, path: &Path, name: &Path) -> i
     if counted.count == size {
         Ok(())
     } else {
-        Err(io::Error::other("it shrank meanwhile"))
+        Err(io::Error::other("the file shrank while it was being packed"))
     }
 }
 
@@ -133,7 +133,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Gathers what is written into pieces for a body.
+/// A writer that cuts what it gets into the pieces of a body.
 struct Pieces {
     sender: mpsc::Sender<io::Result<Bytes>>,
     buffer: Vec<u8>,
@@ -178,21 +178,21 @@ pub(crate) async fn send(client: &Client, path: &str, items: &[Item]) -> Result<
         .await
 }
 
-/// Where an entry goes: a directory that it may not leave, and its path under it.
+/// Where an entry goes: a directory that it must not leave, and a path below that directory.
 pub(crate) type Target = (PathBuf, PathBuf);
 
-/// What may be done with the entries of an archive.
+/// Decides where the entries of an archive go.
 pub(crate) trait Destination: Send + 'static {
-    /// Where `name` goes. `None`: this archive may not hold it.
+    /// Where `name` goes; `None` if the archive must not contain it.
     fn target(&self, name: &Path) -> Option<Target>;
 
-    /// Asked before anything that is not a directory is written; an error ends it.
+    /// Called before anything but a directory is written. An error stops the unpacking.
     fn admit(&mut self, _name: &Path) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// Everything goes under one directory.
+/// Unpacks everything below one directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Under(pub(crate) PathBuf);
 
@@ -202,8 +202,9 @@ impl Destination for Under {
     }
 }
 
-/// Unpacks what the server answers to `path` into the place that `destination` makes; asked again when it breaks off.
-/// `None`: there is nothing there.
+/// Unpacks the server's answer to `path`, and asks again if the answer breaks off. `None` if the server has nothing there.
+///
+/// `destination` is called for each attempt, and `found` for each answer before it is unpacked.
 pub(crate) async fn receive<D: Destination>(
     client: &Client,
     path: &str,
@@ -258,8 +259,8 @@ async fn unpack_body(
     }
 }
 
-/// Unpacks a tar. Nothing is written outside the directories that `destination` names, whatever the archive or the links
-/// that are there already say; what was there under a file's name is replaced.
+/// Unpacks a tar archive. Writes nothing outside the directories that `destination` names, whatever the archive contains and
+/// whatever links exist there already. Replaces files that exist.
 pub(crate) fn unpack(mut reader: impl Read, destination: &mut impl Destination) -> io::Result<()> {
     let mut directories = Vec::new();
     {
@@ -267,22 +268,22 @@ pub(crate) fn unpack(mut reader: impl Read, destination: &mut impl Destination) 
         for entry in archive.entries()? {
             let mut entry = entry?;
             let name = entry.path()?.into_owned();
-            let placed = place_entry(&mut entry, &name, destination, &mut directories);
+            let placed = unpack_entry(&mut entry, &name, destination, &mut directories);
             placed.map_err(|error| {
                 io::Error::new(error.kind(), format!("failed to unpack `{}`: {error}", name.display()))
             })?;
         }
     }
-    // To its end, so that a stream that was cut there is noticed.
+    // Read to the end, to notice a stream that was cut off.
     io::copy(&mut reader, &mut io::sink())?;
-    // Last, because a directory that may not be written to still gets its files.
+    // Last, because files have to be written into directories that will be read-only.
     for (path, mode) in directories.into_iter().rev() {
         fs::set_permissions(path, Permissions::from_mode(mode & 0o777))?;
     }
     Ok(())
 }
 
-fn place_entry<R: Read>(
+fn unpack_entry<R: Read>(
     entry: &mut tar::Entry<'_, R>,
     name: &Path,
     destination: &mut impl Destination,
@@ -305,7 +306,7 @@ fn place_entry<R: Read>(
             if !path.is_dir() {
                 fs::create_dir(&path)?;
             } else if fs::symlink_metadata(&path)?.is_symlink() {
-                // Somebody's link to a directory stays what it is.
+                // Keep a link to a directory that exists already.
                 return Ok(());
             }
             directories.push((path, mode));
@@ -330,14 +331,18 @@ fn place_entry<R: Read>(
             let first = inside(destination, &linked(entry)?)?.ok_or(io::ErrorKind::InvalidData)?;
             if !fs::symlink_metadata(&first)?.is_file() {
                 return Err(io::Error::other(format!(
-                    "it is a link to `{}`, which is no file",
+                    "it is a hard link to `{}`, which is not a file",
                     first.display()
                 )));
             }
             clear(&path)?;
             fs::hard_link(first, &path)?;
         }
-        other => return Err(io::Error::other(format!("an archive of a job holds no {other:?}"))),
+        other => {
+            return Err(io::Error::other(format!(
+                "an archive of a job must not contain {other:?}"
+            )));
+        }
     }
     Ok(())
 }
@@ -345,11 +350,11 @@ fn place_entry<R: Read>(
 fn linked<R: Read>(entry: &tar::Entry<'_, R>) -> io::Result<PathBuf> {
     Ok(entry
         .link_name()?
-        .ok_or_else(|| io::Error::other("it is a link to nothing"))?
+        .ok_or_else(|| io::Error::other("it is a link without a target"))?
         .into_owned())
 }
 
-/// Makes room for something that is not a directory.
+/// Removes a file or link that is in the way.
 fn clear(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -357,22 +362,22 @@ fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The path on the disk for `name`, its parents made. `None` for the directory itself that all goes into.
+/// The path on the disk for `name`, with its parents created. `None` for the destination's directory itself.
 fn inside(destination: &impl Destination, name: &Path) -> io::Result<Option<PathBuf>> {
-    let climbs = || {
+    let leads_out = || {
         io::Error::new(
             io::ErrorKind::InvalidData,
-            "it leads out of the directory that it belongs to",
+            "it leads out of the directory that it is unpacked to",
         )
     };
-    let (root, rest) = destination.target(name).ok_or_else(climbs)?;
+    let (root, rest) = destination.target(name).ok_or_else(leads_out)?;
     let root = fs::canonicalize(root)?;
     let mut parts = Vec::new();
     for part in rest.components() {
         match part {
             Component::Normal(part) => parts.push(part),
             Component::CurDir => {}
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return Err(climbs()),
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return Err(leads_out()),
         }
     }
     let Some(last) = parts.pop() else {
@@ -386,7 +391,7 @@ fn inside(destination: &impl Destination, name: &Path) -> io::Result<Option<Path
             Ok(found) if found.is_symlink() => {
                 at = fs::canonicalize(&at)?;
                 if !at.starts_with(&root) || !at.is_dir() {
-                    return Err(climbs());
+                    return Err(leads_out());
                 }
             }
             Ok(_) => return Err(io::Error::other(format!("`{}` is in the way", at.display()))),
@@ -412,7 +417,7 @@ mod tests {
         Fifo(&'a str),
     }
 
-    /// Names go in raw: the library that writes archives refuses the ones that are of interest here.
+    /// Writes names directly into the headers, because the tar library refuses the ones that matter here.
     fn archive(entries: &[Entry<'_>]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for entry in entries {
@@ -441,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_climbs_out() {
+    fn no_entry_leaves_the_directory() {
         let refused: [&[Entry<'_>]; 8] = [
             &[Entry::File("../secret", "changed")],
             &[Entry::File("a/../../secret", "changed")],
@@ -449,7 +454,7 @@ mod tests {
             &[Entry::Symlink("out", ".."), Entry::File("out/secret", "changed")],
             &[
                 Entry::Symlink("out", "/"),
-                Entry::Directory("out/tmp/towpath-climbed", 0o755),
+                Entry::Directory("out/tmp/towpath-escaped", 0o755),
             ],
             &[
                 Entry::Symlink("a", "b"),
@@ -474,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_replaced_and_not_written_through() {
+    fn a_link_is_replaced_and_not_followed() {
         let around = tempfile::tempdir().unwrap();
         let root = around.path().join("root");
         fs::create_dir(&root).unwrap();
@@ -527,7 +532,7 @@ mod tests {
         while let Some(piece) = receiver.blocking_recv() {
             bytes.extend_from_slice(&piece.unwrap());
         }
-        // Twice: what is there already is replaced.
+        // Unpack twice: files that exist are replaced.
         for _ in 0..2 {
             let reader = zstd::Decoder::new(bytes.as_slice()).unwrap();
             let result = unpack(reader, &mut Under(to.path().to_path_buf()));

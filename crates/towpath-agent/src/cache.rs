@@ -1,15 +1,15 @@
 //! `save_cache` and `restore_cache`.
 //!
-//! A cache is restored to where it was saved from. A host's jobs have homes of their own, so what lies under the home or the
-//! working directory is kept by its place there, and everything else by its absolute path.
+//! A cache is restored to where it was saved from. Each job on a host has a home of its own, so paths below the home or the
+//! working directory are stored relative to those, and all others as absolute paths.
 
 use crate::{
     archive::{Destination, Item, Target, receive, send},
     cache_key::key,
     client::{percent_decoded, query_value},
-    place::Place,
     spool::Spool,
-    step::{Context, StepError},
+    step::{RunningJob, StepError},
+    surroundings::Surroundings,
 };
 use hyper::StatusCode;
 use std::{
@@ -22,16 +22,16 @@ const WORK: &str = "work";
 const HOME: &str = "home";
 const ROOT: &str = "root";
 
-/// Stores `paths` under the key that `template` comes to.
+/// Stores `paths` under the key that `template` evaluates to.
 pub(crate) async fn save(
-    context: &Context,
+    job: &RunningJob,
     paths: &[String],
     template: &str,
     spool: &mut Spool,
 ) -> Result<(), StepError> {
-    let key = key(template, &context.spec, &context.place)?;
+    let key = key(template, &job.spec, &job.surroundings)?;
     let route = format!("{}?key={}", route::CACHES, query_value(&key));
-    if context.client.head(&route).await? {
+    if job.client.head(&route).await? {
         spool.line(format!(
             "Skipping cache generation, cache already exists for key: {key}"
         ));
@@ -39,24 +39,24 @@ pub(crate) async fn save(
     }
     let mut items = Vec::new();
     for written in paths {
-        let path = context.place.path(written);
+        let path = job.surroundings.path(written);
         if path.symlink_metadata().is_err() {
             spool.line(format!(
-                "Warning: `{}` is not there, and not in the cache",
+                "Warning: `{}` does not exist and is left out of the cache",
                 path.display()
             ));
             continue;
         }
         items.push(Item {
-            name: kept_name(&context.place, &path),
+            name: stored_name(&job.surroundings, &path),
             path,
         });
     }
     if items.is_empty() {
-        spool.line("There is nothing to keep.");
+        spool.line("There is nothing to store.");
         return Ok(());
     }
-    let status = send(&context.client, &route, &items).await?;
+    let status = send(&job.client, &route, &items).await?;
     spool.line(match status {
         StatusCode::CREATED => format!("Stored the cache with key: {key}"),
         _ => format!("Skipping cache generation, cache already exists for key: {key}"),
@@ -64,15 +64,15 @@ pub(crate) async fn save(
     Ok(())
 }
 
-fn kept_name(place: &Place, path: &Path) -> PathBuf {
+fn stored_name(surroundings: &Surroundings, path: &Path) -> PathBuf {
     let under = |base: &Path, name: &str| path.strip_prefix(base).ok().map(|rest| Path::new(name).join(rest));
-    under(&place.working_directory, WORK)
-        .or_else(|| under(&place.home, HOME))
+    under(&surroundings.working_directory, WORK)
+        .or_else(|| under(&surroundings.home, HOME))
         .unwrap_or_else(|| Path::new(ROOT).join(path.strip_prefix("/").unwrap_or(path)))
 }
 
-/// Where a cache's entries go.
-struct Restored(Arc<Place>);
+/// Unpacks a cache's entries to where they were saved from.
+struct Restored(Arc<Surroundings>);
 
 impl Destination for Restored {
     fn target(&self, name: &Path) -> Option<Target> {
@@ -90,19 +90,19 @@ impl Destination for Restored {
     }
 }
 
-/// Brings the newest cache whose key begins with the first of `templates` that matches any.
-pub(crate) async fn restore(context: &Context, templates: &[String], spool: &mut Spool) -> Result<(), StepError> {
+/// Restores the newest cache whose key begins with the first of `templates` that matches any cache.
+pub(crate) async fn restore(job: &RunningJob, templates: &[String], spool: &mut Spool) -> Result<(), StepError> {
     for template in templates {
-        let prefix = key(template, &context.spec, &context.place)?;
+        let prefix = key(template, &job.spec, &job.surroundings)?;
         let route = format!("{}?prefix={}", route::CACHES, query_value(&prefix));
         let found = Arc::new(Mutex::new(String::new()));
         let noted = Arc::clone(&found);
-        let place = Arc::clone(&context.place);
+        let surroundings = Arc::clone(&job.surroundings);
         let answer = receive(
-            &context.client,
+            &job.client,
             &route,
             true,
-            || Restored(Arc::clone(&place)),
+            || Restored(Arc::clone(&surroundings)),
             |response| {
                 let header = response
                     .headers()

@@ -1,18 +1,18 @@
-//! Templates in cache keys: the part of Go's that CircleCI documents.
+//! Templates in cache keys: the part of Go's templates that CircleCI documents.
 //!
 //! Source: <https://circleci.com/docs/guides/optimize/caching/#using-keys-and-templates>
 
-use crate::{place::Place, step::StepError};
+use crate::{step::StepError, surroundings::Surroundings};
 use base64::Engine as _;
 use sha2::{Digest, Sha256};
 use std::{fs::File, io, path::Path};
 use towpath_protocol::JobSpec;
 
-/// A key may have no more characters.
+/// The most characters that a key may have.
 const LONGEST_KEY: usize = 900;
 
-/// The key that `template` comes to.
-pub(crate) fn key(template: &str, spec: &JobSpec, place: &Place) -> Result<String, StepError> {
+/// Evaluates `template`.
+pub(crate) fn key(template: &str, spec: &JobSpec, surroundings: &Surroundings) -> Result<String, StepError> {
     let failed = |why: String| StepError::Failed(format!("error computing cache key: template: cacheKey: {why}"));
     let mut key = String::new();
     let mut rest = template;
@@ -20,7 +20,7 @@ pub(crate) fn key(template: &str, spec: &JobSpec, place: &Place) -> Result<Strin
         key.push_str(before);
         let (action, tail) = after.split_once("}}").ok_or_else(|| failed("unclosed action".into()))?;
         let action = action.trim().trim_start_matches('-').trim_end_matches('-').trim();
-        key.push_str(&value(action, spec, place).map_err(failed)?);
+        key.push_str(&value(action, spec, surroundings).map_err(failed)?);
         rest = tail;
     }
     key.push_str(rest);
@@ -30,7 +30,7 @@ pub(crate) fn key(template: &str, spec: &JobSpec, place: &Place) -> Result<Strin
     Ok(key)
 }
 
-fn value(action: &str, spec: &JobSpec, place: &Place) -> Result<String, String> {
+fn value(action: &str, spec: &JobSpec, surroundings: &Surroundings) -> Result<String, String> {
     let values = &spec.cache_key_values;
     match action {
         ".Branch" => return Ok(values.branch.clone()),
@@ -51,12 +51,12 @@ fn value(action: &str, spec: &JobSpec, place: &Place) -> Result<String, String> 
         let quoted = |mark: char| argument.strip_prefix(mark).and_then(|inner| inner.strip_suffix(mark));
         let file = quoted('"')
             .or_else(|| quoted('`'))
-            .ok_or("checksum takes a file's name in quotes")?;
-        let path = place.path(file);
+            .ok_or("checksum takes a file name in quotes")?;
+        let path = surroundings.path(file);
         return checksum(&path).map_err(|error| format!("failed to read `{}`: {error}", path.display()));
     }
     Err(format!(
-        "`{action}` is not known (.Branch, .BuildNum, .Revision, .Environment.NAME, checksum \"file\", arch, epoch)"
+        "unknown action `{action}` (known: .Branch, .BuildNum, .Revision, .Environment.NAME, checksum \"file\", arch, epoch)"
     ))
 }
 
@@ -80,7 +80,7 @@ impl io::Write for HashWriter<'_> {
     }
 }
 
-/// Operating system, architecture, and the processor's family and model: `linux-amd64-6_85`.
+/// The operating system, the architecture, and the processor's family and model: `linux-amd64-6_85`.
 fn arch() -> String {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -108,7 +108,7 @@ mod tests {
     use towpath_types::{JobId, SecretString};
 
     #[test]
-    fn templates_come_to_what_circleci_makes_of_them() {
+    fn templates_evaluate_as_on_circleci() {
         let root = tempfile::tempdir().unwrap();
         let options = AgentOptions {
             socket: "/nowhere".into(),
@@ -136,29 +136,30 @@ mod tests {
             time_limit_seconds: None,
             log_limit_bytes: None,
         };
-        let place = Place::prepare(&options, &spec).unwrap();
-        std::fs::write(place.working_directory.join("Cargo.lock"), "").unwrap();
-        let check =
-            |template: &str, expected: &str| assert_eq!(key(template, &spec, &place).unwrap(), expected, "{template}");
+        let surroundings = Surroundings::prepare(&options, &spec).unwrap();
+        std::fs::write(surroundings.working_directory.join("Cargo.lock"), "").unwrap();
+        let check = |template: &str, expected: &str| {
+            assert_eq!(key(template, &spec, &surroundings).unwrap(), expected, "{template}")
+        };
         check("v1-{{ .Branch }}-{{.BuildNum}}-{{ .Revision }}", "v1-main-12-abc");
         check("{{ .Environment.CACHE_VERSION }}{{ .Environment.NOTHING }}", "7");
         check(
             "{{ checksum \"Cargo.lock\" }}",
             "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
         );
-        assert!(key("{{ arch }}", &spec, &place).unwrap().starts_with("linux-"));
+        assert!(key("{{ arch }}", &spec, &surroundings).unwrap().starts_with("linux-"));
         for (bad, expected) in [
             ("{{ checksum \"nosuch\" }}", "failed to read `"),
             ("{{ checksum nosuch }}", "in quotes"),
-            ("{{ .Nothing }}", "is not known"),
+            ("{{ .Nothing }}", "unknown action `.Nothing`"),
             ("{{ .Branch", "unclosed action"),
         ] {
-            let error = key(bad, &spec, &place).unwrap_err().to_string();
+            let error = key(bad, &spec, &surroundings).unwrap_err().to_string();
             assert!(
                 error.starts_with("error computing cache key: template: cacheKey") && error.contains(expected),
                 "{error}"
             );
         }
-        assert!(key(&"x".repeat(901), &spec, &place).is_err());
+        assert!(key(&"x".repeat(901), &spec, &surroundings).is_err());
     }
 }

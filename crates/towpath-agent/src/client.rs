@@ -1,7 +1,7 @@
-//! Requests to the server, over its unix socket.
+//! Requests to the server over its unix socket.
 //!
-//! Each request has a connection of its own: on a unix socket that costs next to nothing, and there is no state that a
-//! restarted server would not share.
+//! Each request has a connection of its own. On a unix socket that costs next to nothing, and no connection outlives a restart
+//! of the server.
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
@@ -19,35 +19,35 @@ use tokio_util::sync::CancellationToken;
 use towpath_protocol::LONG_POLL;
 use towpath_types::SecretString;
 
-/// A body that is sent.
+/// The body of a request.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// How long an ordinary answer may take before the server counts as away.
+/// After this time without an answer the server counts as away.
 const ANSWER: Duration = Duration::from_secs(60);
-/// How long after the end of a long poll.
+/// The same for a long poll.
 const POLL_ANSWER: Duration = Duration::from_secs(LONG_POLL.as_secs() + 10);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
-/// How much of a JSON answer is read.
+/// The most bytes of a JSON answer.
 const JSON_BYTES: usize = 64 << 20;
-/// How much of a refusal is shown.
+/// The most bytes of a refusal's text.
 const REFUSAL_BYTES: usize = 4 << 10;
 
-/// Why a request has no answer of use.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    /// The server is away or in trouble: the same request may work later.
+    /// The server is away or in trouble. The same request may succeed later.
     #[error("the server does not answer: {0}")]
     Away(String),
-    /// The job is over, or the token is not one of the server's.
+    /// The job is over, or the server does not accept the token.
     #[error("the server no longer knows this job")]
     Gone,
-    /// The server will not take it.
-    #[error("the server refused it ({status}): {message}")]
+    /// The server refuses the request, and would refuse it again.
+    #[error("the server refused the request ({status}): {message}")]
     Refused { status: StatusCode, message: String },
 }
 
-/// Speaks for one job. Cheap to clone.
+/// The server, as one job sees it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Client(Arc<Inner>);
 
@@ -72,7 +72,7 @@ impl Client {
         &self.0.gone
     }
 
-    /// One request. Answers of 2xx, 404 and 409 are handed on; anything else is an error.
+    /// Sends one request. Returns answers of 2xx, 404 and 409; anything else is an error.
     async fn ask_once(
         &self,
         method: Method,
@@ -132,7 +132,7 @@ impl Client {
         }
     }
 
-    /// Asks until there is an answer. What `attempt` does must be safe to do again.
+    /// Repeats `attempt` while the server is away. Whatever it does has to be safe to repeat.
     pub(crate) async fn persist<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, ClientError>
     where
         F: Future<Output = Result<T, ClientError>>,
@@ -152,7 +152,7 @@ impl Client {
         }
     }
 
-    /// An answer in JSON, or `None` for 202, 204 and 404.
+    /// Gets a JSON answer; `None` for 202, 204 and 404.
     pub(crate) async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ClientError> {
         self.persist(|| self.get_json_once(path)).await
     }
@@ -165,7 +165,7 @@ impl Client {
         }
     }
 
-    /// Sends `body` once. The status and, where there is one, the answer in JSON.
+    /// Posts `body` once. Returns the status and the JSON answer, if there is one.
     pub(crate) async fn post_once<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -180,7 +180,7 @@ impl Client {
         }
     }
 
-    /// Whether there is something.
+    /// Whether the server has something at `path`.
     pub(crate) async fn head(&self, path: &str) -> Result<bool, ClientError> {
         self.persist(|| async {
             let response = self.ask_once(Method::HEAD, path, empty(), Some(ANSWER)).await?;
@@ -189,13 +189,13 @@ impl Client {
         .await
     }
 
-    /// The beginning of a long answer, or `None` for 404. No limit of time: it may take the server a while to make it.
+    /// Gets the head of a long answer; `None` for 404. Has no time limit, because the server may need a while to prepare it.
     pub(crate) async fn get_stream_once(&self, path: &str) -> Result<Option<Response<Incoming>>, ClientError> {
         let response = self.ask_once(Method::GET, path, empty(), None).await?;
         Ok((response.status() == StatusCode::OK).then_some(response))
     }
 
-    /// Sends `body` once.
+    /// Puts `body` once.
     pub(crate) async fn put_once(&self, path: &str, body: Body) -> Result<StatusCode, ClientError> {
         Ok(self.ask_once(Method::PUT, path, body, None).await?.status())
     }
@@ -205,11 +205,11 @@ async fn json<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, Cl
     let bytes = Limited::new(response.into_body(), JSON_BYTES)
         .collect()
         .await
-        .map_err(|error| ClientError::Away(format!("its answer broke off: {error}")))?
+        .map_err(|error| ClientError::Away(format!("the answer broke off: {error}")))?
         .to_bytes();
     serde_json::from_slice(&bytes).map_err(|error| ClientError::Refused {
         status: StatusCode::OK,
-        message: format!("its answer is not what this agent understands: {error}"),
+        message: format!("this agent cannot read the answer: {error}"),
     })
 }
 
@@ -217,12 +217,13 @@ pub(crate) fn empty() -> Body {
     Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A body of pieces; an error in it breaks the request off, so that the server does not take half of it for the whole.
+/// A body made of pieces. An error in the stream breaks the request off, so that the server does not take half a body for a
+/// whole one.
 pub(crate) fn streamed(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
     StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync()
 }
 
-/// `text` as one value of a query.
+/// Encodes `text` as the value of a query parameter.
 pub(crate) fn query_value(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -236,7 +237,7 @@ pub(crate) fn query_value(text: &str) -> String {
     out
 }
 
-/// Undoes percent-encoding; what is not well encoded stays as it is.
+/// Decodes percent-encoding. Malformed escapes stay as they are.
 pub(crate) fn percent_decoded(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,8 +1,8 @@
-//! `circleci` and `circleci-agent` as steps call them.
+//! The commands `circleci` and `circleci-agent`, as steps call them.
 //!
 //! Source: <https://circleci.com/docs/reference/configuration-reference/#ending-a-job-from-within-a-step>
 
-use crate::{client::Client, place::halt_file, test_split::share};
+use crate::{client::Client, surroundings::halt_file, test_split::share};
 use std::{
     collections::BTreeMap,
     env,
@@ -13,9 +13,9 @@ use std::{
 use towpath_protocol::{TestTimings, route, variable};
 use towpath_types::SecretString;
 
-/// Runs what a step asked of `circleci`; `arguments` come without the program's name.
+/// Runs the `circleci` command of a step. `arguments` do not include the program's name.
 ///
-/// Answers on standard output, complaints on standard error with exit code 1, and 2 for what is not known.
+/// Results go to standard output, errors to standard error with exit code 1. Unknown commands have exit code 2.
 #[must_use]
 pub fn in_job_main(arguments: impl Iterator<Item = String>) -> ExitCode {
     let arguments: Vec<String> = arguments.collect();
@@ -29,7 +29,7 @@ pub fn in_job_main(arguments: impl Iterator<Item = String>) -> ExitCode {
         ["version" | "--version", ..] => print(concat!("towpath ", env!("CARGO_PKG_VERSION"), "\n")),
         _ => {
             eprintln!(
-                "circleci {}: not known here (step halt, tests glob, tests split, tests run, env subst, version)",
+                "circleci {}: unknown command (known: step halt, tests glob, tests split, tests run, env subst, version)",
                 words.join(" ")
             );
             return ExitCode::from(2);
@@ -58,7 +58,7 @@ fn state_directory() -> Result<PathBuf, String> {
     let state = env::var_os(variable::STATE_DIR).filter(|value| !value.is_empty());
     state
         .map(PathBuf::from)
-        .ok_or_else(|| "this is not a step of a job".to_string())
+        .ok_or_else(|| "this command works in a step of a job only".to_string())
 }
 
 fn halt() -> Result<(), String> {
@@ -80,7 +80,7 @@ fn glob(patterns: &[&str]) -> Result<(), String> {
     print(&text)
 }
 
-/// `a{b,c}d` as `abd` and `acd`. Braces without a comma or an end are themselves.
+/// Expands `a{b,c}d` to `abd` and `acd`. Braces without a comma, or without an end, stay as they are.
 fn braces(pattern: &str) -> Vec<String> {
     let Some((before, rest)) = pattern.split_once('{') else {
         return vec![pattern.to_string()];
@@ -223,7 +223,7 @@ fn split(arguments: &[&str]) -> Result<(), String> {
     print(&share.iter().map(|name| format!("{name}\n")).collect::<String>())
 }
 
-/// Hands this node's share to the standard input of a command; nothing runs when the share is empty.
+/// Runs a command with this node's share of the tests on its standard input. Runs nothing when the share is empty.
 fn run(arguments: &[&str]) -> ExitCode {
     let options = options(arguments);
     let Some(command) = options.values.get("command") else {
@@ -243,7 +243,7 @@ fn run(arguments: &[&str]) -> ExitCode {
         .spawn();
     let ended = child.and_then(|mut child| {
         if let Some(mut input) = child.stdin.take() {
-            // A command that reads no more than it needs is no failure.
+            // A command that does not read all of its input has not failed.
             let _ = input
                 .write_all(share.join("\n").as_bytes())
                 .and_then(|()| input.write_all(b"\n"));
@@ -269,7 +269,7 @@ fn substitute(rest: &[&str]) -> Result<(), String> {
     print(&substituted(&text, |name| env::var(name).unwrap_or_default()))
 }
 
-/// `$X` and `${X}` replaced; a dollar sign before anything else is itself.
+/// Replaces `$X` and `${X}`. A dollar sign before anything else stays.
 fn substituted(text: &str, value: impl Fn(&str) -> String) -> String {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut out = String::with_capacity(text.len());

@@ -1,6 +1,6 @@
-//! What process 1 of a container has to do: start the agent, hand signals on to it, and reap whom nobody else reaps.
+//! The duties of process 1 in a container: start the agent, forward signals to it, and reap orphans.
 
-use crate::main_entry::say;
+use crate::stderr::say;
 use nix::{
     errno::Errno,
     sys::{
@@ -14,7 +14,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-/// Starts this program again with the same arguments and stays until it has ended. When it ends, so does the container.
+/// Starts this program again with the same arguments and waits until it ends. Then the container ends too.
 pub(crate) fn run() -> ExitCode {
     match supervise() {
         Ok(code) => ExitCode::from(code),
@@ -30,7 +30,7 @@ fn supervise() -> Result<u8, String> {
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT] {
         signals.add(signal);
     }
-    // Before the child exists, so that its end is not missed. A child's own mask is empty: `Command` sees to that.
+    // Block signals before the child exists, so as not to miss its end. `Command` gives the child an empty mask.
     signals
         .thread_block()
         .map_err(|error| format!("failed to hold signals: {error}"))?;
@@ -52,13 +52,13 @@ fn supervise() -> Result<u8, String> {
                     return Ok(code);
                 }
             }
-            // It may have ended in this moment; then its SIGCHLD is next.
+            // If the agent has just ended, its SIGCHLD comes next.
             signal => drop(kill(agent, signal)),
         }
     }
 }
 
-/// Reaps everybody who has ended; the agent's status if it was among them.
+/// Reaps every process that has ended. Returns the agent's exit code if it is among them.
 fn reap(agent: Pid) -> Option<u8> {
     let mut ended = None;
     loop {

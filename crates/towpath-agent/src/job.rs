@@ -1,13 +1,14 @@
 //! One job from its specification to its last report.
 
 use crate::{
-    AgentOptions, cache, checkout,
+    cache, checkout,
     client::{Client, ClientError},
-    place::Place,
+    options::AgentOptions,
     run,
     spool::{DEFAULT_LIMIT_BYTES, Spool},
-    step::{Context, StepEnd, go_duration},
+    step::{RunningJob, StepEnd, go_duration},
     store,
+    surroundings::Surroundings,
     uplink::Uplink,
     workspace,
 };
@@ -18,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use towpath_protocol::{JobSpec, Orders, Report, Step, StepAction, StepWhen, route};
 use towpath_types::{Mask, Outcome};
 
-/// Between two questions that were answered "not ready yet" at once.
+/// The pause after the server answered "not ready yet" without holding the request open.
 const READY_PAUSE: Duration = Duration::from_millis(50);
 
-/// Whether the job's end was told.
+/// Whether the server knows how the job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
     Yes,
@@ -29,22 +30,22 @@ pub(crate) enum Told {
     NobodyAsks,
 }
 
-/// Runs the job that the server has for this agent.
+/// Gets this agent's job from the server and runs it.
 pub(crate) async fn run(client: Client, options: &AgentOptions) -> Result<Told, String> {
     let Some(spec) = specification(&client).await? else {
         return Ok(Told::NobodyAsks);
     };
     let (uplink, telling) = Uplink::start(client.clone());
-    let (outcome, message) = match Place::prepare(options, &spec) {
-        Ok(place) => {
+    let (outcome, message) = match Surroundings::prepare(options, &spec) {
+        Ok(surroundings) => {
             let mask = Mask::new(spec.mask.iter().chain([&options.token]));
-            let context = Context {
+            let job = RunningJob {
                 client: client.clone(),
-                place: Arc::new(place),
+                surroundings: Arc::new(surroundings),
                 spec: Arc::new(spec),
                 mask,
             };
-            Job::new(context, uplink.clone()).run().await
+            Runner::new(job, uplink.clone()).run().await
         }
         Err(error) => (Outcome::Errored, Some(error.to_string())),
     };
@@ -57,7 +58,7 @@ pub(crate) async fn run(client: Client, options: &AgentOptions) -> Result<Told, 
     match telling.await {
         Ok(true) => Ok(Told::Yes),
         Ok(false) => Ok(Told::NobodyAsks),
-        Err(error) => Err(format!("failed to tell the server what happened: {error}")),
+        Err(error) => Err(format!("failed to report to the server: {error}")),
     }
 }
 
@@ -72,27 +73,27 @@ async fn specification(client: &Client) -> Result<Option<JobSpec>, String> {
     }
 }
 
-/// Why everything is to stop.
+/// Why the whole job has to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stopped {
     Canceled,
     TimedOut,
 }
 
-struct Job {
-    context: Context,
+struct Runner {
+    job: RunningJob,
     uplink: Uplink,
-    /// Cancelled when everything is to stop.
+    /// Cancelled when the whole job has to stop.
     stop: CancellationToken,
-    /// How the job stands so far.
+    /// The outcome of the steps so far.
     outcome: Outcome,
     message: Option<String>,
 }
 
-impl Job {
-    fn new(context: Context, uplink: Uplink) -> Self {
+impl Runner {
+    fn new(job: RunningJob, uplink: Uplink) -> Self {
         Self {
-            context,
+            job,
             uplink,
             stop: CancellationToken::new(),
             outcome: Outcome::Succeeded,
@@ -102,42 +103,42 @@ impl Job {
 
     async fn run(mut self) -> (Outcome, Option<String>) {
         let watch = tokio::spawn(watch(
-            self.context.client.clone(),
+            self.job.client.clone(),
             self.stop.clone(),
-            self.context.spec.time_limit_seconds,
+            self.job.spec.time_limit_seconds,
         ));
         let mut background = JoinSet::new();
         let end_of_background = CancellationToken::new();
-        let steps = self.context.spec.steps.clone();
+        let steps = self.job.spec.steps.clone();
         for (index, step) in (0..).zip(&steps) {
-            if self.stop.is_cancelled() || self.context.place.halt_file().exists() {
+            if self.stop.is_cancelled() || self.job.surroundings.halt_file().exists() {
                 break;
             }
             if !self.wants(step.when) {
                 continue;
             }
             if matches!(&step.action, StepAction::Run(run) if run.background) {
-                let (context, uplink, step) = (self.context.clone(), self.uplink.clone(), step.clone());
+                let (job, uplink, step) = (self.job.clone(), self.uplink.clone(), step.clone());
                 let stop = end_of_background.clone();
-                background.spawn(async move { execute(&context, &uplink, index, &step, &stop).await });
+                background.spawn(async move { execute(&job, &uplink, index, &step, &stop).await });
                 continue;
             }
-            let end = execute(&self.context, &self.uplink, index, step, &self.stop).await;
+            let end = execute(&self.job, &self.uplink, index, step, &self.stop).await;
             self.note(step, end);
         }
-        // What runs in the background ends with the job, and how does not matter.
+        // Background steps end with the job, and their outcomes do not matter.
         end_of_background.cancel();
         while background.join_next().await.is_some() {}
         watch.abort();
         match watch.await {
             Ok(Stopped::TimedOut) => {
                 let limit = go_duration(Duration::from_secs(
-                    self.context.spec.time_limit_seconds.unwrap_or_default(),
+                    self.job.spec.time_limit_seconds.unwrap_or_default(),
                 ));
                 (Outcome::TimedOut, Some(format!("the job ran longer than {limit}")))
             }
             Ok(Stopped::Canceled) => (Outcome::Canceled, None),
-            // Aborted: nobody stopped the job.
+            // The watch was aborted: nothing stopped the job.
             Err(_) => (self.outcome, self.message),
         }
     }
@@ -155,21 +156,21 @@ impl Job {
             return;
         }
         self.outcome = end.outcome;
-        let name = self.context.mask.text(&step.name);
+        let name = self.job.mask.text(&step.name);
         self.message = end
             .message
-            .map(|message| format!("{name}: {}", self.context.mask.text(&message)));
+            .map(|message| format!("{name}: {}", self.job.mask.text(&message)));
     }
 }
 
-/// Waits for a reason to stop everything: an order, the time limit, or a server that no longer knows the job.
+/// Waits for a reason to stop the whole job: an order, the time limit, or a server that no longer knows the job.
 async fn watch(client: Client, stop: CancellationToken, limit: Option<u64>) -> Stopped {
     let orders = async {
         loop {
             match client.get_json::<Orders>(route::ORDERS).await {
                 Ok(Some(Orders { cancel: true })) | Err(ClientError::Gone) => return,
                 Ok(_) => {}
-                // It is asked again: an order that cannot be read now may be later.
+                // Ask again: an order that cannot be read now may be readable later.
                 Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
             }
         }
@@ -189,12 +190,12 @@ async fn watch(client: Client, stop: CancellationToken, limit: Option<u64>) -> S
     why
 }
 
-async fn execute(context: &Context, uplink: &Uplink, index: u32, step: &Step, stop: &CancellationToken) -> StepEnd {
-    let limit = context.spec.log_limit_bytes.unwrap_or(DEFAULT_LIMIT_BYTES);
+async fn execute(job: &RunningJob, uplink: &Uplink, index: u32, step: &Step, stop: &CancellationToken) -> StepEnd {
+    let limit = job.spec.log_limit_bytes.unwrap_or(DEFAULT_LIMIT_BYTES);
     let begun = Spool::begin(
-        &context.place.state.join("logs"),
+        &job.surroundings.state.join("logs"),
         index,
-        &context.mask,
+        &job.mask,
         limit,
         uplink.news(),
     );
@@ -208,46 +209,44 @@ async fn execute(context: &Context, uplink: &Uplink, index: u32, step: &Step, st
         }
     };
     let command = match &step.action {
-        StepAction::Run(run) => Some(context.mask.text(&run.command)),
+        StepAction::Run(run) => Some(job.mask.text(&run.command)),
         _ => None,
     };
     let started = Report::StepStarted {
         step: index,
-        name: context.mask.text(&step.name),
+        name: job.mask.text(&step.name),
         command,
         at: Timestamp::now(),
     };
     uplink.begin(started, log);
-    let end = perform(context, index, step, &mut spool, stop).await;
+    let end = perform(job, index, step, &mut spool, stop).await;
     drop(spool);
     uplink.report(Report::StepFinished {
         step: index,
         exit_code: end.exit_code,
         outcome: end.outcome,
-        message: end.message.as_deref().map(|message| context.mask.text(message)),
+        message: end.message.as_deref().map(|message| job.mask.text(message)),
         at: Timestamp::now(),
     });
     end
 }
 
-async fn perform(context: &Context, index: u32, step: &Step, spool: &mut Spool, stop: &CancellationToken) -> StepEnd {
+async fn perform(job: &RunningJob, index: u32, step: &Step, spool: &mut Spool, stop: &CancellationToken) -> StepEnd {
     if let StepAction::Run(run) = &step.action {
-        return run::run(context, index, run, spool, stop).await;
+        return run::run(job, index, run, spool, stop).await;
     }
     let work = async {
         match &step.action {
             StepAction::Run(_) => Ok(()),
-            StepAction::Checkout { path } => checkout::checkout(context, path, spool).await,
-            StepAction::SaveCache { paths, key } => cache::save(context, paths, key, spool).await,
-            StepAction::RestoreCache { keys } => cache::restore(context, keys, spool).await,
-            StepAction::PersistToWorkspace { root, paths } => {
-                workspace::persist(context, index, root, paths, spool).await
-            }
-            StepAction::AttachWorkspace { at } => workspace::attach(context, at, spool).await,
+            StepAction::Checkout { path } => checkout::checkout(job, path, spool).await,
+            StepAction::SaveCache { paths, key } => cache::save(job, paths, key, spool).await,
+            StepAction::RestoreCache { keys } => cache::restore(job, keys, spool).await,
+            StepAction::PersistToWorkspace { root, paths } => workspace::persist(job, index, root, paths, spool).await,
+            StepAction::AttachWorkspace { at } => workspace::attach(job, at, spool).await,
             StepAction::StoreArtifacts { path, destination } => {
-                store::artifacts(context, path, destination.as_deref(), spool).await
+                store::artifacts(job, path, destination.as_deref(), spool).await
             }
-            StepAction::StoreTestResults { path } => store::test_results(context, path, spool).await,
+            StepAction::StoreTestResults { path } => store::test_results(job, path, spool).await,
         }
     };
     tokio::select! {

@@ -3,7 +3,7 @@
 use crate::{
     shell,
     spool::Spool,
-    step::{Context, StepEnd, go_duration},
+    step::{RunningJob, StepEnd, go_duration},
 };
 use nix::{
     errno::Errno,
@@ -31,19 +31,19 @@ use tokio_util::sync::CancellationToken;
 use towpath_protocol::RunStep;
 use towpath_types::Outcome;
 
-/// How long a step that is asked to end has until it is killed. Less than an engine gives the agent.
+/// How long a step has between SIGTERM and SIGKILL. Shorter than the grace period that engines give the agent.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long the beginning of a possible secret is held back when nothing follows it.
+/// How long the mask holds back the beginning of a possible secret when no more output follows.
 const HOLD: Duration = Duration::from_millis(500);
 const BUFFER_BYTES: usize = 64 << 10;
-/// The most that a pipe can hold for an unprivileged process: what a shell wrote before it ended is in that.
+/// The most bytes that an unprivileged process's pipe can hold, and so the most that a shell can leave in it.
 const PIPE_BYTES: usize = 1 << 20;
-/// For a step that may be silent for ever.
+/// The limit for a step that may be silent for ever.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Runs the command, again after a failure as often as the step says.
+/// Runs the command. After a failure, runs it again as often as the step allows.
 pub(crate) async fn run(
-    context: &Context,
+    job: &RunningJob,
     index: u32,
     step: &RunStep,
     spool: &mut Spool,
@@ -51,7 +51,7 @@ pub(crate) async fn run(
 ) -> StepEnd {
     let reruns = if step.background { 0 } else { step.max_auto_reruns };
     for rerun in 1..=reruns {
-        let end = attempt(context, index, step, spool, stop).await;
+        let end = attempt(job, index, step, spool, stop).await;
         if end.outcome != Outcome::Failed || end.exit_code.is_none() {
             return end;
         }
@@ -64,22 +64,16 @@ pub(crate) async fn run(
             () = stop.cancelled() => return StepEnd::new(Outcome::Canceled, None),
         }
     }
-    attempt(context, index, step, spool, stop).await
+    attempt(job, index, step, spool, stop).await
 }
 
-async fn attempt(
-    context: &Context,
-    index: u32,
-    step: &RunStep,
-    spool: &mut Spool,
-    stop: &CancellationToken,
-) -> StepEnd {
+async fn attempt(job: &RunningJob, index: u32, step: &RunStep, spool: &mut Spool, stop: &CancellationToken) -> StepEnd {
     let silence = if step.background {
         NEVER
     } else {
         Duration::from_secs(step.no_output_timeout_seconds.max(1)).min(NEVER)
     };
-    match start(context, index, step) {
+    match start(job, index, step) {
         Ok((child, output)) => {
             Attending {
                 child,
@@ -94,12 +88,12 @@ async fn attempt(
     }
 }
 
-fn start(context: &Context, index: u32, step: &RunStep) -> Result<(Child, pipe::Receiver), String> {
-    let place = &context.place;
-    let environment = place.step_environment(&step.environment);
+fn start(job: &RunningJob, index: u32, step: &RunStep) -> Result<(Child, pipe::Receiver), String> {
+    let surroundings = &job.surroundings;
+    let environment = surroundings.step_environment(&step.environment);
     let directory: PathBuf = match &step.working_directory {
-        Some(written) => place.path(written),
-        None => place.working_directory.clone(),
+        Some(written) => surroundings.path(written),
+        None => surroundings.working_directory.clone(),
     };
     if !directory.is_dir() {
         return Err(format!(
@@ -110,13 +104,13 @@ fn start(context: &Context, index: u32, step: &RunStep) -> Result<(Child, pipe::
     let path = environment
         .get(OsStr::new("PATH"))
         .map_or(OsStr::new(""), OsString::as_os_str);
-    let wanted = step.shell.as_deref().or(context.spec.shell.as_deref());
+    let wanted = step.shell.as_deref().or(job.spec.shell.as_deref());
     let line = shell::command_line(wanted, path, &directory).map_err(|error| error.to_string())?;
-    let script = place
+    let script = surroundings
         .write_script(index, &step.command)
         .map_err(|error| format!("failed to write the script: {error}"))?;
     let failed = |error: io::Error| format!("failed to start `{}`: {error}", line.join(" "));
-    // One pipe for both, so that their order is the order in which they were written.
+    // One pipe for both outputs, so that they stay in the order in which they were written.
     let (reader, writer) = io::pipe().map_err(failed)?;
     let errors = writer.try_clone().map_err(failed)?;
     let child = Command::new(&line[0])
@@ -148,7 +142,7 @@ impl Attending<'_> {
         let group = self.child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut heard = Instant::now();
-        // Set once the command is asked to end: what its end will be called, and when it is killed.
+        // Set when the command is asked to end: the result to report, and when to kill it.
         let mut ending: Option<(StepEnd, Instant)> = None;
         let status = loop {
             let holds = self.spool.holds_back();
@@ -189,7 +183,7 @@ impl Attending<'_> {
             }
         };
         if ending.is_some() {
-            // What did not end with the shell.
+            // Kill what did not end with the shell.
             signal(group, Signal::SIGKILL);
         }
         self.drain(&mut buffer);
@@ -205,8 +199,8 @@ impl Attending<'_> {
         }
     }
 
-    /// Takes what the shell left in the pipe. What it started and left behind may hold the pipe open: it is read on so that
-    /// it can go on writing, but that is no step's output any more.
+    /// Takes what the shell left in the pipe. A process that the shell left behind may hold the pipe open. Keep reading, so that
+    /// the process can keep writing, but discard the output: it belongs to no step any more.
     fn drain(&mut self, buffer: &mut [u8]) {
         let Some(mut output) = self.output.take() else {
             return;
@@ -221,17 +215,19 @@ impl Attending<'_> {
     }
 }
 
-/// What is left of a pipe that was emptied.
+/// The state of a pipe after it was emptied.
 #[derive(Debug, PartialEq, Eq)]
 enum Rest {
-    /// Nobody holds its other end, or it is broken.
+    /// No process holds the other end, or the pipe is broken.
     Ended,
-    /// Somebody may still write to it.
+    /// A process may still write to it.
     Open,
 }
 
-/// Gives `sink` what is in the pipe now, without waiting for more. It asks the kernel: the runtime's own `try_read` knows only
-/// of what its driver has heard of, and a command that writes and ends at once is often seen to have ended before that.
+/// Passes what is in the pipe now to `sink`, without waiting for more.
+///
+/// Asks the kernel directly. The runtime's `try_read` only knows what its driver has heard of, and a command that writes and
+/// ends at once often seems to end before that.
 fn take_what_is_there(output: impl AsFd, buffer: &mut [u8], mut sink: impl FnMut(&[u8])) -> Rest {
     let mut taken = 0;
     while taken < PIPE_BYTES {
@@ -252,9 +248,9 @@ fn take_what_is_there(output: impl AsFd, buffer: &mut [u8], mut sink: impl FnMut
 fn signal(group: Option<Pid>, signal: Signal) {
     if let Some(group) = group {
         match killpg(group, signal) {
-            // Nobody is left, or what is left belongs to another user (sudo): it ends with the environment.
+            // No process is left, or the rest belong to another user (sudo) and end with the environment.
             Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => {}
-            Err(error) => crate::main_entry::say(&format!("failed to send {signal} to a step: {error}")),
+            Err(error) => crate::stderr::say(&format!("failed to send {signal} to a step: {error}")),
         }
     }
 }
@@ -294,9 +290,9 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    /// Nothing is awaited, so the runtime's driver hears of nothing: as when a command writes and ends between two of its looks.
+    /// The test never awaits, so the runtime's driver hears of nothing, as if a command wrote and ended between two polls.
     #[tokio::test]
-    async fn what_a_command_wrote_last_is_taken_though_the_runtime_has_not_heard_of_it() {
+    async fn the_last_output_is_taken_even_if_the_runtime_has_not_heard_of_it() {
         let (reader, mut writer) = io::pipe().unwrap();
         let output = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).unwrap();
         let (mut taken, mut buffer) = (Vec::new(), [0; 7]);

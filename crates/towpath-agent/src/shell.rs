@@ -1,4 +1,4 @@
-//! Which program runs a step's script.
+//! Finds the program that runs a step's script.
 
 use std::{
     env,
@@ -12,17 +12,17 @@ use std::{
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ShellError {
     #[error(
-        "there is neither /bin/bash nor /bin/sh in this environment, so a `run` step has nothing to run in; name a program \
-         with `shell:` (the script's path is its last argument) or use an image that has a shell"
+        "this environment has neither /bin/bash nor /bin/sh to run the step with; name a program with `shell:` (its last \
+         argument is the script's path) or use an image that has a shell"
     )]
     NoDefault,
-    #[error("the shell `{0}` is not in this environment; name one that is with `shell:` or use an image that has it")]
+    #[error("this environment has no shell `{0}`; set `shell:` to one that it has, or use an image that has it")]
     Missing(String),
-    #[error("the shell `{0}` is not a program line: it is empty or a quote is not closed")]
+    #[error("`shell: {0}` is not a command: it is empty, or a quote is not closed")]
     Malformed(String),
 }
 
-/// The program and its arguments, to which the script's path is appended.
+/// The program and its arguments. Callers append the script's path.
 ///
 /// Source: <https://circleci.com/docs/reference/configuration-reference/#default-shell-options>
 pub(crate) fn command_line(wanted: Option<&str>, path: &OsStr, directory: &Path) -> Result<Vec<String>, ShellError> {
@@ -52,7 +52,7 @@ fn default(root: &Path) -> Result<Vec<String>, ShellError> {
     if !sh.exists() {
         return Err(ShellError::NoDefault);
     }
-    // CircleCI asks every `/bin/sh` for pipefail; one that does not know it would run nothing at all.
+    // CircleCI passes `pipefail` to every `/bin/sh`. A shell that does not know the option would run nothing.
     let knows = Command::new(&sh)
         .args(["-eo", "pipefail", "-c", ":"])
         .stdin(Stdio::null())
@@ -81,8 +81,8 @@ fn find(program: &str, path: &OsStr, directory: &Path) -> Option<String> {
     found.map(|path| path.to_string_lossy().into_owned())
 }
 
-/// Splits at spaces; quotes and backslashes as in a shell, and nothing else of it. `None` when a quote is open or nothing
-/// is there.
+/// Splits a line at spaces. Quotes and backslashes work as in a shell; nothing else does. `None` if a quote is not closed or
+/// the line is empty.
 pub(crate) fn words(line: &str) -> Option<Vec<String>> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None::<char>);
     let mut characters = line.chars();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_bash_or_a_sh_with_what_it_knows() {
+    fn the_default_is_bash_or_sh_with_the_options_that_it_knows() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("bin")).unwrap();
         let sh = root.path().join("bin/sh");

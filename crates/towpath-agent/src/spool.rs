@@ -1,6 +1,6 @@
-//! A step's log on its way out: masked, bounded, and on a disk until the server has it.
+//! A step's log on its way to the server: masked, limited in size, and on disk until the server has it.
 
-use crate::main_entry::say;
+use crate::stderr::say;
 use std::{
     fs::File,
     io::{self, Seek, SeekFrom, Write},
@@ -13,10 +13,10 @@ use std::{
 use tokio::sync::Notify;
 use towpath_types::{Mask, Masker};
 
-/// How long a log may become when the job does not say.
+/// The size limit of a log if the job does not set one.
 pub(crate) const DEFAULT_LIMIT_BYTES: u64 = 100 << 20;
 
-/// What the writer and the sender of one log share.
+/// One step's log, shared by its writer and its sender.
 #[derive(Debug)]
 pub(crate) struct Log {
     pub(crate) step: u32,
@@ -26,12 +26,12 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// How many bytes are there to be sent.
+    /// How many bytes may be sent.
     pub(crate) fn length(&self) -> u64 {
         self.length.load(Ordering::Acquire)
     }
 
-    /// Whether no more will come.
+    /// Whether the log is complete.
     pub(crate) fn is_finished(&self) -> bool {
         self.finished.load(Ordering::Acquire)
     }
@@ -49,7 +49,7 @@ pub(crate) struct Spool {
 }
 
 impl Spool {
-    /// Begins a log in `directory`; `written` is told of whatever comes.
+    /// Begins a log in `directory`. Notifies `written` whenever the log grows.
     pub(crate) fn begin(
         directory: &Path,
         step: u32,
@@ -85,18 +85,18 @@ impl Spool {
         self.buffer = out;
     }
 
-    /// Appends a line of the agent's own.
+    /// Appends a line by the agent itself.
     pub(crate) fn line(&mut self, line: impl AsRef<str>) {
         self.write(line.as_ref().as_bytes());
         self.write(b"\n");
     }
 
-    /// Whether the mask holds something back that a person may be waiting for.
+    /// Whether the mask is holding output back.
     pub(crate) fn holds_back(&self) -> bool {
         self.masker.holds_back()
     }
 
-    /// Gives out what the mask holds back.
+    /// Writes what the mask is holding back.
     pub(crate) fn flush(&mut self) {
         let mut out = std::mem::take(&mut self.buffer);
         self.masker.flush(&mut out);
@@ -104,7 +104,7 @@ impl Spool {
         self.buffer = out;
     }
 
-    /// A page cache takes this without waiting, so it is no work for a thread of its own.
+    /// Blocks, but only for a write to the page cache, which needs no thread of its own.
     fn append(&mut self, out: &mut Vec<u8>) {
         if out.is_empty() || self.cut {
             out.clear();
@@ -116,7 +116,7 @@ impl Spool {
             self.cut = true;
             out.truncate(usize::try_from(room).unwrap_or(usize::MAX));
             let note = format!(
-                "\n[this step's log is longer than {} bytes; what follows is not kept]\n",
+                "\n[this step's log is longer than {} bytes; the rest is not kept]\n",
                 self.limit
             );
             out.extend_from_slice(note.as_bytes());
@@ -126,23 +126,23 @@ impl Spool {
                 self.log.length.store(length + out.len() as u64, Ordering::Release);
                 self.written.notify_one();
             }
-            // A full disk costs the rest of the log, not the job.
+            // A full disk loses the rest of the log, but does not fail the job.
             Err(error) => {
                 self.cut = true;
                 say(&format!(
                     "failed to write to `{}`: {error}; the rest of the log is lost",
                     self.log.path.display()
                 ));
-                self.say_that_the_rest_is_lost(&error);
+                self.note_lost_rest(&error);
             }
         }
         out.clear();
     }
 
-    /// Ends the log with a line of its own: what was written of the output that did not fit makes room for it.
-    fn say_that_the_rest_is_lost(&mut self, error: &io::Error) {
+    /// Ends the log with a line about the error, in the room of the output that was only partly written.
+    fn note_lost_rest(&mut self, error: &io::Error) {
         let length = self.log.length();
-        let note = format!("\n[what follows is not kept: failed to write this step's log: {error}]\n");
+        let note = format!("\n[failed to write this step's log: {error}; the rest is not kept]\n");
         let written = self
             .file
             .set_len(length)
@@ -171,7 +171,7 @@ mod tests {
     use towpath_types::SecretString;
 
     #[test]
-    fn a_log_is_masked_and_cut_with_a_line_that_says_so() {
+    fn a_log_is_masked_and_cut_off_with_a_note() {
         let directory = tempfile::tempdir().unwrap();
         let secrets = [SecretString::new("hunter2".into())];
         let (mut spool, log) = Spool::begin(directory.path(), 3, &Mask::new(&secrets), 20, Arc::default()).unwrap();
@@ -194,9 +194,9 @@ mod tests {
         assert_eq!(log.length(), text.len() as u64);
     }
 
-    /// The kernel's own full disk.
+    /// `/dev/full` is a disk that is always full.
     #[test]
-    fn a_disk_without_room_costs_the_log_and_nothing_else() {
+    fn a_full_disk_loses_the_log_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/dev/full", directory.path().join("0.log")).unwrap();
         let (mut spool, log) = Spool::begin(directory.path(), 0, &Mask::new(&[]), 1000, Arc::default()).unwrap();

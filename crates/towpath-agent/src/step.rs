@@ -1,15 +1,15 @@
-//! What steps are given, and how they end.
+//! What every step uses, and how steps end.
 
-use crate::{client::Client, client::ClientError, place::Place};
+use crate::{client::Client, client::ClientError, surroundings::Surroundings};
 use std::{sync::Arc, time::Duration};
 use towpath_protocol::JobSpec;
 use towpath_types::{Mask, Outcome};
 
-/// What every step is given.
+/// What every step of the running job uses.
 #[derive(Debug, Clone)]
-pub(crate) struct Context {
+pub(crate) struct RunningJob {
     pub(crate) client: Client,
-    pub(crate) place: Arc<Place>,
+    pub(crate) surroundings: Arc<Surroundings>,
     pub(crate) spec: Arc<JobSpec>,
     pub(crate) mask: Mask,
 }
@@ -36,16 +36,16 @@ impl StepEnd {
     }
 }
 
-/// Why a step that is not a command did not succeed.
+/// Why a step other than a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StepError {
-    /// What the configuration asks for cannot be done.
+    /// The configuration asks for something impossible.
     #[error("{0}")]
     Failed(String),
-    /// The server or the machine is in the way.
+    /// The server or the machine failed.
     #[error("{0}")]
     Errored(String),
-    /// Nobody wants to know any more.
+    /// The server no longer wants to know.
     #[error("the server no longer knows this job")]
     Gone,
 }
@@ -70,7 +70,7 @@ impl From<Result<(), StepError>> for StepEnd {
     }
 }
 
-/// A duration as Go writes it, because CircleCI's messages do: `10m0s`.
+/// Formats a duration as Go does, like CircleCI's messages: `10m0s`.
 pub(crate) fn go_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_read_as_go_writes_them() {
+    fn durations_are_written_as_go_writes_them() {
         for (seconds, expect) in [
             (0, "0s"),
             (30, "30s"),

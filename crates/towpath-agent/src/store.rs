@@ -3,7 +3,7 @@
 use crate::{
     client::{query_value, streamed},
     spool::Spool,
-    step::{Context, StepError},
+    step::{RunningJob, StepError},
 };
 use futures::TryStreamExt;
 use std::{
@@ -14,14 +14,14 @@ use tokio_util::io::ReaderStream;
 use towpath_protocol::route;
 use walkdir::WalkDir;
 
-/// Keeps a file, or a directory with all its files, for people.
+/// Uploads a file, or all files of a directory, as artifacts.
 pub(crate) async fn artifacts(
-    context: &Context,
+    job: &RunningJob,
     written: &str,
     destination: Option<&str>,
     spool: &mut Spool,
 ) -> Result<(), StepError> {
-    let path = context.place.path(written);
+    let path = job.surroundings.path(written);
     let base = plain(Path::new(destination.unwrap_or(written)));
     let files = files(&path);
     if files.is_empty() {
@@ -33,15 +33,15 @@ pub(crate) async fn artifacts(
             (true, false) => base.clone(),
             (false, _) => base.join(&inside),
         };
-        upload(context, route::ARTIFACTS, &file, &name).await?;
+        upload(job, route::ARTIFACTS, &file, &name).await?;
         spool.line(format!("Uploaded {}", name.display()));
     }
     Ok(())
 }
 
-/// Sends JUnit XML files: one, or all below a directory.
-pub(crate) async fn test_results(context: &Context, written: &str, spool: &mut Spool) -> Result<(), StepError> {
-    let path = context.place.path(written);
+/// Uploads a JUnit XML file, or all such files below a directory.
+pub(crate) async fn test_results(job: &RunningJob, written: &str, spool: &mut Spool) -> Result<(), StepError> {
+    let path = job.surroundings.path(written);
     let is_xml = |file: &Path| {
         file.extension()
             .is_some_and(|extension| extension.eq_ignore_ascii_case("xml"))
@@ -56,9 +56,9 @@ pub(crate) async fn test_results(context: &Context, written: &str, spool: &mut S
         } else {
             inside
         };
-        match upload(context, route::TEST_RESULTS, &file, &name).await {
+        match upload(job, route::TEST_RESULTS, &file, &name).await {
             Ok(()) => sent += 1,
-            // One file that is not JUnit must not hide the results of the others.
+            // A file that is not JUnit must not hide the results in the others.
             Err(StepError::Errored(message)) => spool.line(format!("Warning: {message}")),
             Err(other) => return Err(other),
         }
@@ -70,24 +70,23 @@ pub(crate) async fn test_results(context: &Context, written: &str, spool: &mut S
     Ok(())
 }
 
-async fn upload(context: &Context, route: &str, file: &Path, name: &Path) -> Result<(), StepError> {
+async fn upload(job: &RunningJob, route: &str, file: &Path, name: &Path) -> Result<(), StepError> {
     let route = format!("{route}?path={}", query_value(&name.to_string_lossy()));
-    context
-        .client
+    job.client
         .persist(|| async {
             let opened = tokio::fs::File::open(file).await;
             let body = match opened {
                 Ok(opened) => streamed(ReaderStream::with_capacity(opened, 128 << 10)),
                 Err(error) => streamed(futures::stream::once(async { Err(error) }).map_err(|error: io::Error| error)),
             };
-            context.client.put_once(&route, body).await
+            job.client.put_once(&route, body).await
         })
         .await?;
     Ok(())
 }
 
-/// The files at `path`, each with its path below it; a file itself has an empty one. Links to files are followed, so that
-/// people find what they lead to; links to directories are not.
+/// The files at `path`, each with its path relative to it, which is empty if `path` is a file. Follows links to files, so that
+/// people find their content, but not links to directories.
 fn files(path: &Path) -> Vec<(PathBuf, PathBuf)> {
     if path.is_file() {
         return vec![(path.to_path_buf(), PathBuf::new())];
@@ -105,7 +104,7 @@ fn files(path: &Path) -> Vec<(PathBuf, PathBuf)> {
         .collect()
 }
 
-/// A path as an artifact's name: relative, without `.`, `..` and `~`.
+/// A path as the name of an artifact: relative, without `.`, `..` and `~`.
 fn plain(path: &Path) -> PathBuf {
     let parts = path.components().filter_map(|part| match part {
         Component::Normal(name) if name != "~" => Some(name),

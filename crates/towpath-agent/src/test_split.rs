@@ -1,11 +1,11 @@
-//! Which tests this node runs.
+//! Divides tests among the nodes of a job.
 //!
 //! Source: <https://circleci.com/docs/guides/optimize/use-the-circleci-cli-to-split-tests/>
 
-/// The share of node `index` of `total`, where each name has a weight, or all are equal.
+/// The share of node `index` of `total`.
 ///
-/// Without weights the sorted names are dealt out one by one. With weights the heaviest goes to the node that has the
-/// least so far, which every node works out alike.
+/// Without weights, deals the sorted names out one by one. With weights, takes the heaviest name first and gives each to the
+/// node with the lightest load so far. Every node computes the same result.
 pub(crate) fn share(
     mut names: Vec<String>,
     weight: Option<&dyn Fn(&str) -> f64>,
@@ -23,7 +23,7 @@ pub(crate) fn share(
             .collect();
     };
     let mut weighed: Vec<(f64, String)> = names.into_iter().map(|name| (weight(&name), name)).collect();
-    // A stable sort, so that equal weights stay in the order of their names.
+    // The sort is stable: equal weights stay sorted by name.
     weighed.sort_by(|a, b| b.0.total_cmp(&a.0));
     let mut loads = vec![0.0; total];
     let mut share = Vec::new();

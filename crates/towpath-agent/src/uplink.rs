@@ -1,12 +1,12 @@
-//! Tells the server what happened, in order, for as long as it takes.
+//! Reports to the server, in order, for as long as it takes.
 //!
-//! One task, one request at a time: reports in their order, and between them the logs' new bytes. A report that a step has
-//! finished waits until the server has the step's whole log.
+//! One task sends one request at a time: the reports in their order, and between them new bytes of the logs. The report that a
+//! step has finished waits until the server has the step's whole log.
 
 use crate::{
     client::{Client, ClientError},
-    main_entry::say,
     spool::Log,
+    stderr::say,
 };
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -21,14 +21,14 @@ use std::{
 use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 use towpath_protocol::{Acknowledged, Report, SequencedReport, route};
 
-/// How much of a log one request carries.
+/// The most bytes of a log in one request.
 const BATCH_BYTES: u64 = 256 << 10;
-/// How often the same log is sent to while it grows slowly: its first bytes go at once, the rest gathers for so long.
+/// While a log grows slowly, its first bytes are sent at once, and later ones are gathered for this long.
 const GATHER: Duration = Duration::from_millis(40);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
-/// Where the rest of the agent puts what is to be told.
+/// The queue of what the server has to be told.
 #[derive(Debug, Clone)]
 pub(crate) struct Uplink {
     shared: Arc<Shared>,
@@ -48,8 +48,8 @@ struct Queue {
 }
 
 impl Uplink {
-    /// Starts telling. The task ends once everything was told after [`Uplink::close`] (then `true`), or when the server no
-    /// longer knows the job.
+    /// Starts reporting. The task ends with `true` when everything was reported after [`Uplink::close`], and with `false` when
+    /// the server no longer knows the job.
     pub(crate) fn start(client: Client) -> (Self, JoinHandle<bool>) {
         let shared = Arc::new(Shared::default());
         let sender = Sender {
@@ -62,12 +62,12 @@ impl Uplink {
         (Self { shared }, tokio::spawn(sender.run()))
     }
 
-    /// Told of whatever a log gets.
+    /// Logs notify this when they grow.
     pub(crate) fn news(&self) -> Arc<Notify> {
         Arc::clone(&self.shared.news)
     }
 
-    /// A step has begun, and this is its log.
+    /// Reports that a step has begun, and sends its log from now on.
     pub(crate) fn begin(&self, started: Report, log: Arc<Log>) {
         let mut queue = self.shared.queue();
         queue.logs.push_back(log);
@@ -76,13 +76,13 @@ impl Uplink {
         self.shared.news.notify_one();
     }
 
-    /// Something else happened.
+    /// Reports anything else.
     pub(crate) fn report(&self, report: Report) {
         self.shared.queue().reports.push_back(report);
         self.shared.news.notify_one();
     }
 
-    /// Nothing more will come.
+    /// Says that there will be no more reports.
     pub(crate) fn close(&self) {
         self.shared.queue().closed = true;
         self.shared.news.notify_one();
@@ -100,7 +100,7 @@ struct Sender {
     shared: Arc<Shared>,
     sequence: u64,
     logs: BTreeMap<u32, Outgoing>,
-    /// Logs take turns, so that one that never stops does not keep the others back.
+    /// Logs take turns, so that a busy one does not hold the others back.
     turn: u32,
 }
 
@@ -110,7 +110,7 @@ struct Outgoing {
     acknowledged: u64,
     /// Whether the server knows that the step has begun.
     announced: bool,
-    /// Whether the server will not take the rest.
+    /// Whether the server refuses the rest of the log.
     refused: bool,
     sent_at: Option<Instant>,
 }
@@ -118,7 +118,7 @@ struct Outgoing {
 enum Next {
     Report(Report),
     Log(u32),
-    /// Nothing is due; something may be at the given time.
+    /// Nothing is due. Something will be at the given time, if there is one.
     Wait(Option<Instant>),
     Done,
 }
@@ -128,7 +128,7 @@ impl Outgoing {
         self.refused || (self.log.is_finished() && self.acknowledged >= self.log.length())
     }
 
-    /// When the next bytes are due, if there are any.
+    /// When to send the next bytes, if there are any.
     fn due(&self) -> Option<Instant> {
         let waiting = self.log.length().saturating_sub(self.acknowledged);
         if !self.announced || self.refused || waiting == 0 {
@@ -260,7 +260,7 @@ impl Sender {
             }
             Report::StepFinished { step, .. } => {
                 if let Some(done) = self.logs.remove(&step) {
-                    // It only takes room; the state directory goes with the environment.
+                    // The file only takes up space. If it stays, it goes with the environment.
                     let _ = fs::remove_file(&done.log.path);
                 }
             }
@@ -291,11 +291,11 @@ impl Sender {
             .await
         {
             Ok((status, Some(Acknowledged { acknowledged }))) => {
-                // Less than before is a gap (409): what is missing is still in the spool.
+                // Less than before means that the server has a gap (409). The spool still has the missing bytes.
                 outgoing.acknowledged = acknowledged.min(outgoing.log.length());
                 outgoing.sent_at = Some(Instant::now());
                 if acknowledged <= offset && status != StatusCode::CONFLICT {
-                    return Err(ClientError::Away("it took nothing of a log".to_string()));
+                    return Err(ClientError::Away("it took no byte of a log".to_string()));
                 }
                 Ok(())
             }

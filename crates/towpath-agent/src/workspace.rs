@@ -3,7 +3,7 @@
 use crate::{
     archive::{Destination, Item, Target, receive, send},
     spool::Spool,
-    step::{Context, StepError},
+    step::{RunningJob, StepError},
 };
 use std::{
     collections::HashMap,
@@ -13,34 +13,34 @@ use std::{
 };
 use towpath_protocol::{WorkspaceLayer, WorkspaceLayers, route};
 
-/// Keeps what `patterns` match under `root`.
+/// Stores what `patterns` match below `root`.
 pub(crate) async fn persist(
-    context: &Context,
+    job: &RunningJob,
     step: u32,
     root: &str,
     patterns: &[String],
     spool: &mut Spool,
 ) -> Result<(), StepError> {
-    let root = context.place.path(root);
+    let root = job.surroundings.path(root);
     let mut items = Vec::new();
     for pattern in patterns {
         let matched = matches(&root, pattern)?;
         if matched.is_empty() {
             return Err(StepError::Failed(format!(
-                "`{pattern}` matches nothing in `{}`",
+                "`{pattern}` matches no file in `{}`",
                 root.display()
             )));
         }
         items.extend(matched);
     }
     let path = route::WORKSPACE_LAYER.replace("{layer}", &step.to_string());
-    send(&context.client, &path, &items).await?;
+    send(&job.client, &path, &items).await?;
     spool.line(format!("Persisted {} to the workspace", patterns.join(", ")));
     Ok(())
 }
 
 fn matches(root: &Path, pattern: &str) -> Result<Vec<Item>, StepError> {
-    let failed = |why: String| StepError::Failed(format!("`{pattern}` is not a pattern of a workspace: {why}"));
+    let failed = |why: String| StepError::Failed(format!("`{pattern}` is not a valid path of a workspace: {why}"));
     if Path::new(pattern)
         .components()
         .any(|part| part == std::path::Component::ParentDir)
@@ -57,7 +57,7 @@ fn matches(root: &Path, pattern: &str) -> Result<Vec<Item>, StepError> {
             Vec::new()
         });
     }
-    // The root is a path, and only what follows is a pattern.
+    // The root is a plain path; only the rest is a pattern.
     let escaped = glob::Pattern::escape(&root.to_string_lossy());
     let whole = format!("{escaped}/{}", pattern.trim_start_matches("./"));
     let paths = glob::glob(&whole).map_err(|error| failed(error.to_string()))?;
@@ -72,7 +72,7 @@ fn matches(root: &Path, pattern: &str) -> Result<Vec<Item>, StepError> {
     Ok(items)
 }
 
-/// Which layer each file came from, so that two jobs that did not know of each other cannot both have written it.
+/// The layer that each file came from, to detect files that two unrelated jobs wrote.
 type Writers = Arc<Mutex<HashMap<PathBuf, String>>>;
 
 struct Attached {
@@ -101,17 +101,17 @@ impl Destination for Attached {
     }
 }
 
-/// Lays down the layers of the jobs before this one.
-pub(crate) async fn attach(context: &Context, at: &str, spool: &mut Spool) -> Result<(), StepError> {
-    let at = context.place.path(at);
-    let layers: WorkspaceLayers = context.client.get_json(route::WORKSPACE).await?.unwrap_or_default();
+/// Unpacks the layers of the jobs before this one.
+pub(crate) async fn attach(job: &RunningJob, at: &str, spool: &mut Spool) -> Result<(), StepError> {
+    let at = job.surroundings.path(at);
+    let layers: WorkspaceLayers = job.client.get_json(route::WORKSPACE).await?.unwrap_or_default();
     if layers.layers.is_empty() {
         return Err(StepError::Failed(
-            "the workspace is empty: no job that this one requires has persisted anything".to_string(),
+            "the workspace is empty: no job that this one requires has persisted any files".to_string(),
         ));
     }
     fs::create_dir_all(&at)
-        .map_err(|error| StepError::Failed(format!("failed to make `{}`: {error}", at.display())))?;
+        .map_err(|error| StepError::Failed(format!("failed to create `{}`: {error}", at.display())))?;
     let writers = Writers::default();
     for layer in layers.layers {
         spool.line(format!("Applying the layer of {}", layer.job));
@@ -121,7 +121,7 @@ pub(crate) async fn attach(context: &Context, at: &str, spool: &mut Spool) -> Re
             layer: layer.clone(),
             writers: Arc::clone(&writers),
         };
-        let found = receive(&context.client, &path, true, destination, |_| {}).await;
+        let found = receive(&job.client, &path, true, destination, |_| {}).await;
         let found = found.map_err(|error| match error {
             crate::client::ClientError::Refused { message, .. } => StepError::Failed(message),
             other => other.into(),

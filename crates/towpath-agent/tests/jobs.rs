@@ -1,4 +1,4 @@
-//! The agent as a process, and a server that behaves well or not.
+//! The agent as a process, with a server that behaves well or badly.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod server;
@@ -84,7 +84,7 @@ async fn a_step_that_is_silent_for_too_long_is_ended_with_all_that_it_started() 
     );
     assert_eq!(world.log(0), "begun\n");
     assert_eq!(world.log(1), "gone\n");
-    // One that says something now and then is not silent.
+    // A step that prints something now and then is not silent.
     let world = World::new(vec![run_with(
         "for i in 1 2 3 4; do echo $i; sleep 0.4; done",
         |step| {
@@ -101,7 +101,7 @@ async fn background_steps_go_on_beside_the_others_and_end_with_the_job() {
             "echo $$ > pid; i=0; while true; do i=$((i+1)); echo tick $i; echo $i > next; mv next ticks; sleep 0.05; done",
             |step| {
                 step.background = true;
-                // Silence is no reason to end one of these.
+                // Background steps may be silent.
                 step.no_output_timeout_seconds = 1;
             },
         ),
@@ -142,7 +142,7 @@ async fn a_step_may_halt_the_job() {
     assert_eq!(world.run().await, (Outcome::Succeeded, None));
     assert_eq!(world.log(0), "to the end of this step\n");
     assert_eq!(world.steps().len(), 1);
-    // Under its other name, and after a failure the failure counts.
+    // The command has another name, too. After a failure the job has failed.
     let world = World::new(vec![run("circleci step halt; exit 4"), run("echo never")]);
     assert_eq!(world.run().await.0, Outcome::Failed);
     assert_eq!(world.steps().len(), 1);
@@ -191,15 +191,15 @@ async fn a_job_has_an_end_and_a_command_is_tried_again_as_often_as_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shell_or_a_folder_that_is_not_there_is_said() {
+async fn a_missing_shell_or_folder_is_reported() {
     for (step, expected) in [
         (
             run_with("x", |step| step.shell = Some("fish -c".into())),
-            "the shell `fish` is not in this environment",
+            "this environment has no shell `fish`",
         ),
         (
             run_with("x", |step| step.shell = Some("bash 'open".into())),
-            "is not a program line",
+            "is not a command",
         ),
         (
             run_with("x", |step| step.working_directory = Some("/no/such".into())),
@@ -297,7 +297,7 @@ async fn a_job_goes_on_while_there_is_no_server() {
     world.log_until(0, "begun").await;
     world.server.close();
     fs::write(world.home().join("project/go"), "").unwrap();
-    // The second step, and the whole job, end while nobody listens.
+    // The second step, and with it the job, ends while no server listens.
     let scripts = world.folder.path().join("state/scripts");
     until("the second step to have begun", BOUND, async || {
         Ok(if scripts.join("1.sh").exists() {
@@ -330,7 +330,7 @@ async fn a_server_that_no_longer_knows_the_job_ends_it() {
         assert!(
             ended
                 .stderr
-                .contains("the server no longer knows this job; what ran was stopped"),
+                .contains("the server no longer knows this job; stopped everything that ran"),
             "{}",
             ended.stderr
         );
@@ -354,11 +354,11 @@ async fn a_server_that_no_longer_knows_the_job_ends_it() {
 async fn no_secret_leaves_however_it_is_cut() {
     let secret = "hunter2-hunter2-hunter2";
     let steps = vec![
-        // In pieces, with pauses that are shorter and longer than what is held back.
+        // In pieces, with pauses that are shorter and longer than the mask holds output back.
         run(
             "for p in 'hunt' 'er2-hun' 'ter2-hunter' '2'; do printf %s \"$p\"; sleep 0.05; done; echo .; printf 'hunter2-'; sleep 0.8; echo 'hunter2-hunter2 end'",
         ),
-        // Across the border of every buffer that there may be.
+        // Across the end of any buffer.
         run(
             "for n in 4094 8190 16380 32760 65530 65535 131070; do head -c $n /dev/zero | tr '\\0' x; printf %s \"$PASSWORD\"; echo; done",
         ),
@@ -447,9 +447,9 @@ fn layer(id: &str) -> WorkspaceLayer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn archives_that_climb_out_of_their_folder_are_refused() {
+async fn archives_that_lead_out_of_their_folder_are_refused() {
     let file = EntryType::Regular;
-    let climbing: &[(&str, &[Entry<'_>])] = &[
+    let escaping: &[(&str, &[Entry<'_>])] = &[
         ("up", &[("../escaped", file, "", "x")]),
         ("up and down", &[("a/../../escaped", file, "", "x")]),
         ("absolute", &[("/tmp/towpath-escaped", file, "", "x")]),
@@ -468,7 +468,7 @@ async fn archives_that_climb_out_of_their_folder_are_refused() {
         ("a hard link", &[("stolen", EntryType::Link, "../secret", "")]),
         ("a device", &[("null", EntryType::Char, "", "")]),
     ];
-    for (name, entries) in climbing {
+    for (name, entries) in escaping {
         let world = World::new(vec![action(StepAction::AttachWorkspace { at: "in".into() })]);
         fs::create_dir_all(world.home().join("project")).unwrap();
         fs::write(world.home().join("project/secret"), "s").unwrap();
@@ -488,8 +488,8 @@ async fn archives_that_climb_out_of_their_folder_are_refused() {
         }
         assert!(!exists(&world.home().join("project/in/stolen")), "{name}");
     }
-    // Caches hold places below the working directory, the home and the root, and nothing else.
-    for (name, entries) in climbing
+    // Entries of caches belong below the working directory, the home or the root, and nowhere else.
+    for (name, entries) in escaping
         .iter()
         .take(2)
         .chain(&[("elsewhere", &[("other/file", file, "", "x")][..])])
@@ -499,7 +499,7 @@ async fn archives_that_climb_out_of_their_folder_are_refused() {
         })]);
         world.state().caches.push(("v1".into(), archive(entries)));
         let (outcome, message) = world.run().await;
-        // A cache that cannot be had is no reason to fail on CircleCI; one that attacks is.
+        // On CircleCI a missing cache does not fail a job. A malicious one does.
         assert_ne!(outcome, Outcome::Succeeded, "{name}: {message:?}");
         assert!(!exists(&world.home().join("escaped")), "{name}");
     }
@@ -578,7 +578,7 @@ async fn what_is_kept_comes_back_also_when_the_connection_breaks() {
     assert_eq!(next.log(2), "dep\ntool\nmade\n3000000\n");
     assert!(next.log(0).contains("Found a cache with key: v1--x"), "{}", next.log(0));
 
-    // Two jobs that did not know of each other wrote the same file.
+    // Two unrelated jobs wrote the same file.
     let both = World::new(vec![action(StepAction::AttachWorkspace { at: ".".into() })]);
     for id in ["a", "b"] {
         let entries = archive(&[("same", EntryType::Regular, "", id)]);
@@ -593,7 +593,7 @@ async fn what_is_kept_comes_back_also_when_the_connection_breaks() {
             .contains("Concurrent upstream jobs persisted the same file(s)"),
         "{message:?}"
     );
-    // What will not be taken is said in the step.
+    // A refusal fails the step, with the server's message.
     let full = World::new(vec![
         run("echo x > file"),
         action(StepAction::StoreArtifacts {

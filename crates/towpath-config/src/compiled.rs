@@ -1,7 +1,7 @@
-//! What a configuration comes down to: workflows of jobs, jobs of steps, every value in its place.
+//! The result of a compilation: workflows of jobs, and jobs of steps.
 //!
-//! Everything here is plain data that can be stored and read back. Nothing is left to substitute, except what only the
-//! running job knows: `{{ }}` in cache keys, `$VARIABLES` in `auth`, and the shell's own.
+//! All types here are plain data that can be stored. All parameters are replaced. What only the running job knows is left:
+//! `{{ }}` in cache keys, `$VARIABLES` in `auth`, and the variables of the shell.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,118 +13,138 @@ use towpath_yaml::Place;
 /// A compiled configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CompiledConfig {
-    /// `setup: true`: this pipeline ends in another configuration.
+    /// Whether the pipeline continues with another configuration (`setup: true`).
     pub setup: bool,
-    /// The job definitions by their final names, in the order in which workflows use them.
+    /// The jobs of all workflows by their final names, in the order of their first use.
     pub jobs: IndexMap<String, CompiledJob>,
-    /// The workflows that run, in the order in which they are written. Those whose `when` is false are not here.
+    /// The workflows whose `when` is true, in the order in which they are written.
     pub workflows: Vec<Workflow>,
-    /// The orbs that were imported, in order: the reference as written, and what it resolved to.
+    /// The orbs that the configuration imports, in order.
     pub orbs: Vec<ResolvedOrb>,
 }
 
-/// An orb reference and what it resolved to.
+/// An imported orb.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolvedOrb {
-    /// As written: `circleci/node@5`.
+    /// The reference as written: `circleci/node@5`.
     pub reference: String,
-    /// Exact: `circleci/node@5.2.0`.
+    /// The exact version: `circleci/node@5.2.0`.
     pub resolved: String,
 }
 
-/// A workflow that runs for this pipeline's branch or tag.
+/// A workflow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct Workflow {
-    /// Its name.
     pub name: String,
-    /// Its jobs that the filters leave, in order.
+    /// The jobs that run for the pipeline's branch or tag, in order.
     pub jobs: Vec<WorkflowJob>,
     /// The names of the jobs that filters removed, in order.
     pub filtered: Vec<String>,
-    /// The legacy `triggers: [{schedule: …}]`; a workflow that has any runs by schedule only.
+    /// The legacy `triggers: [{schedule: …}]`. A workflow that has any runs on schedule only.
     pub schedules: Vec<Schedule>,
-    /// Reruns from failed that happen by themselves (1 to 5).
+    /// How often failed jobs are rerun automatically (1 to 5).
     pub max_auto_reruns: Option<u32>,
-    /// Where it is written.
+    /// The key that names the workflow.
     pub place: Place,
 }
 
-/// A job as a workflow uses it.
+/// A job in a workflow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkflowJob {
-    /// Its final name, unique in the workflow.
+    /// The final name, unique in the workflow.
     pub name: String,
-    /// What it is.
+    /// The type, and what depends on it.
     pub kind: JobKind,
-    /// What must have happened before it starts. Requirements on jobs that filters removed are not here.
+    /// The jobs that must end before this one starts. Jobs that filters removed are left out.
     pub requires: Vec<Requirement>,
-    /// The contexts whose variables it gets, in order: a later one wins.
+    /// The contexts whose variables the job gets. A later context wins.
     pub contexts: Vec<String>,
-    /// The group of which one job at a time runs, over all pipelines.
+    /// Only one job of a serial group runs at a time, over all pipelines.
     pub serial_group: Option<String>,
-    /// Where the workflow names it.
+    /// Where the workflow lists the job.
     pub place: Place,
 }
 
-/// What a workflow's job is.
+/// The type of a job in a workflow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum JobKind {
-    /// Runs the steps of a definition.
+    /// Runs steps.
     Build {
         /// The key in [`CompiledConfig::jobs`].
         job: String,
     },
-    /// Waits for a person.
+    /// Waits for a person's approval.
     Approval,
-    /// Succeeds at once.
+    /// Succeeds immediately.
     NoOp,
     /// Carries out a release plan.
     Release {
-        /// The plan's name.
+        #[allow(missing_docs)]
         plan_name: Option<String>,
     },
-    /// Waits for a key and takes it.
+    /// Waits until a key is free, and takes it.
     Lock {
-        /// The key.
+        #[allow(missing_docs)]
         key: String,
+        /// Whether the job is the start of a job group with a `serial-group`.
+        #[serde(default)]
+        of_group: bool,
     },
     /// Gives a key back.
     Unlock {
-        /// The key.
+        #[allow(missing_docs)]
         key: String,
+        /// Whether the job is the end of a job group with a `serial-group`.
+        #[serde(default)]
+        of_group: bool,
     },
 }
 
-/// A job's dependency on another job of its workflow.
+impl JobKind {
+    /// The name of the type in the language.
+    pub fn word(&self) -> &'static str {
+        match self {
+            JobKind::Build { .. } => "build",
+            JobKind::Approval => "approval",
+            JobKind::NoOp => "no-op",
+            JobKind::Release { .. } => "release",
+            JobKind::Lock { .. } => "lock",
+            JobKind::Unlock { .. } => "unlock",
+        }
+    }
+}
+
+/// A requirement of a job on another job of its workflow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requirement {
-    /// The other job's final name.
+    /// The final name of the required job.
     pub job: String,
-    /// The ends of it that let this job start.
+    /// The statuses of the required job with which this job starts.
     pub statuses: BTreeSet<RequiredStatus>,
 }
 
-/// How a required job may have ended.
+/// The status of a required job.
 ///
 /// Source: <https://circleci.com/docs/reference/configuration-reference/#requires>
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RequiredStatus {
-    /// Its steps succeeded, or it was approved.
+    /// All steps succeeded, or the job was approved.
     Success,
     /// A step failed.
     Failed,
-    /// Somebody canceled it.
+    /// Somebody canceled the job.
     Canceled,
-    /// It was not allowed to run.
+    /// The job was not allowed to run.
     Unauthorized,
-    /// It never started.
+    /// The job never started.
     NotRun,
 }
 
 impl RequiredStatus {
-    /// Every status; what `terminal` stands for.
+    /// All statuses, for which `terminal` stands.
     pub const ALL: [RequiredStatus; 5] = [
         RequiredStatus::Success,
         RequiredStatus::Failed,
@@ -133,7 +153,7 @@ impl RequiredStatus {
         RequiredStatus::NotRun,
     ];
 
-    /// The word in the language.
+    /// The name of the status in the language.
     pub fn as_str(self) -> &'static str {
         match self {
             RequiredStatus::Success => "success",
@@ -145,156 +165,147 @@ impl RequiredStatus {
     }
 }
 
-/// A legacy schedule trigger.
+/// A legacy schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct Schedule {
-    /// Five fields, in UTC.
+    /// A cron expression with five fields, in UTC.
     pub cron: String,
-    /// The branches it runs on, as patterns.
+    /// The branches on which the workflow runs.
     pub branches: Filter,
-    /// Where it is written.
     pub place: Place,
 }
 
-/// A pair of pattern lists: `/…/` is a regular expression that must match in full, anything else an exact name.
+/// A filter of branches or tags. An entry `/…/` is a regular expression that must match the whole name. Any other entry is an
+/// exact name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
-    /// The names to run on; empty when not given.
+    /// The names to let through. Empty if there is no `only`.
     pub only: Vec<String>,
-    /// The names not to run on.
+    /// The names to keep out.
     pub ignore: Vec<String>,
 }
 
-/// A job definition, everything expanded.
+/// A job with all parameters, commands and executors expanded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct CompiledJob {
-    /// Where the steps run.
     pub executor: Executor,
-    /// The directory in which steps start; `~` is the home of the user who runs them.
+    /// The directory in which steps start. `~` is the home of the user who runs them.
     pub working_directory: String,
-    /// The shell line for `run` steps that have none of their own.
+    /// The default shell of `run` steps, with its arguments.
     pub shell: Option<String>,
-    /// Variables, in order: the executor's, then the job's. A later one wins.
+    /// The variables of the executor, then those of the job. A later variable wins.
     pub environment: Vec<Variable>,
-    /// How many nodes run it (1 or more).
+    /// The number of nodes (1 or more).
     pub parallelism: u32,
-    /// The size of the machine.
     pub resource_class: Option<String>,
-    /// The steps.
     pub steps: Vec<Step>,
-    /// Whether its traffic leaves from well-known addresses.
-    pub ip_ranges: bool,
-    /// How many days its caches are kept, when it says so (1 to 30).
+    /// If the traffic of the job must leave from fixed IP addresses, the key that says so.
+    pub ip_ranges: Option<Place>,
+    /// The number of days to keep caches (1 to 30), if the job sets it.
     pub cache_days: Option<u32>,
-    /// Where it is defined.
+    /// The body of the definition.
     pub place: Place,
 }
 
-/// Where a job's steps run.
+/// Where the steps of a job run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Executor {
-    /// In the first of these containers; the others run beside it.
+    /// In a container. Further containers run services.
     Docker {
-        /// One or more.
+        /// The image of the primary container, then those of the services.
         images: Vec<DockerImage>,
     },
-    /// In a virtual machine, or with `resource_class: namespace/name` on a machine of one's own.
+    /// In a virtual machine, or with `resource_class: namespace/name` on a self-hosted runner.
     Machine {
-        /// The machine image; `None` is the default one (`machine: true`).
+        /// The machine image; `None` for the default image (`machine: true`).
         image: Option<String>,
         /// Whether image layers are kept between jobs.
         docker_layer_caching: bool,
+        /// The key `machine`, which may be in an executor.
+        place: Place,
     },
-    /// On a Mac.
+    /// On macOS.
     Macos {
         /// The version of Xcode.
         xcode: String,
+        /// The key `macos`, which may be in an executor.
+        place: Place,
     },
 }
 
 /// A container of a docker executor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct DockerImage {
     /// The image reference.
     pub image: String,
-    /// The host name under which the other containers reach it.
+    /// The host name under which the other containers reach this one.
     pub name: Option<String>,
-    /// The process, replacing the image's.
+    /// Replaces the entrypoint of the image.
     pub entrypoint: Option<Vec<String>>,
-    /// The process' arguments, replacing the image's.
+    /// Replaces the command of the image.
     pub command: Option<Vec<String>>,
-    /// The user that runs it.
     pub user: Option<String>,
-    /// Variables of that container.
     pub environment: Vec<Variable>,
     /// How to sign in to the registry.
     pub auth: Option<RegistryAuth>,
-    /// Where it is written.
     pub place: Place,
 }
 
-/// How to sign in to an image's registry. Values may name variables (`$PASSWORD`); they are looked up when the job starts.
+/// How to sign in to the registry of an image. Values may contain variables (`$PASSWORD`), which are replaced when the job
+/// starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
+#[allow(missing_docs)]
 pub enum RegistryAuth {
-    /// Name and password.
     Password {
-        /// The name.
         username: String,
-        /// The password, as a rule the name of a variable.
+        /// Usually a variable.
         password: String,
     },
-    /// Elastic Container Registry with a key pair or a role.
+    /// Elastic Container Registry, with a key pair or a role.
     Aws {
-        /// Access key id.
         aws_access_key_id: Option<String>,
-        /// Secret access key, as a rule the name of a variable.
+        /// Usually a variable.
         aws_secret_access_key: Option<String>,
-        /// The role to assume with the job's identity token.
+        /// The role to assume with the identity token of the job.
         oidc_role_arn: Option<String>,
     },
-    /// Google's registries with the job's identity token.
+    /// Google's registries, with the identity token of the job.
     Gcp {
-        /// The service account.
         oidc_service_account: Option<String>,
-        /// The pool.
         workload_identity_pool: Option<String>,
-        /// The provider.
         workload_identity_provider: Option<String>,
-        /// The project's number.
         project_number: Option<String>,
     },
 }
 
-/// An environment variable with the type its YAML value had.
+/// An environment variable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct Variable {
-    /// Its name.
     pub name: String,
-    /// Its value.
     pub value: Scalar,
 }
 
 /// A single value with its YAML type.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
+#[allow(missing_docs)]
 pub enum Scalar {
-    /// Nothing.
     Null,
-    /// A boolean.
     Bool(bool),
-    /// An integer.
     Int(i64),
-    /// Another number.
     Float(f64),
-    /// Text.
     Text(String),
 }
 
 impl Scalar {
-    /// The text a job finds in its environment. CircleCI hands booleans over as `1` and `0`, nothing as `<nil>`, and numbers
-    /// of seven digits and more in exponents; whoever means the text puts it in quotes.
+    /// The text that a job sees. CircleCI passes booleans as `1` and `0`, null as `<nil>`, and numbers of seven or more digits
+    /// in exponential notation. Text in quotes stays as it is.
     ///
     /// Source: <https://github.com/circleci/circleci-docs/issues/5304>
     pub fn in_environment(&self) -> String {
@@ -311,7 +322,7 @@ impl Scalar {
     }
 }
 
-/// `1.234567e+06`: at least two digits of exponent, always with its sign.
+/// Formats a number as `1.234567e+06`: the exponent has a sign and at least two digits.
 fn exponential(value: f64) -> String {
     let text = format!("{value:e}");
     match text.split_once('e') {
@@ -323,16 +334,15 @@ fn exponential(value: f64) -> String {
     }
 }
 
-/// A step: what it does, when, and where its author wrote it.
+/// A step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct Step {
-    /// The name its author gave it.
+    /// The explicit name. [`Step::title`] is never empty.
     pub name: Option<String>,
-    /// Whether it runs after a failure.
     pub when: StepWhen,
-    /// What it does.
     pub action: StepAction,
-    /// Where it is written; for a step of an orb, a place in the orb.
+    /// Where the step is written, which may be in an orb.
     pub place: Place,
 }
 
@@ -340,12 +350,12 @@ pub struct Step {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepWhen {
-    /// Only while nothing has failed.
+    /// Only if no step has failed.
     #[default]
     OnSuccess,
-    /// In any case.
+    /// Whether or not a step has failed.
     Always,
-    /// Only once something has failed.
+    /// Only if a step has failed.
     OnFail,
 }
 
@@ -355,89 +365,89 @@ pub enum StepWhen {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum StepAction {
-    /// A command in a new shell.
+    /// Runs a command in a new shell.
     Run(RunStep),
-    /// The same, on the first of parallel nodes only, once all have succeeded so far (the legacy `deploy` step).
+    /// The legacy `deploy` step: runs a command on the first of parallel nodes, if all nodes have succeeded so far.
     Deploy(RunStep),
-    /// Brings the source.
+    /// Checks the source out.
     Checkout {
-        /// Where to; `.` is the working directory.
+        /// The target. `.` is the working directory.
         path: String,
-        /// How much history comes along.
+        #[allow(missing_docs)]
         method: CheckoutMethod,
     },
     /// Starts a container engine for this job.
     SetupRemoteDocker {
-        /// The engine's version.
+        /// The version of the engine.
         version: Option<String>,
         /// Whether image layers are kept between jobs.
         docker_layer_caching: bool,
     },
-    /// Stores files under a key, unless the key is taken.
+    /// Stores files under a key, unless the key exists.
     SaveCache {
-        /// The key, a `{{ }}` template.
+        /// A `{{ }}` template.
         key: String,
         /// Directories and files.
         paths: Vec<String>,
     },
-    /// Brings the newest cache whose key starts with the first of these that matches any.
+    /// Restores the newest cache of the first prefix that matches any.
     RestoreCache {
-        /// The prefixes, `{{ }}` templates, in order.
+        /// The prefixes in order, as `{{ }}` templates.
         keys: Vec<String>,
     },
-    /// Adds files to the workflow's workspace.
+    /// Adds files to the workspace of the workflow.
     PersistToWorkspace {
         /// The directory to which the paths are relative.
         root: String,
         /// Glob patterns.
         paths: Vec<String>,
     },
-    /// Brings the workflow's workspace.
+    /// Copies the workspace of the workflow into the job.
     AttachWorkspace {
-        /// Where to.
+        /// The target directory.
         at: String,
     },
-    /// Keeps files for people.
+    /// Stores files for people.
     StoreArtifacts {
         /// A file or a directory.
         path: String,
-        /// The name under which they are kept.
+        /// The name under which the files are stored.
         destination: Option<String>,
     },
-    /// Reads JUnit results.
+    /// Stores JUnit results.
     StoreTestResults {
         /// A file or a directory.
         path: String,
     },
-    /// Adds SSH keys to the job; all of the project's when the list is empty.
+    /// Adds SSH keys to the job.
     AddSshKeys {
-        /// Their fingerprints.
+        /// The keys to add. If there are none, all keys of the project are added.
         fingerprints: Vec<String>,
     },
-    /// Installs Apple signing material (macOS).
+    /// Installs Apple signing material on macOS.
     InstallSigningBundle {
         /// The arguments as written.
         arguments: serde_json::Value,
     },
-    /// Steps that run with a cache of tools.
+    /// Runs steps with a cache of tools.
     WithToolCache {
-        /// The steps.
+        #[allow(missing_docs)]
         steps: Vec<Step>,
     },
 }
 
-/// How much history a checkout brings.
+/// How much history a checkout fetches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum CheckoutMethod {
-    /// All commits; files' contents as needed.
+    /// All commits, but the contents of files only as needed.
     #[default]
     Blobless,
-    /// Everything.
+    /// All commits with all files.
     Full,
     /// The newest commits only.
     Shallow {
-        /// How many.
+        /// The number of commits.
         depth: u32,
     },
 }
@@ -447,24 +457,24 @@ pub enum CheckoutMethod {
 pub struct RunStep {
     /// The script.
     pub command: String,
-    /// The shell line, when it is not the job's.
+    /// The shell with its arguments; `None` for that of the job.
     pub shell: Option<String>,
-    /// Variables of this step, over the job's.
+    /// Variables that override those of the job.
     pub environment: Vec<Variable>,
-    /// The directory it starts in, relative to the job's.
+    /// The directory in which the command starts, relative to that of the job.
     pub working_directory: Option<String>,
-    /// Whether the job goes on without waiting for it.
+    /// Whether the job continues without waiting for the command.
     pub background: bool,
-    /// How long it may print nothing; `None` is ten minutes.
+    /// How long the command may run without output; `None` for ten minutes.
     pub no_output_timeout: Option<Duration>,
-    /// How often it is tried again by itself (1 to 5).
+    /// How often a failed command is rerun automatically (1 to 5).
     pub max_auto_reruns: Option<u32>,
-    /// How long to wait before that.
+    /// How long to wait before a rerun.
     pub auto_rerun_delay: Option<Duration>,
 }
 
 impl Step {
-    /// The name people see: the author's, or the action's, for a command its first line.
+    /// The name that people see: the explicit name, the first line of a command, or the name of the action.
     pub fn title(&self) -> String {
         if let Some(name) = &self.name {
             return name.clone();
@@ -497,7 +507,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_gets_the_texts_that_circleci_hands_over() {
+    fn variables_have_the_text_that_circleci_passes() {
         let check = |value: Scalar, expect: &str| assert_eq!(value.in_environment(), expect, "{value:?}");
         check(Scalar::Bool(true), "1");
         check(Scalar::Null, "<nil>");

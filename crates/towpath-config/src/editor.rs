@@ -1,4 +1,5 @@
-//! What an editor asks about a place in a configuration: what stands there, where it is defined, what could stand there.
+//! Answers an editor's questions about a place in a configuration: what is here, where is it defined, and what can be written
+//! here.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -6,55 +7,58 @@ use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
 use serde_json::Value as Json;
-use towpath_yaml::{Mapping, Node, ParseOptions, ScalarRules, SourceFile, Span};
+use towpath_yaml::{Mapping, Node, ScalarRules, Span};
 
+use crate::compile::with_config;
 use crate::compiler::Compiler;
+use crate::document::Document;
+use crate::element::{CONFIG, Element, Found, Kind, NamespaceId};
 use crate::explain::explain;
-use crate::namespace::{CONFIG, Element, Found, Kind, NamespaceId};
-use crate::options::{CompileOptions, PIPELINE_VALUES};
-use crate::steps::builtin_named;
-use crate::workflows::INVOCATION_KEYS;
+use crate::keys::{INVOCATION, builtin_step};
+use crate::options::CompileOptions;
+use crate::pipeline_values::PIPELINE_VALUES;
+use crate::schema::SCHEMA as SCHEMA_TEXT;
 
-/// What stands at a place.
+/// A description of what is at a place.
 #[derive(Clone, Debug)]
 pub struct Hover {
-    /// The place.
+    /// The text that is described.
     pub span: Span,
-    /// About it, in Markdown.
+    /// The description, in Markdown.
     pub text: String,
 }
 
-/// Something that could stand at a place.
+/// Something that can be written at a place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Completion {
-    /// What it is called, and what is inserted.
+    /// The text to insert.
     pub label: String,
-    /// What it is.
+    #[allow(missing_docs)]
     pub kind: CompletionKind,
-    /// About it.
+    /// A description of one line, which may be empty.
     pub detail: String,
 }
 
-/// What a completion is.
+/// The kind of a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CompletionKind {
-    /// A key; a colon follows it.
+    /// A key, to be followed by a colon.
     Key,
-    /// A value that the language knows.
+    /// A value that the language defines.
     Value,
-    /// The name of a job, a command, an executor.
+    /// The name of a job, a command or an executor.
     Name,
     /// A name inside `<< >>`.
     Reference,
 }
 
-/// How many jobs a hover speaks of.
-const MAX_JOBS: usize = 4;
+/// The number of values that a hover shows.
+const MAX_VALUES: usize = 4;
 const STEP_LISTS: &[&str] = &["steps", "pre-steps", "post-steps"];
 
-static SCHEMA: LazyLock<Json> = LazyLock::new(|| serde_json::from_str(crate::SCHEMA).unwrap_or_default());
+static SCHEMA: LazyLock<Json> = LazyLock::new(|| serde_json::from_str(SCHEMA_TEXT).unwrap_or_default());
 
-/// A part of the way from the root to a node.
+/// A segment of the path from the root to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Segment {
     Key(Arc<str>),
@@ -70,17 +74,18 @@ impl Segment {
     }
 }
 
-/// What a place is about.
+/// What is at a place.
 enum Thing {
+    /// A kind and a name.
     Element(Kind, Arc<str>),
-    /// A parameter of a called element.
+    /// An argument of a call: kind and name of the called element, and the parameter.
     Argument(Kind, Arc<str>, Arc<str>),
-    /// A parameter of the element that the place is in: section, element, name.
+    /// A parameter of the element that contains the place: section, element, parameter.
     Parameter(Arc<str>, Arc<str>, Arc<str>),
     PipelineParameter(Arc<str>),
     PipelineValue(Arc<str>),
     Orb(Arc<str>),
-    /// A job that another one requires.
+    /// A required job: workflow and job.
     Required(Arc<str>, Arc<str>),
     Alias,
     Other,
@@ -89,18 +94,18 @@ enum Thing {
 struct Place {
     path: Vec<Segment>,
     node: Node,
-    /// What is marked.
+    /// The key or the scalar under the cursor.
     span: Span,
     thing: Thing,
 }
 
-/// What stands at a byte offset of a text.
-pub fn hover(source: &Arc<SourceFile>, options: &CompileOptions<'_>, offset: usize) -> Option<Hover> {
-    let root = root(source)?;
-    let place = place(&root, offset)?;
-    let described = in_config(source, options, |compiler| describe(compiler, &root, &place));
+/// Describes what is at a byte offset of a configuration.
+pub fn hover(document: &Document, options: &CompileOptions, offset: usize) -> Option<Hover> {
+    let root = document.root()?;
+    let place = place(root, offset)?;
+    let (described, _) = with_config(document, options, |compiler, root| describe(compiler, root, &place));
     let mut text = described.flatten().unwrap_or_default();
-    let values = compiled_values(source, options, &place);
+    let values = compiled_values(document, options, &place);
     if !values.is_empty() {
         if !text.is_empty() {
             text.push_str("\n\n");
@@ -111,27 +116,27 @@ pub fn hover(source: &Arc<SourceFile>, options: &CompileOptions<'_>, offset: usi
     (!text.is_empty()).then_some(Hover { span, text })
 }
 
-/// Where that is defined what stands at a byte offset of a text. The place may be in an orb.
-pub fn definition(source: &Arc<SourceFile>, options: &CompileOptions<'_>, offset: usize) -> Option<Span> {
-    let root = root(source)?;
-    let place = place(&root, offset)?;
-    in_config(source, options, |compiler| define(compiler, &root, &place)).flatten()
+/// Finds the definition of what is at a byte offset of a configuration. It may be in an orb.
+pub fn definition(document: &Document, options: &CompileOptions, offset: usize) -> Option<Span> {
+    let root = document.root()?;
+    let place = place(root, offset)?;
+    let (defined, _) = with_config(document, options, |compiler, root| define(compiler, root, &place));
+    defined.flatten()
 }
 
-/// What could stand at a byte offset of a text.
-pub fn completions(source: &Arc<SourceFile>, options: &CompileOptions<'_>, offset: usize) -> Vec<Completion> {
-    let text = source.text();
+/// Finds what can be written at a byte offset of a configuration.
+pub fn completions(document: &Document, options: &CompileOptions, offset: usize) -> Vec<Completion> {
+    let text = document.source().text();
     let cursor = cursor(text, offset);
-    // The line that is being written is often no YAML yet.
+    // The line that is being written is often no valid YAML yet, so leave it out.
     let line = text[..offset].rfind('\n').map_or(0, |at| at + 1);
     let end = text[offset..].find('\n').map_or(text.len(), |at| offset + at);
     let rest = format!("{}{}{}", &text[..line], " ".repeat(end - line), &text[end..]);
-    let without = SourceFile::new(source.name(), rest);
+    let without = Document::parse(document.source().name(), rest);
     let mut found = BTreeSet::new();
-    let names = in_config(&without, options, |compiler| {
-        let root = compiler.root(CONFIG).clone();
+    let (names, _) = with_config(&without, options, |compiler, root| {
         let mut names = Vec::new();
-        named(compiler, &root, &cursor, &mut names);
+        named(compiler, root, &cursor, &mut names);
         names
     });
     found.extend(names.unwrap_or_default());
@@ -140,22 +145,6 @@ pub fn completions(source: &Arc<SourceFile>, options: &CompileOptions<'_>, offse
     }
     let fits = |completion: &Completion| completion.label.starts_with(&cursor.prefix);
     found.into_iter().filter(fits).collect()
-}
-
-fn root(source: &Arc<SourceFile>) -> Option<Node> {
-    let (documents, _) = towpath_yaml::parse(source, &ParseOptions::default());
-    documents.into_iter().next()
-}
-
-/// Does `work` on a configuration whose names are known.
-fn in_config<T>(
-    source: &Arc<SourceFile>,
-    options: &CompileOptions<'_>,
-    work: impl FnOnce(&mut Compiler<'_>) -> T,
-) -> Option<T> {
-    let mut done = None;
-    crate::compiler::with_config(source, options, |compiler, _| done = Some(work(compiler)));
-    done
 }
 
 fn place(root: &Node, offset: usize) -> Option<Place> {
@@ -170,7 +159,7 @@ fn place(root: &Node, offset: usize) -> Option<Place> {
     })
 }
 
-/// The key or the scalar at an offset, and the way there.
+/// Finds the key or the scalar at an offset, and appends its path. Also returns whether it is a key.
 fn locate(node: &Node, offset: usize, path: &mut Vec<Segment>) -> Option<(Node, Span, bool)> {
     let holds = |span: &Span| span.range().contains(&offset) || span.range().end == offset;
     if node.span() != node.origin() {
@@ -214,7 +203,7 @@ fn classify(path: &[Segment], node: &Node, on_key: bool, offset: usize) -> Thing
         true => None,
         false => node.as_scalar().map(|scalar| scalar.text.clone()),
     };
-    // Inside `<< >>` the name under the cursor decides.
+    // Inside `<< >>` take the name under the cursor.
     if scalar.is_some()
         && let Some(name) = reference_at(node.span(), offset)
     {
@@ -247,12 +236,10 @@ fn classify(path: &[Segment], node: &Node, on_key: bool, offset: usize) -> Thing
         },
         (Some(name), _) if in_jobs(1) => Thing::Element(Kind::Job, name.clone()),
         (None, _) if in_jobs(2) => own().map_or(Thing::Other, |name| Thing::Element(Kind::Job, name)),
-        (None, _) if in_jobs(3) && !own().is_some_and(|name| INVOCATION_KEYS.contains(&&*name)) => {
-            match (key(2), own()) {
-                (Some(job), Some(argument)) => Thing::Argument(Kind::Job, job.into(), argument),
-                _ => Thing::Other,
-            }
-        }
+        (None, _) if in_jobs(3) && !own().is_some_and(|name| INVOCATION.contains(&&*name)) => match (key(2), own()) {
+            (Some(job), Some(argument)) => Thing::Argument(Kind::Job, job.into(), argument),
+            _ => Thing::Other,
+        },
         (Some(name), [Segment::Key(_), Segment::Key(workflow), ..])
             if key(1) == Some("requires") || (item(1) && key(2) == Some("requires")) =>
         {
@@ -273,7 +260,7 @@ fn classify(path: &[Segment], node: &Node, on_key: bool, offset: usize) -> Thing
     }
 }
 
-/// The name in a `<< >>` that an offset of the source is on.
+/// The name under the cursor inside a `<< >>`.
 fn reference_at(span: &Span, offset: usize) -> Option<String> {
     let text = span.text();
     let at = offset.checked_sub(span.range().start)?.min(text.len());
@@ -291,7 +278,7 @@ fn reference_at(span: &Span, offset: usize) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Where the names of a place belong, and the way from there: inline orbs have names of their own.
+/// The namespace of a path, and the rest of the path. An inline orb has its own namespace.
 fn home<'p>(compiler: &Compiler<'_>, path: &'p [Segment]) -> (NamespaceId, &'p [Segment]) {
     match path {
         [Segment::Key(section), Segment::Key(alias), rest @ ..] if &**section == "orbs" && !rest.is_empty() => {
@@ -377,7 +364,7 @@ fn describe(compiler: &mut Compiler<'_>, root: &Node, place: &Place) -> Option<S
             let written = root.get("parameters")?.get(name)?;
             Some(of_parameter(name, written))
         }
-        Thing::PipelineValue(name) => Some(format!("`pipeline.{name}`: a value of the pipeline")),
+        Thing::PipelineValue(name) => Some(format!("`pipeline.{name}`: a pipeline value")),
         Thing::Orb(alias) => {
             let orb = compiler.orb(CONFIG, alias)?;
             let root = compiler.root(orb).clone();
@@ -444,28 +431,28 @@ fn of_parameter(name: &str, written: &Node) -> String {
     text
 }
 
-/// What compiled jobs have of the value at a place, and where parts of it come from.
-fn compiled_values(source: &Arc<SourceFile>, options: &CompileOptions<'_>, place: &Place) -> String {
+/// The values of a scalar in the compiled jobs, and where they come from.
+fn compiled_values(document: &Document, options: &CompileOptions, place: &Place) -> String {
     if place.node.as_scalar().is_none() {
         return String::new();
     }
-    let (explainer, _) = explain(source, options);
+    let (explainer, _) = explain(document, options);
     let Some(explainer) = explainer else {
         return String::new();
     };
     let mut text = String::new();
-    let (mut told, mut more) = (0, 0);
+    let (mut shown, mut more) = (0, 0);
     for job in explainer.jobs() {
         let values = explainer
             .job(job)
             .into_iter()
             .flat_map(|explanation| explanation.values);
         for value in values.filter(|value| value.span == *place.node.origin() && !value.references.is_empty()) {
-            if told == MAX_JOBS {
+            if shown == MAX_VALUES {
                 more += 1;
                 continue;
             }
-            told += 1;
+            shown += 1;
             let _ = write!(
                 text,
                 "`{}` of job `{job}`:\n```\n{}\n```",
@@ -489,7 +476,7 @@ fn compiled_values(source: &Arc<SourceFile>, options: &CompileOptions<'_>, place
     text.trim_end().to_owned()
 }
 
-/// The description that the schema has of a key.
+/// The description of a key in the schema.
 fn of_keys(path: &[Segment]) -> Option<String> {
     let (last, before) = path.split_last()?;
     let key = last.key()?;
@@ -518,7 +505,7 @@ fn flat(schema: &'static Json) -> Vec<&'static Json> {
     all
 }
 
-/// Every schema that holds at the end of a way from the root.
+/// The schemas for the value at a path.
 fn schema_at(path: &[Segment]) -> Vec<&'static Json> {
     let mut here = flat(&SCHEMA);
     for segment in path {
@@ -537,19 +524,19 @@ fn schema_at(path: &[Segment]) -> Vec<&'static Json> {
     here
 }
 
-/// Where the next letter would stand.
+/// The place at which the author writes.
 #[derive(Debug)]
 struct Cursor {
     path: Vec<Segment>,
-    /// What of the word is there.
+    /// The part of the word before the cursor.
     prefix: String,
     /// The key whose value is being written on this line.
     value_of: Option<Arc<str>>,
-    /// What of an expression is there, inside `<< >>`.
+    /// The part of the expression before the cursor, inside `<< >>`.
     tag: Option<String>,
 }
 
-/// Reads the way to an offset from the indentation above it, so that the text need not be whole.
+/// Derives the path from the indentation of the lines above, so that it also works in invalid YAML.
 fn cursor(text: &str, offset: usize) -> Cursor {
     let line = text[..offset].rfind('\n').map_or(0, |at| at + 1);
     let before = &text[line..offset];
@@ -567,7 +554,7 @@ fn cursor(text: &str, offset: usize) -> Cursor {
         }
         None => prefix,
     };
-    // Innermost first: the dashes of this line, then what stands further to the left above it.
+    // From the innermost: the dashes of this line, then lines above with less indentation.
     let mut path: Vec<Segment> = columns.iter().rev().map(|_| Segment::Item).collect();
     let mut limit = columns.first().copied().unwrap_or(end);
     let mut after_dash = !columns.is_empty();
@@ -612,10 +599,11 @@ fn cursor(text: &str, offset: usize) -> Cursor {
     }
 }
 
-/// What a line opens and does not close: the way into it, the key whose value is being written, and what of that is there.
+/// Parses the flow collections that a line opens and does not close. Returns the path into them, the key whose value is being
+/// written, and the part of the value before the cursor.
 fn flow(line: &str) -> (Vec<Segment>, Option<Arc<str>>, &str) {
     let mut path = Vec::new();
-    // How many segments each open bracket stands for.
+    // The number of segments for each open bracket.
     let mut open: Vec<usize> = Vec::new();
     let mut key: Option<&str> = None;
     let mut token = 0;
@@ -657,7 +645,7 @@ fn flow(line: &str) -> (Vec<Segment>, Option<Arc<str>>, &str) {
     (path, key.map(Arc::from), prefix)
 }
 
-/// The columns of a line's dashes, what follows them, and its column.
+/// The columns of a line's dashes, the text after them, and the column of that text.
 fn columns(line: &str) -> (Vec<usize>, &str, usize) {
     let mut column = line.len() - line.trim_start_matches(' ').len();
     let mut rest = &line[column..];
@@ -674,7 +662,7 @@ fn columns(line: &str) -> (Vec<usize>, &str, usize) {
     (dashes, rest, column)
 }
 
-/// Keys and values of the language itself.
+/// Completes keys and values that the language defines.
 fn of_schema(cursor: &Cursor) -> Vec<Completion> {
     let mut found = Vec::new();
     let mut path = cursor.path.clone();
@@ -714,7 +702,7 @@ fn completion(label: String, kind: CompletionKind, detail: &str) -> Completion {
     }
 }
 
-/// Names that the configuration itself defines.
+/// Completes names that the configuration defines.
 fn named(compiler: &mut Compiler<'_>, root: &Node, cursor: &Cursor, out: &mut Vec<Completion>) {
     if cursor.tag.is_some() {
         return references(root, cursor, out);
@@ -764,7 +752,7 @@ fn named(compiler: &mut Compiler<'_>, root: &Node, cursor: &Cursor, out: &mut Ve
         }
     } else if value_of.is_none() && item(2) && key(3).is_some_and(|key| STEP_LISTS.contains(&key)) {
         called = key(1)
-            .filter(|name| builtin_named(name).is_none())
+            .filter(|name| builtin_step(name).is_none())
             .map(|name| (Kind::Command, name));
     } else if value_of.is_none() && in_workflow && item(2) && key(3) == Some("jobs") {
         called = key(1).map(|name| (Kind::Job, name));
@@ -780,7 +768,7 @@ fn named(compiler: &mut Compiler<'_>, root: &Node, cursor: &Cursor, out: &mut Ve
     }
 }
 
-/// Names inside `<< >>`.
+/// Completes names inside `<< >>`.
 fn references(root: &Node, cursor: &Cursor, out: &mut Vec<Completion>) {
     let mut offer = |prefix: &str, parameters: Option<&Node>| {
         for part in parameters.and_then(Node::as_mapping).into_iter().flatten() {
@@ -795,7 +783,7 @@ fn references(root: &Node, cursor: &Cursor, out: &mut Vec<Completion>) {
     }
     offer("pipeline.parameters.", root.get("parameters"));
     let values = PIPELINE_VALUES.iter().map(|name| format!("pipeline.{name}"));
-    out.extend(values.map(|name| completion(name, CompletionKind::Reference, "a value of the pipeline")));
+    out.extend(values.map(|name| completion(name, CompletionKind::Reference, "a pipeline value")));
 }
 
 #[cfg(test)]
@@ -830,12 +818,12 @@ workflows:
     }
 
     fn defined(mark: &str) -> Option<String> {
-        let source = SourceFile::new("c.yml", TEXT);
-        definition(&source, &CompileOptions::default(), at(mark)).map(|span| span.place().to_string())
+        let document = Document::parse("c.yml", TEXT);
+        definition(&document, &CompileOptions::default(), at(mark)).map(|span| span.place().to_string())
     }
 
     #[test]
-    fn names_lead_to_where_they_are_defined() {
+    fn definition_finds_the_definition_of_a_name() {
         assert_eq!(defined("greet: {to").as_deref(), Some("c.yml:3:3"));
         assert_eq!(defined("to: me").as_deref(), Some("c.yml:6:7"));
         assert_eq!(defined("parameters.to").as_deref(), Some("c.yml:6:7"));
@@ -846,10 +834,10 @@ workflows:
     }
 
     #[test]
-    fn what_stands_there_is_described() {
-        let source = SourceFile::new("c.yml", TEXT);
+    fn hover_describes_what_is_under_the_cursor() {
+        let document = Document::parse("c.yml", TEXT);
         let says = |mark: &str| {
-            hover(&source, &CompileOptions::default(), at(mark))
+            hover(&document, &CompileOptions::default(), at(mark))
                 .map(|hover| hover.text)
                 .unwrap()
         };
@@ -869,11 +857,11 @@ workflows:
     }
 
     #[test]
-    fn what_could_stand_there_is_offered() {
+    fn completions_fit_the_place_of_the_cursor() {
         let offered = |text: &str| {
             let offset = text.find('|').unwrap();
-            let source = SourceFile::new("c.yml", text.replacen('|', "", 1));
-            let found = completions(&source, &CompileOptions::default(), offset);
+            let document = Document::parse("c.yml", text.replacen('|', "", 1));
+            let found = completions(&document, &CompileOptions::default(), offset);
             found.into_iter().map(|completion| completion.label).collect::<Vec<_>>()
         };
         let with = |from: &str, to: &str| {

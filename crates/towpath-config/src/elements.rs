@@ -1,31 +1,18 @@
-//! Elements by themselves: what an orb defines, or a configuration defines and nobody uses, read as if it were called.
+//! Checks elements that nothing calls: those of an orb, and unused ones of a configuration. They are expanded as if they were
+//! called, with placeholders for required arguments.
 
 use std::collections::HashSet;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use towpath_yaml::{Diagnostic, Entry, Label, Mapping, Node, ScalarStyle, SourceFile};
+use towpath_yaml::{Diagnostic, Entry, Label, Mapping, Node, ScalarStyle};
 
 use crate::compiler::Compiler;
-use crate::jobs::Others;
-use crate::namespace::{CONFIG, Element, Found, Kind};
-use crate::options::CompileOptions;
-use crate::parameters::ParameterType;
+use crate::element::{CONFIG, Element, Found, Kind, ParameterType};
+use crate::executors::PLACEHOLDER;
 use crate::scope::Scope;
-use crate::steps::entry;
 
-/// The keys of an orb.
-pub(crate) const ORB_KEYS: &[&str] = &[
-    "version",
-    "description",
-    "display",
-    "orbs",
-    "commands",
-    "executors",
-    "jobs",
-    "examples",
-];
-
-/// Mistakes that stand in the text whatever a caller gives. Others may come of the stand-ins.
+/// The codes of errors that do not depend on arguments. Other errors may be consequences of the placeholders.
 pub(crate) const ALWAYS: &[&str] = &[
     "config::arguments",
     "config::definition",
@@ -56,8 +43,8 @@ pub(crate) const ALWAYS: &[&str] = &[
     "config::version",
 ];
 
-/// Mistakes in the form of a definition, which the original refuses before it looks at what is used. What a definition refers
-/// to is another matter: as long as nobody calls it, nothing is looked up.
+/// The codes of errors in the form of a definition. CircleCI reports these for unused definitions, too, but does not look up
+/// the names in them.
 const FORM: &[&str] = &[
     "config::arguments",
     "config::definition",
@@ -70,18 +57,7 @@ const FORM: &[&str] = &[
     "config::unknown-key",
 ];
 
-/// Checks the source of an orb: every command, executor and job of it, called or not.
-///
-/// What depends on a caller's arguments cannot be known; required parameters have stand-ins of their types.
-pub fn check_orb(source: &Arc<SourceFile>, options: &CompileOptions<'_>) -> Vec<Diagnostic> {
-    crate::compiler::with_orb(source, options, |compiler, root| {
-        compiler.check_keys(root, ORB_KEYS, "an orb", Others::Ignored);
-        compiler.check_sections(root);
-        compiler.check_elements(root, ALWAYS, |_, _| true);
-    })
-}
-
-/// Every executor, command and job that a text defines.
+/// All executors, commands and jobs that a document defines.
 fn definitions(root: &Node) -> impl Iterator<Item = (Kind, &Entry)> {
     [Kind::Executor, Kind::Command, Kind::Job].into_iter().flat_map(|kind| {
         let section = root.get(kind.section()).and_then(Node::as_mapping);
@@ -90,11 +66,11 @@ fn definitions(root: &Node) -> impl Iterator<Item = (Kind, &Entry)> {
 }
 
 impl Compiler<'_> {
-    /// Reads the elements of the text itself that nothing has led to so far, for mistakes in their form.
+    /// Checks the form of the configuration's elements that have not been read.
     pub(crate) fn check_form_of_unused(&mut self, root: &Node) {
         let mut unused = HashSet::new();
         for (kind, part) in definitions(root) {
-            // Of one that is empty nothing is wrong until it is called.
+            // An empty definition is an error only if it is called.
             if part.value.as_mapping().is_some() && !self.was_read(kind, &part.key.text) {
                 unused.insert((kind, part.key.text.clone()));
             }
@@ -104,10 +80,10 @@ impl Compiler<'_> {
         }
     }
 
-    /// Reads the elements of the text itself that `wanted` picks as if each were called, and keeps the mistakes in `codes`.
+    /// Checks the elements of the document that are `wanted`, and keeps the errors whose codes are in `codes`.
     pub(crate) fn check_elements(&mut self, root: &Node, codes: &[&str], wanted: impl Fn(Kind, &str) -> bool) {
         let before = self.take_diagnostics();
-        self.stand_ins = true;
+        self.has_placeholders = true;
         for (kind, part) in definitions(root) {
             if wanted(kind, &part.key.text)
                 && let Found::Element(element) = self.find(kind, CONFIG, &part.key.text)
@@ -115,7 +91,7 @@ impl Compiler<'_> {
                 self.check_element(kind, &element);
             }
         }
-        self.stand_ins = false;
+        self.has_placeholders = false;
         let found = self.take_diagnostics();
         let key = |diagnostic: &Diagnostic| {
             let place = diagnostic.primary.as_ref().map(|label| label.span.clone());
@@ -123,7 +99,7 @@ impl Compiler<'_> {
         };
         let mut seen: Vec<_> = before.iter().map(key).collect();
         let kept = found.into_iter().filter(|diagnostic| {
-            // What an orb is called for is not its caller's to mend.
+            // The author cannot fix an error in an imported orb.
             let is_own = |label: &Label| Arc::ptr_eq(label.span.source(), root.span().source());
             let key = key(diagnostic);
             let is_new = !seen.contains(&key);
@@ -134,7 +110,7 @@ impl Compiler<'_> {
         self.put_diagnostics(before.into_iter().chain(kept).collect());
     }
 
-    fn check_element(&mut self, kind: Kind, element: &std::rc::Rc<Element>) {
+    fn check_element(&mut self, kind: Kind, element: &Rc<Element>) {
         let given: Vec<Entry> = element
             .parameters
             .iter()
@@ -150,9 +126,9 @@ impl Compiler<'_> {
                     ParameterType::Enum(values) => text(values.first().map_or("", |value| value)),
                     ParameterType::EnvVarName => text("VARIABLE"),
                     ParameterType::Steps => Node::sequence(Vec::new(), at.clone()),
-                    ParameterType::Executor => text(STAND_IN),
+                    ParameterType::Executor => text(PLACEHOLDER),
                 };
-                entry(name.clone(), value, at)
+                Entry::computed(name.clone(), value, at)
             })
             .collect();
         let span = element.node.span().clone();
@@ -162,12 +138,16 @@ impl Compiler<'_> {
                 let body = Node::mapping(Mapping::from_entries(given), span.clone());
                 self.call_command(&element.name, element, Some(&body), &span, &scope, &mut Vec::new());
             }
-            Kind::Job => drop(self.expand_job(element, &given, &scope, &span, (None, None))),
+            Kind::Job => {
+                let expanded = self.expand_job(element, &given, &scope, &span, (None, None));
+                if let (Some(jobs), Some(expanded)) = (&mut self.unused_jobs, expanded)
+                    && !expanded.broken
+                {
+                    jobs.push(expanded);
+                }
+            }
             Kind::Executor => self.check_executor(element, &given, &scope),
             Kind::JobGroup => {}
         }
     }
 }
-
-/// The executor that stands in for one that a caller gives.
-pub(crate) const STAND_IN: &str = "<an executor>";

@@ -1,47 +1,50 @@
-//! Where each value of a compiled job comes from: the line it is written in, the calls that it came through, and what
-//! parameters put into it.
+//! Explains where each value of a compiled job comes from: the line that it is written in, the calls that it came through, and
+//! the parameters in it.
 
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use serde::Serialize;
-use towpath_yaml::{Diagnostic, Node, Place, SourceFile, Span, Value as YamlValue};
+use towpath_yaml::{Diagnostic, Node, Place, Span, Value as YamlValue};
 
-use crate::jobs::Expanded;
+use crate::compile::traced;
+use crate::document::Document;
+use crate::expansion::Expanded;
 use crate::options::CompileOptions;
 use crate::trace::{FrameId, OUTSIDE, Trace};
-use crate::workflows::{Graph, definitions};
+use crate::workflows::model::Graph;
+use crate::workflows::naming::definitions;
 
-/// Where all values of one job come from.
+/// Where the values of a job come from.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explanation {
-    /// The job's final name.
+    /// The final name of the job.
     pub job: String,
-    /// Where it is defined.
+    /// Where the job is defined.
     pub place: Place,
-    /// Where workflows name it.
+    /// Where workflows list the job.
     pub invoked: Vec<Place>,
-    /// Its values, in the order of the printed job.
+    /// The values in the order of the printed job.
     pub values: Vec<ExplainedValue>,
 }
 
-/// One value of a job.
+/// A value of a job, and where it comes from.
 #[derive(Clone, Debug, Serialize)]
 pub struct ExplainedValue {
-    /// Where it is in the job: `steps[2].run.command`, `environment.PORT`.
+    /// The path of the value in the job: `steps[2].run.command`, `environment.PORT`.
     pub path: String,
-    /// What it came to.
+    /// The value with all parameters replaced.
     pub value: String,
-    /// Where it is written.
+    /// Where the value is written.
     pub place: Place,
-    /// Where the alias or the merge is that brought it from there.
+    /// The alias or the merge that inserts the value, if there is one.
     pub aliased: Option<Place>,
-    /// The calls that it came through, innermost first.
+    /// The calls that the value came through, innermost first.
     pub calls: Vec<CallSite>,
-    /// What it refers to, in order.
+    /// The names in the value's templates, in order.
     pub references: Vec<ReferenceOrigin>,
-    /// The text that it is written as.
+    /// The value as written.
     #[serde(skip)]
     pub span: Span,
 }
@@ -51,7 +54,7 @@ pub struct ExplainedValue {
 pub struct CallSite {
     /// `command`, `executor` or `job`.
     pub kind: &'static str,
-    /// Its name where it is defined.
+    /// The name of the definition.
     pub name: String,
     /// Where it is called.
     pub place: Place,
@@ -60,48 +63,48 @@ pub struct CallSite {
 /// A name in a `<< >>`, and where its value comes from.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReferenceOrigin {
-    /// As written: `parameters.version`.
+    /// The name as written: `parameters.version`.
     pub name: String,
-    /// What it came to.
+    /// The value that replaced the name.
     pub value: String,
-    /// Where from.
+    #[allow(missing_docs)]
     pub origin: Origin,
-    /// Where that is written, unless it comes from outside.
+    /// Where the value is written, unless it comes from outside of the configuration.
     pub place: Option<Place>,
-    /// What is written there refers to, in turn.
+    /// The names in the templates of that value.
     pub references: Vec<ReferenceOrigin>,
 }
 
-/// Where a parameter's value comes from.
+/// Where the value of a name comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// The call gives it.
+    /// An argument of the call.
     Given,
-    /// The call does not; it is the declaration's default.
+    /// The default of the declaration.
     Default,
-    /// This member of the matrix has it.
+    /// A value of the matrix.
     Matrix,
-    /// Whoever started the pipeline gave it.
+    /// A pipeline parameter that the trigger set.
     Trigger,
-    /// It is a value of the pipeline.
+    /// A pipeline value.
     Pipeline,
 }
 
 impl Origin {
-    /// In a sentence.
+    /// The origin as a part of a sentence. A place may follow.
     pub fn words(self) -> &'static str {
         match self {
             Origin::Given => "given at",
             Origin::Default => "the default at",
-            Origin::Matrix => "of the matrix at",
-            Origin::Trigger => "given with the pipeline",
-            Origin::Pipeline => "a value of the pipeline",
+            Origin::Matrix => "from the matrix at",
+            Origin::Trigger => "set by the trigger",
+            Origin::Pipeline => "a pipeline value",
         }
     }
 }
 
-/// A compilation that remembers how it went.
+/// A compilation that recorded where every value comes from.
 pub struct Explainer {
     definitions: Vec<(Arc<str>, Rc<Expanded>)>,
     graphs: Vec<Graph>,
@@ -112,9 +115,10 @@ pub struct Explainer {
 
 const MAX_DEPTH: usize = 20;
 
-/// Compiles `source` to explain it. `None` when it does not compile as far as its jobs.
-pub fn explain(source: &Arc<SourceFile>, options: &CompileOptions<'_>) -> (Option<Explainer>, Vec<Diagnostic>) {
-    crate::compiler::traced(source, options, |compiler, root| {
+/// Compiles a configuration to explain it. A configuration with errors can be explained, unless they concern the file as a
+/// whole.
+pub fn explain(document: &Document, options: &CompileOptions) -> (Option<Explainer>, Vec<Diagnostic>) {
+    traced(document, options, |compiler, root| {
         let mut graphs = compiler.workflows(root);
         let definitions = definitions(&mut graphs);
         let trace = compiler.trace.take()?;
@@ -129,12 +133,12 @@ pub fn explain(source: &Arc<SourceFile>, options: &CompileOptions<'_>) -> (Optio
 }
 
 impl Explainer {
-    /// The names of the jobs, in the order in which workflows use them.
+    /// The names of the jobs in the order of their first use.
     pub fn jobs(&self) -> impl Iterator<Item = &str> {
         self.definitions.iter().map(|(name, _)| &**name)
     }
 
-    /// Explains the job of this final name.
+    /// Explains the job with this final name.
     pub fn job(&self, name: &str) -> Option<Explanation> {
         let (name, expanded) = self.definitions.iter().find(|(own, _)| **own == *name)?;
         let mut values = Vec::new();
@@ -262,7 +266,7 @@ impl Explainer {
         let of_matrix = |frame: FrameId| frame != OUTSIDE && self.trace.frame(frame).kind.is_none();
         reference.origin = match given.by_default {
             true => Origin::Default,
-            // A matrix gives its values to the job that is called in it.
+            // A member of a matrix passes its values to the job.
             false if of_matrix(frame) || (of_matrix(given.frame) && self.holds(given.frame, &given.node)) => {
                 Origin::Matrix
             }
@@ -283,7 +287,7 @@ impl Explainer {
     }
 }
 
-/// The first line, when there are more.
+/// The first line of a text, and the number of lines if there are more.
 fn shortened(text: &str) -> String {
     let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
@@ -295,7 +299,7 @@ fn shortened(text: &str) -> String {
 }
 
 impl fmt::Display for Explanation {
-    /// For a terminal: two lines a value or more, the path first.
+    /// Formats the explanation for a terminal, with two or more lines per value.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(formatter, "{}: defined at {}", self.job, self.place)?;
         for place in &self.invoked {
@@ -308,7 +312,7 @@ impl fmt::Display for Explanation {
                 write!(formatter, ", by the alias at {place}")?;
             }
             writeln!(formatter)?;
-            // Every value comes through the job's own call, which is said above.
+            // Every value comes through the call of the job, which is printed above.
             for call in value.calls.iter().filter(|call| call.kind != "job") {
                 writeln!(
                     formatter,
@@ -348,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_followed_through_matrix_job_command_and_default() {
+    fn a_value_is_traced_through_matrix_job_command_and_default() {
         let text = "version: 2.1
 executors:
   small:
@@ -377,8 +381,8 @@ workflows:
       - test:
           matrix: {parameters: {version: ['20', '22']}}
 ";
-        let source = SourceFile::new("config.yml", text);
-        let (explainer, diagnostics) = explain(&source, &CompileOptions::default());
+        let document = Document::parse("config.yml", text);
+        let (explainer, diagnostics) = explain(&document, &CompileOptions::default());
         assert!(diagnostics.is_empty(), "{diagnostics:?}");
         let explainer = explainer.unwrap();
         assert_eq!(explainer.jobs().collect::<Vec<_>>(), ["test-20", "test-22"]);
@@ -391,7 +395,7 @@ docker[0].image = app:v22
   written at config.yml:5:22
   in executor `small`, called at config.yml:17:15
   << parameters.tag >> = v22, given at config.yml:17:34
-    << parameters.version >> = 22, of the matrix at config.yml:27:49
+    << parameters.version >> = 22, from the matrix at config.yml:27:49
 
 environment.A = of executor
   written at config.yml:6:22
@@ -408,7 +412,7 @@ steps[1].run.command = echo hello version 22
   in command `greet`, called at config.yml:21:9
   << parameters.greeting >> = hello, the default at config.yml:11:41
   << parameters.who >> = version 22, given at config.yml:21:22
-    << parameters.version >> = 22, of the matrix at config.yml:27:49
+    << parameters.version >> = 22, from the matrix at config.yml:27:49
 
 steps[2].run.command = echo hello again
   written at config.yml:13:14

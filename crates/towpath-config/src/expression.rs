@@ -2,11 +2,11 @@
 //!
 //! Source: <https://github.com/CircleCI-Public/expr>
 
-use std::{cell::RefCell, collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use regex::Regex;
-use regex_syntax::ast::Ast;
 
+use crate::pattern::full_match;
 use crate::value::Value;
 
 /// A parsed expression.
@@ -58,13 +58,13 @@ impl Operator {
     }
 }
 
-/// Why an expression cannot be read or has no value.
+/// Why an expression cannot be parsed or evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ExpressionError {
     pub(crate) kind: ErrorKind,
-    /// The offending text; empty at the end.
+    /// The text that is wrong. Empty at the end of the expression.
     pub(crate) lexeme: String,
-    /// Where it is, in bytes.
+    /// The byte offset of that text.
     pub(crate) at: usize,
 }
 
@@ -97,7 +97,7 @@ impl ExpressionError {
         }
     }
 
-    /// The sentence about it, in the original's words where those are known.
+    /// The message, in CircleCI's words where they are known.
     pub(crate) fn message(&self) -> String {
         let lexeme = &self.lexeme;
         match self.kind {
@@ -142,193 +142,6 @@ struct Spanned {
     token: Token,
     start: usize,
     end: usize,
-}
-
-/// How many compiled patterns are kept.
-const KEPT_PATTERNS: usize = 1_000;
-
-thread_local! {
-    /// Patterns by their text: a filter or a condition is evaluated for every job that has it.
-    static PATTERNS: RefCell<HashMap<String, Option<Regex>>> = RefCell::default();
-}
-
-/// A regular expression that must match in full; RE2 syntax, as the newest compiler has it.
-pub(crate) fn full_match(pattern: &str) -> Option<Regex> {
-    PATTERNS.with_borrow_mut(|known| {
-        if let Some(regex) = known.get(pattern) {
-            return regex.clone();
-        }
-        if known.len() >= KEPT_PATTERNS {
-            known.clear();
-        }
-        let regex = compiled(pattern);
-        known.insert(pattern.to_owned(), regex.clone());
-        regex
-    })
-}
-
-fn compiled(pattern: &str) -> Option<Regex> {
-    let pattern = of_re2(pattern);
-    // By itself first: `a)|(?:b` is a pattern only between the brackets below.
-    regex_syntax::parse(&pattern).ok()?;
-    let tree = regex_syntax::ast::parse::Parser::new().parse(&pattern).ok()?;
-    regex_syntax::ast::visit(&tree, Unstacked).ok()?;
-    regex::RegexBuilder::new(&format!("^(?:{pattern})$"))
-        .size_limit(1 << 20)
-        .build()
-        .ok()
-}
-
-/// Refuses a repetition of a repetition that has no brackets: elsewhere `a*+` gives nothing back, and RE2 has it not.
-///
-/// Source: <https://github.com/google/re2/wiki/Syntax>
-struct Unstacked;
-
-impl regex_syntax::ast::Visitor for Unstacked {
-    type Output = ();
-    type Err = ();
-
-    fn finish(self) -> Result<(), ()> {
-        Ok(())
-    }
-
-    fn visit_pre(&mut self, tree: &Ast) -> Result<(), ()> {
-        match tree {
-            Ast::Repetition(outer) if matches!(*outer.ast, Ast::Repetition(_)) => Err(()),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// RE2's syntax in that of the library, which differs in what a class is: `\w`, `\d` and `\s` are ASCII, and within brackets
-/// `[`, `&&`, `--` and `~~` mean themselves. `\Q…\E` quotes.
-///
-/// Source: <https://github.com/google/re2/wiki/Syntax>
-fn of_re2(pattern: &str) -> String {
-    let mut out = String::with_capacity(pattern.len());
-    let mut rest = pattern;
-    let mut in_class = false;
-    while let Some(character) = rest.chars().next() {
-        let (token, after) = rest.split_at(character.len_utf8());
-        rest = after;
-        match character {
-            '\\' => {
-                if let Some(quoted) = rest.strip_prefix('Q') {
-                    let (text, after) = quoted.split_once("\\E").unwrap_or((quoted, ""));
-                    out.push_str(&regex::escape(text));
-                    rest = after;
-                    continue;
-                }
-                let Some(escaped) = rest.chars().next() else {
-                    out.push('\\');
-                    continue;
-                };
-                rest = &rest[escaped.len_utf8()..];
-                if escaped.is_digit(8) {
-                    let Some((code, length)) = octal(escaped, rest) else {
-                        // No such escape: the library refuses it, too.
-                        out.push('\\');
-                        out.push(escaped);
-                        continue;
-                    };
-                    out.push_str(&format!("\\x{{{code:X}}}"));
-                    rest = &rest[length..];
-                    continue;
-                }
-                let class = match escaped {
-                    'd' | 'D' => "0-9",
-                    's' | 'S' => r"\t\n\f\r ",
-                    'w' | 'W' => "0-9A-Za-z_",
-                    // The library has them for the ends of words.
-                    '<' | '>' => {
-                        out.push(escaped);
-                        continue;
-                    }
-                    _ => {
-                        out.push('\\');
-                        out.push(escaped);
-                        // `\p{Greek}`, `\x{41}`
-                        if matches!(escaped, 'p' | 'P' | 'x')
-                            && let Some(end) = rest.starts_with('{').then(|| rest.find('}')).flatten()
-                        {
-                            out.push_str(&rest[..=end]);
-                            rest = &rest[end + 1..];
-                        }
-                        continue;
-                    }
-                };
-                match (escaped.is_ascii_uppercase(), in_class) {
-                    (true, _) => out.push_str(&format!("[^{class}]")),
-                    (false, _) => out.push_str(&format!("[{class}]")),
-                }
-                // A class is no end of a range.
-                if in_class && let Some(after) = rest.strip_prefix('-') {
-                    out.push_str("\\-");
-                    rest = after;
-                }
-            }
-            '[' if !in_class => {
-                in_class = true;
-                out.push('[');
-                if let Some(after) = rest.strip_prefix('^') {
-                    out.push('^');
-                    rest = after;
-                }
-                // The first is no end.
-                if let Some(after) = rest.strip_prefix(']') {
-                    out.push_str("\\]");
-                    rest = after;
-                }
-            }
-            '[' => match rest.starts_with(':').then(|| rest.find(":]")).flatten() {
-                Some(end) => {
-                    out.push('[');
-                    out.push_str(&rest[..end + 2]);
-                    rest = &rest[end + 2..];
-                }
-                None => out.push_str("\\["),
-            },
-            ']' if in_class => {
-                in_class = false;
-                out.push(']');
-            }
-            '&' | '~' | '-' if in_class && rest.starts_with(character) => {
-                out.push('\\');
-                out.push_str(token);
-            }
-            // What is no repetition is a brace.
-            '{' if !in_class && !is_repetition(rest) => out.push_str("\\{"),
-            _ => out.push_str(token),
-        }
-    }
-    out
-}
-
-/// The character that an octal escape means, and how much of it stands behind its first digit: up to two more digits. `\1`
-/// alone would refer back.
-fn octal(first: char, rest: &str) -> Option<(u32, usize)> {
-    let more = rest
-        .bytes()
-        .take(2)
-        .take_while(|byte| (b'0'..=b'7').contains(byte))
-        .count();
-    if first != '0' && more == 0 {
-        return None;
-    }
-    let digits = format!("{first}{}", &rest[..more]);
-    Some((u32::from_str_radix(&digits, 8).ok()?, more))
-}
-
-/// Whether `3}`, `3,}` or `3,5}` follows.
-fn is_repetition(rest: &str) -> bool {
-    let Some((inside, _)) = rest.split_once('}') else {
-        return false;
-    };
-    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match inside.split_once(',') {
-        Some((from, to)) => number(from) && (to.is_empty() || number(to)),
-        None => number(inside),
-    }
 }
 
 fn scan(text: &str) -> Result<Vec<Spanned>, ExpressionError> {
@@ -480,7 +293,7 @@ struct Parser<'a> {
     depth: usize,
 }
 
-/// Reads an expression.
+/// Parses an expression.
 pub(crate) fn parse(text: &str) -> Result<Expression, ExpressionError> {
     let mut parser = Parser {
         text,
@@ -538,7 +351,7 @@ impl Parser<'_> {
                     | Operator::Contains
                     | Operator::Matches),
                 ) => *operator,
-                // A word between two operands was meant as an operator.
+                // A word between two operands was probably meant as an operator.
                 Token::Name
                     if matches!(
                         self.tokens.get(self.at + 1).map(|next| &next.token),
@@ -624,9 +437,9 @@ impl Parser<'_> {
 }
 
 impl Expression {
-    /// The value of the expression; `lookup` answers `None` for a name that does not exist, and null for one without value.
+    /// Evaluates the expression. `lookup` returns `None` for an unknown name, and null for a name without a value.
     pub(crate) fn evaluate(&self, lookup: &mut dyn FnMut(&str) -> Option<Value>) -> Result<Value, ExpressionError> {
-        // A chain such as `a or b or c …` leans to the left and may be long: it is walked, not recursed into.
+        // A chain such as `a or b or c …` nests to the left and may be long, so it is evaluated in a loop.
         match self {
             Expression::Literal(value) => Ok(value.clone()),
             Expression::Pattern(regex) => Ok(Value::Pattern(regex.clone())),
@@ -659,7 +472,7 @@ impl Expression {
         Ok(value)
     }
 
-    /// The names in it, in order, with their places.
+    /// Collects the names in the expression in order, with their byte offsets.
     pub(crate) fn names(&self, found: &mut Vec<(Arc<str>, usize)>) {
         match self {
             Expression::Literal(_) | Expression::Pattern(_) => {}
@@ -683,7 +496,7 @@ impl Expression {
 }
 
 impl Drop for Expression {
-    /// A long chain would be dropped by recursion; this takes it apart first.
+    /// Takes a chain apart before it is dropped. Dropping a long chain recursively would overflow the stack.
     fn drop(&mut self) {
         let mut pending = Vec::new();
         let take = |expression: &mut Expression, pending: &mut Vec<Box<Expression>>| {
@@ -760,45 +573,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_read_as_re2_reads_them() {
-        for (pattern, text, matches) in [
-            (r"\w{1,255}", "some_name", true),
-            (r"[\w.-]{1,100}", "v1.2-x", true),
-            (r"\w+", "é", false),
-            (r"\d", "٣", false),
-            (r"[^\d]", "x", true),
-            (r"[\D]", "7", false),
-            (r"\Qa.b\E", "a.b", true),
-            (r"\Qa.b\E", "axb", false),
-            (r"[[a]", "[", true),
-            (r"[]a]+", "]a", true),
-            (r"[[:digit:]x]+", "3x", true),
-            (r"[a&&b]+", "a&b", true),
-            (r"a{2", "a{2", true),
-            (r"a{2}", "aa", true),
-            (r"(a*)+b", "aab", true),
-            (r"a*?b", "aab", true),
-            (r"\p{Greek}", "λ", true),
-            (r"\x{41}", "A", true),
-            (r"\101", "A", true),
-            (r"\60", "0", true),
-            (r"\<main\>", "main", false),
-            (r"\<main\>", "<main>", true),
-            (r"release\/[\w-.]+", "release/v-1.2", true),
-            (r"feat[\w-z]+", "feat-x", true),
-            (r"rel[\s-x]+", "relABC", false),
-            (r"[\w--a]+", "x.", true),
-        ] {
-            let regex = full_match(pattern).unwrap_or_else(|| panic!("{pattern} is refused"));
-            assert_eq!(regex.is_match(text), matches, "{pattern} on {text}");
-        }
-        for odd in ["a)|(?:b", "(", "(?=x)", r"a\1", "a*+b", "a++", "a?+", "a{2}{3}", "a*?+"] {
-            assert!(full_match(odd).is_none(), "{odd}");
-        }
-    }
-
-    #[test]
-    fn operators_bind_and_compare_as_written_down() {
+    fn operators_have_the_documented_precedence_and_meaning() {
         let check = |text: &str, expected: Json| {
             let variables = serde_json::json!({"a": 5, "b": "main", "c": true, "d": null});
             assert_eq!(evaluate(text, &variables).unwrap(), value_of(&expected), "{text}");
@@ -811,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_has_its_place() {
+    fn errors_know_their_offset() {
         let check = |text: &str, message: &str, at: usize| {
             let error = evaluate(text, &Json::Null).unwrap_err();
             assert_eq!((error.message().as_str(), error.at), (message, at), "{text}");
@@ -820,9 +595,9 @@ mod tests {
         check("1 & 2", "Unexpected character '&'", 2);
     }
 
-    /// The original's own cases, where they lie beside the checkout.
+    /// The cases of CircleCI's own tests, if they are beside the checkout.
     #[test]
-    fn cases_of_the_original() {
+    fn circlecis_own_cases_pass() {
         let path =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpus/circleci/oracle/expressions/cases.json");
         let Ok(text) = std::fs::read_to_string(&path) else {

@@ -6,13 +6,14 @@ use towpath_yaml::{Diagnostic, Node};
 
 use crate::compiled::Filter;
 use crate::compiler::Compiler;
-use crate::jobs::Others;
+use crate::pattern::full_match;
 use crate::scope::Scope;
+use crate::unknown_keys::UnknownKeys;
 
 const FILTERS: [&str; 2] = ["branches", "tags"];
 
 impl Compiler<'_> {
-    /// Whether a job with these filters runs for this pipeline's branch or tag.
+    /// Whether a job with these filters runs for the pipeline's branch or tag.
     pub(crate) fn passes(&mut self, filters: Option<&Node>, scope: &Scope<'_>) -> bool {
         let branch = self.options.values.branch();
         let tag = self.options.values.tag();
@@ -20,7 +21,7 @@ impl Compiler<'_> {
             return tag.is_none();
         };
         if let Some(scalar) = filters.as_scalar() {
-            // One tag alone is a value. In an expression names stand without `<< >>`.
+            // A single `<< >>` is a value. An expression has names without `<< >>`.
             let text = scalar.text.trim();
             let is_tag = text.starts_with("<<") && text.find(">>") == text.len().checked_sub(2);
             return match is_tag {
@@ -29,14 +30,14 @@ impl Compiler<'_> {
             };
         }
         let Some(mapping) = filters.as_mapping() else {
-            let message = "`filters` is a map with `branches` and `tags`, or an expression";
+            let message = "`filters` must be a map with `branches` and `tags`, or an expression";
             self.report(Diagnostic::error("config::filters", message).at(filters.span(), ""));
             return false;
         };
-        // Configurations that run have pull requests here, too.
+        // CircleCI accepts `pull_requests`, though it has no effect.
         let (ignored, others): (Vec<_>, Vec<_>) = mapping.iter().partition(|part| &*part.key.text == "pull_requests");
-        self.check_entries(ignored, &FILTERS, "`filters`", Others::Ignored);
-        self.check_entries(others, &FILTERS, "`filters`", Others::Refused);
+        self.check_entries(ignored, &FILTERS, "`filters`", UnknownKeys::Ignored);
+        self.check_entries(others, &FILTERS, "`filters`", UnknownKeys::Refused);
         let branches = mapping.get("branches").map(|node| self.filter(node));
         let tags = mapping.get("tags").map(|node| self.filter(node));
         match tag {
@@ -45,14 +46,14 @@ impl Compiler<'_> {
         }
     }
 
-    /// Reads `{only, ignore}`; a mistake in a pattern is reported once.
+    /// Reads `{only, ignore}`. An invalid pattern is reported once.
     pub(crate) fn filter(&mut self, node: &Node) -> Filter {
         let mut filter = Filter::default();
         if node.is_null() {
             return filter;
         }
         let Some(mapping) = node.as_mapping() else {
-            let message = format!("a filter is a map with `only` or `ignore`, and this is {}", node.kind());
+            let message = format!("a filter must be a map with `only` or `ignore`, not {}", node.kind());
             self.report(Diagnostic::error("config::filters", message).at(node.span(), ""));
             return filter;
         };
@@ -65,7 +66,7 @@ impl Compiler<'_> {
                     self.report(
                         Diagnostic::error("config::filters", message)
                             .at(&part.key.span, "")
-                            .hint("there are `only` and `ignore`"),
+                            .hint("the keys are `only` and `ignore`"),
                     );
                     continue;
                 }
@@ -87,7 +88,7 @@ impl Compiler<'_> {
                         list.push(scalar.text.to_string());
                     }
                     None => {
-                        let message = "a filter lists names and patterns";
+                        let message = "an entry of a filter must be a name or a pattern";
                         self.report(Diagnostic::error("config::filters", message).at(item.span(), ""));
                     }
                 }
@@ -102,11 +103,11 @@ fn pattern(text: &str) -> Option<&str> {
 }
 
 impl Filter {
-    /// Whether `name` is let through. When both lists are given, `only` decides.
+    /// Whether the filter lets `name` through. If both lists are given, `only` decides.
     pub fn passes(&self, name: &str) -> bool {
         let matches = |entries: &[String]| {
             entries.iter().any(|entry| match pattern(entry) {
-                Some(pattern) => crate::expression::full_match(pattern).is_some_and(|regex| regex.is_match(name)),
+                Some(pattern) => full_match(pattern).is_some_and(|regex| regex.is_match(name)),
                 None => entry == name,
             })
         };
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_decides_and_patterns_match_in_full() {
+    fn only_takes_precedence_and_patterns_match_the_whole_name() {
         let check = |only: &[&str], ignore: &[&str], name: &str, expect: bool| {
             let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
             let filter = Filter {

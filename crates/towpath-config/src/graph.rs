@@ -1,21 +1,21 @@
-//! A workflow as a picture: text, DOT, or SVG. Jobs stand in columns, each behind the last of those that it requires.
+//! Draws a workflow as text, DOT or SVG. Each job is in a column to the right of the jobs that it requires.
 
 use crate::compiled::{JobKind, RequiredStatus, Requirement, Workflow, WorkflowJob};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-/// The forms of a graph.
+/// The format of a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GraphFormat {
-    /// One job a line, for a terminal.
+    /// One job per line, for a terminal.
     Text,
     /// For Graphviz. Source: <https://graphviz.org/doc/info/lang.html>
     Dot,
-    /// A drawing for a browser, light or dark as its surroundings are.
+    /// A drawing for a browser, in the colours of the page that contains it.
     Svg,
 }
 
-/// The graph of `workflow`.
+/// Draws `workflow`.
 pub fn graph(workflow: &Workflow, format: GraphFormat) -> String {
     match format {
         GraphFormat::Text => text(workflow),
@@ -24,8 +24,7 @@ pub fn graph(workflow: &Workflow, format: GraphFormat) -> String {
     }
 }
 
-/// Each job's column: the longest way to it. What was required is always there, and nothing requires itself, or the
-/// workflow would not have compiled.
+/// The column of each job: the length of the longest path to it. A compiled workflow has no cycles.
 fn columns(workflow: &Workflow) -> Vec<usize> {
     let at: HashMap<&str, usize> = (0..)
         .zip(&workflow.jobs)
@@ -57,23 +56,16 @@ fn columns(workflow: &Workflow) -> Vec<usize> {
     columns
 }
 
-/// What a job is, unless it runs steps.
+/// The type of a job that runs no steps.
 fn kind(job: &WorkflowJob) -> Option<&'static str> {
-    match job.kind {
-        JobKind::Build { .. } => None,
-        JobKind::Approval => Some("approval"),
-        JobKind::NoOp => Some("no-op"),
-        JobKind::Release { .. } => Some("release"),
-        JobKind::Lock { .. } => Some("lock"),
-        JobKind::Unlock { .. } => Some("unlock"),
-    }
+    (!matches!(job.kind, JobKind::Build { .. })).then(|| job.kind.word())
 }
 
-/// The ends that let a job start, unless that is success alone.
-fn ends(requirement: &Requirement) -> Option<String> {
-    let usual = requirement.statuses.len() == 1 && requirement.statuses.contains(&RequiredStatus::Success);
+/// The statuses with which a job starts, unless it starts on success only.
+fn statuses(requirement: &Requirement) -> Option<String> {
+    let is_default = requirement.statuses.len() == 1 && requirement.statuses.contains(&RequiredStatus::Success);
     let words: Vec<&str> = requirement.statuses.iter().map(|status| status.as_str()).collect();
-    (!usual).then(|| words.join(" or "))
+    (!is_default).then(|| words.join(" or "))
 }
 
 fn text(workflow: &Workflow) -> String {
@@ -99,8 +91,8 @@ fn text(workflow: &Workflow) -> String {
         let requires: Vec<String> = job
             .requires
             .iter()
-            .map(|required| match ends(required) {
-                Some(ends) => format!("{} ({ends})", required.job),
+            .map(|required| match statuses(required) {
+                Some(statuses) => format!("{} ({statuses})", required.job),
                 None => required.job.clone(),
             })
             .collect();
@@ -142,8 +134,8 @@ fn dot(workflow: &Workflow) -> String {
     }
     for job in &workflow.jobs {
         for required in &job.requires {
-            let label = ends(required)
-                .map(|ends| format!(" [label={}]", quoted(&ends)))
+            let label = statuses(required)
+                .map(|statuses| format!(" [label={}]", quoted(&statuses)))
                 .unwrap_or_default();
             let _ = writeln!(out, "  {} -> {}{label};", quoted(&required.job), quoted(&job.name));
         }
@@ -159,13 +151,13 @@ fn escaped(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
-/// Widths and heights, in the drawing's own units: about a pixel.
+// Sizes in the units of the drawing, which are about a pixel.
 const CHARACTER: usize = 8;
 const BOX_HEIGHT: usize = 32;
 const ROW: usize = 48;
 const GAP: usize = 56;
 const MARGIN: usize = 16;
-/// A longer name is cut; the whole one is in the box's title.
+/// Longer names are cut. The title of the box has the whole name.
 const MOST_CHARACTERS: usize = 40;
 
 fn svg(workflow: &Workflow) -> String {
@@ -179,7 +171,7 @@ fn svg(workflow: &Workflow) -> String {
     let (mut widths, mut heights) = (vec![0_usize; many], 0);
     for (column, width) in widths.iter_mut().enumerate() {
         let mut members: Vec<usize> = (0..columns.len()).filter(|job| columns[*job] == column).collect();
-        // Near those that they require, so that lines cross as little as a glance can tell.
+        // Sort by the mean height of the required jobs, so that few lines cross.
         let height = |job: &usize| {
             let before: Vec<usize> = workflow.jobs[*job]
                 .requires
@@ -218,7 +210,7 @@ fn svg(workflow: &Workflow) -> String {
             let (x1, x2) = (left[columns[from]] + widths[columns[from]], left[columns[job]]);
             let (y1, y2) = (middle(from), middle(job));
             let bend = (x1 + x2) / 2;
-            let dashes = if ends(required).is_some() {
+            let dashes = if statuses(required).is_some() {
                 " stroke-dasharray=\"4 3\""
             } else {
                 ""
@@ -227,7 +219,7 @@ fn svg(workflow: &Workflow) -> String {
                 out,
                 "<path opacity=\"0.5\" d=\"M{x1} {y1} C{bend} {y1} {bend} {y2} {x2} {y2}\"{dashes}>"
             );
-            let label = ends(required).unwrap_or_else(|| "success".to_owned());
+            let label = statuses(required).unwrap_or_else(|| "success".to_owned());
             let title = format!("{} after {} ({label})", node.name, required.job);
             let _ = writeln!(out, "<title>{}</title></path>", escaped(&title));
         }
@@ -266,24 +258,25 @@ fn svg(workflow: &Workflow) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CompileOptions, compile};
-    use towpath_yaml::SourceFile;
+    use crate::compile::compile;
+    use crate::document::Document;
+    use crate::options::CompileOptions;
 
     fn workflow() -> Workflow {
         let text = "version: 2.1\njobs:\n  job: {docker: [{image: a:1}], steps: [checkout]}\nworkflows:\n  all:\n    jobs:\n      - job: {name: test}\n      - job: {name: 'a <b>', requires: [test]}\n      - hold: {type: approval, requires: [test]}\n      - job: {name: after, requires: [hold, 'a <b>']}\n      - job: {name: cry, requires: [test: [failed, canceled]]}\n";
-        let (config, diagnostics) = compile(&SourceFile::new("config.yml", text), &CompileOptions::default());
+        let (config, diagnostics) = compile(&Document::parse("config.yml", text), &CompileOptions::default());
         let workflow = config.and_then(|mut config| config.workflows.pop());
         workflow.unwrap_or_else(|| panic!("{diagnostics:?}"))
     }
 
     #[test]
-    fn text_has_a_job_a_line_in_the_order_in_which_they_can_run() {
+    fn text_has_one_job_per_line_in_the_order_of_their_columns() {
         let expected = "all\n   1  test\n   2  a <b>            after test\n   2  hold (approval)  after test\n   2  cry              after test (failed or canceled)\n   3  after            after hold, a <b>\n";
         assert_eq!(graph(&workflow(), GraphFormat::Text), expected);
     }
 
     #[test]
-    fn dot_names_every_job_and_every_arrow() {
+    fn dot_has_all_jobs_and_all_requirements() {
         let dot = graph(&workflow(), GraphFormat::Dot);
         assert!(dot.contains("\"hold\" [style=dashed, xlabel=\"approval\"];"), "{dot}");
         assert!(
@@ -294,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn svg_escapes_names_and_draws_every_job_and_every_line() {
+    fn svg_escapes_names_and_has_all_jobs_and_all_requirements() {
         let svg = graph(&workflow(), GraphFormat::Svg);
         assert_eq!(
             (svg.matches("<rect ").count(), svg.matches("<path ").count()),

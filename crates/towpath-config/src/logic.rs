@@ -1,18 +1,22 @@
-//! Conditions: logic statements, and expressions where the language takes one.
+//! Conditions: logic statements and expressions.
 //!
 //! Source: <https://circleci.com/docs/reference/configuration-reference/#logic-statements>
 
 use towpath_yaml::{Diagnostic, Node};
 
 use crate::compiler::Compiler;
-use crate::expression::{self, ErrorKind, full_match};
-use crate::scope::{Scope, span_within};
+use crate::expression::{self, ErrorKind};
+use crate::pattern::full_match;
+use crate::pipeline_values::is_pipeline_value;
+use crate::scope::Scope;
+use crate::substitution::span_within;
+use crate::suggest::nearest;
 use crate::value::Value;
 
 const MAX_DEPTH: usize = 100;
 
-/// Whether a text is an expression whose names are all those of values.
-fn is_of_values(text: &str) -> bool {
+/// Whether a text is an expression that refers to values only.
+fn refers_to_values(text: &str) -> bool {
     expression::parse(text).is_ok_and(|parsed| {
         let mut names = Vec::new();
         parsed.names(&mut names);
@@ -24,8 +28,7 @@ fn is_of_values(text: &str) -> bool {
 }
 
 impl Compiler<'_> {
-    /// Whether a step's `condition` holds: a statement, or an expression as text. A text that is none, or names what is no
-    /// value, is always true.
+    /// Whether a step's `condition` holds. It is a logic statement, or an expression as text. Any other text is always true.
     ///
     /// Source: <https://github.com/CircleCI-Public/circleci-yaml-language-server/blob/main/internal/parser/validate/conditions.go>
     pub(crate) fn condition(&mut self, node: &Node, scope: &Scope<'_>) -> bool {
@@ -34,7 +37,7 @@ impl Compiler<'_> {
             && !scalar.text.contains("<<")
             && matches!(Value::of(node), Value::Text(text) if !text.is_empty())
         {
-            if is_of_values(&scalar.text) {
+            if refers_to_values(&scalar.text) {
                 let tag = Node::scalar(format!("<< {} >>", scalar.text), scalar.style, node.span().clone());
                 return self.value(&tag, scope).truthy();
             }
@@ -49,7 +52,7 @@ impl Compiler<'_> {
         self.statement(node, scope, 0).truthy()
     }
 
-    /// Warns of a value that is compared outside of its `<< >>`: what that comes to is a text, which is true.
+    /// Warns about a comparison outside of `<< >>`. It makes the condition a text, which is true.
     fn warn_of_comparison(&mut self, node: &Node) {
         let Some(scalar) = node.as_scalar().filter(|scalar| scalar.text.contains("<<")) else {
             return;
@@ -68,7 +71,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Whether a workflow's `when` holds: a statement, or an expression as text.
+    /// Whether a workflow's `when` holds. It is a logic statement, or an expression as text.
     pub(crate) fn workflow_condition(&mut self, node: &Node, scope: &Scope<'_>) -> bool {
         self.warn_of_comparison(node);
         match node.as_scalar() {
@@ -79,7 +82,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// The value of an expression written as text, in which only pipeline values and parameters can be named.
+    /// Evaluates an expression that is written as text. It can refer to pipeline values and pipeline parameters only.
     pub(crate) fn expression(&mut self, node: &Node, what: &str) -> Value {
         let Some(scalar) = node.as_scalar() else {
             return Value::Null;
@@ -108,7 +111,7 @@ impl Compiler<'_> {
                 None if !name.starts_with("pipeline.") => {
                     format!("Invalid {what} expression: {name} is not a pipeline value or parameter")
                 }
-                None if !crate::options::is_pipeline_value(&name["pipeline.".len()..]) => {
+                None if !is_pipeline_value(&name["pipeline.".len()..]) => {
                     let message = format!("Unknown pipeline value {name}");
                     let span = span_within(node, scalar, &(at..at + name.len()));
                     self.report(Diagnostic::warning("config::unknown-pipeline-value", message).at(&span, ""));
@@ -147,7 +150,7 @@ impl Compiler<'_> {
     fn statement(&mut self, node: &Node, scope: &Scope<'_>, depth: usize) -> Value {
         let Some(mapping) = node.as_mapping() else {
             if node.as_sequence().is_some() {
-                let message = "a condition is a value or a logic statement, not a list";
+                let message = "a condition must be a value or a logic statement, not a list";
                 self.report(
                     Diagnostic::error("config::condition", message)
                         .at(node.span(), "")
@@ -166,10 +169,10 @@ impl Compiler<'_> {
             return Value::Null;
         }
         if mapping.len() > 1 {
-            let message = "a logic statement has exactly one key";
+            let message = "a logic statement must have exactly one key";
             self.report(
                 Diagnostic::error("config::condition", message)
-                    .at(&mapping.entries()[1].key.span, "this is a second one")
+                    .at(&mapping.entries()[1].key.span, "the second key")
                     .hint("combine several with `and:` or `or:` and a list"),
             );
         }
@@ -178,14 +181,11 @@ impl Compiler<'_> {
         match &*entry.key.text {
             key @ ("and" | "or") => {
                 let Some(items) = body.as_sequence().filter(|items| !items.is_empty()) else {
-                    let message = format!(
-                        "`{key}` needs a list of one or more conditions, and this is {}",
-                        body.kind()
-                    );
+                    let message = format!("`{key}` needs a list of one or more conditions");
                     self.report(Diagnostic::error("config::condition", message).at(body.span(), ""));
                     return Value::Null;
                 };
-                // All of them are looked at, so that a mistake in the last one does not wait for its turn.
+                // Evaluate all of them to report all errors.
                 let values: Vec<bool> = items
                     .iter()
                     .map(|item| self.statement(item, scope, depth + 1).truthy())
@@ -199,21 +199,21 @@ impl Compiler<'_> {
             "not" => Value::Bool(!self.statement(body, scope, depth + 1).truthy()),
             "equal" => {
                 let Some(items) = body.as_sequence() else {
-                    let message = format!("`equal` needs a list of values, and this is {}", body.kind());
+                    let message = format!("`equal` needs a list of values, not {}", body.kind());
                     self.report(Diagnostic::error("config::condition", message).at(body.span(), ""));
                     return Value::Null;
                 };
                 let values: Vec<Value> = items.iter().map(|item| self.value(item, scope)).collect();
-                // A statement without arguments is false.
+                // `equal` without values is false.
                 Value::Bool(!values.is_empty() && values.windows(2).all(|pair| equal(&pair[0], &pair[1])))
             }
             "matches" => Value::Bool(self.matches(body, scope)),
             key => {
                 let message = format!("`{key}` is not a logic statement");
                 let mut diagnostic = Diagnostic::error("config::condition", message).at(&entry.key.span, "");
-                diagnostic = match crate::suggest::nearest(key, ["and", "or", "not", "equal", "matches"]) {
+                diagnostic = match nearest(key, ["and", "or", "not", "equal", "matches"]) {
                     Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
-                    None => diagnostic.hint("there are `and`, `or`, `not`, `equal` and `matches`"),
+                    None => diagnostic.hint("the logic statements are `and`, `or`, `not`, `equal` and `matches`"),
                 };
                 self.report(diagnostic);
                 Value::Null
@@ -259,7 +259,7 @@ impl Compiler<'_> {
         regex.is_some_and(|regex| regex.is_match(&subject))
     }
 
-    /// The compiled pattern, or a report.
+    /// Compiles a pattern, and reports an invalid one.
     pub(crate) fn regex(&mut self, pattern: &str, node: &Node) -> Option<regex::Regex> {
         let regex = full_match(pattern);
         if regex.is_none() {
@@ -267,7 +267,7 @@ impl Compiler<'_> {
                 .at(node.span(), "");
             if pattern.contains("(?=") || pattern.contains("(?!") || pattern.contains("(?<") {
                 diagnostic =
-                    diagnostic.hint("patterns are RE2: there is no looking ahead or behind, and no backreference");
+                    diagnostic.hint("patterns have RE2 syntax, without lookahead, lookbehind and backreferences");
             }
             self.report(diagnostic);
         }
@@ -275,7 +275,7 @@ impl Compiler<'_> {
     }
 }
 
-/// Equal for `equal:`: as values; null is like the empty text, which is what an absent pipeline value looks like.
+/// Whether `equal:` takes two values for equal. Null equals empty text, which a pipeline value without a value is.
 fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Null, Value::Text(text)) | (Value::Text(text), Value::Null) => text.is_empty(),

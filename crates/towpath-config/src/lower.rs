@@ -1,24 +1,26 @@
-//! From a job with everything in place to its typed form.
+//! Lowers expanded jobs to their typed form.
 
 use std::rc::Rc;
 use std::time::Duration;
 
-use towpath_yaml::{Diagnostic, Mapping, Node, ScalarRules, Typed};
+use towpath_yaml::{Diagnostic, Mapping, Node, ScalarRules, Span, Typed};
 
 use crate::compiled::{
     CheckoutMethod, CompiledJob, DockerImage, Executor, RegistryAuth, RunStep, Scalar, Step, StepAction, StepWhen,
     Variable,
 };
 use crate::compiler::Compiler;
-use crate::jobs::{Expanded, Others};
+use crate::expansion::Expanded;
+use crate::keys::builtin_step;
+use crate::unknown_keys::UnknownKeys;
 
-/// Where steps run when the job does not say.
+/// The default directory in which steps start.
 const WORKING_DIRECTORY: &str = "~/project";
 
-/// The most seconds that a step waits before it is rerun.
+/// The longest `auto_rerun_delay`, in seconds.
 const LONGEST_RERUN_DELAY: u64 = 600;
 
-/// The typed form of a job; `None` for a job that has no steps (an approval or the like).
+/// Lowers a job. `None` for a job without steps, such as an approval.
 pub(crate) fn lower_job(compiler: &mut Compiler<'_>, expanded: &Rc<Expanded>) -> Option<CompiledJob> {
     let job = expanded.node.as_mapping()?;
     job.get("steps")?;
@@ -33,12 +35,12 @@ pub(crate) fn lower_job(compiler: &mut Compiler<'_>, expanded: &Rc<Expanded>) ->
         .unwrap_or_default();
     let steps = job.get("steps").map(|node| lower.steps(node)).unwrap_or_default();
     if steps.is_empty() && !expanded.broken {
-        let message = "this job has no steps, and does nothing";
+        let message = "this job has no steps and does nothing";
         let diagnostic = Diagnostic::warning("config::no-steps", message).at(&expanded.span, "");
         lower.compiler.report(diagnostic);
     }
     Some(CompiledJob {
-        executor: lower.executor(job),
+        executor: lower.executor(job, &expanded.span),
         working_directory: lower
             .setting(job, "working_directory")
             .unwrap_or_else(|| WORKING_DIRECTORY.to_owned()),
@@ -47,7 +49,10 @@ pub(crate) fn lower_job(compiler: &mut Compiler<'_>, expanded: &Rc<Expanded>) ->
         parallelism: lower.parallelism(job.get("parallelism")),
         resource_class: lower.resource_class(job),
         steps,
-        ip_ranges: lower.boolean(job.get("circleci_ip_ranges"), "circleci_ip_ranges"),
+        ip_ranges: job
+            .entry("circleci_ip_ranges")
+            .filter(|part| lower.boolean(Some(&part.value), "circleci_ip_ranges"))
+            .map(|part| part.key.span.place()),
         cache_days: lower.cache_days(job),
         place: expanded.span.place(),
     })
@@ -57,7 +62,7 @@ struct Lower<'c, 'o> {
     compiler: &'c mut Compiler<'o>,
     /// The name of the job's definition.
     job: &'c str,
-    /// Whether a step of the job before this one set the remote engine up.
+    /// Whether the job has had a step `setup_remote_docker`.
     has_remote_docker: bool,
 }
 
@@ -74,14 +79,14 @@ impl Lower<'_, '_> {
             .report(Diagnostic::error(code, message.into()).at(node.span(), ""));
     }
 
-    /// Says which settings a step has that there are not: those are ignored.
+    /// Warns about unknown settings of a step.
     fn check(&mut self, node: &Node, known: &[&str], what: &str) {
-        self.compiler.check_keys(node, known, what, Others::Ignored);
+        self.compiler.check_keys(node, known, what, UnknownKeys::Ignored);
     }
 
-    /// Says which keys a part of an executor has that there are not: those are refused.
+    /// Reports unknown keys of a part of an executor as errors.
     fn check_closed(&mut self, node: &Node, known: &[&str], what: &str) {
-        self.compiler.check_keys(node, known, what, Others::Refused);
+        self.compiler.check_keys(node, known, what, UnknownKeys::Refused);
     }
 
     fn required(&mut self, body: &Node, key: &str, step: &str) -> String {
@@ -94,18 +99,18 @@ impl Lower<'_, '_> {
         }
     }
 
-    /// Says that a step has no `key`, or has another kind of thing there.
+    /// Reports that a step has no `key`, or that its value is not `kind`.
     fn missing(&mut self, body: &Node, key: &str, step: &str, kind: &str) {
         match body.get(key).filter(|node| !node.is_null()).cloned() {
             None => self.error("config::steps", body, format!("step `{step}` needs `{key}`")),
             Some(node) => {
-                let message = format!("`{key}` of step `{step}` must be {kind}, and this is {}", node.kind());
+                let message = format!("`{key}` of step `{step}` must be {kind}, not {}", node.kind());
                 self.error("config::type", &node, message);
             }
         }
     }
 
-    /// A text that need not be there.
+    /// Reads an optional text.
     fn optional(&mut self, body: &Node, key: &str, step: &str) -> Option<String> {
         let node = body.get(key).filter(|node| !node.is_null())?.clone();
         if node.as_scalar().is_none() {
@@ -115,7 +120,7 @@ impl Lower<'_, '_> {
         text_of(Some(&node))
     }
 
-    /// Refuses a word that is read as a boolean where a text is meant. What a template comes to is not looked at.
+    /// Reports a boolean where text is expected. Accepts booleans that a template produced.
     fn refuse_boolean(&mut self, node: &Node) {
         let word = node.as_scalar().map(|scalar| &scalar.text);
         if let (Some(word), Some(Typed::Bool(_))) = (word, node.typed(ScalarRules::CircleCi))
@@ -126,10 +131,10 @@ impl Lower<'_, '_> {
         }
     }
 
-    /// A job's setting that is a text.
+    /// Reads a setting of a job that must be text.
     fn setting(&mut self, job: &Mapping, key: &str) -> Option<String> {
         let node = job.get(key)?;
-        // The published schema lets a shell be its words, too.
+        // The published schema also accepts a shell as a list of words.
         if key == "shell"
             && let Some(words) = node.as_sequence()
             && words.iter().all(|word| word.as_scalar().is_some())
@@ -137,14 +142,14 @@ impl Lower<'_, '_> {
             return Some(strings(Some(node)).join(" "));
         }
         if node.as_scalar().is_none() {
-            let message = format!("`{key}` of a job must be text, and this is {}", node.kind());
+            let message = format!("`{key}` of a job must be text, not {}", node.kind());
             self.error("config::type", node, message);
         }
         self.refuse_boolean(node);
         text_of(Some(node))
     }
 
-    /// The size, or the class of a machine of one's own: `namespace/name`.
+    /// Reads the resource class: a size, or `namespace/name` for self-hosted runners.
     ///
     /// Source: <https://circleci.com/docs/reference/configuration-reference/#resourceclass>
     fn resource_class(&mut self, job: &Mapping) -> Option<String> {
@@ -168,7 +173,7 @@ impl Lower<'_, '_> {
         let retention = job.get("retention").filter(|node| !node.is_null())?;
         if retention.as_mapping().is_none() {
             let message = format!(
-                "`retention` is a map such as `{{caches: 7d}}`, and this is {}",
+                "`retention` must be a map such as `{{caches: 7d}}`, not {}",
                 retention.kind()
             );
             self.error("config::type", retention, message);
@@ -218,16 +223,25 @@ impl Lower<'_, '_> {
         let days = text_of(Some(node)).and_then(|text| text.strip_suffix('d')?.parse::<u32>().ok());
         let days = days.filter(|days| (1..=30).contains(days));
         if days.is_none() {
-            self.error("config::type", node, "`caches` is a number of days from `1d` to `30d`");
+            self.error(
+                "config::type",
+                node,
+                "`caches` must be a number of days from `1d` to `30d`",
+            );
         }
         days
     }
 
-    /// Where the job runs. What is missing has been reported already.
-    fn executor(&mut self, job: &Mapping) -> Executor {
+    /// Reads where the job runs. A job without an executor has been reported already.
+    fn executor(&mut self, job: &Mapping, span: &Span) -> Executor {
+        let place = |key: &str| job.entry(key).map_or(span, |part| &part.key.span).place();
         if let Some(docker) = job.get("docker") {
             let Some(items) = docker.as_sequence().filter(|items| !items.is_empty()) else {
-                self.error("config::executor", docker, "`docker` is a list of one image or more");
+                self.error(
+                    "config::executor",
+                    docker,
+                    "`docker` must be a list of one or more images",
+                );
                 return Executor::Docker { images: Vec::new() };
             };
             return Executor::Docker {
@@ -241,11 +255,12 @@ impl Lower<'_, '_> {
                 self.error(
                     "config::executor",
                     macos,
-                    "`macos` is a map with `xcode`, the version to use",
+                    "`macos` must be a map with `xcode`, the version to use",
                 );
             }
             return Executor::Macos {
                 xcode: xcode.unwrap_or_default(),
+                place: place("macos"),
             };
         }
         let machine = job.get("machine");
@@ -260,7 +275,7 @@ impl Lower<'_, '_> {
             }
             let is_on = matches!(machine.typed(ScalarRules::CircleCi), Some(Typed::Bool(true)));
             if machine.as_mapping().is_none() && !is_on && !machine.is_null() {
-                let message = "`machine` is `true` or a map with the `image` to use";
+                let message = "`machine` must be `true` or a map with the `image` to use";
                 self.error("config::executor", machine, message);
             }
         }
@@ -270,6 +285,7 @@ impl Lower<'_, '_> {
                 machine.and_then(|machine| machine.get("docker_layer_caching")),
                 "docker_layer_caching",
             ),
+            place: place("machine"),
         }
     }
 
@@ -310,7 +326,7 @@ impl Lower<'_, '_> {
         if let Some(auth) = image.get("auth").filter(|auth| !auth.is_null()) {
             if auth.as_mapping().is_none() {
                 let message = format!(
-                    "`auth` is a map with `username` and `password`, and this is {}",
+                    "`auth` must be a map with `username` and `password`, not {}",
                     auth.kind()
                 );
                 self.error("config::type", auth, message);
@@ -351,7 +367,7 @@ impl Lower<'_, '_> {
         })
     }
 
-    /// Says which of the keys that go together a way to sign in does not have.
+    /// Reports the keys that are missing in `auth` or `aws_auth`.
     fn both(&mut self, auth: &Node, keys: &[&str], what: &str) {
         let missing = keys.iter().filter(|key| auth.get(key).is_none_or(Node::is_null));
         let missing: Vec<String> = missing.map(|key| format!("`{key}`")).collect();
@@ -383,7 +399,7 @@ impl Lower<'_, '_> {
             let part = item.as_mapping().and_then(|item| item.entries().first());
             let command = part.filter(|part| matches!(&*part.key.text, "run" | "deploy"));
             if let Some(teardown) = command.and_then(|part| part.value.get("teardown")) {
-                // A command for failures alone has left nothing behind where there was none.
+                // If a step that runs on failure only did not run, there is nothing to tear down.
                 let when = match steps.last().map(|step| step.when) {
                     Some(StepWhen::OnFail) => StepWhen::OnFail,
                     _ => StepWhen::Always,
@@ -394,7 +410,7 @@ impl Lower<'_, '_> {
         steps
     }
 
-    /// The steps of a teardown: they come right after the command, whatever became of it, unless they say otherwise.
+    /// Lowers the steps of a teardown. They run right after the command, even if it failed, unless they have a `when`.
     fn teardown(&mut self, list: &Node, when: StepWhen) -> Vec<Step> {
         let items = list.as_sequence().unwrap_or_default();
         let says_when = |item: &Node| {
@@ -423,7 +439,7 @@ impl Lower<'_, '_> {
         }
         let before = (self.compiler.error_count, self.has_remote_docker);
         let step = self.step_anew(item);
-        // A mistake is one of each job that it is in, and so is what may be in a job once.
+        // Errors are reported for each job, and `setup_remote_docker` is counted for each job.
         if before == (self.compiler.error_count, self.has_remote_docker) {
             self.compiler.lowered.insert(key, (item.clone(), step.clone()));
         }
@@ -440,9 +456,9 @@ impl Lower<'_, '_> {
             Some(body) => body.clone(),
             None => Node::mapping(Mapping::default(), item.span().clone()),
         };
-        let builtin = crate::steps::builtin_named(name).unwrap_or(name);
+        let builtin = builtin_step(name).unwrap_or(name);
         if body.as_mapping().is_none() {
-            let message = format!("step `{name}` takes a map of settings, and this is {}", body.kind());
+            let message = format!("step `{name}` takes a map of settings, not {}", body.kind());
             self.error("config::type", &body, message);
         }
         if builtin == "setup_remote_docker" {
@@ -460,8 +476,8 @@ impl Lower<'_, '_> {
             Some("on_fail") => StepWhen::OnFail,
             Some(other) => {
                 let node = body.get("when").unwrap_or(&body).clone();
-                let message = format!("`when` is always, on_success or on_fail, and this is {other}");
-                // A boolean that a template comes to is refused of a command alone.
+                let message = format!("`when` must be always, on_success or on_fail, not {other}");
+                // CircleCI refuses a boolean from a template for commands only.
                 let is_flag = matches!(node.typed(ScalarRules::CircleCi), Some(Typed::Bool(_)));
                 let is_ignored = is_flag && node.origin().text().contains("<<") && !matches!(builtin, "run" | "deploy");
                 self.compiler.report(match is_ignored {
@@ -631,7 +647,7 @@ impl Lower<'_, '_> {
         }
     }
 
-    /// Minutes up to ten, or seconds up to as much.
+    /// Reads an `auto_rerun_delay`: minutes or seconds, up to ten minutes.
     fn rerun_delay(&mut self, node: &Node) -> Option<Duration> {
         let text = text_of(Some(node)).unwrap_or_default();
         let parts = text.strip_suffix('m').map(|number| (number, 60));
@@ -673,7 +689,7 @@ impl Lower<'_, '_> {
         }
     }
 
-    /// A duration as Go writes it: `10m`, `1h30m`, `90s`, `1.5h`.
+    /// Reads a duration in Go's syntax: `10m`, `1h30m`, `90s`, `1.5h`.
     fn duration(&mut self, node: &Node, name: &str) -> Option<Duration> {
         let text = text_of(Some(node)).unwrap_or_default();
         let parsed = go_duration(text.trim());
@@ -681,7 +697,7 @@ impl Lower<'_, '_> {
             self.error(
                 "config::type",
                 node,
-                format!("{name} is a duration such as `10m` or `1h30m`, and this is `{text}`"),
+                format!("{name} must be a duration such as `10m` or `1h30m`, not `{text}`"),
             );
         }
         parsed
@@ -696,7 +712,7 @@ impl Lower<'_, '_> {
     }
 
     fn method(&mut self, body: &Node) -> CheckoutMethod {
-        // A method that comes of a template may be another one next time.
+        // A method from a template may differ in other calls.
         if let (Some(method), Some(depth)) = (body.get("method"), body.get("depth"))
             && text_of(Some(method)).is_some_and(|method| method != "shallow")
             && !method.origin().text().contains("<<")
@@ -723,7 +739,9 @@ impl Lower<'_, '_> {
                 self.error(
                     "config::steps",
                     &node,
-                    format!("Unsupported checkout method, allowed methods are \"blobless\", \"shallow\", and \"full\", and this is {other}"),
+                    format!(
+                        "Unsupported checkout method, allowed methods are \"blobless\", \"shallow\", and \"full\": not {other}"
+                    ),
                 );
                 CheckoutMethod::Blobless
             }
@@ -731,7 +749,7 @@ impl Lower<'_, '_> {
     }
 }
 
-/// A list of texts, or one text.
+/// Reads a list of texts, or a single text.
 fn strings(node: Option<&Node>) -> Vec<String> {
     match node {
         Some(node) => match node.as_sequence() {
@@ -742,7 +760,7 @@ fn strings(node: Option<&Node>) -> Vec<String> {
     }
 }
 
-/// A container's command: a list of words, or one line.
+/// Reads the command of a container: a list of words, or one line.
 fn words(node: Option<&Node>) -> Option<Vec<String>> {
     let node = node.filter(|node| !node.is_null())?;
     match node.as_sequence() {
@@ -758,13 +776,13 @@ fn scalar(node: &Node) -> Scalar {
         Some(Typed::Int(value)) => Scalar::Int(value),
         Some(Typed::Float(value)) => Scalar::Float(value),
         Some(Typed::Text(text)) => Scalar::Text(text.to_owned()),
-        // A list or a map as a variable's value reaches the job as its JSON.
+        // A job sees a list or a map as JSON.
         None => Scalar::Text(node.to_json(ScalarRules::CircleCi).to_string()),
     }
 }
 
 fn go_duration(text: &str) -> Option<Duration> {
-    // A number alone is seconds: configurations that run have it.
+    // Real configurations have plain numbers, which are seconds.
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return go_duration(&format!("{text}s"));
     }
@@ -797,7 +815,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_as_go_does() {
+    fn durations_have_gos_syntax() {
         let check = |text: &str, seconds: Option<f64>| {
             assert_eq!(go_duration(text), seconds.map(Duration::from_secs_f64), "{text}");
         };

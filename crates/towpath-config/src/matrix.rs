@@ -1,4 +1,4 @@
-//! The members of a matrix.
+//! Matrices: the combinations of their values.
 //!
 //! Source: <https://circleci.com/docs/guides/orchestrate/using-matrix-jobs/>
 
@@ -13,30 +13,31 @@ use crate::value::Value;
 const MAX_MEMBERS: usize = 10_000;
 const MAX_EXCLUDING: usize = 5_000_000;
 
-/// A matrix: the values of each member, and the name under which all of them are required.
+/// A matrix.
 pub(crate) struct Matrix {
     pub(crate) members: Vec<Member>,
+    /// The name under which other jobs require all members.
     pub(crate) alias: Option<Arc<str>>,
 }
 
-/// One combination of the values.
+/// One combination of values.
 pub(crate) struct Member {
     pub(crate) values: Arguments,
-    /// The same, as the job is given them, in the same order.
+    /// The argument that the job is given for each value, in the same order.
     pub(crate) given: Vec<Node>,
 }
 
-/// A parameter of a matrix: each value, and what a job is given for it.
+/// A parameter of a matrix: its values, and the argument that a job is given for each.
 struct Axis {
     name: Arc<str>,
     values: Vec<(Value, Node)>,
 }
 
 impl Compiler<'_> {
-    /// Reads `matrix:` of an invocation; the first parameter changes slowest.
+    /// Reads the `matrix` of a job. The first parameter changes slowest.
     pub(crate) fn matrix(&mut self, node: &Node, scope: &Scope<'_>) -> Option<Matrix> {
         let Some(mapping) = node.as_mapping() else {
-            let message = format!("`matrix` is a map with `parameters`, and this is {}", node.kind());
+            let message = format!("`matrix` must be a map with `parameters`, not {}", node.kind());
             self.report(Diagnostic::error("config::matrix", message).at(node.span(), ""));
             return None;
         };
@@ -76,10 +77,10 @@ impl Compiler<'_> {
             product = product.saturating_mul(list.len());
             let values = list.iter().map(|item| {
                 let value = self.value(item, scope);
-                // As it is written, where it is: `1.10` is not `1.1`.
+                // Pass a scalar on as written: `1.10` is not `1.1`.
                 let given = match item.as_scalar().is_some() && !item.mentions_tag() {
                     true => item.clone(),
-                    false => self.in_place(&value.to_node(item.span())),
+                    false => self.escaped(&value.to_node(item.span())),
                 };
                 (value, given)
             });
@@ -101,14 +102,14 @@ impl Compiler<'_> {
         if excluded.len().saturating_mul(product) > MAX_EXCLUDING {
             let message =
                 format!("a matrix cannot compare its members with its exclusions more than {MAX_EXCLUDING} times");
-            let said = format!("{product} members and {} exclusions", excluded.len());
-            self.report(Diagnostic::error("config::too-large", message).at(node.span(), said));
+            let label = format!("{product} members and {} exclusions", excluded.len());
+            self.report(Diagnostic::error("config::too-large", message).at(node.span(), label));
             return None;
         }
         let alias = mapping.get("alias").and_then(|alias| self.text(alias, scope));
         let mut members = Vec::with_capacity(product);
         for index in 0..product {
-            // The index written in the mixed base of the axes' lengths, the last axis changing fastest.
+            // Write the index in the mixed base of the axes' lengths. The last axis changes fastest.
             let mut rest = index;
             let mut picked = vec![0; axes.len()];
             for (position, axis) in axes.iter().enumerate().rev() {
@@ -137,14 +138,14 @@ impl Compiler<'_> {
             return Some(Vec::new());
         };
         let Some(items) = node.as_sequence() else {
-            let message = format!("`exclude` is a list of maps, and this is {}", node.kind());
+            let message = format!("`exclude` must be a list of maps, not {}", node.kind());
             self.report(Diagnostic::error("config::matrix", message).at(node.span(), ""));
             return None;
         };
         let mut exclusions = Vec::new();
         for item in items {
             let Some(mapping) = item.as_mapping().filter(|mapping| !mapping.is_empty()) else {
-                let message = "an exclusion is a map of parameters to values";
+                let message = "an exclusion must be a map of parameters to values";
                 self.report(Diagnostic::error("config::matrix", message).at(item.span(), ""));
                 continue;
             };
@@ -157,7 +158,7 @@ impl Compiler<'_> {
                     );
                     self.report(Diagnostic::warning("config::matrix", message).at(&part.key.span, ""));
                 }
-                // The original puts no values in place here.
+                // CircleCI replaces no templates here.
                 exclusion.insert(part.key.text.clone(), Value::of(&part.value));
             }
             exclusions.push(exclusion);

@@ -1,305 +1,32 @@
-//! What a compilation is told from outside: pipeline values and parameters, and where orbs come from.
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
+//! The inputs of a compilation besides the text.
 
 use indexmap::IndexMap;
 use serde_json::Value as Json;
 
-/// Everything besides the text that a compilation depends on.
-pub struct CompileOptions<'a> {
-    /// The values behind `<< pipeline.… >>`. The branch and the tag in them decide the filters.
+use crate::orbs::Orbs;
+use crate::pipeline_values::PipelineValues;
+
+/// The inputs of a compilation besides the text.
+#[derive(Clone, Debug)]
+pub struct CompileOptions {
+    /// The values behind `<< pipeline.… >>`. Their branch and tag decide the filters.
     pub values: PipelineValues,
-    /// The pipeline parameters that were given (booleans, integers and strings).
+    /// The pipeline parameters that the trigger sets: booleans, integers and text.
     pub parameters: IndexMap<String, Json>,
-    /// Whether this text continues a setup pipeline: then it may not be a setup configuration itself.
+    /// Whether the text continues a setup pipeline. It must not be a setup configuration itself then.
     pub continuation: bool,
-    /// Where orbs come from.
-    pub orbs: &'a dyn OrbResolver,
+    /// The orbs that the caller has fetched. [`crate::missing_orbs`] says which ones the text needs.
+    pub orbs: Orbs,
 }
 
-impl Default for CompileOptions<'_> {
-    /// The stand-ins with which CircleCI's command line processes a local file, and no orbs.
-    fn default() -> Self {
+impl Default for CompileOptions {
+    /// The values with which CircleCI's command line processes a local file, and no orbs.
+    fn default() -> CompileOptions {
         CompileOptions {
             values: PipelineValues::local(),
             parameters: IndexMap::new(),
             continuation: false,
-            orbs: &NoOrbs,
+            orbs: Orbs::default(),
         }
-    }
-}
-
-/// Where orbs come from. Asked once per reference and compilation.
-pub trait OrbResolver {
-    /// The orb that `reference` names: `namespace/orb@1.2.3`, `@1.2`, `@1`, `@volatile`, `@dev:tag`, or an `https` URL.
-    ///
-    /// # Errors
-    /// [`OrbError::Unknown`] when there is none; [`OrbError::Unavailable`] when that could not be found out.
-    fn resolve(&self, reference: &str) -> Result<OrbSource, OrbError>;
-}
-
-/// The text of an orb.
-#[derive(Clone, Debug)]
-pub struct OrbSource {
-    /// The exact version: `circleci/node@5.2.0`. Diagnostics name it as the file.
-    pub resolved: String,
-    /// The packed source.
-    pub text: Arc<str>,
-}
-
-/// Why there is no orb.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OrbError {
-    /// Nobody has published it.
-    #[error("unknown orb '{0}'")]
-    Unknown(String),
-    /// The place to look could not be asked.
-    #[error("cannot fetch orb '{reference}': {reason}")]
-    Unavailable {
-        /// The reference.
-        reference: String,
-        /// Why not, for people.
-        reason: String,
-    },
-}
-
-/// Knows no orb.
-pub struct NoOrbs;
-
-impl OrbResolver for NoOrbs {
-    fn resolve(&self, reference: &str) -> Result<OrbSource, OrbError> {
-        Err(OrbError::Unknown(reference.to_owned()))
-    }
-}
-
-impl<F: Fn(&str) -> Result<OrbSource, OrbError>> OrbResolver for F {
-    fn resolve(&self, reference: &str) -> Result<OrbSource, OrbError> {
-        self(reference)
-    }
-}
-
-/// The values behind `<< pipeline.… >>`, by their names without that prefix.
-///
-/// A name of the language that is not set is null: false in a condition, empty in a text.
-///
-/// Source: <https://circleci.com/docs/reference/variables/#pipeline-values>
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct PipelineValues {
-    values: BTreeMap<String, Json>,
-}
-
-/// Every name of the language. A name that ends in a dot stands for everything below it.
-pub(crate) const PIPELINE_VALUES: &[&str] = &[
-    "id",
-    "number",
-    "name",
-    "definition.id",
-    "project.git_url",
-    "project.type",
-    "project.slug",
-    "integration_source",
-    "trigger_source",
-    "trigger.id",
-    "trigger.type",
-    "trigger.name",
-    "trigger.received_at",
-    "schedule.name",
-    "schedule.id",
-    "git.branch",
-    "git.tag",
-    "git.revision",
-    "git.base_revision",
-    "git.branch.is_default",
-    "git.repo_url",
-    "git.repo_owner",
-    "git.repo_name",
-    "git.repo_id",
-    "git.commit.url",
-    "git.commit.subject",
-    "git.commit.body",
-    "git.commit.author_login",
-    "git.commit.author_name",
-    "git.commit.author_email",
-    "git.commit.author_avatar_url",
-    "git.ssh_checkout_url",
-    "config.repository.name",
-    "config.repository.url",
-    "config.file_path",
-    "config.ref",
-    "config.sha",
-    "event.name",
-    "event.action",
-    "event.github.",
-    "event.context.",
-    "trigger_parameters.",
-    "deploy.component_name",
-    "deploy.environment_name",
-    "deploy.target_version",
-    "deploy.current_version",
-    "deploy.namespace",
-    "deploy.reason",
-];
-
-/// Those that CircleCI's command line has no text for.
-const EMPTY: &[&str] = &[
-    "name",
-    "git.tag",
-    "git.ssh_checkout_url",
-    "git.commit.author_avatar_url",
-    "git.commit.author_email",
-    "git.commit.author_login",
-    "git.commit.author_name",
-    "git.commit.body",
-    "git.commit.subject",
-    "git.commit.url",
-    "git.repo_id",
-    "git.repo_name",
-    "git.repo_owner",
-    "trigger.type",
-    "trigger.name",
-    "schedule.name",
-    "schedule.id",
-    "event.name",
-    "event.action",
-    "event.github.label",
-    "event.github.comment.body",
-    "event.github.head_commit.url",
-    "event.github.pull_request.title",
-    "event.github.sender.avatar_url",
-    "event.github.sender.type",
-    "config.file_path",
-    "config.repository.name",
-    "deploy.component_name",
-    "deploy.environment_name",
-    "deploy.target_version",
-    "deploy.current_version",
-    "deploy.namespace",
-    "deploy.reason",
-    "trigger_parameters.webhook.body",
-    "trigger_parameters.github_app.commit_title",
-    "trigger_parameters.github_app.commit_message",
-    "trigger_parameters.github_app.commit_author_name",
-    "trigger_parameters.github_app.repo_name",
-    "trigger_parameters.github_app.repo_url",
-    "trigger_parameters.github_app.user_avatar",
-    "trigger_parameters.github_app.user_name",
-    "trigger_parameters.github_app.user_username",
-    "trigger_parameters.github_app.web_url",
-];
-
-/// Whether the language has the pipeline value `name` (without `pipeline.`).
-pub(crate) fn is_pipeline_value(name: &str) -> bool {
-    PIPELINE_VALUES.iter().any(|known| match known.strip_suffix('.') {
-        Some(_) => name.starts_with(known),
-        None => name == *known,
-    })
-}
-
-impl PipelineValues {
-    /// None set.
-    pub fn new() -> PipelineValues {
-        PipelineValues::default()
-    }
-
-    /// The stand-ins of CircleCI's command line.
-    ///
-    /// Source: <https://github.com/CircleCI-Public/circleci-cli/blob/main/config/pipeline.go>
-    pub fn local() -> PipelineValues {
-        const ID: &str = "00000000-0000-0000-0000-000000000001";
-        const URL: &str = "https://github.com/local/project";
-        const REVISION: &str = "0000000000000000000000000000000000000000";
-        const TIME: &str = "2020-01-01T00:00:00Z";
-        let mut values = PipelineValues::new();
-        for name in EMPTY {
-            values.set(name, "");
-        }
-        let of_event = |name: &str| format!("event.github.{name}");
-        let of_app = |name: &str| format!("trigger_parameters.github_app.{name}");
-        for name in ["project.git_url", "git.repo_url", "config.repository.url"] {
-            values.set(name, URL);
-        }
-        values.set("event.context.github.pr_url", URL);
-        for name in ["repository.url", "pull_request.url"] {
-            values.set(&of_event(name), URL);
-        }
-        for name in ["git.revision", "git.base_revision", "config.sha"] {
-            values.set(name, REVISION);
-        }
-        for name in ["after", "pull_request.head.sha", "pull_request.base.sha"] {
-            values.set(&of_event(name), REVISION);
-        }
-        for name in ["checkout_sha", "commit_sha"] {
-            values.set(&of_app(name), REVISION);
-        }
-        for (name, value) in [
-            ("repository.name", "repo-name"),
-            ("repository.owner.login", "repo-owner"),
-            ("sender.login", "user-login"),
-            ("ref", "branch-name"),
-            ("pull_request.base.ref", "base-branch"),
-            ("pull_request.head.ref", "head-branch"),
-        ] {
-            values.set(&of_event(name), value);
-        }
-        values
-            .with("id", ID)
-            .with("number", 1)
-            .with("project.type", "github")
-            .with("git.branch", "main")
-            .with("git.branch.is_default", false)
-            .with("trigger_source", "webhook")
-            .with("trigger.id", ID)
-            .with("trigger.received_at", TIME)
-            .with("config.ref", "refs/head/master")
-            .with("trigger_parameters.circleci.event_time", TIME)
-            .with("trigger_parameters.circleci.trigger_type", "github_app")
-            .with("trigger_parameters.circleci.event_type", "push")
-            .with(&of_app("branch"), "main")
-            .with(&of_app("commit_timestamp"), TIME)
-            .with(&of_app("ref"), "refs/heads/master")
-            .with(&of_app("total_commits_count"), 1)
-            .with(&of_app("user_id"), ID)
-            .with("trigger_parameters.gitlab.commit_sha", REVISION)
-            .with("trigger_parameters.gitlab.default_branch", "main")
-            .with("trigger_parameters.gitlab.x_gitlab_event_id", ID)
-            .with("trigger_parameters.gitlab.is_fork_merge_request", false)
-            .with(&of_event("pull_request.number"), 111)
-            .with(&of_event("pull_request.merged"), false)
-            .with(&of_event("pull_request.draft"), false)
-    }
-
-    /// With a value: text, an integer, a boolean or null. `name` has no `pipeline.` in front.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<Json>) -> PipelineValues {
-        self.set(name, value);
-        self
-    }
-
-    /// Sets a value, as [`PipelineValues::with`]; null removes it.
-    pub fn set(&mut self, name: &str, value: impl Into<Json>) {
-        match value.into() {
-            Json::Null => self.values.remove(name),
-            value => self.values.insert(name.to_owned(), value),
-        };
-    }
-
-    /// The value, if set.
-    pub fn get(&self, name: &str) -> Option<&Json> {
-        self.values.get(name)
-    }
-
-    /// The branch, unless this is a tag's pipeline.
-    pub fn branch(&self) -> Option<&str> {
-        self.text("git.branch")
-    }
-
-    /// The tag, if this is a tag's pipeline.
-    pub fn tag(&self) -> Option<&str> {
-        self.text("git.tag")
-    }
-
-    fn text(&self, name: &str) -> Option<&str> {
-        self.get(name).and_then(Json::as_str).filter(|text| !text.is_empty())
     }
 }

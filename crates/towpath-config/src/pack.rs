@@ -1,8 +1,8 @@
-//! Packing: a folder of small files as one document, as CircleCI's `config pack` and `orb pack` make it.
+//! Packs a folder of small files into one document, as CircleCI's `config pack` and `orb pack` do.
 //!
-//! A folder is a key, and so is a file; a file whose name begins with `@`, and each file of the outermost folder, stands for
-//! the folder that it is in. An anchor of one file may be used in any other. In an orb, folders below `commands`, `jobs`,
-//! `executors` and `examples` only sort the files, and `<< include(path) >>` stands for a file's text.
+//! Each folder and each file becomes a key. A file whose name starts with `@`, and a file in the outermost folder, is merged
+//! into its folder. A file can refer to the anchors of other files. In an orb, folders below `commands`, `jobs`, `executors` and
+//! `examples` only group files, and `<< include(path) >>` inserts the text of a file.
 //!
 //! Source: <https://circleci.com/docs/orbs/author/orb-author/#orb-packing>
 
@@ -13,24 +13,23 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 use towpath_yaml::{Diagnostic, Node, ParseOptions, ScalarRules, SourceFile, parse};
 
-/// What is packed.
+/// The kind of document to pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub enum PackKind {
-    /// A configuration.
     Config,
-    /// An orb.
     Orb,
 }
 
-/// The sections of an orb whose folders do not count.
+/// The sections of an orb whose subfolders are no keys.
 const FLAT: &[&str] = &["commands", "jobs", "executors", "examples"];
 
-/// Packs files, given by their paths below the packed folder (`commands/greet.yml`), into one document.
+/// Packs files into one document. `files` has their texts by path below the folder (`commands/greet.yml`).
 ///
-/// Files that do not end with `.yml` or `.yaml` are only there to be included.
+/// Files that do not end with `.yml` or `.yaml` are not packed, but can be included.
 ///
 /// # Errors
-/// Everything that is wrong, each with its place.
+/// All errors, with their places.
 pub fn pack(files: &BTreeMap<String, String>, kind: PackKind) -> Result<String, Vec<Diagnostic>> {
     let mut errors = Vec::new();
     let yaml: Vec<(&String, &String)> = files
@@ -42,7 +41,7 @@ pub fn pack(files: &BTreeMap<String, String>, kind: PackKind) -> Result<String, 
     for (path, value) in read_together(&yaml, &mut errors) {
         let keys = keys_of(path, kind);
         if keys.len() + depth(&value) > MAX_DEPTH {
-            let message = format!("`{path}` is nested more than {MAX_DEPTH} levels deep, its folders counted");
+            let message = format!("`{path}` is nested more than {MAX_DEPTH} levels deep, including its folders");
             errors.push(Diagnostic::error("pack::too-deep", message));
             continue;
         }
@@ -54,7 +53,7 @@ pub fn pack(files: &BTreeMap<String, String>, kind: PackKind) -> Result<String, 
         if let Some(other) = taken.insert(keys.clone(), path)
             && (flattened || other.matches('/').count() > 1)
         {
-            let message = format!("`{path}` and `{other}` are both `{}`", keys.join("."));
+            let message = format!("`{path}` and `{other}` both define `{}`", keys.join("."));
             errors.push(Diagnostic::error("pack::twice", message).hint("rename one of the files"));
         }
         let mut value = value;
@@ -67,7 +66,7 @@ pub fn pack(files: &BTreeMap<String, String>, kind: PackKind) -> Result<String, 
             Value::Object(map) => merge(&mut whole, map),
             Value::Null => {}
             _ => {
-                let message = format!("`{path}` has to be a map: it is merged with what is beside it");
+                let message = format!("`{path}` must be a map, because it is merged with the files beside it");
                 errors.push(Diagnostic::error("pack::not-a-map", message));
             }
         }
@@ -78,7 +77,7 @@ pub fn pack(files: &BTreeMap<String, String>, kind: PackKind) -> Result<String, 
     }
 }
 
-/// As deep as what is packed may be: it is to be read again.
+/// The greatest depth of a packed document. It must be below the depth that the YAML parser accepts.
 const MAX_DEPTH: usize = 150;
 
 fn depth(value: &Value) -> usize {
@@ -89,7 +88,7 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// Where a file's content belongs.
+/// The keys under which the content of a file belongs.
 fn keys_of(path: &str, kind: PackKind) -> Vec<String> {
     let mut parts: Vec<&str> = path.split('/').collect();
     let file = parts.pop().unwrap_or_default();
@@ -104,7 +103,7 @@ fn keys_of(path: &str, kind: PackKind) -> Vec<String> {
     keys
 }
 
-/// The data of each file. One that uses another's anchors is read behind all those that define some.
+/// Parses each file. A file that refers to anchors of other files is parsed together with those.
 fn read_together<'a>(files: &[(&'a String, &'a String)], errors: &mut Vec<Diagnostic>) -> Vec<(&'a String, Value)> {
     let read = |path: &str, text: &str| {
         let (documents, diagnostics) = parse(&SourceFile::new(path, text), &ParseOptions::default());
@@ -137,7 +136,7 @@ fn read_together<'a>(files: &[(&'a String, &'a String)], errors: &mut Vec<Diagno
         let (document, still_broken) = read("packed", &together);
         match still_broken.is_empty() {
             true => all.push((path, data(document.and_then(|document| document.get("it").cloned())))),
-            // Said for the file as it is.
+            // Report the errors of the file alone, whose places are right.
             false => errors.extend(broken),
         }
     }
@@ -145,7 +144,7 @@ fn read_together<'a>(files: &[(&'a String, &'a String)], errors: &mut Vec<Diagno
     all
 }
 
-/// Appends `text` as a value below a key.
+/// Appends `text`, indented as the value of a key.
 fn nest(text: &str, out: &mut String) {
     for line in text.lines().filter(|line| *line != "---") {
         let _ = writeln!(out, "  {line}");
@@ -173,8 +172,8 @@ fn sorted(value: Value) -> Value {
     }
 }
 
-/// The order of keys in what the original packs: numbers by their value, and what is neither letter nor digit before both.
-/// An `environment` that is a map becomes a list in this order.
+/// Compares keys as CircleCI's `pack` sorts them: numbers by value, and other characters before letters and digits. An
+/// `environment` that is a map becomes a list in this order.
 fn natural(left: &str, right: &str) -> Ordering {
     let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
     let Some(at) = left.iter().zip(&right).position(|(one, other)| one != other) else {
@@ -183,7 +182,7 @@ fn natural(left: &str, right: &str) -> Ordering {
     let in_number = at > 0 && left[at - 1].is_ascii_digit();
     match (left[at].is_alphabetic(), right[at].is_alphabetic()) {
         (true, true) => return left[at].cmp(&right[at]),
-        // A letter ends a number, and so comes before what makes the number longer.
+        // A letter ends a number, so the shorter number comes first.
         (true, false) => return if in_number { Ordering::Less } else { Ordering::Greater },
         (false, true) => return if in_number { Ordering::Greater } else { Ordering::Less },
         (false, false) => {}
@@ -209,7 +208,7 @@ fn natural(left: &str, right: &str) -> Ordering {
     }
 }
 
-/// `value` with the files' texts for each `<< include(path) >>`.
+/// Replaces each `<< include(path) >>` in `value` by the text of that file.
 fn included(value: Value, files: &BTreeMap<String, String>, path: &str, errors: &mut Vec<Diagnostic>) -> Value {
     match value {
         Value::Array(items) => items
@@ -244,7 +243,7 @@ fn include_in(text: &str, files: &BTreeMap<String, String>, path: &str, errors: 
         match files.get(name.trim_start_matches("./")) {
             Some(content) => out.push_str(&content.replace("<<", "\\<<")),
             None => {
-                let message = format!("`{path}` includes `{name}`, which is not in the packed folder");
+                let message = format!("`{path}` includes `{name}`, which is not in the folder");
                 errors.push(Diagnostic::error("pack::include", message));
             }
         }
@@ -268,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_keys_and_files_with_an_at_stand_for_their_folder() {
+    fn folders_become_keys_and_files_with_an_at_are_merged_into_their_folder() {
         let files = [
             ("@config.yml", "version: 2.1\n"),
             ("jobs/build.yml", "steps: [checkout]\n"),
@@ -281,14 +280,14 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_in_the_originals_order() {
+    fn keys_are_sorted_as_circleci_sorts_them() {
         let mut keys = vec!["b10", "b9", "GOTESTARCH", "GOTEST_MOD", "b", "a-b", "ab", "b09"];
         keys.sort_by(|left, right| natural(left, right));
         assert_eq!(keys, ["GOTEST_MOD", "GOTESTARCH", "a-b", "ab", "b", "b9", "b09", "b10"]);
     }
 
     #[test]
-    fn an_anchor_is_known_in_every_file() {
+    fn a_file_can_use_anchors_of_other_files() {
         let files = [
             ("commands/a.yml", "description: *text\n"),
             ("z/@anchors.yml", "one: &text some text\n"),
@@ -303,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_are_included_with_their_heredocs_escaped() {
+    fn included_scripts_have_their_here_documents_escaped() {
         let files = [
             ("@orb.yml", "version: 2.1\n"),
             (
@@ -321,7 +320,7 @@ mod tests {
         let missing = packed(&files[..2], PackKind::Orb).unwrap_err();
         assert_eq!(
             missing,
-            ["`commands/x/greet.yml` includes `scripts/greet.sh`, which is not in the packed folder"]
+            ["`commands/x/greet.yml` includes `scripts/greet.sh`, which is not in the folder"]
         );
     }
 }

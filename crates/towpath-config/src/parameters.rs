@@ -1,69 +1,30 @@
-//! Parameters: what elements declare, what calls give, and whether that fits.
+//! Parameters: their declarations, and the arguments of calls.
 //!
 //! Source: <https://circleci.com/docs/guides/orchestrate/reusing-config/#using-the-parameters-declaration>
 
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use indexmap::IndexMap;
-use towpath_yaml::{Diagnostic, Entry, Node, Span, Value as YamlValue};
+use towpath_yaml::{Diagnostic, Entry, Node, ScalarStyle, Span, Value as YamlValue};
 
 use crate::compiler::Compiler;
-use crate::jobs::Others;
-use crate::namespace::{CONFIG, Element, Kind, NamespaceId};
+use crate::element::{CONFIG, Declaration, Declarations, Element, Kind, NamespaceId, ParameterType};
+use crate::keys::INVOCATION;
 use crate::scope::{Arguments, Scope};
-use crate::trace::FrameId;
+use crate::suggest::nearest;
+use crate::trace::{FrameId, OUTSIDE};
+use crate::unknown_keys::UnknownKeys;
 use crate::value::Value;
-use crate::workflows::INVOCATION_KEYS;
 
-/// The parameters of an element.
-pub(crate) type Declarations = IndexMap<Arc<str>, Declaration, RandomState>;
+/// The keys of an invocation that CircleCI accepts as names of parameters.
+const UNRESERVED: [&str; 2] = ["matrix", "serial-group"];
 
-/// A declared parameter.
-pub(crate) struct Declaration {
-    pub(crate) kind: ParameterType,
-    pub(crate) default: Option<Node>,
-    /// Where it is declared.
-    pub(crate) span: Span,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum ParameterType {
-    String,
-    Boolean,
-    Integer,
-    Enum(Vec<Arc<str>>),
-    Executor,
-    Steps,
-    EnvVarName,
-    /// The declaration is wrong and has been reported; anything goes.
-    Unknown,
-}
-
-impl ParameterType {
-    fn word(&self) -> &'static str {
-        match self {
-            ParameterType::String => "string",
-            ParameterType::Boolean => "boolean",
-            ParameterType::Integer => "integer",
-            ParameterType::Enum(_) => "enum",
-            ParameterType::Executor => "executor",
-            ParameterType::Steps => "steps",
-            ParameterType::EnvVarName => "env_var_name",
-            ParameterType::Unknown => "unknown",
-        }
-    }
-}
-
-/// The keys of an invocation that the original lets be names of parameters.
-const FREE: [&str; 2] = ["matrix", "serial-group"];
-
-/// The names that a job's parameter cannot have: they mean something on an invocation.
+/// The names that a parameter of a job cannot have, because they are keys of an invocation.
 fn reserved() -> impl Iterator<Item = &'static str> {
-    INVOCATION_KEYS.iter().copied().filter(|key| !FREE.contains(key))
+    INVOCATION.iter().copied().filter(|key| !UNRESERVED.contains(key))
 }
 
-/// Who declares parameters.
+/// What declares a parameter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Declarer {
     Element(Kind),
@@ -71,7 +32,7 @@ enum Declarer {
 }
 
 impl Compiler<'_> {
-    /// Reads the parameters that an element declares.
+    /// Reads the declarations of an element.
     pub(crate) fn declarations(&mut self, kind: Kind, name: &str, node: &Node) -> Declarations {
         match node.get("parameters") {
             Some(parameters) => self.read_declarations(parameters, Declarer::Element(kind), name),
@@ -86,7 +47,7 @@ impl Compiler<'_> {
         }
         let Some(mapping) = node.as_mapping() else {
             let message = format!(
-                "`parameters` must be a map of names to declarations, and this is {}",
+                "`parameters` must be a map of names to declarations, not {}",
                 node.kind()
             );
             self.report(Diagnostic::error("config::parameters", message).at(node.span(), ""));
@@ -118,7 +79,7 @@ impl Compiler<'_> {
             return declaration;
         };
         let known = ["type", "default", "description", "enum"];
-        self.check_entries(mapping, &known, "the declaration of a parameter", Others::Refused);
+        self.check_entries(mapping, &known, "the declaration of a parameter", UnknownKeys::Refused);
         let Some(kind) = mapping.get("type") else {
             let message = format!("parameter `{name}` has no `type`");
             self.report(Diagnostic::error("config::parameters", message).at(&entry.key.span, ""));
@@ -160,19 +121,19 @@ impl Compiler<'_> {
                     Diagnostic::error("config::parameter-type", message)
                         .at(kind.span(), "")
                         .hint(match declarer {
-                            Declarer::Pipeline => "there are string, boolean, integer and enum",
+                            Declarer::Pipeline => "the types are string, boolean, integer and enum",
                             Declarer::Element(Kind::Executor) => {
-                                "there are string, boolean, integer, enum and env_var_name"
+                                "the types are string, boolean, integer, enum and env_var_name"
                             }
                             Declarer::Element(_) => {
-                                "there are string, boolean, integer, enum, executor, steps and env_var_name"
+                                "the types are string, boolean, integer, enum, executor, steps and env_var_name"
                             }
                         }),
                 );
                 ParameterType::Unknown
             }
         };
-        // Nothing is no default.
+        // An empty default is no default.
         declaration.default = mapping.get("default").filter(|default| !default.is_null()).cloned();
         if let Some(default) = declaration.default.clone()
             && !(default.mentions_tag() && default.as_scalar().is_some())
@@ -201,7 +162,7 @@ impl Compiler<'_> {
         declaration
     }
 
-    /// Reads the pipeline's parameters and gives them the values of the trigger or their defaults.
+    /// Reads the pipeline parameters, and sets them to the values of the trigger or to their defaults.
     pub(crate) fn bind_pipeline_parameters(&mut self, root: &Node) {
         let declarations = match root.get("parameters").filter(|_| self.has_templates) {
             Some(node) => self.read_declarations(node, Declarer::Pipeline, "pipeline"),
@@ -220,7 +181,7 @@ impl Compiler<'_> {
                 format!("Unexpected argument(s): {}", unexpected.join(", ")),
             );
             diagnostic = match root.get("parameters") {
-                Some(node) => diagnostic.at(node.span(), "these are the parameters of this pipeline"),
+                Some(node) => diagnostic.at(node.span(), "the parameters of this pipeline"),
                 None => diagnostic.hint("this configuration declares no `parameters`"),
             };
             self.report(diagnostic);
@@ -240,7 +201,7 @@ impl Compiler<'_> {
                     }
                 },
                 (None, Some(default)) => {
-                    // The pipeline's own values are known by now; its parameters are not.
+                    // A default can refer to pipeline values, but not to pipeline parameters.
                     match default.mentions_tag() && self.has_templates {
                         true => self.value(default, &Scope::top(CONFIG)),
                         false => as_written(&declaration.kind, default, Value::of(default)),
@@ -261,15 +222,15 @@ impl Compiler<'_> {
             if let Some(node) = root.get("parameters") {
                 diagnostic = diagnostic
                     .at(node.span(), "")
-                    .hint("give each a `default`, or a value with the trigger");
+                    .hint("declare a `default` for each, or set them when you trigger the pipeline");
             }
             self.report(diagnostic);
         }
     }
 
-    /// The values of an element's parameters in a call: what was given, checked, and the defaults.
+    /// The arguments of a call, checked, with defaults for those that are not given. Also returns the call for explanations.
     ///
-    /// `given` is in the scope of the caller; defaults are in the element's own, whose frame is the other half of the answer.
+    /// `given` is written in the scope of the caller, defaults in that of the element.
     pub(crate) fn bind(
         &mut self,
         element: &Element,
@@ -277,7 +238,10 @@ impl Compiler<'_> {
         caller: &Scope<'_>,
         call: &Span,
     ) -> (Arguments, FrameId) {
-        let frame = self.enter(element, given, caller, call);
+        let frame = match &mut self.trace {
+            Some(trace) => trace.enter(element, given, caller.frame, call),
+            None => OUTSIDE,
+        };
         let mut arguments = Arguments::with_capacity_and_hasher(element.parameters.len(), RandomState::default());
         let unexpected: Vec<&Entry> = given
             .iter()
@@ -294,15 +258,15 @@ impl Compiler<'_> {
                 None => diagnostic.at(&first.key.span, format!("`{}` has no such parameter", element.name)),
             };
             for other in &unexpected[1..] {
-                diagnostic = diagnostic.also(&other.key.span, "nor this one");
+                diagnostic = diagnostic.also(&other.key.span, "also unexpected");
             }
             let known = || {
-                let invocation = INVOCATION_KEYS.iter().copied().filter(|_| element.kind == Kind::Job);
+                let invocation = INVOCATION.iter().copied().filter(|_| element.kind == Kind::Job);
                 element.parameters.keys().map(|name| &**name).chain(invocation)
             };
             let meant: Vec<String> = unexpected
                 .iter()
-                .filter_map(|entry| Some(format!("`{}`", crate::suggest::nearest(&entry.key.text, known())?)))
+                .filter_map(|entry| Some(format!("`{}`", nearest(&entry.key.text, known())?)))
                 .collect();
             if !meant.is_empty() {
                 diagnostic = diagnostic.hint(format!("did you mean {}?", meant.join(", ")));
@@ -345,6 +309,7 @@ impl Compiler<'_> {
         (arguments, frame)
     }
 
+    /// The value of an argument, checked against the declaration.
     fn argument(&mut self, name: &str, declaration: &Declaration, node: &Node, scope: &Scope<'_>) -> Value {
         match &declaration.kind {
             ParameterType::Steps => {
@@ -377,7 +342,7 @@ impl Compiler<'_> {
             }
             kind => {
                 let value = as_written(kind, node, self.value(node, scope));
-                // Pipeline values are text to whoever wants text: `<< pipeline.number >>`.
+                // A pipeline value such as `<< pipeline.number >>` can be used as text.
                 let lenient = node.as_scalar().is_some_and(|scalar| {
                     scalar.text.contains("<<")
                         && scalar.text.contains("pipeline.")
@@ -409,7 +374,7 @@ impl Compiler<'_> {
         if declaration.kind == ParameterType::String
             && matches!(value, Value::Int(_) | Value::Float(_) | Value::Bool(_))
         {
-            // As it is written: `3.10` is not `3.1`.
+            // Suggest the text as written: `3.10` is not `3.1`.
             let written = span.text();
             let is_literal = !written.is_empty() && !written.starts_with('*') && !written.contains("<<");
             let text = if is_literal { written.into() } else { value.to_text() };
@@ -418,18 +383,18 @@ impl Compiler<'_> {
         if declaration.kind == ParameterType::Boolean
             && matches!(value, Value::Text(text) if &**text == "true" || &**text == "false")
         {
-            diagnostic = diagnostic.hint(format!("without quotes: {}", value.to_text()));
+            diagnostic = diagnostic.hint(format!("write it without quotes: {}", value.to_text()));
         }
         self.report(diagnostic);
     }
 }
 
 fn executor(name: &Arc<str>, node: &Node, namespace: NamespaceId) -> Value {
-    let node = Node::scalar(name.clone(), towpath_yaml::ScalarStyle::Quoted, node.span().clone());
+    let node = Node::scalar(name.clone(), ScalarStyle::Quoted, node.span().clone());
     Value::Executor { node, namespace }
 }
 
-/// A number that is to be one of an enumeration's texts, as it is written: `1.10` is not `1.1`.
+/// Keeps a number for an enumeration as it is written: `1.10` is not `1.1`.
 fn as_written(kind: &ParameterType, node: &Node, value: Value) -> Value {
     match (kind, &value, node.as_scalar()) {
         (ParameterType::Enum(_), Value::Int(_) | Value::Float(_) | Value::Bool(_), Some(scalar))
@@ -441,14 +406,14 @@ fn as_written(kind: &ParameterType, node: &Node, value: Value) -> Value {
     }
 }
 
-/// The value as a parameter's type takes it.
+/// Converts a value to the type of a parameter. `lenient` also accepts numbers and booleans as text.
 fn fit(kind: &ParameterType, value: Value, lenient: bool) -> Result<Value, ()> {
     match (kind, value) {
-        // A pipeline value that this pipeline does not have is empty, whatever is expected.
         (ParameterType::Unknown, value) => Ok(value),
         (ParameterType::String | ParameterType::Enum(_) | ParameterType::EnvVarName, Value::Null) if lenient => {
             Ok(Value::Text("".into()))
         }
+        // A pipeline value can be null, whatever the type of the parameter.
         (_, Value::Null) => Ok(Value::Null),
         (ParameterType::String, value @ Value::Text(_)) => Ok(value),
         (ParameterType::String, value @ Value::Executor { .. }) => Ok(Value::Text(value.to_text())),
@@ -471,15 +436,15 @@ fn fit(kind: &ParameterType, value: Value, lenient: bool) -> Result<Value, ()> {
     }
 }
 
-/// A POSIX name.
-pub(crate) fn is_env_var_name(text: &str) -> bool {
+/// Whether `text` is a POSIX name of a variable.
+fn is_env_var_name(text: &str) -> bool {
     text.bytes()
         .enumerate()
         .all(|(at, byte)| byte == b'_' || byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit()))
         && !text.is_empty()
 }
 
-/// The entries of a call's arguments: a map, or nothing.
+/// The arguments of a call; `None` if they are no map.
 pub(crate) fn call_entries(body: Option<&Node>) -> Option<&[Entry]> {
     match body {
         None => Some(&[]),

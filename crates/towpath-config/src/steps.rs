@@ -1,67 +1,25 @@
-//! Steps: commands called, conditions decided, lists of steps put in place, until only the language's own steps are left.
+//! Expands steps: calls commands, decides conditions and inserts lists of steps, until only built-in steps are left.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use towpath_yaml::{Diagnostic, Entry, Key, Mapping, Node, Span};
+use towpath_yaml::{Diagnostic, Entry, Mapping, Node, ScalarStyle, Span};
 
 use crate::compiler::Compiler;
-use crate::jobs::Others;
-use crate::namespace::{Element, Found, Kind};
+use crate::element::{CONFIG, Element, Found, Kind};
+use crate::keys::{BUILTIN_STEPS, CONTROL_STEPS, TEARDOWN_STEPS, builtin_step};
 use crate::parameters::call_entries;
 use crate::scope::Scope;
+use crate::suggest::nearest;
+use crate::unknown_keys::UnknownKeys;
 use crate::value::Value;
 
-/// The language's own steps.
-pub(crate) const BUILTINS: &[&str] = &[
-    "run",
-    "checkout",
-    "setup_remote_docker",
-    "save_cache",
-    "restore_cache",
-    "persist_to_workspace",
-    "attach_workspace",
-    "store_artifacts",
-    "store_test_results",
-    "add_ssh_keys",
-    "deploy",
-    "install_signing_bundle",
-    "with_tool_cache",
-];
-
-/// The step of the language that `name` is. `restore-cache` is `restore_cache`, too.
-pub(crate) fn builtin_named(name: &str) -> Option<&'static str> {
-    let same = |builtin: &&&str| {
-        builtin.len() == name.len()
-            && builtin
-                .bytes()
-                .zip(name.bytes())
-                .all(|(one, other)| one == other || (one == b'_' && other == b'-'))
-    };
-    BUILTINS.iter().find(same).copied()
-}
-
-/// The steps that decide over others.
-const CONTROLS: &[&str] = &["when", "unless", "steps"];
-
-/// The steps that a `run` step's `teardown` can have.
-const TEARDOWN: &[&str] = &[
-    "run",
-    "save_cache",
-    "persist_to_workspace",
-    "store_artifacts",
-    "store_test_results",
-];
-
-const MAX_STEPS: usize = 1_000_000;
-/// Calls that come to nothing take time, too.
+/// The number of calls and conditions, which take time even if they expand to nothing.
 const MAX_VISITS: usize = 2_000_000;
-const MAX_OUTPUT_NODES: u64 = 5_000_000;
-const MAX_OUTPUT_BYTES: u64 = 256 << 20;
 const MAX_DEPTH: usize = 100;
 
 impl Compiler<'_> {
-    /// Expands `steps`, written in `scope`, onto `out`.
+    /// Expands steps that are written in `scope`, and appends the result to `out`.
     pub(crate) fn expand_steps(&mut self, steps: &[Node], scope: &Scope<'_>, out: &mut Vec<Node>) {
         for step in steps {
             if self.exhausted {
@@ -71,7 +29,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Expands a list of steps, or what a template such as `<< parameters.steps >>` stands for.
+    /// Expands a list of steps, or a template such as `<< parameters.steps >>`.
     pub(crate) fn expand_list(&mut self, node: &Node, scope: &Scope<'_>, out: &mut Vec<Node>) {
         if let Some(items) = node.as_sequence() {
             return self.expand_steps(items, scope, out);
@@ -80,7 +38,7 @@ impl Compiler<'_> {
             Value::Steps(steps) => self.push_steps(&steps, out, node.span()),
             Value::Null => {}
             value => {
-                let message = format!("steps are a list, and this is of type {}", value.type_name());
+                let message = format!("steps must be a list, but this is of type {}", value.type_name());
                 self.report(Diagnostic::error("config::steps", message).at(node.span(), ""));
             }
         }
@@ -89,37 +47,6 @@ impl Compiler<'_> {
     fn push_steps(&mut self, steps: &[Node], out: &mut Vec<Node>, at: &Span) {
         if self.count_steps(steps.len(), at) && steps.iter().all(|step| self.count_output(step, at)) {
             out.extend_from_slice(steps);
-        }
-    }
-
-    fn count_steps(&mut self, count: usize, at: &Span) -> bool {
-        self.step_count += count;
-        if self.step_count > MAX_STEPS {
-            self.exhaust(format!("this configuration expands to more than {MAX_STEPS} steps"), at);
-        }
-        !self.exhausted
-    }
-
-    /// Counts a part of what is compiled; `false` when that has become too large.
-    pub(crate) fn count_output(&mut self, part: &Node, at: &Span) -> bool {
-        self.output_nodes = self.output_nodes.saturating_add(part.expanded_nodes());
-        self.output_bytes = self.output_bytes.saturating_add(part.expanded_bytes());
-        if self.output_nodes > MAX_OUTPUT_NODES {
-            let message = format!("this configuration expands to more than {MAX_OUTPUT_NODES} values");
-            self.exhaust(message, at);
-        }
-        if self.output_bytes > MAX_OUTPUT_BYTES {
-            let message = format!("this configuration expands to more than {MAX_OUTPUT_BYTES} bytes");
-            self.exhaust(message, at);
-        }
-        !self.exhausted
-    }
-
-    /// Ends the expansion.
-    fn exhaust(&mut self, message: String, at: &Span) {
-        if !self.exhausted {
-            self.exhausted = true;
-            self.report(Diagnostic::error("config::too-large", message).at(at, "it stops here"));
         }
     }
 
@@ -137,13 +64,16 @@ impl Compiler<'_> {
         self.depth += 1;
         match step.as_mapping() {
             Some(mapping) => self.expand_mapping(step, mapping, scope, out),
-            // An alias to a list of steps stands for them.
+            // An alias can insert a list of steps.
             None if let Some(steps) = step.as_sequence() => self.expand_steps(steps, scope, out),
             None => match self.value(step, scope) {
                 Value::Steps(steps) => self.push_steps(&steps, out, step.span()),
                 Value::Text(name) => self.call(&name, None, step.span(), step, scope, out),
                 value => {
-                    let message = format!("a step is a name or a map, and this is {}", value.type_name());
+                    let message = format!(
+                        "a step must be a name or a map, but this is of type {}",
+                        value.type_name()
+                    );
                     self.report(Diagnostic::error("config::steps", message).at(step.span(), ""));
                 }
             },
@@ -153,11 +83,11 @@ impl Compiler<'_> {
 
     fn expand_mapping(&mut self, step: &Node, mapping: &Mapping, scope: &Scope<'_>, out: &mut Vec<Node>) {
         let Some(entry) = mapping.entries().first() else {
-            let message = "a step is a name or a map with one key, and this map is empty";
+            let message = "a step must be a name or a map with one key, but this map is empty";
             self.report(Diagnostic::error("config::steps", message).at(step.span(), ""));
             return;
         };
-        let is_own = |name: &str| builtin_named(name).is_some() || CONTROLS.contains(&name) || name.contains("<<");
+        let is_own = |name: &str| builtin_step(name).is_some() || CONTROL_STEPS.contains(&name) || name.contains("<<");
         let is_call = entry.value.is_null() && self.has_templates && !is_own(&entry.key.text);
         if is_call && mapping.len() > 1 {
             self.call_beside_its_arguments(mapping, scope, out, step);
@@ -165,7 +95,7 @@ impl Compiler<'_> {
         }
         if let Some(second) = mapping.entries().get(1) {
             let message = format!(
-                "a step has one key, and this one has {}: {}",
+                "a step must have one key, but this one has {}: {}",
                 mapping.len(),
                 mapping
                     .iter()
@@ -175,14 +105,14 @@ impl Compiler<'_> {
             );
             let mut diagnostic = Diagnostic::error("config::steps", message)
                 .at(&entry.key.span, "")
-                .also(&second.key.span, "a second key");
+                .also(&second.key.span, "the second key");
             if entry.value.is_null() {
                 diagnostic = diagnostic.hint(format!("indent `{}` by two more columns", second.key.text));
             }
             self.report(diagnostic);
             return;
         }
-        // Of steps that an invocation gives the original says so.
+        // CircleCI warns about this in the steps of an invocation only.
         if is_call && scope.parameters.is_none() {
             let name = &entry.key.text;
             let message = format!(
@@ -211,14 +141,14 @@ impl Compiler<'_> {
             }
             "steps" => self.expand_list(body, scope, out),
             name if name.contains("<<") => {
-                let message = format!("`{name}`: the name of a step cannot come from a parameter");
+                let message = format!("`{name}`: the name of a step cannot be a template");
                 self.report(Diagnostic::error("config::steps", message).at(&entry.key.span, ""));
             }
             _ => self.call(&entry.key.text, Some(body), &entry.key.span, step, scope, out),
         }
     }
 
-    /// A call with nothing below its name and other keys beside it: the original takes it for a call without arguments.
+    /// Expands a call whose arguments are beside its name instead of below it. CircleCI ignores the arguments.
     fn call_beside_its_arguments(&mut self, step: &Mapping, scope: &Scope<'_>, out: &mut Vec<Node>, node: &Node) {
         let Some((call, beside)) = step.entries().split_first() else {
             return;
@@ -248,30 +178,32 @@ impl Compiler<'_> {
         scope: &Scope<'_>,
         out: &mut Vec<Node>,
     ) {
-        let is_own = builtin_named(name).is_some();
-        let found = match is_own && !self.defines(Kind::Command, scope.namespace, name) {
+        // A command can replace a built-in step.
+        let is_builtin = builtin_step(name).is_some();
+        let found = match is_builtin && !self.defines(Kind::Command, scope.namespace, name) {
             true => Found::Nothing,
             false => self.find(Kind::Command, scope.namespace, name),
         };
         match found {
             Found::Element(element) => self.call_command(name, &element, body, at, scope, out),
-            Found::BrokenOrb => {}
+            Found::Broken => {}
             Found::BrokenAlias(message) => {
                 self.report(Diagnostic::error("config::unknown-command", message).at(at, ""));
             }
-            // A name that also is one of the language's own steps keeps that meaning.
-            _ if is_own => {
+            _ if is_builtin => {
                 if let Some(step) = self.builtin(name, body, at, step, scope)
                     && self.count_steps(1, at)
                     && self.count_output(&step, at)
                 {
-                    self.trace_written(&step, scope.frame);
+                    if let Some(trace) = &mut self.trace {
+                        trace.note_written(&step, scope.frame);
+                    }
                     out.push(step);
                 }
             }
             Found::Nothing if self.is_function(name) => {
                 let message = format!("`{name}` is a function, and Towpath does not run functions");
-                let hint = "an orb or a `run` step does the same";
+                let hint = "use an orb or a `run` step instead";
                 self.report(Diagnostic::error("config::function", message).at(at, "").hint(hint));
             }
             Found::Nothing => {
@@ -281,14 +213,13 @@ impl Compiler<'_> {
                 let known = known
                     .iter()
                     .map(String::as_str)
-                    .chain(BUILTINS.iter().copied())
+                    .chain(BUILTIN_STEPS.iter().copied())
                     .chain(["when", "unless"]);
                 if !self.has_templates {
                     diagnostic = diagnostic.hint("commands, orbs and conditions need `version: 2.1`");
                 } else if self.defines(Kind::Job, scope.namespace, name) {
-                    diagnostic =
-                        diagnostic.hint(format!("`{name}` is a job; a job is run by a workflow, not by a step"));
-                } else if let Some(near) = crate::suggest::nearest(name, known) {
+                    diagnostic = diagnostic.hint(format!("`{name}` is a job, and only a workflow can run a job"));
+                } else if let Some(near) = nearest(name, known) {
                     diagnostic = diagnostic.hint(format!("did you mean `{near}`?"));
                 }
                 self.report(diagnostic);
@@ -296,15 +227,16 @@ impl Compiler<'_> {
         }
     }
 
-    /// Whether a step calls a function: by the name under which `functions` has it, or one of its parts.
+    /// Whether a step calls a function or a part of a function that `functions` imports.
     ///
     /// Source: <https://circleci.com/docs/functions/functions-concepts/>
     fn is_function(&self, name: &str) -> bool {
         let alias = name.split_once('/').map_or(name, |(alias, _)| alias);
-        let functions = self.root(crate::namespace::CONFIG).get("functions");
+        let functions = self.root(CONFIG).get("functions");
         functions.is_some_and(|functions| functions.get(alias).is_some())
     }
 
+    /// Expands a call of a command.
     pub(crate) fn call_command(
         &mut self,
         name: &Arc<str>,
@@ -328,7 +260,7 @@ impl Compiler<'_> {
                 self.report(Diagnostic::error("config::arguments", message).at(at, ""));
             }
             Some(given) => {
-                // The caller's own calls are not on the way to its arguments.
+                // The arguments are written outside of the called command.
                 let own = self.calls.pop();
                 let (arguments, frame) = self.bind(element, given, scope, at);
                 self.calls.extend(own);
@@ -350,14 +282,14 @@ impl Compiler<'_> {
                     }
                 }
                 let known = ["description", "parameters", "steps"];
-                self.check_keys(&element.node, &known, "a command", Others::Refused);
+                self.check_keys(&element.node, &known, "a command", UnknownKeys::Refused);
             }
         }
         self.context.pop();
         self.calls.pop();
     }
 
-    /// One of the language's own steps with everything in place, in its long form.
+    /// Expands a built-in step to its long form.
     fn builtin(
         &mut self,
         name: &Arc<str>,
@@ -371,7 +303,7 @@ impl Compiler<'_> {
                 &**name,
                 "checkout" | "setup_remote_docker" | "add_ssh_keys" | "install_signing_bundle"
             ) {
-                // The original looks at the form of a definition's steps, and not at that of steps given to a call.
+                // CircleCI checks the form of steps in definitions, but not of steps in arguments.
                 self.report(match &**name {
                     "run" if scope.parameters.is_none() => {
                         let message = "a `run` step without a command does nothing";
@@ -386,7 +318,7 @@ impl Compiler<'_> {
                 return None;
             }
             let span = step.span().clone();
-            return Some(Node::scalar(name.clone(), towpath_yaml::ScalarStyle::Quoted, span));
+            return Some(Node::scalar(name.clone(), ScalarStyle::Quoted, span));
         };
         let value = match &**name {
             "with_tool_cache" => {
@@ -397,7 +329,7 @@ impl Compiler<'_> {
                 let mut mapping = body
                     .as_mapping()
                     .map(|body| self.substitute_mapping(body, scope, &["steps"]))?;
-                mapping.insert(entry("steps", Node::sequence(steps, body.span().clone()), at));
+                mapping.insert(Entry::computed("steps", Node::sequence(steps, body.span().clone()), at));
                 Node::mapping(mapping, body.span().clone())
             }
             "run" | "deploy" if let Some(teardown) = body.get("teardown") => {
@@ -405,7 +337,7 @@ impl Compiler<'_> {
                 let mut mapping = body
                     .as_mapping()
                     .map(|body| self.substitute_mapping(body, scope, &["teardown"]))?;
-                mapping.insert(entry("teardown", teardown, at));
+                mapping.insert(Entry::computed("teardown", teardown, at));
                 Node::mapping(mapping, body.span().clone())
             }
             _ => self.substitute(body, scope),
@@ -413,28 +345,26 @@ impl Compiler<'_> {
         let value = match (&**name, value.as_scalar()) {
             ("run" | "deploy", Some(_)) => {
                 let mut mapping = Mapping::default();
-                mapping.insert(entry("command", value.clone(), body.span()));
+                mapping.insert(Entry::computed("command", value.clone(), body.span()));
                 Node::mapping(mapping, body.span().clone())
             }
             _ => value,
         };
-        // Explained, each step is a node of its own: one written once may come through several calls.
+        // An explanation needs a node per step: a step that is written once may come through several calls.
         if body.same(&value) && step.as_mapping().is_some() && self.trace.is_none() {
             return Some(step.clone());
         }
         let mut mapping = Mapping::default();
-        mapping.insert(entry(name.clone(), value, at));
+        mapping.insert(Entry::computed(name.clone(), value, at));
         Some(Node::mapping(mapping, at.clone()))
     }
-}
 
-impl Compiler<'_> {
-    /// The steps of a `run` step's `teardown`.
+    /// Expands the steps of a `teardown`.
     fn teardown(&mut self, list: &Node, scope: &Scope<'_>) -> Node {
         let mut steps = Vec::new();
         let Some(items) = list.as_sequence() else {
             if !list.is_null() {
-                let message = format!("`teardown` is a list of steps, and this is {}", list.kind());
+                let message = format!("`teardown` must be a list of steps, not {}", list.kind());
                 self.report(Diagnostic::error("config::steps", message).at(list.span(), ""));
             }
             return Node::sequence(steps, list.span().clone());
@@ -446,36 +376,24 @@ impl Compiler<'_> {
                 None => (item.as_scalar().map(|scalar| &scalar.text), item.span()),
             };
             let name = name.map_or("", |name| &**name);
-            if !TEARDOWN.contains(&name) {
-                let message = format!("`{name}` isn't allowed here: it is no step of a teardown");
-                let hint = format!("there are {}", TEARDOWN.join(", "));
+            if !TEARDOWN_STEPS.contains(&name) {
+                let message = format!("`{name}` isn't allowed here: a teardown cannot have this step");
+                let hint = format!("the steps of a teardown are {}", TEARDOWN_STEPS.join(", "));
                 self.report(Diagnostic::error("config::steps", message).at(at, "").hint(hint));
                 continue;
             }
             let body = part.filter(|_| name == "run").and_then(|part| part.value.as_mapping());
-            let odd = body.and_then(|body| body.entry("background").or(body.entry("teardown")));
-            if let Some(odd) = odd {
+            let refused = body.and_then(|body| body.entry("background").or(body.entry("teardown")));
+            if let Some(refused) = refused {
                 let message = format!(
-                    "`{}` isn't allowed here: a teardown's `run` step does not have it",
-                    odd.key.text
+                    "`{}` isn't allowed here: a `run` step of a teardown cannot have it",
+                    refused.key.text
                 );
-                self.report(Diagnostic::error("config::steps", message).at(&odd.key.span, ""));
+                self.report(Diagnostic::error("config::steps", message).at(&refused.key.span, ""));
                 continue;
             }
             self.expand_step(item, scope, &mut steps);
         }
         Node::sequence(steps, list.span().clone())
-    }
-}
-
-/// An entry that was computed.
-pub(crate) fn entry(key: impl Into<Arc<str>>, value: Node, at: &Span) -> Entry {
-    Entry {
-        key: Key {
-            text: key.into(),
-            span: at.clone(),
-        },
-        value,
-        merged_at: None,
     }
 }

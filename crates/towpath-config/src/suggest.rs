@@ -1,6 +1,6 @@
-//! What somebody may have meant.
+//! Suggestions for misspelled names.
 
-/// The candidate nearest to `name`, if one is near: at most a third of the letters differ.
+/// The candidate that is most similar to `name`, if at most a third of the letters (and at most four) differ.
 pub(crate) fn nearest<T: AsRef<str>>(name: &str, candidates: impl IntoIterator<Item = T>) -> Option<String> {
     let limit = (name.chars().count() / 3).clamp(1, 4);
     candidates
@@ -12,7 +12,7 @@ pub(crate) fn nearest<T: AsRef<str>>(name: &str, candidates: impl IntoIterator<I
         .map(|(_, candidate)| candidate.as_ref().to_owned())
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours.
+/// The number of insertions, deletions, replacements and swaps of neighbours between two names.
 fn distance(left: &str, right: &str) -> usize {
     let left: Vec<char> = left.chars().collect();
     let right: Vec<char> = right.chars().collect();
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn near_names_are_suggested_and_far_ones_are_not() {
+    fn similar_names_are_suggested_and_others_are_not() {
         let check = |name: &str, expect: Option<&str>| {
             assert_eq!(
                 nearest(name, ["build", "test", "deploy-staging"]).as_deref(),

@@ -1,19 +1,27 @@
-//! The scanner of `<< >>`: tags, sections, escapes.
+//! Templates: tags, sections and escapes of `<< >>`.
 //!
-//! Source: <https://circleci.com/docs/reference/configuration-reference/> and, for what the pages leave open, the templates of
-//! published orbs: a section's tag that is alone on its line takes the line with it, as in Mustache; a plain tag never does.
+//! A section tag that is alone on its line removes the line, as in Mustache. A plain tag does not.
+//!
+//! Source: <https://circleci.com/docs/reference/configuration-reference/>, and the templates of published orbs for what that
+//! page does not say.
 
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::expression::{self, ErrorKind, Expression};
 use crate::value::Value;
 
-/// A text with tags in it.
+/// A parsed text with tags.
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
     parts: Vec<Part>,
 }
+
+/// Templates by the address of their text. The text is kept so that its address is not reused.
+pub(crate) type TemplateCache = HashMap<usize, (Arc<str>, Rc<Result<Template, TemplateError>>)>;
 
 #[derive(Clone, Debug)]
 enum Part {
@@ -31,23 +39,23 @@ enum Part {
     },
 }
 
-/// A mistake in a template.
+/// An error in a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TemplateError {
     pub(crate) message: String,
-    /// The bytes of the text it is about.
+    /// The bytes of the text that are wrong.
     pub(crate) range: Range<usize>,
     pub(crate) hint: Option<&'static str>,
 }
 
 const UNCLOSED: &str = "Unclosed '<<' tag ('<<' must be escaped as '\\<<' in config v2.1+)";
-const HEREDOC: &str = "in a here-document write `\\<<EOF`; the backslash does not reach the shell";
+const HEREDOC: &str = "write `\\<<EOF` for a here-document; the shell does not see the backslash";
 const MAX_BODY: usize = 2048;
 const MAX_SECTIONS: usize = 64;
 
-/// Where a name is looked up.
+/// Provides the values of the names in a template.
 pub(crate) trait Lookup {
-    /// The value of `name`; `None` when there is no such name. `range` is the tag's place in the text.
+    /// The value of `name`, or `None` for an unknown name. `range` covers the tag in the text.
     fn lookup(&mut self, name: &str, range: &Range<usize>) -> Option<Value>;
 }
 
@@ -58,7 +66,7 @@ struct Open {
     parts: Vec<Part>,
 }
 
-/// Reads `text`.
+/// Parses a template.
 pub(crate) fn parse(text: &str) -> Result<Template, TemplateError> {
     let mut open: Vec<Open> = Vec::new();
     let mut parts: Vec<Part> = Vec::new();
@@ -182,7 +190,7 @@ fn push_text(parts: &mut Vec<Part>, literal: &mut String) {
     }
 }
 
-/// When the tag is alone on its line: how many blanks are before it, and where the next line starts.
+/// If the tag is alone on its line: the number of blanks before it, and the offset of the next line.
 fn standalone(text: &str, range: &Range<usize>) -> Option<(usize, usize)> {
     let before = &text[..range.start];
     let blanks = before.len() - before.trim_end_matches([' ', '\t']).len();
@@ -204,7 +212,7 @@ fn is_section_name(name: &str) -> bool {
     !name.is_empty() && !name.chars().any(char::is_whitespace)
 }
 
-/// What does not read as an expression is one name when it looks like one: parameter names may hold colons.
+/// Whether a body that is no expression looks like a name. The names of parameters may contain colons, for example.
 fn is_plain_name(body: &str) -> bool {
     let head = body.split('.').next().unwrap_or_default();
     let word = |character: char| character.is_ascii_alphanumeric() || character == '_' || character == '-';
@@ -266,7 +274,7 @@ fn tag(text: &str, range: Range<usize>) -> Result<Part, TemplateError> {
     }
 }
 
-/// Whether `<<` was the shell's: `cat <<-'EOF' >> file`.
+/// Whether `<<` was meant for the shell: `cat <<-'EOF' >> file`.
 fn looks_like_a_here_document(body: &str) -> bool {
     let word = body.trim_start_matches(['-', '~', '<', ' ']);
     let word = word.trim_start_matches(['\'', '"', '\\']);
@@ -277,16 +285,16 @@ fn looks_like_a_here_document(body: &str) -> bool {
     length >= 2 || body.starts_with('<')
 }
 
-/// What a template comes to.
+/// The result of rendering a template.
 pub(crate) enum Rendered {
-    /// The text was exactly one tag: its value, with its type.
+    /// The typed value of a template that is exactly one tag.
     Value(Value),
-    /// Anything else is text.
+    /// The text of any other template.
     Text(String),
 }
 
 impl Template {
-    /// The value; every mistake goes to `errors` and counts as null.
+    /// Renders the template. A tag with an error counts as null, and the error is added to `errors`.
     pub(crate) fn render(&self, lookup: &mut dyn Lookup, errors: &mut Vec<TemplateError>) -> Rendered {
         if let [
             Part::Tag {
@@ -312,12 +320,12 @@ fn evaluate(
     errors: &mut Vec<TemplateError>,
 ) -> Value {
     match expression.evaluate(&mut |name| lookup.lookup(name, range)) {
-        // What is computed of nothing is false in the end; a name without a value stays without.
+        // An operation on null is false. A name alone may be null.
         Ok(Value::Null) if !matches!(expression, Expression::Name { .. } | Expression::Literal(_)) => {
             Value::Bool(false)
         }
         Ok(value) => value,
-        // Whoever looks names up has already said what is wrong with an unknown one.
+        // The lookup has already reported the unknown name.
         Err(error) if error.kind == ErrorKind::UnknownVariable => Value::Null,
         Err(error) => {
             let start = body + error.at;
@@ -381,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_alone_keeps_its_type_and_any_other_text_is_text() {
+    fn a_single_tag_keeps_its_type_and_other_templates_are_text() {
         let names = [
             ("parameters.count", Value::Int(3)),
             ("parameters.on", Value::Bool(true)),
@@ -397,9 +405,9 @@ mod tests {
         assert_eq!(text("<<^ parameters.on >>no<</ parameters.on >>yes"), "yes");
     }
 
-    /// The original's own cases, where they lie beside the checkout.
+    /// The cases of CircleCI's own tests, if they are beside the checkout.
     #[test]
-    fn cases_of_the_original() {
+    fn circlecis_own_cases_pass() {
         let path =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpus/circleci/oracle/templates/cases.json");
         let Ok(text) = std::fs::read_to_string(&path) else {

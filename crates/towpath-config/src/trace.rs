@@ -1,4 +1,4 @@
-//! Which call each value came through: kept only while somebody asks for an explanation.
+//! Records which call each value came through. Only kept for explanations.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,51 +6,49 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use towpath_yaml::{Entry, Node, Span};
 
-use crate::compiler::Compiler;
-use crate::namespace::{Element, Kind};
-use crate::scope::Scope;
+use crate::element::{Element, Kind};
 
-/// A call of an element, or the configuration itself.
+/// The index of a call, or of the configuration itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct FrameId(usize);
 
-/// The configuration, outside of every call.
+/// The configuration, outside of all calls.
 pub(crate) const OUTSIDE: FrameId = FrameId(0);
 
-/// A call.
+/// A call of an element.
 pub(crate) struct Frame {
-    /// What is called; `None` for a member of a matrix, which only holds values.
+    /// The kind of the called element; `None` for a member of a matrix, which only holds values.
     pub(crate) kind: Option<Kind>,
     pub(crate) name: Arc<str>,
-    /// Where it is called.
+    /// The place of the call.
     pub(crate) call: Span,
-    /// Where the call is written.
+    /// The call that contains this one.
     pub(crate) parent: FrameId,
     pub(crate) arguments: IndexMap<Arc<str>, Given>,
 }
 
-/// What a parameter was given.
+/// The value that a parameter was given.
 #[derive(Clone)]
 pub(crate) struct Given {
-    /// As written.
+    /// The value as written.
     pub(crate) node: Node,
-    /// What templates in it see.
+    /// The call whose parameters its templates see.
     pub(crate) frame: FrameId,
-    /// Whether it is the declaration's default.
+    /// Whether it is the default of the declaration.
     pub(crate) by_default: bool,
 }
 
-/// The names in a template with the texts that took their places.
-type References = Vec<(String, Arc<str>)>;
+/// The names in a template with the texts that replaced them.
+pub(crate) type References = Vec<(String, Arc<str>)>;
 
-/// Everything that is kept.
+/// The record of a compilation. Nodes are kept so that their addresses are not reused.
 pub(crate) struct Trace {
     frames: Vec<Frame>,
-    /// By the identity of a template's node, and where it was read. The nodes are kept so that their addresses stay taken.
+    /// By the identity of the template's node and the call that rendered it.
     templates: HashMap<(usize, FrameId), (Node, References)>,
-    /// By the identity of a node that a template came to.
+    /// By the identity of a rendered node: that node, its template, and the call that rendered it.
     results: HashMap<usize, (Node, Node, FrameId)>,
-    /// The frame in which a step or an entry of an environment was written, by identity.
+    /// The call that contains a step or an entry of an environment, by the identity of its node.
     written: HashMap<usize, (Node, FrameId)>,
 }
 
@@ -74,31 +72,28 @@ impl Trace {
         &self.frames[id.0]
     }
 
-    /// Where a step or an entry of an environment was written.
+    /// The call that contains a step or an entry of an environment.
     pub(crate) fn written(&self, node: &Node) -> Option<FrameId> {
         self.written.get(&node.identity()).map(|(_, frame)| *frame)
     }
 
-    /// The template that `node` is what came of, and where that was read.
+    /// The template that was rendered to `node`, and the call that rendered it.
     pub(crate) fn template_of(&self, node: &Node) -> Option<(&Node, FrameId)> {
         self.results
             .get(&node.identity())
             .map(|(_, template, frame)| (template, *frame))
     }
 
-    /// The names in a template.
+    /// The names in a template, with the texts that replaced them in `frame`.
     pub(crate) fn references(&self, template: &Node, frame: FrameId) -> &[(String, Arc<str>)] {
         self.templates
             .get(&(template.identity(), frame))
             .map_or(&[], |(_, references)| references)
     }
-}
 
-impl Compiler<'_> {
-    /// Notes a call of `element` and what its parameters were given.
-    pub(crate) fn enter(&mut self, element: &Element, given: &[Entry], caller: &Scope<'_>, call: &Span) -> FrameId {
-        let Some(trace) = &mut self.trace else { return OUTSIDE };
-        let id = FrameId(trace.frames.len());
+    /// Records a call of `element` by `caller`, and the arguments that it was given.
+    pub(crate) fn enter(&mut self, element: &Element, given: &[Entry], caller: FrameId, call: &Span) -> FrameId {
+        let id = FrameId(self.frames.len());
         let arguments = element
             .parameters
             .iter()
@@ -107,7 +102,7 @@ impl Compiler<'_> {
                 let given = match (given, &declaration.default) {
                     (Some(entry), _) => Given {
                         node: entry.value.clone(),
-                        frame: caller.frame,
+                        frame: caller,
                         by_default: false,
                     },
                     (None, Some(default)) => Given {
@@ -120,19 +115,18 @@ impl Compiler<'_> {
                 Some((name.clone(), given))
             })
             .collect();
-        trace.frames.push(Frame {
+        self.frames.push(Frame {
             kind: Some(element.kind),
             name: element.name.clone(),
             call: call.clone(),
-            parent: caller.frame,
+            parent: caller,
             arguments,
         });
         id
     }
 
-    /// Notes a member of a matrix.
+    /// Records a member of a matrix.
     pub(crate) fn enter_matrix(&mut self, name: &Arc<str>, values: &[Entry], call: &Span) -> FrameId {
-        let Some(trace) = &mut self.trace else { return OUTSIDE };
         let arguments = values.iter().map(|entry| {
             let given = Given {
                 node: entry.value.clone(),
@@ -141,40 +135,32 @@ impl Compiler<'_> {
             };
             (entry.key.text.clone(), given)
         });
-        let frame = Frame {
+        self.frames.push(Frame {
             kind: None,
             name: name.clone(),
             call: call.clone(),
             parent: OUTSIDE,
             arguments: arguments.collect(),
-        };
-        trace.frames.push(frame);
-        FrameId(trace.frames.len() - 1)
+        });
+        FrameId(self.frames.len() - 1)
     }
 
-    /// Notes what a template refers to.
-    pub(crate) fn trace_template(&mut self, template: &Node, scope: &Scope<'_>, references: References) {
-        if let Some(trace) = &mut self.trace {
-            trace
-                .templates
-                .insert((template.identity(), scope.frame), (template.clone(), references));
+    /// Records the names in a template that `frame` rendered.
+    pub(crate) fn note_references(&mut self, template: &Node, frame: FrameId, references: References) {
+        self.templates
+            .insert((template.identity(), frame), (template.clone(), references));
+    }
+
+    /// Records that `frame` rendered `template` to `result`.
+    pub(crate) fn note_result(&mut self, result: &Node, template: &Node, frame: FrameId) {
+        if result.as_scalar().is_some() {
+            let kept = (result.clone(), template.clone(), frame);
+            self.results.insert(result.identity(), kept);
         }
     }
 
-    /// Notes what a template came to.
-    pub(crate) fn trace_result(&mut self, result: &Node, template: &Node, scope: &Scope<'_>) {
-        if let Some(trace) = &mut self.trace
-            && result.as_scalar().is_some()
-        {
-            let kept = (result.clone(), template.clone(), scope.frame);
-            trace.results.insert(result.identity(), kept);
-        }
-    }
-
-    /// Notes the frame in which a step or an entry of an environment was written.
-    pub(crate) fn trace_written(&mut self, node: &Node, frame: FrameId) {
-        if let Some(trace) = &mut self.trace {
-            trace.written.insert(node.identity(), (node.clone(), frame));
-        }
+    /// Records the call that contains a step or an entry of an environment.
+    pub(crate) fn note_written(&mut self, node: &Node, frame: FrameId) {
+        self.written.insert(node.identity(), (node.clone(), frame));
     }
 }

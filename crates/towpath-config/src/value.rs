@@ -1,4 +1,4 @@
-//! Values that parameters, pipeline values and expressions have.
+//! The values of parameters, pipeline values and expressions.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,24 +7,24 @@ use regex::Regex;
 use serde_json::Value as Json;
 use towpath_yaml::{Mapping, Node, ScalarRules, ScalarStyle, Span, Typed};
 
-use crate::namespace::NamespaceId;
+use crate::element::NamespaceId;
 
-/// A value while compiling.
+/// A value during compilation.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
-    /// Nothing: known, but without a value.
+    /// The value of a known name that has none.
     Null,
     Bool(bool),
     Int(i64),
     Float(f64),
     Text(Arc<str>),
     Pattern(Arc<Regex>),
-    /// An executor: its name or its call, to be looked up where it was given.
+    /// The name or the call of an executor, and the namespace in which to look it up.
     Executor {
         node: Node,
         namespace: NamespaceId,
     },
-    /// Steps, already expanded in the scope where they were written.
+    /// Steps, expanded in the scope in which they were written.
     Steps(Rc<[Node]>),
     /// A list or a map.
     Tree(Node),
@@ -90,7 +90,7 @@ impl Value {
         }
     }
 
-    /// The text that it contributes to a longer text.
+    /// Appends the value to a longer text.
     pub(crate) fn interpolate(&self, out: &mut String) {
         use std::fmt::Write as _;
         match self {
@@ -116,7 +116,7 @@ impl Value {
         }
     }
 
-    /// As [`Value::interpolate`], alone.
+    /// The text that [`Value::interpolate`] appends.
     pub(crate) fn to_text(&self) -> Arc<str> {
         if let Value::Text(text) = self {
             return text.clone();
@@ -126,7 +126,7 @@ impl Value {
         out.into()
     }
 
-    /// A node of this value that lives at `span`.
+    /// A node that holds the value, placed at `span`.
     pub(crate) fn to_node(&self, span: &Span) -> Node {
         match self {
             Value::Tree(node) | Value::Executor { node, .. } => node.clone(),
@@ -136,7 +136,7 @@ impl Value {
         }
     }
 
-    /// The type's name in messages.
+    /// The name of the type, for messages.
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Value::Null => "null",
@@ -151,7 +151,7 @@ impl Value {
         }
     }
 
-    /// `"true" (type string)`: how messages quote a value.
+    /// The value as messages quote it: `"true" (type string)`.
     pub(crate) fn quoted(&self) -> String {
         let text = match self {
             Value::Null => "null".to_owned(),
@@ -163,7 +163,7 @@ impl Value {
 }
 
 impl PartialEq for Value {
-    /// Deep equality; values of different types differ, except that an executor equals its name and its call.
+    /// Compares deeply. Values of different types are different, but an executor equals its name and its call.
     fn eq(&self, other: &Value) -> bool {
         match (self, other) {
             (Value::Null, Value::Null) => true,
@@ -200,7 +200,7 @@ impl PartialEq for Value {
     }
 }
 
-/// The name in an executor call without arguments.
+/// The name of an executor that is called without arguments.
 fn executor_name(node: &Node) -> Option<Arc<str>> {
     match node.as_mapping() {
         None => node.as_scalar().map(|scalar| scalar.text.clone()),

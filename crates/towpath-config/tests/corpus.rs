@@ -1,22 +1,18 @@
-//! Real configurations and orbs: each compiles, or fails for a reason that is right and named here.
+//! Public configurations and orbs. Each compiles, or fails for a reason that is given here.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod common;
 
-use common::{Orbs, entries, name};
+use common::{PublicOrbs, entries, name, supplied};
 use std::{collections::BTreeMap, fs, path::PathBuf};
-use towpath_config::{CompileOptions, check_orb, compile};
-use towpath_yaml::{Diagnostic, SourceFile};
+use towpath_config::{Capabilities, Document, Feature, check, check_orb, compile};
+use towpath_yaml::Diagnostic;
 
-/// The errors of a text; `None` when they are only that orbs are not public.
-fn errors(text: &str, orbs: &Orbs) -> Option<Vec<Diagnostic>> {
-    let resolver = |reference: &str| orbs.resolve(reference);
-    let options = CompileOptions {
-        orbs: &resolver,
-        ..CompileOptions::default()
-    };
-    let (_, diagnostics) = compile(&SourceFile::new("config.yml", text), &options);
+/// The errors of a configuration. `None` if it only needs orbs that are not public.
+fn errors(text: &str, orbs: &PublicOrbs) -> Option<Vec<Diagnostic>> {
+    let document = Document::parse("config.yml", text);
+    let (_, diagnostics) = compile(&document, &orbs.options(&document));
     let errors: Vec<Diagnostic> = diagnostics.into_iter().filter(Diagnostic::is_error).collect();
     let orb_missing = |error: &Diagnostic| error.code == "config::unknown-orb";
     match !errors.is_empty() && errors.iter().any(orb_missing) && errors.iter().all(orb_missing) {
@@ -25,9 +21,9 @@ fn errors(text: &str, orbs: &Orbs) -> Option<Vec<Diagnostic>> {
     }
 }
 
-/// Compiles every file. `known`: those that fail, each with a part of the error that is right.
+/// Compiles all files. `known` has those that must fail, each with a part of the message.
 fn all_compile(what: &str, files: Vec<PathBuf>, known: &[(&str, &str)]) {
-    let Some(orbs) = Orbs::read() else { return };
+    let Some(orbs) = PublicOrbs::read() else { return };
     let (mut read, mut fine, mut without_orb) = (0, 0, 0);
     let mut wrong = Vec::new();
     let mut expected: BTreeMap<&str, &str> = known.iter().copied().collect();
@@ -41,8 +37,8 @@ fn all_compile(what: &str, files: Vec<PathBuf>, known: &[(&str, &str)]) {
             Some(errors) => {
                 let reason = expected.remove(name.as_str());
                 if !reason.is_some_and(|reason| errors.iter().any(|error| error.message.contains(reason))) {
-                    let of_ours = errors.iter().find(|error| error.code != "config::unknown-orb");
-                    wrong.push(format!("{name}:\n{}", of_ours.unwrap_or(&errors[0]).render(false)));
+                    let first = errors.iter().find(|error| error.code != "config::unknown-orb");
+                    wrong.push(format!("{name}:\n{}", first.unwrap_or(&errors[0]).render(false)));
                 }
             }
         }
@@ -50,7 +46,7 @@ fn all_compile(what: &str, files: Vec<PathBuf>, known: &[(&str, &str)]) {
     println!("{what}: read {read} files: {fine} compile, {without_orb} need an orb that is not public");
     assert!(
         wrong.is_empty(),
-        "{} of {read} fail otherwise:\n{}",
+        "{} of {read} fail for other reasons:\n{}",
         wrong.len(),
         wrong.join("\n")
     );
@@ -82,7 +78,7 @@ fn generated_configurations_compile() {
     }
 }
 
-/// Samples of the documentation that are no whole configurations, and why each is refused.
+/// Samples of the documentation that are not complete configurations, and why each is refused.
 const FRAGMENTS: &[(&str, &[&str])] = &[
     (
         "There are no workflows or build jobs in the config.",
@@ -201,7 +197,7 @@ const FRAGMENTS: &[(&str, &[&str])] = &[
         &["jobs-steps-02.yml"],
     ),
     (
-        "workflow `jobs` must be a map with `jobs`, and this is a list",
+        "workflow `jobs` must be a map with `jobs`, not a list",
         &["migrating-from-aws-01.yml"],
     ),
     (
@@ -209,7 +205,7 @@ const FRAGMENTS: &[(&str, &[&str])] = &[
         &["migrating-from-teamcity-02.yml"],
     ),
     (
-        "a step has one key, and this one has 3: `run`, `name`, `command`",
+        "a step must have one key, but this one has 3: `run`, `name`, `command`",
         &["openid-connect-tokens-02.yml"],
     ),
     ("unknown orb 'some-ns/some-orb@volatile'", &["orb-concepts-03.yml"]),
@@ -220,7 +216,7 @@ const FRAGMENTS: &[(&str, &[&str])] = &[
         &["orb-intro-04.yml"],
     ),
     (
-        "a step has one key, and this one has 2: `run`, `environment`",
+        "a step must have one key, but this one has 2: `run`, `environment`",
         &["postgres-config-02.yml"],
     ),
     ("unknown orb 'somenamespace/foo@1'", &["reusing-config-21.yml"]),
@@ -247,7 +243,7 @@ const FRAGMENTS: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn the_documentations_configurations_compile() {
+fn configurations_of_the_documentation_compile() {
     if let Some(files) = yaml_in("oracle/docs-snippets") {
         let known: Vec<(&str, &str)> = FRAGMENTS
             .iter()
@@ -257,7 +253,7 @@ fn the_documentations_configurations_compile() {
     }
 }
 
-/// A value for a parameter that has no default.
+/// A value for a required parameter.
 fn argument(parameter: &serde_json::Value) -> String {
     match parameter["type"].as_str().unwrap_or("string") {
         "boolean" => "true".into(),
@@ -270,7 +266,7 @@ fn argument(parameter: &serde_json::Value) -> String {
     }
 }
 
-/// A configuration that calls every command and every job of an orb once.
+/// A configuration that calls each command and each job of an orb once.
 fn calls(orb: &serde_json::Value) -> String {
     let mut text = String::from(
         "version: 2.1\norbs: {it: acme/it@1.0.0}\nexecutors:\n  some-executor: {docker: [{image: cimg/base:2024.01}]}\njobs:\n",
@@ -292,7 +288,7 @@ fn calls(orb: &serde_json::Value) -> String {
             false => format!("{pad}- it/{name}:\n{given}"),
         }
     };
-    // Each command in a job of its own: two may set up what a job can have once.
+    // Call each command in a separate job, because a job can have only one `setup_remote_docker`.
     let commands = section("commands");
     text.push_str("  checkout:\n    docker: [{image: cimg/base:2024.01}]\n    steps: [checkout]\n");
     for (at, (name, command)) in commands.iter().enumerate() {
@@ -312,7 +308,7 @@ fn calls(orb: &serde_json::Value) -> String {
 
 #[test]
 fn every_command_and_job_of_the_orbs_compiles() {
-    let (Some(files), Some(orbs)) = (yaml_in("orbs"), Orbs::read()) else {
+    let (Some(files), Some(orbs)) = (yaml_in("orbs"), PublicOrbs::read()) else {
         return;
     };
     let (mut read, mut fine, mut without_orb) = (0, 0, 0);
@@ -320,7 +316,7 @@ fn every_command_and_job_of_the_orbs_compiles() {
     for path in files {
         let text = fs::read_to_string(&path).unwrap();
         let (documents, _) = towpath_yaml::parse(
-            &SourceFile::new("orb.yml", text.as_str()),
+            &towpath_yaml::SourceFile::new("orb.yml", text.as_str()),
             &towpath_yaml::ParseOptions::default(),
         );
         let orb = documents
@@ -329,32 +325,30 @@ fn every_command_and_job_of_the_orbs_compiles() {
             .unwrap_or_default();
         let config = calls(&orb);
         read += 1;
-        let resolver = |reference: &str| match reference {
+        let find = |reference: &str| match reference {
             "acme/it@1.0.0" => Ok(towpath_config::OrbSource {
                 resolved: reference.into(),
                 text: text.as_str().into(),
             }),
-            other => orbs.resolve(other),
+            other => orbs.find(other),
         };
-        let options = CompileOptions {
-            orbs: &resolver,
-            ..CompileOptions::default()
-        };
-        let (_, diagnostics) = compile(&SourceFile::new("config.yml", config), &options);
+        let config = Document::parse("config.yml", config);
+        let (_, diagnostics) = compile(&config, &supplied(&config, find));
         let errors: Vec<&Diagnostic> = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).collect();
-        // Reading the orb by itself comes to the same.
-        let alone = check_orb(&SourceFile::new("orb.yml", text.as_str()), &options);
+        // Checking the orb alone has the same result.
+        let orb = Document::parse("orb.yml", text.as_str());
+        let alone = check_orb(&orb, &supplied(&orb, find));
         let alone: Vec<&Diagnostic> = alone.iter().filter(|diagnostic| diagnostic.is_error()).collect();
         if alone.is_empty() != errors.is_empty() {
-            let said = alone.first().map_or_else(String::new, |error| error.render(false));
-            wrong.push(format!("{} by itself:\n{said}", name(&path)));
+            let first = alone.first().map_or_else(String::new, |error| error.render(false));
+            wrong.push(format!("{} alone:\n{first}", name(&path)));
         }
         if errors.is_empty() {
             fine += 1;
         } else if errors.iter().all(|error| error.code == "config::unknown-orb") {
             without_orb += 1;
         } else {
-            // Their scripts are in a part of their repository that is not public.
+            // The scripts that these orbs include are not public.
             let include = errors[0].message == "Unterminated pattern";
             let incomplete = ["codecov__codecov@4.1.0.yml", "codecov__codecov@4.2.0.yml"];
             if !(include && incomplete.contains(&name(&path).as_str())) {
@@ -363,7 +357,7 @@ fn every_command_and_job_of_the_orbs_compiles() {
         }
     }
     println!(
-        "orbs: read {read}: {fine} compile with each command and job called, {without_orb} import an orb that is not public"
+        "orbs: read {read}: {fine} compile with all commands and jobs called, {without_orb} import an orb that is not public"
     );
     assert!(
         wrong.is_empty(),
@@ -371,4 +365,33 @@ fn every_command_and_job_of_the_orbs_compiles() {
         wrong.len(),
         wrong.join("\n")
     );
+}
+
+/// Each place is reported once for each feature, with a place that can be shown.
+#[test]
+fn unsupported_features_of_public_configurations_are_warnings() {
+    let (Some(files), Some(orbs)) = (yaml_in("configs"), PublicOrbs::read()) else {
+        return;
+    };
+    let (mut read, mut affected) = (0, 0);
+    let mut features: BTreeMap<Feature, usize> = BTreeMap::new();
+    for path in files {
+        let document = Document::parse("config.yml", fs::read_to_string(&path).unwrap());
+        let checked = check(&document, &orbs.options(&document), &Capabilities::default());
+        read += 1;
+        affected += usize::from(!checked.findings.is_empty());
+        let mut seen = Vec::new();
+        for finding in &checked.findings {
+            let diagnostic = &finding.diagnostic;
+            assert!(!diagnostic.is_error(), "{}: {}", name(&path), diagnostic.render(false));
+            let span = &diagnostic.primary.as_ref().unwrap().span;
+            assert!(!span.text().is_empty(), "{}: {}", name(&path), diagnostic.render(false));
+            let key = (finding.feature, diagnostic.message.clone(), span.place());
+            assert!(!seen.contains(&key), "{}: {key:?} is reported twice", name(&path));
+            seen.push(key);
+            *features.entry(finding.feature).or_default() += 1;
+        }
+    }
+    println!("configs: read {read}, {affected} have findings: {features:?}");
+    assert!(read > 80);
 }

@@ -1,4 +1,4 @@
-//! The project's own configurations, and what is said of them. `UPDATE_FIXTURES=1` writes the answers anew.
+//! Our own configurations with the expected results. `UPDATE_FIXTURES=1` updates the results.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -9,8 +9,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use towpath_config::{CompileOptions, CompiledConfig, Workflow, compile, lint, process};
-use towpath_yaml::{Diagnostic, SourceFile, render_all};
+use towpath_config::{Capabilities, CompileOptions, CompiledConfig, Document, Workflow, check, compile, lint, process};
+use towpath_yaml::{Diagnostic, render_all};
 
 fn fixtures(part: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(part);
@@ -23,32 +23,32 @@ fn fixtures(part: &str) -> Vec<PathBuf> {
     files
 }
 
-fn source(path: &Path) -> std::sync::Arc<SourceFile> {
-    SourceFile::new(name(path), fs::read_to_string(path).unwrap())
+fn document(path: &Path) -> Document {
+    Document::parse(name(path), fs::read_to_string(path).unwrap())
 }
 
-/// Compares `text` with what is written beside a fixture.
+/// Compares `text` with the file beside a fixture that has the extension `end`.
 fn same(path: &Path, end: &str, text: &str) {
     let beside = path.with_extension(end);
     if std::env::var_os("UPDATE_FIXTURES").is_some() {
         fs::write(&beside, text).unwrap();
     }
     let written = fs::read_to_string(&beside).unwrap_or_default();
-    assert_eq!(text, written, "{} is otherwise", beside.display());
+    assert_eq!(text, written, "{} differs", beside.display());
 }
 
 #[test]
-fn configurations_come_to_what_is_written_down() {
+fn configurations_compile_to_the_expected_result() {
     let mut in_place = false;
     for path in fixtures("configs") {
-        let (processed, diagnostics) = process(&source(&path), &CompileOptions::default());
+        let (processed, diagnostics) = process(&document(&path), &CompileOptions::default());
         let errors: Vec<_> = diagnostics.iter().filter(|found| found.is_error()).collect();
         assert!(errors.is_empty(), "{}: {errors:?}", path.display());
         let (config, text) = processed.unwrap();
         same(&path, "processed", &text);
-        // Compiled again it is the same, but for what only the first form says.
+        // The result compiles to itself.
         let (again, diagnostics) = process(
-            &SourceFile::new("processed.yml", text.as_str()),
+            &Document::parse("processed.yml", text.as_str()),
             &CompileOptions::default(),
         );
         assert!(
@@ -59,50 +59,64 @@ fn configurations_come_to_what_is_written_down() {
         );
         let (again, text_again) = again.unwrap();
         assert_eq!(text_again, text, "{}", path.display());
-        let left = |config: &CompiledConfig| {
+        let jobs = |config: &CompiledConfig| {
             let names = |workflow: &Workflow| workflow.jobs.iter().map(|job| job.name.clone()).collect::<Vec<_>>();
             config.workflows.iter().map(names).collect::<Vec<_>>()
         };
-        assert_eq!(left(&again), left(&config), "{}", path.display());
+        assert_eq!(jobs(&again), jobs(&config), "{}", path.display());
         if path.ends_with("in-place.yml") {
             in_place = true;
             let push = ["build", "main", "here/start", "here/left", "here/end"];
-            assert_eq!(left(&config)[0], push);
+            assert_eq!(jobs(&config)[0], push);
         }
     }
     assert!(in_place);
 }
 
-/// Each mistake has its place, what is wrong and what to do; and all of a file's are said at once.
+/// All errors of a file are reported at once, each with its place and a hint.
 #[test]
-fn mistakes_are_said_as_is_written_down() {
+fn errors_are_reported_as_expected() {
     for path in fixtures("errors") {
-        let (_, diagnostics) = compile(&source(&path), &CompileOptions::default());
+        let (_, diagnostics) = compile(&document(&path), &CompileOptions::default());
         assert!(diagnostics.iter().any(Diagnostic::is_error), "{}", path.display());
         same(&path, "txt", &render_all(&diagnostics, false));
     }
 }
 
+/// What Towpath cannot run is a warning at each place that needs it, whether a workflow runs the job or not.
 #[test]
-fn what_is_surely_not_meant_is_said_as_is_written_down() {
+fn unsupported_features_are_reported_as_expected() {
+    for path in fixtures("unsupported") {
+        let checked = check(&document(&path), &CompileOptions::default(), &Capabilities::default());
+        let text = render_all(&checked.all_diagnostics(), false);
+        assert!(checked.config.is_some(), "{}:\n{text}", path.display());
+        same(&path, "txt", &text);
+    }
+}
+
+#[test]
+fn probable_mistakes_are_reported_as_expected() {
+    let host = Capabilities::default();
     for path in fixtures("lint") {
         let contexts = ["registry".to_owned()];
-        let found = lint(&source(&path), &CompileOptions::default(), Some(&contexts));
+        let found = lint(&document(&path), &CompileOptions::default(), &host, Some(&contexts));
         let text = render_all(&found, false);
         same(&path, "txt", &text);
         for secret in ["9f86d081884c7d65", "AKIAIOSFODNN7"] {
             assert!(!text.contains(secret), "{}: a secret is shown", path.display());
         }
     }
-    // Configurations that are meant as they are.
+    // These configurations have no other mistakes.
     for path in fixtures("configs") {
-        let found = lint(&source(&path), &CompileOptions::default(), None);
+        let found = lint(&document(&path), &CompileOptions::default(), &host, None);
         let codes: Vec<_> = found.iter().map(|found| found.code).collect();
         let known = [
             "config::executor",
             "config::unknown-key",
             "lint::unused-parameter",
             "lint::unused",
+            "towpath::cannot-run",
+            "towpath::differs",
         ];
         assert!(
             codes.iter().all(|code| known.contains(code)),

@@ -1,14 +1,16 @@
-//! Configurations that would explode: each is refused by a limit that the error names, and soon.
+//! Configurations that would expand without bound. Each is refused quickly, with an error that names the limit.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod common;
+
 use std::fmt::Write as _;
-use towpath_config::{CompileOptions, OrbError, OrbSource, compile};
-use towpath_yaml::{Diagnostic, SourceFile};
+use towpath_config::{Document, OrbError, OrbSource, compile};
+use towpath_yaml::Diagnostic;
 
 fn errors(text: impl Into<Box<str>>) -> Vec<Diagnostic> {
-    let orbs = |reference: &str| {
-        // An orb that imports the next one, for ever.
+    let find = |reference: &str| {
+        // Each orb of this chain imports the next one.
         let number: u64 = reference
             .rsplit('.')
             .next()
@@ -22,11 +24,8 @@ fn errors(text: impl Into<Box<str>>) -> Vec<Diagnostic> {
             false => Err(OrbError::Unknown(reference.to_owned())),
         }
     };
-    let options = CompileOptions {
-        orbs: &orbs,
-        ..CompileOptions::default()
-    };
-    let (config, diagnostics) = compile(&SourceFile::new("config.yml", text), &options);
+    let document = Document::parse("config.yml", text);
+    let (config, diagnostics) = compile(&document, &common::supplied(&document, find));
     let errors: Vec<Diagnostic> = diagnostics.into_iter().filter(Diagnostic::is_error).collect();
     assert!(config.is_none() || errors.is_empty());
     errors
@@ -34,17 +33,17 @@ fn errors(text: impl Into<Box<str>>) -> Vec<Diagnostic> {
 
 fn refused(text: impl Into<Box<str>>, word: &str) {
     let errors = errors(text);
-    let said: Vec<&str> = errors.iter().map(|error| error.message.as_str()).collect();
+    let messages: Vec<&str> = errors.iter().map(|error| error.message.as_str()).collect();
     assert!(
-        said.iter().any(|message| message.contains(word)),
-        "no error says `{word}`: {said:?}"
+        messages.iter().any(|message| message.contains(word)),
+        "no message contains `{word}`: {messages:?}"
     );
-    assert!(said.len() < 20, "{} errors for one mistake", said.len());
+    assert!(messages.len() < 20, "{} errors for one mistake", messages.len());
     assert!(
         errors
             .iter()
             .any(|error| error.primary.is_some() || error.message.contains("`config.yml`")),
-        "no error has a place: {said:?}"
+        "no error has a place: {messages:?}"
     );
 }
 
@@ -85,8 +84,8 @@ fn commands_that_call_themselves() {
 }
 
 #[test]
-fn commands_that_double() {
-    // Nine levels of ten steps each would be a thousand million steps.
+fn commands_that_multiply() {
+    // Nine levels of ten calls each would be a billion steps.
     let mut text = format!(
         "version: 2.1\ncommands:\n  c0:\n    steps: [{}]\n",
         "run: echo, ".repeat(10)
@@ -100,14 +99,14 @@ fn commands_that_double() {
 }
 
 #[test]
-fn commands_that_double_and_do_nothing() {
+fn commands_that_multiply_and_do_nothing() {
     let mut text = String::from("version: 2.1\ncommands:\n  c0:\n    steps: []\n");
     for level in 1..=60 {
         let _ = writeln!(text, "  c{level}:\n    steps: [c{0}, c{0}]", level - 1);
     }
     text.push_str("jobs:\n  build:\n    docker: [{image: a}]\n    steps: [c60]\n");
     refused(text, "2000000 calls");
-    // In the defaults of parameters, too.
+    // The same in the defaults of parameters.
     let mut text = String::from(
         "version: 2.1\ncommands:\n  c0: {parameters: {s: {type: steps, default: []}}, steps: << parameters.s >>}\n",
     );
@@ -169,8 +168,8 @@ fn exclusions_that_multiply() {
 }
 
 #[test]
-fn patterns_in_what_is_called_often() {
-    // Each is compiled once.
+fn a_pattern_in_many_calls() {
+    // The pattern is compiled once.
     let mut text = String::from(
         "version: 2.1\ncommands:\n  c0:\n    steps:\n      - when: {condition: {matches: {pattern: '(a{50}){50}', value: b}}, steps: [checkout]}\n",
     );

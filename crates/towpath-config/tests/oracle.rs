@@ -1,14 +1,14 @@
-//! What this compiler prints, compared with what the original printed.
+//! Compares what this compiler prints with what CircleCI printed.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod common;
 
-use common::{Orbs, folders, name};
+use common::{PublicOrbs, folders, name};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::{fs, path::Path};
-use towpath_config::{CompileOptions, PackKind, lint, pack, process};
+use towpath_config::{Capabilities, Document, PackKind, lint, pack, process};
 use towpath_yaml::{Diagnostic, ParseOptions, ScalarRules, SourceFile, parse, render_all};
 
 /// The data of a YAML text.
@@ -19,14 +19,14 @@ fn data(text: &str) -> Value {
         .map_or(Value::Null, |node| node.to_json(ScalarRules::CircleCi))
 }
 
-/// The original's output without what its command line adds: comments, the configuration as it was, blank lines.
+/// The output without the comments and blank lines that CircleCI's command line adds.
 fn body(text: &str) -> String {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let joined: Vec<&str> = lines.collect();
     format!("{}\n", joined.join("\n").trim_end())
 }
 
-/// The parts of a compiled configuration that do not depend on the age of the original.
+/// Removes the keys that differ between versions of CircleCI's compiler.
 fn ageless(mut document: Value) -> Value {
     if let Some(document) = document.as_object_mut() {
         document.remove("version");
@@ -38,7 +38,7 @@ fn ageless(mut document: Value) -> Value {
     document
 }
 
-/// The first difference between two trees, by its path.
+/// The path and the values of the first difference between two trees.
 fn difference(path: &str, left: &Value, right: &Value) -> Option<String> {
     match (left, right) {
         (Value::Object(left), Value::Object(right)) => {
@@ -50,7 +50,7 @@ fn difference(path: &str, left: &Value, right: &Value) -> Option<String> {
                             return Some(found);
                         }
                     }
-                    None => return Some(format!("{path} is ours alone: {value}")),
+                    None => return Some(format!("{path} is only in ours: {value}")),
                 }
             }
             let missing = right.iter().find(|(key, _)| !left.contains_key(*key));
@@ -75,19 +75,14 @@ enum Outcome {
     OrbMissing,
 }
 
-fn compare(folder: &Path, orbs: &Orbs) -> Option<Outcome> {
+fn compare(folder: &Path, orbs: &PublicOrbs) -> Option<Outcome> {
     let (input, expected) = (folder.join("input.yml"), folder.join("expected.yml"));
     if !input.is_file() || !expected.is_file() {
         return None;
     }
-    let resolver = |reference: &str| orbs.resolve(reference);
-    let options = CompileOptions {
-        orbs: &resolver,
-        ..CompileOptions::default()
-    };
-    let source = SourceFile::new("config.yml", fs::read_to_string(input).unwrap());
+    let document = Document::parse("config.yml", fs::read_to_string(input).unwrap());
     let expected = body(&fs::read_to_string(expected).unwrap());
-    let (processed, diagnostics) = process(&source, &options);
+    let (processed, diagnostics) = process(&document, &orbs.options(&document));
     let Some((_, text)) = processed else {
         let errors: Vec<Diagnostic> = diagnostics.into_iter().filter(Diagnostic::is_error).collect();
         let missing = errors.iter().all(|error| error.message.contains("unknown orb"));
@@ -111,7 +106,7 @@ fn compare(folder: &Path, orbs: &Orbs) -> Option<Outcome> {
 }
 
 fn pairs(part: &str, least_identical: usize, known: &[(&str, &str)]) {
-    let (Some(folder), Some(orbs)) = (common::part(part), Orbs::read()) else {
+    let (Some(folder), Some(orbs)) = (common::part(part), PublicOrbs::read()) else {
         return;
     };
     let (mut read, mut identical, mut same, mut without_orb) = (0, 0, 0, 0);
@@ -128,7 +123,7 @@ fn pairs(part: &str, least_identical: usize, known: &[(&str, &str)]) {
             Outcome::SameData(line) => {
                 same += 1;
                 if verbose {
-                    println!("same data, other letters: {name}: {line}");
+                    println!("same data, different text: {name}: {line}");
                 }
             }
             Outcome::OrbMissing => without_orb += 1,
@@ -137,7 +132,7 @@ fn pairs(part: &str, least_identical: usize, known: &[(&str, &str)]) {
         }
     }
     println!(
-        "{part}: read {read} pairs: {identical} letter for letter, {same} more as data, {without_orb} need an orb that is not public"
+        "{part}: read {read} pairs: {identical} identical, {same} equal as data, {without_orb} need an orb that is not public"
     );
     assert!(
         wrong.is_empty(),
@@ -152,19 +147,18 @@ fn pairs(part: &str, least_identical: usize, known: &[(&str, &str)]) {
 }
 
 #[test]
-fn configurations_process_as_the_original_did() {
+fn configurations_are_processed_as_circleci_does() {
     pairs("oracle/process-pairs", 20, &[]);
 }
 
 #[test]
-fn packed_configurations_process_as_the_original_did() {
+fn packed_configurations_are_processed_as_circleci_does() {
     pairs("oracle/process-pairs-packed", 21, &[]);
 }
 
-/// Every configuration of the corpus that compiles, and what it comes to.
 #[test]
-fn compiling_what_was_compiled_changes_nothing() {
-    let Some(orbs) = Orbs::read() else { return };
+fn compiled_configurations_compile_to_themselves() {
+    let Some(orbs) = PublicOrbs::read() else { return };
     let mut files = Vec::new();
     for part in ["configs", "oracle/docs-snippets", "oracle/generated-configs"] {
         files.extend(common::part(part).into_iter().flat_map(|part| common::entries(&part)));
@@ -173,28 +167,25 @@ fn compiling_what_was_compiled_changes_nothing() {
         let folders = common::part(part).into_iter().flat_map(|part| folders(&part));
         files.extend(folders.map(|folder| folder.join("input.yml")));
     }
-    let resolver = |reference: &str| orbs.resolve(reference);
-    let options = CompileOptions {
-        orbs: &resolver,
-        ..CompileOptions::default()
-    };
     let mut compared = 0;
     for path in files
         .into_iter()
         .filter(|path| path.extension().is_some_and(|end| end == "yml"))
     {
         let Ok(text) = fs::read_to_string(&path) else { continue };
-        let (Some((config, once)), _) = process(&SourceFile::new("config.yml", text), &options) else {
+        let document = Document::parse("config.yml", text);
+        let options = orbs.options(&document);
+        let (Some((config, once)), _) = process(&document, &options) else {
             continue;
         };
         if config.workflows.is_empty() {
-            // None of them is for this pipeline, and a configuration without any is refused.
+            // A configuration without workflows is refused when it is compiled again.
             continue;
         }
-        let (again, diagnostics) = process(&SourceFile::new("compiled.yml", once.as_str()), &options);
+        let (again, diagnostics) = process(&Document::parse("compiled.yml", once.as_str()), &options);
         let Some((_, twice)) = again else {
             panic!(
-                "{}: what it compiles to does not compile:\n{}",
+                "{}: the result does not compile:\n{}",
                 path.display(),
                 render_all(&diagnostics, false)
             );
@@ -206,8 +197,8 @@ fn compiling_what_was_compiled_changes_nothing() {
     assert!(compared > 200, "{compared}");
 }
 
-/// Where our words are not the tool's that the cases are from: it has its own for arguments and settings.
-fn same_complaint(ours: &str, theirs: &str) -> bool {
+/// Whether two messages report the same error. The language server has its own messages for arguments and settings.
+fn same_error(ours: &str, theirs: &str) -> bool {
     let list = |prefix: &str, word: &str| {
         let ours = ours.strip_prefix(prefix)?;
         let (name, _) = theirs.strip_prefix("Parameter ")?.split_once(word)?;
@@ -224,16 +215,11 @@ fn same_complaint(ours: &str, theirs: &str) -> bool {
 }
 
 #[test]
-fn mistakes_are_found_as_the_language_server_finds_them() {
-    let (Some(folder), Some(orbs)) = (common::part("oracle/language-server"), Orbs::read()) else {
+fn errors_are_those_that_the_language_server_reports() {
+    let (Some(folder), Some(orbs)) = (common::part("oracle/language-server"), PublicOrbs::read()) else {
         return;
     };
     let cases = data(&fs::read_to_string(folder.join("newest-cases.yml")).unwrap());
-    let resolver = |reference: &str| orbs.resolve(reference);
-    let options = CompileOptions {
-        orbs: &resolver,
-        ..CompileOptions::default()
-    };
     let mut wrong = Vec::new();
     let mut read = 0;
     for case in cases.as_array().unwrap() {
@@ -241,36 +227,37 @@ fn mistakes_are_found_as_the_language_server_finds_them() {
             continue;
         };
         read += 1;
-        let source = SourceFile::new("config.yml", config);
-        let (_, diagnostics) = process(&source, &options);
+        let document = Document::parse("config.yml", config);
+        let options = orbs.options(&document);
+        let (_, diagnostics) = process(&document, &options);
         let ours: Vec<&str> = diagnostics
             .iter()
             .filter(|diagnostic| diagnostic.is_error())
             .map(|diagnostic| diagnostic.message.as_str())
             .collect();
-        let told = |key: &str| -> Vec<&str> {
-            let told = case[key].as_array().into_iter().flatten();
-            told.filter_map(Value::as_str).collect()
+        let expected = |key: &str| -> Vec<&str> {
+            let messages = case[key].as_array().into_iter().flatten();
+            messages.filter_map(Value::as_str).collect()
         };
-        let theirs = told("errors");
-        let missed: Vec<&&str> = theirs
+        let theirs = expected("errors");
+        let missing: Vec<&&str> = theirs
             .iter()
-            .filter(|theirs| !ours.iter().any(|ours| same_complaint(ours, theirs)))
+            .filter(|theirs| !ours.iter().any(|ours| same_error(ours, theirs)))
             .collect();
-        let made_up: Vec<&&str> = ours
+        let extra: Vec<&&str> = ours
             .iter()
-            .filter(|ours| !theirs.iter().any(|theirs| same_complaint(ours, theirs)))
+            .filter(|ours| !theirs.iter().any(|theirs| same_error(ours, theirs)))
             .collect();
-        // Of what does not run now, linting tells.
-        let warnings = lint(&source, &options, None);
-        let unwarned = told("warnings");
-        let unwarned: Vec<&&str> = unwarned
+        // Warnings about parts that do not run come from linting.
+        let warnings = lint(&document, &options, &Capabilities::default(), None);
+        let missing_warnings = expected("warnings");
+        let missing_warnings: Vec<&&str> = missing_warnings
             .iter()
             .filter(|theirs| !warnings.iter().any(|ours| !ours.is_error() && ours.message == **theirs))
             .collect();
-        if !missed.is_empty() || !made_up.is_empty() || !unwarned.is_empty() {
+        if !missing.is_empty() || !extra.is_empty() || !missing_warnings.is_empty() {
             wrong.push(format!(
-                "{}:\n  missed  {missed:#?}\n  made up {made_up:#?}\n  not warned of {unwarned:#?}",
+                "{}:\n  missing errors {missing:#?}\n  extra errors {extra:#?}\n  missing warnings {missing_warnings:#?}",
                 case["id"]
             ));
         }
@@ -280,7 +267,7 @@ fn mistakes_are_found_as_the_language_server_finds_them() {
     assert!(read > 25);
 }
 
-/// The value at `.jobs["a b"].steps[4].run.command`, or with `| length` how many there are.
+/// The value at `.jobs["a b"].steps[4].run.command`, or with `| length` its length.
 fn at(document: &Value, path: &str) -> Value {
     let (path, length) = match path.split_once(" | ") {
         Some((path, "length")) => (path, true),
@@ -301,14 +288,10 @@ fn at(document: &Value, path: &str) -> Value {
     }
 }
 
-/// The compiled data; `None` when an orb is not public.
-fn compiled(text: &str, orbs: &Orbs) -> Option<Value> {
-    let resolver = |reference: &str| orbs.resolve(reference);
-    let options = CompileOptions {
-        orbs: &resolver,
-        ..CompileOptions::default()
-    };
-    let (processed, diagnostics) = process(&SourceFile::new("config.yml", text), &options);
+/// The compiled data. `None` if an orb is not public.
+fn compiled(text: &str, orbs: &PublicOrbs) -> Option<Value> {
+    let document = Document::parse("config.yml", text);
+    let (processed, diagnostics) = process(&document, &orbs.options(&document));
     match processed {
         Some((_, text)) => Some(data(&text)),
         None if diagnostics
@@ -321,7 +304,7 @@ fn compiled(text: &str, orbs: &Orbs) -> Option<Value> {
     }
 }
 
-/// Authors wrote these down by hand, and lost the breaks at the ends of commands.
+/// Removes line breaks at the end of texts, which are missing in results that were written by hand.
 fn trimmed(value: Value) -> Value {
     match value {
         Value::String(text) => text.trim_end().into(),
@@ -331,8 +314,8 @@ fn trimmed(value: Value) -> Value {
     }
 }
 
-/// Inputs that give an orb arguments that its present source no longer has (that is refused, as it should be), and one whose
-/// assertion speaks of a variable that the source no longer sets.
+/// Inputs that do not fit the current source of their orb: they pass arguments that it no longer has, or expect a variable
+/// that it no longer sets.
 const STALE: &[&str] = &[
     "queue__command-script-will-consider-branch__8c4c496",
     "queue__command-script-will-not-wait-with-previous-job-of-non-matchi__8c4c496",
@@ -344,7 +327,7 @@ const STALE: &[&str] = &[
 
 #[test]
 fn orbs_expand_as_their_authors_expect() {
-    let (Some(folder), Some(orbs)) = (common::part("oracle/orb-expansion-tests"), Orbs::read()) else {
+    let (Some(folder), Some(orbs)) = (common::part("oracle/orb-expansion-tests"), PublicOrbs::read()) else {
         return;
     };
     let mut read = 0;
@@ -379,8 +362,8 @@ fn orbs_expand_as_their_authors_expect() {
 }
 
 #[test]
-fn members_of_a_matrix_are_named_as_the_original_names_them() {
-    let (Some(folder), Some(orbs)) = (common::part("oracle/matrix-names"), Orbs::read()) else {
+fn members_of_a_matrix_have_the_names_that_circleci_gives_them() {
+    let (Some(folder), Some(orbs)) = (common::part("oracle/matrix-names"), PublicOrbs::read()) else {
         return;
     };
     let cases: Value = serde_json::from_str(&fs::read_to_string(folder.join("cases.json")).unwrap()).unwrap();
@@ -415,7 +398,7 @@ fn files_below(folder: &Path) -> BTreeMap<String, String> {
             pending.extend(common::entries(&path));
         } else if let Ok(text) = fs::read_to_string(&path) {
             let name = path.strip_prefix(folder).unwrap().to_string_lossy();
-            // Scripts are stored under a name that no tool takes for a script.
+            // The corpus stores `name.sh` as `name.sh.txt`.
             found.insert(
                 name.strip_suffix(".sh.txt")
                     .map_or(name.to_string(), |stem| format!("{stem}.sh")),
@@ -427,7 +410,7 @@ fn files_below(folder: &Path) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn folders_pack_as_the_original_packs_them() {
+fn folders_are_packed_as_circleci_packs_them() {
     let Some(folder) = common::part("oracle/pack") else {
         return;
     };
@@ -437,7 +420,7 @@ fn folders_pack_as_the_original_packs_them() {
         let Ok(expected) = fs::read_to_string(folder.join("result.yml")) else {
             continue;
         };
-        // The packed folder is the one that has YAML in it, below whatever the command was called in.
+        // The folder to pack is the outermost one that contains YAML.
         let mut packed = folder.clone();
         while let [only] = &folders(&packed)[..] {
             let here = common::entries(&packed).iter().any(|path| {
@@ -455,7 +438,7 @@ fn folders_pack_as_the_original_packs_them() {
         let mut files = files_below(&packed);
         files.remove("result.yml");
         if files.is_empty() {
-            // About something else than packing.
+            // This case is not about packing.
             continue;
         }
         match pack(&files, kind) {
@@ -471,8 +454,8 @@ fn folders_pack_as_the_original_packs_them() {
 }
 
 #[test]
-fn packed_sources_process_as_the_original_did() {
-    let (Some(folder), Some(orbs)) = (common::part("oracle/process-pairs-packed"), Orbs::read()) else {
+fn packed_sources_are_processed_as_circleci_does() {
+    let (Some(folder), Some(orbs)) = (common::part("oracle/process-pairs-packed"), PublicOrbs::read()) else {
         return;
     };
     let (mut same_input, mut same_output, mut read) = (0, 0, 0);
@@ -501,13 +484,11 @@ fn packed_sources_process_as_the_original_did() {
         let theirs = data(&fs::read_to_string(folder.join("expected.yml")).unwrap());
         match difference("", &ageless(ours), &ageless(theirs)) {
             None => same_output += 1,
-            // Its output has fewer jobs than its source: it is of another state.
+            // The output has fewer jobs than the source, so it belongs to another commit.
             Some(_) if name(&folder) == "hashicorp__nomad__12c3bbae" => {}
             Some(found) => wrong.push(format!("{}: {found}", name(&folder))),
         }
     }
-    println!(
-        "packed sources: read {read}: {same_input} pack to the original's input, {same_output} process to its output"
-    );
+    println!("packed sources: read {read}: {same_input} pack to CircleCI's input, {same_output} process to its output");
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
 }

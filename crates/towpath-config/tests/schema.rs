@@ -1,4 +1,4 @@
-//! The JSON Schema: what is right passes it, and it knows each key that the compiler knows.
+//! The JSON Schema accepts valid configurations and refuses invalid ones.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -6,7 +6,7 @@ mod common;
 
 use serde_json::{Value, json};
 use std::{fs, path::Path};
-use towpath_config::{CompileOptions, SCHEMA, compile};
+use towpath_config::{CompileOptions, Document, SCHEMA, compile};
 use towpath_yaml::{Diagnostic, ParseOptions, ScalarRules, SourceFile, parse};
 
 fn schema() -> jsonschema::Validator {
@@ -28,7 +28,7 @@ fn complaints(schema: &jsonschema::Validator, config: &Value) -> Vec<String> {
 }
 
 #[test]
-fn what_is_right_passes() {
+fn valid_configurations_pass() {
     let schema = schema();
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/configs");
     let mut files = common::entries(&own);
@@ -40,14 +40,14 @@ fn what_is_right_passes() {
         let yaml = path.extension().is_some_and(|end| end == "yml");
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let (_, diagnostics) = compile(
-            &SourceFile::new("config.yml", text.as_str()),
+            &Document::parse("config.yml", text.as_str()),
             &CompileOptions::default(),
         );
         let other = |found: &&Diagnostic| found.is_error() && found.code != "config::unknown-orb";
         if !yaml || diagnostics.iter().any(|found| other(&found)) {
             continue;
         }
-        // Keys that nothing reads are noticed by the compiler, and refused by the schema.
+        // An unknown key is a warning of the compiler, but the schema refuses it.
         if diagnostics.iter().any(|found| found.code == "config::unknown-key") {
             continue;
         }
@@ -67,7 +67,7 @@ fn what_is_right_passes() {
 }
 
 #[test]
-fn what_is_wrong_does_not() {
+fn invalid_configurations_do_not_pass() {
     let schema = schema();
     let job = json!({ "docker": [{ "image": "a" }], "steps": ["checkout"] });
     let good = json!({ "version": 2.1, "jobs": { "build": job } });

@@ -1,23 +1,32 @@
-//! What agents ask for and tell. The server has checked the token: `job` and `node` are what it grants.
+//! What agents ask for and tell. The server has checked the token: `node` is what it grants.
 
 use crate::{
-    Control, ControlError,
-    conductor::{store_error, to_json},
-    jobs::reports_stream,
-    junit::{TestCase, TestOutcome},
+    conductor::Conductor,
+    job::{
+        junit::{self, TestCase, TestOutcome},
+        prepare::Addresses,
+        supervise::{Attendance, Attended},
+    },
+    storage::store_error,
 };
 use bytes::Bytes;
-use futures::Stream;
-use std::{io, sync::Arc, time::Duration};
-use tokio::io::AsyncRead;
+use futures::stream::BoxStream;
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use towpath_delivery::DeliveryError;
+use towpath_forge::Forge;
 use towpath_protocol::{
     JobSpec, LONG_POLL, Orders, Report, SequencedReport, TestTimings, WorkspaceLayer, WorkspaceLayers,
 };
-use towpath_store::{Batch, StoreError, TestRow};
-use towpath_types::{Digest, JobId};
+use towpath_store::{
+    Artifact, BlobReader, Cache, Commit, Expect, JobRow, LogId, NodeRow, Objects, StepRow, Store, StoreError, TestRow,
+    Topic, Write,
+};
+use towpath_types::{JobId, NodeId, StepStatus, TestResult};
 
 /// How many of the newest files of results tell how long tests take.
 const TIMED_FILES: u32 = 20;
+/// How long a long poll is held open: the agent gives up a little later.
+const HELD: Duration = Duration::from_secs(LONG_POLL.as_secs() - 5);
 
 /// What became of a piece of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,59 +37,90 @@ pub enum LogAnswer {
     Gap(u64),
 }
 
-impl Control {
+/// The agents' counterpart. Clones share everything.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct AgentDoor {
+    pub store: Arc<dyn Store>,
+    pub objects: Arc<dyn Objects>,
+    pub forge: Arc<dyn Forge>,
+    pub conductor: Conductor,
+    pub attendance: Attendance,
+    pub addresses: Addresses,
+}
+
+impl AgentDoor {
     /// The job's specification, once its environments are whole; `None` when they were not within a long poll.
     ///
     /// # Errors
-    /// `NotFound` when the job is over or unknown: the agent stops.
-    pub async fn agent_job(self: &Arc<Self>, job: JobId, node: u32) -> Result<Option<JobSpec>, ControlError> {
-        let running = self.awaited(job).await?;
-        let mut ready = running.ready.subscribe();
-        match tokio::time::timeout(LONG_POLL - Duration::from_secs(5), ready.wait_for(|ready| *ready)).await {
-            Ok(Ok(_)) => {}
-            _ => return Ok(None),
+    /// `NotFound` when the attempt is over or unknown: the agent stops.
+    pub async fn job(&self, node: NodeId) -> Result<Option<JobSpec>, DeliveryError> {
+        let attended = self.attended(node).await?;
+        let mut ready = attended.ready.subscribe();
+        let prepared = match tokio::time::timeout(HELD, ready.wait_for(Option::is_some)).await {
+            Ok(Ok(prepared)) => prepared.clone(),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        let Some(prepared) = prepared else { return Ok(None) };
+        if node.node >= prepared.nodes {
+            return Err(DeliveryError::not_found(format!(
+                "job {} has no node {}",
+                node.job, node.node
+            )));
         }
-        let record = self.record_of(job).await?;
-        let prepared = self.prepare(&record, job).await?;
-        if node >= prepared.nodes {
-            return Err(ControlError::not_found(format!("job {job} has no node {node}")));
-        }
-        Ok(Some(prepared.spec(node)))
+        Ok(Some(prepared.spec(node.node)))
     }
 
-    /// The job as this process looks after it. A job that is not over but not yet taken up after a start is waited for by
+    /// Answers when the attempt is to stop, or when the long poll is over.
+    ///
+    /// # Errors
+    /// `NotFound` when the attempt is over.
+    pub async fn orders(&self, node: NodeId) -> Result<Orders, DeliveryError> {
+        let attended = self.attended(node).await?;
+        let mut stop = attended.stop.subscribe();
+        let stopped = tokio::time::timeout(HELD, stop.wait_for(|stop| *stop)).await;
+        Ok(Orders {
+            cancel: matches!(stopped, Ok(Ok(_))),
+        })
+    }
+
+    /// The attempt as this process looks after it. One that is not over but not yet taken up after a start is waited for by
     /// the agent, which asks again.
-    async fn awaited(self: &Arc<Self>, job: JobId) -> Result<Arc<crate::jobs::Running>, ControlError> {
-        if let Some(running) = self.running.get(job) {
-            return Ok(running);
+    async fn attended(&self, node: NodeId) -> Result<Arc<Attended>, DeliveryError> {
+        if let Some(attended) = self.attendance.get(node.job).filter(|one| one.attempt == node.attempt) {
+            return Ok(attended);
         }
-        let record = self.record_of(job).await?;
-        let over = {
-            let live = self.live(record.id).await?;
-            let live = live.lock().await;
-            let name = record.job(job).map(|job| job.name.clone()).unwrap_or_default();
-            live.state.job(&name).is_none_or(|job| job.is_over())
-        };
-        if over {
-            return Err(ControlError::not_found(format!("job {job} is over")));
+        let row = self.row(node.job).await?;
+        if row.attempt != node.attempt || row.status.outcome().is_some() {
+            return Err(DeliveryError::not_found(format!(
+                "attempt {} of job {} is over",
+                node.attempt, node.job
+            )));
         }
-        Err(ControlError::unavailable("the job is not taken up yet"))
+        Err(DeliveryError::unavailable("the job is not taken up yet"))
+    }
+
+    async fn row(&self, job: JobId) -> Result<JobRow, DeliveryError> {
+        let row = self.store.job(job).await.map_err(store_error)?;
+        row.ok_or_else(|| DeliveryError::not_found(format!("there is no job {job}")))
     }
 
     /// Keeps a piece of a step's log.
     ///
     /// # Errors
     /// When the storage does not work; the agent sends it again.
-    pub async fn agent_log(
-        &self,
-        job: JobId,
-        node: u32,
-        step: u32,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<LogAnswer, ControlError> {
-        match self.store.logs().append(job, node, step, offset, bytes).await {
-            Ok(length) => Ok(LogAnswer::Acknowledged(length)),
+    pub async fn log(&self, node: NodeId, step: u32, offset: u64, bytes: Bytes) -> Result<LogAnswer, DeliveryError> {
+        let log = LogId::Step {
+            job: node.job,
+            attempt: node.attempt,
+            node: node.node,
+            step,
+        };
+        match self.objects.append_log(log, offset, bytes).await {
+            Ok(length) => {
+                self.store.announce(&[Topic::JobLogs(node.job)]);
+                Ok(LogAnswer::Acknowledged(length))
+            }
             Err(StoreError::LogGap { length }) => Ok(LogAnswer::Gap(length)),
             Err(error) => Err(store_error(error)),
         }
@@ -90,64 +130,61 @@ impl Control {
     ///
     /// # Errors
     /// `Conflict` when reports are missing before this one; otherwise when the storage does not work.
-    pub async fn agent_report(&self, job: JobId, node: u32, report: SequencedReport) -> Result<(), ControlError> {
-        let stream = reports_stream(job, node);
-        let mut batch = Batch::default();
-        batch.append(stream.clone(), Some(report.sequence), vec![to_json(&report.report)?]);
-        match self.store.commit(batch).await {
-            Ok(_) => {}
-            Err(StoreError::Conflict { actual, .. }) if actual > report.sequence => return Ok(()),
-            Err(StoreError::Conflict { actual, .. }) => {
-                return Err(ControlError::conflict(format!(
-                    "reports {actual} to {} are missing",
+    pub async fn report(&self, node: NodeId, report: SequencedReport) -> Result<(), DeliveryError> {
+        loop {
+            let nodes = self.store.nodes(node.job, node.attempt).await.map_err(store_error)?;
+            let known = nodes.into_iter().find(|row| row.node == node.node);
+            let taken = known.as_ref().map_or(0, |row| row.reports);
+            if taken > report.sequence {
+                return Ok(());
+            }
+            if taken < report.sequence {
+                return Err(DeliveryError::conflict(format!(
+                    "reports {taken} to {} are missing",
                     report.sequence
                 )));
             }
-            Err(error) => return Err(store_error(error)),
+            let steps = self.store.steps(node.job, node.attempt).await.map_err(store_error)?;
+            let own: Vec<StepRow> = steps.into_iter().filter(|row| row.node == node.node).collect();
+            let (row, steps) = taken_report(node, known.as_ref(), &own, &report.report);
+            let expect = match taken {
+                0 => Expect::Absent,
+                taken => Expect::Version(taken),
+            };
+            let mut commit = Commit::new().with(Write::Node(row, expect));
+            for step in steps {
+                commit.write(Write::Step(step));
+            }
+            match self.store.commit(commit).await {
+                Ok(_) => return Ok(()),
+                // The same report came twice at once: look again.
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(store_error(error)),
+            }
         }
-        if let (Report::JobFinished { .. }, Some(running)) = (&report.report, self.running.get(job)) {
-            running.reported.notify_one();
-        }
-        Ok(())
-    }
-
-    /// Answers when the job is to stop, or when the long poll is over.
-    ///
-    /// # Errors
-    /// `NotFound` when the job is over.
-    pub async fn agent_orders(self: &Arc<Self>, job: JobId) -> Result<Orders, ControlError> {
-        let running = self.awaited(job).await?;
-        let mut cancel = running.cancel.subscribe();
-        let canceled =
-            tokio::time::timeout(LONG_POLL - Duration::from_secs(5), cancel.wait_for(|cancel| *cancel)).await;
-        Ok(Orders {
-            cancel: matches!(canceled, Ok(Ok(_))),
-        })
     }
 
     /// The commit as a working tree.
     ///
     /// # Errors
     /// When the repository or the commit is gone.
-    pub async fn agent_source(
-        &self,
-        job: JobId,
-    ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, ControlError> {
-        let record = self.record_of(job).await?;
-        let project = self.project_name(&record.project)?;
-        let origin = format!("{}/git/{}.git", self.base_url(), record.project);
+    pub async fn source(&self, node: NodeId) -> Result<BoxStream<'static, io::Result<Bytes>>, DeliveryError> {
+        let row = self.row(node.job).await?;
+        let workflow = self.store.workflow(row.workflow).await.map_err(store_error)?;
+        let workflow = workflow.ok_or_else(|| DeliveryError::internal("a job's workflow was lost"))?;
+        let origin = format!("{}/git/{}.git", self.addresses.base_url, row.project);
         self.forge
-            .source(&project, &record.commit, record.branch.as_deref(), &origin)
+            .source(&row.project, &workflow.commit, workflow.branch.as_deref(), &origin)
             .await
-            .map_err(|error| ControlError::unavailable("failed to read the commit").caused_by(error))
+            .map_err(|error| DeliveryError::unavailable("failed to read the commit").caused_by(error))
     }
 
     /// Whether the project has a cache of exactly this key.
     ///
     /// # Errors
     /// When the storage does not work.
-    pub async fn agent_cache_exists(self: &Arc<Self>, job: JobId, key: &str) -> Result<bool, ControlError> {
-        let project = self.record_of(job).await?.project.clone();
+    pub async fn cache_exists(&self, node: NodeId, key: &str) -> Result<bool, DeliveryError> {
+        let project = self.row(node.job).await?.project;
         self.store.has_cache(&project, key).await.map_err(store_error)
     }
 
@@ -155,16 +192,12 @@ impl Control {
     ///
     /// # Errors
     /// When the storage does not work.
-    pub async fn agent_cache(
-        self: &Arc<Self>,
-        job: JobId,
-        prefix: &str,
-    ) -> Result<Option<(String, impl AsyncRead + Send + Unpin + use<>)>, ControlError> {
-        let project = self.record_of(job).await?.project.clone();
+    pub async fn cache(&self, node: NodeId, prefix: &str) -> Result<Option<(String, BlobReader)>, DeliveryError> {
+        let project = self.row(node.job).await?.project;
         let Some(cache) = self.store.find_cache(&project, prefix).await.map_err(store_error)? else {
             return Ok(None);
         };
-        let file = self.store.blobs().get(&cache.digest).await.map_err(store_error)?;
+        let file = self.objects.blob(&cache.digest).await.map_err(store_error)?;
         Ok(Some((cache.key, file)))
     }
 
@@ -172,35 +205,42 @@ impl Control {
     ///
     /// # Errors
     /// When the storage does not work, or the archive broke off.
-    pub async fn agent_save_cache(
-        self: &Arc<Self>,
-        job: JobId,
-        key: &str,
-        archive: impl AsyncRead + Send + Unpin,
-    ) -> Result<bool, ControlError> {
-        let project = self.record_of(job).await?.project.clone();
-        let file = self.store.blobs().put(archive).await.map_err(store_error)?;
-        self.store.save_cache(&project, key, &file).await.map_err(store_error)
+    pub async fn save_cache(&self, node: NodeId, key: &str, archive: BlobReader) -> Result<bool, DeliveryError> {
+        let project = self.row(node.job).await?.project;
+        let blob = self.objects.put_blob(archive).await.map_err(store_error)?;
+        let cache = Cache {
+            project,
+            key: key.to_string(),
+            digest: blob.digest,
+            bytes: blob.bytes,
+        };
+        let committed = self.store.commit(Commit::new().with(Write::Cache(cache))).await;
+        Ok(committed
+            .map_err(store_error)?
+            .caches_saved
+            .first()
+            .copied()
+            .unwrap_or_default())
     }
 
     /// The layers of the jobs that this job requires, in order.
     ///
     /// # Errors
     /// When the storage does not work.
-    pub async fn agent_workspace(self: &Arc<Self>, job: JobId) -> Result<WorkspaceLayers, ControlError> {
-        let record = self.record_of(job).await?;
-        let upstream = {
-            let live = self.live(record.id).await?;
-            let live = live.lock().await;
-            let name = record.job(job).map(|job| job.name.clone()).unwrap_or_default();
-            live.state.definition().ancestors(&name)
-        };
-        let all = self.store.workspace_layers(record.id).await.map_err(store_error)?;
+    pub async fn workspace(&self, node: NodeId) -> Result<WorkspaceLayers, DeliveryError> {
+        let row = self.row(node.job).await?;
+        let loaded = self.conductor.load(row.workflow).await?;
+        let upstream = loaded.state.definition().ancestors(&row.name);
+        let all = self.store.workspace_layers(row.workflow).await.map_err(store_error)?;
         let mut layers: Vec<WorkspaceLayer> = Vec::new();
         for (name, ancestors) in &upstream {
-            let Some(known) = record.named(name) else { continue };
-            let own: Vec<_> = all.iter().filter(|layer| layer.job == known.id).collect();
-            for layer in own {
+            let Some(known) = loaded.jobs.get(name) else {
+                return Err(DeliveryError::internal(format!("the row of job `{name}` was lost")));
+            };
+            for layer in all
+                .iter()
+                .filter(|layer| layer.job == known.id && layer.attempt == known.attempt)
+            {
                 let follows = layers
                     .iter()
                     .filter(|earlier| {
@@ -222,84 +262,84 @@ impl Control {
     ///
     /// # Errors
     /// `NotFound` when this job's workflow has none of that id.
-    pub async fn agent_workspace_layer(
-        &self,
-        job: JobId,
-        id: &str,
-    ) -> Result<impl AsyncRead + Send + Unpin + use<>, ControlError> {
-        let record = self.record_of(job).await?;
-        let layers = self.store.workspace_layers(record.id).await.map_err(store_error)?;
-        let digest: Digest = layers
+    pub async fn workspace_layer(&self, node: NodeId, id: &str) -> Result<BlobReader, DeliveryError> {
+        let row = self.row(node.job).await?;
+        let layers = self.store.workspace_layers(row.workflow).await.map_err(store_error)?;
+        let found = layers
             .into_iter()
-            .find(|layer| format!("{}.{}.{}", layer.job, layer.node, layer.step) == id)
-            .map(|layer| layer.digest)
-            .ok_or_else(|| ControlError::not_found(format!("the workspace has no layer `{id}`")))?;
-        self.store.blobs().get(&digest).await.map_err(store_error)
+            .rev()
+            .find(|layer| format!("{}.{}.{}", layer.job, layer.node, layer.step) == id);
+        let found = found.ok_or_else(|| DeliveryError::not_found(format!("the workspace has no layer `{id}`")))?;
+        self.objects.blob(&found.digest).await.map_err(store_error)
     }
 
     /// Keeps a layer of the workspace.
     ///
     /// # Errors
     /// When the storage does not work, or the archive broke off.
-    pub async fn agent_persist(
-        &self,
-        job: JobId,
-        node: u32,
-        step: u32,
-        archive: impl AsyncRead + Send + Unpin,
-    ) -> Result<(), ControlError> {
-        let record = self.record_of(job).await?;
-        let file = self.store.blobs().put(archive).await.map_err(store_error)?;
-        self.store
-            .put_workspace_layer(record.id, job, node, step, &file)
-            .await
-            .map_err(store_error)
+    pub async fn persist(&self, node: NodeId, step: u32, archive: BlobReader) -> Result<(), DeliveryError> {
+        let row = self.row(node.job).await?;
+        let blob = self.objects.put_blob(archive).await.map_err(store_error)?;
+        let layer = towpath_store::WorkspaceLayer {
+            workflow: row.workflow,
+            job: node.job,
+            attempt: node.attempt,
+            node: node.node,
+            step,
+            digest: blob.digest,
+            bytes: blob.bytes,
+        };
+        self.keep(Write::WorkspaceLayer(layer)).await
     }
 
     /// Keeps an artifact.
     ///
     /// # Errors
     /// `Invalid` for a path that climbs; otherwise when the storage does not work, or the file broke off.
-    pub async fn agent_artifact(
-        &self,
-        job: JobId,
-        node: u32,
-        path: &str,
-        bytes: impl AsyncRead + Send + Unpin,
-    ) -> Result<(), ControlError> {
+    pub async fn artifact(&self, node: NodeId, path: &str, bytes: BlobReader) -> Result<(), DeliveryError> {
         check_path(path)?;
-        let file = self.store.blobs().put(bytes).await.map_err(store_error)?;
-        self.store
-            .put_artifact(job, node, path, &file)
-            .await
-            .map_err(store_error)
+        let project = self.row(node.job).await?.project;
+        let blob = self.objects.put_blob(bytes).await.map_err(store_error)?;
+        let artifact = Artifact {
+            job: node.job,
+            attempt: node.attempt,
+            node: node.node,
+            path: path.to_string(),
+            digest: blob.digest,
+            bytes: blob.bytes,
+        };
+        self.keep(Write::Artifact(project, artifact)).await
     }
 
     /// Reads a file of test results.
     ///
     /// # Errors
     /// `Invalid` when it is not JUnit XML; otherwise when the storage does not work.
-    pub async fn agent_test_results(&self, job: JobId, node: u32, path: &str, xml: &[u8]) -> Result<(), ControlError> {
+    pub async fn test_results(&self, node: NodeId, path: &str, xml: &[u8]) -> Result<(), DeliveryError> {
         check_path(path)?;
-        let results = crate::junit::parse(xml)
-            .map_err(|error| ControlError::invalid(format!("`{path}` is not JUnit XML: {error}")))?;
-        let project = self.record_of(job).await?.project.clone();
-        let rows: Vec<TestRow> = results.into_iter().map(test_row).collect();
-        self.store
-            .put_tests(&project, job, node, path, &rows)
-            .await
-            .map_err(store_error)
+        let results =
+            junit::parse(xml).map_err(|error| DeliveryError::invalid(format!("`{path}` is not JUnit XML: {error}")))?;
+        let project = self.row(node.job).await?.project;
+        self.keep(Write::Tests {
+            project,
+            job: node.job,
+            attempt: node.attempt,
+            node: node.node,
+            path: path.to_string(),
+            tests: results.into_iter().map(test_row).collect(),
+        })
+        .await
     }
 
     /// How long the project's tests took before; `None` when nothing is known.
     ///
     /// # Errors
     /// When the storage does not work.
-    pub async fn agent_test_timings(&self, job: JobId) -> Result<Option<TestTimings>, ControlError> {
-        let record = self.record_of(job).await?;
+    pub async fn test_timings(&self, node: NodeId) -> Result<Option<TestTimings>, DeliveryError> {
+        let project = self.row(node.job).await?.project;
         let known = self
             .store
-            .recent_tests(&record.project, TIMED_FILES)
+            .recent_tests(&project, TIMED_FILES)
             .await
             .map_err(store_error)?;
         if known.is_empty() {
@@ -307,7 +347,7 @@ impl Control {
         }
         let mut timings = TestTimings::default();
         for test in known {
-            let add = |map: &mut std::collections::BTreeMap<String, f64>, name: Option<String>| {
+            let add = |map: &mut BTreeMap<String, f64>, name: Option<String>| {
                 if let Some(name) = name {
                     *map.entry(name).or_default() += test.seconds;
                 }
@@ -318,6 +358,75 @@ impl Control {
         }
         Ok(Some(timings))
     }
+
+    async fn keep(&self, write: Write) -> Result<(), DeliveryError> {
+        self.store
+            .commit(Commit::new().with(write))
+            .await
+            .map(drop)
+            .map_err(store_error)
+    }
+}
+
+/// The node's row after a report, and the steps that the report changes. Pure.
+fn taken_report(node: NodeId, known: Option<&NodeRow>, own: &[StepRow], report: &Report) -> (NodeRow, Vec<StepRow>) {
+    let mut row = known.cloned().unwrap_or(NodeRow {
+        job: node.job,
+        attempt: node.attempt,
+        node: node.node,
+        reports: 0,
+        outcome: None,
+        message: None,
+        stopped_at: None,
+    });
+    row.reports += 1;
+    let mut changed = Vec::new();
+    match report {
+        Report::StepStarted { step, name, at, .. } => changed.push(StepRow {
+            job: node.job,
+            attempt: node.attempt,
+            node: node.node,
+            step: *step,
+            name: name.clone(),
+            status: StepStatus::Running,
+            exit_code: None,
+            message: None,
+            started_at: *at,
+            stopped_at: None,
+        }),
+        Report::StepFinished {
+            step,
+            exit_code,
+            outcome,
+            message,
+            at,
+        } => {
+            // The protocol has its beginning reported first.
+            if let Some(known) = own.iter().find(|known| known.step == *step) {
+                changed.push(StepRow {
+                    status: StepStatus::Ended(*outcome),
+                    exit_code: *exit_code,
+                    message: message.clone(),
+                    stopped_at: Some(*at),
+                    ..known.clone()
+                });
+            }
+        }
+        Report::JobFinished { outcome, message, at } => {
+            // Nothing reports any more how steps in the background end.
+            for known in own.iter().filter(|known| known.stopped_at.is_none()) {
+                changed.push(StepRow {
+                    status: StepStatus::Ended(*outcome),
+                    stopped_at: Some(*at),
+                    ..known.clone()
+                });
+            }
+            row.outcome = Some(*outcome);
+            row.message.clone_from(message);
+            row.stopped_at = Some(*at);
+        }
+    }
+    (row, changed)
 }
 
 fn test_row(test: TestCase) -> TestRow {
@@ -327,11 +436,10 @@ fn test_row(test: TestCase) -> TestRow {
         file: test.file,
         seconds: test.seconds,
         result: match test.outcome {
-            TestOutcome::Passed => "success",
-            TestOutcome::Failed => "failure",
-            TestOutcome::Skipped => "skipped",
-        }
-        .into(),
+            TestOutcome::Passed => TestResult::Success,
+            TestOutcome::Failed => TestResult::Failure,
+            TestOutcome::Skipped => TestResult::Skipped,
+        },
         message: test.message,
     }
 }
@@ -340,15 +448,87 @@ fn same_node(layer: &str, node: u32) -> bool {
     layer.split('.').nth(1).is_some_and(|text| text == node.to_string())
 }
 
-fn check_path(path: &str) -> Result<(), ControlError> {
+fn check_path(path: &str) -> Result<(), DeliveryError> {
     let climbs = path
         .split('/')
         .any(|part| part.is_empty() || part == "." || part == "..");
     if climbs || path.len() > 4096 || path.contains('\0') {
-        return Err(ControlError::invalid(format!(
+        return Err(DeliveryError::invalid(format!(
             "`{}` is not a relative path without `.` and `..`",
             path.escape_debug()
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use towpath_types::Outcome;
+
+    fn fold(reports: &[Report]) -> (NodeRow, Vec<StepRow>) {
+        let node = NodeId {
+            job: JobId::from_u128(1),
+            attempt: 1,
+            node: 0,
+        };
+        let (mut row, mut steps): (Option<NodeRow>, Vec<StepRow>) = (None, Vec::new());
+        for report in reports {
+            let (next, changed) = taken_report(node, row.as_ref(), &steps, report);
+            row = Some(next);
+            for step in changed {
+                steps.retain(|known| known.step != step.step);
+                steps.push(step);
+            }
+        }
+        steps.sort_by_key(|step| step.step);
+        (row.unwrap_or_else(|| panic!("no report")), steps)
+    }
+
+    #[test]
+    fn reports_become_steps_with_ends() {
+        let at = Timestamp::UNIX_EPOCH;
+        let started = |step| Report::StepStarted {
+            step,
+            name: format!("step {step}"),
+            command: None,
+            at,
+        };
+        let finished = |step, outcome| Report::StepFinished {
+            step,
+            exit_code: Some(1),
+            outcome,
+            message: None,
+            at,
+        };
+        let (row, steps) = fold(&[
+            started(0),
+            finished(0, Outcome::Succeeded),
+            started(2),
+            Report::JobFinished {
+                outcome: Outcome::Canceled,
+                message: Some("canceled".into()),
+                at,
+            },
+        ]);
+        let statuses: Vec<StepStatus> = steps.iter().map(|step| step.status).collect();
+        assert_eq!(
+            statuses,
+            [
+                StepStatus::Ended(Outcome::Succeeded),
+                StepStatus::Ended(Outcome::Canceled)
+            ]
+        );
+        assert_eq!((row.reports, row.outcome), (4, Some(Outcome::Canceled)));
+        assert_eq!(steps[0].exit_code, Some(1));
+    }
+
+    #[test]
+    fn paths_that_climb_are_refused() {
+        for bad in ["", "/a", "a/", "../a", "a/../b", "./a", "a\0b"] {
+            assert!(check_path(bad).is_err(), "{bad:?}");
+        }
+        assert!(check_path("coverage/index.html").is_ok());
+    }
 }

@@ -1,25 +1,43 @@
-//! Feeds events to the state machine of each workflow, commits them, and carries out what it answers.
+//! Feeds events to the state machine of each workflow and stores them with everything that follows.
 //!
-//! A workflow's truth is its stream of events. What is held in memory is a fold of it, and is thrown away with the
-//! process: `adopt` makes it again and reissues what is outstanding.
+//! A workflow's truth is its stream of events. One commit stores an event, the rows that it changes and the work that it
+//! asks for, and expects the stream to be as long as it was; whoever loses that race loads again and decides again. What is
+//! held in memory is a bounded cache.
+//!
+//! - **Invariant:** a transition runs in a task of its own, to its end, whatever becomes of the request that asked for it.
+//! - **Invariant:** nothing acts on an event before it is stored: effects are rows and work of the same commit.
 
 use crate::{
-    Control, ControlError,
-    records::{PipelineRecord, WorkflowRecord, collection},
+    loaded::{Loaded, Placement},
+    projection::project,
+    storage::{Pauses, store_error},
 };
 use jiff::Timestamp;
-use std::sync::Arc;
-use tokio::sync::Mutex;
-use towpath_store::Batch;
-use towpath_types::{JobId, WorkflowId};
-use towpath_workflow::{Effect, Event, Illegal, Workflow};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use towpath_delivery::DeliveryError;
+use towpath_store::{Commit, GateRow, Guard, JobRow, PipelineRow, Store, StoreError, WorkflowRow, Write};
+use towpath_types::{Clock, WorkflowId};
+use towpath_workflow::{Event, Illegal, Workflow, wire};
 
-/// One workflow that is being worked on.
-pub(crate) struct Live {
-    pub record: Arc<WorkflowRecord>,
-    pub pipeline: Arc<PipelineRecord>,
-    pub state: Workflow,
-    pub version: u64,
+/// How many workflows stay folded in memory.
+const CACHED: usize = 256;
+/// How often a transition that lost a race is decided again.
+const RACES: u32 = 50;
+
+/// The longest pause after a lost race.
+const LONGEST_RACE_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long to wait after the lost race `race`, from 1: at random, and up to twice as long as after the one before, so that
+/// several servers do not meet again and again.
+fn pause_after(race: u32) -> Duration {
+    let bound = Duration::from_millis(1 << race.min(7)).min(LONGEST_RACE_PAUSE);
+    // The lower bits of a version 7 are random.
+    let random = uuid::Uuid::now_v7().as_u128() % (bound.as_micros() + 1);
+    Duration::from_micros(u64::try_from(random).unwrap_or_default())
 }
 
 /// The stream of a workflow's events.
@@ -27,131 +45,301 @@ pub(crate) fn stream(id: WorkflowId) -> String {
     format!("workflow/{id}")
 }
 
-impl Control {
-    /// The workflow, from memory or folded from its events.
-    pub(crate) async fn live(&self, id: WorkflowId) -> Result<Arc<Mutex<Live>>, ControlError> {
-        // Held across the load, so that two tasks never fold the same workflow into two truths.
-        let mut lives = self.lives.lock().await;
-        if let Some(live) = lives.get(&id) {
-            return Ok(live.clone());
-        }
-        let record: WorkflowRecord = self
-            .document(collection::WORKFLOWS, &id.to_string())
-            .await?
-            .ok_or_else(|| ControlError::not_found(format!("there is no workflow {id}")))?;
-        let pipeline = self.pipeline_record(record.pipeline).await?;
-        let events: Vec<Event> = self.events(&stream(id)).await?;
-        let version = events.len() as u64;
-        let state = Workflow::fold(events).map_err(|error| {
-            ControlError::internal(format!("the events of workflow {id} do not follow from each other"))
-                .caused_by(error)
-        })?;
-        let live = Arc::new(Mutex::new(Live {
-            record: Arc::new(record),
-            pipeline,
-            state,
-            version,
-        }));
-        lives.insert(id, live.clone());
-        Ok(live)
-    }
+/// What else is stored with an event, and under which condition.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Also {
+    /// More writes.
+    pub writes: Vec<Write>,
+    /// The lease that has to hold.
+    pub guard: Option<Guard>,
+    /// What is known of where the job of the event runs.
+    pub placement: Option<Placement>,
+}
 
-    /// Applies `event`, commits it with the rows that change (and what `also` adds), and carries out what follows.
-    pub(crate) async fn advance(
-        self: &Arc<Self>,
-        id: WorkflowId,
-        event: Event,
-        also: impl FnOnce(&mut Batch),
-    ) -> Result<(), ControlError> {
-        let live = self.live(id).await?;
-        let (record, effects) = {
-            let mut live = live.lock().await;
-            let mut next = live.state.clone();
-            let effects = next.apply(event.clone()).map_err(illegal)?;
-            let mut batch = Batch::default();
-            batch.append(stream(id), Some(live.version), vec![to_json(&event)?]);
-            for row in self.changed_rows(&live.record, Some(&live.state), &next) {
-                batch.put(row);
-            }
-            also(&mut batch);
-            self.store.commit(batch).await.map_err(store_error)?;
-            live.state = next;
-            live.version += 1;
-            (live.record.clone(), effects)
-        };
-        self.carry_out(&record, effects).await;
-        Ok(())
-    }
+/// Why a transition did not happen.
+#[derive(Debug)]
+pub(crate) enum NotApplied {
+    /// The state machine refused the event.
+    Illegal(Illegal),
+    /// Other servers changed the workflow each time before this was stored. It may be asked again.
+    Contended(WorkflowId),
+    /// Anything else.
+    Failed(DeliveryError),
+    /// The storage failed.
+    Store(StoreError),
+}
 
-    /// Starts what the state machine asks for. Every effect is safe twice: each looks at what is there first.
-    pub(crate) async fn carry_out(self: &Arc<Self>, record: &Arc<WorkflowRecord>, effects: Vec<Effect>) {
-        for effect in effects {
-            match effect {
-                Effect::StartJob { job } => {
-                    if let Some(job) = record.named(&job) {
-                        self.supervise(record.clone(), job.id);
-                    }
-                }
-                Effect::CancelJob { job } => {
-                    if let Some(job) = record.named(&job) {
-                        self.order_cancel(record.clone(), job.id);
-                    }
-                }
-                Effect::HoldJob { job } => tracing::info!(workflow = %record.id, job, "waits for approval"),
-                Effect::Finished { outcome } => {
-                    tracing::info!(workflow = %record.id, name = record.name, %outcome, "workflow ended");
-                }
-            }
+impl From<NotApplied> for DeliveryError {
+    fn from(error: NotApplied) -> Self {
+        match error {
+            NotApplied::Illegal(illegal) => DeliveryError::conflict(illegal.to_string()),
+            NotApplied::Contended(id) => DeliveryError::unavailable(format!(
+                "workflow {id} changes faster than this could be decided; ask again"
+            )),
+            NotApplied::Failed(error) => error,
+            NotApplied::Store(error) => store_error(error),
         }
     }
+}
 
-    /// Takes up every workflow that has not ended, as after a start.
-    pub(crate) async fn adopt(self: &Arc<Self>) -> Result<(), ControlError> {
-        for row in self.store.unfinished_workflows().await.map_err(store_error)? {
-            let live = self.live(row.id).await?;
-            let (record, effects) = {
-                let live = live.lock().await;
-                (live.record.clone(), live.state.outstanding())
-            };
-            tracing::info!(workflow = %record.id, name = record.name, "taken up again");
-            self.carry_out(&record, effects).await;
-        }
-        Ok(())
+impl From<StoreError> for NotApplied {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
+}
 
-    /// The workflow of a job, and the job's name in it.
-    pub(crate) async fn workflow_of(&self, job: JobId) -> Result<WorkflowId, ControlError> {
-        self.document::<WorkflowId>(collection::JOBS, &job.to_string())
-            .await?
-            .ok_or_else(|| ControlError::not_found(format!("there is no job {job}")))
+type Slot = Arc<tokio::sync::Mutex<Option<Arc<Loaded>>>>;
+
+/// Applies events to workflows. Clones share the cache.
+#[derive(Clone)]
+pub struct Conductor {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    /// One slot a workflow, so that this process's own transitions of it take turns instead of racing.
+    slots: Arc<Mutex<HashMap<WorkflowId, Slot>>>,
+}
+
+impl Conductor {
+    /// A conductor of the workflows in `store`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            store,
+            clock,
+            slots: Arc::default(),
+        }
     }
 
     /// Cancels a workflow.
     ///
     /// # Errors
-    /// When there is none, or it has ended.
-    pub async fn cancel(self: &Arc<Self>, workflow: WorkflowId, by: &str) -> Result<(), ControlError> {
-        self.advance(
-            workflow,
-            Event::CancelRequested {
-                by: by.to_string(),
-                at: Timestamp::now(),
-            },
-            |_| {},
-        )
-        .await
+    /// `NotFound` when there is none; `Conflict` when it has ended or was canceled before.
+    pub async fn cancel(&self, workflow: WorkflowId, by: &str) -> Result<(), DeliveryError> {
+        let event = Event::CancelRequested {
+            by: by.to_string(),
+            at: self.clock.now(),
+        };
+        self.apply(workflow, event, Also::default()).await?;
+        Ok(())
+    }
+
+    /// The workflow as it is stored now, or as this process stored it last.
+    pub(crate) async fn load(&self, id: WorkflowId) -> Result<Arc<Loaded>, NotApplied> {
+        let slot = self.slot(id);
+        let mut slot = slot.lock().await;
+        if let Some(loaded) = slot.as_ref() {
+            return Ok(loaded.clone());
+        }
+        let loaded = Arc::new(self.read(id).await?);
+        *slot = Some(loaded.clone());
+        Ok(loaded)
+    }
+
+    /// Applies `event` and stores it with what follows and what `also` adds. It happens to its end even if the caller goes
+    /// away meanwhile.
+    pub(crate) async fn apply(&self, id: WorkflowId, event: Event, also: Also) -> Result<Arc<Loaded>, NotApplied> {
+        let conductor = self.clone();
+        let applied = tokio::spawn(async move { conductor.apply_to_end(id, event, also).await });
+        applied.await.unwrap_or_else(|_| {
+            Err(NotApplied::Failed(DeliveryError::unavailable(
+                "Towpath stopped before this was decided; ask again",
+            )))
+        })
+    }
+
+    /// Like [`Conductor::apply`], and waits for a store that does not answer, and for its turn among other servers, however
+    /// long that takes.
+    pub(crate) async fn apply_patiently(
+        &self,
+        id: WorkflowId,
+        event: Event,
+        also: Also,
+    ) -> Result<Arc<Loaded>, NotApplied> {
+        let mut pauses = Pauses::default();
+        loop {
+            match self.apply(id, event.clone(), also.clone()).await {
+                Err(NotApplied::Store(error)) if error.is_temporary() => {
+                    pauses.wait(&*self.clock, "a workflow's event", &error).await;
+                }
+                Err(NotApplied::Contended(id)) => tracing::debug!(workflow = %id, "lost many races; trying on"),
+                other => return other,
+            }
+        }
+    }
+
+    fn slot(&self, id: WorkflowId) -> Slot {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(&id) {
+            return slot.clone();
+        }
+        if slots.len() >= CACHED {
+            // Slots that nobody uses now. Should all be in use, the cache grows for as long as they are.
+            slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+        }
+        slots.entry(id).or_default().clone()
+    }
+
+    async fn read(&self, id: WorkflowId) -> Result<Loaded, NotApplied> {
+        let missing = || NotApplied::Failed(DeliveryError::not_found(format!("there is no workflow {id}")));
+        // The row first: events and rows change together, so rows that are read after the events may be newer than
+        // these, but then the commit's expectation fails and everything is read again.
+        let row = self.store.workflow(id).await?.ok_or_else(missing)?;
+        let pipeline = self.store.pipeline(row.pipeline).await?.ok_or_else(missing)?;
+        let stored = self.store.events(&stream(id), 0).await?;
+        let mut events = Vec::with_capacity(stored.len());
+        for stored in &stored {
+            events.push(wire::read_workflow_event(stored.event.clone()).map_err(|error| unreadable(id, error))?);
+        }
+        let count = events.len() as u64;
+        let state = Workflow::fold(events).map_err(|error| {
+            let what = format!("the events of workflow {id} do not follow from each other");
+            NotApplied::Failed(DeliveryError::internal(what).caused_by(error))
+        })?;
+        let jobs = self.store.jobs_of(&[id]).await?;
+        Ok(Loaded {
+            row,
+            pipeline: Arc::new(pipeline),
+            jobs: jobs.into_iter().map(|job| (job.name.clone(), job)).collect(),
+            state,
+            events: count,
+        })
+    }
+
+    async fn apply_to_end(&self, id: WorkflowId, event: Event, also: Also) -> Result<Arc<Loaded>, NotApplied> {
+        let slot = self.slot(id);
+        let mut slot = slot.lock().await;
+        // Where our event would be, if a commit that failed was stored all the same.
+        let mut doubtful: Option<u64> = None;
+        for race in 0..RACES {
+            if race > 0 {
+                self.clock.sleep(pause_after(race)).await;
+            }
+            let loaded = match slot.take() {
+                Some(loaded) => loaded,
+                None => Arc::new(self.read(id).await?),
+            };
+            if let Some(at) = doubtful.take()
+                && self.is_stored(id, at, &event).await?
+            {
+                *slot = Some(loaded.clone());
+                return Ok(loaded);
+            }
+            let mut next = Loaded::clone(&loaded);
+            let effects = match next.state.apply(event.clone()) {
+                Ok(effects) => effects,
+                Err(illegal) => {
+                    // A cache of ours may be behind another server's decision; what is refused is refused by the truth.
+                    let fresh = self.read(id).await?;
+                    if fresh.events == loaded.events {
+                        *slot = Some(loaded);
+                        return Err(NotApplied::Illegal(illegal));
+                    }
+                    *slot = Some(Arc::new(fresh));
+                    continue;
+                }
+            };
+            let gates = self.gates_that_close(&loaded, &next).await?;
+            let mut commit = Commit::new();
+            if let Some(guard) = also.guard.clone() {
+                commit.guard(guard);
+            }
+            commit.write(Write::Events {
+                stream: stream(id),
+                expected: loaded.events,
+                events: vec![wire::write_workflow_event(&event)],
+            });
+            if let Some(placement) = &also.placement {
+                next.place(placement);
+            }
+            project(&loaded, &mut next, &effects, gates, self.clock.now(), &mut commit);
+            for write in also.writes.clone() {
+                commit.write(write);
+            }
+            next.events += 1;
+            match self.store.commit(commit).await {
+                Ok(committed) => {
+                    for (job, number) in committed.jobs {
+                        if let Some(row) = next.jobs.values_mut().find(|row| row.id == job) {
+                            row.number = Some(number);
+                        }
+                    }
+                    let next = Arc::new(next);
+                    // What has ended is asked about by nobody.
+                    *slot = next.row.stopped_at.is_none().then(|| next.clone());
+                    return Ok(next);
+                }
+                Err(StoreError::Conflict { what }) => {
+                    tracing::debug!(workflow = %id, what, "lost a race; deciding again");
+                }
+                Err(error) if error.is_temporary() => {
+                    doubtful = Some(loaded.events);
+                    // Whether it was stored shows at the next read; without an answer to that, the caller hears of it.
+                    if self.store.events(&stream(id), loaded.events).await.is_err() {
+                        return Err(error.into());
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(NotApplied::Contended(id))
+    }
+
+    async fn is_stored(&self, id: WorkflowId, at: u64, event: &Event) -> Result<bool, NotApplied> {
+        let stored = self.store.events(&stream(id), at).await?;
+        Ok(stored
+            .first()
+            .is_some_and(|stored| stored.event == wire::write_workflow_event(event)))
+    }
+
+    /// The gate rows of jobs that are no longer held after this event.
+    async fn gates_that_close(&self, before: &Loaded, after: &Loaded) -> Result<Vec<GateRow>, NotApplied> {
+        let mut gates = Vec::new();
+        for (name, row) in &before.jobs {
+            let held = |loaded: &Loaded| {
+                let job = loaded.state.job(name);
+                job.is_some_and(|job| job.status() == towpath_types::JobStatus::OnHold)
+            };
+            if held(before)
+                && !held(after)
+                && let Some(gate) = self.store.gate(row.id).await?
+            {
+                gates.push(gate);
+            }
+        }
+        Ok(gates)
     }
 }
 
-pub(crate) fn illegal(error: Illegal) -> ControlError {
-    ControlError::conflict(error.to_string())
+fn unreadable(id: WorkflowId, error: wire::WireError) -> NotApplied {
+    NotApplied::Failed(DeliveryError::internal(format!("an event of workflow {id} cannot be read")).caused_by(error))
 }
 
-pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value, ControlError> {
-    serde_json::to_value(value)
-        .map_err(|error| ControlError::internal("failed to write down what happened").caused_by(error))
-}
-
-pub(crate) fn store_error(error: towpath_store::StoreError) -> ControlError {
-    ControlError::unavailable("Towpath's own storage does not work").caused_by(error)
+/// Adds a new workflow to `commit`: its first event, its rows, and the work that it asks for.
+///
+/// # Errors
+/// When the event does not make a workflow.
+pub(crate) fn begin(
+    row: WorkflowRow,
+    pipeline: Arc<PipelineRow>,
+    jobs: Vec<JobRow>,
+    event: Event,
+    now: Timestamp,
+    commit: &mut Commit,
+) -> Result<(), Illegal> {
+    let (state, effects) = Workflow::create(event.clone())?;
+    let id = row.id;
+    let mut loaded = Loaded {
+        row,
+        pipeline,
+        jobs: jobs.into_iter().map(|job| (job.name.clone(), job)).collect(),
+        state,
+        events: 1,
+    };
+    commit.write(Write::Events {
+        stream: stream(id),
+        expected: 0,
+        events: vec![wire::write_workflow_event(&event)],
+    });
+    crate::projection::insert(&mut loaded, &effects, now, commit);
+    Ok(())
 }

@@ -1,44 +1,60 @@
-//! The conductor: feeds events to the state machines, carries out the effects that they answer, and records both.
+//! What runs: triggers become pipelines, jobs are dispatched and looked after, timers fire, rows are kept fresh.
 //!
-//! - **Invariant:** an event is committed before anything acts on it.
-//! - **Invariant:** every effect looks at what is there first, so that carrying it out twice is carrying it out once.
-//! - **Invariant:** what an approver was shown is what is done, or nothing is.
+//! Everything that has to happen is a row or a piece of leased work in the store, so any server may die at any moment and
+//! another goes on. What is decided about environments is decided in `towpath-delivery`.
 //!
-//! It knows nothing of HTTP: `towpath-server` translates, and decides nothing.
+//! - **Invariant:** an event is stored before anything acts on it.
+//! - **Invariant:** whoever acts looks at what is there first, so that acting twice is acting once.
+//! - **Invariant:** a query reads rows and does nothing else.
+//!
+//! It knows nothing of HTTP.
 
 mod agents;
-mod compile;
+mod approvals;
+pub mod capacity;
 mod conductor;
-mod control;
-mod environment;
-mod error;
-mod gates;
-mod jobs;
-mod jobspec;
-mod junit;
-mod operations;
+mod contexts;
+mod job;
+mod loaded;
 mod orbs;
-mod plans;
-mod project;
-mod push;
+mod outside;
+mod pipeline;
+mod pollers;
+mod progress;
+mod projection;
 mod queries;
-mod records;
-mod releases;
+mod reconcile;
+mod registry_door;
 mod secrets;
-mod steps;
+mod settings;
+mod storage;
+mod system;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod timers;
 mod tokens;
 mod views;
+mod worker;
 
-pub use agents::LogAnswer;
-pub use control::{Control, Settings, TargetSettings};
-pub use error::{ControlError, ErrorKind};
-pub use orbs::{Audience, CheckedText, NamespaceView, OrbVersionView, OrbView, Segment};
-pub use plans::{check_project_name, workload_images};
-pub use project::{Build, Freeze, OnFailure, PROJECT_FILE, ProjectFile, ProjectFileError, Wait};
-pub use tokens::{Grant, TokenError, Tokens, presented};
-pub use towpath_deploy::{CronFailure, CronJobStatus, Deploying, Hold, Identity, Writer};
+pub use agents::{AgentDoor, LogAnswer};
+pub use approvals::Approvals;
+pub use conductor::Conductor;
+pub use contexts::Contexts;
+pub use job::{prepare::Addresses, supervise::Engines};
+pub use orbs::{Audience, CheckedText, NamespaceView, OrbVersionView, OrbView, Orbs, Segment, supply_orbs};
+pub use outside::Outside;
+pub use pipeline::triggers::Triggers;
+pub use progress::{ProgressLogs, ProgressView};
+pub use queries::Queries;
+pub use reconcile::Reconciler;
+pub use secrets::Secrets;
+pub use settings::{ObjectSettings, Settings, TargetSettings};
+pub use system::System;
+pub use tokens::{Grant, Identity, TokenError, Tokens, presented};
 pub use views::{
-    ArtifactView, Board, DriftView, DriftedObject, EnvironmentView, GateView, JobDetail, JobView, KeyView,
-    LaptopRequest, ManifestFile, PipelineView, PlanChange, PlanCommit, PlanView, Progress, ProjectView, ReleaseView,
-    StepView, TestFailure, TestsView, WorkflowView, WorkloadView,
+    ArtifactView, Board, GateView, JobDetail, JobView, KeyView, PipelineView, ProjectView, RunView, SetAsideView,
+    StepView, TestFailure, TestsView, WorkflowView,
 };
+pub use worker::{Done, Handler, ServerIdentity, Worker};

@@ -1,7 +1,7 @@
 //! Tokens: one for the owner, and derived ones for jobs, hooks and registry clients.
 //!
-//! A derived token is a keyed hash of what it allows, so nothing has to be stored to know it again after a restart, and a
-//! job's token is worth nothing for another job.
+//! A derived token is a keyed hash of what it allows. So nothing has to be stored to know it again after a restart, and the
+//! token of one attempt of a job is worth nothing for another.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -10,7 +10,7 @@ use std::{
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
-use towpath_types::{JobId, SecretString, WorkflowId};
+use towpath_types::{NodeId, SecretString, WorkflowId};
 
 /// What a token lets its bearer do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,13 +19,8 @@ pub enum Grant {
     Owner,
     /// The same, for a browser that signed in: worth nothing but as its cookie.
     Session,
-    /// What an agent does for one node of one job.
-    Job {
-        /// The job.
-        job: JobId,
-        /// The node, from 0.
-        node: u32,
-    },
+    /// What an agent does for one node of one attempt of a job.
+    Job(NodeId),
     /// Pull and push the images of one project.
     Registry {
         /// The project's name.
@@ -45,7 +40,7 @@ impl Grant {
         match self {
             Self::Owner => "owner".into(),
             Self::Session => "session".into(),
-            Self::Job { job, node } => format!("job.{job}.{node}"),
+            Self::Job(node) => format!("job.{node}"),
             Self::Registry {
                 project,
                 workflow: None,
@@ -63,13 +58,7 @@ impl Grant {
         match kind {
             "owner" if rest.is_empty() => Some(Self::Owner),
             "session" if rest.is_empty() => Some(Self::Session),
-            "job" => {
-                let (job, node) = rest.rsplit_once('.')?;
-                Some(Self::Job {
-                    job: job.parse().ok()?,
-                    node: node.parse().ok()?,
-                })
-            }
+            "job" => rest.parse().ok().map(Self::Job),
             "registry" => {
                 let of_workflow = rest
                     .rsplit_once('.')
@@ -109,7 +98,32 @@ pub enum TokenError {
     Damaged(PathBuf),
 }
 
-/// Makes and checks tokens.
+/// Knows who presents a token, and makes tokens.
+///
+/// # Contract
+/// - `grant` of what `issue` made is what it was made for, in every server that shares the key, for ever.
+/// - `grant` of anything else is `None`.
+/// - Two issues of one grant are the same token.
+pub trait Identity: Send + Sync {
+    /// What `token` allows, if it is one of ours.
+    fn grant(&self, token: &str) -> Option<Grant>;
+
+    /// The token of `grant`.
+    fn issue(&self, grant: &Grant) -> SecretString;
+}
+
+impl Identity for Tokens {
+    fn grant(&self, token: &str) -> Option<Grant> {
+        self.check(token)
+    }
+
+    fn issue(&self, grant: &Grant) -> SecretString {
+        let text = grant.text();
+        SecretString::new(format!("tp.{text}.{}", hex::encode(self.seal(&text))))
+    }
+}
+
+/// Makes and checks tokens by a key that every server of an installation shares.
 pub struct Tokens {
     key: [u8; 32],
 }
@@ -150,16 +164,7 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// The token of `grant`; the same each time.
-    #[must_use]
-    pub fn issue(&self, grant: &Grant) -> SecretString {
-        let text = grant.text();
-        SecretString::new(format!("tp.{text}.{}", hex::encode(self.seal(&text))))
-    }
-
-    /// What `token` allows, if it is one of ours.
-    #[must_use]
-    pub fn check(&self, token: &str) -> Option<Grant> {
+    fn check(&self, token: &str) -> Option<Grant> {
         let (text, seal) = token.strip_prefix("tp.")?.rsplit_once('.')?;
         let seal = hex::decode(seal).ok()?;
         // The comparison takes the same time wherever the first difference is.
@@ -238,10 +243,11 @@ mod tests {
         let grants = [
             Grant::Owner,
             Grant::Session,
-            Grant::Job {
-                job: JobId::from(uuid::Uuid::now_v7()),
+            Grant::Job(NodeId {
+                job: uuid::Uuid::now_v7().into(),
+                attempt: 2,
                 node: 3,
-            },
+            }),
             Grant::Registry {
                 project: "my.app".into(),
                 workflow: None,

@@ -14,19 +14,19 @@
 //!
 //! **It does not know** what a release is made of, where its manifests come from, who may deploy, or where secrets are kept.
 
+pub mod contract;
+pub mod fake;
 pub mod kubernetes;
 pub mod local;
 pub mod proxy;
 pub mod render;
-mod schedule;
 mod target;
 
 pub use kubernetes::{Identity, KubernetesOptions, KubernetesTarget};
 pub use local::{Clock, LocalOptions, LocalTarget, SystemClock};
-pub use schedule::{Schedule, ScheduleError};
 pub use target::{
-    Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Deploying, Drift, Environment, EnvironmentId,
-    EnvironmentIdError, Finding, Hold, JOB_LABEL, JobEnd, JobHandle, JobLine, Occasion, PULL_SECRET, Preflight,
-    Progress, RegistryCredentials, ReleaseRecord, SecretSource, Severity, SourceError, Target, TargetError, Volumes,
-    WorkloadStatus, Writer,
+    Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Deploying, Drift, Environment, Finding, Hold,
+    JOB_LABEL, JobEnd, JobHandle, JobLine, Occasion, PULL_SECRET, Preflight, Progress, ReleaseRecord, SecretSource,
+    Severity, SourceError, Target, TargetError, Volumes, WorkloadStatus, Writer,
 };
+pub use towpath_types::{EnvironmentId, EnvironmentIdError};

@@ -1,4 +1,4 @@
-//! The contract between the conductor and the places that it deploys to.
+//! The contract of a target: the place where environments run.
 
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
@@ -11,88 +11,23 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 use towpath_manifest::{Change, Fingerprints, Object, ObjectId, Place};
-use towpath_types::{CommitId, Outcome, ReleaseId, SecretString};
+pub use towpath_types::EnvironmentId;
+use towpath_types::{CommitId, Outcome, RegistryCredentials, ReleaseId, SecretString};
 
-/// The label that holds the name by which a Job is asked for, whatever its run is called.
+/// The label with the name of a job. All its runs have the same value, although each has its own name.
 pub const JOB_LABEL: &str = "towpath.dev/job";
 
-/// The Secret with which pods pull from registries that the [`SecretSource`] has credentials for.
+/// The name of the Secret that pods pull images with, if the [`SecretSource`] has credentials for their registry.
 pub const PULL_SECRET: &str = "towpath-registry";
 
-/// One environment of one project: `claims` in `dev`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct EnvironmentId {
-    project: String,
-    environment: String,
-}
-
-/// Why a text cannot name a project or an environment here.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` cannot name a project or an environment: 1 to 40 lower-case letters, digits, `-` and `_`, the first and last a letter or digit"
-)]
-pub struct EnvironmentIdError(String);
-
-impl EnvironmentId {
-    /// The environment `environment` of `project`.
-    ///
-    /// # Errors
-    /// When a name does not fit into the names of folders, containers and networks.
-    pub fn new(project: &str, environment: &str) -> Result<Self, EnvironmentIdError> {
-        for name in [project, environment] {
-            let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-            let good = (1..=40).contains(&name.len())
-                && name.bytes().all(|b| alnum(b) || matches!(b, b'-' | b'_'))
-                && name.bytes().next().is_some_and(alnum)
-                && name.bytes().last().is_some_and(alnum);
-            if !good {
-                return Err(EnvironmentIdError(name.chars().take(80).collect()));
-            }
-        }
-        Ok(Self {
-            project: project.to_string(),
-            environment: environment.to_string(),
-        })
-    }
-
-    /// The project's name.
-    #[must_use]
-    pub fn project(&self) -> &str {
-        &self.project
-    }
-
-    /// The environment's name within its project.
-    #[must_use]
-    pub fn environment(&self) -> &str {
-        &self.environment
-    }
-
-    /// `claims.dev`: one word for the names of folders, networks and labels. A name holds no dot, so it is unique.
-    #[must_use]
-    pub fn slug(&self) -> String {
-        format!("{}.{}", self.project, self.environment)
-    }
-
-    pub(crate) fn from_slug(slug: &str) -> Option<Self> {
-        let (project, environment) = slug.split_once('.')?;
-        Self::new(project, environment).ok()
-    }
-}
-
-impl fmt::Display for EnvironmentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.project, self.environment)
-    }
-}
-
-/// An environment and where it is: what `.k8s/<kube context>/<environment>/` and its manifests say.
+/// An environment, and where it is.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Environment {
-    /// Which.
     pub id: EnvironmentId,
-    /// The kube context whose folder holds it.
+    /// The kube context whose folder has its manifests.
     pub kube_context: String,
-    /// The Kubernetes namespace of its objects, and whose name its Services answer to (`app.<namespace>.svc`).
+    /// The namespace of its objects, which is also part of the names of its Services (`app.<namespace>.svc`).
     pub namespace: String,
 }
 
@@ -102,28 +37,26 @@ impl fmt::Display for Environment {
     }
 }
 
-/// Whether a finding stands in the way.
+/// Whether a finding prevents a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// The objects cannot be applied like this.
+    /// It does: the objects cannot be applied like this.
     Refused,
-    /// They can be; this behaves otherwise here than on a cluster.
+    /// It does not, but somebody should know about it.
     Note,
 }
 
-/// Something about the objects that is to be known before anything is changed.
+/// Something about the objects that is known before anything changes.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Finding {
-    /// Whether it stands in the way.
     pub severity: Severity,
-    /// Which object.
     pub object: ObjectId,
-    /// The field as written in Kubernetes' documentation, such as `spec.template.spec.hostNetwork`; empty for the whole object.
+    /// The field in the form of Kubernetes' documentation: `spec.template.spec.hostNetwork`. Empty for the whole object.
     pub field: String,
-    /// Where it is written.
     pub place: Place,
-    /// What is wrong and what to do, a sentence.
+    /// A sentence: what is wrong and what to do.
     pub message: String,
 }
 
@@ -137,18 +70,18 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What is to be known before anything is changed.
+/// The result of a preflight.
 #[derive(Debug, Clone, Default)]
 pub struct Preflight {
-    /// What is wrong or worth knowing, all at once.
+    /// Everything that is wrong or worth knowing.
     pub findings: Vec<Finding>,
-    /// The exact change of each object. `None` where a target's objects are nothing but what was applied: the caller
-    /// compares with the release.
+    /// The exact change of each object. `None` if the target's objects are always as they were applied: then the caller compares
+    /// with the last release.
     pub changes: Option<Vec<Change>>,
 }
 
 impl Preflight {
-    /// The findings that stand in the way.
+    /// The findings that prevent a deployment.
     pub fn refused(&self) -> impl Iterator<Item = &Finding> {
         self.findings
             .iter()
@@ -156,48 +89,47 @@ impl Preflight {
     }
 }
 
-/// A release as it is recorded where it was carried out, so that everybody who deploys there agrees on what runs.
+/// The record of a release. Targets that several people can deploy to keep it in the environment, so that all agree on what runs.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReleaseRecord {
-    /// Its id.
     pub id: ReleaseId,
-    /// Its number in the environment, from one.
+    /// From one, counted in each environment.
     pub number: i64,
-    /// `running`, or its outcome.
+    /// `running`, or an [`Outcome`] as text.
     pub state: String,
-    /// The image, pinned.
+    /// The image with its digest.
     pub image: String,
     /// The commit that the image was built from.
     pub commit: Option<CommitId>,
-    /// Who.
+    /// Who deployed it.
     pub by: String,
-    /// How it came to be: a gate, a command.
+    /// What it came from: a gate, a command.
     pub cause: String,
-    /// When it began.
+    /// When it started.
     pub at: Timestamp,
-    /// When it ended.
     pub stopped_at: Option<Timestamp>,
     /// Why it failed.
     pub message: Option<String>,
-    /// What was carried out: the conductor reads it, and a target its `objects`.
+    /// The plan that was carried out. A target reads only its `objects`.
     pub plan: serde_json::Value,
 }
 
-/// A person's word that nobody else deploys to an environment for a while.
+/// A lock that a person puts on an environment: nobody else may deploy there for a while.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
-    /// Who; what this person deploys goes through.
+    /// The person, who may still deploy.
     pub by: String,
-    /// Why, for whoever finds it.
+    /// Shown to the others; may be empty.
     pub reason: String,
-    /// Since when.
     pub since: Timestamp,
     /// When it ends by itself.
     pub until: Timestamp,
 }
 
 impl Hold {
-    /// Whether `by` has to wait for it at `now`.
+    /// Whether it keeps `by` from deploying at `now`.
     #[must_use]
     pub fn keeps_out(&self, by: &str, now: Timestamp) -> bool {
         self.by != by && now < self.until
@@ -219,171 +151,169 @@ impl fmt::Display for Hold {
     }
 }
 
-/// A deployment that is under way, whoever began it.
+/// A running deployment, whoever started it.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deploying {
-    /// Who.
     pub by: String,
-    /// What, a sentence.
+    /// A sentence.
     pub what: String,
-    /// Since when.
     pub since: Timestamp,
-    /// When its process last said that it is alive.
+    /// When its process last gave a sign of life.
     pub renewed: Timestamp,
 }
 
-/// What an environment says of itself.
+/// The state of an environment.
 #[derive(Debug, Clone)]
 pub struct Applied {
-    /// The release that was carried out completely; `None` while one is under way or after one that failed.
+    /// The release that runs completely; `None` during a deployment and after one that failed.
     pub release: Option<ReleaseId>,
-    /// The release that was begun last.
+    /// The release that was started last.
     pub attempted: Option<ReleaseId>,
-    /// Every object that was applied and not removed since.
+    /// Every object that was applied and not removed since then.
     pub objects: Vec<ObjectId>,
-    /// Who keeps others out.
+    /// Who keeps the others from deploying.
     pub hold: Option<Hold>,
-    /// The deployment under way, where the environment itself knows of it.
+    /// The running deployment, if the environment itself records it.
     pub deploying: Option<Deploying>,
 }
 
-/// An object that is not as its release has it.
+/// An object that differs from its release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drift {
-    /// From what the release has to what is there; `Deleted` when it is gone. Secrets' values only as fingerprints.
+    /// The change from the release to the object as it is now. `Deleted` if the object is gone. The values of Secrets appear only
+    /// as fingerprints.
     pub change: Change,
-    /// Who wrote the fields that differ, the latest first: the field manager's name.
+    /// Who wrote the fields that differ, latest first.
     pub writers: Vec<Writer>,
 }
 
-/// Who wrote to an object, by its `managedFields`.
+/// Somebody who wrote to an object, according to its `managedFields`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Writer {
-    /// The field manager: `kubectl-edit`, `kubectl-scale`, a controller's name.
+    /// The name of the field manager: `kubectl-edit`, `kubectl-scale`, a controller.
     pub manager: String,
-    /// When it wrote last.
+    /// The time of the last write.
     pub at: Option<Timestamp>,
 }
 
 /// A CronJob and its runs.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CronJobStatus {
-    /// Its name.
     pub name: String,
     /// `0 3 * * *`.
     pub schedule: String,
-    /// Whether its schedule is suspended.
     pub suspended: bool,
     /// The image of its first container.
     pub image: Option<String>,
-    /// How many runs are under way.
+    /// The number of runs under way.
     pub active: u32,
-    /// When a run was started last.
+    /// When the last run started.
     pub last_run: Option<Timestamp>,
-    /// When a run succeeded last.
+    /// When the last successful run ended.
     pub last_success: Option<Timestamp>,
-    /// When the next run is due.
+    /// `None` if it is suspended.
     pub next_run: Option<Timestamp>,
-    /// The runs that failed and are still remembered, the latest first.
+    /// The failed runs that still exist, latest first.
     pub failures: Vec<CronFailure>,
 }
 
-/// A run of a CronJob that failed.
+/// A failed run of a CronJob.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CronFailure {
-    /// The Job's name.
+    /// The name of the Job.
     pub job: String,
-    /// When it failed.
     pub at: Option<Timestamp>,
-    /// Why, a sentence.
+    /// A sentence on why it failed.
     pub message: String,
 }
 
 /// Why objects are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Occasion {
-    /// A release is carried out, and recorded.
+    /// To carry out a release, which is recorded.
     Release,
-    /// A release is gone back to after a later one failed. What is recorded of it stays as it is.
+    /// To go back to a release after a later one failed. Its record stays as it is.
     Back,
-    /// One object is applied beside the releases: what runs there stays the release that it was.
+    /// To apply an object outside of any release. The environment's release stays the same.
     Beside,
 }
 
-/// What is to be carried out.
+/// What to apply.
+#[allow(missing_docs)]
 #[derive(Debug, Clone)]
 pub struct ApplyRequest {
-    /// Where.
     pub environment: Environment,
-    /// Why.
     pub occasion: Occasion,
-    /// The release that this carries out or goes back to; for what is applied beside the releases, who does it and why.
+    /// The release that this carries out or goes back to. For [`Occasion::Beside`], only who applies it and why.
     pub record: ReleaseRecord,
-    /// The objects, in any order. Objects that exist and are not named here stay as they are.
+    /// In any order. Objects of the environment that are not among them stay as they are.
     pub objects: Vec<Object>,
-    /// What is to be removed, after everything in `objects` is there and ready. What does not exist is no error.
+    /// The objects to remove after all workloads of `objects` have rolled out. They need not exist.
     pub prune: Vec<ObjectId>,
-    /// How long all of it may take. Each Deployment has its own `progressDeadlineSeconds` besides.
+    /// How long everything together may take. Each Deployment also has its own `progressDeadlineSeconds`.
     pub deadline: Duration,
-    /// How long a pod may wait for a node to take it; without it, as long as the target finds right.
+    /// How long a pod may wait for a node; if `None`, as long as the target's own limit.
     pub unschedulable: Option<Duration>,
 }
 
-/// A line for whoever waits.
+/// A step of a deployment, for people who wait for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// What it is about.
+    /// The object that it is about; `None` for the whole deployment.
     pub object: Option<ObjectId>,
     /// A sentence.
     pub message: String,
 }
 
-/// Why objects were not carried out.
+/// Why a request was not carried out.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}{message}", object.as_ref().map(|o| format!("{o}: ")).unwrap_or_default())]
 pub struct ApplyError {
-    /// `Failed`: what is to run does not run. `TimedOut`: a deadline passed. `Rejected`: the objects are refused and
-    /// nothing was changed. `Errored`: the engine or this machine.
+    /// `Failed`: a workload does not run. `TimedOut`: a deadline passed. `Rejected`: the request was refused, and nothing has
+    /// changed. `Errored`: the target itself, or something that it depends on, failed.
     pub outcome: Outcome,
-    /// Which object.
+    /// The object that caused it.
     pub object: Option<ObjectId>,
-    /// What happened and what to do, a sentence or several lines.
+    /// What happened and what to do, one or more lines.
     pub message: String,
-    /// The last lines that its container printed, masked.
+    /// The last lines of the container that caused it, masked.
     pub log: Vec<String>,
-    /// What runs now.
+    /// The workloads as they are now.
     pub running: Vec<WorkloadStatus>,
 }
 
-/// How one workload is doing.
+/// The status of one workload.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadStatus {
-    /// `Deployment`, `CronJob`, `Job`, `Service` or `Ingress`.
+    /// `Deployment`, `CronJob`, `Service`, `Ingress`, …
     pub kind: String,
-    /// Its name.
     pub name: String,
-    /// The first container's image, as written.
+    /// The image of the first container, as in its manifest.
     pub image: Option<String>,
-    /// Pods that are ready.
+    /// The number of pods that are ready.
     pub ready: u32,
-    /// Pods that there should be.
+    /// The number of pods that there should be.
     pub desired: u32,
-    /// Since when it is as it is, in this process's eyes.
+    /// Since when it has this status, as far as the target knows.
     pub since: Option<Timestamp>,
-    /// How often its containers were started again.
+    /// How often its containers have restarted.
     pub restarts: u32,
-    /// A sentence on what it waits for or why it fails; empty when all is well.
+    /// A sentence on what it waits for, or why it fails; empty if all is well.
     pub message: String,
-    /// Where it answers, such as `http://127.0.0.1:41234`.
+    /// Where it can be reached: `http://127.0.0.1:41234`.
     pub addresses: Vec<String>,
 }
 
-/// A line, or the piece of one, that a job printed.
+/// Output of a job, or a note about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobLine {
-    /// Output, masked, whole lines.
+    /// Whole lines, masked.
     Output(Bytes),
-    /// Something that Towpath has to say: an attempt begins, one failed.
+    /// A sentence of Towpath's own, for example about a restart.
     Note(String),
 }
 
@@ -392,47 +322,47 @@ pub enum JobLine {
 pub struct JobEnd {
     /// `Succeeded`, `Failed`, `TimedOut` (its `activeDeadlineSeconds`), `Canceled` or `Errored`.
     pub outcome: Outcome,
-    /// The last attempt's exit code, when it came to have one.
+    /// The exit code of the last attempt, if it has one.
     pub exit_code: Option<i64>,
-    /// Why, a sentence.
+    /// A sentence on why it ended like this; may be empty.
     pub message: String,
 }
 
-/// A job that runs. Dropping it changes nothing for the job.
+/// A running job. Dropping the handle does not stop the job.
 #[derive(Debug)]
 pub struct JobHandle {
-    /// The Job's name.
+    /// The name of the run.
     pub name: String,
-    /// What it prints from its beginning, through restarts, to its end.
+    /// Everything that it prints, from its start and through all restarts.
     pub output: mpsc::Receiver<JobLine>,
-    /// How it ended; comes after the last of `output`.
+    /// How it ended. Comes after the last of `output`.
     pub end: oneshot::Receiver<JobEnd>,
 }
 
-/// What becomes of an environment's volumes.
+/// What happens to the volumes of an environment that is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Volumes {
-    /// They stay, and are found again when the environment is made anew.
+    /// They stay, and an environment with the same name uses them again.
     Keep,
-    /// Their data is deleted for good.
+    /// They are deleted with their data.
     Delete,
 }
 
-/// Why an operation on a target did not come off.
+/// Why an operation on a target failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
-    /// Nothing of that name is there.
+    /// Nothing has that name.
     #[error("{0}")]
     NotFound(String),
-    /// It can never come off like this: a person must change something.
+    /// It cannot work like this: a person has to change something.
     #[error("{0}")]
     Refused(String),
-    /// The engine, the disk or a source of secrets failed.
+    /// Something that the target depends on failed: the cluster, the engine, the disk, the source of secrets.
     #[error("failed to {attempted}")]
     Failed {
-        /// What was attempted on what.
+        /// What was attempted on what: `read the releases of claims/dev`.
         attempted: String,
-        /// Why not.
+        #[allow(missing_docs)]
         source: SourceError,
     },
 }
@@ -447,49 +377,39 @@ impl TargetError {
         }
     }
 
-    /// The error with its causes, for a place that has room for one text only.
+    /// The error with its causes, in one text.
     #[must_use]
     pub fn chain(&self) -> String {
         towpath_types::with_causes(self)
     }
 }
 
-/// User name and password for a registry.
-#[derive(Debug, Clone)]
-pub struct RegistryCredentials {
-    /// The user's name.
-    pub username: String,
-    /// The password or token.
-    pub password: SecretString,
-}
-
-/// Why a [`SecretSource`] cannot be asked now; it holds no value.
+/// Why a [`SecretSource`] does not answer. Contains no value of a Secret.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Where Secrets' values and pull credentials come from. Supplied by the caller.
+/// Where the values of Secrets and the credentials for registries come from. The caller of a target supplies it.
 ///
-/// Each method may be called at any time, any number of times and at once. An answer is used and forgotten: a value that
-/// changes is seen by the next container that is made. An error means that the source cannot be asked now, and the caller
-/// tries again; it holds no value.
+/// All methods may be called at any time, any number of times, and concurrently. Answers are used and forgotten: the next
+/// container that starts gets a changed value. An error means that the source does not answer now, and the caller tries again.
 pub trait SecretSource: Send + Sync {
-    /// The keys of the Secret `secret`; `None` when there is no such Secret.
+    /// The keys of the Secret `secret`; `None` if it does not exist.
     fn keys<'a>(
         &'a self,
         environment: &'a EnvironmentId,
         secret: &'a str,
     ) -> BoxFuture<'a, Result<Option<BTreeSet<String>>, SourceError>>;
 
-    /// The keys and values of the Secret `secret`; `None` when there is no such Secret.
+    /// The keys and values of the Secret `secret`; `None` if it does not exist.
     fn values<'a>(
         &'a self,
         environment: &'a EnvironmentId,
         secret: &'a str,
     ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretString>>, SourceError>>;
 
-    /// A stand-in for a value: equal for equal values, and telling nothing of them.
+    /// A keyed hash of a value: equal for equal values, and revealing nothing about them.
     fn fingerprint(&self, value: &[u8]) -> String;
 
-    /// The credentials for pulling from `registry` (`127.0.0.1:7070`); `None` pulls without.
+    /// The credentials for pulling from `registry` (`127.0.0.1:7070`); `None` to pull without.
     fn pull_credentials<'a>(
         &'a self,
         environment: &'a EnvironmentId,
@@ -497,22 +417,35 @@ pub trait SecretSource: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<RegistryCredentials>, SourceError>>;
 }
 
-/// A place that environments' objects are carried to. Object-safe; one value serves all environments.
+/// A place where environments run: it applies their objects and tells how they are doing.
 ///
-/// **At once.** Everything may be called at once, except `apply` and `delete_environment` for one environment: a second
-/// call while one runs is refused.
+/// One value serves all environments, and all tasks at once. The suite in [`crate::contract`] checks what follows on every
+/// implementation. Where implementations may differ, [`crate::contract::Capabilities`] names the difference.
 ///
-/// **Twice.** `apply` with the same request does nothing the second time. After a `kill -9` in the middle of it, the same
-/// call, or another one, converges. To undo, apply the previous objects and prune what they did not have: it is the same
-/// call. `run_job` with a Job whose name exists follows that Job and starts nothing; the name is the run's identity.
+/// **Order.** There is no set-up: every method may be called first, also for an environment that was never applied. Nothing is
+/// changed by `preflight`, `fingerprints`, `releases`, `current`, `status`, `drift`, `cron_jobs` and `logs`. A caller makes a plan
+/// with `fingerprints` and `preflight` and then calls `apply`, but `apply` does not rely on that.
 ///
-/// **Never started.** `apply` refuses with `Rejected`, and changes nothing, when `preflight` would refuse.
+/// **Concurrency.** All methods may be called at the same time. Two `apply` for one environment never overlap: the second waits
+/// until the first has ended, or is refused with `Rejected`. Different environments do not wait for each other.
+/// `delete_environment` must not be called during an `apply` for the same environment.
 ///
-/// **After a failure** of `apply` what ran before still serves, what is new stays as it is, and nothing moves until the
-/// next `apply`.
+/// **Twice.** `apply` with the same request does nothing the second time. `set_hold` and `delete_environment` end in the same
+/// state. `run_job` with the name of a Job that exists follows that Job and starts nothing: the name identifies the run.
+/// `cancel_job` of a Job that has ended does nothing, or finds no Job.
+///
+/// **Refused.** `apply` refuses with `Rejected`, and has changed nothing, if `preflight` would refuse, if it contains a Job (Jobs
+/// are run by name), if somebody else's hold keeps the caller out, or if the environment has changed since the plan was made.
+///
+/// **After a failure** of `apply`, the old version still serves, the new one stays as it is, and nothing changes until the next
+/// `apply`. The environment says so: `current` has no `release`, and `attempted` names the one that failed. The way back is
+/// another `apply`: with the objects of the earlier release, its record and [`Occasion::Back`]. The same holds after the process
+/// was killed, or the future of `apply` was dropped: the next `apply`, of whatever, converges.
+///
+/// **Unreachable.** If the place does not answer, methods fail with [`TargetError::Failed`] and `apply` with `Errored`. Then it is
+/// unknown whether the call had an effect. Calling again is always safe.
 pub trait Target: Send + Sync {
-    /// Everything that is known to go wrong with `objects`, and what applying them and removing `prune` would change;
-    /// changes nothing.
+    /// Everything that is known to go wrong with `objects`, and what applying them and removing `prune` would change.
     fn preflight<'a>(
         &'a self,
         environment: &'a Environment,
@@ -520,52 +453,56 @@ pub trait Target: Send + Sync {
         prune: &'a [ObjectId],
     ) -> BoxFuture<'a, Result<Preflight, TargetError>>;
 
-    /// Stand-ins for the values of the Secrets, and of the ConfigMaps that are not among them, that `objects` read.
+    /// Fingerprints of what the pods of `objects` read: of Secrets, and of ConfigMaps that are not among `objects`.
     fn fingerprints<'a>(
         &'a self,
         environment: &'a Environment,
         objects: &'a [Object],
     ) -> BoxFuture<'a, Result<Fingerprints, TargetError>>;
 
-    /// The releases that the environment itself has recorded, newest first; none where the conductor's storage is the
-    /// only record.
+    /// The releases that are recorded in the environment itself, newest first. Always empty if the caller's storage is the only
+    /// record.
     fn releases<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<ReleaseRecord>, TargetError>>;
 
-    /// What the environment says of itself; `None` for one where nothing was ever recorded.
+    /// What is applied, and who is deploying. `None` for an environment that was never applied and has no hold.
     fn current<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Option<Applied>, TargetError>>;
 
-    /// Carries `request` out and waits until every workload in it is rolled out. Dropping the future stops the waiting,
-    /// not what was begun.
+    /// Applies the objects of `request`, waits until every workload has rolled out, and then removes what is to be pruned.
+    /// Reports each step to `progress`; it is fine if nobody receives it. Dropping the future stops the waiting, but not what
+    /// has begun.
     fn apply(
         &self,
         request: ApplyRequest,
         progress: mpsc::UnboundedSender<Progress>,
     ) -> BoxFuture<'_, Result<(), ApplyError>>;
 
-    /// How the environment's workloads are doing; empty for an environment that was never applied.
+    /// How the workloads are doing. Empty for an environment that was never applied.
     fn status<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<WorkloadStatus>, TargetError>>;
 
-    /// Which of a release's `objects` are not as they were applied, and who changed them. Changes nothing. Empty where
-    /// nobody but the target can change them.
+    /// Which of `objects`, the manifests of a release, somebody else has changed since, and who. Always empty if nobody but the
+    /// target can change them.
     fn drift<'a>(
         &'a self,
         environment: &'a Environment,
         objects: &'a [Object],
     ) -> BoxFuture<'a, Result<Vec<Drift>, TargetError>>;
 
-    /// Keeps others than `hold.by` from deploying; `None` lets everybody again. What is under way goes on.
+    /// Keeps everybody but `hold.by` from deploying until `hold.until`; `None` ends that. A running deployment continues.
     fn set_hold<'a>(
         &'a self,
         environment: &'a Environment,
         hold: Option<Hold>,
     ) -> BoxFuture<'a, Result<(), TargetError>>;
 
-    /// The environment's CronJobs and their runs, by name.
+    /// The CronJobs and their runs, by name.
     fn cron_jobs<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<CronJobStatus>, TargetError>>;
 
-    /// Starts the Job `job`, or follows the one that has its name. A Job with the label `towpath.dev/job` takes the place of
-    /// those of the same value that ended, and is refused while one of them runs. Its pods may wait for a node as long as
-    /// `unschedulable` says; without it, as long as the target finds right.
+    /// Starts a Job, or follows the one that has its name.
+    ///
+    /// Runs of the same job have the same value of the label [`JOB_LABEL`]. A new run replaces those that have ended. Where
+    /// runs exclude each other, it is refused while one is under way.
+    ///
+    /// The pods may wait for a node as long as `unschedulable`; if `None`, as long as the target's own limit.
     fn run_job<'a>(
         &'a self,
         environment: &'a Environment,
@@ -573,7 +510,16 @@ pub trait Target: Send + Sync {
         unschedulable: Option<Duration>,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>>;
 
-    /// Starts the CronJob `name` now, outside its schedule and whatever its concurrency policy is; `unschedulable` as for
+    /// Follows the Job `name`, a name that [`JobHandle`] gave, from its beginning; never starts one. `NotFound` if there is no
+    /// such Job: it was never created, or was deleted since. `unschedulable` as for [`Target::run_job`].
+    fn follow_job<'a>(
+        &'a self,
+        environment: &'a Environment,
+        name: &'a str,
+        unschedulable: Option<Duration>,
+    ) -> BoxFuture<'a, Result<JobHandle, TargetError>>;
+
+    /// Runs the CronJob `name` now, whatever its schedule and its concurrency policy. `unschedulable` as in
     /// [`Target::run_job`].
     fn start_cron_job<'a>(
         &'a self,
@@ -582,11 +528,11 @@ pub trait Target: Send + Sync {
         unschedulable: Option<Duration>,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>>;
 
-    /// Stops the Job `name`; it ends as `Canceled`.
+    /// Stops the Job `name`, which then ends as `Canceled`.
     fn cancel_job<'a>(&'a self, environment: &'a Environment, name: &'a str) -> BoxFuture<'a, Result<(), TargetError>>;
 
-    /// What the pods of a Deployment or Job print: the last `tail` lines of each, masked, each line with its pod's name
-    /// before it when there are several; and all that follows when `follow`.
+    /// The last `tail` lines of each container of a Deployment or Job, masked, and later lines if `follow`. If there are several
+    /// pods, each line starts with the name of its pod.
     fn logs<'a>(
         &'a self,
         environment: &'a Environment,
@@ -595,7 +541,7 @@ pub trait Target: Send + Sync {
         follow: bool,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Bytes>, TargetError>>;
 
-    /// Stops and removes everything of the environment. Does nothing when there is none.
+    /// Stops and removes everything in the environment, and its records. Does nothing if there is nothing.
     fn delete_environment<'a>(
         &'a self,
         environment: &'a Environment,

@@ -1225,3 +1225,18 @@ async fn a_job_goes_on_while_the_server_is_dead_and_is_not_run_twice() {
     })
     .await;
 }
+
+// The contract.
+
+mod contract;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_local_target_keeps_the_contract() {
+    in_world("contract", async |world| {
+        let capabilities = towpath_deploy::contract::Capabilities::LOCAL;
+        let nobody_tampers = |_: &ObjectId| Box::pin(async {}) as futures::future::BoxFuture<'_, ()>;
+        let target = contract::OnTarget::new(world.target(), &world.id, &world.image, capabilities, nobody_tampers);
+        towpath_deploy::contract::check(&target).await;
+    })
+    .await;
+}

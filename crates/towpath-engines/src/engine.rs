@@ -1,51 +1,21 @@
 //! The contract that every engine keeps.
 
 use futures::future::BoxFuture;
-use serde::{Deserialize, Serialize};
-use std::{error::Error, fmt, str::FromStr};
+use std::error::Error;
+use towpath_container::{ContainerError, ErrorKind};
 use towpath_protocol::Variable;
-use towpath_types::{ImageReference, JobId, SecretString};
-
-/// Which environment: one node of one job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct EnvironmentId {
-    /// The job.
-    pub job: JobId,
-    /// The node, from 0.
-    pub node: u32,
-}
-
-impl fmt::Display for EnvironmentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.job, self.node)
-    }
-}
-
-impl FromStr for EnvironmentId {
-    type Err = String;
-    /// Reads what `Display` writes.
-    fn from_str(text: &str) -> Result<Self, String> {
-        text.split_once('.')
-            .and_then(|(job, node)| {
-                Some(Self {
-                    job: job.parse().ok()?,
-                    node: node.parse().ok()?,
-                })
-            })
-            .ok_or_else(|| format!("`{text}` is not an environment's id (a job's id, a dot and a node's index)"))
-    }
-}
+use towpath_types::{EngineName, ImageReference, NodeId, RegistryCredentials, SecretString};
 
 /// What an environment is made from.
 #[derive(Debug, Clone)]
 pub struct EnvironmentRequest {
-    /// Which one.
-    pub id: EnvironmentId,
-    /// What the agent in it shows to the server.
+    #[allow(missing_docs)]
+    pub id: NodeId,
+    /// What the agent shows to the server.
     pub token: SecretString,
-    /// What kind of place.
+    #[allow(missing_docs)]
     pub kind: EnvironmentKind,
-    /// What it may use of the machine. The host engine does not enforce limits.
+    /// `None` for as much as there is. The host engine does not enforce limits.
     pub limits: Option<Limits>,
 }
 
@@ -53,7 +23,7 @@ pub struct EnvironmentRequest {
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant, reason = "one a job, and never in a collection")]
 pub enum EnvironmentKind {
-    /// In containers that share one network namespace.
+    /// In containers that share one network.
     Docker {
         /// The agent and the steps run in this one.
         primary: Container,
@@ -69,24 +39,24 @@ pub enum EnvironmentKind {
 /// Source: <https://circleci.com/docs/reference/configuration-reference/#docker>
 #[derive(Debug, Clone)]
 pub struct Container {
-    /// What it runs.
+    #[allow(missing_docs)]
     pub image: ImageReference,
-    /// The host name under which the others reach it, besides `localhost`.
+    /// The host name under which the other containers reach it, besides `localhost`.
     pub name: Option<String>,
-    /// Replaces the image's entrypoint. Of no effect on the primary, whose entrypoint is the agent.
+    /// Replaces the image's entrypoint. Ignored for the primary, whose entrypoint is the agent.
     pub entrypoint: Option<Vec<String>>,
-    /// Replaces the image's command. Of no effect on the primary.
+    /// Replaces the image's command. Ignored for the primary.
     pub command: Option<Vec<String>>,
     /// Replaces the image's user.
     pub user: Option<String>,
     /// Over the image's own environment.
     pub environment: Vec<Variable>,
-    /// For pulling the image, when it needs any.
+    /// For pulling the image.
     pub credentials: Option<RegistryCredentials>,
 }
 
 impl Container {
-    /// A container of `image` with everything as the image says.
+    /// A container of `image` with everything as the image has it.
     #[must_use]
     pub fn new(image: ImageReference) -> Self {
         Self {
@@ -101,21 +71,21 @@ impl Container {
     }
 }
 
-/// A registry's user.
-#[derive(Debug, Clone)]
-pub struct RegistryCredentials {
-    /// Its name.
-    pub username: String,
-    /// Its password.
-    pub password: SecretString,
+/// What one environment may use. An engine cannot share limits between containers, so each container has all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Limits {
+    /// Thousandths of a processor.
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
 }
 
-/// What one environment may use, all its containers together as far as the engine can tell: each container gets them.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
-    /// Processors, in thousandths of one.
+/// What an engine's machine has for all environments together. Limits above it cannot be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Capacity {
+    /// Thousandths of a processor.
     pub cpu_millis: u64,
-    /// Memory in bytes.
     pub memory_bytes: u64,
 }
 
@@ -126,11 +96,11 @@ pub enum EnvironmentState {
     Absent,
     /// The agent runs.
     Running,
-    /// The agent has ended; what it left behind is still there until `stop`.
+    /// The agent has ended. What it left behind is there until `stop`.
     Exited {
         /// Its exit status, where it is known.
         code: Option<i64>,
-        /// What the engine knows about it, for people: an out-of-memory kill, the agent's last words. May be empty.
+        /// What the engine knows about the end, for people: an out-of-memory kill, the agent's last words. May be empty.
         detail: String,
     },
 }
@@ -140,7 +110,7 @@ pub enum EnvironmentState {
 pub struct ServiceLog {
     /// The service's name, or its image.
     pub name: String,
-    /// Its exit status once it has ended. A service that dies does not fail the job; its log says why.
+    /// Its exit status once it has ended. A service that dies does not fail the job; its log says why it died.
     pub exit_code: Option<i64>,
     /// Standard output and error in order, not masked, at most the last megabyte.
     pub output: Vec<u8>,
@@ -149,50 +119,58 @@ pub struct ServiceLog {
 /// Gives an agent a place to run and takes it away again.
 ///
 /// # Contract
-/// - `start` makes the environment and starts the agent in it, or does nothing when it is there already, running or
-///   exited. It may be called again after any failure or a crash of the caller and then finishes what was begun. Two calls
-///   for one id at once make one environment.
-/// - The agent may speak to the server before `start` has returned; the server answers "not ready yet" until the caller
-///   says otherwise, which it does once `start` has returned.
+/// - `name` never changes, and is the same for every engine value that finds the same environments: one made anew after a
+///   restart, and one in another process. Two engines that do not find each other's environments have different names.
+/// - `start` makes the environment and starts the agent in it. It does nothing when the environment is there already, running or
+///   exited. It may be called again after any failure or a crash of the caller, and then finishes what was begun. Two calls for
+///   one id at once make one environment; two attempts of one node have two.
+/// - The agent may speak to the server before `start` has returned. The server answers "not ready yet" until the caller says
+///   otherwise, which it does once `start` has returned.
 /// - `start` fails with [`EngineError::Refused`] when trying again cannot help (an image that does not exist), and with
-///   [`EngineError::Failed`] when it might. After a failure `stop` is due, whatever was made.
-/// - `state` of what was never started is `Absent`. It never reports `Running` for a place whose agent has ended, and a
-///   reused process id is never taken for the agent.
-/// - `stop` ends everything in the environment, asking first and killing after a grace period, and removes what the
-///   engine made for it. Safe twice, and for what was never started or only half made.
-/// - `list` names every environment of this instance that `stop` would have something to do for, in no order, so that one
-///   nobody knows any more is stopped after a restart.
-/// - All may be called at once, from many tasks, for different environments and for the same one.
+///   [`EngineError::Failed`] when it might. After a failure, call `stop`, whatever was made.
+/// - `state` of what was never started is `Absent`. It never answers `Running` for a place whose agent has ended, and never takes
+///   a process that got the agent's old number for the agent.
+/// - `stop` ends everything in the environment, first by asking and after a grace period by killing, and removes what the engine
+///   made for it. It is safe twice, and for an id that was never started, is only half made, or is unknown.
+/// - `list` names exactly the environments of this instance that `stop` would have something to do for, in no order. So one that
+///   nobody knows any more is found and stopped after a restart.
+/// - Everything may be called at once, from many tasks, for different environments and for the same one.
 pub trait Engine: Send + Sync {
+    /// Which engine on which machine. A job that was placed here is found again by an engine of the same name only.
+    fn name(&self) -> &EngineName;
+
+    /// What the engine's machine has.
+    fn capacity(&self) -> Capacity;
+
     /// Makes the environment and starts the agent in it.
     ///
     /// # Errors
-    /// When the environment cannot be made; the message names what was attempted and what to do about it.
+    /// When the environment cannot be made. The message names what was attempted and what to do about it.
     fn start<'a>(&'a self, request: &'a EnvironmentRequest) -> BoxFuture<'a, Result<(), EngineError>>;
 
     /// What has become of the environment.
     ///
     /// # Errors
     /// When the engine cannot be asked.
-    fn state<'a>(&'a self, id: &'a EnvironmentId) -> BoxFuture<'a, Result<EnvironmentState, EngineError>>;
+    fn state<'a>(&'a self, id: &'a NodeId) -> BoxFuture<'a, Result<EnvironmentState, EngineError>>;
 
     /// Ends and removes the environment.
     ///
     /// # Errors
-    /// When the engine cannot be asked or does not obey; call it again later.
-    fn stop<'a>(&'a self, id: &'a EnvironmentId) -> BoxFuture<'a, Result<(), EngineError>>;
+    /// When the engine cannot be asked or does not obey. Call it again later.
+    fn stop<'a>(&'a self, id: &'a NodeId) -> BoxFuture<'a, Result<(), EngineError>>;
 
     /// The environments that are there.
     ///
     /// # Errors
     /// When the engine cannot be asked.
-    fn list(&self) -> BoxFuture<'_, Result<Vec<EnvironmentId>, EngineError>>;
+    fn list(&self) -> BoxFuture<'_, Result<Vec<NodeId>, EngineError>>;
 
-    /// What the environment's services printed last. Empty without services, and once stopped.
+    /// What the environment's services printed last. Empty without services, and once the environment is stopped.
     ///
     /// # Errors
     /// When the engine cannot be asked.
-    fn service_logs<'a>(&'a self, id: &'a EnvironmentId) -> BoxFuture<'a, Result<Vec<ServiceLog>, EngineError>>;
+    fn service_logs<'a>(&'a self, id: &'a NodeId) -> BoxFuture<'a, Result<Vec<ServiceLog>, EngineError>>;
 }
 
 /// Why an engine could not do what it was asked.
@@ -209,7 +187,7 @@ pub enum EngineError {
     Failed {
         /// What was attempted on what.
         attempted: String,
-        /// What came in the way.
+        #[allow(missing_docs)]
         source: Box<dyn Error + Send + Sync>,
     },
 }
@@ -221,6 +199,20 @@ impl EngineError {
         move |source| Self::Failed {
             attempted: attempted.into(),
             source: source.into(),
+        }
+    }
+}
+
+impl From<ContainerError> for EngineError {
+    fn from(error: ContainerError) -> Self {
+        match error.kind() {
+            ErrorKind::Impossible => Self::Refused {
+                message: format!("the container engine cannot {}: {}", error.attempted(), error.said()),
+            },
+            ErrorKind::Unreachable | ErrorKind::Failed => {
+                let (attempted, source) = error.into_parts();
+                Self::Failed { attempted, source }
+            }
         }
     }
 }

@@ -1,21 +1,21 @@
 //! A job's environment as processes of this machine, each job in a private directory.
 //!
-//! What marks a process as a job's is the state directory in its environment: every process that a step starts inherits
-//! it, wherever it moves itself. It is how an agent is found again whose pid file was never written, and how what a job
-//! left running is ended with it.
+//! The mark of a job's processes is the state directory in their environment. Every process that a step starts inherits it,
+//! wherever it moves itself. By it an agent is found again whose pid file was never written, and what a job left running is ended
+//! with the job.
 
-use crate::engine::{
-    Engine, EngineError, EnvironmentId, EnvironmentKind, EnvironmentRequest, EnvironmentState, ServiceLog,
+use crate::{
+    engine::{Capacity, Engine, EngineError, EnvironmentKind, EnvironmentRequest, EnvironmentState, ServiceLog},
+    machine,
+    process::{self, Process},
 };
 use futures::{FutureExt, future::BoxFuture};
 use nix::{
-    errno::Errno,
     fcntl::{Flock, FlockArg},
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+    sys::signal::Signal,
 };
-use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
@@ -25,16 +25,20 @@ use std::{
         process::ExitStatusExt,
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use towpath_protocol::variable;
+use towpath_types::{EngineName, NodeId};
 
 /// How long a stopped agent has to end its steps before everything is killed. The agent gives steps less.
 const GRACE: Duration = Duration::from_secs(15);
 /// How long killed processes may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-/// What the name of a directory begins with that is being removed.
+/// How long the status of a child that has just ended may take to be written down.
+const REAP_LIMIT: Duration = Duration::from_secs(5);
+/// The names of directories that are being removed begin with this.
 const REMOVED: &str = ".removed-";
 /// How much of a dead agent's own output is handed on.
 const AGENT_LOG_BYTES: u64 = 4 << 10;
@@ -42,13 +46,14 @@ const AGENT_LOG_BYTES: u64 = 4 << 10;
 /// What a [`HostEngine`] needs to know of its surroundings.
 #[derive(Debug, Clone)]
 pub struct HostOptions {
-    /// The jobs' private directories are made under this one. No other engine may use it.
+    /// The jobs' private directories are made under this one. No engine of another data directory may use it.
     pub directory: PathBuf,
-    /// The agent's binary.
+    #[allow(missing_docs)]
     pub agent_binary: PathBuf,
     /// The server's socket for agents.
     pub agent_socket: PathBuf,
-    /// The names of the host's environment variables that jobs inherit, such as `PATH`. Nothing else of it reaches them.
+    /// The names of the host's environment variables that jobs inherit, such as `PATH`. Nothing else of the host's environment
+    /// reaches them.
     pub inherited: Vec<String>,
 }
 
@@ -56,71 +61,62 @@ pub struct HostOptions {
 #[derive(Debug, Clone)]
 pub struct HostEngine {
     options: HostOptions,
-}
-
-/// A process that cannot be taken for another one that got its number later.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Process {
-    pid: i32,
-    /// In clock ticks since boot.
-    start_time: u64,
-    boot_id: String,
+    name: EngineName,
+    capacity: Capacity,
+    children: Arc<Children>,
 }
 
 impl HostEngine {
-    /// An engine that keeps its jobs under `options.directory`, made if absent.
+    /// An engine that keeps its jobs under `options.directory`, which is made if it is absent.
     ///
     /// # Errors
     /// When the directory cannot be made.
     pub fn new(mut options: HostOptions) -> Result<Self, EngineError> {
-        let shown = options.directory.display().to_string();
-        let attempted = || format!("make the directory for jobs `{shown}`");
-        fs::create_dir_all(&options.directory).map_err(EngineError::failed(attempted()))?;
-        // The path is the mark that processes are known by, so it must be the same whoever writes it down.
-        options.directory = fs::canonicalize(&options.directory).map_err(EngineError::failed(attempted()))?;
-        // What an earlier server was removing when it was killed.
-        for entry in fs::read_dir(&options.directory)
-            .map_err(EngineError::failed(attempted()))?
-            .flatten()
-        {
-            if entry.file_name().as_bytes().starts_with(REMOVED.as_bytes())
-                && let Err(error) = remove_tree(&entry.path())
-            {
-                tracing::warn!(path = %entry.path().display(), %error, "cannot remove what a job left");
+        let attempted = format!("make the directory for jobs `{}`", options.directory.display());
+        let removed = prepare_directory(&options.directory).map_err(EngineError::failed(attempted))?;
+        options.directory = removed.directory;
+        for path in removed.left {
+            if let Err(error) = remove_tree(&path) {
+                tracing::warn!(path = %path.display(), %error, "failed to remove what a job left; remove it by hand");
             }
         }
-        Ok(Self { options })
+        Ok(Self {
+            name: EngineName::new("host", &machine::id(), &options.directory.display().to_string()),
+            capacity: machine::capacity(),
+            options,
+            children: Arc::default(),
+        })
     }
 
-    fn place(&self, id: &EnvironmentId) -> Place {
+    fn place(&self, id: &NodeId) -> Place {
         Place(self.options.directory.join(id.to_string()))
     }
 
     fn start_blocking(&self, request: &EnvironmentRequest) -> Result<(), EngineError> {
         if !matches!(request.kind, EnvironmentKind::Host) {
             return Err(EngineError::Refused {
-                message: "this machine's own processes are no containers; this job asks for an image".to_string(),
+                message: "this job asks for an image, and this engine runs processes of the machine only".to_string(),
             });
         }
         let place = self.place(&request.id);
         let attempted = || format!("start an agent in `{}`", place.0.display());
-        // A stop that goes on meanwhile removes the directory, and its lock with it.
+        // A stop at the same time removes the directory, and its lock with it.
         let _lock = loop {
             place.make().map_err(EngineError::failed(attempted()))?;
             if let Some(lock) = place.lock().map_err(EngineError::failed(attempted()))? {
                 break lock;
             }
         };
-        if place.process().map_err(EngineError::failed(attempted()))?.is_some() {
+        if place.agent().map_err(EngineError::failed(attempted()))?.is_some() {
             return Ok(());
         }
         // A crash may have come between starting an agent and writing down its number.
-        let orphan = place.processes().into_iter().find(|pid| is_agent(*pid));
+        let orphan = place.processes().into_iter().find(Process::is_agent);
         let process = match orphan {
-            Some(pid) => Process::of(pid).map_err(EngineError::failed(attempted()))?,
+            Some(process) => process,
             None => self.spawn(request, &place)?,
         };
-        place.write_process(&process).map_err(EngineError::failed(attempted()))
+        place.write_agent(&process).map_err(EngineError::failed(attempted()))
     }
 
     fn spawn(&self, request: &EnvironmentRequest, place: &Place) -> Result<Process, EngineError> {
@@ -131,11 +127,8 @@ impl HostEngine {
             .open(place.log())
             .map_err(EngineError::failed(format!("open `{}`", place.log().display())))?;
         let errors = log.try_clone().map_err(EngineError::failed(attempted()))?;
-        let inherited = self
-            .options
-            .inherited
-            .iter()
-            .filter_map(|name| Some((name, std::env::var_os(name)?)));
+        let inherited = self.options.inherited.iter();
+        let inherited = inherited.filter_map(|name| Some((name, std::env::var_os(name)?)));
         let mut command = Command::new(&self.options.agent_binary);
         command
             .arg("agent")
@@ -151,37 +144,27 @@ impl HostEngine {
             .stdout(log)
             .stderr(errors);
         in_own_session(&mut command);
-        let mut child = command.spawn().map_err(EngineError::failed(attempted()))?;
-        let process = Process::of(pid_of(&child)).map_err(EngineError::failed(attempted()))?;
-        // While this server lives, the agent is its child and has to be reaped by it; its status is written down for
-        // whoever asks. After a restart the agent is the init process's child and its status is not known.
-        let exit = place.exit();
-        std::thread::spawn(move || {
-            if let Ok(status) = child.wait() {
-                let code = status.code().or(status.signal().map(|signal| 128 + signal));
-                if let Some(code) = code
-                    && let Err(error) = fs::write(&exit, code.to_string())
-                    && error.kind() != io::ErrorKind::NotFound
-                {
-                    tracing::warn!(path = %exit.display(), %error, "failed to write down how an agent ended");
-                }
-            }
-        });
+        let child = command.spawn().map_err(EngineError::failed(attempted()))?;
+        // The kernel's process ids are at most 2^22. Nobody else reaps it, so it keeps its number until then.
+        let pid = i32::try_from(child.id()).unwrap_or(i32::MAX);
+        let process = Process::of(pid).map_err(EngineError::failed(attempted()))?;
+        self.children.reap(&process, child, place.exit(&process));
         Ok(process)
     }
 
-    fn state_blocking(&self, id: &EnvironmentId) -> Result<EnvironmentState, EngineError> {
+    fn state_blocking(&self, id: &NodeId) -> Result<EnvironmentState, EngineError> {
         let place = self.place(id);
         let attempted = || format!("read the state of `{}`", place.0.display());
-        let Some(process) = place.process().map_err(EngineError::failed(attempted()))? else {
+        let Some(process) = place.agent().map_err(EngineError::failed(attempted()))? else {
             return Ok(EnvironmentState::Absent);
         };
         if process.is_running() {
             return Ok(EnvironmentState::Running);
         }
-        // The one who reaps it writes its status down a moment later; after a restart nobody does.
-        wait_until(Duration::from_millis(100), || place.exit().exists());
-        let code = fs::read_to_string(place.exit()).ok().and_then(|text| text.parse().ok());
+        self.children.wait_for(&process, REAP_LIMIT);
+        let code = fs::read_to_string(place.exit(&process))
+            .ok()
+            .and_then(|text| text.parse().ok());
         let detail = last_bytes(&place.log(), AGENT_LOG_BYTES).unwrap_or_default();
         Ok(EnvironmentState::Exited {
             code,
@@ -189,7 +172,7 @@ impl HostEngine {
         })
     }
 
-    fn stop_blocking(&self, id: &EnvironmentId) -> Result<(), EngineError> {
+    fn stop_blocking(&self, id: &NodeId) -> Result<(), EngineError> {
         let place = self.place(id);
         let attempted = || format!("stop the job in `{}`", place.0.display());
         let _lock = loop {
@@ -200,51 +183,41 @@ impl HostEngine {
                 break lock;
             }
         };
-        if let Some(process) = place.process().map_err(EngineError::failed(attempted()))?
-            && process.is_running()
-        {
-            signal(process.pid, Signal::SIGTERM).map_err(EngineError::failed(attempted()))?;
-            wait_until(GRACE, || !process.is_running());
+        if let Some(agent) = place.agent().map_err(EngineError::failed(attempted()))? {
+            agent
+                .signal(Signal::SIGTERM)
+                .map_err(EngineError::failed(attempted()))?;
+            agent.wait(GRACE);
         }
-        // Again and again: what is being killed may be starting others.
-        let gone = wait_until(KILL_LIMIT, || {
-            let left = place.processes();
-            for pid in &left {
-                // It may be gone already, which is what is wanted.
-                let _ = signal(*pid, Signal::SIGKILL);
-            }
-            left.is_empty()
-        });
-        if !gone {
-            return Err(EngineError::failed(attempted())(format!(
-                "processes {:?} are still there {} s after being killed",
-                place.processes(),
-                KILL_LIMIT.as_secs()
-            )));
-        }
-        // Out of the way in one step: who comes next makes a new one, and nothing of that is removed.
+        place.kill_all().map_err(EngineError::failed(attempted()))?;
+        // Moved away in one step: whoever starts the job again makes a new directory, and nothing of that one is removed.
         let aside = self.options.directory.join(format!("{REMOVED}{id}"));
-        remove_tree(&aside).map_err(EngineError::failed(format!("remove `{}`", aside.display())))?;
+        let removing = || format!("remove `{}`", aside.display());
+        remove_tree(&aside).map_err(EngineError::failed(removing()))?;
         fs::rename(&place.0, &aside).map_err(EngineError::failed(attempted()))?;
-        remove_tree(&aside).map_err(EngineError::failed(format!("remove `{}`", aside.display())))
+        remove_tree(&aside).map_err(EngineError::failed(removing()))
     }
 
-    fn list_blocking(&self) -> Result<Vec<EnvironmentId>, EngineError> {
+    fn list_blocking(&self) -> Result<Vec<NodeId>, EngineError> {
         let attempted = || format!("list the jobs in `{}`", self.options.directory.display());
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.options.directory).map_err(EngineError::failed(attempted()))? {
-            let entry = entry.map_err(EngineError::failed(attempted()))?;
-            found.extend(
-                entry
-                    .file_name()
-                    .to_str()
-                    .and_then(|name| name.parse::<EnvironmentId>().ok()),
-            );
+            let name = entry.map_err(EngineError::failed(attempted()))?.file_name();
+            let id = name.to_str().and_then(|name| name.parse::<NodeId>().ok());
+            match id {
+                Some(id) => found.push(id),
+                None if name.as_bytes().starts_with(REMOVED.as_bytes()) => {}
+                None => tracing::warn!(
+                    directory = %self.options.directory.display(),
+                    name = %name.display(),
+                    "this directory for jobs holds something that is no job; move it away"
+                ),
+            }
         }
         Ok(found)
     }
 
-    /// Files and processes block; the runtime's own threads are not for that.
+    /// Files and processes block, and the runtime's own threads are not for that.
     fn blocking<'a, T: Send + 'static>(
         &self,
         attempted: &'static str,
@@ -261,6 +234,14 @@ impl HostEngine {
 }
 
 impl Engine for HostEngine {
+    fn name(&self) -> &EngineName {
+        &self.name
+    }
+
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
     fn start<'a>(&'a self, request: &'a EnvironmentRequest) -> BoxFuture<'a, Result<(), EngineError>> {
         let request = request.clone();
         self.blocking("start a job on this machine", move |engine| {
@@ -268,24 +249,74 @@ impl Engine for HostEngine {
         })
     }
 
-    fn state<'a>(&'a self, id: &'a EnvironmentId) -> BoxFuture<'a, Result<EnvironmentState, EngineError>> {
+    fn state<'a>(&'a self, id: &'a NodeId) -> BoxFuture<'a, Result<EnvironmentState, EngineError>> {
         let id = *id;
         self.blocking("read the state of a job on this machine", move |engine| {
             engine.state_blocking(&id)
         })
     }
 
-    fn stop<'a>(&'a self, id: &'a EnvironmentId) -> BoxFuture<'a, Result<(), EngineError>> {
+    fn stop<'a>(&'a self, id: &'a NodeId) -> BoxFuture<'a, Result<(), EngineError>> {
         let id = *id;
         self.blocking("stop a job on this machine", move |engine| engine.stop_blocking(&id))
     }
 
-    fn list(&self) -> BoxFuture<'_, Result<Vec<EnvironmentId>, EngineError>> {
+    fn list(&self) -> BoxFuture<'_, Result<Vec<NodeId>, EngineError>> {
         self.blocking("list the jobs on this machine", Self::list_blocking)
     }
 
-    fn service_logs<'a>(&'a self, _id: &'a EnvironmentId) -> BoxFuture<'a, Result<Vec<ServiceLog>, EngineError>> {
+    fn service_logs<'a>(&'a self, _id: &'a NodeId) -> BoxFuture<'a, Result<Vec<ServiceLog>, EngineError>> {
         async { Ok(Vec::new()) }.boxed()
+    }
+}
+
+/// The agents that this process started and has to reap.
+///
+/// While this process lives, an agent is its child. Its status is written to a file for whoever asks. After a restart the agent
+/// is a child of the init process, and nobody learns its status.
+#[derive(Debug, Default)]
+struct Children {
+    /// By [`Process::mark`].
+    unreaped: Mutex<BTreeSet<String>>,
+    reaped: Condvar,
+}
+
+impl Children {
+    /// Waits for the child's end on a thread of its own, and writes its status to `file`.
+    fn reap(self: &Arc<Self>, process: &Process, mut child: Child, file: PathBuf) {
+        let mark = process.mark();
+        self.unreaped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(mark.clone());
+        let children = Arc::clone(self);
+        std::thread::spawn(move || {
+            let status = child.wait().ok();
+            let code = status.and_then(|status| status.code().or(status.signal().map(|signal| 128 + signal)));
+            if let Some(code) = code
+                && let Err(error) = write_whole(&file, code.to_string().as_bytes())
+                // Its directory is removed when it was stopped.
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %file.display(), %error, "failed to write down how an agent ended");
+            }
+            children
+                .unreaped
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&mark);
+            children.reaped.notify_all();
+        });
+    }
+
+    /// Waits until the status of an agent that has ended is written down. Returns at once for one that is not a child.
+    fn wait_for(&self, process: &Process, limit: Duration) {
+        let mark = process.mark();
+        let unreaped = self.unreaped.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .reaped
+            .wait_timeout_while(unreaped, limit, |unreaped| unreaped.contains(&mark));
+        drop(waited);
     }
 }
 
@@ -318,16 +349,17 @@ impl Place {
         self.0.join("agent.log")
     }
 
-    fn exit(&self) -> PathBuf {
-        self.0.join("agent.exit")
+    /// Where the exit status of this very agent is written: a directory of the same name may have had another one.
+    fn exit(&self, agent: &Process) -> PathBuf {
+        self.0.join(format!("agent.exit.{}", agent.mark()))
     }
 
-    fn pid(&self) -> PathBuf {
+    fn pid_file(&self) -> PathBuf {
         self.0.join("agent.pid")
     }
 
-    /// Held while the directory's owner changes: one starts or stops at a time, of any process. `None` when the directory is
-    /// gone, or is another one by the time that it is this one's turn.
+    /// Held while the agent of the directory changes: one caller starts or stops at a time, of whatever process. `None` when the
+    /// directory is gone, or another one has its name by the time that it is this caller's turn.
     fn lock(&self) -> io::Result<Option<Flock<File>>> {
         let path = self.0.join("lock");
         let file = match OpenOptions::new().create(true).write(true).truncate(false).open(&path) {
@@ -336,87 +368,74 @@ impl Place {
         };
         let opened = file.metadata()?.ino();
         let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
-        let same = fs::metadata(&path).is_ok_and(|now| now.ino() == opened);
-        Ok(same.then_some(lock))
+        let is_same = fs::metadata(&path).is_ok_and(|now| now.ino() == opened);
+        Ok(is_same.then_some(lock))
     }
 
-    fn process(&self) -> io::Result<Option<Process>> {
-        match fs::read(self.pid()) {
-            // It is written whole or not at all, so what cannot be read is not ours to guess about.
+    /// The agent that was started here, if one was.
+    fn agent(&self) -> io::Result<Option<Process>> {
+        match fs::read(self.pid_file()) {
+            // It is written whole or not at all. What cannot be read is not ours to guess about.
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn write_process(&self, process: &Process) -> io::Result<()> {
-        let new = self.0.join("agent.pid.new");
-        fs::write(&new, serde_json::to_vec(process)?)?;
-        fs::rename(new, self.pid())
+    fn write_agent(&self, process: &Process) -> io::Result<()> {
+        write_whole(&self.pid_file(), &serde_json::to_vec(process)?)
     }
 
     /// Every process that carries this directory's mark, the agent's too.
-    fn processes(&self) -> Vec<i32> {
+    fn processes(&self) -> Vec<Process> {
         let mut mark = OsString::from(format!("{}=", variable::STATE_DIR));
         mark.push(self.state());
-        let Ok(entries) = fs::read_dir("/proc") else {
-            return Vec::new();
-        };
-        entries
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-            .filter(|pid| {
-                // Other users' processes cannot be read; they are not ours.
-                fs::read(format!("/proc/{pid}/environ"))
-                    .is_ok_and(|environment| environment.split(|b| *b == 0).any(|item| item == mark.as_bytes()))
-            })
-            .filter(|pid| stat(*pid).is_some_and(|(state, _)| state != 'Z'))
-            .collect()
+        process::with_variable(mark.as_bytes())
+    }
+
+    /// Kills every process of the job, also those that are started meanwhile.
+    fn kill_all(&self) -> io::Result<()> {
+        let deadline = Instant::now() + KILL_LIMIT;
+        loop {
+            let left = self.processes();
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
+                let seconds = KILL_LIMIT.as_secs();
+                return Err(io::Error::other(format!(
+                    "processes {pids:?} are still there {seconds} s after being killed"
+                )));
+            }
+            for process in &left {
+                process.signal(Signal::SIGKILL)?;
+            }
+            for process in &left {
+                process.wait(deadline.saturating_duration_since(Instant::now()));
+            }
+        }
     }
 }
 
-impl Process {
-    fn of(pid: i32) -> io::Result<Self> {
-        let (_, start_time) = stat(pid).ok_or_else(|| io::Error::other(format!("process {pid} is gone already")))?;
-        Ok(Self {
-            pid,
-            start_time,
-            boot_id: boot_id()?,
-        })
+/// A directory for jobs, and what an earlier server was removing there when it was killed.
+struct Prepared {
+    directory: PathBuf,
+    left: Vec<PathBuf>,
+}
+
+/// Makes the directory. Its path is the mark that processes are known by, so it is the same whoever writes it down.
+fn prepare_directory(directory: &Path) -> io::Result<Prepared> {
+    fs::create_dir_all(directory)?;
+    let directory = fs::canonicalize(directory)?;
+    let mut left = Vec::new();
+    for entry in fs::read_dir(&directory)? {
+        let entry = entry?;
+        if entry.file_name().as_bytes().starts_with(REMOVED.as_bytes()) {
+            left.push(entry.path());
+        }
     }
-
-    fn is_running(&self) -> bool {
-        boot_id().is_ok_and(|boot| boot == self.boot_id)
-            && stat(self.pid).is_some_and(|(state, start)| start == self.start_time && !matches!(state, 'Z' | 'X'))
-    }
-}
-
-/// A process's state letter and start time.
-///
-/// Source: <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>. The name in parentheses may hold anything.
-fn stat(pid: i32) -> Option<(char, u64)> {
-    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
-}
-
-fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-        .trim()
-        .to_string())
-}
-
-/// Whether a process was started as `… agent` and leads its session, as only agents do that an engine started.
-fn is_agent(pid: i32) -> bool {
-    let leads = nix::unistd::getsid(Some(Pid::from_raw(pid))) == Ok(Pid::from_raw(pid));
-    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    leads && command.split(|b| *b == 0).nth(1) == Some(b"agent")
-}
-
-fn pid_of(child: &std::process::Child) -> i32 {
-    // The kernel's process ids are at most 2^22.
-    i32::try_from(child.id()).unwrap_or(i32::MAX)
+    Ok(Prepared { directory, left })
 }
 
 #[allow(unsafe_code)]
@@ -428,22 +447,12 @@ fn in_own_session(command: &mut Command) {
     }
 }
 
-fn signal(pid: i32, signal: Signal) -> io::Result<()> {
-    match kill(Pid::from_raw(pid), signal) {
-        Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + limit;
-    while !done() {
-        if Instant::now() > deadline {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    true
+/// Whoever reads the file sees all of it or none.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut new = path.as_os_str().to_os_string();
+    new.push(".new");
+    fs::write(&new, bytes)?;
+    fs::rename(new, path)
 }
 
 fn last_bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
@@ -455,7 +464,7 @@ fn last_bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Removes a directory even where a job took its own right to write away (Go's module cache does).
+/// Removes a directory, also where a job took away its own right to write, as Go's module cache does.
 fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Ok(()) => return Ok(()),
@@ -468,7 +477,7 @@ fn remove_tree(path: &Path) -> io::Result<()> {
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
         for entry in fs::read_dir(&directory)? {
             let entry = entry?;
-            // Not following links: what they point at is not the job's.
+            // Links are not followed: what they point at is not the job's.
             if entry.file_type()?.is_dir() {
                 pending.push(entry.path());
             }
@@ -481,26 +490,6 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_reused_process_id_is_not_the_agent() {
-        let own = Process::of(i32::try_from(std::process::id()).unwrap()).unwrap();
-        assert!(own.is_running());
-        assert!(
-            !Process {
-                start_time: own.start_time + 1,
-                ..own.clone()
-            }
-            .is_running()
-        );
-        assert!(
-            !Process {
-                boot_id: "another".into(),
-                ..own
-            }
-            .is_running()
-        );
-    }
 
     #[test]
     fn a_tree_without_write_permission_is_removed() {

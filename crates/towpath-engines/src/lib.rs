@@ -1,23 +1,25 @@
-//! Where a job's environment comes from: a container engine, the host itself, and a scripted fake.
+//! Where a job runs: in containers, on this machine itself, or in a scripted fake.
 //!
-//! An engine gives an agent a place to run and takes it away again. It knows nothing of steps, logs, outcomes or retries:
-//! the agent inside does the work and talks to the server by [`towpath_protocol`]; the control decides when to start and
-//! stop. What an engine keeps of its own lives where a `kill -9` of the server does not reach (the container engine's
-//! labels and names, a pid file), so that [`Engine::list`] finds it after a restart.
+//! An engine gives an agent a place to run and takes it away again. It knows nothing of steps, logs, outcomes or retries: the
+//! agent inside does the work and talks to the server by [`towpath_protocol`], and the control decides when to start and stop.
+//! What an engine has to remember lives where a `kill -9` of the server does not reach it (names and labels of containers,
+//! files of processes), so that [`Engine::list`] finds everything after a restart.
 //!
-//! **Invariant:** one environment per [`EnvironmentId`], ever: names are deterministic, so starting twice never makes two.
+//! **Invariant:** each [`NodeId`](towpath_types::NodeId) has at most one environment, ever. Names are made of it, so a second
+//! start makes no second environment, and a later attempt never meets what an earlier one left.
 //!
-//! **Invariant:** everything made carries the instance's label, and nothing without it is ever touched.
+//! **Invariant:** everything an engine makes carries its instance's mark, and nothing without the mark is touched.
 
 mod docker;
 mod engine;
 mod host;
+mod machine;
+mod process;
 mod scripted;
 
 pub use docker::{DockerEngine, DockerOptions};
 pub use engine::{
-    Container, Engine, EngineError, EnvironmentId, EnvironmentKind, EnvironmentRequest, EnvironmentState, Limits,
-    RegistryCredentials, ServiceLog,
+    Capacity, Container, Engine, EngineError, EnvironmentKind, EnvironmentRequest, EnvironmentState, Limits, ServiceLog,
 };
 pub use host::{HostEngine, HostOptions};
-pub use scripted::ScriptedEngine;
+pub use scripted::{Calls, Scripted, ScriptedEngine};

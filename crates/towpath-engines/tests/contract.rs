@@ -1,11 +1,7 @@
 //! One suite for every engine: the scripted fake, this machine, and a container engine. So the fake cannot drift.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use bollard::{
-    Docker,
-    query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder},
-};
-use futures::{FutureExt, TryStreamExt, future::join_all};
+use futures::{FutureExt, future::join_all};
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -19,12 +15,16 @@ use tokio::{
     net::{UnixListener, UnixStream, unix::OwnedReadHalf, unix::OwnedWriteHalf},
     task::JoinHandle,
 };
+use towpath_container::{
+    ContainerClient, ScratchImage, load_scratch_image,
+    scratch::{FileContent, ScratchFile},
+};
 use towpath_engines::{
-    Container, DockerEngine, DockerOptions, Engine, EngineError, EnvironmentId, EnvironmentKind, EnvironmentRequest,
-    EnvironmentState, HostEngine, HostOptions, ScriptedEngine,
+    Capacity, Container, DockerEngine, DockerOptions, Engine, EngineError, EnvironmentKind, EnvironmentRequest,
+    EnvironmentState, HostEngine, HostOptions, Scripted, ScriptedEngine,
 };
 use towpath_testkit::{Probe, engine_answers, remove_instance, skipped, until};
-use towpath_types::{JobId, SecretString};
+use towpath_types::{EngineName, JobId, NodeId, SecretString};
 
 const BOUND: Duration = Duration::from_secs(40);
 const AGENT: &str = env!("CARGO_BIN_EXE_towpath-engines-testagent");
@@ -51,7 +51,7 @@ impl Agent {
     }
 }
 
-/// By token: each process that ever announced itself, and the newest connection.
+/// By token: every process that ever announced itself, and the newest connection.
 #[derive(Default)]
 struct Announced {
     names: BTreeMap<String, Vec<String>>,
@@ -93,7 +93,7 @@ async fn in_world<F: Future<Output = ()>>(
         .to_lowercase();
     let mut world = World {
         kind,
-        image: format!("towpath-test/{instance}:1"),
+        image: String::new(),
         folder,
         instance,
         scripted: ScriptedEngine::new(),
@@ -102,7 +102,7 @@ async fn in_world<F: Future<Output = ()>>(
         engine: None,
     };
     if kind == Kind::Docker {
-        import_image(&world.image).await;
+        world.image = load_image(&world.instance).await;
     }
     world.open().await;
     let world = Arc::new(tokio::sync::Mutex::new(world));
@@ -118,34 +118,29 @@ async fn in_world<F: Future<Output = ()>>(
     world.close();
     if kind == Kind::Docker {
         remove_instance(&world.instance).await.unwrap();
-        let force = RemoveImageOptionsBuilder::default().force(true).build();
-        let docker = Docker::connect_with_defaults().unwrap();
-        docker.remove_image(&world.image, Some(force), None).await.unwrap();
+        let client = ContainerClient::connect().await.unwrap();
+        client.remove_image(&world.image).await.unwrap();
     }
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }
 }
 
-/// An image with nothing in it but the test's agent; from nowhere.
-async fn import_image(name: &str) {
-    let mut archive = tar::Builder::new(Vec::new());
-    archive.append_path_with_name(AGENT, "bin/testagent").unwrap();
-    let archive = archive.into_inner().unwrap();
-    let (repository, tag) = name.split_once(':').unwrap();
-    let options = CreateImageOptionsBuilder::default()
-        .from_src("-")
-        .repo(repository)
-        .tag(tag)
-        .changes(vec!["ENTRYPOINT [\"/bin/testagent\"]".into(), "CMD [\"wait\"]".into()])
-        .build();
-    let docker = Docker::connect_with_defaults().unwrap();
-    let imported: Vec<_> = docker
-        .create_image(Some(options), Some(bollard::body_full(archive.into())), None)
-        .try_collect()
-        .await
-        .unwrap();
-    assert!(!imported.is_empty());
+/// An image with nothing in it but the test's agent; its name.
+async fn load_image(instance: &str) -> String {
+    let image = ScratchImage {
+        repository: format!("towpath-test/{instance}"),
+        files: vec![ScratchFile {
+            path: "bin/testagent".into(),
+            mode: 0o755,
+            content: FileContent::Copy(AGENT.into()),
+        }],
+        entrypoint: vec!["/bin/testagent".into()],
+        command: vec!["wait".into()],
+        ..ScratchImage::default()
+    };
+    let client = ContainerClient::connect().await.unwrap();
+    load_scratch_image(&client, image).await.unwrap().to_string()
 }
 
 impl World {
@@ -156,27 +151,35 @@ impl World {
     /// The server starts.
     async fn open(&mut self) {
         self.listen();
-        let engine: Arc<dyn Engine> = match self.kind {
-            Kind::Scripted => Arc::new(self.scripted.clone()),
-            Kind::Host => Arc::new(
-                HostEngine::new(HostOptions {
-                    directory: self.folder.path().join("jobs"),
+        self.engine = Some(self.new_engine(&self.instance).await);
+    }
+
+    /// An engine of the data directory `instance`, as another server would have one.
+    async fn new_engine(&self, instance: &str) -> Arc<dyn Engine> {
+        match self.kind {
+            Kind::Scripted if instance == self.instance => Arc::new(self.scripted.clone()),
+            Kind::Scripted => {
+                let name = EngineName::new("scripted", "test", instance);
+                Arc::new(ScriptedEngine::new().with_name(name))
+            }
+            Kind::Host => {
+                let options = HostOptions {
+                    directory: self.folder.path().join(instance).join("jobs"),
                     agent_binary: AGENT.into(),
                     agent_socket: self.socket(),
                     inherited: vec!["PATH".into()],
-                })
-                .unwrap(),
-            ),
+                };
+                Arc::new(HostEngine::new(options).unwrap())
+            }
             Kind::Docker => {
                 let options = DockerOptions {
-                    instance: self.instance.clone(),
+                    instance: instance.to_string(),
                     agent_binary: AGENT.into(),
                     agent_socket: self.socket(),
                 };
                 Arc::new(DockerEngine::connect(options).await.unwrap())
             }
-        };
-        self.engine = Some(engine);
+        }
     }
 
     /// The server is dead, with the engine's value and the socket.
@@ -207,7 +210,7 @@ impl World {
         self.engine.as_ref().unwrap()
     }
 
-    fn request(&self, id: EnvironmentId) -> EnvironmentRequest {
+    fn request(&self, id: NodeId) -> EnvironmentRequest {
         EnvironmentRequest {
             id,
             token: SecretString::new(token(&id)),
@@ -222,22 +225,22 @@ impl World {
         }
     }
 
-    async fn start(&self, id: EnvironmentId) {
+    async fn start(&self, id: NodeId) {
         self.engine().start(&self.request(id)).await.unwrap();
     }
 
-    async fn state(&self, id: EnvironmentId) -> EnvironmentState {
+    async fn state(&self, id: NodeId) -> EnvironmentState {
         self.engine().state(&id).await.unwrap()
     }
 
-    async fn list(&self) -> Vec<EnvironmentId> {
+    async fn list(&self) -> Vec<NodeId> {
         let mut list = self.engine().list().await.unwrap();
         list.sort();
         list
     }
 
     /// How many agents were ever started for `id`, once one is there.
-    async fn agents(&self, id: EnvironmentId) -> usize {
+    async fn agents(&self, id: NodeId) -> usize {
         if self.kind == Kind::Scripted {
             return self
                 .scripted
@@ -258,13 +261,13 @@ impl World {
         .unwrap()
     }
 
-    async fn agent(&self, id: EnvironmentId) -> Agent {
+    async fn agent(&self, id: NodeId) -> Agent {
         self.agents(id).await;
         self.announced.lock().unwrap().newest.remove(&token(&id)).unwrap()
     }
 
     /// Lets the agent of `id` end.
-    async fn exit(&self, id: EnvironmentId, code: i64, words: &str) {
+    async fn exit(&self, id: NodeId, code: i64, words: &str) {
         if self.kind == Kind::Scripted {
             return self.scripted.exit(&id, Some(code), words);
         }
@@ -276,7 +279,7 @@ impl World {
             .unwrap();
     }
 
-    async fn exited(&self, id: EnvironmentId) -> (Option<i64>, String) {
+    async fn exited(&self, id: NodeId) -> (Option<i64>, String) {
         until(format!("{id} to have exited"), BOUND, async || {
             Ok(match self.state(id).await {
                 EnvironmentState::Exited { code, detail } => Probe::Found((code, detail)),
@@ -309,15 +312,12 @@ async fn greet(stream: UnixStream, announced: Arc<Mutex<Announced>>) {
     announced.newest.insert(token.to_string(), agent);
 }
 
-fn token(id: &EnvironmentId) -> String {
+fn token(id: &NodeId) -> String {
     format!("token-of-{id}")
 }
 
-fn new_id() -> EnvironmentId {
-    EnvironmentId {
-        job: JobId::from(uuid::Uuid::now_v7()),
-        node: 0,
-    }
+fn new_id() -> NodeId {
+    NodeId::first_attempt(JobId::from(uuid::Uuid::now_v7()), 0)
 }
 
 // The suite.
@@ -361,9 +361,115 @@ async fn what_has_exited_says_how_and_is_not_started_again(world: &mut World) {
     assert_eq!(world.list().await, []);
 }
 
+async fn two_engine_values_make_one_environment(world: &mut World) {
+    let id = new_id();
+    let request = world.request(id);
+    let other = world.new_engine(&world.instance).await;
+    let engines = [
+        world.engine().clone(),
+        other.clone(),
+        world.engine().clone(),
+        other.clone(),
+    ];
+    for start in join_all(engines.iter().map(|engine| engine.start(&request))).await {
+        start.unwrap();
+    }
+    assert_eq!(world.agents(id).await, 1);
+    assert_eq!(other.list().await.unwrap(), [id]);
+    assert_eq!(other.state(&id).await.unwrap(), EnvironmentState::Running);
+    other.stop(&id).await.unwrap();
+    assert_eq!(world.state(id).await, EnvironmentState::Absent);
+    assert_eq!(world.list().await, []);
+}
+
+async fn two_attempts_are_two_environments(world: &mut World) {
+    let first = new_id();
+    let second = NodeId { attempt: 2, ..first };
+    world.start(first).await;
+    assert_eq!(world.agents(first).await, 1);
+    world.exit(first, 5, "the first words").await;
+    world.exited(first).await;
+    // What the first attempt left is still there, and nothing of it is the second's.
+    assert_eq!(world.state(second).await, EnvironmentState::Absent);
+    world.start(second).await;
+    assert_eq!(world.agents(second).await, 1);
+    assert_eq!(world.state(second).await, EnvironmentState::Running);
+    let (code, detail) = world.exited(first).await;
+    assert!(
+        code == Some(5) && detail.contains("the first words"),
+        "{code:?}: {detail}"
+    );
+    assert_eq!(world.list().await, [first, second]);
+    world.engine().stop(&first).await.unwrap();
+    assert_eq!(world.state(second).await, EnvironmentState::Running);
+    assert_eq!(world.list().await, [second]);
+    // Nor does starting the first again touch the second.
+    world.start(first).await;
+    assert_eq!(world.agents(second).await, 1);
+    world.engine().stop(&second).await.unwrap();
+    assert_eq!(world.list().await, [first]);
+    assert_eq!(world.state(first).await, EnvironmentState::Running);
+}
+
+async fn list_names_exactly_what_is_there(world: &mut World) {
+    let (runs, ends, stops) = (new_id(), new_id(), new_id());
+    let later = NodeId {
+        attempt: 3,
+        node: 11,
+        ..runs
+    };
+    for id in [runs, ends, stops, later] {
+        world.start(id).await;
+        assert_eq!(world.agents(id).await, 1);
+    }
+    world.exit(ends, 0, "done").await;
+    world.exited(ends).await;
+    world.engine().stop(&stops).await.unwrap();
+    let mut there = [runs, ends, later];
+    there.sort();
+    assert_eq!(world.list().await, there);
+    // Another data directory's engine on the same machine sees none of them, and stops none.
+    let stranger = world.new_engine("stranger").await;
+    assert_eq!(stranger.list().await.unwrap(), []);
+    stranger.stop(&runs).await.unwrap();
+    for _ in 0..2 {
+        world.close();
+        world.open().await;
+        assert_eq!(world.list().await, there);
+    }
+    assert_eq!(world.state(runs).await, EnvironmentState::Running);
+    world.engine().stop(&stops).await.unwrap();
+    world.engine().stop(&new_id()).await.unwrap();
+    assert_eq!(world.list().await, there, "stopping what is not there is of no effect");
+    for id in there {
+        world.engine().stop(&id).await.unwrap();
+    }
+    assert_eq!(world.list().await, []);
+}
+
+async fn its_name_says_which_engine_it_is(world: &mut World) {
+    let name = world.engine().name().clone();
+    let Capacity {
+        cpu_millis,
+        memory_bytes,
+    } = world.engine().capacity();
+    assert!(
+        cpu_millis >= 1000 && memory_bytes > 64 << 20,
+        "{cpu_millis} and {memory_bytes}"
+    );
+    world.close();
+    world.open().await;
+    assert_eq!(*world.engine().name(), name, "it is the same after a restart");
+    assert_eq!(*world.new_engine(&world.instance).await.name(), name);
+    let stranger = world.new_engine("stranger").await;
+    assert_ne!(*stranger.name(), name, "another data directory's engine is another one");
+    let kind = format!("{:?}:", world.kind).to_lowercase();
+    assert!(name.as_str().starts_with(&kind), "{name}");
+}
+
 async fn stopping_one_leaves_the_others(world: &mut World) {
     let one = new_id();
-    let two = EnvironmentId { node: 1, ..one };
+    let two = NodeId { node: 1, ..one };
     let three = new_id();
     for id in [one, two, three] {
         world.start(id).await;
@@ -503,9 +609,7 @@ async fn a_failed_start_is_followed_by_a_stop(world: &mut World) {
             services: vec![],
         },
         Kind::Scripted => {
-            world.scripted.fail_next_start(EngineError::Refused {
-                message: "not here".into(),
-            });
+            world.scripted.next(Scripted::Refuses("not here".into()));
             request.kind
         }
     };
@@ -544,6 +648,10 @@ async fn run(name: &str, kind: Kind, case: impl AsyncFnOnce(&mut World)) {
 suite!(
     what_was_never_started,
     started_twice_is_started_once,
+    two_engine_values_make_one_environment,
+    two_attempts_are_two_environments,
+    list_names_exactly_what_is_there,
+    its_name_says_which_engine_it_is,
     what_has_exited_says_how_and_is_not_started_again,
     stopping_one_leaves_the_others,
     agents_outlive_the_engines_value,
@@ -561,8 +669,9 @@ async fn an_agent_whose_number_was_never_written_down_is_found() {
         world.start(id).await;
         let before = world.agent(id).await.name;
         world.close();
-        // The server died between starting it and writing down its number.
-        std::fs::remove_file(world.folder.path().join("jobs").join(id.to_string()).join("agent.pid")).unwrap();
+        // As if the server had died between starting it and writing down its number.
+        let jobs = world.folder.path().join(&world.instance).join("jobs");
+        std::fs::remove_file(jobs.join(id.to_string()).join("agent.pid")).unwrap();
         world.open().await;
         assert_eq!(world.list().await, [id]);
         world.start(id).await;
@@ -576,7 +685,7 @@ async fn an_agent_whose_number_was_never_written_down_is_found() {
 }
 
 impl World {
-    fn agents_named(&self, id: EnvironmentId) -> usize {
+    fn agents_named(&self, id: NodeId) -> usize {
         self.announced.lock().unwrap().names[&token(&id)].len()
     }
 }
@@ -676,7 +785,11 @@ async fn an_image_that_cannot_be_had_or_a_user_that_is_not_there() {
         assert!(matches!(refused, EngineError::Refused { .. }), "{refused:?}");
         assert!(refused.to_string().contains("nobody-of-that-name"), "{refused}");
         assert_eq!(world.state(id).await, EnvironmentState::Absent);
-        assert_eq!(world.list().await, [id], "half made, it is still to be stopped");
+        assert_eq!(
+            world.list().await,
+            [id],
+            "it is half made, so there is something to stop"
+        );
         world.engine().stop(&id).await.unwrap();
         assert_eq!(world.list().await, []);
     })

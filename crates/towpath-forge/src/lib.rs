@@ -1,16 +1,24 @@
 //! Where commits come from: Towpath's own git remote.
 //!
-//! Bare repositories in a folder, served over git's smart HTTP protocol by the `git` program itself, and read by it. What a
-//! push means is not known here: the `post-receive` hook hands the moved refs to whoever set the hook's environment.
+//! [`Forge`] is what the rest of Towpath needs of it. [`GitForge`] keeps bare repositories in a folder, lets the `git` program
+//! serve them over smart HTTP, and reads them with it. [`fake::FakeForge`] keeps commits in memory. One contract suite runs on
+//! both.
 //!
-//! **Invariant:** nothing that came from a client reaches `git`'s command line but validated project names, commit ids
-//! and paths behind a `--`.
+//! This crate does not know what a push means. Git's hooks hand the refs to whoever set the hooks' environment: `pre-receive`
+//! before git accepts a push, `post-receive` after the refs have moved.
+//!
+//! **Invariant:** of what clients send, only validated project names, commit ids, and paths and words behind `--` or
+//! `--end-of-options` reach `git`'s command line.
 
-mod project;
-mod read;
-mod remote;
-mod source;
+mod commit;
+mod error;
+pub mod fake;
+mod forge;
+mod git;
+mod ref_update;
 
-pub use project::{ProjectName, ProjectNameError};
-pub use read::{Commit, RefUpdate, TreeFile};
-pub use remote::{Forge, ForgeError, Service};
+pub use commit::{Commit, TreeFile};
+pub use error::ForgeError;
+pub use forge::{Forge, LARGEST_FILE_BYTES, SourceStream};
+pub use git::{GitForge, Service};
+pub use ref_update::RefUpdate;

@@ -1,30 +1,17 @@
-//! What a registry is told about who asks.
+//! The credentials that docker keeps on this machine.
 
-use bollard::auth::DockerCredentials;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
-use std::{fmt, path::PathBuf};
-use towpath_types::SecretString;
+use std::path::PathBuf;
+use towpath_types::{RegistryCredentials, SecretString};
 
-/// Under which name docker keeps the credentials of its own registry.
+/// The name under which docker keeps the credentials of its own registry.
 ///
 /// Source: <https://docs.docker.com/reference/cli/docker/login/>
 const DOCKERS_OWN: &str = "https://index.docker.io/v1/";
-/// What a helper answers when it has none.
+/// What a helper answers when it has no credentials.
 ///
 /// Source: <https://github.com/docker/docker-credential-helpers> (`credentials.NewErrCredentialsNotFound`)
 const NOT_FOUND: &str = "credentials not found";
-
-/// A user name and a password (or token) of one registry.
-///
-/// Amazon's registry hands out a password that lasts twelve hours: whoever fetches it makes new credentials, and with
-/// them a new client.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// The user's name; `AWS` for Amazon's registry.
-    pub username: String,
-    /// The password or token.
-    pub password: SecretString,
-}
 
 /// Why the credentials that docker keeps for a registry cannot be used. Holds no value.
 #[derive(Debug, thiserror::Error)]
@@ -34,35 +21,23 @@ pub struct CredentialsError {
     why: String,
 }
 
-impl Credentials {
-    /// What `docker login`, or a credential helper such as Amazon's `ecr-login`, has on this machine for `registry`
-    /// (`ghcr.io`); `None` when there is nothing.
-    ///
-    /// # Errors
-    /// When docker's `config.json` cannot be read, or the helper that it names does not answer.
-    pub async fn of_docker(registry: &str) -> Result<Option<Self>, CredentialsError> {
-        let of = registry.to_string();
-        let asked = tokio::task::spawn_blocking(move || ask_docker(&of)).await;
-        let why = match asked {
-            Ok(Ok(found)) => return Ok(found),
-            Ok(Err(why)) => why,
-            Err(error) => error.to_string(),
-        };
-        Err(CredentialsError {
-            registry: registry.to_string(),
-            why,
-        })
-    }
-
-    /// As the engine takes them, which speaks to the registry for us.
-    pub(crate) fn for_engine(&self, registry: &str) -> DockerCredentials {
-        DockerCredentials {
-            username: Some(self.username.clone()),
-            password: Some(self.password.expose().to_string()),
-            serveraddress: Some(registry.to_string()),
-            ..DockerCredentials::default()
-        }
-    }
+/// The credentials that `docker login`, or a credential helper such as Amazon's `ecr-login`, has on this machine for `registry`
+/// (`ghcr.io`); `None` when there are none.
+///
+/// # Errors
+/// When docker's `config.json` cannot be read, or the helper that it names does not answer.
+pub async fn docker_credentials(registry: &str) -> Result<Option<RegistryCredentials>, CredentialsError> {
+    let of = registry.to_string();
+    let asked = tokio::task::spawn_blocking(move || ask_docker(&of)).await;
+    let why = match asked {
+        Ok(Ok(found)) => return Ok(found),
+        Ok(Err(why)) => why,
+        Err(error) => error.to_string(),
+    };
+    Err(CredentialsError {
+        registry: registry.to_string(),
+        why,
+    })
 }
 
 /// Docker's `config.json`.
@@ -73,7 +48,7 @@ fn config_file() -> Option<PathBuf> {
     Some(folder.join("config.json"))
 }
 
-fn ask_docker(registry: &str) -> Result<Option<Credentials>, String> {
+fn ask_docker(registry: &str) -> Result<Option<RegistryCredentials>, String> {
     let Some(path) = config_file() else { return Ok(None) };
     let file = match std::fs::File::open(&path) {
         Ok(file) => file,
@@ -82,7 +57,7 @@ fn ask_docker(registry: &str) -> Result<Option<Credentials>, String> {
     };
     let server = if registry == "docker.io" { DOCKERS_OWN } else { registry };
     match docker_credential::get_credential_from_reader(std::io::BufReader::new(file), server) {
-        Ok(DockerCredential::UsernamePassword(username, password)) => Ok(Some(Credentials {
+        Ok(DockerCredential::UsernamePassword(username, password)) => Ok(Some(RegistryCredentials {
             username,
             password: SecretString::new(password),
         })),
@@ -93,7 +68,7 @@ fn ask_docker(registry: &str) -> Result<Option<Credentials>, String> {
         )),
         Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(None),
         Err(CredentialRetrievalError::HelperFailure { stdout, .. }) if stdout.contains(NOT_FOUND) => Ok(None),
-        // What a helper printed may be anything, a password too; only its complaint is shown.
+        // What a helper printed may be anything, also a password. Only its complaint is shown.
         Err(CredentialRetrievalError::HelperFailure { helper, stderr, .. }) => {
             Err(format!("`{helper} get` failed. {}", stderr.trim()))
         }
@@ -103,13 +78,5 @@ fn ask_docker(registry: &str) -> Result<Option<Credentials>, String> {
             path.display()
         )),
         Err(error) => Err(format!("`{}`: {error}", path.display())),
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("username", &self.username)
-            .finish_non_exhaustive()
     }
 }

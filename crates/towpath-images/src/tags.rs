@@ -1,32 +1,31 @@
-//! How a commit's images are named.
+//! How a commit's images are tagged.
 //!
-//! The main branch's images are called `app-…`, another branch's by the branch. Each build gets three tags: one that
-//! names the commit and never moves to another, one that moves with the branch, and one that says when.
+//! Tags of the main branch begin with `app-`, those of another branch with the branch's name. Each build gets three tags: one
+//! for the commit, which never means another commit, one that moves with the branch, and one for the time of the build.
 
 use crate::registry::TagName;
 use jiff::Timestamp;
 use towpath_types::{CommitId, Digest};
 
-/// What the main branch's images are called.
+/// What the main branch's tags begin with.
 pub const MAIN: &str = "app";
 
-/// The longest part of a tag that is made from a branch: a tag has 128 characters, and `-` with a commit of 64 digits
-/// follows at most.
+/// The most characters of a tag that come from a branch. A tag may have 128, of which `-` and a commit may take 65.
 const SLUG_LENGTH: usize = 60;
 
 /// The tags of one build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageTags {
-    /// `app-<commit>`: what a release is looked up by.
+    /// `app-<commit>`: by this tag releases find their image.
     pub commit: String,
     /// `app-latest`: moves with the branch.
     pub latest: String,
-    /// `app-latest-<time>`: what was latest then, as `20261124T082530Z` (UTC, to the second).
+    /// `app-latest-<time>`: what `latest` meant then. The time is UTC to the second: `20261124T082530Z`.
     pub dated: String,
 }
 
 impl ImageTags {
-    /// The tags of the image of `commit` on `branch`, built at `at`, in a repository whose main branch is `main_branch`.
+    /// The tags of the image that was built at `at` from `commit` on `branch`.
     #[must_use]
     pub fn new(branch: &str, main_branch: &str, commit: &CommitId, at: Timestamp) -> Self {
         let prefix = prefix(branch, main_branch);
@@ -38,7 +37,7 @@ impl ImageTags {
         }
     }
 
-    /// All three, the commit's first.
+    /// All three tags, the commit's first.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         [&self.commit, &self.latest, &self.dated]
             .into_iter()
@@ -46,21 +45,22 @@ impl ImageTags {
     }
 }
 
-/// What the tags of a branch begin with.
+/// What a branch's tags begin with.
 fn prefix(branch: &str, main_branch: &str) -> String {
     if branch == main_branch {
         return MAIN.to_string();
     }
     match branch_slug(branch) {
-        // A branch must not be able to move the main branch's tags by being called like them.
+        // A branch called `app` must not move the main branch's tags.
         slug if slug == MAIN => format!("branch-{slug}"),
         slug => slug,
     }
 }
 
-/// A branch as part of a tag: lower case, every run of other characters one dash. `feature/Log in` is `feature-log-in`.
+/// A branch as part of a tag: in lower case, with one dash for each run of other characters. `feature/Log in` becomes
+/// `feature-log-in`.
 ///
-/// What would be empty or too long ends with a piece of the branch's digest instead, so that it stays one branch's own.
+/// A result that would be empty or too long ends with a piece of the branch's digest, so that no two branches share it.
 #[must_use]
 pub fn branch_slug(branch: &str) -> String {
     let mut slug = String::new();
@@ -77,18 +77,24 @@ pub fn branch_slug(branch: &str) -> String {
     }
     let digest = Digest::of(branch.as_bytes());
     let piece = &digest.hex()[..8];
-    // A slug is ASCII, so any place is between two characters.
+    // A slug is ASCII, so it may be cut anywhere.
     match &trimmed[..trimmed.len().min(SLUG_LENGTH - piece.len() - 1)] {
         "" => format!("branch-{piece}"),
         start => format!("{start}-{piece}"),
     }
 }
 
-/// The tags that a person may mean by `word`, the likeliest first; the first that the registry has is meant.
+/// The tags that a person may mean by `word`, in the order in which to try them.
 ///
-/// `latest` is the main branch's latest, `<branch>-latest` that branch's, a commit's id the main branch's image of it
-/// (that of another branch is written with its branch: `<branch>-<commit>`), and anything else is a tag as it stands.
-/// Empty when `word` can be no tag at all.
+/// | word | meaning |
+/// | --- | --- |
+/// | `latest` | the newest image of the main branch |
+/// | `<branch>-latest` | the newest image of that branch |
+/// | a commit's id | the main branch's image of that commit |
+/// | `<branch>-<commit>` | that branch's image of the commit |
+/// | anything else | the tag itself |
+///
+/// Empty when `word` cannot be a tag.
 #[must_use]
 pub fn resolve_tag_word(word: &str, main_branch: &str) -> Vec<TagName> {
     let mut meant = Vec::new();
@@ -107,6 +113,33 @@ pub fn resolve_tag_word(word: &str, main_branch: &str) -> Vec<TagName> {
     meant.push(word.to_string());
     meant.dedup();
     meant.iter().filter_map(|tag| tag.parse().ok()).collect()
+}
+
+/// The tags by which an image of `commit` may go, in the order in which to try them: as Towpath's own builds tag it, with the
+/// branch as scripts usually write it, and as the main branch's.
+#[must_use]
+pub fn tags_of_commit(commit: &CommitId, branch: Option<&str>, main_branch: &str) -> Vec<TagName> {
+    let mut tags = Vec::new();
+    if let Some(branch) = branch {
+        tags.push(format!("{}-{commit}", prefix(branch, main_branch)));
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let written: String = branch.chars().map(|c| if plain(c) { c } else { '-' }).collect();
+        tags.push(format!("{written}-{commit}"));
+    }
+    tags.push(format!("{MAIN}-{commit}"));
+    let mut found: Vec<TagName> = Vec::new();
+    for tag in tags.iter().filter_map(|tag| tag.parse().ok()) {
+        if !found.contains(&tag) {
+            found.push(tag);
+        }
+    }
+    found
+}
+
+/// The commit that a tag ends with: `app-<commit>`.
+#[must_use]
+pub fn commit_of_tag(tag: &TagName) -> Option<CommitId> {
+    tag.as_str().rsplit('-').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -171,6 +204,30 @@ mod tests {
             for tag in ImageTags::new(&branch, "main", &commit, Timestamp::UNIX_EPOCH).iter() {
                 assert!(tag.parse::<TagName>().is_ok(), "{tag}");
             }
+        }
+    }
+
+    #[test]
+    fn a_commits_tags_are_tried_in_order_and_lead_back_to_it() {
+        let commit: CommitId = COMMIT.parse().unwrap();
+        let check = |branch: Option<&str>, expect: &[&str]| {
+            let tags = tags_of_commit(&commit, branch, "main");
+            let expect: Vec<String> = expect.iter().map(|prefix| format!("{prefix}-{COMMIT}")).collect();
+            assert_eq!(
+                tags.iter().map(TagName::as_str).collect::<Vec<_>>(),
+                expect,
+                "{branch:?}"
+            );
+            assert!(tags.iter().all(|tag| commit_of_tag(tag).as_ref() == Some(&commit)));
+        };
+        check(None, &["app"]);
+        check(Some("main"), &["app", "main"]);
+        check(Some("Feature/X"), &["feature-x", "Feature-X", "app"]);
+        check(Some("feature-x"), &["feature-x", "app"]);
+        // With its 110 characters this branch and a commit are no tag as they are.
+        check(Some(&"x/".repeat(55)), &[&branch_slug(&"x/".repeat(55)), "app"]);
+        for other in ["latest", "app-latest", "v1.2.3", "app-0123"] {
+            assert_eq!(commit_of_tag(&other.parse().unwrap()), None, "{other}");
         }
     }
 

@@ -19,8 +19,8 @@ use std::{
     },
     time::Duration,
 };
-use towpath_images::{ClientError, Credentials, RegistryClient, Retries};
-use towpath_types::{Digest, ImageReference, SecretString};
+use towpath_images::{ClientError, RegistryClient, Retries};
+use towpath_types::{Digest, ImageReference, RegistryCredentials, SecretString};
 
 const PATIENCE: Retries = Retries {
     attempts: 4,
@@ -28,14 +28,14 @@ const PATIENCE: Retries = Retries {
     longest_pause: Duration::from_millis(5),
 };
 
-fn client(address: &str, credentials: Option<Credentials>) -> RegistryClient {
+fn client(address: &str, credentials: Option<RegistryCredentials>) -> RegistryClient {
     RegistryClient::new(address, credentials)
         .unwrap()
         .with_retries(PATIENCE)
 }
 
-fn credentials(username: &str, password: &str) -> Option<Credentials> {
-    Some(Credentials {
+fn credentials(username: &str, password: &str) -> Option<RegistryCredentials> {
+    Some(RegistryCredentials {
         username: username.to_string(),
         password: SecretString::new(password.to_string()),
     })
@@ -59,7 +59,7 @@ where
 }
 
 /// What any registry has to do for the client; `push` puts an image with this layer into it and answers the digest.
-async fn contract(address: &str, credentials: Option<Credentials>, first: &Digest, second: &Digest) {
+async fn contract(address: &str, credentials: Option<RegistryCredentials>, first: &Digest, second: &Digest) {
     let client = client(address, credentials);
     let at = |rest: &str| image(address, rest);
     assert_eq!(client.resolve(&at("team/app:one")).await.unwrap().as_ref(), Some(first));

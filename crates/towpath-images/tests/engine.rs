@@ -22,26 +22,24 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use towpath_images::{
-    BuildError, BuildRequest, BuiltImage, Credentials, PushError, RegistryClient, ScratchImage, build,
-    load_scratch_image, push,
+use towpath_container::{
+    ContainerClient, ScratchImage, load_scratch_image,
     scratch::{FileContent, ScratchFile},
 };
-use towpath_types::{Digest, ImageReference, Outcome, SecretString};
+use towpath_images::{BuildError, BuildRequest, BuiltImage, PushError, RegistryClient, build, push};
+use towpath_types::{Digest, ImageReference, Outcome, RegistryCredentials, SecretString};
 
 const LABEL: &str = "dev.towpath.test";
 const SAY: &str = "TOWPATH_TEST_SAY";
 const SMALL_DISK: &str = "TOWPATH_TEST_SMALL_DISK";
 
-/// The engine, or `None` when there is none.
-async fn engine() -> Option<Docker> {
-    let answers = match Docker::connect_with_defaults() {
-        Ok(docker) => docker.ping().await.map(|_| docker),
-        Err(e) => Err(e),
-    };
-    answers
+/// The engine as the crate sees it, and for a look behind it; `None` when there is none.
+async fn engine() -> Option<(ContainerClient, Docker)> {
+    let client = ContainerClient::connect().await;
+    let client = client
         .inspect_err(|e| skipped(&format!("no container engine answers: {e}")))
-        .ok()
+        .ok()?;
+    Some((client, Docker::connect_with_defaults().unwrap()))
 }
 
 /// Removes containers and images when the test ends, however it ends.
@@ -140,8 +138,8 @@ fn request_for(dir: &Path) -> BuildRequest {
     }
 }
 
-fn pusher(password: &str) -> Credentials {
-    Credentials {
+fn pusher(password: &str) -> RegistryCredentials {
+    RegistryCredentials {
         username: "pusher".into(),
         password: SecretString::new(password.into()),
     }
@@ -149,7 +147,7 @@ fn pusher(password: &str) -> Credentials {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_is_built_pushed_pulled_by_digest_and_run() {
-    let Some(docker) = engine().await else { return };
+    let Some((engine, docker)) = engine().await else { return };
     let mut remove = Remove::default();
     let served = serve(TwoUsers).await;
     let target: ImageReference = format!("{}/{}:app-1", served.address, unique("built")).parse().unwrap();
@@ -164,7 +162,7 @@ async fn an_image_is_built_pushed_pulled_by_digest_and_run() {
         ..request_for(dir.path())
     };
     let mut lines = Vec::new();
-    let built = build(&docker, &request, &mut |line| lines.push(line.to_string()))
+    let built = build(&engine, &request, &mut |line| lines.push(line.to_string()))
         .await
         .unwrap();
     remove.images.extend([target.to_string(), built.id.clone()]);
@@ -179,7 +177,7 @@ async fn an_image_is_built_pushed_pulled_by_digest_and_run() {
     assert!(!labels.contains_key("never"), "the target stops before");
 
     for (credentials, words) in [(None, "give credentials"), (Some(pusher("hunter2")), "`pusher`")] {
-        let refused = push(&docker, &built, &target, credentials.as_ref(), &mut |_| {})
+        let refused = push(&engine, &built, &target, credentials.as_ref(), &mut |_| {})
             .await
             .unwrap_err();
         assert!(matches!(refused, PushError::Unauthorized { .. }), "{refused}");
@@ -188,14 +186,14 @@ async fn an_image_is_built_pushed_pulled_by_digest_and_run() {
     }
     let mut lines = Vec::new();
     let good = pusher("open sesame");
-    let digest = push(&docker, &built, &target, Some(&good), &mut |line| {
+    let digest = push(&engine, &built, &target, Some(&good), &mut |line| {
         lines.push(line.to_string())
     })
     .await
     .unwrap();
     assert!(lines.iter().any(|line| line.contains(digest.as_str())), "{lines:?}");
     assert_eq!(
-        push(&docker, &built, &target, Some(&good), &mut |_| {}).await.unwrap(),
+        push(&engine, &built, &target, Some(&good), &mut |_| {}).await.unwrap(),
         digest,
         "twice is as once"
     );
@@ -237,12 +235,12 @@ async fn an_image_is_built_pushed_pulled_by_digest_and_run() {
     remove_image(&docker, &built.id).await;
     let above = context(&format!("FROM {pinned}\nENV {SAY}=above\n"));
     let mut request = request_for(above.path());
-    let refused = build(&docker, &request, &mut |_| {}).await.unwrap_err();
+    let refused = build(&engine, &request, &mut |_| {}).await.unwrap_err();
     assert!(matches!(refused, BuildError::BaseImage { .. }), "{refused}");
     request
         .credentials
         .insert(served.address.clone(), pusher("open sesame"));
-    let above = build(&docker, &request, &mut |_| {}).await.unwrap();
+    let above = build(&engine, &request, &mut |_| {}).await.unwrap();
     remove.images.push(above.id.clone());
 
     let container = ContainerCreateBody {
@@ -266,10 +264,10 @@ fn the_ignored_file_is_not_there() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_build_that_fails_says_why() {
-    let Some(docker) = engine().await else { return };
+    let Some((engine, _)) = engine().await else { return };
     let mut remove = Remove::default();
     let served = serve(Everybody).await;
-    let base = load_scratch_image(&docker, program_image("failing")).await.unwrap();
+    let base = load_scratch_image(&engine, program_image("failing")).await.unwrap();
     remove.images.push(base.to_string());
     let unknown_base = format!("FROM {}/none:1\n", served.address);
     let failing = format!("FROM {base}\nRUN [\"/program\", \"--no-such-option\"]\n");
@@ -314,7 +312,7 @@ async fn a_build_that_fails_says_why() {
     ];
     for (dockerfile, is, outcome, words) in cases {
         let dir = context(dockerfile);
-        let failed = build(&docker, &request_for(dir.path()), &mut |_| {}).await.unwrap_err();
+        let failed = build(&engine, &request_for(dir.path()), &mut |_| {}).await.unwrap_err();
         assert!(is(&failed), "{dockerfile}: {failed:?}");
         assert_eq!(failed.outcome(), outcome, "{failed}");
         assert!(failed.to_string().contains(words), "{failed}");
@@ -324,18 +322,18 @@ async fn a_build_that_fails_says_why() {
         dockerfile: "docker/Dockerfile".into(),
         ..request_for(dir.path())
     };
-    let failed = build(&docker, &missing, &mut |_| {}).await.unwrap_err();
+    let failed = build(&engine, &missing, &mut |_| {}).await.unwrap_err();
     assert!(matches!(failed, BuildError::DockerfileMissing(_)), "{failed}");
 
     let odd_name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"data/\xff");
     std::fs::write(dir.path().join(odd_name), "").unwrap();
-    let failed = build(&docker, &request_for(dir.path()), &mut |_| {}).await.unwrap_err();
+    let failed = build(&engine, &request_for(dir.path()), &mut |_| {}).await.unwrap_err();
     assert!(matches!(failed, BuildError::ContextUnreadable { .. }), "{failed:?}");
 
     let image = BuiltImage { id: base.to_string() };
     let nowhere: ImageReference = "127.0.0.1:1/x:1".parse().unwrap();
     remove.images.push(nowhere.to_string());
-    let failed = push(&docker, &image, &nowhere, None, &mut |_| {}).await.unwrap_err();
+    let failed = push(&engine, &image, &nowhere, None, &mut |_| {}).await.unwrap_err();
     assert!(matches!(failed, PushError::Unreachable { .. }), "{failed}");
 }
 
@@ -351,24 +349,24 @@ fn a_step_without_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_build_that_nobody_waits_for_ends() {
-    let Some(docker) = engine().await else { return };
+    let Some((engine, _)) = engine().await else { return };
     let mut remove = Remove::default();
     let mut endless = program_image("cancelled");
     endless.environment = vec![format!("{SAY}=for ever")];
-    let base = load_scratch_image(&docker, endless).await.unwrap();
+    let base = load_scratch_image(&engine, endless).await.unwrap();
     remove.images.push(base.to_string());
     let dockerfile = format!("FROM {base}\nRUN [\"/program\", \"a_step_without_end\", \"--exact\"]\n");
     let dir = context(&dockerfile);
     let (running, runs) = tokio::sync::oneshot::channel();
     let mut running = Some(running);
-    let engine = docker.clone();
+    let builder = engine.clone();
     let building = tokio::spawn(async move {
         let mut progress = |line: &str| {
             if let Some(id) = line.trim().strip_prefix("---> Running in ") {
                 let _ = running.take().map(|running| running.send(id.to_string()));
             }
         };
-        build(&engine, &request_for(dir.path()), &mut progress).await
+        build(&builder, &request_for(dir.path()), &mut progress).await
     });
     let container = tokio::time::timeout(Duration::from_secs(60), runs)
         .await
@@ -377,19 +375,14 @@ async fn a_build_that_nobody_waits_for_ends() {
     remove.containers.push(container.clone());
     building.abort();
     assert!(building.await.unwrap_err().is_cancelled());
-    let gone = async {
-        while docker.inspect_container(&container, None).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), gone)
+    tokio::time::timeout(Duration::from_secs(30), engine.wait_until_removed(&container))
         .await
         .expect("the engine removes the step's container");
 }
 
 #[tokio::test]
 async fn without_an_engine() {
-    let nobody = Docker::connect_with_http("http://127.0.0.1:1", 5, bollard::API_DEFAULT_VERSION).unwrap();
+    let nobody = ContainerClient::at("http://127.0.0.1:1").unwrap();
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("Dockerfile"), "FROM scratch\n").unwrap();
     let failed = build(&nobody, &request_for(dir.path()), &mut |_| {}).await.unwrap_err();
@@ -427,18 +420,18 @@ fn program_image(what: &str) -> ScratchImage {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_of_one_binary() {
-    let Some(docker) = engine().await else { return };
+    let Some((engine, docker)) = engine().await else { return };
     let mut remove = Remove::default();
     let image = program_image("scratch");
     let (name, same) = tokio::join!(
-        load_scratch_image(&docker, image.clone()),
-        load_scratch_image(&docker, image.clone())
+        load_scratch_image(&engine, image.clone()),
+        load_scratch_image(&engine, image.clone())
     );
     let name = name.unwrap();
     remove.images.push(name.to_string());
     assert_eq!(same.unwrap(), name);
     let id = docker.inspect_image(&name.to_string()).await.unwrap().id;
-    assert_eq!(load_scratch_image(&docker, image.clone()).await.unwrap(), name);
+    assert_eq!(load_scratch_image(&engine, image.clone()).await.unwrap(), name);
     assert_eq!(docker.inspect_image(&name.to_string()).await.unwrap().id, id);
     let container = ContainerCreateBody {
         image: Some(name.to_string()),
@@ -450,13 +443,13 @@ async fn an_image_of_one_binary() {
 
     let mut other = image.clone();
     other.entrypoint.push("--test-threads=1".into());
-    let other_name = load_scratch_image(&docker, other).await.unwrap();
+    let other_name = load_scratch_image(&engine, other).await.unwrap();
     remove.images.push(other_name.to_string());
     assert_ne!(other_name, name, "the name is that of everything in the image");
 
     let mut missing = image;
     missing.files[0].content = FileContent::Copy("/nonexistent/program".into());
-    let failed = load_scratch_image(&docker, missing).await.unwrap_err();
+    let failed = load_scratch_image(&engine, missing).await.unwrap_err();
     assert!(failed.to_string().contains("/nonexistent/program"), "{failed}");
 }
 
@@ -466,14 +459,14 @@ async fn a_full_disk() {
     if std::env::var(SMALL_DISK).is_ok() {
         return on_a_small_disk().await;
     }
-    let Some(docker) = engine().await else { return };
+    let Some((engine, docker)) = engine().await else { return };
     let mut remove = Remove::default();
     let mut image = program_image("full-disk");
     image.entrypoint = ["/program", "a_full_disk", "--exact", "--nocapture"]
         .map(str::to_string)
         .to_vec();
     image.environment = vec![format!("{SMALL_DISK}=1"), "TMPDIR=/small".into()];
-    let name = load_scratch_image(&docker, image).await.unwrap();
+    let name = load_scratch_image(&engine, image).await.unwrap();
     remove.images.push(name.to_string());
     let tmpfs = HashMap::from([("/small".to_string(), "size=4m".to_string())]);
     let container = ContainerCreateBody {
@@ -659,12 +652,10 @@ async fn docker_login() {
 #[test]
 fn futures_are_send() {
     fn is_send<T: Send>(_: T) {}
-    let Ok(docker) = Docker::connect_with_http("http://127.0.0.1:1", 5, bollard::API_DEFAULT_VERSION) else {
-        return;
-    };
+    let engine = ContainerClient::at("http://127.0.0.1:1").unwrap();
     let lines = Arc::new(Mutex::new(Vec::<String>::new()));
     let mut progress = move |line: &str| lines.lock().unwrap().push(line.to_string());
     let request = BuildRequest::default();
-    is_send(build(&docker, &request, &mut progress));
-    is_send(load_scratch_image(&docker, ScratchImage::default()));
+    is_send(build(&engine, &request, &mut progress));
+    is_send(load_scratch_image(&engine, ScratchImage::default()));
 }

@@ -1,10 +1,10 @@
-//! Pods restart exactly when something that they read changed.
+//! A hash in the pod template, so that pods restart exactly when something that they read has changed.
 //!
-//! Kubernetes starts new pods only when the pod template changed; a changed ConfigMap or Secret alone does nothing to
-//! variables that were read at the start. So the template carries a hash of what the pods read.
+//! Kubernetes starts new pods only when the pod template changes. A pod does not notice a changed ConfigMap or Secret behind
+//! its variables. Therefore the template carries a hash of everything that the pods read.
 
 use crate::Object;
-use crate::object::pod_template_pointer;
+use crate::kinds::Kind;
 use crate::reads::{Read, SourceKind, reads};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,18 +13,17 @@ use towpath_types::{Digest, Digester};
 /// The annotation in a pod template that holds the hash.
 pub const CONFIG_HASH: &str = "towpath.dev/config-hash";
 
-/// Stand-ins for the values of ConfigMaps and Secrets: equal when the values are, and telling nothing of them.
+/// Fingerprints of the values of ConfigMaps and Secrets: equal for equal values, and revealing nothing about them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fingerprints {
-    /// Per Secret, per key. Keyed fingerprints (the vault makes them): a plain hash of a short password is as good as
-    /// the password.
+    /// By Secret and key. These have to be keyed hashes: from a plain hash, a short password can be guessed.
     pub secrets: BTreeMap<String, BTreeMap<String, String>>,
-    /// Per ConfigMap, per key. What [`Fingerprints::with_config_maps`] adds is a SHA-256.
+    /// By ConfigMap and key. [`Fingerprints::with_config_maps`] adds SHA-256 hashes.
     pub config_maps: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Fingerprints {
-    /// Adds the ConfigMaps among `objects`, which win over what was there.
+    /// Adds the ConfigMaps among `objects`, in place of any of the same name.
     #[must_use]
     pub fn with_config_maps(mut self, objects: &[Object]) -> Self {
         for object in objects.iter().filter(|object| object.kind == "ConfigMap") {
@@ -52,10 +51,9 @@ impl Fingerprints {
     }
 }
 
-/// The hash of what `object`'s pods read: 16 hex digits, or `None` when they read no ConfigMap and no Secret.
+/// The hash of what the pods of `object` read: 16 hex digits, or `None` if they read no ConfigMap and no Secret.
 ///
-/// Only the keys that are read count; a source or key that is not there counts as absent, so that its arrival is a
-/// change too.
+/// Only keys that are read count. A missing source or key counts as absent, so that adding it changes the hash.
 #[must_use]
 pub fn config_hash(object: &Object, fingerprints: &Fingerprints) -> Option<String> {
     let (mut lines, mut reads_any) = (BTreeSet::new(), false);
@@ -66,7 +64,7 @@ pub fn config_hash(object: &Object, fingerprints: &Fingerprints) -> Option<Strin
         reads_any = true;
         let source = fingerprints.of(kind, &name);
         let mut line = |key: &str, fingerprint: Option<&String>| {
-            // JSON, so that no name can pretend to be two.
+            // JSON keeps the fields apart whatever characters the names have.
             lines.insert(
                 Value::from(vec![
                     Value::from(kind.to_string()),
@@ -96,17 +94,18 @@ pub fn config_hash(object: &Object, fingerprints: &Fingerprints) -> Option<Strin
     Some(digester.finish().hex()[..16].to_string())
 }
 
-/// Writes [`config_hash`] as the annotation [`CONFIG_HASH`] into the pod template of each Deployment, StatefulSet and
-/// DaemonSet. Jobs and CronJobs read what they need when they start and get none.
+/// Writes [`config_hash`] as the annotation [`CONFIG_HASH`] into the pod template of everything that rolls out (Deployments,
+/// StatefulSets, DaemonSets). Jobs and CronJobs read their configuration when they start, so they get none.
 pub fn with_config_hash(objects: &mut [Object], fingerprints: &Fingerprints) {
     for object in objects {
-        if !matches!(object.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet") {
+        let kind = Kind::of(&object.kind);
+        if !kind.rolls_out {
             continue;
         }
         let Some(hash) = config_hash(object, fingerprints) else {
             continue;
         };
-        let template = pod_template_pointer(&object.kind).and_then(|at| object.value.pointer_mut(at));
+        let template = kind.pod_template.and_then(|at| object.value.pointer_mut(at));
         let metadata = template
             .and_then(Value::as_object_mut)
             .and_then(|template| mapping(template, "metadata"));
@@ -116,7 +115,7 @@ pub fn with_config_hash(objects: &mut [Object], fingerprints: &Fingerprints) {
     }
 }
 
-/// The mapping at `key`, made when it is not there or is something else (`annotations:` with nothing behind it).
+/// The mapping at `key`. Creates it if it is missing or something else (`annotations:` with no value).
 fn mapping<'a>(parent: &'a mut Map<String, Value>, key: &str) -> Option<&'a mut Map<String, Value>> {
     let entry = parent.entry(key.to_string()).or_insert(Value::Null);
     if !entry.is_object() {
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_read_counts() {
+    fn only_keys_that_are_read_count() {
         let one = deployment(
             json!({"name": "c", "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "a"}}}]}),
         );
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_map_of_the_tree_counts_by_content() {
+    fn a_config_map_in_the_tree_counts_by_its_content() {
         let map = |port: &str| {
             let value =
                 json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"PORT": port}});
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_annotation_lands_in_the_pod_template() {
+    fn the_annotation_is_written_into_the_pod_template() {
         let mut objects = [
             deployment(json!({"name": "c", "envFrom": [{"secretRef": {"name": "s"}}]})),
             deployment(json!({"name": "c"})),

@@ -1,4 +1,4 @@
-//! What would change: objects of a release against the objects that are wanted.
+//! The difference between the objects of a release and the objects that are wanted.
 
 use crate::order::rank_and_name;
 use crate::{Object, ObjectId};
@@ -10,59 +10,56 @@ use std::collections::BTreeMap;
 use std::fmt;
 use towpath_yaml::{Place, emit};
 
-/// What happens to one object.
+/// What a deployment does to one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
-    /// It is not there yet.
+    /// It does not exist yet.
     Created,
-    /// It is there and differs.
+    /// It exists and differs.
     Changed,
-    /// It is there and no longer wanted.
+    /// It exists and is no longer wanted.
     Deleted,
-    /// It is there as wanted.
+    /// It exists as wanted.
     Unchanged,
 }
 
-/// One object's change.
+/// The change of one object.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// The object.
     pub id: ObjectId,
-    /// What happens to it.
     pub kind: ChangeKind,
-    /// Where its manifest is; for one that is deleted, where it was.
+    /// The place of its manifest; for a deleted object, where the manifest was.
     pub place: Place,
-    /// The lines that differ, with three lines around them; none when it is unchanged. A created or deleted object
-    /// shows whole.
+    /// The lines that differ, with three lines of context; empty if nothing differs. A created or deleted object is shown
+    /// whole.
     pub hunks: Vec<Hunk>,
 }
 
-/// Lines that belong together in a diff.
+/// A group of neighbouring lines in a diff.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hunk {
-    /// The number of its first line before, from one.
+    /// The number of the first line before the change, from one; zero if there was nothing.
     pub before_line: usize,
-    /// The number of its first line after, from one.
+    /// The number of the first line after the change, from one; zero if there is nothing.
     pub after_line: usize,
-    /// The lines.
     pub lines: Vec<DiffLine>,
 }
 
 /// One line of a diff, without its line break.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", content = "text", rename_all = "snake_case")]
 pub enum DiffLine {
-    /// It stays.
     Same(String),
-    /// It goes.
     Removed(String),
-    /// It comes.
     Added(String),
 }
 
 impl fmt::Display for DiffLine {
-    /// The line behind ` `, `-` or `+`.
+    /// Prints the line after ` `, `-` or `+`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Same(text) => write!(f, " {text}"),
@@ -73,7 +70,7 @@ impl fmt::Display for DiffLine {
 }
 
 impl fmt::Display for Change {
-    /// A unified diff without colour, as `diff -u` writes it: what stands in a markdown `diff` block as well.
+    /// Prints a unified diff without colour, like `diff -u`. It also fits into a `diff` block in Markdown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.id.to_string();
         let (before, after) = match self.kind {
@@ -96,15 +93,15 @@ impl fmt::Display for Change {
     }
 }
 
-/// Makes the stand-in for a Secret's value: equal for equal values, and telling nothing of them (the vault's keyed
-/// fingerprint).
+/// Makes the fingerprint that is shown in place of a Secret's value. It has to be a keyed hash: equal for equal values, and
+/// revealing nothing about them.
 pub type Fingerprint<'a> = &'a dyn Fn(&[u8]) -> String;
 
-/// Compares the objects of a release (`before`) with those that are wanted (`after`), in the order of application;
-/// what is deleted comes last, in the opposite order.
+/// Compares the objects of a release (`before`) with the objects that are wanted (`after`). The changes come in the order of
+/// application, followed by the deletions in reverse order.
 ///
-/// Both are normalised first ([`normalise`]), so that neither the order of keys nor what a cluster writes into an
-/// object shows. A Secret's values never show: only keys and `fingerprint`s.
+/// Both sides are normalised first ([`normalise`]), so that neither the order of keys nor the fields that a cluster writes
+/// matter. The values of Secrets never appear: only their keys and `fingerprint`s.
 #[must_use]
 pub fn diff(before: &[Object], after: &[Object], fingerprint: Fingerprint<'_>) -> Vec<Change> {
     let by_id = |objects: &[Object]| -> BTreeMap<ObjectId, (String, Place)> {
@@ -156,7 +153,7 @@ fn hunks(before: &str, after: &str) -> Vec<Hunk> {
                 ChangeTag::Insert => DiffLine::Added(text),
             });
         }
-        // A side without lines is numbered 0, as `diff -u` does.
+        // `diff -u` numbers an empty side 0.
         let number = |start: usize, whole: &str| if whole.is_empty() { 0 } else { start + 1 };
         hunks.push(Hunk {
             before_line: number(first.old_range().start, before),
@@ -167,7 +164,7 @@ fn hunks(before: &str, after: &str) -> Vec<Hunk> {
     hunks
 }
 
-/// Fields of `metadata` that a cluster writes, not a person.
+/// Fields of `metadata` that the cluster writes.
 const CLUSTERS_METADATA: &[&str] = &[
     "uid",
     "resourceVersion",
@@ -178,22 +175,21 @@ const CLUSTERS_METADATA: &[&str] = &[
     "selfLink",
 ];
 
-/// Annotations that tools and controllers write for themselves.
+/// Annotations that tools and controllers write for their own use.
 const CLUSTERS_ANNOTATIONS: &[&str] = &[
     "kubectl.kubernetes.io/last-applied-configuration",
     "deployment.kubernetes.io/revision",
 ];
 
-/// An object in its one form, keys sorted, without what does not matter: `status`, what a cluster writes into `metadata`, empty fields, and the
-/// spelling of quantities (`cpu: 1` and `cpu: "1"`).
+/// Brings an object into its canonical form: sorted keys, no `status`, no metadata written by the cluster, no empty fields,
+/// and quantities as strings (`cpu: 1` becomes `cpu: "1"`).
 ///
-/// A Secret's `data` and `stringData` become one `data` of `fingerprint`s, as the API server would merge them.
-/// Normalising twice changes nothing more, but that a Secret's fingerprints would be fingerprinted themselves: whatever
-/// stands in a Secret is taken for a value.
+/// The `data` and `stringData` of a Secret become one `data` of fingerprints, merged as the API server merges them.
+/// Normalising is idempotent except for Secrets, where it would fingerprint the fingerprints.
 #[must_use]
 pub fn normalise(object: &Value, fingerprint: Fingerprint<'_>) -> Value {
     let mut value = object.clone();
-    // Sorted before a value of the wrong shape is fingerprinted, and after for what that put in.
+    // Sort before hashing, because values of the wrong shape are hashed as text, and again for the fields that hashing adds.
     value.sort_all_objects();
     let kind = value
         .get("kind")
@@ -225,7 +221,7 @@ fn hide_values(fields: &mut Map<String, Value>, fingerprint: Fingerprint<'_>) {
             continue;
         };
         for (key, value) in map {
-            let stand_in = match value {
+            let hash = match value {
                 Value::String(text) if is_encoded => {
                     let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();
                     let bytes = encoding.decode(compact).unwrap_or_else(|_| text.clone().into_bytes());
@@ -234,11 +230,11 @@ fn hide_values(fields: &mut Map<String, Value>, fingerprint: Fingerprint<'_>) {
                 Value::String(text) => fingerprint(text.as_bytes()),
                 other => fingerprint(other.to_string().as_bytes()),
             };
-            hidden.insert(key.clone(), Value::from(format!("(fingerprint) {stand_in}")));
+            hidden.insert(key.clone(), Value::from(format!("(fingerprint) {hash}")));
         }
         fields.shift_remove(field);
     }
-    // A value that is indented wrongly lands beside `data`: what a Secret does not have is hidden as well.
+    // A wrongly indented value ends up beside `data`. Therefore hide every field that a Secret does not have.
     for (field, value) in fields.iter_mut() {
         if !matches!(
             field.as_str(),
@@ -253,7 +249,7 @@ fn hide_values(fields: &mut Map<String, Value>, fingerprint: Fingerprint<'_>) {
     }
 }
 
-/// Drops empty fields where empty means absent, and writes quantities as strings.
+/// Drops fields that are empty where empty means absent, and turns quantities into strings.
 fn tidy(value: &mut Value, parent: &str) {
     match value {
         Value::Object(map) => {
@@ -267,7 +263,7 @@ fn tidy(value: &mut Value, parent: &str) {
             map.retain(|key, value| {
                 let empty = match value {
                     Value::Null => true,
-                    // `emptyDir: {}` and `podSelector: {}` say something; these say nothing.
+                    // An empty `emptyDir` or `podSelector` means something; these do not.
                     Value::Object(map) => {
                         map.is_empty()
                             && matches!(key.as_str(), "annotations" | "labels" | "resources" | "securityContext")
@@ -366,7 +362,7 @@ Deleted ConfigMap/older
     }
 
     #[test]
-    fn values_of_secrets_never_show() {
+    fn values_of_secrets_never_appear() {
         let secret = |field: &str, value: &str| {
             object(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, field: {"TOKEN": value}}))
         };
@@ -378,14 +374,14 @@ Deleted ConfigMap/older
         let text = serde_json::to_string(&changes).unwrap();
         assert!(!text.contains("hunter"), "{text}");
         assert_eq!(changes[0].kind, ChangeKind::Changed);
-        // `data` holds base64 of the same value.
+        // The same value, in base64.
         let same = diff(
             &[secret("stringData", "hunter2")],
             &[secret("data", "aHVudGVyMg==")],
             &print,
         );
         assert_eq!(same[0].kind, ChangeKind::Unchanged);
-        // Nor does a value in a place where none belongs.
+        // Nor do values in fields where none belongs.
         let odd = object(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s",
             "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "hunter2"}}, "data": "hunter2", "TOKEN": "hunter2", "stringData": {"A": 5150}}));
         let text = serde_json::to_string(&diff(&[], &[odd], &print)).unwrap();
@@ -393,7 +389,7 @@ Deleted ConfigMap/older
     }
 
     #[test]
-    fn what_a_cluster_writes_does_not_show() {
+    fn fields_written_by_the_cluster_are_ignored() {
         let written = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "app", "labels": {}},
             "spec": {"template": {"spec": {"containers": [{"name": "a", "resources": {"limits": {"cpu": 1}}}], "volumes": [{"emptyDir": {}}]}}}});
         let live = json!({"apiVersion": "apps/v1", "kind": "Deployment",

@@ -1,23 +1,23 @@
-//! Which containers run the release's image.
+//! The containers of a workload, and which of them run the release's image.
 
-use crate::object::pod_template_pointer;
+use crate::kinds::Kind;
 use crate::{Object, ObjectId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use towpath_types::ImageReference;
 use towpath_yaml::Place;
 
-/// Which containers get the release's image.
+/// Decides which containers get the release's image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageRule {
-    /// The release's repository, without registry or tag: `team/app`.
+    /// The repository of the release's image, without registry and tag: `team/app`.
     pub repository: String,
-    /// Containers that get it whatever their manifest says, by name.
+    /// The names of containers that get it whatever image their manifest has.
     pub containers: Vec<String>,
 }
 
 impl ImageRule {
-    /// The rule that goes by the repository alone.
+    /// A rule that looks only at the repository.
     #[must_use]
     pub fn repository(repository: &str) -> Self {
         Self {
@@ -26,10 +26,10 @@ impl ImageRule {
         }
     }
 
-    /// Whether `container`, whose manifest says `image`, runs the release's image.
+    /// Whether `container`, whose manifest has `image`, runs the release's image.
     ///
-    /// Registry, tag and digest do not count, for manifests name the registry of another place and a tag that someone
-    /// replaces. When one of the two repositories is a bare name (`app`), the other's last part (`team/app`) decides.
+    /// Registry, tag and digest do not count: manifests often name another registry and a placeholder tag. If one of the two
+    /// repositories is a bare name (`app`), it is compared with the last part of the other (`team/app`).
     #[must_use]
     pub fn matches(&self, container: &str, image: &str) -> bool {
         if self.containers.iter().any(|name| name == container) {
@@ -47,26 +47,26 @@ impl ImageRule {
 /// One container whose image was replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplacedImage {
-    /// The object.
+    /// The workload.
     pub object: ObjectId,
     /// The container's name.
     pub container: String,
-    /// What the manifest says; empty when it says nothing.
+    /// The image in the manifest; empty if it has none.
     pub before: String,
-    /// Where it says so.
+    /// The place of that image in the manifest.
     pub place: Place,
 }
 
-/// The image is not pinned.
+/// The image has no digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` names no digest: a release runs exactly one image, so it names it as `repository@sha256:…`")]
+#[error("`{0}` has no digest: a release runs exactly one image, so write it as `repository@sha256:…`")]
 pub struct NotPinned(pub ImageReference);
 
-/// Puts `image` into every container that `rule` matches: containers and init containers of Deployments, StatefulSets,
-/// DaemonSets, ReplicaSets, Jobs, CronJobs and Pods. Answers what was replaced, in the objects' order.
+/// Puts `image` into every container and init container that `rule` matches, in every kind that starts pods. Returns what it
+/// replaced, in the order of the objects.
 ///
 /// # Errors
-/// [`NotPinned`] when `image` has no digest; nothing is changed then.
+/// [`NotPinned`] if `image` has no digest. Then nothing has changed.
 pub fn with_image(
     objects: &mut [Object],
     rule: &ImageRule,
@@ -100,14 +100,14 @@ pub fn with_image(
     Ok(replaced)
 }
 
-/// Has the pods that run `image` pull it with the Secret `secret`, where their manifests name none.
+/// Makes the pods that run `image` pull it with the Secret `secret`, unless their manifests name one.
 pub fn with_pull_secret(objects: &mut [Object], image: &ImageReference, secret: &str) {
     let image = image.to_string();
     for object in objects {
         if !containers(object).iter().any(|container| container.image == image) {
             continue;
         }
-        let Some(template) = pod_template_pointer(&object.kind) else {
+        let Some(template) = Kind::of(&object.kind).pod_template else {
             continue;
         };
         let spec = object
@@ -121,10 +121,10 @@ pub fn with_pull_secret(objects: &mut [Object], image: &ImageReference, secret: 
     }
 }
 
-/// The Secrets with which the pods that `object` starts pull their images.
+/// The names of the Secrets that the pods of `object` pull their images with.
 #[must_use]
 pub fn pull_secrets(object: &Object) -> Vec<String> {
-    let Some(template) = pod_template_pointer(&object.kind) else {
+    let Some(template) = Kind::of(&object.kind).pod_template else {
         return Vec::new();
     };
     let list = object
@@ -137,23 +137,23 @@ pub fn pull_secrets(object: &Object) -> Vec<String> {
         .collect()
 }
 
-/// A container of an object's pods.
+/// A container in the pods of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
-    /// Its name; empty when the manifest gives none.
+    /// Empty if the manifest has none.
     pub name: String,
-    /// Its image as written; empty when the manifest gives none.
+    /// As in the manifest; empty if it has none.
     pub image: String,
-    /// Its JSON pointer in the object.
+    /// The JSON pointer of the container in the object.
     pub pointer: String,
     /// Whether it is an init container.
     pub init: bool,
 }
 
-/// The containers of the pods that `object` starts, init containers first, as Kubernetes runs them.
+/// The containers in the pods of `object`, init containers first, in the order in which Kubernetes starts them.
 #[must_use]
 pub fn containers(object: &Object) -> Vec<Container> {
-    let Some(template) = pod_template_pointer(&object.kind) else {
+    let Some(template) = Kind::of(&object.kind).pod_template else {
         return Vec::new();
     };
     let mut found = Vec::new();
@@ -242,11 +242,11 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_no_release() {
+    fn an_image_without_a_digest_is_refused() {
         let error = with_image(&mut [], &ImageRule::repository("app"), &"app:1".parse().unwrap()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "`app:1` names no digest: a release runs exactly one image, so it names it as `repository@sha256:…`"
+            "`app:1` has no digest: a release runs exactly one image, so write it as `repository@sha256:…`"
         );
     }
 }

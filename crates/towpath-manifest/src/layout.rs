@@ -1,4 +1,4 @@
-//! Which environments are written down plainly, and which are rendered by Kustomize or Helm first.
+//! Which environments consist of plain manifests, and which are rendered by Kustomize or Helm.
 
 use crate::tree::{CRON_JOBS, JOBS, ROOT};
 use std::{
@@ -7,15 +7,15 @@ use std::{
 };
 use towpath_yaml::{Diagnostic, DuplicateKeys, Limits, Node, ParseOptions, SourceFile, Span, parse};
 
-/// The names that Kustomize looks for in a folder.
+/// The names of a kustomization file.
 ///
 /// Source: <https://kubectl.docs.kubernetes.io/references/kustomize/glossary/#kustomization>
 const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
-/// The file that makes a folder a Helm chart.
+/// The file that marks a folder as a Helm chart.
 const CHART: &str = "Chart.yaml";
 
-/// The fields of a kustomization in which folders can stand.
+/// The fields of a kustomization that can refer to folders.
 ///
 /// Source: <https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/>
 const REFERENCES: [&str; 6] = [
@@ -27,47 +27,46 @@ const REFERENCES: [&str; 6] = [
     "validators",
 ];
 
-/// How a repository's manifests are laid out: which environments are rendered, and from what.
+/// The layout of a repository's manifests: which environments are rendered, and from what.
 ///
-/// Empty for a repository without Kustomize and Helm, whose files are read as they are.
+/// Empty for a repository without Kustomize and Helm, whose files are plain manifests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Layout {
     /// By folder: `.k8s/live/dev`.
     environments: BTreeMap<String, RenderedEnvironment>,
-    /// Folders that others are made from, with one of these: `.k8s/base`, `.k8s/live/dev`. They are no environments.
+    /// Folders that environments are rendered from, each with one of those environments: `.k8s/base`, `.k8s/live/dev`. They
+    /// are not environments themselves.
     shared: BTreeMap<String, String>,
 }
 
 /// An environment that a program renders.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RenderedEnvironment {
-    /// The kube context.
     pub kube_context: String,
-    /// The environment.
     pub environment: String,
-    /// Its folder, from the repository's root: `.k8s/live/dev`.
+    /// Relative to the root of the repository: `.k8s/live/dev`.
     pub folder: String,
-    /// By what, from what.
     pub by: RenderedBy,
 }
 
-/// The program that renders an environment, and what it is given.
+/// The program that renders an environment, and its input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RenderedBy {
     /// `kustomize build` of the environment's folder.
     Kustomize,
     /// `helm template`.
     Helm {
-        /// The chart's folder, from the repository's root.
+        /// The folder of the chart, relative to the root of the repository.
         chart: String,
-        /// The files of values, from the repository's root; a later one wins. The chart's own `values.yaml` is not
-        /// among them, for Helm reads that by itself.
+        /// The files with values, relative to the root of the repository. Later files override earlier ones. The chart's own
+        /// `values.yaml` is not among them, because Helm reads it by itself.
         values: Vec<String>,
     },
 }
 
 impl RenderedBy {
-    /// The program's name: `kustomize` or `helm`.
+    /// `kustomize` or `helm`.
     #[must_use]
     pub fn program(&self) -> &'static str {
         match self {
@@ -84,20 +83,20 @@ impl fmt::Display for RenderedBy {
 }
 
 impl Layout {
-    /// Recognises the layout from the paths (from the repository's root, with `/`) and texts of the files below `.k8s/`.
+    /// Recognises the layout from the paths (relative to the root of the repository, with `/`) and texts of the files below
+    /// `.k8s/`.
     ///
-    /// - An environment's folder with a kustomization is rendered by Kustomize, unless another kustomization names it as
-    ///   a base, a resource or a component: then it is no environment. A kustomization anywhere else is no environment.
-    /// - An environment's folder with a `Chart.yaml` is rendered by Helm, with `values-<environment>.yaml` when it has
-    ///   one.
-    /// - An environment's folder that holds no YAML but `values*.yaml` is rendered by Helm from the chart in it, else from
-    ///   the only chart of its kube context, else from the only chart of the repository; that chart is no environment.
-    /// - `jobs/` and `cron_jobs/` beside the environments are never rendered.
+    /// - Kustomize renders an environment's folder that has a kustomization, unless another kustomization refers to it as a
+    ///   base, a resource or a component. Then the folder is not an environment. Nor is a kustomization anywhere else.
+    /// - Helm renders an environment's folder that has a `Chart.yaml`, with `values-<environment>.yaml` if there is one.
+    /// - Helm renders an environment's folder whose only YAML is `values*.yaml`: from the chart in it, otherwise from the only
+    ///   chart of its kube context, otherwise from the only chart of the repository. That chart is not an environment.
+    /// - `jobs/` and `cron_jobs/` next to the environments are never rendered.
     ///
-    /// The answer is the same with and without files that are not YAML.
+    /// Files that are not YAML do not change the result.
     ///
-    /// The diagnostics are errors, and nothing shall be rendered with one: those of the YAML reader (a kustomization
-    /// that cannot be read), `manifest::outside-root`, `manifest::two-renderers`, `manifest::ambiguous-chart` and
+    /// All diagnostics are errors, and with one of them nothing may be rendered: those of the YAML reader (an invalid
+    /// kustomization), `manifest::outside-root`, `manifest::two-renderers`, `manifest::ambiguous-chart` and
     /// `manifest::unused-chart`.
     pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> (Self, Vec<Diagnostic>) {
         let files: BTreeMap<&str, &str> = files
@@ -115,24 +114,24 @@ impl Layout {
         (layout, diagnostics)
     }
 
-    /// Whether every file is read as it is.
+    /// Whether every file is a plain manifest.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         self.environments.is_empty() && self.shared.is_empty()
     }
 
-    /// The environments that are rendered, by folder.
+    /// The rendered environments, sorted by folder.
     pub fn environments(&self) -> impl Iterator<Item = &RenderedEnvironment> {
         self.environments.values()
     }
 
-    /// How an environment is rendered; `None` when its files are read as they are.
+    /// How an environment is rendered; `None` if its files are plain manifests.
     #[must_use]
     pub fn rendered(&self, kube_context: &str, environment: &str) -> Option<&RenderedEnvironment> {
         self.environments.get(&format!("{ROOT}/{kube_context}/{environment}"))
     }
 
-    /// Whether the file at `path` is a manifest as it is: no part of what is rendered.
+    /// Whether the file at `path` is a plain manifest, not the input of a renderer.
     #[must_use]
     pub fn reads_as_it_is(&self, path: &str) -> bool {
         let path = path.strip_prefix("./").unwrap_or(path);
@@ -140,8 +139,8 @@ impl Layout {
             || !ancestors(path).any(|dir| self.environments.contains_key(dir) || self.shared.contains_key(dir))
     }
 
-    /// The folders that environments are made from, each with one of these: `.k8s/base`, `.k8s/live/dev`. Neither they
-    /// nor what is in them is an environment or a kube context.
+    /// The folders that environments are rendered from, each with one of those environments: `.k8s/base`, `.k8s/live/dev`.
+    /// Neither they nor their subfolders are environments or kube contexts.
     pub fn shared(&self) -> impl Iterator<Item = (&str, &str)> {
         self.shared
             .iter()
@@ -161,7 +160,7 @@ impl Layout {
             }
             let mut wrong = Vec::new();
             let found = read_kustomization(folder, path, text, &mut wrong);
-            // A chart can have a template of such a name, which is wrong only if something is made from it.
+            // A chart can have a template with such a name. Report its errors only if an environment uses it.
             let in_chart = ancestors(folder).any(|dir| files.contains_key(format!("{dir}/{CHART}").as_str()));
             if in_chart && !wrong.is_empty() {
                 templates.insert(folder, wrong);
@@ -193,7 +192,7 @@ impl Layout {
             bases.any(|base| *base == folder || is_below(folder, base))
         };
         for (folder, kube_context, environment) in &candidates {
-            // Of two that use each other neither is the base: Kustomize says that they form a circle.
+            // If two use each other, neither is the base: let Kustomize report the cycle.
             let user = candidates
                 .iter()
                 .find(|(user, ..)| user != folder && uses(user, folder) && !uses(folder, user));
@@ -210,7 +209,7 @@ impl Layout {
             }
         }
         for (user, bases) in &reached {
-            // What a base is made from belongs to the environment behind it.
+            // The bases of a base belong to the environment that uses it.
             if self.environments.contains_key(*user) {
                 for base in bases.iter().filter(|base| !self.environments.contains_key(**base)) {
                     self.shared
@@ -241,7 +240,7 @@ impl Layout {
         if charts.is_empty() {
             return;
         }
-        // By environment's folder: the YAML in it that is in no chart.
+        // By environment folder: its YAML files outside charts.
         let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for path in files.keys().filter(|path| is_yaml(path) && self.reads_as_it_is(path)) {
             let folder = ancestors(path).find(|dir| environment_of(dir).is_some());
@@ -268,7 +267,7 @@ impl Layout {
                 }
             }
         }
-        // A kube context's own chart first, then what no kube context has for its own.
+        // First the chart of the environment's own kube context, then the remaining ones.
         for near in [true, false] {
             let free: Vec<&str> = charts.iter().copied().filter(|chart| !used.contains(chart)).collect();
             without.retain(|(folder, values)| {
@@ -292,7 +291,7 @@ impl Layout {
         for chart in charts.into_iter().filter(|chart| !used.contains(chart)) {
             let Some((_, environment)) = environment_of(chart) else {
                 diagnostics.push(unused_chart(chart, files));
-                // Its templates are no manifests: each would be one more complaint about the same.
+                // Its templates are not manifests. Reading them would only repeat this error.
                 self.shared.insert(chart.to_string(), chart.to_string());
                 continue;
             };
@@ -309,7 +308,7 @@ impl Layout {
         let Some((kube_context, environment)) = environment_of(folder) else {
             return;
         };
-        // What `values.yaml` says is general, what the others say is particular.
+        // `values.yaml` has the general values, the others override them.
         let mut values: Vec<String> = values.iter().map(ToString::to_string).collect();
         values.sort_by_key(|path| {
             (
@@ -332,8 +331,8 @@ impl Layout {
     }
 }
 
-/// Whether files that are not YAML are needed too (templates, what ConfigMaps are generated from): whether there is a
-/// kustomization or a chart below `.k8s/` among `paths`, which are from the repository's root.
+/// Whether rendering needs more than the YAML files (templates, files for generated ConfigMaps): whether `paths`, relative to
+/// the root of the repository, include a kustomization or a chart below `.k8s/`.
 pub fn needs_every_file<'a>(paths: impl IntoIterator<Item = &'a str>) -> bool {
     paths.into_iter().any(|path| {
         let name = path.rsplit('/').next().unwrap_or(path);
@@ -341,13 +340,14 @@ pub fn needs_every_file<'a>(paths: impl IntoIterator<Item = &'a str>) -> bool {
     })
 }
 
-/// Whether a file's name says that it is YAML, or JSON, which is YAML, too: what `kubectl apply --filename FOLDER` reads.
+/// Whether a file's name says that it is YAML, or JSON, which is valid YAML. `kubectl apply --filename FOLDER` reads the same
+/// extensions.
 #[must_use]
 pub fn is_yaml(path: &str) -> bool {
     [".yaml", ".yml", ".json"].iter().any(|end| path.ends_with(end))
 }
 
-/// The path inside `.k8s/`.
+/// The path below `.k8s/`.
 fn inside(path: &str) -> Option<&str> {
     path.strip_prefix("./")
         .unwrap_or(path)
@@ -355,20 +355,20 @@ fn inside(path: &str) -> Option<&str> {
         .strip_prefix('/')
 }
 
-/// The kube context and the environment whose folder this is.
+/// The kube context and the environment, if this is an environment's folder.
 fn environment_of(folder: &str) -> Option<(&str, &str)> {
     let (kube_context, environment) = inside(folder)?.split_once('/')?;
     let is_one = !environment.is_empty() && !environment.contains('/') && ![JOBS, CRON_JOBS].contains(&environment);
     is_one.then_some((kube_context, environment))
 }
 
-/// Whether a folder is `jobs/` or `cron_jobs/` beside the environments, or in one of these.
+/// Whether a folder is `jobs/` or `cron_jobs/` next to the environments, or inside one of those.
 fn is_shared_folder(folder: &str) -> bool {
     let second = inside(folder).and_then(|inside| inside.split('/').nth(1));
     second.is_some_and(|second| [JOBS, CRON_JOBS].contains(&second))
 }
 
-/// The folders around a path, the nearest first.
+/// The folders that contain a path, innermost first.
 fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(path.rsplit_once('/'), |(dir, _)| dir.rsplit_once('/')).map(|(dir, _)| dir)
 }
@@ -383,14 +383,14 @@ fn is_values(path: &str) -> bool {
     rest.is_some_and(|rest| rest.starts_with(['.', '-', '_']))
 }
 
-/// The folders that a kustomization is made from, itself and those around it excepted.
+/// The folders that a kustomization uses, except itself and the folders that contain it.
 fn reachable<'a>(from: &'a str, references: &'a BTreeMap<&str, BTreeSet<String>>) -> BTreeSet<&'a str> {
     let mut reached = BTreeSet::new();
     let mut next = vec![from];
     while let Some(folder) = next.pop() {
         for base in references.get(folder).into_iter().flatten() {
             let base = base.as_str();
-            // Kustomize refuses a base around what is made from it; that shall be said of an environment.
+            // Kustomize refuses a base that contains its user. Leave that error to Kustomize.
             let around = base == from || is_below(from, base);
             if !around && references.contains_key(base) && reached.insert(base) {
                 next.push(base);
@@ -400,8 +400,8 @@ fn reachable<'a>(from: &'a str, references: &'a BTreeMap<&str, BTreeSet<String>>
     reached
 }
 
-/// Whether a kustomization is a component, and the paths that it refers to; `None` for a file that is none but only
-/// called like one: Flux has objects of that kind.
+/// Whether a kustomization is a component, and the paths that it refers to. `None` for a file that only has the name of a
+/// kustomization: Flux has objects of that kind.
 fn read_kustomization(
     folder: &str,
     path: &str,
@@ -439,13 +439,13 @@ fn read_kustomization(
         if &**key == "kind" {
             is_component = field.value.as_scalar().is_some_and(|kind| &*kind.text == "Component");
         }
-        // Kustomize takes fields in any case, and what it follows has to be looked at here.
+        // Kustomize ignores the case of fields, so check all that it would follow.
         if !REFERENCES.iter().any(|name| name.eq_ignore_ascii_case(key)) {
             continue;
         }
         let items = field.value.as_sequence().unwrap_or_default();
         for item in items {
-            // A transformer can stand there in full.
+            // An inline transformer is not a reference.
             let Some(reference) = item.as_scalar().filter(|scalar| !scalar.text.contains('\n')) else {
                 continue;
             };
@@ -460,7 +460,7 @@ fn read_kustomization(
     Some((is_component, references))
 }
 
-/// Where a reference leads; `None` when that is not in `.k8s/`.
+/// The folder that a reference leads to; `None` if it is outside `.k8s/`.
 fn resolve(folder: &str, reference: &str) -> Option<String> {
     if reference.starts_with('/') {
         return None;
@@ -479,15 +479,15 @@ fn resolve(folder: &str, reference: &str) -> Option<String> {
 }
 
 fn outside(span: &Span, key: &str, reference: &str) -> Diagnostic {
-    let message = format!("`{reference}` in `{key}` leads out of `{ROOT}/`");
+    let message = format!("`{reference}` in `{key}` is outside `{ROOT}/`");
     Diagnostic::error("manifest::outside-root", message)
         .at(span, "")
         .hint(format!(
-            "what manifests are made from lies below `{ROOT}/`: move it there, into `{ROOT}/base/`, say"
+            "everything that manifests are rendered from has to be below `{ROOT}/`: move it there, for example into `{ROOT}/base/`"
         ))
 }
 
-/// The first line of a file of the tree.
+/// The first line of a file.
 fn top(path: &str, files: &BTreeMap<&str, &str>) -> Span {
     let source = SourceFile::new(path, files.get(path).copied().unwrap_or_default());
     let length = source.text().find('\n').unwrap_or(source.text().len());
@@ -499,20 +499,20 @@ fn two_renderers(folder: &str, files: &BTreeMap<&str, &str>) -> Diagnostic {
     Diagnostic::error("manifest::two-renderers", message)
         .at(&top(&format!("{folder}/{CHART}"), files), "")
         .hint(
-            "one program renders an environment: remove the kustomization, or move the chart into a folder of its own",
+            "only one program can render an environment: remove the kustomization, or move the chart into its own folder",
         )
 }
 
 fn ambiguous_chart(folder: &str, values: &[&str], charts: &[&str], files: &BTreeMap<&str, &str>) -> Diagnostic {
     let charts: Vec<String> = charts.iter().map(|chart| format!("`{chart}`")).collect();
     let message = format!(
-        "`{folder}` holds only values, and there is more than one chart that they could be for: {}",
+        "`{folder}` holds only values, and several charts could use them: {}",
         charts.join(", ")
     );
     Diagnostic::error("manifest::ambiguous-chart", message)
         .at(&top(values.first().copied().unwrap_or_default(), files), "")
         .hint(format!(
-            "move the chart into the environment's folder: `{folder}/chart/`, say"
+            "move the chart into the environment's folder, for example to `{folder}/chart/`"
         ))
 }
 
@@ -523,7 +523,7 @@ fn unused_chart(chart: &str, files: &BTreeMap<&str, &str>) -> Diagnostic {
     )
     .at(&top(&format!("{chart}/{CHART}"), files), "")
     .hint(format!(
-        "an environment that uses it is a folder `{ROOT}/<kube context>/<environment>/` with a `values.yaml` and no other YAML"
+        "to use it, add a folder `{ROOT}/<kube context>/<environment>/` with a `values.yaml` and no other YAML"
     ))
 }
 
@@ -554,7 +554,7 @@ mod tests {
         let (lines, diagnostics) = describe(files);
         assert_eq!(lines, expect, "{files:?}");
         assert_eq!(diagnostics, [], "{files:?}");
-        // The laptop and the forge look at the YAML first: it has to say the same.
+        // Callers look at the YAML files first: they have to give the same result.
         let yaml: Vec<_> = files.iter().copied().filter(|(path, _)| is_yaml(path)).collect();
         if !files.iter().any(|(path, _)| path.ends_with("/Kustomization")) {
             assert_eq!(describe(&yaml).0, expect, "the YAML of {files:?}");
@@ -576,13 +576,13 @@ mod tests {
     const O: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
 
     #[test]
-    fn a_plain_tree_is_none_of_ours() {
+    fn a_plain_tree_has_no_layout() {
         check(&[], &[]);
         check(
             &[(".k8s/live/dev/web.yaml", O), (".k8s/live/jobs/migrate.yaml", O)],
             &[],
         );
-        // Without a chart these are only strange names.
+        // Without a chart, these are ordinary file names.
         check(
             &[(".k8s/live/dev/values.yaml", "a: 1\n"), (".k8s/live/dev/chart.yaml", O)],
             &[],
@@ -593,7 +593,7 @@ mod tests {
     }
 
     #[test]
-    fn each_name_of_a_kustomization_counts() {
+    fn every_name_of_a_kustomization_is_recognised() {
         for name in KUSTOMIZATIONS {
             let path = format!(".k8s/live/dev/{name}");
             check(
@@ -609,13 +609,13 @@ mod tests {
     }
 
     #[test]
-    fn an_object_of_flux_is_no_kustomization() {
+    fn a_flux_object_is_no_kustomization() {
         let flux = "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {name: a}\n";
         check(&[(".k8s/live/dev/kustomization.yaml", flux)], &[]);
     }
 
     #[test]
-    fn a_base_is_no_environment_wherever_it_lies() {
+    fn a_base_is_no_environment_wherever_it_is() {
         for (base, reference) in [
             (".k8s/base", "../../base"),
             (".k8s/live/base", "../base"),
@@ -639,7 +639,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_base_is_made_from_is_no_environment_either() {
+    fn the_bases_of_a_base_are_no_environments_either() {
         check(
             &[
                 (".k8s/base/kustomization.yaml", "resources: [redis]\n"),
@@ -658,13 +658,13 @@ mod tests {
     }
 
     #[test]
-    fn a_component_is_no_environment_though_nobody_names_it() {
+    fn an_unused_component_is_no_environment() {
         let component = "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\n";
         check(&[(".k8s/live/debug/kustomization.yaml", component)], &[]);
     }
 
     #[test]
-    fn jobs_beside_the_environments_stay_plain() {
+    fn jobs_next_to_the_environments_stay_plain() {
         let files = [
             (".k8s/live/jobs/kustomization.yaml", K),
             (".k8s/live/cron_jobs/Chart.yaml", C),
@@ -682,7 +682,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_is_for_kustomize_to_say() {
+    fn cycles_are_left_to_kustomize() {
         check(
             &[
                 (".k8s/live/a/kustomization.yaml", "resources: [../b]\n"),
@@ -690,7 +690,7 @@ mod tests {
             ],
             &[".k8s/live/a kustomize", ".k8s/live/b kustomize"],
         );
-        // A base around its overlay: refused there too, and the other environments stay what they are.
+        // So is a base that contains its overlay. The other environments are not affected.
         check(
             &[
                 (".k8s/live/kustomization.yaml", K),
@@ -702,7 +702,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kustomization_around_environments_makes_no_base_of_them() {
+    fn a_kustomization_above_environments_does_not_make_them_bases() {
         check(
             &[
                 (".k8s/live/kustomization.yaml", "resources: [dev]\n"),
@@ -713,7 +713,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_leads_out_of_the_folder_of_manifests() {
+    fn a_reference_outside_the_folder_of_manifests_is_refused() {
         for reference in [
             "../../../../../etc",
             "../../../deploy",
@@ -728,7 +728,7 @@ mod tests {
                 ".k8s/live/dev/kustomization.yaml:3:5",
             );
         }
-        // The same in what it is made from, hidden where templates lie.
+        // The same in a base, hidden among templates.
         refused(
             &[
                 (".k8s/x/Chart.yaml", C),
@@ -745,7 +745,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kustomization_that_is_no_yaml_is_said_with_its_place() {
+    fn an_invalid_kustomization_is_reported_with_its_place() {
         refused(
             &[(".k8s/live/dev/kustomization.yaml", "resources: [\n")],
             describe(&[(".k8s/live/dev/kustomization.yaml", "resources: [\n")]).1[0].code,
@@ -754,7 +754,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_in_an_environments_folder() {
+    fn a_chart_in_the_folder_of_an_environment() {
         check(
             &[
                 (".k8s/live/dev/Chart.yaml", C),
@@ -774,7 +774,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_beside_values_in_an_environments_folder() {
+    fn a_chart_next_to_values_in_the_folder_of_an_environment() {
         check(
             &[
                 (".k8s/live/dev/app/Chart.yaml", C),
@@ -791,7 +791,7 @@ mod tests {
     }
 
     #[test]
-    fn one_chart_for_folders_of_values() {
+    fn one_chart_serves_several_folders_of_values() {
         for chart in [
             ".k8s/chart",
             ".k8s/live/chart",
@@ -842,7 +842,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_charts_none_is_guessed() {
+    fn two_possible_charts_are_refused() {
         refused(
             &[
                 (".k8s/charts/a/Chart.yaml", C),
@@ -864,7 +864,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_that_nobody_uses_is_said() {
+    fn an_unused_chart_is_reported() {
         for chart in [".k8s/chart", ".k8s/live/dev/chart"] {
             refused(
                 &[(&format!("{chart}/Chart.yaml"), C), (".k8s/live/dev/web.yaml", O)],
@@ -875,7 +875,7 @@ mod tests {
     }
 
     #[test]
-    fn one_program_renders_an_environment() {
+    fn two_renderers_for_one_environment_are_refused() {
         refused(
             &[(".k8s/live/dev/Chart.yaml", C), (".k8s/live/dev/kustomization.yaml", K)],
             "manifest::two-renderers",
@@ -884,7 +884,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_rendered_is_read_as_before() {
+    fn plain_environments_are_read_next_to_rendered_ones() {
         let files = [
             (".k8s/base/kustomization.yaml", K),
             (".k8s/base/web.yaml", O),

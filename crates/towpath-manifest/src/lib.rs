@@ -1,16 +1,17 @@
-//! Kubernetes objects without a cluster: the tree of manifests, which of them Kustomize and Helm render, images, what workloads read, the order of application,
-//! what would change, and whether an object is ready.
+//! Kubernetes objects without a cluster: the tree of manifests, the layout for Kustomize and Helm, the table of kinds,
+//! images, what workloads read, differences between objects, and readiness.
 //!
-//! **Invariants.** Pure: no IO (the caller gives paths and texts), no async, no clock. Every object knows the place of
-//! each of its fields, so that whoever refuses one can say where it is written. A Secret's value is in no diff, no
-//! hash, no message and no `Debug`: where values are compared, the caller brings keyed fingerprints.
+//! **Invariants.** Everything is pure: no IO (the caller passes paths and texts), no async, no clock. Every object knows the
+//! place of each of its fields, so that an error can point at it. The value of a Secret is in no diff, hash, message or
+//! `Debug` output: where values have to be compared, the caller passes keyed fingerprints.
 //!
-//! What it deliberately does not know: how an object gets to a cluster or an engine, which fields a target supports,
-//! and where Secrets come from.
+//! This crate deliberately does not know how an object reaches a cluster or an engine, which fields a target supports, and
+//! where Secrets come from.
 
 mod config_hash;
 mod diff;
 mod images;
+mod kinds;
 mod layout;
 mod object;
 mod order;
@@ -25,12 +26,13 @@ pub use diff::{Change, ChangeKind, DiffLine, Fingerprint, Hunk, diff, normalise}
 pub use images::{
     Container, ImageRule, NotPinned, ReplacedImage, containers, pull_secrets, with_image, with_pull_secret,
 };
+pub use kinds::{KINDS, Kind, OTHER, Wave};
 pub use layout::{Layout, RenderedBy, RenderedEnvironment, is_yaml, needs_every_file};
-pub use object::{NotAnObject, Object, ObjectId, is_namespaced, pod_template_pointer};
+pub use object::{NotAnObject, Object, ObjectId};
 pub use order::sort_for_apply;
 pub use ports::{BackendService, MissingPort, backend_services, missing_backend, missing_ports};
-pub use readiness::{Readiness, daemon_set, deployment, job, pod, readiness, stateful_set};
-pub use reads::{Existing, Finding, Read, SourceKind, Via, missing, reads};
+pub use readiness::{Readiness, pod};
+pub use reads::{Existing, Finding, Read, SourceKind, Via, missing, names_read, reads};
 pub use rendered::RenderedFiles;
 pub use towpath_yaml::{Diagnostic, Place};
 pub use tree::{Environment, KubeContext, Tree};

@@ -1,5 +1,6 @@
 //! One Kubernetes object and the places of its fields.
 
+use crate::kinds::Kind;
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -7,10 +8,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use towpath_yaml::Place;
 
-/// What an object is called within one environment: its API group, kind and name.
+/// The identity of an object within its environment: API group, kind and name.
 ///
-/// The group's version is no part of it: `apps/v1` and `apps/v1beta1` speak of one Deployment. Nor is the namespace,
-/// for an environment has one.
+/// It leaves out the version, because `apps/v1` and `apps/v1beta1` name the same Deployment, and the namespace, because an
+/// environment has only one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectId {
     /// `apps`; empty for Kubernetes' core group.
@@ -27,9 +28,9 @@ impl fmt::Display for ObjectId {
     }
 }
 
-/// A Kubernetes object, as written.
+/// A Kubernetes object, as its manifest has it.
 ///
-/// The four names are copies of what `value` says; whoever changes `value` keeps them.
+/// The first four fields are copies of fields of `value`. Code that changes `value` has to keep them equal.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Object {
     /// `apps/v1`.
@@ -38,11 +39,11 @@ pub struct Object {
     pub kind: String,
     /// `metadata.name`.
     pub name: String,
-    /// `metadata.namespace`, when the manifest names one.
+    /// `metadata.namespace`, if the manifest sets it.
     pub namespace: Option<String>,
-    /// The whole object.
+    /// The whole object as JSON.
     pub value: Value,
-    /// Where the object begins.
+    /// Where the object starts in its file.
     pub place: Place,
     /// Line and column of each field, by JSON pointer.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -50,25 +51,25 @@ pub struct Object {
 }
 
 impl fmt::Debug for Object {
-    /// A Secret's manifest holds values, so the whole object never shows.
+    /// Shows only the name: the manifest of a Secret holds values.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Object({}/{} at {})", self.kind, self.name, self.place)
     }
 }
 
-/// Why a value is no Kubernetes object.
+/// Why a value is not a Kubernetes object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnObject {
-    /// It is a list, a string, a number or nothing.
+    /// It is a list, a string, a number or empty.
     #[error("a Kubernetes object is a mapping with `apiVersion`, `kind` and `metadata.name`; this is {0}")]
     NotAMapping(&'static str),
-    /// A field that every object has is missing, empty, or not a string.
-    #[error("a Kubernetes object needs `{0}`, a string that is not empty")]
+    /// A required field is missing, empty, or not a string.
+    #[error("a Kubernetes object needs `{0}`, a non-empty string")]
     Lacks(&'static str),
 }
 
 impl NotAnObject {
-    /// The JSON pointer of the nearest thing that exists, for the place of a complaint.
+    /// The JSON pointer of the field that is wrong, for the place of a diagnostic.
     #[must_use]
     pub fn pointer(&self) -> &'static str {
         match self {
@@ -82,7 +83,7 @@ impl NotAnObject {
 }
 
 impl Object {
-    /// Reads an object from a value that has no source: from a stored release, or made by a program.
+    /// Reads an object from a value that has no source file: one from a stored release, or one that a program made.
     ///
     /// # Errors
     /// [`NotAnObject`] when it has no `apiVersion`, `kind` or `metadata.name`.
@@ -125,7 +126,7 @@ impl Object {
         })
     }
 
-    /// What the object is called within its environment.
+    /// The object's identity within its environment.
     #[must_use]
     pub fn id(&self) -> ObjectId {
         let group = self.api_version.split_once('/').map_or("", |(group, _)| group);
@@ -136,9 +137,9 @@ impl Object {
         }
     }
 
-    /// Where the field at `pointer` (RFC 6901: `/spec/template/spec/containers/0/image`) is written.
+    /// The place of the field at `pointer` (RFC 6901: `/spec/template/spec/containers/0/image`).
     ///
-    /// A field that is not written (a default, or something Towpath put there) is placed at its nearest ancestor.
+    /// A field that is not in the file (a default, or one that Towpath added) gets the place of its nearest ancestor.
     #[must_use]
     pub fn place_of(&self, pointer: &str) -> Place {
         let mut pointer = pointer;
@@ -157,10 +158,10 @@ impl Object {
         }
     }
 
-    /// The same object in `namespace`. Kinds that have no namespace stay as they are.
+    /// Puts the object into `namespace`. Cluster-wide kinds stay as they are.
     #[must_use]
     pub fn in_namespace(mut self, namespace: &str) -> Self {
-        if is_namespaced(&self.kind)
+        if Kind::of(&self.kind).namespaced
             && let Some(metadata) = self.value.pointer_mut("/metadata").and_then(Value::as_object_mut)
         {
             metadata.insert("namespace".to_string(), Value::from(namespace));
@@ -171,9 +172,11 @@ impl Object {
 }
 
 impl Object {
-    /// A Secret with its `stringData` in `data`, as the API server would merge them. `stringData` is never read back, so
-    /// what leaves it would stay for ever, and a change of it by somebody else would not be seen. What is no text stays
-    /// where it is, for the server to refuse.
+    /// Moves a Secret's `stringData` into `data`, as the API server does.
+    ///
+    /// The server never returns `stringData`. Without this step, a key removed from it would stay in the cluster, and nobody
+    /// would notice when somebody else changed a value. Values that are not strings stay in `stringData`, so that the server
+    /// refuses them.
     ///
     /// Source: <https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/secret-v1/>
     #[must_use]
@@ -206,46 +209,6 @@ impl Object {
             (_, None) => {}
         }
         self
-    }
-}
-
-/// Whether objects of this kind live in a namespace, for Kubernetes' own kinds; unknown kinds do.
-///
-/// Source: `kubectl api-resources --namespaced=false`
-#[must_use]
-pub fn is_namespaced(kind: &str) -> bool {
-    !matches!(
-        kind,
-        "Namespace"
-            | "Node"
-            | "PersistentVolume"
-            | "StorageClass"
-            | "ClusterRole"
-            | "ClusterRoleBinding"
-            | "CustomResourceDefinition"
-            | "IngressClass"
-            | "PriorityClass"
-            | "RuntimeClass"
-            | "CSIDriver"
-            | "CSINode"
-            | "VolumeAttachment"
-            | "APIService"
-            | "MutatingWebhookConfiguration"
-            | "ValidatingWebhookConfiguration"
-            | "ValidatingAdmissionPolicy"
-            | "ValidatingAdmissionPolicyBinding"
-    )
-}
-
-/// The JSON pointer of the pod template (or, for a Pod, of the pod itself) in an object of `kind`; `None` when objects
-/// of this kind start no pods.
-#[must_use]
-pub fn pod_template_pointer(kind: &str) -> Option<&'static str> {
-    match kind {
-        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job" => Some("/spec/template"),
-        "CronJob" => Some("/spec/jobTemplate/spec/template"),
-        "Pod" => Some(""),
-        _ => None,
     }
 }
 
@@ -290,24 +253,24 @@ mod tests {
         );
         check(
             json!({"kind": "Service", "metadata": {"name": "app"}}),
-            Err("a Kubernetes object needs `apiVersion`, a string that is not empty"),
+            Err("a Kubernetes object needs `apiVersion`, a non-empty string"),
         );
         check(
             json!({"apiVersion": "v1", "kind": 3, "metadata": {"name": "app"}}),
-            Err("a Kubernetes object needs `kind`, a string that is not empty"),
+            Err("a Kubernetes object needs `kind`, a non-empty string"),
         );
         check(
             json!({"apiVersion": "v1", "kind": "Service", "metadata": []}),
-            Err("a Kubernetes object needs `metadata.name`, a string that is not empty"),
+            Err("a Kubernetes object needs `metadata.name`, a non-empty string"),
         );
         check(
             json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": 7}}),
-            Err("a Kubernetes object needs `metadata.namespace`, a string that is not empty"),
+            Err("a Kubernetes object needs `metadata.namespace`, a non-empty string"),
         );
     }
 
     #[test]
-    fn a_field_that_is_not_written_is_placed_at_its_nearest_ancestor() {
+    fn a_field_that_is_not_in_the_file_is_placed_at_its_nearest_ancestor() {
         let value = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "app"}, "spec": {}});
         let place = Place {
             file: "a.yaml".into(),
@@ -321,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_values_and_cluster_kinds_get_no_namespace() {
+    fn debug_shows_no_values_and_cluster_wide_kinds_get_no_namespace() {
         let secret =
             json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"A": "hunter2"}});
         let secret = Object::from_value(secret, "s.yaml").unwrap();

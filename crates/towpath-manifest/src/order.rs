@@ -1,59 +1,15 @@
-//! In which order objects are applied.
+//! The order in which objects are applied.
 
+use crate::kinds::Kind;
 use crate::{Object, ObjectId};
 
-/// Sorts `objects` so that what others need comes first: by kind, then by name.
-///
-/// Deletion goes the other way round. Kinds that are not known come after the workloads, for a custom resource is
-/// mostly about a workload or a Service (a `ServiceMonitor`, a `ScaledObject`).
-/// Source: <https://github.com/helm/helm/blob/main/pkg/release/v1/util/kind_sorter.go>
+/// Sorts `objects` by the table of kinds, then by kind and name, so that what others need comes first.
 pub fn sort_for_apply(objects: &mut [Object]) {
     objects.sort_by_cached_key(|object| rank_and_name(&object.id()));
 }
 
 pub(crate) fn rank_and_name(id: &ObjectId) -> (usize, String, String) {
-    (rank(&id.kind), id.kind.clone(), id.name.clone())
-}
-
-const ORDER: &[&str] = &[
-    "Namespace",
-    "NetworkPolicy",
-    "ResourceQuota",
-    "LimitRange",
-    "PodDisruptionBudget",
-    "ServiceAccount",
-    "CustomResourceDefinition",
-    "ClusterRole",
-    "ClusterRoleBinding",
-    "Role",
-    "RoleBinding",
-    "ConfigMap",
-    "Secret",
-    "StorageClass",
-    "PersistentVolume",
-    "PersistentVolumeClaim",
-    "Service",
-    "DaemonSet",
-    "Pod",
-    "ReplicaSet",
-    "Deployment",
-    "StatefulSet",
-    "HorizontalPodAutoscaler",
-    "Job",
-    "CronJob",
-];
-
-const AFTER_ALL: &[&str] = &["IngressClass", "Ingress", "APIService"];
-
-fn rank(kind: &str) -> usize {
-    let known = ORDER.iter().position(|known| *known == kind);
-    let last = || {
-        AFTER_ALL
-            .iter()
-            .position(|known| *known == kind)
-            .map(|at| ORDER.len() + 1 + at)
-    };
-    known.or_else(last).unwrap_or(ORDER.len())
+    (Kind::of(&id.kind).position(), id.kind.clone(), id.name.clone())
 }
 
 #[cfg(test)]

@@ -1,41 +1,41 @@
-//! Ports by name: who names one, and whether it is there.
+//! References to ports and Services, and whether they exist.
 
 use crate::images::containers;
-use crate::object::pod_template_pointer;
+use crate::kinds::Kind;
 use crate::{Object, ObjectId};
 use serde_json::Value;
 use towpath_yaml::Place;
 
-/// A port, or a Service, that is named and not there.
+/// A reference to a port or a Service that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingPort {
-    /// Who names it.
+    /// The object with the reference.
     pub object: ObjectId,
-    /// The field that does: `spec.ports[0].targetPort`.
+    /// The field: `spec.ports[0].targetPort`.
     pub field: String,
-    /// Where it is written.
+    /// The place of the field in the manifest.
     pub place: Place,
-    /// What is missing, and what there is instead, a sentence.
+    /// A sentence that names what is missing and what exists instead.
     pub message: String,
 }
 
-/// A Service that an Ingress sends to.
+/// A Service that an Ingress sends requests to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendService {
     /// The Ingress.
     pub object: ObjectId,
-    /// Its field, as a JSON pointer.
+    /// The JSON pointer of the backend in the Ingress.
     pub pointer: String,
-    /// Where it is written.
+    /// The place of the backend in the manifest.
     pub place: Place,
-    /// The Service's name.
+    /// The name of the Service.
     pub service: String,
-    /// The Service's port, by name or number.
+    /// The port of the Service, by name or number.
     pub port: Value,
 }
 
-/// The ports that `objects` name and that none of them has: Services' target ports, probes' ports, and the ports of Services
-/// that Ingresses send to. What only a cluster can tell is left out: see [`backend_services`].
+/// The ports that `objects` refer to and none of them has: target ports of Services, ports of probes, and ports of Services
+/// behind Ingresses. A Service that is not among `objects` may exist in the cluster: check it with [`missing_backend`].
 ///
 /// Source: <https://kubernetes.io/docs/concepts/services-networking/service/#field-spec-ports>
 #[must_use]
@@ -58,7 +58,7 @@ pub fn missing_ports(objects: &[Object]) -> Vec<MissingPort> {
     found
 }
 
-/// The Services that an Ingress sends to.
+/// The Services that an Ingress sends requests to.
 #[must_use]
 pub fn backend_services(ingress: &Object) -> Vec<BackendService> {
     if ingress.kind != "Ingress" {
@@ -84,7 +84,7 @@ pub fn backend_services(ingress: &Object) -> Vec<BackendService> {
     pointers.into_iter().filter_map(backend).collect()
 }
 
-/// What `service`, an object of the cluster or of the manifests, lacks of what an Ingress wants of it.
+/// The port that `backend` needs and `service`, an object from the cluster or the manifests, does not have.
 #[must_use]
 pub fn missing_backend(backend: &BackendService, service: &Value) -> Option<MissingPort> {
     let ports: Vec<(&Value, &Value)> = list(service, "/spec/ports")
@@ -117,7 +117,7 @@ pub fn missing_backend(backend: &BackendService, service: &Value) -> Option<Miss
             backend.service,
             backend.port,
             if known.is_empty() {
-                "none".into()
+                "no ports".into()
             } else {
                 known.join(", ")
             }
@@ -132,8 +132,9 @@ fn target_ports(service: &Object, objects: &[Object], found: &mut Vec<MissingPor
     let selected: Vec<(&Object, &str)> = objects
         .iter()
         .filter_map(|object| {
-            let template =
-                pod_template_pointer(&object.kind).filter(|_| object.kind != "Job" && object.kind != "CronJob")?;
+            let template = Kind::of(&object.kind)
+                .pod_template
+                .filter(|_| object.kind != "Job" && object.kind != "CronJob")?;
             let labels = object.value.pointer(&format!("{template}/metadata/labels"))?;
             let matches = selector.iter().all(|(key, value)| labels.get(key) == Some(value));
             (matches && !selector.is_empty()).then_some((object, template))
@@ -143,7 +144,7 @@ fn target_ports(service: &Object, objects: &[Object], found: &mut Vec<MissingPor
         let Some(name) = port.get("targetPort").and_then(Value::as_str) else {
             continue;
         };
-        // Pods without the port get no requests there; of those selected it is enough that some have it.
+        // Pods without the port get no requests on it. It is enough if one of the selected workloads has it.
         let known: Vec<String> = selected.iter().flat_map(|(workload, _)| port_names(workload)).collect();
         let Some((workload, _)) = selected.first() else {
             continue;
@@ -154,13 +155,16 @@ fn target_ports(service: &Object, objects: &[Object], found: &mut Vec<MissingPor
         let pointer = format!("{at}/targetPort");
         let of = match selected.len() {
             1 => workload.id().to_string(),
-            count => format!("the {count} workloads that it selects"),
+            count => format!("the {count} workloads that the Service selects"),
         };
         found.push(MissingPort {
             object: service.id(),
             field: dotted(&pointer),
             place: service.place_of(&pointer),
-            message: format!("no container of {of} has a port called `{name}`: {}", there_are(&known)),
+            message: format!(
+                "no container of {of} has a port called `{name}`: {}",
+                named_ports(&known)
+            ),
         });
     }
 }
@@ -185,7 +189,7 @@ fn probes(object: &Object, found: &mut Vec<MissingPort>) {
             let Some(name) = value.pointer(&pointer).and_then(Value::as_str) else {
                 continue;
             };
-            // A number in quotes is a number.
+            // A number in quotes counts as a number.
             if name.parse::<u16>().is_ok() || known.iter().any(|known| known == name) {
                 continue;
             }
@@ -197,18 +201,24 @@ fn probes(object: &Object, found: &mut Vec<MissingPort>) {
                 message: format!(
                     "the container `{}` has no port called `{name}`: {}",
                     container.name,
-                    there_are(&known)
+                    named_ports(&known)
                 ),
             });
         }
     }
 }
 
-fn there_are(known: &[String]) -> String {
+fn named_ports(known: &[String]) -> String {
     match known {
-        [] => "give one of its ports that name".to_string(),
-        known => format!("there are {}", known.join(", ")),
+        [] => "give this name to one of its ports".to_string(),
+        [known] => format!("the only named port is `{known}`"),
+        known => format!("the named ports are {}", quoted(known)),
     }
+}
+
+fn quoted(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
 }
 
 fn port_names(workload: &Object) -> Vec<String> {
@@ -225,7 +235,7 @@ fn names(container: &Value) -> Vec<String> {
         .collect()
 }
 
-/// The items of the list at `pointer`, each with its own pointer.
+/// The items of the list at `pointer`, each with its own JSON pointer.
 fn list<'a>(value: &'a Value, pointer: &'a str) -> impl Iterator<Item = (&'a Value, String)> {
     let items = value.pointer(pointer).and_then(Value::as_array);
     items
@@ -300,7 +310,7 @@ spec:
     }
 
     #[test]
-    fn ports_by_name_are_there_or_missing() {
+    fn named_ports_exist_or_are_reported() {
         check("http", "http", "{name: web}", &[]);
         check("8080", "8080", "{number: 80}", &[]);
         check(
@@ -308,16 +318,16 @@ spec:
             "web",
             "{number: 8080}",
             &[
-                "Service/web:spec.ports[0].targetPort: no container of Deployment/web has a port called `web`: there are http",
+                "Service/web:spec.ports[0].targetPort: no container of Deployment/web has a port called `web`: the only named port is `http`",
                 "Deployment/web:spec.template.spec.containers[0].readinessProbe.httpGet.port: the container `web` has no port called \
-                 `htpp`: there are http",
+                 `htpp`: the only named port is `http`",
                 "Ingress/web:spec.rules[0].http.paths[0].backend.service.port: the Service `web` has no port 8080: it has `web` (80)",
             ],
         );
     }
 
     #[test]
-    fn an_ingress_says_where_it_sends() {
+    fn the_backends_of_an_ingress_are_found() {
         let text = MANIFEST.replace("BACKEND", "{name: web}");
         let (tree, _) = Tree::read([(".k8s/live/dev/all.yaml", text.as_str())]);
         let objects = &tree.environment("live", "dev").unwrap().objects;

@@ -1,16 +1,18 @@
-//! Whether an object is ready: pure functions of what Kubernetes (or a target that speaks its language) says of it.
+//! Whether an object is ready: pure functions of the object's status.
+//!
+//! The table in [`crate::kinds`] says which of them belongs to which kind.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What an object's status says.
+/// How far an object is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Readiness {
-    /// It is what the manifest asks for.
+    /// It is as its manifest asks.
     Done,
-    /// Not yet; the sentence says what is waited for.
+    /// Not yet. The sentence says what is missing.
     Waiting(String),
-    /// It will not come to be by waiting; the sentence says why.
+    /// Waiting will not help. The sentence says why.
     Failed(String),
 }
 
@@ -20,27 +22,13 @@ impl Readiness {
     }
 }
 
-/// The readiness of `object` by its kind. Kinds that have nothing to wait for (a ConfigMap, a Service) are done.
-#[must_use]
-pub fn readiness(object: &Value) -> Readiness {
-    match object.get("kind").and_then(Value::as_str).unwrap_or_default() {
-        "Deployment" => deployment(object),
-        "StatefulSet" => stateful_set(object),
-        "DaemonSet" => daemon_set(object),
-        "Job" => job(object),
-        "Pod" => pod(object),
-        "PersistentVolumeClaim" => claim(object),
-        _ => Readiness::Done,
-    }
-}
-
 /// Whether a Deployment has rolled out, by the rules of `kubectl rollout status`.
 ///
-/// `observedGeneration` comes first: until the controller has seen the manifest, everything else in the status speaks
-/// of the one before.
+/// It checks `observedGeneration` first: until the controller has seen the new manifest, the rest of the status is about
+/// the old one.
 /// Source: <https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#deployment-status>
 #[must_use]
-pub fn deployment(object: &Value) -> Readiness {
+pub(crate) fn deployment(object: &Value) -> Readiness {
     if let Some(waiting) = unobserved(object) {
         return waiting;
     }
@@ -63,7 +51,10 @@ pub fn deployment(object: &Value) -> Readiness {
         return Readiness::waiting(format!("{updated} of {wanted} new replicas have been started"));
     }
     if all > updated {
-        return Readiness::waiting(format!("{} old replicas are still to be stopped", all - updated));
+        return Readiness::waiting(match all - updated {
+            1 => "1 old replica has not stopped yet".to_string(),
+            old => format!("{old} old replicas have not stopped yet"),
+        });
     }
     if available < updated {
         return Readiness::waiting(format!("{available} of {updated} new replicas are available"));
@@ -75,7 +66,7 @@ pub fn deployment(object: &Value) -> Readiness {
 ///
 /// Source: <https://github.com/kubernetes/kubectl/blob/master/pkg/polymorphichelpers/rollout_status.go>
 #[must_use]
-pub fn stateful_set(object: &Value) -> Readiness {
+pub(crate) fn stateful_set(object: &Value) -> Readiness {
     if object.pointer("/spec/updateStrategy/type").and_then(Value::as_str) == Some("OnDelete") {
         return Readiness::Done;
     }
@@ -109,7 +100,7 @@ pub fn stateful_set(object: &Value) -> Readiness {
 ///
 /// Source: <https://github.com/kubernetes/kubectl/blob/master/pkg/polymorphichelpers/rollout_status.go>
 #[must_use]
-pub fn daemon_set(object: &Value) -> Readiness {
+pub(crate) fn daemon_set(object: &Value) -> Readiness {
     if object.pointer("/spec/updateStrategy/type").and_then(Value::as_str) == Some("OnDelete") {
         return Readiness::Done;
     }
@@ -132,7 +123,7 @@ pub fn daemon_set(object: &Value) -> Readiness {
 ///
 /// Source: <https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions>
 #[must_use]
-pub fn job(object: &Value) -> Readiness {
+pub(crate) fn job(object: &Value) -> Readiness {
     let holds = |name: &str| condition(object, name).filter(|found| text(found, "status") == "True");
     if holds("Complete").is_some() {
         return Readiness::Done;
@@ -145,17 +136,22 @@ pub fn job(object: &Value) -> Readiness {
     }
     let active = count(object, "/status/active", 0);
     let failed = count(object, "/status/failed", 0);
+    let running = match active {
+        1 => "1 pod is running".to_string(),
+        _ => format!("{active} pods are running"),
+    };
     Readiness::Waiting(match (active, failed) {
         (0, 0) => "the job has not started a pod yet".to_string(),
-        (active, 0) => format!("{active} pods are running"),
-        (active, failed) => format!("{active} pods are running, {failed} have failed"),
+        (_, 0) => running,
+        (_, 1) => format!("{running}, 1 has failed"),
+        (_, failed) => format!("{running}, {failed} have failed"),
     })
 }
 
-/// Whether a pod is ready, or is stuck for a reason that waiting alone seldom mends.
+/// Whether a pod is ready, or stuck in a state that waiting rarely ends.
 ///
-/// `ImagePullBackOff`, `CrashLoopBackOff`, `CreateContainerConfigError` and their kin are [`Readiness::Failed`] here,
-/// though Kubernetes goes on trying: whoever waits for a Deployment decides how often it must be seen.
+/// `ImagePullBackOff`, `CrashLoopBackOff`, `CreateContainerConfigError` and the like are [`Readiness::Failed`] here, although
+/// Kubernetes keeps trying. The caller decides how long it tolerates such a state.
 /// Source: <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/>
 #[must_use]
 pub fn pod(object: &Value) -> Readiness {
@@ -207,22 +203,22 @@ pub fn pod(object: &Value) -> Readiness {
     }))
 }
 
-fn claim(object: &Value) -> Readiness {
+pub(crate) fn claim(object: &Value) -> Readiness {
     match object.pointer("/status/phase").and_then(Value::as_str) {
         Some("Lost") => Readiness::Failed("the volume behind the claim is lost".to_string()),
-        // A claim may wait for its first pod (`WaitForFirstConsumer`), so an unbound one holds nobody up.
+        // A claim may wait for its first pod (`WaitForFirstConsumer`), so do not wait for one that is unbound.
         _ => Readiness::Done,
     }
 }
 
-/// What a waiting reason means, when a person has to do something about it.
+/// What a waiting reason means, if a person has to act on it.
 fn stuck(reason: &str) -> Option<&'static str> {
     Some(match reason {
         "ImagePullBackOff" | "ErrImagePull" => "cannot pull its image",
         "ErrImageNeverPull" => "may not pull its image, and the node does not have it",
-        "InvalidImageName" => "names an image that is no image reference",
-        "CrashLoopBackOff" => "keeps stopping after its start",
-        "CreateContainerConfigError" => "reads a ConfigMap, a Secret or a key that is not there",
+        "InvalidImageName" => "names an image that is not a valid image reference",
+        "CrashLoopBackOff" => "keeps crashing after it starts",
+        "CreateContainerConfigError" => "reads a ConfigMap, a Secret or a key that does not exist",
         "CreateContainerError" => "cannot be created",
         "RunContainerError" => "cannot be started",
         _ => return None,
@@ -236,7 +232,7 @@ fn container_statuses(status: &Value) -> impl Iterator<Item = &Value> {
         .flatten()
 }
 
-/// The first container that ended badly, as a sentence.
+/// A sentence about the first container that exited with an error.
 fn terminated(status: &Value) -> Option<String> {
     container_statuses(status).find_map(|status| {
         let state = status.pointer("/state/terminated")?;
@@ -294,10 +290,12 @@ fn count(object: &Value, pointer: &str, default: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kinds::Kind;
     use serde_json::json;
 
     fn check(object: &Value, expect: &str) {
-        let got = match readiness(object) {
+        let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
+        let got = match Kind::of(kind).readiness(object) {
             Readiness::Done => "done".to_string(),
             Readiness::Waiting(sentence) => format!("waiting: {sentence}"),
             Readiness::Failed(sentence) => format!("failed: {sentence}"),
@@ -338,7 +336,7 @@ mod tests {
         );
         check(
             json!({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 2, "availableReplicas": 3}),
-            "waiting: 1 old replicas are still to be stopped",
+            "waiting: 1 old replica has not stopped yet",
         );
         check(
             json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 1}),
@@ -390,10 +388,10 @@ mod tests {
     fn jobs() {
         let check = |status: Value, expect: &str| check(&json!({"kind": "Job", "status": status}), expect);
         check(json!({}), "waiting: the job has not started a pod yet");
-        check(json!({"active": 1}), "waiting: 1 pods are running");
+        check(json!({"active": 1}), "waiting: 1 pod is running");
         check(
             json!({"active": 1, "failed": 2}),
-            "waiting: 1 pods are running, 2 have failed",
+            "waiting: 1 pod is running, 2 have failed",
         );
         check(json!({"conditions": [{"type": "Complete", "status": "True"}]}), "done");
         check(
@@ -421,13 +419,13 @@ mod tests {
         );
         check(
             waiting("CreateContainerConfigError", "secret \"app-secrets\" not found"),
-            "failed: container `app` reads a ConfigMap, a Secret or a key that is not there (CreateContainerConfigError): secret \"app-secrets\" not found",
+            "failed: container `app` reads a ConfigMap, a Secret or a key that does not exist (CreateContainerConfigError): secret \"app-secrets\" not found",
         );
         check(
             json!({"phase": "Running", "containerStatuses": [{"name": "app", "restartCount": 4,
                 "state": {"waiting": {"reason": "CrashLoopBackOff"}},
                 "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}}}]}),
-            "failed: container `app` keeps stopping after its start (CrashLoopBackOff), last with exit code 1 (Error), 4 restarts",
+            "failed: container `app` keeps crashing after it starts (CrashLoopBackOff), last with exit code 1 (Error), 4 restarts",
         );
         check(
             json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}]}),

@@ -1,7 +1,8 @@
-//! The environment view: what each workload reads, and what of it is missing.
+//! What each workload reads from ConfigMaps, Secrets and claims, and which of it is missing.
 
 use crate::images::containers;
-use crate::object::{pod_template_pointer, pointer_token};
+use crate::kinds::Kind;
+use crate::object::pointer_token;
 use crate::{Object, ObjectId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,14 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use towpath_yaml::Place;
 
-/// What kind of object a workload reads from.
+/// The kind of object that a workload reads from.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum SourceKind {
-    /// A ConfigMap.
     ConfigMap,
-    /// A Secret.
     Secret,
-    /// A PersistentVolumeClaim.
     PersistentVolumeClaim,
 }
 
@@ -30,35 +29,35 @@ impl fmt::Display for SourceKind {
     }
 }
 
-/// By which way a workload reads.
+/// How a workload reads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Via {
     /// `envFrom`: every key becomes a variable.
     EnvFrom,
-    /// `env.valueFrom`: one key becomes this variable.
+    /// `env.valueFrom`: one key becomes the variable of this name.
     Variable(String),
-    /// A volume of this name.
+    /// A volume with this name.
     Volume(String),
 }
 
 /// One thing that a workload reads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Read {
-    /// Who reads.
+    /// The workload.
     pub object: ObjectId,
-    /// Which of its containers; `None` for a volume, which belongs to the whole pod.
+    /// The container; `None` for a volume, which belongs to the whole pod.
     pub container: Option<String>,
-    /// What kind of object it reads from.
+    /// The kind of the object that it reads from.
     pub kind: SourceKind,
-    /// That object's name.
+    /// The name of that object.
     pub name: String,
-    /// The key; `None` means all of them.
+    /// The key; `None` for all keys.
     pub key: Option<String>,
-    /// By which way.
+    /// How it reads.
     pub via: Via,
-    /// Whether the pod starts without it.
+    /// Whether the pod also starts without it.
     pub optional: bool,
-    /// Where the manifest says so.
+    /// The place of the reference in the manifest.
     pub place: Place,
 }
 
@@ -68,7 +67,7 @@ pub struct Read {
 /// `volumes`, with projected volumes)
 #[must_use]
 pub fn reads(object: &Object) -> Vec<Read> {
-    let Some(template) = pod_template_pointer(&object.kind) else {
+    let Some(template) = Kind::of(&object.kind).pod_template else {
         return Vec::new();
     };
     let mut found = Vec::new();
@@ -113,6 +112,13 @@ pub fn reads(object: &Object) -> Vec<Read> {
     found
 }
 
+/// The names of the objects of one kind that the pods of `objects` read, without duplicates.
+#[must_use]
+pub fn names_read(objects: &[Object], kind: SourceKind) -> BTreeSet<String> {
+    let read = objects.iter().flat_map(reads).filter(|read| read.kind == kind);
+    read.map(|read| read.name).collect()
+}
+
 struct Reader<'a> {
     object: &'a Object,
     container: Option<String>,
@@ -120,7 +126,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Everything of the object that `entry.field` names.
+    /// Records that all of the object named by `entry.field` is read.
     fn reference(&mut self, entry: &Value, at: &str, field: &str, kind: SourceKind, name: &str, via: &Via) {
         if let Some(reference) = entry.get(field) {
             self.push(
@@ -135,7 +141,7 @@ impl Reader<'_> {
         }
     }
 
-    /// One key of the object that `from.field` names.
+    /// Records that one key of the object named by `from.field` is read.
     fn key(&mut self, from: &Value, at: &str, field: &str, kind: SourceKind, via: &Via) {
         if let Some(reference) = from.get(field) {
             let key = Some(text(reference, "key"));
@@ -151,7 +157,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The files of a volume: those of `items`, or all.
+    /// Records the files of a volume: those in `items`, or all of them.
     fn files(&mut self, volume: &Value, at: &str, field: &str, kind: SourceKind, name: &str, via: &Via) {
         let Some(source) = volume.get(field) else { return };
         let at = format!("{at}/{field}");
@@ -166,7 +172,7 @@ impl Reader<'_> {
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // one per field of `Read` that differs
+    #[allow(clippy::too_many_arguments)] // one for each field of `Read` that differs
     fn push(
         &mut self,
         reference: &Value,
@@ -211,7 +217,7 @@ fn is_optional(reference: &Value) -> bool {
     reference.get("optional").and_then(Value::as_bool).unwrap_or(false)
 }
 
-/// What an environment has beside the manifests: names and keys, never values.
+/// What an environment has in addition to the manifests: names and keys, never values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Existing {
     /// The keys of each Secret.
@@ -223,7 +229,7 @@ pub struct Existing {
 }
 
 impl Existing {
-    /// What there will be once `objects` are applied.
+    /// Adds what `objects` will bring once they are applied.
     #[must_use]
     pub fn with(mut self, objects: &[Object]) -> Self {
         for object in objects {
@@ -232,7 +238,7 @@ impl Existing {
                     let keys = keys_of(object, &["data", "binaryData"]);
                     self.config_maps.insert(object.name.clone(), keys);
                 }
-                // A Secret's manifest is laid over what is there: keys that it does not name stay.
+                // The manifest of a Secret is merged into the existing one: keys that it does not have stay.
                 "Secret" => {
                     let keys = keys_of(object, &["data", "stringData"]);
                     self.secrets.entry(object.name.clone()).or_default().extend(keys);
@@ -254,12 +260,12 @@ fn keys_of(object: &Object, fields: &[&str]) -> BTreeSet<String> {
     maps.flat_map(|map| map.keys().cloned()).collect()
 }
 
-/// Something that a workload needs and that is not there.
+/// Something that a workload needs and that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What needs it.
+    /// The reference to it.
     pub read: Read,
-    /// The keys that its source does have; `None` when there is no such source at all.
+    /// The keys that the source does have; `None` when the source itself is missing.
     pub keys: Option<BTreeSet<String>>,
 }
 
@@ -271,7 +277,7 @@ impl fmt::Display for Finding {
             (Some(keys), Some(key)) => {
                 let list: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
                 let has = if list.is_empty() {
-                    "no keys at all".to_string()
+                    "no keys".to_string()
                 } else {
                     list.join(", ")
                 };
@@ -293,7 +299,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What `objects` need that neither they themselves bring nor `existing` has. What is optional is never missing.
+/// What `objects` need that neither they nor `existing` have. Optional references are never missing.
 #[must_use]
 pub fn missing(objects: &[Object], existing: &Existing) -> Vec<Finding> {
     let existing = existing.clone().with(objects);
@@ -349,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_read_is_seen() {
+    fn every_reference_is_found() {
         let got: Vec<String> = reads(&deployment())
             .iter()
             .map(|read| {
@@ -376,12 +382,21 @@ mod tests {
         );
     }
 
+    #[test]
+    fn names_are_listed_once_and_by_kind() {
+        let objects = [deployment(), deployment()];
+        let names = |kind| names_read(&objects, kind).into_iter().collect::<Vec<_>>();
+        assert_eq!(names(SourceKind::Secret), ["app-secrets", "db", "extra", "tls"]);
+        assert_eq!(names(SourceKind::ConfigMap), ["app-config", "motd"]);
+        assert_eq!(names(SourceKind::PersistentVolumeClaim), ["files"]);
+    }
+
     fn keys(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn what_is_missing_is_named_with_who_needs_it() {
+    fn a_missing_source_is_named_with_the_workload_that_needs_it() {
         let map =
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "app-config"}, "data": {"port": "1"}});
         let objects = [deployment(), Object::from_value(map, "c.yaml").unwrap()];

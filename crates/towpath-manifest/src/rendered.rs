@@ -1,35 +1,37 @@
-//! What Kustomize and Helm print, as files of the tree.
+//! Turns the output of Kustomize and Helm into files of the tree.
 
 use crate::{RenderedBy, RenderedEnvironment};
 use std::collections::BTreeSet;
 use towpath_yaml::{Diagnostic, DuplicateKeys, Limits, Node, ParseOptions, SourceFile, parse};
 
-/// Where Helm writes when it would apply an object: `pre-upgrade,post-install`.
+/// The annotation that lists the events on which Helm would apply the object: `pre-upgrade,post-install`.
 ///
 /// Source: <https://helm.sh/docs/topics/charts_hooks/>
 const HOOK: &str = "helm.sh/hook";
 
-/// What a program rendered, ready to be read with the rest of the tree.
+/// The output of a renderer, ready to be read together with the rest of the tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RenderedFiles {
-    /// Paths and texts: one file for each object, in the environment's folder.
+    /// Paths and texts: one file for each object, in the folder of the environment.
     pub files: Vec<(String, String)>,
-    /// What is not as the program that rendered it would have it.
+    /// What Towpath does differently than the program that rendered the objects.
     pub warnings: Vec<String>,
 }
 
 impl RenderedEnvironment {
-    /// The path that stands for a rendered object: `.k8s/live/dev/(rendered by helm)/migrate.job.yaml`. It says in a
-    /// message which object is meant and that its lines are in no file; a Job can still be asked for by its file's name.
+    /// The path for a rendered object: `.k8s/live/dev/(rendered by helm)/migrate.job.yaml`.
+    ///
+    /// In a message, it shows which object is meant, and that its lines are not in any file of the repository. It ends in a file
+    /// name, because a Job can be run by the name of its file.
     #[must_use]
     pub fn path_of(&self, object: &str) -> String {
         format!("{}/(rendered by {})/{object}.yaml", self.folder, self.by)
     }
 
-    /// The files for what the program printed.
+    /// Splits the output of the program into files.
     ///
-    /// Helm's tests are left out. Its other hooks are there like every object: the Jobs among them are run by name, of
-    /// which a warning tells, for Helm would run them by itself.
+    /// Leaves out Helm's tests. Other Helm hooks are treated like every object, with a warning, because Helm would run them by
+    /// itself: Jobs among them run only by name.
     #[must_use]
     pub fn files(&self, printed: &str) -> RenderedFiles {
         let mut rendered = RenderedFiles::default();
@@ -49,7 +51,7 @@ impl RenderedEnvironment {
                 Some((kind, name)) => format!("{name}.{}", kind.to_lowercase()).replace('/', "_"),
                 None => format!("document {}", index + 1),
             };
-            // The same object twice is said by whoever reads the tree: it needs both.
+            // Keep both of two objects with the same name: the reader of the tree reports them.
             let name = match names.insert(name.clone()) {
                 true => name,
                 false => format!("{name} ({})", index + 1),
@@ -57,7 +59,7 @@ impl RenderedEnvironment {
             rendered.files.push((self.path_of(&name), text.to_string()));
         }
         if rendered.files.is_empty() {
-            // An environment in which there is nothing is still one.
+            // An environment without objects still exists.
             rendered.files.push((self.path_of("nothing"), String::new()));
         }
         rendered
@@ -68,13 +70,16 @@ fn hook_warning(hook: &str, name: Option<&(String, String)>) -> Option<String> {
     let (kind, name) = name?;
     Some(match kind.as_str() {
         "Job" => {
-            format!("the Job `{name}` is a Helm hook ({hook}): no deployment runs it by itself, it is run by name")
+            format!("the Job `{name}` is a Helm hook ({hook}): no deployment runs it, run it by name")
         }
-        kind => format!("the {kind} `{name}` is a Helm hook ({hook}): it is applied with the rest, and stays"),
+        kind => format!(
+            "the {kind} `{name}` is a Helm hook ({hook}): it is applied with the rest and is not deleted afterwards"
+        ),
     })
 }
 
-/// The documents of a stream. A line that begins with `---` ends one wherever it stands, so no text is taken for one.
+/// The documents of a stream. A line that starts with `---` always ends a document: inside a block of text, it would be
+/// indented.
 ///
 /// Source: <https://yaml.org/spec/1.2.2/#912-document-markers>
 fn documents(stream: &str) -> Vec<&str> {
@@ -84,7 +89,7 @@ fn documents(stream: &str) -> Vec<&str> {
         let rest = line.strip_prefix("---");
         if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace)) {
             documents.push(&stream[start..at]);
-            // What stands behind the marker belongs to the document, so only a bare one is left out.
+            // Content after the marker belongs to the document. Leave out only a bare marker.
             start = if line.trim_end() == "---" { at + line.len() } else { at };
         }
         at += line.len();
@@ -95,13 +100,13 @@ fn documents(stream: &str) -> Vec<&str> {
 
 #[derive(Default)]
 struct Description {
-    /// The kind and the name.
+    /// Kind and name.
     name: Option<(String, String)>,
     hook: Option<String>,
 }
 
-/// What a document is; `None` for one in which there is nothing. One that cannot be read has no name: whoever reads the
-/// tree says what is wrong with it.
+/// Kind, name and hook of a document; `None` for an empty one. A document that is not valid YAML gets no name: the reader of
+/// the tree reports the error.
 fn describe(text: &str) -> Option<Description> {
     let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
     if text.lines().all(blank) {
@@ -170,7 +175,7 @@ mod tests {
     const WEB: &str = "kind: Deployment\nmetadata: {name: web}\n";
 
     #[test]
-    fn each_object_is_a_file_that_says_where_it_is_from() {
+    fn each_object_becomes_a_file_that_names_its_renderer() {
         let kustomize = environment(RenderedBy::Kustomize);
         let two = format!("{WEB}---\nkind: Service\nmetadata:\n  name: web\n");
         check(
@@ -187,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_documents_and_comments_are_no_files() {
+    fn empty_documents_and_comments_become_no_files() {
         let printed = format!("---\n# Source: app/templates/off.yaml\n---\n\n---\n{WEB}---\nnull\n");
         check(
             &helm(),
@@ -197,12 +202,12 @@ mod tests {
     }
 
     #[test]
-    fn an_environment_without_objects_is_still_one() {
+    fn an_environment_without_objects_still_exists() {
         check(&helm(), "\n", &[(".k8s/live/dev/(rendered by helm)/nothing.yaml", "")]);
     }
 
     #[test]
-    fn a_marker_inside_a_text_is_indented_and_splits_nothing() {
+    fn an_indented_marker_does_not_split_a_document() {
         let text = "kind: ConfigMap\nmetadata: {name: a}\ndata:\n  x: |\n    ---\n    a\n    ----\n";
         check(
             &helm(),
@@ -212,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_kept_for_the_reader_of_the_tree() {
+    fn invalid_yaml_is_kept_for_the_reader_of_the_tree() {
         check(
             &helm(),
             "a: [\n",
@@ -227,14 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn the_same_object_twice_stays_twice() {
+    fn both_of_two_equal_objects_are_kept() {
         let rendered = helm().files(&format!("{WEB}---\n{WEB}"));
         let paths: BTreeSet<_> = rendered.files.iter().map(|(path, _)| path).collect();
         assert_eq!(paths.len(), 2);
     }
 
     #[test]
-    fn a_name_makes_no_folder() {
+    fn a_slash_in_a_name_makes_no_folder() {
         let rendered = helm().files("kind: Role\nmetadata: {name: ../../x}\n");
         assert_eq!(
             rendered.files[0].0,
@@ -243,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn helms_tests_are_left_out_and_its_other_hooks_are_told_of() {
+    fn helm_tests_are_left_out_and_other_hooks_cause_a_warning() {
         let hook = |kind: &str, events: &str| {
             format!("kind: {kind}\nmetadata:\n  name: migrate\n  annotations: {{\"helm.sh/hook\": \"{events}\"}}\n")
         };
@@ -270,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn kustomize_has_no_hooks() {
+    fn helm_annotations_mean_nothing_to_kustomize() {
         let kustomize = environment(RenderedBy::Kustomize);
         let text = "kind: Pod\nmetadata: {name: a, annotations: {helm.sh/hook: test}}\n";
         let warnings = check(

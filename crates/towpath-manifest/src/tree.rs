@@ -8,51 +8,51 @@ use towpath_yaml::{
     Diagnostic, DuplicateKeys, Limits, Node, ParseOptions, ScalarRules, SourceFile, Span, Value, parse,
 };
 
-/// The folder of the manifests, from the repository's root.
+/// The folder of all manifests, relative to the root of the repository.
 pub(crate) const ROOT: &str = ".k8s";
-/// The folder of Jobs, beside the environments or in one.
+/// The folder for Jobs, next to the environments or in one of them.
 pub(crate) const JOBS: &str = "jobs";
-/// The folder of CronJobs, beside the environments or in one.
+/// The folder for CronJobs, next to the environments or in one of them.
 pub(crate) const CRON_JOBS: &str = "cron_jobs";
 
-/// Every manifest of a repository, by kube context and environment.
+/// All manifests of a repository, by kube context and environment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tree {
-    /// The kube contexts, by name.
+    /// By name.
     pub kube_contexts: BTreeMap<String, KubeContext>,
 }
 
-/// What lies under `.k8s/<kube context>/`.
+/// The contents of `.k8s/<kube context>/`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct KubeContext {
-    /// The environments, by name.
+    /// By name.
     pub environments: BTreeMap<String, Environment>,
-    /// What lies in `jobs/`: Jobs that can be run in every environment.
+    /// The Jobs in `jobs/`, which can be run in every environment.
     pub jobs: Vec<Object>,
-    /// What lies in `cron_jobs/`: applied in every environment.
+    /// The objects in `cron_jobs/`, which are applied in every environment.
     pub cron_jobs: Vec<Object>,
 }
 
-/// What lies under `.k8s/<kube context>/<environment>/`.
+/// The contents of `.k8s/<kube context>/<environment>/`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Environment {
-    /// What is applied, `cron_jobs/` included, in the order of application.
+    /// The objects that a release applies, including its `cron_jobs/`, in the order of application.
     pub objects: Vec<Object>,
-    /// The Jobs, wherever in the environment they lie. They are run by name and never applied with the rest, for a
-    /// Job is an act and no state.
+    /// The Jobs, from whichever folder of the environment. They are run by name and never applied with the rest: a Job is an
+    /// action, not a state.
     pub jobs: Vec<Object>,
-    /// The namespace that the manifests name, if they do.
+    /// The namespace that the manifests set, if any.
     pub namespace: Option<String>,
 }
 
-/// To whom a file belongs.
+/// The owner of a file.
 enum Owner<'a> {
     Environment(&'a str),
     Jobs,
     CronJobs,
 }
 
-/// An object while its spans are at hand.
+/// An object together with its source.
 struct Found {
     object: Object,
     node: Node,
@@ -60,12 +60,12 @@ struct Found {
 }
 
 impl Tree {
-    /// Reads the tree from paths (from the repository's root, with `/`) and texts.
+    /// Reads the tree from paths (relative to the root of the repository, with `/`) and texts.
     ///
-    /// Files that do not end in `.yaml` or `.yml` are ignored, as is what lies outside `.k8s/`. Folders inside an
-    /// environment are part of it. What could be read is answered along with everything that is wrong.
+    /// It ignores files outside `.k8s/` and files that do not end in `.yaml`, `.yml` or `.json`. Subfolders of an environment
+    /// belong to it. Returns everything that it could read, together with all diagnostics.
     ///
-    /// The diagnostics' codes: those of the YAML reader, `manifest::outside-environment`, `manifest::not-an-object`,
+    /// Codes of the diagnostics: those of the YAML reader, `manifest::outside-environment`, `manifest::not-an-object`,
     /// `manifest::duplicate-object`, `manifest::other-namespace` and `manifest::not-a-job`.
     pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> (Self, Vec<Diagnostic>) {
         let mut files: Vec<_> = files.into_iter().collect();
@@ -89,7 +89,7 @@ impl Tree {
                         Diagnostic::warning("manifest::outside-environment", message)
                             .at(&Span::new(&source, 0..0), "")
                             .hint(format!(
-                                "manifests lie in `{ROOT}/<kube context>/<environment>/`: move it there"
+                                "manifests belong in `{ROOT}/<kube context>/<environment>/`: move it there"
                             )),
                     );
                     continue;
@@ -111,13 +111,13 @@ impl Tree {
         (Self { kube_contexts }, diagnostics)
     }
 
-    /// The environment, if there is one of that name.
+    /// The environment of this name, if it exists.
     #[must_use]
     pub fn environment(&self, kube_context: &str, environment: &str) -> Option<&Environment> {
         self.kube_contexts.get(kube_context)?.environments.get(environment)
     }
 
-    /// The kube contexts that have an environment of this name.
+    /// The kube contexts that have an environment with this name.
     #[must_use]
     pub fn kube_contexts_of(&self, environment: &str) -> Vec<&str> {
         let has = self
@@ -127,8 +127,8 @@ impl Tree {
         has.map(|(name, _)| name.as_str()).collect()
     }
 
-    /// The namespace of an environment: the one that its manifests name, else `pattern` with `{kube_context}` and
-    /// `{environment}` filled in.
+    /// The namespace of an environment: the one that its manifests set, otherwise `pattern` with `{kube_context}` and
+    /// `{environment}` replaced.
     #[must_use]
     pub fn namespace(&self, kube_context: &str, environment: &str, pattern: &str) -> String {
         let named = self
@@ -141,10 +141,10 @@ impl Tree {
         })
     }
 
-    /// What a release applies in an environment, in the order of application: its own objects and the kube context's
-    /// `cron_jobs/`, all in `namespace`. An object of the environment wins over one of the same name in `cron_jobs/`.
+    /// The objects that a release applies to an environment, in the order of application and all in `namespace`: its own and
+    /// those in the kube context's `cron_jobs/`. An object of the environment replaces one with the same name in `cron_jobs/`.
     ///
-    /// `None` when there is no such environment.
+    /// `None` if the environment does not exist.
     #[must_use]
     pub fn wanted(&self, kube_context: &str, environment: &str, namespace: &str) -> Option<Vec<Object>> {
         let context = self.kube_contexts.get(kube_context)?;
@@ -162,8 +162,7 @@ impl Tree {
         Some(objects)
     }
 
-    /// The Jobs that can be run in an environment: its own, and those of the kube context's `jobs/` whose names it does
-    /// not have itself.
+    /// The Jobs that can be run in an environment: its own, and those in the kube context's `jobs/` with other names.
     #[must_use]
     pub fn jobs(&self, kube_context: &str, environment: &str) -> Vec<&Object> {
         let Some(context) = self.kube_contexts.get(kube_context) else {
@@ -182,14 +181,14 @@ impl Tree {
     }
 }
 
-/// The path inside [`ROOT`] of a file whose name says that it is YAML.
+/// The path below [`ROOT`], for a file whose name says that it is YAML.
 fn inside_root(path: &str) -> Option<&str> {
     let inside = path
         .strip_prefix("./")
         .unwrap_or(path)
         .strip_prefix(ROOT)?
         .strip_prefix('/')?;
-    // What `kubectl apply --filename FOLDER` reads.
+    // The extensions that `kubectl apply --filename FOLDER` reads.
     [".yaml", ".yml", ".json"]
         .iter()
         .any(|end| inside.ends_with(end))
@@ -203,14 +202,14 @@ fn read_file(
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     let options = ParseOptions {
-        // The API server takes no object past 1.5 MiB (etcd's limit for a request); a file may hold several.
+        // The API server accepts objects up to 1.5 MiB (etcd's limit for a request). A file may hold several.
         limits: Limits {
             source_bytes: 8 << 20,
             depth: 100,
             nodes: 500_000,
             expanded_bytes: 32 << 20,
         },
-        // `kubectl` validates strictly: it refuses a key that is written twice.
+        // Like `kubectl`, which validates strictly and refuses duplicate keys.
         duplicate_keys: DuplicateKeys::Refuse,
         merge: true,
     };
@@ -219,7 +218,7 @@ fn read_file(
     let is_template = !is_yaml && source.text().contains("{{");
     diagnostics.extend(wrong.into_iter().map(|diagnostic| match is_template {
         true => {
-            diagnostic.hint("`{{` looks like a template: without a `Chart.yaml` in the environment's folder manifests are read as they are, so write down what it makes")
+            diagnostic.hint("`{{` looks like a template, but without a `Chart.yaml` in the environment's folder nothing renders it: add the chart, or replace the template by its output")
         }
         false => diagnostic,
     }));
@@ -227,14 +226,14 @@ fn read_file(
     for document in documents {
         read_object(&document, in_jobs, found, &mut follow_ups);
     }
-    // What half a document lacks is no news.
+    // After a syntax error, missing fields are only a consequence.
     if is_yaml {
         diagnostics.append(&mut follow_ups);
     }
 }
 
 fn read_object(node: &Node, in_jobs: bool, found: &mut Vec<Found>, diagnostics: &mut Vec<Diagnostic>) {
-    // `---` with nothing but comments behind it is what generators leave.
+    // Generators leave documents that hold only comments.
     if node.is_null() {
         return;
     }
@@ -260,7 +259,7 @@ fn read_object(node: &Node, in_jobs: bool, found: &mut Vec<Found>, diagnostics: 
 }
 
 fn not_an_object(node: &Node, error: &NotAnObject) -> Diagnostic {
-    // The last node on the way to the field that is there.
+    // The deepest node on the path to the field that exists.
     let mut at = node;
     for part in error.pointer().split('/').skip(1) {
         match at.get(part) {
@@ -273,24 +272,24 @@ fn not_an_object(node: &Node, error: &NotAnObject) -> Diagnostic {
         .and_then(|metadata| metadata.get("generateName"))
         .is_some();
     let hint = match error {
-        NotAnObject::NotAMapping(_) => format!("a file under `{ROOT}/` that is no manifest needs another ending"),
+        NotAnObject::NotAMapping(_) => format!("a file below `{ROOT}/` that is not a manifest needs another extension"),
         NotAnObject::Lacks("metadata.name") if generated => {
-            "write `name` instead of `generateName`: each run of a Job gets a name of its own anyway".to_string()
+            "use `name` instead of `generateName`: Towpath names each run of a Job itself".to_string()
         }
-        NotAnObject::Lacks(field) => format!("write `{field}`; in quotes, if it looks like a number"),
+        NotAnObject::Lacks(field) => format!("set `{field}`, in quotes if it looks like a number"),
     };
     Diagnostic::error("manifest::not-an-object", error.to_string())
         .at(&first_line(at.span()), "")
         .hint(hint)
 }
 
-/// The first line of a span, so that a whole document is not underlined.
+/// The first line of a span: do not underline a whole document.
 fn first_line(span: &Span) -> Span {
     let length = span.text().find('\n').unwrap_or(span.text().len());
     span.within(0..length)
 }
 
-/// Notes the place of each field (where its key is) and of each item of a list.
+/// Records the place of each field (the place of its key) and of each list item.
 fn note_places(node: &Node, pointer: &str, places: &mut BTreeMap<String, (u32, u32)>) {
     let mut note = |pointer: &str, span: &Span| {
         let place = span.place();
@@ -325,7 +324,7 @@ fn note_places(node: &Node, pointer: &str, places: &mut BTreeMap<String, (u32, u
     }
 }
 
-/// What was found under one kube context, before it was checked.
+/// The objects found under one kube context, before they are checked.
 #[derive(Default)]
 struct Places<'a> {
     environments: BTreeMap<&'a str, Vec<Found>>,
@@ -361,13 +360,13 @@ impl Places<'_> {
             };
             let id = shared.object.id();
             let message = format!(
-                "`{id}` is in the namespace `{theirs}`, but it belongs to every environment, and `{name}` is in `{ours}`"
+                "`{id}` sets the namespace `{theirs}`, but it is shared by all environments, and `{name}` is in the namespace `{ours}`"
             );
             diagnostics.push(
                 Diagnostic::error("manifest::other-namespace", message)
                     .at(&span_of(&shared.node, &["metadata", "namespace"]), "")
                     .also(span, "named here")
-                    .hint("leave out `metadata.namespace`: the environment's is put in"),
+                    .hint("remove `metadata.namespace`: Towpath sets the namespace of each environment"),
             );
         }
         check_jobs(self.jobs.iter().filter(|found| found.object.kind != "Job"), diagnostics);
@@ -378,21 +377,21 @@ impl Places<'_> {
     }
 }
 
-/// What lies in a folder of Jobs and is none would neither be applied nor run.
+/// Reports objects in a folder for Jobs that are not Jobs: they would be neither applied nor run.
 fn check_jobs<'a>(found: impl Iterator<Item = &'a Found>, diagnostics: &mut Vec<Diagnostic>) {
     for found in found.filter(|found| found.in_jobs) {
-        let message = format!("`{}` lies in `{JOBS}/`, but it is no Job", found.object.id());
+        let message = format!("`{}` is in `{JOBS}/`, but it is not a Job", found.object.id());
         diagnostics.push(
             Diagnostic::error("manifest::not-a-job", message)
                 .at(&span_of(&found.node, &["kind"]), "")
                 .hint(format!(
-                    "`{JOBS}/` holds Jobs, which are run by name; what is applied lies beside it"
+                    "`{JOBS}/` holds Jobs, which are run by name: move objects that a release applies out of it"
                 )),
         );
     }
 }
 
-/// The objects of one owner, each name once; the first stays.
+/// The objects of one owner, without duplicates: the first of each name stays.
 fn unique(owner: &str, found: Vec<&Found>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Object> {
     let mut seen: BTreeMap<ObjectId, &Found> = BTreeMap::new();
     let mut objects = Vec::new();
@@ -407,13 +406,13 @@ fn unique(owner: &str, found: Vec<&Found>, diagnostics: &mut Vec<Diagnostic>) ->
             Diagnostic::error("manifest::duplicate-object", format!("{owner} has two objects `{id}`"))
                 .at(&span_of(&found.node, &["metadata", "name"]), "the second")
                 .also(&span_of(&first.node, &["metadata", "name"]), "the first")
-                .hint("the one that is applied last would undo the other: rename one, or delete it"),
+                .hint("the object that is applied last would overwrite the other: rename one, or delete it"),
         );
     }
     objects
 }
 
-/// The namespace that an environment's manifests name: its Namespace's, else the one that most of them say.
+/// The namespace of an environment's manifests: the name of its Namespace object, otherwise the one that most objects set.
 fn check_namespace(owner: &str, found: &[Found], diagnostics: &mut Vec<Diagnostic>) -> Option<(String, Span)> {
     let mut said: Vec<(&Found, &str, Span)> = Vec::new();
     for found in found {
@@ -427,17 +426,19 @@ fn check_namespace(owner: &str, found: &[Found], diagnostics: &mut Vec<Diagnosti
         let same = said.iter().filter(|(_, other, _)| other == namespace).count();
         (found.object.kind == "Namespace", same)
     };
-    // Of equals the first in the order of the files decides, hence the reversal: `max_by_key` answers the last.
+    // On a tie, the first file decides. `max_by_key` returns the last maximum, hence `rev`.
     let (_, namespace, span) = said.iter().rev().max_by_key(|one| votes(one))?;
     for (found, other, at) in &said {
         if other == namespace {
             continue;
         }
         let message = if found.object.kind == "Namespace" {
-            format!("{owner} is in the namespace `{namespace}`, so it cannot bring the Namespace `{other}`")
+            format!(
+                "{owner} is in the namespace `{namespace}`, so its manifests cannot contain the Namespace `{other}`"
+            )
         } else {
             format!(
-                "`{}` is in the namespace `{other}`, but {owner} is in `{namespace}`",
+                "`{}` is in the namespace `{other}`, but {owner} is in the namespace `{namespace}`",
                 found.object.id()
             )
         };
@@ -445,13 +446,13 @@ fn check_namespace(owner: &str, found: &[Found], diagnostics: &mut Vec<Diagnosti
             Diagnostic::error("manifest::other-namespace", message)
                 .at(at, "")
                 .also(span, "named here")
-                .hint("an environment has one namespace: name the same one everywhere, or none"),
+                .hint("an environment has one namespace: set the same one everywhere, or none"),
         );
     }
     Some(((*namespace).to_string(), span.clone()))
 }
 
-/// The place of the last node on `path` that is there.
+/// The span of the deepest node on `path` that exists.
 fn span_of(node: &Node, path: &[&str]) -> Span {
     let mut at = node;
     for part in path {

@@ -1,4 +1,4 @@
-//! What holds for every object, not only for those that someone thought of.
+//! Properties that hold for every object.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -70,21 +70,21 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn normalising_twice_changes_nothing_more(object in object()) {
+    fn normalising_is_idempotent(object in object()) {
         prop_assume!(object["kind"] != "Secret");
         let once = normalise(&object, &fingerprint);
         prop_assert_eq!(normalise(&once, &fingerprint), once);
     }
 
     #[test]
-    fn nothing_changes_between_equals_whatever_the_order_of_keys(object in object()) {
+    fn equal_objects_have_no_diff_whatever_the_order_of_their_keys(object in object()) {
         let changes = diff(&[read(object.clone())], &[read(reversed(&object))], &fingerprint);
         prop_assert_eq!(changes[0].kind, ChangeKind::Unchanged);
         prop_assert!(changes[0].hunks.is_empty());
     }
 
     #[test]
-    fn a_diff_tells_both_texts(before in object(), after in object()) {
+    fn every_line_of_a_diff_is_in_the_text_it_is_shown_for(before in object(), after in object()) {
         let text = |object: &Value| towpath_yaml::emit(&normalise(object, &fingerprint));
         let mut before = before;
         before["kind"] = after["kind"].clone();
@@ -106,7 +106,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_as_yaml_is_read_as_the_same_object(object in object()) {
+    fn an_object_written_as_yaml_is_read_back_unchanged(object in object()) {
         let text = towpath_yaml::emit(&object);
         let (tree, wrong) = Tree::read([(".k8s/live/dev/x.yaml", text.as_str())]);
         prop_assert!(wrong.is_empty(), "{}\n{}", text, towpath_yaml::render_all(&wrong, false));

@@ -1,4 +1,4 @@
-//! Whole trees: those of an application with a web part and a worker, and those with every kind of mistake.
+//! Whole trees: a typical application with a web part and a worker, and trees with every kind of mistake.
 
 use towpath_manifest::{
     CONFIG_HASH, ChangeKind, Existing, Fingerprints, ImageRule, Tree, diff, missing, sort_for_apply, with_config_hash,
@@ -153,7 +153,7 @@ fn check(files: &[(&str, &str)], expect: &str) {
 }
 
 #[test]
-fn a_tree_as_teams_have_it() {
+fn a_typical_tree_is_read() {
     let (tree, wrong) = read(&claims());
     assert_eq!(wrong, "");
     assert_eq!(tree.kube_contexts.keys().collect::<Vec<_>>(), ["live"]);
@@ -222,7 +222,7 @@ fn a_tree_as_teams_have_it() {
 }
 
 #[test]
-fn from_the_tree_to_a_plan() {
+fn a_tree_becomes_a_plan() {
     let (tree, _) = read(&claims());
     let mut wanted = tree.wanted("live", "dev", "claims-dev").unwrap_or_default();
     let image: ImageReference = match format!("127.0.0.1:7070/claims@{}", Digest::of(b"one")).parse() {
@@ -261,7 +261,7 @@ fn from_the_tree_to_a_plan() {
         ]
     );
 
-    // A changed setting restarts the web part, which reads it, and not the worker.
+    // A changed setting restarts the web part, which reads it, but not the worker.
     let hashes = |setting: &str| {
         let mut objects = wanted.clone();
         for object in objects.iter_mut().filter(|object| object.kind == "ConfigMap") {
@@ -286,7 +286,7 @@ fn from_the_tree_to_a_plan() {
 }
 
 #[test]
-fn two_objects_of_one_name() {
+fn two_objects_with_the_same_name_are_reported() {
     check(
         &[
             (
@@ -311,13 +311,13 @@ fn two_objects_of_one_name() {
   |
 4 |   name: app
   |         --- the first
-hint: the one that is applied last would undo the other: rename one, or delete it
+hint: the object that is applied last would overwrite the other: rename one, or delete it
 "#,
     );
 }
 
 #[test]
-fn what_is_no_object() {
+fn values_that_are_no_objects_are_reported() {
     check(
         &[
             (".k8s/live/dev/a.yaml", "- a\n- b\n"),
@@ -346,48 +346,48 @@ fn what_is_no_object() {
   |
 1 | - a
   | ^^^
-hint: a file under `.k8s/` that is no manifest needs another ending
+hint: a file below `.k8s/` that is not a manifest needs another extension
 
-error[manifest::not-an-object]: a Kubernetes object needs `kind`, a string that is not empty
+error[manifest::not-an-object]: a Kubernetes object needs `kind`, a non-empty string
  --> .k8s/live/dev/b.yaml:1:1
   |
 1 | apiVersion: v1
   | ^^^^^^^^^^^^^^
-hint: write `kind`; in quotes, if it looks like a number
+hint: set `kind`, in quotes if it looks like a number
 
-error[manifest::not-an-object]: a Kubernetes object needs `metadata.name`, a string that is not empty
+error[manifest::not-an-object]: a Kubernetes object needs `metadata.name`, a non-empty string
  --> .k8s/live/dev/c.yaml:4:3
   |
 4 |   labels: {}
   |   ^^^^^^^^^^
-hint: write `metadata.name`; in quotes, if it looks like a number
+hint: set `metadata.name`, in quotes if it looks like a number
 
-error[manifest::not-an-object]: a Kubernetes object needs `metadata.name`, a string that is not empty
+error[manifest::not-an-object]: a Kubernetes object needs `metadata.name`, a non-empty string
  --> .k8s/live/dev/d.yaml:4:9
   |
 4 |   name: 007
   |         ^^^
-hint: write `metadata.name`; in quotes, if it looks like a number
+hint: set `metadata.name`, in quotes if it looks like a number
 
-error[manifest::not-an-object]: a Kubernetes object needs `metadata.namespace`, a string that is not empty
+error[manifest::not-an-object]: a Kubernetes object needs `metadata.namespace`, a non-empty string
  --> .k8s/live/dev/e.yaml:5:14
   |
 5 |   namespace: [dev]
   |              ^^^^^
-hint: write `metadata.namespace`; in quotes, if it looks like a number
+hint: set `metadata.namespace`, in quotes if it looks like a number
 
-error[manifest::not-an-object]: a Kubernetes object needs `metadata.name`, a string that is not empty
+error[manifest::not-an-object]: a Kubernetes object needs `metadata.name`, a non-empty string
  --> .k8s/live/jobs/f.yaml:4:3
   |
 4 |   generateName: migrate-
   |   ^^^^^^^^^^^^^^^^^^^^^^
-hint: write `name` instead of `generateName`: each run of a Job gets a name of its own anyway
+hint: use `name` instead of `generateName`: Towpath names each run of a Job itself
 "#,
     );
 }
 
 #[test]
-fn what_is_no_yaml() {
+fn files_that_are_no_yaml_are_reported() {
     check(
         &[
             (
@@ -414,25 +414,25 @@ error[yaml::duplicate-key]: `spec` is written twice in one map; the last one cou
 5 | spec: 2
   | ^^^^
 
-error[yaml::complex-key]: a key must be text, and this is a map
+error[yaml::complex-key]: a key must be text, not a map
  --> .k8s/live/dev/c.yaml:1:2
   |
 1 | {{ if .Values.x }}
   |  ^^^^^^^^^^^^^^^^
-hint: `{{` looks like a template: without a `Chart.yaml` in the environment's folder manifests are read as they are, so write down what it makes
+hint: `{{` looks like a template, but without a `Chart.yaml` in the environment's folder nothing renders it: add the chart, or replace the template by its output
 
 error[yaml::syntax]: cannot read this as YAML: did not find expected <document start>
  --> .k8s/live/dev/c.yaml:2:1
   |
 2 | kind: Service
   | ^
-hint: `{{` looks like a template: without a `Chart.yaml` in the environment's folder manifests are read as they are, so write down what it makes
+hint: `{{` looks like a template, but without a `Chart.yaml` in the environment's folder nothing renders it: add the chart, or replace the template by its output
 "#,
     );
 }
 
 #[test]
-fn other_namespaces() {
+fn different_namespaces_in_one_environment_are_reported() {
     let service = |name: &str, namespace: &str| {
         format!("apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: {namespace}\n")
     };
@@ -444,7 +444,7 @@ fn other_namespaces() {
             (".k8s/live/cron_jobs/d.yaml", &service("d", "production")),
             (".k8s/live/production/a.yaml", &service("a", "production")),
         ],
-        r#"error[manifest::other-namespace]: `Service/d` is in the namespace `production`, but it belongs to every environment, and `dev` is in `dev`
+        r#"error[manifest::other-namespace]: `Service/d` sets the namespace `production`, but it is shared by all environments, and `dev` is in the namespace `dev`
  --> .k8s/live/cron_jobs/d.yaml:5:14
   |
 5 |   namespace: production
@@ -453,9 +453,9 @@ fn other_namespaces() {
   |
 5 |   namespace: dev
   |              --- named here
-hint: leave out `metadata.namespace`: the environment's is put in
+hint: remove `metadata.namespace`: Towpath sets the namespace of each environment
 
-error[manifest::other-namespace]: `Service/a` is in the namespace `staging`, but the environment `dev` is in `dev`
+error[manifest::other-namespace]: `Service/a` is in the namespace `staging`, but the environment `dev` is in the namespace `dev`
  --> .k8s/live/dev/a.yaml:5:14
   |
 5 |   namespace: staging
@@ -464,13 +464,13 @@ error[manifest::other-namespace]: `Service/a` is in the namespace `staging`, but
   |
 5 |   namespace: dev
   |              --- named here
-hint: an environment has one namespace: name the same one everywhere, or none
+hint: an environment has one namespace: set the same one everywhere, or none
 "#,
     );
 }
 
 #[test]
-fn a_namespace_of_ones_own_decides() {
+fn a_namespace_object_decides_the_namespace() {
     check(
         &[
             (
@@ -482,7 +482,7 @@ fn a_namespace_of_ones_own_decides() {
                 "apiVersion: v1\nkind: Service\nmetadata: {name: b, namespace: x}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: c, namespace: x}\n",
             ),
         ],
-        r#"error[manifest::other-namespace]: the environment `dev` is in the namespace `claims`, so it cannot bring the Namespace `more`
+        r#"error[manifest::other-namespace]: the environment `dev` is in the namespace `claims`, so its manifests cannot contain the Namespace `more`
  --> .k8s/live/dev/a.yaml:9:9
   |
 4 |   name: claims
@@ -490,9 +490,9 @@ fn a_namespace_of_ones_own_decides() {
 ...
 9 |   name: more
   |         ^^^^
-hint: an environment has one namespace: name the same one everywhere, or none
+hint: an environment has one namespace: set the same one everywhere, or none
 
-error[manifest::other-namespace]: `Service/b` is in the namespace `x`, but the environment `dev` is in `claims`
+error[manifest::other-namespace]: `Service/b` is in the namespace `x`, but the environment `dev` is in the namespace `claims`
  --> .k8s/live/dev/b.yaml:3:32
   |
 3 | metadata: {name: b, namespace: x}
@@ -501,9 +501,9 @@ error[manifest::other-namespace]: `Service/b` is in the namespace `x`, but the e
   |
 4 |   name: claims
   |         ------ named here
-hint: an environment has one namespace: name the same one everywhere, or none
+hint: an environment has one namespace: set the same one everywhere, or none
 
-error[manifest::other-namespace]: `Service/c` is in the namespace `x`, but the environment `dev` is in `claims`
+error[manifest::other-namespace]: `Service/c` is in the namespace `x`, but the environment `dev` is in the namespace `claims`
  --> .k8s/live/dev/b.yaml:7:32
   |
 7 | metadata: {name: c, namespace: x}
@@ -512,13 +512,13 @@ error[manifest::other-namespace]: `Service/c` is in the namespace `x`, but the e
   |
 4 |   name: claims
   |         ------ named here
-hint: an environment has one namespace: name the same one everywhere, or none
+hint: an environment has one namespace: set the same one everywhere, or none
 "#,
     );
 }
 
 #[test]
-fn what_lies_in_the_wrong_place() {
+fn files_in_the_wrong_folder_are_reported() {
     check(
         &[
             (".k8s/values.yaml", "a: 1\n"),
@@ -539,28 +539,28 @@ fn what_lies_in_the_wrong_place() {
   |
 1 | a: 1
   | ^
-hint: manifests lie in `.k8s/<kube context>/<environment>/`: move it there
+hint: manifests belong in `.k8s/<kube context>/<environment>/`: move it there
 
-error[manifest::not-a-job]: `ConfigMap/c` lies in `jobs/`, but it is no Job
+error[manifest::not-a-job]: `ConfigMap/c` is in `jobs/`, but it is not a Job
  --> .k8s/live/dev/jobs/config.yaml:2:7
   |
 2 | kind: ConfigMap
   |       ^^^^^^^^^
-hint: `jobs/` holds Jobs, which are run by name; what is applied lies beside it
+hint: `jobs/` holds Jobs, which are run by name: move objects that a release applies out of it
 
-error[manifest::not-a-job]: `ConfigMap/c` lies in `jobs/`, but it is no Job
+error[manifest::not-a-job]: `ConfigMap/c` is in `jobs/`, but it is not a Job
  --> .k8s/live/jobs/config.yaml:2:7
   |
 2 | kind: ConfigMap
   |       ^^^^^^^^^
-hint: `jobs/` holds Jobs, which are run by name; what is applied lies beside it
+hint: `jobs/` holds Jobs, which are run by name: move objects that a release applies out of it
 
 warning[manifest::outside-environment]: `.k8s/values.yaml` belongs to no environment and is never applied
  --> .k8s/values.yaml:1:1
   |
 1 | a: 1
   | ^
-hint: manifests lie in `.k8s/<kube context>/<environment>/`: move it there
+hint: manifests belong in `.k8s/<kube context>/<environment>/`: move it there
 "#,
     );
 }

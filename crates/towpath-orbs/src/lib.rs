@@ -9,13 +9,15 @@
 
 mod http;
 mod lock;
+mod lookup;
 mod public;
 mod reference;
 mod sources;
 mod url;
 
 pub use lock::{LOCK_FILE, Lock, LockError, Locked};
+pub use lookup::{Found, Lookup, LookupError, Origin};
 pub use public::{DEFAULT_REGISTRY, PublicRegistry};
 pub use reference::{OrbName, OrbReference, OrbVersion, ReferenceError, Selector};
-pub use sources::{Found, Lookup, LookupError, Origin, Sources, VENDORED_FOLDER, Vendored};
+pub use sources::{Sources, VENDORED_FOLDER, Vendored};
 pub use url::{UrlOrbs, UrlPrefix, UrlPrefixError, is_url};

@@ -1,6 +1,6 @@
 //! The lock file: what the references of a configuration resolved to.
 
-use crate::{OrbReference, is_url, sources::Origin};
+use crate::{OrbReference, is_url, lookup::Origin};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use towpath_types::Digest;

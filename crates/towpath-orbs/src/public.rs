@@ -1,6 +1,7 @@
 //! CircleCI's public registry, or another server that answers as it does (a second Towpath, say).
 
-use crate::{Found, OrbReference};
+use crate::{Found, Lookup, OrbReference};
+use futures::future::BoxFuture;
 use serde::Deserialize;
 use towpath_types::SecretString;
 
@@ -89,5 +90,10 @@ impl PublicRegistry {
             version,
             text: found.source,
         }))
+    }
+}
+impl Lookup for PublicRegistry {
+    fn find<'a>(&'a self, reference: &'a OrbReference) -> BoxFuture<'a, Result<Option<Found>, String>> {
+        Box::pin(PublicRegistry::find(self, reference))
     }
 }

@@ -1,7 +1,8 @@
 //! The places that are asked for an orb, in their order.
 
+use crate::lookup::{Found, Lookup, LookupError, Origin};
 use crate::{LOCK_FILE, Lock, Locked, OrbName, OrbReference, OrbVersion, UrlOrbs, is_url};
-use serde::{Deserialize, Serialize};
+use futures::future::BoxFuture;
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
@@ -10,57 +11,6 @@ use towpath_types::Digest;
 
 /// Where a repository keeps orbs of its own: `<folder>/<namespace>/<orb>@<version>.yml`.
 pub const VENDORED_FOLDER: &str = ".circleci/orbs";
-
-/// Where an orb was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Origin {
-    /// In the repository.
-    Vendored,
-    /// In Towpath's own registry.
-    Towpath,
-    /// In CircleCI's public registry.
-    Circleci,
-    /// At the URL that names it.
-    Url,
-}
-
-/// An orb's source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// The exact version.
-    pub version: OrbVersion,
-    /// The packed source.
-    pub text: String,
-}
-
-/// Why an orb was not found.
-#[derive(Debug, thiserror::Error)]
-pub enum LookupError {
-    /// No place has it.
-    #[error("no orb `{reference}` in {places}")]
-    Unknown {
-        /// What was looked for.
-        reference: String,
-        /// Where.
-        places: String,
-    },
-    /// A place could not be asked; the text says which and why.
-    #[error("{0}")]
-    Unavailable(String),
-    /// The reference is none, or the lock file is broken by what was found.
-    #[error("{0}")]
-    Refused(String),
-}
-
-/// A place that knows orbs. May be called at any time, and at once; an answer is not cached.
-pub trait Lookup: Send + Sync {
-    /// The version that `reference` selects; `None` when this place does not know it.
-    ///
-    /// # Errors
-    /// Why this place cannot be asked now, for a person.
-    fn find(&self, reference: &OrbReference) -> Result<Option<Found>, String>;
-}
 
 /// The orbs of a repository's own folder.
 #[derive(Debug, Default, Clone)]
@@ -86,14 +36,15 @@ impl Vendored {
 }
 
 impl Lookup for Vendored {
-    fn find(&self, reference: &OrbReference) -> Result<Option<Found>, String> {
-        let Some(versions) = self.0.get(&reference.name) else {
-            return Ok(None);
-        };
-        Ok(reference.selector.pick(versions.keys()).map(|version| Found {
-            version: version.clone(),
-            text: versions[version].clone(),
-        }))
+    fn find<'a>(&'a self, reference: &'a OrbReference) -> BoxFuture<'a, Result<Option<Found>, String>> {
+        let found = self.0.get(&reference.name).and_then(|versions| {
+            let version = reference.selector.pick(versions.keys())?;
+            Some(Found {
+                version: version.clone(),
+                text: versions[version].clone(),
+            })
+        });
+        Box::pin(std::future::ready(Ok(found)))
     }
 }
 
@@ -134,15 +85,15 @@ impl<'a> Sources<'a> {
     ///
     /// # Errors
     /// See [`LookupError`].
-    pub fn resolve(&self, text: &str) -> Result<(String, String), LookupError> {
+    pub async fn resolve(&self, text: &str) -> Result<(String, String), LookupError> {
         let locked = self.lock.get(text);
         let wanted = locked.map_or(text, |locked| &locked.resolved);
         let (from, resolved, source) = match is_url(wanted) {
             true => {
                 let urls = self.urls.ok_or_else(|| self.unknown(wanted))?;
-                (Origin::Url, wanted.to_string(), urls.find(wanted)?)
+                (Origin::Url, wanted.to_string(), urls.find(wanted).await?)
             }
-            false => self.find(wanted, locked.map(|locked| locked.from))?,
+            false => self.find(wanted, locked.map(|locked| locked.from)).await?,
         };
         let used = Locked {
             reference: text.to_string(),
@@ -166,7 +117,7 @@ impl<'a> Sources<'a> {
 
     /// What the first place that knows the orb answers. What is locked comes from where it came from: another place may have
     /// the same name.
-    fn find(&self, wanted: &str, locked: Option<Origin>) -> Result<(Origin, String, String), LookupError> {
+    async fn find(&self, wanted: &str, locked: Option<Origin>) -> Result<(Origin, String, String), LookupError> {
         let reference: OrbReference = wanted
             .parse()
             .map_err(|error: crate::ReferenceError| LookupError::Refused(error.to_string()))?;
@@ -174,7 +125,7 @@ impl<'a> Sources<'a> {
             if locked.is_some_and(|locked| locked != *origin) {
                 continue;
             }
-            if let Some(found) = place.find(&reference).map_err(LookupError::Unavailable)? {
+            if let Some(found) = place.find(&reference).await.map_err(LookupError::Unavailable)? {
                 let resolved = format!("{}@{}", reference.name, found.version);
                 return Ok((*origin, resolved, found.text));
             }
@@ -222,8 +173,8 @@ mod tests {
 
     struct Broken;
     impl Lookup for Broken {
-        fn find(&self, _: &OrbReference) -> Result<Option<Found>, String> {
-            Err("nobody answers".into())
+        fn find<'a>(&'a self, _: &'a OrbReference) -> BoxFuture<'a, Result<Option<Found>, String>> {
+            Box::pin(std::future::ready(Err("nobody answers".into())))
         }
     }
 
@@ -231,8 +182,8 @@ mod tests {
         Vendored::of_files(files.iter().map(|(path, text)| (*path, (*text).to_string())))
     }
 
-    #[test]
-    fn the_first_place_that_knows_answers() {
+    #[tokio::test]
+    async fn the_first_place_that_knows_answers() {
         let near = vendored(&[
             ("acme/tools@1.0.0.yml", "near"),
             ("README.md", "no orb"),
@@ -242,30 +193,34 @@ mod tests {
         let sources = Sources::default()
             .with(Origin::Vendored, &near)
             .with(Origin::Towpath, &far);
-        let text = |reference: &str| sources.resolve(reference).unwrap();
-        assert_eq!(text("acme/tools@1"), ("acme/tools@1.0.0".into(), "near".into()));
-        assert_eq!(text("acme/tools@1.5"), ("acme/tools@1.5.0".into(), "far".into()));
-        assert_eq!(text("acme/other@volatile"), ("acme/other@2.0.0".into(), "other".into()));
-        let error = sources.resolve("acme/none@1").unwrap_err().to_string();
+        for (reference, resolved, text) in [
+            ("acme/tools@1", "acme/tools@1.0.0", "near"),
+            ("acme/tools@1.5", "acme/tools@1.5.0", "far"),
+            ("acme/other@volatile", "acme/other@2.0.0", "other"),
+        ] {
+            let found = sources.resolve(reference).await.unwrap();
+            assert_eq!(found, (resolved.to_string(), text.to_string()));
+        }
+        let error = sources.resolve("acme/none@1").await.unwrap_err().to_string();
         assert_eq!(error, "no orb `acme/none@1` in `.circleci/orbs` or Towpath's registry");
     }
 
-    #[test]
-    fn a_place_that_cannot_be_asked_is_an_error_and_not_a_no() {
+    #[tokio::test]
+    async fn a_place_that_cannot_be_asked_is_an_error_and_not_a_no() {
         let last = vendored(&[("acme/tools@1.0.0.yml", "last")]);
         let sources = Sources::default()
             .with(Origin::Towpath, &Broken)
             .with(Origin::Circleci, &last);
         assert!(
-            matches!(sources.resolve("acme/tools@1"), Err(LookupError::Unavailable(why)) if why == "nobody answers")
+            matches!(sources.resolve("acme/tools@1").await, Err(LookupError::Unavailable(why)) if why == "nobody answers")
         );
     }
 
-    #[test]
-    fn the_lock_decides_version_place_and_bytes() {
+    #[tokio::test]
+    async fn the_lock_decides_version_place_and_bytes() {
         let old = vendored(&[("acme/tools@1.0.0.yml", "old")]);
         let sources = Sources::default().with(Origin::Towpath, &old);
-        sources.resolve("acme/tools@1").unwrap();
+        sources.resolve("acme/tools@1").await.unwrap();
         let text = sources.used().to_string();
         let lock = Lock::parse(&text).unwrap();
         assert_eq!(lock, sources.used());
@@ -274,10 +229,10 @@ mod tests {
         let sources = Sources::new(lock.clone())
             .with(Origin::Vendored, &newer)
             .with(Origin::Towpath, &newer);
-        assert_eq!(sources.resolve("acme/tools@1").unwrap().0, "acme/tools@1.0.0");
+        assert_eq!(sources.resolve("acme/tools@1").await.unwrap().0, "acme/tools@1.0.0");
         let changed = vendored(&[("acme/tools@1.0.0.yml", "changed")]);
         let sources = Sources::new(lock).with(Origin::Towpath, &changed);
-        let error = sources.resolve("acme/tools@1").unwrap_err().to_string();
+        let error = sources.resolve("acme/tools@1").await.unwrap_err().to_string();
         assert!(error.contains("is not what `.circleci/orbs.lock` says"), "{error}");
     }
 

@@ -7,7 +7,6 @@
 use crate::LookupError;
 use reqwest::Url;
 use std::{fmt, str::FromStr};
-use tokio::runtime::Handle;
 
 /// Whether a reference is a URL rather than the name of an orb.
 #[must_use]
@@ -51,18 +50,17 @@ fn parse(text: &str) -> Option<Url> {
     (is_safe && is_open && url.has_host()).then_some(url)
 }
 
-/// Orbs by their URLs. Blocks: only for threads that may.
+/// Orbs by their URLs.
 #[derive(Debug, Clone)]
 pub struct UrlOrbs {
     prefixes: Vec<UrlPrefix>,
-    runtime: Handle,
 }
 
 impl UrlOrbs {
     /// Those below `prefixes`.
     #[must_use]
-    pub fn new(prefixes: Vec<UrlPrefix>, runtime: Handle) -> Self {
-        Self { prefixes, runtime }
+    pub fn new(prefixes: Vec<UrlPrefix>) -> Self {
+        Self { prefixes }
     }
 
     /// A client that follows redirects below the prefixes. Made when there is something to fetch, which there seldom is.
@@ -86,7 +84,7 @@ impl UrlOrbs {
     ///
     /// # Errors
     /// `Refused` when it is below no allowed prefix, `Unavailable` when it cannot be fetched.
-    pub(crate) fn find(&self, text: &str) -> Result<String, LookupError> {
+    pub(crate) async fn find(&self, text: &str) -> Result<String, LookupError> {
         let url = parse(text).ok_or_else(|| {
             LookupError::Refused("the URL of an orb begins with https://, and holds neither user nor password".into())
         })?;
@@ -105,10 +103,7 @@ impl UrlOrbs {
         }
         let failed = |why| LookupError::Unavailable(format!("cannot fetch {url}: {why}"));
         let client = self.client().map_err(|error| failed(error.to_string()))?;
-        let bytes = self
-            .runtime
-            .block_on(crate::http::body(client.get(url.clone())))
-            .map_err(failed)?;
+        let bytes = crate::http::body(client.get(url.clone())).await.map_err(failed)?;
         String::from_utf8(bytes).map_err(|_| failed("it is not text".into()))
     }
 }
@@ -150,7 +145,7 @@ mod tests {
         }
     }
 
-    #[tokio::test(flavor = "multi_thread")]
+    #[tokio::test]
     async fn only_what_is_below_a_prefix_is_fetched() {
         let routes = Router::new()
             .route("/orbs/greet.yml", get(|| async { "commands: {}" }))
@@ -162,41 +157,36 @@ mod tests {
         tokio::spawn(async move { axum::serve(listener, routes).await });
 
         let prefix = format!("{base}/orbs/").parse().unwrap();
-        let orbs = UrlOrbs::new(vec![prefix], Handle::current());
-        let at = base.clone();
-        let check = move || {
-            let sources = Sources::default().with_urls(&orbs);
-            let get = |path: &str| sources.resolve(&format!("{at}{path}"));
-            let greet = format!("{at}/orbs/greet.yml");
-            assert_eq!(get("/orbs/greet.yml").unwrap(), (greet.clone(), "commands: {}".into()));
-            assert_eq!(get("/orbs/moved.yml").unwrap().1, "commands: {}");
-            let said = |path: &str| get(path).unwrap_err().to_string();
-            assert!(
-                said("/orbs/out.yml").contains("redirects to"),
-                "{}",
-                said("/orbs/out.yml")
-            );
-            assert!(said("/orbs/none.yml").contains("404"), "{}", said("/orbs/none.yml"));
-            for path in [
-                "/other/greet.yml",
-                "/orbs/../other/greet.yml",
-                "/orbs/%2e%2e/other/greet.yml",
-                "/orbs/..%2Fother/greet.yml",
-                "/orbs/..%5cother/greet.yml",
-                "/orbs/..%252fother/greet.yml",
-            ] {
-                assert!(said(path).contains("allowed is what begins with"), "{}", said(path));
-            }
+        let orbs = UrlOrbs::new(vec![prefix]);
+        let sources = Sources::default().with_urls(&orbs);
+        let get = async |path: &str| sources.resolve(&format!("{base}{path}")).await;
+        let greet = format!("{base}/orbs/greet.yml");
+        assert_eq!(
+            get("/orbs/greet.yml").await.unwrap(),
+            (greet.clone(), "commands: {}".into())
+        );
+        assert_eq!(get("/orbs/moved.yml").await.unwrap().1, "commands: {}");
+        for (path, says) in [
+            ("/orbs/out.yml", "redirects to"),
+            ("/orbs/none.yml", "404"),
+            ("/other/greet.yml", "allowed is what begins with"),
+            ("/orbs/../other/greet.yml", "allowed is what begins with"),
+            ("/orbs/%2e%2e/other/greet.yml", "allowed is what begins with"),
+            ("/orbs/..%2Fother/greet.yml", "allowed is what begins with"),
+            ("/orbs/..%5cother/greet.yml", "allowed is what begins with"),
+            ("/orbs/..%252fother/greet.yml", "allowed is what begins with"),
+        ] {
+            let said = get(path).await.unwrap_err().to_string();
+            assert!(said.contains(says), "{path}: {said}");
+        }
 
-            // What is locked is used, byte for byte.
-            let lock = Lock::parse(&sources.used().to_string()).unwrap();
-            assert_eq!(lock.get(&greet).unwrap().from, Origin::Url);
-            let mut other = lock.get(&greet).unwrap().clone();
-            other.digest = towpath_types::Digest::of(b"before");
-            let locked = Sources::new([other].into_iter().collect()).with_urls(&orbs);
-            let error = locked.resolve(&greet).unwrap_err().to_string();
-            assert!(error.contains("is not what `.circleci/orbs.lock` says"), "{error}");
-        };
-        tokio::task::spawn_blocking(check).await.unwrap();
+        // What is locked is used, byte for byte.
+        let lock = Lock::parse(&sources.used().to_string()).unwrap();
+        assert_eq!(lock.get(&greet).unwrap().from, Origin::Url);
+        let mut other = lock.get(&greet).unwrap().clone();
+        other.digest = towpath_types::Digest::of(b"before");
+        let locked = Sources::new([other].into_iter().collect()).with_urls(&orbs);
+        let error = locked.resolve(&greet).await.unwrap_err().to_string();
+        assert!(error.contains("is not what `.circleci/orbs.lock` says"), "{error}");
     }
 }

@@ -1,58 +1,58 @@
-//! What the agent is asked to run.
+//! What the agent has to run.
 
 use serde::{Deserialize, Serialize};
 use towpath_types::{JobId, SecretString};
 
-/// One node of one job, ready to run: everything that needs knowledge of the pipeline is already decided.
+/// One node of one job, ready to run. Everything that needs knowledge of the pipeline has been decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct JobSpec {
-    /// The job.
     pub id: JobId,
-    /// This node, from 0.
+    /// From 0.
     pub node_index: u32,
-    /// How many nodes run the job.
+    /// The number of nodes that run the job.
     pub node_total: u32,
-    /// The job's name as people know it.
+    /// The job's name, for people.
     pub name: String,
-    /// Where steps run, made if absent. `~` is the job's home; environment variables are not expanded.
+    /// Where steps run; created if it is missing. `~` is the job's home. Environment variables are not expanded.
     ///
-    /// The home is not in the specification: it is the `HOME` that the agent finds in its own environment (the image's,
-    /// or the private one of a job on a host), or a directory of its own making when that cannot be written to.
+    /// The home is not part of the specification. It is the `HOME` in the agent's own environment (the image's, or the private
+    /// one of a job on a host), or a directory that the agent creates if it cannot write to that one.
     /// Source: <https://circleci.com/docs/reference/configuration-reference/#jobs>
     pub working_directory: String,
-    /// The program line that runs commands, when the job names one; the script's path is appended to it.
+    /// The command that runs scripts, if the job sets one. The script's path is appended to it.
     #[serde(default)]
     pub shell: Option<String>,
-    /// The environment of every step: built-in, project's, contexts' and the job's own variables, precedence already
-    /// applied. It lies over the environment that the agent itself was started with (the image's).
+    /// The environment of every step: the built-in variables and those of the project, the contexts and the job, with their
+    /// precedence applied. They override the environment in which the agent was started (the image's).
     #[serde(default)]
     pub environment: Vec<Variable>,
     /// Values that no log may show.
     #[serde(default)]
     pub mask: Vec<SecretString>,
-    /// The steps in order. A step's index is its name in logs and reports.
+    /// In order. Logs and reports name a step by its index.
     pub steps: Vec<Step>,
-    /// What the templates in cache keys read.
+    /// The values for templates in cache keys.
     #[serde(default)]
     pub cache_key_values: CacheKeyValues,
-    /// The job's end, in seconds from when the agent received it; then it is `TimedOut`. `None`: no limit.
+    /// After this many seconds from when the agent got it, the job is `TimedOut`. `None`: no limit.
     #[serde(default)]
     pub time_limit_seconds: Option<u64>,
-    /// How many bytes one step's log may have; what follows is cut with a line that says so. `None`: the agent's default.
+    /// The most bytes that one step's log may have. The rest is cut off, with a line that says so. `None`: the agent's default.
     #[serde(default)]
     pub log_limit_bytes: Option<u64>,
 }
 
 /// One environment variable. The value may be a secret, so it never prints itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct Variable {
-    /// Its name.
     pub name: String,
-    /// Its value, taken literally.
+    /// Taken literally: nothing in it is expanded.
     pub value: SecretString,
 }
 
-/// What `{{ .Branch }}` and its like read in a cache's key. `.Environment.X` reads [`JobSpec::environment`].
+/// The values of `{{ .Branch }}` and similar templates in a cache's key. `.Environment.X` reads [`JobSpec::environment`].
 ///
 /// Source: <https://circleci.com/docs/guides/optimize/caching/#using-keys-and-templates>
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,32 +68,31 @@ pub struct CacheKeyValues {
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct Step {
-    /// What people read.
+    /// For people.
     pub name: String,
-    /// When it runs.
     #[serde(default)]
     pub when: StepWhen,
-    /// What it does.
     pub action: StepAction,
 }
 
-/// After which history a step runs. `store_artifacts` and `store_test_results` come as [`StepWhen::Always`].
+/// Whether a step runs after the steps before it. For `store_artifacts` and `store_test_results` it is [`StepWhen::Always`].
 ///
 /// Source: <https://circleci.com/docs/reference/configuration-reference/#the-when-attribute>
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepWhen {
-    /// While nothing has failed.
+    /// If no step has failed.
     #[default]
     OnSuccess,
-    /// Whatever happened.
+    /// In any case.
     Always,
-    /// Once an earlier step has failed.
+    /// If a step has failed.
     OnFail,
 }
 
-/// What a step does. Paths may begin with `~` and are else relative to the job's working directory.
+/// What a step does. Paths may begin with `~`; others are relative to the job's working directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum StepAction {
@@ -101,42 +100,42 @@ pub enum StepAction {
     Run(RunStep),
     /// Unpacks the source.
     Checkout {
-        /// Where to; `.` is the working directory.
+        /// The destination; `.` is the working directory.
         path: String,
     },
     /// Stores files under a key, unless the key is taken.
     SaveCache {
         /// Directories and files.
         paths: Vec<String>,
-        /// The key's template.
+        /// A template.
         key: String,
     },
-    /// Brings the newest cache whose key begins with the first key that matches any.
+    /// Restores the newest cache whose key begins with the first of `keys` that matches any cache.
     RestoreCache {
-        /// The keys' templates, in order.
+        /// Templates, in order.
         keys: Vec<String>,
     },
     /// Adds a layer to the workflow's workspace.
     PersistToWorkspace {
-        /// What the paths are relative to.
+        /// The directory that the paths are relative to.
         root: String,
-        /// Glob patterns under the root.
+        /// Glob patterns.
         paths: Vec<String>,
     },
-    /// Lays down the layers of the jobs before this one.
+    /// Unpacks the layers of the jobs before this one.
     AttachWorkspace {
-        /// Where.
+        /// The destination.
         at: String,
     },
-    /// Keeps a file or a directory for people.
+    /// Uploads files for people.
     StoreArtifacts {
-        /// What.
+        /// A file or a directory.
         path: String,
-        /// Under which name; `path` without one.
+        /// The artifacts' name; `path` if `None`.
         #[serde(default)]
         destination: Option<String>,
     },
-    /// Sends JUnit XML files.
+    /// Uploads JUnit XML files.
     StoreTestResults {
         /// A file or a directory.
         path: String,
@@ -147,28 +146,29 @@ pub enum StepAction {
 ///
 /// Source: <https://circleci.com/docs/reference/configuration-reference/#run>
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct RunStep {
-    /// The script.
+    /// A script.
     pub command: String,
-    /// The program line in front of the script's path, when the step names one.
+    /// Overrides [`JobSpec::shell`].
     #[serde(default)]
     pub shell: Option<String>,
-    /// Over the job's environment.
+    /// Overrides the job's environment.
     #[serde(default)]
     pub environment: Vec<Variable>,
     /// Relative to the job's working directory.
     #[serde(default)]
     pub working_directory: Option<String>,
-    /// Whether the next step begins at once. Its exit is ignored and it is killed when the job ends.
+    /// Whether the next step starts at once. How this one ends does not matter, and it is killed when the job ends.
     #[serde(default)]
     pub background: bool,
-    /// How long it may be silent.
+    /// How long the step may print nothing.
     #[serde(default = "ten_minutes")]
     pub no_output_timeout_seconds: u64,
-    /// How often it is tried again after a failure.
+    /// How often the step is run again after a failure.
     #[serde(default)]
     pub max_auto_reruns: u32,
-    /// How long to wait before each of those.
+    /// The pause before each of those runs.
     #[serde(default)]
     pub auto_rerun_delay_seconds: u64,
 }
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_out_has_circleci_s_defaults() {
+    fn missing_fields_have_circlecis_defaults() {
         let job: JobSpec = serde_json::from_str(
             r#"{"id":"00000000-0000-0000-0000-000000000001","node_index":0,"node_total":1,"name":"test",
                 "working_directory":"~/project","steps":[

@@ -1,59 +1,59 @@
-//! What an agent and the server say to each other: HTTP/1.1 over a unix socket, JSON and byte streams.
+//! The protocol between agents and the server: HTTP/1.1 over a unix socket, with JSON and byte streams.
 //!
-//! The agent runs inside a job's environment and always speaks first; the server only answers. Every request carries
-//! `Authorization: Bearer <job token>`: the token names one node of one job, so no path does. Either side may die and
-//! come back at any moment; the contract below is what makes that harmless.
+//! The agent runs inside a job's environment and sends requests; the server only answers. Every request carries
+//! `Authorization: Bearer <job token>`. The token names one node of one job, so paths do not. Either side may die and come back
+//! at any moment; the rules below make that harmless.
 //!
 //! # The requests
 //!
 //! | request | body | answers |
 //! | --- | --- | --- |
-//! | `GET /agent/v1/job` | | `200` [`JobSpec`]; `202` not ready yet |
+//! | `GET /agent/v1/job` | | `200` [`JobSpec`]; `202` if it is not ready yet |
 //! | `POST /agent/v1/logs/{step}?offset=N` | raw bytes | `200` or `409` [`Acknowledged`] |
 //! | `POST /agent/v1/reports` | [`SequencedReport`] | `204` |
 //! | `GET /agent/v1/orders` | | `200` [`Orders`] |
-//! | `GET /agent/v1/source` | | `200` a tar of the working tree with its `.git` |
-//! | `HEAD /agent/v1/caches?key=K` | | `200` there is a cache with exactly this key; `404` |
+//! | `GET /agent/v1/source` | | `200` a tar archive of the working tree with its `.git` |
+//! | `HEAD /agent/v1/caches?key=K` | | `200` if there is a cache with exactly this key; `404` |
 //! | `GET /agent/v1/caches?prefix=K` | | `200` archive, [`CACHE_KEY_HEADER`]; `404` |
-//! | `PUT /agent/v1/caches?key=K` | archive | `201` stored; `200` the key was taken, nothing stored |
+//! | `PUT /agent/v1/caches?key=K` | archive | `201` stored; `200` if the key was taken and nothing was stored |
 //! | `GET /agent/v1/workspace` | | `200` [`WorkspaceLayers`] |
 //! | `GET /agent/v1/workspace/{layer}` | | `200` archive; `404` |
 //! | `PUT /agent/v1/workspace/{step}` | archive | `201` |
 //! | `PUT /agent/v1/artifacts?path=P` | the file's bytes | `201` |
 //! | `PUT /agent/v1/test-results?path=P` | one JUnit XML file | `201` |
-//! | `GET /agent/v1/test-timings` | | `200` [`TestTimings`]; `404` none are known |
+//! | `GET /agent/v1/test-timings` | | `200` [`TestTimings`]; `404` if none are known |
 //!
-//! Answers that every request may get:
-//! - `401`: the token is not one of ours. The agent stops with a message of its own.
-//! - `410`: the job is over (finished, canceled and buried, or forgotten). The agent kills what runs and stops.
-//! - `413`, `422`, `507` and other 4xx on a `PUT`: what was sent will not be taken. The body is a sentence for the step's
+//! Any request may get these answers:
+//! - `401`: the server does not accept the token. The agent stops with a message of its own.
+//! - `410`: the job is over (finished, canceled or forgotten). The agent kills what runs and stops.
+//! - `413`, `422`, `507` and other 4xx on a `PUT`: the server will not take the body. The answer is a sentence for the step's
 //!   log (`text/plain`); the step fails.
-//! - 5xx, or no connection: the agent asks again, waiting longer each time up to a bound, for as long as the job lasts.
+//! - 5xx, or no connection: the agent asks again, waiting longer each time up to a limit, for as long as the job lasts.
 //!
 //! # The rules
 //!
-//! - **Long polls.** `GET job` and `GET orders` may be held open for up to [`LONG_POLL`]; the agent gives up a little
-//!   later and asks again at once. `GET orders` answers early when `cancel` is true and otherwise when the time is up.
-//!   `GET job` may be asked more than once: the same answer each time.
-//! - **Logs.** One log per step, standard output and standard error merged in order, already masked. `offset` is where in
-//!   the step's log the body begins. The server appends what lies beyond what it has and answers how much it has
-//!   *durably*; bytes that it has already are skipped without comparing them. An offset beyond what it has is a gap:
-//!   `409`, and the agent goes back to `acknowledged`. So a lost answer or a restart leaves neither gap nor double line.
-//! - **Reports.** Sequence numbers begin at 0 and grow by one. A report is sent until it is answered, one at a time. A
-//!   sequence number that the server has seen is answered `204` and changes nothing.
-//! - **Order.** [`Report::StepStarted`] of a step comes before its first log byte; its last log byte is acknowledged before
-//!   its [`Report::StepFinished`]; [`Report::JobFinished`] is last of all. Background steps overlap others. Steps that were
-//!   passed over (an `on_fail` step without a failure) get neither report.
-//! - **Archives** are tar compressed with zstd and streamed (`Transfer-Encoding: chunked`); neither side holds one in
-//!   memory, and a body that ends early is no archive: the server stores nothing of it. Only `source` is plain tar.
-//! - **Caches.** A key is taken once and never replaced. `GET` answers the newest cache of the project whose key begins
-//!   with `prefix`, and its whole key in [`CACHE_KEY_HEADER`], percent-encoded.
-//! - **Workspaces.** A layer is known by job, node and step, an artifact and a file of test results by job, node and path:
-//!   a `PUT` that is sent again replaces what it sent before.
-//! - `path` and `key` in a query are percent-encoded UTF-8. `path` is relative, with `/` between its parts and no part
-//!   that is empty, `.` or `..`; the server checks that too.
+//! - **Long polls.** The server may hold `GET job` and `GET orders` open for up to [`LONG_POLL`]. The agent waits a little
+//!   longer than that and asks again at once. The server answers `GET orders` early if `cancel` is true. It gives the same
+//!   answer to `GET job` each time.
+//! - **Logs.** Each step has one log: standard output and standard error merged in order, already masked. `offset` is the
+//!   position of the body in the step's log. The server appends the bytes that it does not have and answers how many it has
+//!   *durably*. It skips bytes that it has without comparing them. An offset beyond what it has is a gap: it answers `409`, and
+//!   the agent goes back to `acknowledged`. So a lost answer or a restart leaves no gap and no duplicate line.
+//! - **Reports.** Sequence numbers begin at 0 and grow by one. The agent sends one report at a time, until it is answered. The
+//!   server answers `204` to a sequence number that it has seen, and changes nothing.
+//! - **Order.** [`Report::StepStarted`] of a step comes before the first byte of its log. The last byte is acknowledged before
+//!   its [`Report::StepFinished`]. [`Report::JobFinished`] comes last. Background steps overlap others. Skipped steps (an
+//!   `on_fail` step without a failure) have no reports.
+//! - **Archives** are tar compressed with zstd, streamed (`Transfer-Encoding: chunked`), so that neither side holds one in
+//!   memory. The server stores nothing of a body that ends early. Only `source` is not compressed.
+//! - **Caches.** A key is taken once and never replaced. `GET` answers the project's newest cache whose key begins with
+//!   `prefix`, with its whole key, percent-encoded, in [`CACHE_KEY_HEADER`].
+//! - **Workspaces.** Job, node and step identify a layer; job, node and path identify an artifact or a file of test results. A
+//!   repeated `PUT` replaces what the first one stored.
+//! - `path` and `key` in a query are percent-encoded UTF-8. `path` is relative; its parts are separated by `/`, and none is
+//!   empty, `.` or `..`. The server checks that, too.
 //!
-//! **Invariant:** this crate knows no HTTP library and does no IO.
+//! **Invariant:** this crate uses no HTTP library and does no IO.
 
 mod job;
 mod report;
@@ -63,20 +63,20 @@ pub use report::{Acknowledged, Orders, Report, SequencedReport, TestTimings, Wor
 
 use std::time::Duration;
 
-/// The routes, in the notation of axum's router (`{step}` is a step's index in [`JobSpec::steps`], `{layer}` a
-/// [`WorkspaceLayer::id`]).
+/// The routes, as axum's router writes them. `{step}` is a step's index in [`JobSpec::steps`], `{layer}` a
+/// [`WorkspaceLayer::id`].
 pub mod route {
     /// `GET`: the job's specification.
     pub const JOB: &str = "/agent/v1/job";
     /// `POST`: bytes of one step's log.
     pub const LOGS: &str = "/agent/v1/logs/{step}";
-    /// `POST`: what happened.
+    /// `POST`: one [`SequencedReport`](super::SequencedReport).
     pub const REPORTS: &str = "/agent/v1/reports";
     /// `GET`: what the agent has to do.
     pub const ORDERS: &str = "/agent/v1/orders";
     /// `GET`: the working tree.
     pub const SOURCE: &str = "/agent/v1/source";
-    /// `HEAD`, `GET`, `PUT`: caches of the project.
+    /// `HEAD`, `GET`, `PUT`: the project's caches.
     pub const CACHES: &str = "/agent/v1/caches";
     /// `GET`: the layers that this job may attach.
     pub const WORKSPACE: &str = "/agent/v1/workspace";
@@ -89,7 +89,7 @@ pub mod route {
     /// `GET`: how long tests took in earlier jobs.
     pub const TEST_TIMINGS: &str = "/agent/v1/test-timings";
 
-    /// Where the bytes of `step`'s log that begin at `offset` go.
+    /// The path for the bytes of `step`'s log that begin at `offset`.
     #[must_use]
     pub fn logs(step: u32, offset: u64) -> String {
         format!("/agent/v1/logs/{step}?offset={offset}")
@@ -99,17 +99,17 @@ pub mod route {
 /// How long the server may hold a long poll open.
 pub const LONG_POLL: Duration = Duration::from_secs(25);
 
-/// Names the whole key of the cache that was found, percent-encoded.
+/// The header with the whole key of the cache that was found, percent-encoded.
 pub const CACHE_KEY_HEADER: &str = "towpath-cache-key";
 
-/// The environment variables by which an engine tells an agent, and an agent tells its steps, where they are.
+/// The environment variables that an engine sets for an agent, and an agent for its steps.
 ///
-/// An agent takes no arguments but its name (`towpath agent`): arguments are there for everybody on the machine to read.
+/// An agent takes no arguments (`towpath agent`), because everybody on the machine can read those.
 pub mod variable {
-    /// The path of the server's unix socket as seen from inside the environment.
+    /// The path of the server's unix socket, inside the environment.
     pub const AGENT_SOCKET: &str = "TOWPATH_AGENT_SOCKET";
-    /// The job's token. Steps see it too, so that `towpath deploy` can speak for the job; logs never show it.
+    /// The job's token. Steps have it too, so that `towpath deploy` can act for the job. Logs never show it.
     pub const JOB_TOKEN: &str = "TOWPATH_JOB_TOKEN";
-    /// A directory that the agent makes, if need be, and keeps its spools, scripts and links in.
+    /// The directory for the agent's spools, scripts and links. The agent creates it if it is missing.
     pub const STATE_DIR: &str = "TOWPATH_STATE_DIR";
 }

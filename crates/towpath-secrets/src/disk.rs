@@ -1,4 +1,4 @@
-//! The file system's part: one writer at a time, and files that are replaced whole.
+//! The file system: one writer at a time, and files that are replaced as a whole.
 
 use crate::VaultError;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -7,11 +7,11 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long a change waits for another process's change before it gives up.
+/// How long a change waits for another one before it gives up.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Where a new content is written before it takes its place. One name for all, because only the holder of the lock
-/// writes: what a killed process left there is overwritten by the next.
+/// The temporary file for new content. All writers use the same name, because only the holder of the lock writes. The next
+/// writer overwrites what a killed process left there.
 pub(crate) const TEMPORARY: &str = ".writing";
 
 pub(crate) fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> VaultError + 'a {
@@ -22,13 +22,13 @@ pub(crate) fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(i
     }
 }
 
-/// The right to change the vault, until it is dropped (or the process dies: the kernel lets go then).
+/// The right to change the vault until it is dropped. When a process dies, the kernel releases it.
 #[derive(Debug)]
 pub(crate) struct Lock(#[allow(dead_code)] File); // held, never read
 
-/// Waits for the right to change what is in `folder`.
+/// Waits for the right to change `folder`.
 ///
-/// Each call opens the lock file anew, so that threads of one process exclude each other as processes do.
+/// Each call opens the lock file again, so that threads of one process exclude each other, too.
 pub(crate) fn lock(folder: &Path, patience: Duration) -> Result<Lock, VaultError> {
     let path = folder.join("lock");
     let open = OpenOptions::new()
@@ -54,7 +54,7 @@ pub(crate) fn lock(folder: &Path, patience: Duration) -> Result<Lock, VaultError
     }
 }
 
-/// Makes `folder` and those above it, for the owner alone, and makes sure that they stay after a power cut.
+/// Creates `folder` and its parents, for the owner only, durably: they survive a power cut.
 pub(crate) fn make_folder(folder: &Path) -> Result<(), VaultError> {
     if folder.is_dir() {
         return Ok(());
@@ -65,7 +65,7 @@ pub(crate) fn make_folder(folder: &Path) -> Result<(), VaultError> {
     fault::point("make folder", folder)?;
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(io_error("make the folder", folder)(source));
+            return Err(io_error("create the folder", folder)(source));
         }
         _ => {}
     }
@@ -75,7 +75,7 @@ pub(crate) fn make_folder(folder: &Path) -> Result<(), VaultError> {
     }
 }
 
-/// Replaces `path` by `content`, whole or not at all. The caller holds the [`Lock`] of `root`, which has `path` in it.
+/// Replaces `path` by `content`, completely or not at all. The caller holds the [`Lock`] of `root`, which contains `path`.
 pub(crate) fn replace(root: &Path, path: &Path, content: &[u8]) -> Result<(), VaultError> {
     let temporary = root.join(TEMPORARY);
     fault::point("open", &temporary)?;
@@ -98,7 +98,7 @@ pub(crate) fn replace(root: &Path, path: &Path, content: &[u8]) -> Result<(), Va
     sync_folder(path.parent().unwrap_or(root))
 }
 
-/// Deletes `path`, for good. The caller holds the [`Lock`].
+/// Deletes `path` durably. The caller holds the [`Lock`].
 pub(crate) fn delete(path: &Path) -> Result<(), VaultError> {
     fault::point("delete", path)?;
     fs::remove_file(path).map_err(io_error("delete", path))?;
@@ -112,7 +112,7 @@ fn sync_folder(folder: &Path) -> Result<(), VaultError> {
         .map_err(io_error("sync the folder", folder))
 }
 
-/// The content of `path`; `None` when there is no such file.
+/// The content of `path`; `None` if there is no such file.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, VaultError> {
     match fs::read(path) {
         Ok(content) => Ok(Some(content)),
@@ -121,7 +121,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, VaultError> {
     }
 }
 
-/// The names in `folder` that are text, sorted; none when there is no such folder.
+/// The names in `folder` that are UTF-8, sorted; empty if there is no such folder.
 pub(crate) fn names(folder: &Path) -> Result<Vec<String>, VaultError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -137,7 +137,7 @@ pub(crate) fn names(folder: &Path) -> Result<Vec<String>, VaultError> {
     Ok(names)
 }
 
-/// Steps of a write at which a test can stop it, as a kill or a full disk would.
+/// Points at which a test can stop a write, as a kill or a full disk would.
 pub(crate) mod fault {
     use crate::VaultError;
     use std::path::Path;
@@ -150,7 +150,7 @@ pub(crate) mod fault {
 
     #[cfg(test)]
     thread_local! {
-        /// How many more points this thread passes.
+        /// How many more points this thread passes before it is stopped.
         pub(crate) static LEFT: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) };
     }
 

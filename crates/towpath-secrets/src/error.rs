@@ -1,123 +1,123 @@
-//! What can go wrong with the vault, and what to do about it.
+//! What can go wrong with the vault, and the remedies.
 
 use crate::{NameError, Scope};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why the vault could not do what was asked. Holds names and paths, never a value.
+/// Why the vault failed. Contains names and paths, never a value.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
-    /// The key file is gone while there are files that only it opens.
+    /// The key file is missing, but there are files that only its key opens.
     #[error(
-        "the vault's key file `{}` is gone, and `{}` was sealed with it: put the key file back from a backup \
-         (to begin again without the values, move the folder away)",
+        "the vault's key file `{}` is missing, and `{}` was sealed with its key: restore the key file from a backup, or \
+         move the folder away to start without the values",
         key_file.display(), sealed.display()
     )]
     KeyLost {
-        /// The key file.
+        /// The missing file.
         key_file: PathBuf,
-        /// One of the files that it opens.
+        /// One of the files that were sealed with it.
         sealed: PathBuf,
     },
-    /// Others than its owner may read or write the key file.
+    /// Users other than its owner may read or write the key file.
     #[error(
         "the vault's key file `{}` is open to others (mode {mode:04o}): run `chmod 600` on it, and if somebody may have \
-         read it, set every secret anew",
+         read it, set every secret again",
         key_file.display()
     )]
     KeyExposed {
-        /// The key file.
+        /// The exposed file.
         key_file: PathBuf,
-        /// Its permission bits.
+        /// The permission bits.
         mode: u32,
     },
-    /// The key file does not hold a key.
+    /// The key file does not contain a key.
     #[error(
-        "the vault's key file `{}` does not hold a key (one line of 64 hex digits): put it back from a backup",
+        "the vault's key file `{}` does not contain a key (one line of 64 hex digits): restore it from a backup",
         key_file.display()
     )]
     KeyDamaged {
-        /// The key file.
+        /// The damaged file.
         key_file: PathBuf,
     },
     /// A file was sealed with another key.
     #[error(
-        "`{}` was sealed with another key than the one in `{}`: put the right key file back, or delete the file and set \
-         the values of {scope} anew",
+        "`{}` was sealed with another key than the one in `{}`: restore the right key file, or delete the file and set \
+         the values of {scope} again",
         file.display(), key_file.display()
     )]
     OtherKey {
-        /// The file.
+        /// The sealed file.
         file: PathBuf,
-        /// The key file.
+        /// The present key file.
         key_file: PathBuf,
-        /// Whose values it holds.
+        /// The scope of the values in the file.
         scope: Scope,
     },
-    /// A file cannot be read as what the vault wrote.
+    /// A file is not as the vault wrote it.
     #[error(
-        "`{}` is damaged ({what}): put it back from a backup, or delete it and set the values of {scope} anew; nothing \
+        "`{}` is damaged ({what}): restore it from a backup, or delete it and set the values of {scope} again; nothing \
          else is affected",
         file.display()
     )]
     Damaged {
-        /// The file.
+        /// The sealed file.
         file: PathBuf,
-        /// Whose values it holds.
+        /// The scope of the values in the file.
         scope: Scope,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         what: String,
     },
-    /// One value does not open: it, its key, its author or its time was edited, or it was moved here.
+    /// One value does not open: its text, key, author or time was edited, or it was moved here.
     #[error(
-        "the value of `{key}` in `{}` does not open, so the file was edited or its parts come from elsewhere: put it \
-         back from a backup, or set `{key}` of {scope} anew",
+        "the value of `{key}` in `{}` does not open: the file was edited, or parts of it come from another file; restore it \
+         from a backup, or set `{key}` of {scope} again",
         file.display()
     )]
     DoesNotOpen {
-        /// The file.
+        /// The sealed file.
         file: PathBuf,
-        /// Whose values it holds.
+        /// The scope of the values in the file.
         scope: Scope,
-        /// The key.
+        /// The key of the value.
         key: String,
     },
-    /// A name that Kubernetes, CircleCI or the vault does not take.
+    /// Kubernetes, CircleCI or the vault does not accept a name.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// A value that its reader could not take.
+    /// A value could not be used where it would be read.
     #[error("the value of `{key}` in {scope} {what}")]
     Value {
-        /// Where it was to go.
+        /// The scope of the refused value.
         scope: Scope,
-        /// The key.
+        /// The key of the refused value.
         key: String,
-        /// What is wrong with it: a limit, not the value.
+        /// What is wrong with the value, such as a limit. Never the value itself.
         what: String,
     },
-    /// Another process has held the lock for too long.
+    /// Another process held the lock for too long.
     #[error(
-        "waited {} seconds for `{}`, which another process holds locked: end that process (`fuser` names it) and try again",
+        "waited {} seconds for `{}`, which another process has locked: end that process (`fuser` shows it) and try again",
         waited.as_secs(), lock_file.display()
     )]
     Locked {
-        /// The lock file.
+        /// The locked file.
         lock_file: PathBuf,
-        /// How long.
+        /// The patience that ran out.
         waited: Duration,
     },
     /// The system's source of randomness failed.
     #[error("failed to get random bytes from the system")]
     Randomness,
-    /// The file system refused.
+    /// An operation of the file system failed.
     #[error("failed to {doing} `{}`", path.display())]
     Io {
-        /// What was attempted: `write`, `rename`.
+        /// A verb: `write`, `rename`.
         doing: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The operating system's reason.
         source: io::Error,
     },
 }

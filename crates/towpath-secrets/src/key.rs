@@ -1,4 +1,4 @@
-//! The vault's key, and what is done with it.
+//! The vault's key: sealing, opening and fingerprints.
 
 use crate::disk::{TEMPORARY, io_error, read, replace};
 use crate::{Scope, VaultError};
@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use towpath_types::SecretString;
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// A stand-in for a value: equal for equal values of one vault, and telling nothing to who lacks its key.
+/// A stand-in for a value. Equal values of one vault have equal fingerprints. Without the vault's key, a fingerprint reveals
+/// nothing about its value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fingerprint(String);
@@ -32,11 +33,11 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// The keys that are derived from the key file's: one per purpose, so that none helps against another.
+/// The keys derived from the key file, one for each purpose, so that none of them reveals another.
 pub(crate) struct Keys {
     sealing: Zeroizing<[u8; 32]>,
     fingerprint: Zeroizing<[u8; 32]>,
-    /// Names the key in what it sealed. Tells nothing of it.
+    /// Identifies the key in sealed files without revealing it.
     pub(crate) id: String,
 }
 
@@ -48,7 +49,7 @@ impl Keys {
         let Some(content) = read(path)?.map(Zeroizing::new) else {
             return Ok(None);
         };
-        let metadata = std::fs::metadata(path).map_err(io_error("look at", path))?;
+        let metadata = std::fs::metadata(path).map_err(io_error("read the permissions of", path))?;
         let mode = metadata.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(VaultError::KeyExposed {
@@ -64,13 +65,13 @@ impl Keys {
         Ok(Some(Self::derive(&master)))
     }
 
-    /// Makes a key and its file. The caller holds the lock of `root` and knows that there is none yet.
+    /// Creates a key and its file. The caller holds the lock of `root` and knows that there is no key yet.
     pub(crate) fn create(root: &Path, path: &Path) -> Result<(), VaultError> {
         let mut master = CipherKey::try_generate().map_err(|_| VaultError::Randomness)?;
         let mut text = Zeroizing::new(hex::encode(master));
         master.as_mut_slice().zeroize();
         text.push('\n');
-        // A leftover could have another mode than a new file gets.
+        // A leftover might have other permissions than a new file.
         let leftover = root.join(TEMPORARY);
         match std::fs::remove_file(&leftover) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(io_error("delete", &leftover)(source)),
@@ -79,7 +80,7 @@ impl Keys {
     }
 
     fn derive(master: &[u8; 32]) -> Self {
-        // HMAC as a key derivation: a uniformly random key needs no extraction, only a label per purpose.
+        // HMAC as a key derivation: a uniformly random key needs no extraction, only a label for each purpose.
         let derive = |purpose: &str| Zeroizing::new(keyed(master, purpose.as_bytes()));
         Self {
             sealing: derive("towpath vault 1: sealing"),
@@ -92,28 +93,28 @@ impl Keys {
         Fingerprint(hex::encode(&keyed(&self.fingerprint, value)[..16]))
     }
 
-    /// Seals `value` to its `place`: hex digits of a random nonce and the sealed bytes.
-    pub(crate) fn seal(&self, place: &Place<'_>, value: &SecretString) -> Result<String, VaultError> {
+    /// Seals `value` and binds it to `binding`. The result is a random nonce and the sealed bytes, as hex digits.
+    pub(crate) fn seal(&self, binding: &Binding<'_>, value: &SecretString) -> Result<String, VaultError> {
         let nonce = XNonce::try_generate().map_err(|_| VaultError::Randomness)?;
         let cipher = XChaCha20Poly1305::new((&*self.sealing).into());
         let payload = Payload {
             msg: value.expose().as_bytes(),
-            aad: &place.to_bytes(),
+            aad: &binding.to_bytes(),
         };
-        // Sealing fails for texts of 256 GiB only; the limits of a value are far below.
+        // Sealing fails only for texts of 256 GiB, far above the limits of a value.
         let sealed = cipher.encrypt(&nonce, payload).map_err(|_| VaultError::Randomness)?;
         Ok(format!("{}{}", hex::encode(nonce), hex::encode(sealed)))
     }
 
-    /// Opens what was sealed to `place`. `None` when it was not sealed by this key, to this place, or was changed.
-    pub(crate) fn open(&self, place: &Place<'_>, sealed: &str) -> Option<SecretString> {
+    /// Opens a sealed value. `None` if it was sealed with another key or binding, or was changed.
+    pub(crate) fn open(&self, binding: &Binding<'_>, sealed: &str) -> Option<SecretString> {
         let bytes = hex::decode(sealed).ok()?;
         let (nonce, sealed) = bytes.split_at_checked(NONCE_BYTES)?;
         let nonce: [u8; NONCE_BYTES] = nonce.try_into().ok()?;
         let cipher = XChaCha20Poly1305::new((&*self.sealing).into());
         let payload = Payload {
             msg: sealed,
-            aad: &place.to_bytes(),
+            aad: &binding.to_bytes(),
         };
         let value = cipher.decrypt(&XNonce::from(nonce), payload).ok()?;
         match String::from_utf8(value) {
@@ -133,15 +134,15 @@ impl fmt::Debug for Keys {
 }
 
 /// What a sealed value is bound to.
-pub(crate) struct Place<'a> {
+pub(crate) struct Binding<'a> {
     pub(crate) scope: &'a Scope,
     pub(crate) key: &'a str,
     pub(crate) set_by: &'a str,
     pub(crate) set_at: jiff::Timestamp,
 }
 
-impl Place<'_> {
-    /// The parts, each behind its length, so that no two places are written alike.
+impl Binding<'_> {
+    /// The parts, each after its length, so that no two bindings have the same bytes.
     fn to_bytes(&self) -> Vec<u8> {
         let at = self.set_at.to_string();
         let mut parts = vec!["towpath vault 1"];
@@ -164,7 +165,7 @@ impl Place<'_> {
 }
 
 fn keyed(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
-    // HMAC fills a short key up with zeros; done here, the type says that nothing can fail.
+    // HMAC pads a short key with zeros. Doing it here makes the operation infallible.
     let mut block = Zeroizing::new([0_u8; 64]);
     block[..32].copy_from_slice(key);
     let mut mac = <Hmac<Sha256> as hmac::KeyInit>::new((&*block).into());

@@ -1,18 +1,20 @@
-//! The vault: the values of the local target's Secrets and of the CircleCI contexts, sealed in the data directory.
+//! The vault: the values of the local target's Secrets and of CircleCI contexts, sealed in the data directory.
 //!
-//! **Invariants.** A value is on the disk only sealed (XChaCha20-Poly1305), bound to the place it belongs to, to who set
-//! it and when: moved to another key, secret, environment or context, or edited, it does not open. Whoever has the key
-//! file *and* the folder has the values; either alone is worth nothing. A change is whole or did not happen, whatever
-//! stops the process at whatever moment. A damaged file costs its own secret and no other. No value is in an error, in
-//! `Debug`, or in a name.
+//! **Invariants.**
+//! - On disk, every value is sealed (XChaCha20-Poly1305) and bound to its scope, its key, who set it and when. A value that was
+//!   edited, or moved to another key, Secret, environment or context, does not open.
+//! - Reading the values takes the key file *and* the folder. Either alone is useless.
+//! - A change happens completely or not at all, whenever the process stops.
+//! - A damaged file affects its own scope and no other.
+//! - No error, `Debug` output or name contains a value.
 //!
-//! What is not hidden: which environments, secrets, keys and contexts there are, who set them, and how long each value
-//! is. What is not noticed: a file that was put back to an older state of itself, or deleted.
+//! The vault does not hide which environments, Secrets, keys and contexts exist, who set them, or how long each value is. It
+//! does not notice a file that was deleted, or replaced by an older version of itself.
 //!
-//! What it deliberately does not know: who may read what, how a value gets into a container, and masking.
+//! It does not know who may read what, how a value gets into a container, or how logs are masked.
 //!
-//! Everything here blocks on the disk (a change for a few `fsync`s, at most [`LOCK_PATIENCE`] for another writer): from
-//! async code, call it in `spawn_blocking`.
+//! Every call blocks on the disk: a change for a few `fsync`s, and for another writer at most [`LOCK_PATIENCE`]. From async
+//! code, use `spawn_blocking`.
 
 mod disk;
 mod error;

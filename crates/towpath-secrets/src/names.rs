@@ -1,14 +1,14 @@
-//! Which names there may be.
+//! Which names are valid.
 
-/// A name that may not be.
+/// A name is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name:?} cannot be {what}: {rule}")]
 pub struct NameError {
-    /// The name, at most its first 80 characters.
+    /// At most the first 80 characters of the name.
     pub name: String,
-    /// What it was to name: `a Secret's key`.
+    /// What it was meant to name: `a Secret's key`.
     pub what: &'static str,
-    /// What such a name looks like.
+    /// What a valid name looks like.
     pub rule: &'static str,
 }
 
@@ -45,10 +45,10 @@ pub(crate) fn secret(name: &str) -> Result<(), NameError> {
 /// A key of a Secret.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/configuration/secret/#restriction-names-data>
-/// (`.` and what begins with `..` are refused by the API server, for keys become files)
+/// (The API server also refuses `.` and names that begin with `..`, because keys become files.)
 pub(crate) fn secret_key(key: &str) -> Result<(), NameError> {
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    let rule = "letters, digits, `-`, `_` and `.`, at most 253 characters, and not `.` or beginning with `..`";
+    let rule = "letters, digits, `-`, `_` and `.`, at most 253 characters, neither `.` nor beginning with `..`";
     let is_good = (1..=253).contains(&key.len()) && key.bytes().all(good) && key != "." && !key.starts_with("..");
     check(key, "a Secret's key", rule, is_good)
 }
@@ -64,15 +64,15 @@ pub(crate) fn variable(name: &str) -> Result<(), NameError> {
     check(name, "an environment variable", rule, is_good)
 }
 
-/// A context, a project or an environment: any text that fits a line.
+/// A context, a project or an environment: any text on one line.
 pub(crate) fn free(name: &str, what: &'static str) -> Result<(), NameError> {
-    let rule = "some text on one line, at most 200 bytes, no blanks at its ends";
+    let rule = "text on one line, at most 200 bytes, without blanks at its ends";
     let is_good = (1..=200).contains(&name.len()) && !name.chars().any(char::is_control) && name.trim() == name;
     check(name, what, rule, is_good)
 }
 
-/// A name as a file's: letters, digits, `-`, `_` and inner dots stay, every other byte becomes `%` and two hex digits.
-/// Different names become different files; none begins with a dot.
+/// Encodes a name as the name of a file: letters, digits, `-`, `_` and inner dots stay, every other byte becomes `%` and two
+/// hex digits. Different names become different files, and none begins with a dot.
 pub(crate) fn to_file_name(name: &str) -> String {
     let mut file = String::new();
     for (index, byte) in name.bytes().enumerate() {
@@ -85,7 +85,7 @@ pub(crate) fn to_file_name(name: &str) -> String {
     file
 }
 
-/// What [`to_file_name`] was given; `None` for files that are not ours.
+/// The inverse of [`to_file_name`]; `None` for files that the vault did not write.
 pub(crate) fn from_file_name(file: &str) -> Option<String> {
     let mut bytes = Vec::new();
     let mut rest = file.as_bytes();
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn names_as_kubernetes_and_circleci_take_them() {
+    fn names_follow_the_rules_of_kubernetes_and_circleci() {
         verdicts(
             secret,
             &["app", "app-secrets", "a.b-c.d1"],

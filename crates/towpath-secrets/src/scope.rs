@@ -1,4 +1,4 @@
-//! What a value belongs to.
+//! What a value belongs to: a Secret or a context.
 
 use crate::NameError;
 use crate::names::{free, secret, secret_key, to_file_name, variable};
@@ -6,28 +6,25 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 
-/// A set of values by key, kept in one file.
+/// A set of values by key, stored in one file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// A Kubernetes Secret of an environment; its keys are the Secret's.
+    /// A Kubernetes Secret of an environment, with the Secret's keys.
+    #[allow(missing_docs)]
     Secret {
-        /// The project.
         project: String,
-        /// The environment.
         environment: String,
         /// `metadata.name`.
         secret: String,
     },
-    /// A CircleCI context; its keys are environment variables.
-    Context {
-        /// The context.
-        name: String,
-    },
+    /// A CircleCI context, whose keys are environment variables.
+    #[allow(missing_docs)]
+    Context { name: String },
 }
 
 impl Scope {
-    /// The Secret `secret` of `environment` of `project`.
+    /// A [`Scope::Secret`].
     #[must_use]
     pub fn secret(project: &str, environment: &str, secret: &str) -> Self {
         Self::Secret {
@@ -37,13 +34,13 @@ impl Scope {
         }
     }
 
-    /// The context `name`.
+    /// A [`Scope::Context`].
     #[must_use]
     pub fn context(name: &str) -> Self {
         Self::Context { name: name.to_string() }
     }
 
-    /// Whether the scope may be called so.
+    /// Checks the scope's own names.
     pub(crate) fn check(&self) -> Result<(), NameError> {
         match self {
             Self::Secret {
@@ -59,7 +56,7 @@ impl Scope {
         }
     }
 
-    /// Whether it may have `key`.
+    /// Checks the name of one of the scope's keys.
     pub(crate) fn check_key(&self, key: &str) -> Result<(), NameError> {
         match self {
             Self::Secret { .. } => secret_key(key),
@@ -67,7 +64,7 @@ impl Scope {
         }
     }
 
-    /// The names of its folders and its file, from the vault's folder.
+    /// The path of the scope's file, relative to the vault's folder.
     pub(crate) fn path(&self) -> Result<PathBuf, NameError> {
         let parts = match self {
             Self::Secret {
@@ -82,12 +79,12 @@ impl Scope {
             ],
             Self::Context { name } => vec!["contexts".to_string(), to_file_name(name)],
         };
-        // File systems take no longer ones; only names full of blanks and letters beyond ASCII get there.
+        // The limit of file systems. Only names full of blanks and non-ASCII letters get there.
         if let Some(long) = parts.iter().find(|part| part.len() > 255) {
             return Err(NameError {
                 name: long.chars().take(80).collect(),
                 what: "the name of the vault's file",
-                rule: "at most 255 bytes, where blanks and letters beyond ASCII count three times",
+                rule: "at most 255 bytes, where each blank, and each byte of a non-ASCII letter, counts three times",
             });
         }
         Ok(parts.iter().collect())

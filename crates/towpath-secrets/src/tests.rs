@@ -72,7 +72,7 @@ fn what_is_set_is_listed_revealed_and_unset() {
     assert_eq!(vault.secrets("team/claims", "none").unwrap(), [""; 0]);
     assert_eq!(vault.contexts().unwrap(), ["Team A / production"]);
 
-    // Another process, later.
+    // As another process would, later.
     let vault = Vault::open(dir.path()).unwrap();
     assert_eq!(
         values(&vault, &app()),
@@ -132,7 +132,7 @@ fn no_value_is_in_a_file_in_debug_or_in_a_listing() {
     );
 }
 
-/// Sets one value, lets `damage` loose on the folder, and compares the errors of listing and revealing.
+/// Sets values, applies `damage` to the folder, and compares the errors of listing and revealing.
 fn check(damage: impl Fn(&TempDir), expect: &str) {
     let dir = folder();
     let vault = Vault::open(dir.path()).unwrap();
@@ -142,7 +142,7 @@ fn check(damage: impl Fn(&TempDir), expect: &str) {
     vault.set(&other, "A", &secret("kept"), "ada").unwrap();
     damage(&dir);
     let outcome = Vault::open(dir.path()).and_then(|vault| {
-        // Whatever happened to one file, the other is well.
+        // Damage to one file does not affect the other.
         if let Ok(values) = vault.reveal(&other) {
             assert_eq!(values["A"].expose(), "kept");
         }
@@ -164,7 +164,7 @@ fn edit(dir: &TempDir, from: &str, to: &str) {
 }
 
 const SEALED: &str = "DIR/environments/team%2Fclaims/dev/app-secrets";
-const ANEW: &str = "put it back from a backup, or delete it and set the values of the Secret `app-secrets` of `dev` in `team/claims` anew; nothing else is affected";
+const ANEW: &str = "restore it from a backup, or delete it and set the values of the Secret `app-secrets` of `dev` in `team/claims` again; nothing else is affected";
 
 #[test]
 fn damage_says_which_file_and_what_to_do() {
@@ -196,7 +196,7 @@ fn damage_says_which_file_and_what_to_do() {
     );
     let closed = |key: &str| {
         format!(
-            "the value of `{key}` in `{SEALED}` does not open, so the file was edited or its parts come from elsewhere: put it back from a backup, or set `{key}` of the Secret `app-secrets` of `dev` in `team/claims` anew"
+            "the value of `{key}` in `{SEALED}` does not open: the file was edited, or parts of it come from another file; restore it from a backup, or set `{key}` of the Secret `app-secrets` of `dev` in `team/claims` again"
         )
     };
     check(|dir| edit(dir, "\"sealed\": \"", "\"sealed\": \"00"), &closed("TOKEN"));
@@ -212,24 +212,24 @@ fn damage_says_which_file_and_what_to_do() {
 }
 
 #[test]
-fn a_wrong_lost_or_open_key_file_is_told() {
+fn a_wrong_lost_or_exposed_key_file_is_an_error() {
     check(
         |dir| fs::remove_file(dir.path().join("key")).unwrap(),
-        "the vault's key file `DIR/key` is gone, and `DIR/environments/team%2Fclaims/dev/app-secrets` was sealed with it: put the key file back from a backup (to begin again without the values, move the folder away)",
+        "the vault's key file `DIR/key` is missing, and `DIR/environments/team%2Fclaims/dev/app-secrets` was sealed with its key: restore the key file from a backup, or move the folder away to start without the values",
     );
     check(
         |dir| fs::write(dir.path().join("key"), "00".repeat(32)).unwrap(),
-        "`DIR/environments/team%2Fclaims/dev/app-secrets` was sealed with another key than the one in `DIR/key`: put the right key file back, or delete the file and set the values of the Secret `app-secrets` of `dev` in `team/claims` anew",
+        "`DIR/environments/team%2Fclaims/dev/app-secrets` was sealed with another key than the one in `DIR/key`: restore the right key file, or delete the file and set the values of the Secret `app-secrets` of `dev` in `team/claims` again",
     );
     for content in ["", "0011", &"zz".repeat(32), &"00".repeat(33)] {
         check(
             |dir| fs::write(dir.path().join("key"), content).unwrap(),
-            "the vault's key file `DIR/key` does not hold a key (one line of 64 hex digits): put it back from a backup",
+            "the vault's key file `DIR/key` does not contain a key (one line of 64 hex digits): restore it from a backup",
         );
     }
     check(
         |dir| fs::set_permissions(dir.path().join("key"), fs::Permissions::from_mode(0o640)).unwrap(),
-        "the vault's key file `DIR/key` is open to others (mode 0640): run `chmod 600` on it, and if somebody may have read it, set every secret anew",
+        "the vault's key file `DIR/key` is open to others (mode 0640): run `chmod 600` on it, and if somebody may have read it, set every secret again",
     );
 }
 
@@ -248,7 +248,7 @@ fn a_sealed_value_opens_only_where_it_belongs() {
     let write = |scope: &Scope, file: &serde_json::Value| {
         fs::write(dir.path().join(scope.path().unwrap()), file.to_string()).unwrap();
     };
-    // From one environment to another, whole and with its author and time.
+    // From one environment to another, with author and time.
     let mut file = read(&there);
     file["values"]["A"] = read(&here)["values"]["A"].clone();
     write(&there, &file);
@@ -267,7 +267,7 @@ fn a_sealed_value_opens_only_where_it_belongs() {
         ["A"]
     );
     assert!(matches!(&listing.broken[..], [VaultError::DoesNotOpen { key, .. }] if key == "B"));
-    // Setting it anew mends it, as the error says.
+    // Setting the value again repairs it, as the error says.
     vault.set(&here, "B", &secret("b"), "ada").unwrap();
     assert_eq!(values(&vault, &here), [format!("A={VALUE}"), "B=b".to_string()]);
 }
@@ -284,7 +284,7 @@ fn what_kubernetes_or_circleci_would_refuse_is_refused() {
     };
     assert_eq!(
         refused(&app(), "A B", "x"),
-        "\"A B\" cannot be a Secret's key: letters, digits, `-`, `_` and `.`, at most 253 characters, and not `.` or beginning with `..`"
+        "\"A B\" cannot be a Secret's key: letters, digits, `-`, `_` and `.`, at most 253 characters, neither `.` nor beginning with `..`"
     );
     assert!(refused(&Scope::context("c"), "a.b", "x").contains("cannot be an environment variable"));
     assert!(refused(&Scope::secret("p", "e", "App"), "A", "x").contains("cannot be a Secret's name"));
@@ -292,12 +292,13 @@ fn what_kubernetes_or_circleci_would_refuse_is_refused() {
     assert!(refused(&Scope::context(&"\u{e4}".repeat(100)), "A", "x").contains("at most 255 bytes"));
     assert_eq!(
         refused(&Scope::context("c"), "A", "a\0b"),
-        "the value of `A` in the context `c` has a zero byte, which no environment variable can hold"
+        "the value of `A` in the context `c` contains a zero byte, which no environment variable may"
     );
     let most = "x".repeat((128 << 10) - 3);
     vault.set(&Scope::context("c"), "A", &secret(&most), "ada").unwrap();
     assert!(
-        refused(&Scope::context("c"), "AB", &most).ends_with("Linux takes 131072 for a variable, its name included")
+        refused(&Scope::context("c"), "AB", &most)
+            .ends_with("Linux accepts only 131072 for a variable, including its name")
     );
 
     let half = "x".repeat(1 << 19);
@@ -306,7 +307,7 @@ fn what_kubernetes_or_circleci_would_refuse_is_refused() {
     vault.set(&app(), "B", &secret(&half), "ada").unwrap();
     assert_eq!(
         refused(&app(), "C", "x"),
-        "the value of `C` in the Secret `app-secrets` of `dev` in `team/claims` has 1 bytes, the Secret's other values have 1048576, and Kubernetes takes 1048576 for all of them"
+        "the value of `C` in the Secret `app-secrets` of `dev` in `team/claims` has 1 bytes and the Secret's other values have 1048576, but Kubernetes accepts only 1048576 for all of them"
     );
 }
 
@@ -317,7 +318,7 @@ fn writers_do_not_lose_each_others_values() {
         for writer in 0..4 {
             let path = dir.path();
             threads.spawn(move || {
-                // Each opens the vault itself, as processes do, so that making the key is contended for too.
+                // Each thread opens the vault itself, as processes do, so that they also compete to create the key.
                 let vault = Vault::open(path).unwrap();
                 for round in 0..10 {
                     let key = format!("K{writer}_{round}");
@@ -349,8 +350,8 @@ fn a_lock_that_is_never_let_go_is_named() {
     vault.set(&app(), "A", &secret("x"), "ada").unwrap();
 }
 
-/// Runs `act`, stopped at each of its steps in turn, each time in a folder that `prepare` made; `verify` looks at what is
-/// left. Answers at how many steps it could be stopped.
+/// Runs `act` once for each of its steps, stopped at that step, in a folder that `prepare` fills. `verify` checks what is left.
+/// Answers the number of steps.
 fn stopped_everywhere(
     prepare: impl Fn(&Path),
     act: impl Fn(&Path) -> Result<(), VaultError>,
@@ -368,7 +369,7 @@ fn stopped_everywhere(
             Err(error) => assert!(matches!(error, VaultError::Io { .. }), "{error}"),
         }
         verify(&path, step);
-        // Nothing that was left lies in the way.
+        // What was left does not get in the way.
         act(&path).unwrap_or_else(|error| panic!("after step {step}: {error}"));
     }
     panic!("never finished");
@@ -379,7 +380,7 @@ fn a_write_that_is_stopped_anywhere_leaves_the_old_or_the_new() {
     let set = |path: &Path, key: &str, value: &str| {
         Vault::open(path).and_then(|vault| vault.set(&app(), key, &secret(value), "ada"))
     };
-    // The first of all: folder, key and value.
+    // The first value: folder, key and value are created.
     let steps = stopped_everywhere(
         |_| {},
         |path| set(path, "A", "1"),
@@ -389,7 +390,7 @@ fn a_write_that_is_stopped_anywhere_leaves_the_old_or_the_new() {
         },
     );
     assert!(steps > 15, "only {steps} steps");
-    // A change.
+    // A changed value.
     let steps = stopped_everywhere(
         |path| {
             set(path, "A", "1").unwrap();

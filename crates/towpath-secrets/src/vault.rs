@@ -1,7 +1,7 @@
-//! The vault itself.
+//! The vault: setting, listing and revealing values.
 
 use crate::disk::{LOCK_PATIENCE, delete, lock, make_folder, names, read, replace};
-use crate::key::{Fingerprint, Keys, Place, key_file};
+use crate::key::{Binding, Fingerprint, Keys, key_file};
 use crate::names::{free, from_file_name, to_file_name};
 use crate::{Scope, VaultError};
 use jiff::Timestamp;
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use towpath_types::SecretString;
 
-/// The bytes that all values of one Secret may have together.
+/// The most bytes that all values of one Secret may have together.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size>
 const SECRET_BYTES: usize = 1 << 20;
 
-/// The bytes that Linux takes for one environment variable: name, `=`, value and the zero at its end.
+/// The most bytes of an environment variable on Linux: name, `=`, value and the zero at the end.
 ///
 /// Source: <https://man7.org/linux/man-pages/man2/execve.2.html> (`MAX_ARG_STRLEN`)
 const VARIABLE_BYTES: usize = 128 << 10;
@@ -24,13 +24,13 @@ const VARIABLE_BYTES: usize = 128 << 10;
 /// The version of the files' format.
 const FORMAT: u32 = 1;
 
-/// What a sealed value is longer than the value: nonce and tag.
+/// How much longer a sealed value is than the value: the nonce and the tag.
 const SEAL_BYTES: usize = 24 + 16;
 
-/// A folder of sealed values, and the key to them.
+/// A folder of sealed values, and their key.
 ///
-/// Threads and processes may share one folder: changes wait for each other, and readers see the state before or after a
-/// change. All of one process should share one `Vault`, though several work too.
+/// Threads and processes may share one folder. Changes wait for each other; readers see the state before or after a change. A
+/// process should share one `Vault`, but several work, too.
 #[derive(Debug)]
 pub struct Vault {
     root: PathBuf,
@@ -38,25 +38,24 @@ pub struct Vault {
     patience: Duration,
 }
 
-/// One value, without the value.
+/// What may be known about a value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct Entry {
-    /// The key.
     pub key: String,
-    /// Who set it.
+    /// The name of a person.
     pub set_by: String,
-    /// When.
     pub set_at: Timestamp,
-    /// Its value's stand-in.
+    /// Stands for the value.
     pub fingerprint: Fingerprint,
 }
 
-/// What a scope holds.
+/// The contents of a scope, without the values.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// The values that open, by key.
+    /// The values that open, sorted by key.
     pub entries: Vec<Entry>,
-    /// What is wrong with the others, one error per value.
+    /// One error for each of the others.
     pub broken: Vec<VaultError>,
 }
 
@@ -79,10 +78,10 @@ struct SealedValue {
 }
 
 impl Vault {
-    /// Opens the vault in `folder`; the first time, makes the folder and a key file `key` in it (mode 0600).
+    /// Opens the vault in `folder`. The first time, creates the folder and in it the key file `key` (mode 0600).
     ///
     /// # Errors
-    /// [`VaultError::KeyLost`] when the key file is gone but sealed files are there; [`VaultError::KeyExposed`] when
+    /// [`VaultError::KeyLost`] when the key file is missing but sealed files exist; [`VaultError::KeyExposed`] when
     /// others may read it; [`VaultError::KeyDamaged`]; [`VaultError::Locked`]; [`VaultError::Io`].
     pub fn open(folder: &Path) -> Result<Self, VaultError> {
         Self::open_with_patience(folder, LOCK_PATIENCE)
@@ -112,13 +111,13 @@ impl Vault {
         })
     }
 
-    /// Sets `key` of `scope` to `value`, on behalf of `by` (a person's name, for people).
+    /// Sets `key` of `scope` to `value`, on behalf of the person `by`.
     ///
-    /// It is on the disk when this returns. Safe twice; after an error nothing has changed, or everything has.
+    /// When this returns, the value is on the disk. Safe to repeat. After an error, either the whole change happened or none.
     ///
     /// # Errors
-    /// [`VaultError::Name`] or [`VaultError::Value`] when Kubernetes, CircleCI or Linux would not take it; what reading
-    /// the scope's file can answer; [`VaultError::Locked`]; [`VaultError::Io`].
+    /// [`VaultError::Name`] or [`VaultError::Value`] when Kubernetes, CircleCI or Linux would not accept it; the errors of
+    /// reading the scope's file; [`VaultError::Locked`]; [`VaultError::Io`].
     pub fn set(&self, scope: &Scope, key: &str, value: &SecretString, by: &str) -> Result<(), VaultError> {
         self.set_at(scope, key, value, by, Timestamp::now())
     }
@@ -153,7 +152,7 @@ impl Vault {
                 what,
             });
         }
-        let place = Place {
+        let binding = Binding {
             scope,
             key,
             set_by: by,
@@ -162,16 +161,16 @@ impl Vault {
         let value = SealedValue {
             set_by: by.to_string(),
             set_at,
-            sealed: self.keys.seal(&place, value)?,
+            sealed: self.keys.seal(&binding, value)?,
         };
         file.values.insert(key.to_string(), value);
         self.write(&path, &file)
     }
 
-    /// Takes `key` out of `scope`; answers whether it was there. With its last key the scope is gone.
+    /// Removes `key` from `scope` and answers whether it was there. Without keys, the scope no longer exists.
     ///
     /// # Errors
-    /// As for [`Vault::set`].
+    /// Like [`Vault::set`].
     pub fn unset(&self, scope: &Scope, key: &str) -> Result<bool, VaultError> {
         scope.check()?;
         let path = self.path(scope)?;
@@ -190,11 +189,11 @@ impl Vault {
         Ok(true)
     }
 
-    /// What `scope` holds, by key: names, authors, times and fingerprints. Nothing when there is no such scope.
+    /// The contents of `scope` without the values. Empty if there is no such scope.
     ///
     /// # Errors
-    /// [`VaultError::OtherKey`] or [`VaultError::Damaged`] when the whole file cannot be read. A single value that does
-    /// not open is no error here, but one of [`Listing::broken`].
+    /// [`VaultError::OtherKey`] or [`VaultError::Damaged`] when the file cannot be read. A single value that does not open is
+    /// not an error here, but part of [`Listing::broken`].
     pub fn list(&self, scope: &Scope) -> Result<Listing, VaultError> {
         scope.check()?;
         let path = self.path(scope)?;
@@ -214,13 +213,13 @@ impl Vault {
         Ok(listing)
     }
 
-    /// The values of `scope`, by key; empty when there is no such scope.
+    /// The values of `scope` by key. Empty if there is no such scope.
     ///
-    /// For whoever starts a container or a job, and for nobody else: no page, log or API answer has a use for it.
+    /// Only for starting containers and jobs. No page, log or API answer may contain a value.
     ///
     /// # Errors
-    /// As for [`Vault::list`], and [`VaultError::DoesNotOpen`] when a single value does not: a container that starts
-    /// with half of its variables helps nobody.
+    /// Like [`Vault::list`], and [`VaultError::DoesNotOpen`] if any value does not open: nobody is served by a container with
+    /// half of its variables.
     pub fn reveal(&self, scope: &Scope) -> Result<BTreeMap<String, SecretString>, VaultError> {
         scope.check()?;
         let path = self.path(scope)?;
@@ -232,7 +231,7 @@ impl Vault {
         values.into_iter().map(open).collect()
     }
 
-    /// The Secrets of an environment, by name. Their files are not read: a damaged one is among them.
+    /// The names of an environment's Secrets. Includes damaged ones, because their files are not read.
     ///
     /// # Errors
     /// [`VaultError::Name`], [`VaultError::Io`].
@@ -247,7 +246,7 @@ impl Vault {
         Ok(names(&folder)?.iter().filter_map(|file| from_file_name(file)).collect())
     }
 
-    /// The contexts, by name. Their files are not read: a damaged one is among them.
+    /// The names of the contexts. Includes damaged ones, because their files are not read.
     ///
     /// # Errors
     /// [`VaultError::Io`].
@@ -258,13 +257,13 @@ impl Vault {
             .collect())
     }
 
-    /// The stand-in of a value, as [`Vault::list`] has it: for comparing a value from elsewhere.
+    /// The fingerprint that [`Vault::list`] would give `value`, to compare with a value from elsewhere.
     #[must_use]
     pub fn fingerprint(&self, value: &SecretString) -> Fingerprint {
         self.fingerprint_bytes(value.expose().as_bytes())
     }
 
-    /// The stand-in of bytes that need not be text, such as a manifest's `data`.
+    /// The same for bytes that need not be text, such as the `data` of a manifest.
     #[must_use]
     pub fn fingerprint_bytes(&self, value: &[u8]) -> Fingerprint {
         self.keys.fingerprint(value)
@@ -284,7 +283,7 @@ impl Vault {
         if content.is_empty() {
             return Err(damaged("it is empty".to_string()));
         }
-        // Only the place of a mistake, never serde's words: they may quote what someone wrote there in plain.
+        // Report only the position of a mistake. serde's message could quote a value that someone wrote there in plain text.
         let file: SealedFile = serde_json::from_slice(&content)
             .map_err(|error| damaged(format!("line {}, column {}", error.line(), error.column())))?;
         if file.version != FORMAT {
@@ -307,7 +306,7 @@ impl Vault {
     }
 
     fn write(&self, path: &Path, file: &SealedFile) -> Result<(), VaultError> {
-        // Maps with text keys always serialise; an error would be the file system's in disguise.
+        // Maps with text keys always serialize; any error is one of the file system.
         let mut content = serde_json::to_vec_pretty(file).map_err(|source| VaultError::Io {
             doing: "write",
             path: path.to_path_buf(),
@@ -327,14 +326,14 @@ impl Vault {
         key: &str,
         value: &SealedValue,
     ) -> Result<SecretString, VaultError> {
-        let place = Place {
+        let binding = Binding {
             scope,
             key,
             set_by: &value.set_by,
             set_at: value.set_at,
         };
         self.keys
-            .open(&place, &value.sealed)
+            .open(&binding, &value.sealed)
             .ok_or_else(|| VaultError::DoesNotOpen {
                 file: path.to_path_buf(),
                 scope: scope.clone(),
@@ -343,25 +342,25 @@ impl Vault {
     }
 }
 
-/// Why a value cannot be set, said about it without it.
+/// Why a value cannot be set, without the value itself.
 fn refusal(scope: &Scope, key: &str, value: &str, others: usize) -> Option<String> {
     match scope {
         Scope::Secret { .. } if value.len() + others > SECRET_BYTES => Some(format!(
-            "has {} bytes, the Secret's other values have {others}, and Kubernetes takes {SECRET_BYTES} for all of them",
+            "has {} bytes and the Secret's other values have {others}, but Kubernetes accepts only {SECRET_BYTES} for all of them",
             value.len()
         )),
         Scope::Context { .. } if value.contains('\0') => {
-            Some("has a zero byte, which no environment variable can hold".to_string())
+            Some("contains a zero byte, which no environment variable may".to_string())
         }
         Scope::Context { .. } if key.len() + value.len() + 2 > VARIABLE_BYTES => Some(format!(
-            "has {} bytes, and Linux takes {VARIABLE_BYTES} for a variable, its name included",
+            "has {} bytes, but Linux accepts only {VARIABLE_BYTES} for a variable, including its name",
             value.len()
         )),
         _ => None,
     }
 }
 
-/// The first sealed file that there is.
+/// Any sealed file.
 fn any_sealed_file(root: &Path) -> Result<Option<PathBuf>, VaultError> {
     let mut folders = vec![root.join("contexts"), root.join("environments")];
     while let Some(folder) = folders.pop() {

@@ -1,4 +1,4 @@
-//! A real process, killed while it writes.
+//! A real process that is killed while it writes.
 #![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead as _, BufReader};
@@ -12,14 +12,14 @@ fn scope() -> Scope {
     Scope::secret("claims", "dev", "app")
 }
 
-/// What the killed process runs: this test alone, with the folder in its environment. By itself it does nothing.
+/// Not a test of its own: the process that is killed runs it, with a folder in its environment.
 #[test]
 fn writes_until_it_is_killed() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
     let vault = Vault::open(folder.as_ref()).unwrap();
     for round in 0_u64.. {
         for key in ["A", "B"] {
-            // Long, so that a write takes its time.
+            // Long values, so that writes take a while.
             let value = SecretString::new(format!("{round} {}", "x".repeat(50_000)));
             vault.set(&scope(), key, &value, "ada").unwrap();
         }
@@ -40,7 +40,7 @@ fn a_killed_writer_leaves_whole_values() {
         let mut lines = BufReader::new(writer.stdout.take().unwrap())
             .lines()
             .map_while(Result::ok);
-        // At another moment each time, always in the middle of some later round.
+        // Kill it at a different moment each time, always in the middle of a later round.
         let last = lines
             .by_ref()
             .filter(|line| line.ends_with("is written"))
@@ -62,7 +62,7 @@ fn a_killed_writer_leaves_whole_values() {
             );
             assert!(rest.len() == 50_000, "kill {kill}: {key} is not whole");
         }
-        // The dead process's lock is gone with it.
+        // The dead process's lock is gone.
         vault
             .set(&scope(), "C", &SecretString::new("after".to_string()), "grace")
             .unwrap();

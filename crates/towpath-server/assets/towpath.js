@@ -1,15 +1,17 @@
-// Keeps a page fresh: when something changed, fetches this page and puts its <main> in place of the old one.
+// Keeps a page fresh: when one of the subjects changes that the page shows, fetches the page again and puts its <main> in
+// place of the old one. The page says in `data-events` where it hears of its own subjects.
 "use strict";
 (() => {
   const main = () => document.querySelector("main");
-  if (!window.EventSource || location.pathname === "/login") return;
+  const address = document.body.dataset.events;
+  if (!window.EventSource || !address) return;
   let busy = false, again = false;
 
   async function refresh() {
     if (busy) { again = true; return; }
     busy = true;
     try {
-      // A page that somebody is typing or choosing in is left alone.
+      // Leave a page alone while somebody types or chooses in it.
       const active = document.activeElement;
       if (active && active.closest("main form") && active.tagName !== "BUTTON") return;
       const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
@@ -35,6 +37,8 @@
     }
   }
 
-  const events = new EventSource("/events");
+  const events = new EventSource(address);
+  // What changed between the page and the connection, or while there was none, sends no event.
+  events.addEventListener("open", refresh);
   events.addEventListener("change", refresh);
 })();

@@ -5,19 +5,21 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use towpath_control::{ControlError, ErrorKind};
+use std::str::FromStr;
+use towpath_delivery::{DeliveryError, ErrorKind};
+use towpath_types::{EnvironmentId, ProjectName};
 
 /// An error on its way out of an API: `{"message": …}`.
-pub(crate) struct Failure(pub ControlError);
+pub(crate) struct Failure(pub DeliveryError);
 
-impl From<ControlError> for Failure {
-    fn from(error: ControlError) -> Self {
+impl From<DeliveryError> for Failure {
+    fn from(error: DeliveryError) -> Self {
         Self(error)
     }
 }
 
 /// The status code of an error.
-pub(crate) fn status(error: &ControlError) -> StatusCode {
+pub(crate) fn status(error: &DeliveryError) -> StatusCode {
     match error.kind() {
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::Conflict => StatusCode::CONFLICT,
@@ -28,8 +30,8 @@ pub(crate) fn status(error: &ControlError) -> StatusCode {
     }
 }
 
-/// Logs what went wrong here.
-pub(crate) fn log(error: &ControlError) {
+/// Logs an error that is not the caller's.
+pub(crate) fn log(error: &DeliveryError) {
     if status(error).is_server_error() {
         tracing::error!(error = error.chain(), "a request failed");
     }
@@ -38,14 +40,48 @@ pub(crate) fn log(error: &ControlError) {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         log(&self.0);
-        (
-            status(&self.0),
-            // Whoever may ask may know why.
-            Json(serde_json::json!({ "message": self.0.chain() })),
-        )
-            .into_response()
+        // Only the owner gets here, who may know the causes.
+        let body = serde_json::json!({ "message": self.0.chain() });
+        (status(&self.0), Json(body)).into_response()
     }
 }
 
 /// What API handlers return.
 pub(crate) type Answer<T> = Result<Json<T>, Failure>;
+
+/// An error on its way to somebody who need not be the owner: without its causes.
+pub(crate) struct OpenFailure(DeliveryError);
+
+impl From<DeliveryError> for OpenFailure {
+    fn from(error: DeliveryError) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for OpenFailure {
+    fn into_response(self) -> Response {
+        log(&self.0);
+        let body = serde_json::json!({ "message": self.0.to_string() });
+        (status(&self.0), Json(body)).into_response()
+    }
+}
+
+/// What handlers return that answer anybody.
+pub(crate) type OpenAnswer<T> = Result<Json<T>, OpenFailure>;
+
+/// The project that a path names.
+pub(crate) fn project(name: &str) -> Result<ProjectName, DeliveryError> {
+    name.parse()
+        .map_err(|error: towpath_types::ProjectNameError| DeliveryError::invalid(error.to_string()))
+}
+
+/// The environment that a path names.
+pub(crate) fn environment(project: &str, environment: &str) -> Result<EnvironmentId, DeliveryError> {
+    EnvironmentId::new(project, environment).map_err(|error| DeliveryError::invalid(error.to_string()))
+}
+
+/// An id that a path names: `what` is `a gate`.
+pub(crate) fn id<T: FromStr>(text: &str, what: &str) -> Result<T, DeliveryError> {
+    text.parse()
+        .map_err(|_| DeliveryError::not_found(format!("there is no {what} `{}`", text.escape_debug())))
+}

@@ -1,26 +1,31 @@
-//! HTTP: pages, CircleCI's API, the git remote, the registry, and the agents' socket.
+//! HTTP: our own API, CircleCI's API, pages, the git remote, the registry, and the agents' socket. One folder per subject.
 //!
-//! It translates and authorises, and decides nothing: every handler is a call of [`Control`] and an answer.
+//! It authorises, translates and answers, and decides nothing: a handler is a call of a part of [`towpath_control::System`]
+//! and an answer.
 //!
-//! - **Invariant:** nothing is answered to a request without a token, a session, or a job's token, but the sign-in page, the
-//!   stylesheet, and what a configuration or an orb that the request itself brings along compiles to.
-//! - **Invariant:** a request by cookie that changes something comes from our own pages; a request for another host's name
-//!   is refused.
-//! - **Invariant:** an error's cause goes to the log, and only its message leaves.
+//! - **Invariant:** without a token, a session or a job's token, only these are answered: the sign-in page, the stylesheet and
+//!   the script, and what a configuration or an orb compiles to that the request itself brings along.
+//! - **Invariant:** a request by cookie that changes something comes from our own pages. A request for another host's name is
+//!   refused.
+//! - **Invariant:** a request that changes something runs to its end, whatever becomes of its client.
+//! - **Invariant:** `GET` reads rows, logs and blobs. It asks no cluster, registry, engine or git (the git remote excepted).
+//! - **Invariant:** an error's cause goes to the log. Only its message leaves, except to the owner.
+//! - **Invariant:** CircleCI's words for statuses exist in [`circleci_words`] alone.
 
-mod agent;
+mod agents;
 mod answer;
 mod api;
-mod api_v2;
 mod auth;
-mod compile;
+mod circleci;
+mod events;
 mod git;
-mod graphql;
-mod orbs;
 mod pages;
 mod serve;
+mod to_its_end;
 
+pub use auth::owner_name;
+pub use circleci::words as circleci_words;
 pub use serve::{ServeError, agent_router, router, serve};
 
 /// What every handler is given.
-pub(crate) type App = std::sync::Arc<towpath_control::Control>;
+pub type App = std::sync::Arc<towpath_control::System>;

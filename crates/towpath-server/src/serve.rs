@@ -1,6 +1,6 @@
-//! The routers, and the two doors that they stand behind.
+//! The routers, and the sockets that they answer on.
 
-use crate::{App, agent, api, api_v2, auth, compile, git, graphql, orbs, pages};
+use crate::{App, agents, api, auth, circleci, events, git, pages, to_its_end::to_its_end};
 use axum::{Router, ServiceExt, extract::Request, http::Uri, middleware};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -41,14 +41,17 @@ pub fn router(app: App) -> Router {
     let owned = Router::new()
         .merge(pages::routes())
         .merge(api::routes())
-        .merge(api_v2::routes())
-        .merge(orbs::routes())
-        .merge(git::routes());
-    let owned = owned.layer(middleware::from_fn_with_state(app.clone(), auth::require_owner));
-    let asked = compile::routes().merge(graphql::routes());
-    let asked = asked.layer(middleware::from_fn_with_state(app.clone(), auth::identify));
+        .merge(circleci::routes())
+        .layer(middleware::from_fn(to_its_end))
+        .merge(events::routes())
+        // Git ends with its client.
+        .merge(git::routes())
+        .layer(middleware::from_fn_with_state(app.clone(), auth::require_owner));
+    let asked = circleci::open_routes()
+        .layer(middleware::from_fn(to_its_end))
+        .layer(middleware::from_fn_with_state(app.clone(), auth::identify));
     // The registry asks for credentials by itself, in its own words.
-    let registry = towpath_images::router(app.registry().clone());
+    let registry = towpath_images::router(app.registry.clone());
     owned
         .merge(asked)
         .merge(pages::open_routes())
@@ -58,7 +61,7 @@ pub fn router(app: App) -> Router {
 
 /// Everything behind the agents' socket.
 pub fn agent_router(app: App) -> Router {
-    agent::routes().with_state(app)
+    agents::routes().layer(middleware::from_fn(to_its_end)).with_state(app)
 }
 
 /// Serves both until `shutdown`.
@@ -66,7 +69,7 @@ pub fn agent_router(app: App) -> Router {
 /// # Errors
 /// When a socket cannot be made or accepted from.
 pub async fn serve(app: App, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let socket = agent_listener(&app.agent_socket())?;
+    let socket = agent_listener(&app.agent_socket)?;
     let agents = tokio::spawn(accept_agents(socket, agent_router(app.clone()), shutdown.clone()));
     let stop = shutdown.clone();
     let service = MapRequestLayer::new(collapse_slashes).layer(router(app));
@@ -74,14 +77,14 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: CancellationToken)
         .with_graceful_shutdown(async move { stop.cancelled().await });
     let outcome = tokio::select! {
         result = server.into_future() => result.map_err(ServeError::Accept),
-        // Long polls and event streams end with their clients; nobody waits for them for ever.
+        // Long polls and event streams end with their clients: do not wait for them for ever.
         () = async { shutdown.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
     };
     agents.abort();
     outcome
 }
 
-/// A client whose setting ends with a slash asks for `//api/v3/…`.
+/// A client that is given an address with a slash at its end asks for `//api/v3/…`.
 fn collapse_slashes(mut request: Request) -> Request {
     if request.uri().path().starts_with("//") {
         let rest = request.uri().path_and_query().map_or("/", |all| all.as_str());
@@ -99,7 +102,7 @@ fn agent_listener(path: &Path) -> Result<UnixListener, ServeError> {
     };
     let folder = path.parent().unwrap_or(path);
     std::fs::create_dir_all(folder).map_err(failed)?;
-    // Job containers run as any user; each request shows its job's token.
+    // Job containers run as any user. Each request shows its job's token.
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -117,7 +120,7 @@ async fn accept_agents(listener: UnixListener, router: Router, shutdown: Cancell
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // Out of file descriptors, say: the next round may do better.
+                    // Out of file descriptors, for example: try again.
                     tracing::error!(%error, "failed to accept an agent's connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
@@ -126,7 +129,7 @@ async fn accept_agents(listener: UnixListener, router: Router, shutdown: Cancell
         };
         let service = TowerToHyperService::new(router.clone());
         tokio::spawn(async move {
-            // An agent that goes away is its own business.
+            // An agent may go away at any time.
             let _ = auto::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(stream), service)
                 .await;

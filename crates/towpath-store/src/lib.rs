@@ -1,33 +1,31 @@
-//! What Towpath remembers: events and rows in SQLite, logs and blobs in folders, all under one data directory.
+//! What Towpath remembers: a repository of typed rows per noun behind [`Store`], and logs and blobs behind [`Objects`].
 //!
-//! ```text
-//! <data directory>/
-//!   towpath.db       events, the rows that pages read, documents
-//!   lock             held by the server that uses the directory
-//!   instance         the directory's own random name
-//!   logs/<job>/<node>.<step>.log
-//!   blobs/<2 hex>/<64 hex>
-//!   temporary/       files on their way to their place; emptied at each start
-//! ```
+//! - **Invariant:** everything in one [`Commit`] is stored, or nothing is.
+//! - **Invariant:** every write says what it expects to find; a write that finds something else fails the commit with
+//!   [`StoreError::Conflict`] and changes nothing.
+//! - **Invariant:** a log is exactly as long as what was acknowledged of it.
+//! - **Invariant:** a blob is visible under its digest only when all its bytes are stored and were compared.
 //!
-//! - **Invariant:** an event and the rows that follow from it are committed in one transaction, before anything acts on them.
-//! - **Invariant:** a log file is exactly as long as what was acknowledged of it.
-//! - **Invariant:** a blob is visible under its digest only when all its bytes are on the disk and were compared.
-//!
-//! It does not know what an event means, and it names no outcome. Only this crate names a database.
+//! SQLite keeps the rows of one server, PostgreSQL those of several. Only this crate names a database. It does not know
+//! what an event means or what follows from a status.
 
-mod batch;
-mod blobs;
+mod commit;
 mod error;
-mod logs;
+mod objects;
 mod rows;
+mod sql;
 mod store;
+mod topic;
+mod work;
 
-pub use batch::Batch;
-pub use blobs::{Blobs, StoredBlob};
+pub use commit::{Commit, Committed, Expect, Guard, Write};
 pub use error::StoreError;
-pub use logs::Logs;
-pub use rows::{
-    Artifact, Cache, Document, JobRow, PipelineRow, ReleaseRow, Row, TestRow, WorkflowRow, WorkspaceLayerRow,
+pub use objects::{BlobReader, FolderObjects, LogId, ObjectLocation, Objects, S3Objects, StoredBlob};
+pub use rows::*;
+pub use sql::{Database, Faults, SqlStore};
+pub use store::{
+    ArtifactStore, EnvironmentStore, GateStore, JobStore, OrbStore, PipelineStore, ReleaseStore, ServerStore, Store,
+    TriggerStore, WorkStore, WorkflowStore,
 };
-pub use store::Store;
+pub use topic::{Change, Changes, Topic};
+pub use work::{Lease, Work, WorkKey, WorkKind, WorkState};

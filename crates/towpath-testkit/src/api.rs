@@ -1,4 +1,4 @@
-//! A client of the HTTP API: CircleCI's API v2, Towpath's own, and the registry.
+//! A client of the HTTP APIs: CircleCI's API v2, Towpath's own, and the registry's.
 
 use crate::{Probe, until};
 use anyhow::{Context, Result, bail};
@@ -6,16 +6,16 @@ use reqwest::{Client, ClientBuilder, Method};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{sync::Once, time::Duration};
-use towpath_types::SecretString;
+use towpath_types::{CommitId, Digest, EnvironmentId, JobId, Outcome, ReleaseStatus, SecretString, StepStatus};
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How much of a failed step's log is shown.
+/// How many lines of a failed step's log are shown.
 const TAIL_LINES: usize = 15;
 
 pub(crate) fn client_builder() -> ClientBuilder {
     static PROVIDER: Once = Once::new();
-    // reqwest wants one even when it only ever talks plain HTTP; a second attempt to choose is refused and harmless.
+    // reqwest needs a provider even for plain HTTP. Installing a second one fails, which is harmless.
     PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
     Client::builder().no_proxy()
 }
@@ -27,7 +27,7 @@ pub(crate) fn plain_client() -> Result<Client> {
         .context("failed to make an HTTP client")
 }
 
-/// One user of one server.
+/// One user's client of one server.
 #[derive(Debug, Clone)]
 pub struct Api {
     http: Client,
@@ -35,7 +35,7 @@ pub struct Api {
     token: SecretString,
 }
 
-/// A list as API v2 answers it.
+/// A list in API v2.
 #[derive(Deserialize)]
 struct Items<T> {
     items: Vec<T>,
@@ -43,42 +43,39 @@ struct Items<T> {
 
 /// A pipeline.
 #[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
 pub struct Pipeline {
-    /// Its id.
     pub id: String,
-    /// Its number in the project.
+    /// Counts the project's pipelines.
     pub number: i64,
     /// `created` or `errored`.
     pub state: String,
-    /// Why it errored.
     #[serde(default)]
     pub errors: Vec<Message>,
-    /// What was pushed.
     pub vcs: Vcs,
 }
 
 /// One error of a pipeline.
 #[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
 pub struct Message {
-    /// For a person.
     pub message: String,
 }
 
-/// What was pushed.
+/// What started a pipeline.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Vcs {
-    /// The commit.
+    /// The commit's id.
     pub revision: String,
-    /// The branch.
+    /// `None` for a tag.
     pub branch: Option<String>,
 }
 
 /// A workflow.
 #[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
 pub struct Workflow {
-    /// Its id.
     pub id: String,
-    /// Its name.
     pub name: String,
     /// CircleCI's word.
     pub status: String,
@@ -86,86 +83,80 @@ pub struct Workflow {
 
 /// A job of a workflow.
 #[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
 pub struct Job {
-    /// Its id.
     pub id: String,
-    /// Its name.
     pub name: String,
     /// `build` or `approval`.
     #[serde(rename = "type")]
     pub kind: String,
     /// CircleCI's word.
     pub status: String,
-    /// Its number, once it has one.
+    /// `None` until the job runs.
     pub job_number: Option<i64>,
-    /// What to approve it by.
+    /// Only for approvals.
     pub approval_request_id: Option<String>,
 }
 
-/// A gate that waits.
+/// A gate.
 #[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
 pub struct Gate {
-    /// The approval job.
-    pub job: GateJob,
+    /// The approval job's id, which is the gate's.
+    pub job: JobId,
+    /// The approval job's name.
+    pub name: String,
     /// The workflow's id.
     pub workflow: String,
-    /// The workflow's name.
     pub workflow_name: String,
-    /// The project.
     pub project: String,
-    /// The pipeline's number.
     pub pipeline_number: i64,
-    /// The branch.
     pub branch: Option<String>,
-    /// What approving would do; `None` when it leads to no deployment.
+    /// Where it leads; `None` if approving it deploys nothing.
+    pub environment: Option<EnvironmentId>,
+    pub waiting: bool,
+    /// What approving it would do; `None` while no plan was made.
     pub plan: Option<Plan>,
-    /// Why there is no plan, when there should be one.
+    /// Why no plan could be made.
     pub plan_error: Option<String>,
-}
-
-/// The approval job of a gate.
-#[derive(Debug, Clone, Deserialize)]
-pub struct GateJob {
-    /// Its id, which is the gate's.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// The environment that it opens.
-    pub environment: Option<String>,
+    /// When the plan was made, or could not be made.
+    pub as_of: Option<String>,
 }
 
 /// What a deployment would do.
 #[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
 pub struct Plan {
-    /// Names exactly this content.
-    pub id: String,
-    /// The environment.
+    /// The digest of everything in it.
+    pub id: Digest,
+    /// The environment's name within its project.
     pub environment: String,
-    /// The image, by its digest.
+    /// With its digest.
     pub image: String,
     /// The image that runs now.
     pub previous_image: Option<String>,
-    /// The commits since then.
+    /// The commits since the release that runs now.
     pub commits: Vec<PlanCommit>,
     /// The objects that would change.
     pub changes: Vec<Change>,
-    /// How many would not.
+    /// How many objects would not.
     pub unchanged: usize,
-    /// What stands in the way.
+    /// What prevents the deployment.
     pub blockers: Vec<String>,
 }
 
 /// A commit of a plan.
 #[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
 pub struct PlanCommit {
-    /// Its id.
-    pub id: String,
+    pub id: CommitId,
     /// The first line of its message.
     pub subject: String,
 }
 
 /// An object that a plan changes.
 #[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
 pub struct Change {
     /// `created`, `changed` or `deleted`.
     pub action: String,
@@ -177,12 +168,12 @@ pub struct Change {
     pub diff: String,
 }
 
-/// What runs in an environment.
+/// The state of an environment.
 #[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
 pub struct Environment {
-    /// What runs.
     pub workloads: Vec<Workload>,
-    /// Where its applications answer.
+    /// The addresses of its applications.
     pub addresses: Vec<String>,
     /// The newest release that succeeded.
     pub release: Option<Release>,
@@ -190,28 +181,28 @@ pub struct Environment {
 
 /// A workload.
 #[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
 pub struct Workload {
     /// `Deployment`, `CronJob`, `Job`.
     pub kind: String,
     /// `claims-web`.
     pub name: String,
-    /// The image that it runs.
     pub image: String,
-    /// Pods that are ready.
+    /// How many pods are ready.
     pub ready: u32,
-    /// Pods that are wanted.
+    /// How many pods there should be.
     pub desired: u32,
-    /// A sentence.
+    /// A sentence for people.
     pub message: String,
 }
 
 /// A release.
 #[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
 pub struct Release {
-    /// Its number in the environment.
+    /// Counts the environment's releases.
     pub number: i64,
-    /// `succeeded`.
-    pub state: String,
+    pub status: ReleaseStatus,
     /// The image, by its digest.
     pub image: String,
 }
@@ -224,7 +215,7 @@ struct Detail {
 
 #[derive(Deserialize)]
 struct DetailJob {
-    id: String,
+    id: JobId,
     message: Option<String>,
 }
 
@@ -233,13 +224,13 @@ struct Step {
     node: u32,
     index: u32,
     name: String,
-    status: String,
+    status: StepStatus,
     message: Option<String>,
     log_bytes: u64,
 }
 
 impl Api {
-    /// A client of the server at `base` for the owner of `token`.
+    /// A client of the server at `base` with this token.
     ///
     /// # Errors
     /// When no HTTP client can be made.
@@ -271,31 +262,31 @@ impl Api {
             .with_context(|| format!("the answer to `{shown}` broke off"))?;
         if !status.is_success() {
             bail!(
-                "`{shown}` was answered {status}: {}",
+                "the answer to `{shown}` was {status}: {}",
                 String::from_utf8_lossy(&bytes).trim()
             );
         }
         Ok(bytes.to_vec())
     }
 
-    /// `GET path`, as JSON.
+    /// Sends `GET path` and parses the answer as JSON.
     ///
     /// # Errors
-    /// When it is refused, or the answer is something else.
+    /// When the server refuses, or answers something else.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let bytes = self.send(Method::GET, path, None).await?;
         serde_json::from_slice(&bytes).with_context(|| {
             format!(
-                "`GET {path}` was answered with something else: {}",
+                "the answer to `GET {path}` is not as expected: {}",
                 String::from_utf8_lossy(&bytes)
             )
         })
     }
 
-    /// `POST path` with JSON; the answer's content is not looked at.
+    /// `POST path` with JSON. Whatever a success answers is not looked at.
     ///
     /// # Errors
-    /// When it is refused.
+    /// When the server refuses.
     pub async fn post(&self, path: &str, body: Value) -> Result<()> {
         self.send(Method::POST, path, Some(body)).await.map(drop)
     }
@@ -341,7 +332,7 @@ impl Api {
             .items)
     }
 
-    /// Approves a held job as any CircleCI client would: without naming a plan.
+    /// Approves a job as any client of CircleCI would: without a plan's id.
     ///
     /// # Errors
     /// When the server refuses.
@@ -349,12 +340,12 @@ impl Api {
         let request = job
             .approval_request_id
             .as_deref()
-            .with_context(|| format!("`{}` is no approval", job.name))?;
+            .with_context(|| format!("`{}` is not an approval", job.name))?;
         self.post(&format!("/api/v2/workflow/{workflow}/approve/{request}"), Value::Null)
             .await
     }
 
-    /// Every gate that waits.
+    /// All gates that wait for approval.
     ///
     /// # Errors
     /// When the server refuses.
@@ -362,16 +353,25 @@ impl Api {
         self.get("/api/towpath/gates").await
     }
 
-    /// What runs in an environment.
+    /// One gate, whether it waits or not.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn gate(&self, id: JobId) -> Result<Gate> {
+        self.get(&format!("/api/towpath/gates/{id}")).await
+    }
+
+    /// What runs in an environment now: the server looks.
     ///
     /// # Errors
     /// When the server refuses.
     pub async fn environment(&self, project: &str, environment: &str) -> Result<Environment> {
-        self.get(&format!("/api/towpath/environments/{project}/{environment}"))
-            .await
+        let path = format!("/api/towpath/environments/{project}/{environment}/look");
+        let bytes = self.send(Method::POST, &path, Some(serde_json::json!({}))).await?;
+        serde_json::from_slice(&bytes).with_context(|| format!("`POST {path}` was answered with something else"))
     }
 
-    /// The registry's tags of a repository.
+    /// The tags of a repository in the registry.
     ///
     /// # Errors
     /// When the registry refuses.
@@ -390,10 +390,10 @@ impl Api {
         Ok(tags.tags)
     }
 
-    /// The digest behind a tag.
+    /// The digest that a tag points to.
     ///
     /// # Errors
-    /// When the registry refuses or has no such tag.
+    /// When the registry refuses, or has no such tag.
     pub async fn digest(&self, repository: &str, tag: &str) -> Result<String> {
         let accept = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json";
         let request = self
@@ -406,8 +406,9 @@ impl Api {
         let digest = response
             .headers()
             .get("Docker-Content-Digest")
-            .context("the registry names no digest")?;
-        Ok(digest.to_str().context("the registry's digest is no text")?.to_string())
+            .context("the registry's answer has no digest")?;
+        let digest = digest.to_str().context("the registry's digest is not text")?;
+        Ok(digest.to_string())
     }
 
     fn registry(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
@@ -419,7 +420,7 @@ impl Api {
     /// Waits for the pipeline of `commit` on `branch`.
     ///
     /// # Errors
-    /// When there is none in time, or it errored; the message has its errors.
+    /// When it does not appear in time, or it errored. The message contains its errors.
     pub async fn pipeline_of(&self, project: &str, branch: &str, commit: &str, bound: Duration) -> Result<Pipeline> {
         until(format!("the pipeline of {branch} at {commit}"), bound, async || {
             let pipelines = self.pipelines(project).await?;
@@ -437,10 +438,10 @@ impl Api {
         .await
     }
 
-    /// The workflow called `name` of a pipeline.
+    /// The workflow `name` of a pipeline.
     ///
     /// # Errors
-    /// When it has none of that name.
+    /// When the pipeline has no such workflow.
     pub async fn workflow_of(&self, pipeline: &Pipeline, name: &str) -> Result<Workflow> {
         let workflows = self.workflows(&pipeline.id).await?;
         let names: Vec<_> = workflows.iter().map(|workflow| workflow.name.clone()).collect();
@@ -451,8 +452,8 @@ impl Api {
     /// Waits until `job` of a workflow has one of the statuses `wanted`.
     ///
     /// # Errors
-    /// When it can no longer come to that, because it or another job ended badly, with the end of that job's log; and
-    /// when the time is over, with every job's status.
+    /// When that can no longer happen because a job failed: the message contains the end of that job's log. When the time is
+    /// up: the message contains every job's status.
     pub async fn job_until(
         &self,
         project: &str,
@@ -487,32 +488,45 @@ impl Api {
         .await
     }
 
-    /// Waits for the gate called `name` of a workflow.
+    /// Waits for the gate called `name` of a workflow and, if it leads to an environment, for its plan or for the reason why
+    /// there is none.
     ///
     /// # Errors
-    /// As [`Self::job_until`].
+    /// Like [`Self::job_until`].
     pub async fn gate_of(&self, project: &str, workflow: &Workflow, name: &str, bound: Duration) -> Result<Gate> {
         let job = self.job_until(project, workflow, name, &["on_hold"], bound).await?;
-        let gates = self.gates().await?;
-        let found = gates.into_iter().find(|gate| gate.job.id == job.id);
-        found.with_context(|| format!("`{name}` is on hold, but is not in the list of gates"))
+        let id: JobId = job.id.parse()?;
+        until(format!("the plan of gate `{name}`"), bound, async || {
+            let gate = self.gate(id).await?;
+            Ok(match gate.environment.is_none() || gate.as_of.is_some() {
+                true => Probe::Found(gate),
+                false => Probe::NotYet("it is being made".into()),
+            })
+        })
+        .await
     }
 
-    /// Why a job ended as it did: its message, and the end of the log of the step that failed.
+    /// Why a job failed: its message, and the end of the failed step's log.
     async fn why(&self, project: &str, job: &Job) -> String {
         let Some(number) = job.job_number else {
             return format!("`{}` never ran", job.name);
         };
         let detail: Detail = match self.get(&format!("/api/towpath/jobs/{project}/{number}")).await {
             Ok(detail) => detail,
-            Err(error) => return format!("why `{}` is {} is not known: {error:#}", job.name, job.status),
+            Err(error) => {
+                return format!(
+                    "`{}` is {}, and its details are not available: {error:#}",
+                    job.name, job.status
+                );
+            }
         };
         let mut text = format!(
             "`{}` (job {number}): {}",
             job.name,
             detail.job.message.unwrap_or_default()
         );
-        let step = detail.steps.iter().rev().find(|step| step.status != "success");
+        let succeeded = StepStatus::Ended(Outcome::Succeeded);
+        let step = detail.steps.iter().rev().find(|step| step.status != succeeded);
         let Some(step) = step.or(detail.steps.last()) else {
             return text;
         };

@@ -1,4 +1,4 @@
-//! A browser that a test can steer.
+//! A browser that a test can control.
 
 use crate::{Absent, Probe, parts, until};
 use anyhow::{Context, Result};
@@ -10,34 +10,34 @@ use serde_json::{Map, Value, json};
 use std::{fs::File, path::Path, process::Stdio, time::Duration};
 use tokio::process::{Child, Command};
 
-/// How long the driver may take to listen.
+/// How long the driver may take until it listens.
 const TO_START: Duration = Duration::from_secs(30);
 
-/// Chromium's WebDriver server; ends with its browsers when dropped.
+/// Chromium's WebDriver server. Dropping it ends it and its browsers.
 pub struct ChromeDriver {
     child: Child,
     url: String,
 }
 
 impl ChromeDriver {
-    /// Whether this machine has the browser and its driver.
+    /// Checks that this machine has the browser and its driver.
     ///
     /// # Errors
-    /// With what to do when one is missing.
+    /// When one of them is not installed.
     pub fn present() -> Result<(), Absent> {
         parts::program("chromium")
             .and_then(|_| parts::program("chromedriver"))
             .map(drop)
     }
 
-    /// Starts it on a free port; its log is `<folder>/chromedriver.log`.
+    /// Starts the server on a free port. Its log is `<folder>/chromedriver.log`.
     ///
     /// # Errors
     /// When it does not start.
     pub async fn start(folder: &Path) -> Result<Self> {
         let log = folder.join("chromedriver.log");
-        let output = File::create(&log).with_context(|| format!("failed to make `{}`", log.display()))?;
-        let errors = output.try_clone().context("failed to use the log twice")?;
+        let output = File::create(&log).with_context(|| format!("failed to create `{}`", log.display()))?;
+        let errors = output.try_clone().context("failed to open the log twice")?;
         let child = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -51,7 +51,7 @@ impl ChromeDriver {
             child,
             url: String::new(),
         };
-        let port = until("chromedriver to say its port", TO_START, async || {
+        let port = until("chromedriver to print its port", TO_START, async || {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             if let Some(status) = driver.child.try_wait()? {
                 return Ok(Probe::Never(format!("it ended with {status}: {text}")));
@@ -69,12 +69,12 @@ impl ChromeDriver {
         Ok(driver)
     }
 
-    /// Where it listens.
+    /// The server's address.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// What to ask it for: a browser without a window, that runs as root and in a small `/dev/shm` too.
+    /// Capabilities for a browser without a window that runs as root, and with a small `/dev/shm`.
     pub fn capabilities() -> Map<String, Value> {
         let arguments = json!([
             "--headless=new",
@@ -89,7 +89,7 @@ impl ChromeDriver {
 impl Drop for ChromeDriver {
     fn drop(&mut self) {
         if let Some(id) = self.child.id() {
-            // The browsers are in its group; a group that is gone already is what is wanted.
+            // The browsers are in its process group. If the group is gone already, all is well.
             let _ = killpg(Pid::from_raw(id.cast_signed()), Signal::SIGKILL);
         }
     }
@@ -101,9 +101,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_answers_where_it_says() {
+    async fn the_driver_listens_on_the_port_that_it_prints() {
         if let Err(absent) = ChromeDriver::present() {
-            return parts::skipped("it_answers_where_it_says", &absent);
+            return parts::skipped("the_driver_listens_on_the_port_that_it_prints", &absent);
         }
         let folder = tempfile::tempdir().unwrap();
         let driver = ChromeDriver::start(folder.path()).await.unwrap();

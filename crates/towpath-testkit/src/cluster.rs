@@ -1,4 +1,4 @@
-//! A Kubernetes cluster: real, of one node, shared by all tests of a machine, each in a namespace of its own.
+//! A real Kubernetes cluster with one node. All tests on a machine share it; each has a namespace of its own.
 
 use crate::{Absent, Probe, until};
 use anyhow::{Context, Result, bail, ensure};
@@ -11,10 +11,10 @@ use std::{
 use tokio::{io::AsyncWriteExt, process::Command, sync::OnceCell};
 use towpath_types::Digest;
 
-/// How long the cluster may take for what takes it moments.
+/// How long to wait for what the cluster normally does at once.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// The cluster.
+/// The test cluster of this machine.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     kubeconfig: PathBuf,
@@ -24,13 +24,13 @@ pub struct Cluster {
 static SHARED: OnceCell<Result<Cluster, Absent>> = OnceCell::const_new();
 
 impl Cluster {
-    /// The kube context that leads to it.
+    /// The cluster's kube context.
     pub const KUBE_CONTEXT: &str = "live";
 
-    /// The cluster of this machine, brought up if it is not there. It stays up; `scripts/cluster down` ends it.
+    /// The test cluster, started if it is not running. It keeps running until `scripts/cluster down`.
     ///
     /// # Errors
-    /// With what to do when it cannot be had.
+    /// When it cannot be started.
     pub async fn get() -> Result<Self, Absent> {
         SHARED.get_or_init(Self::bring_up).await.clone()
     }
@@ -43,7 +43,7 @@ impl Cluster {
                 "scripts/{name} failed: {}",
                 String::from_utf8_lossy(&output.stderr).trim()
             ))),
-            Err(error) => Err(Absent(format!("scripts/{name} cannot be run: {error}"))),
+            Err(error) => Err(Absent(format!("failed to run scripts/{name}: {error}"))),
         };
         let kubeconfig = Command::new(scripts.join("cluster"))
             .arg("up")
@@ -60,25 +60,25 @@ impl Cluster {
         })
     }
 
-    /// A kubeconfig whose kube context [`Cluster::KUBE_CONTEXT`] may do everything.
+    /// The kubeconfig. Its kube context [`Cluster::KUBE_CONTEXT`] may do everything.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// The folder of the programs that come with it: `kubectl`, `helm`, `kustomize`.
+    /// The folder with the cluster's programs: `kubectl`, `helm`, `kustomize`.
     #[must_use]
     pub fn programs(&self) -> &Path {
         &self.programs
     }
 
-    /// Where the API server listens.
+    /// The API server's address.
     #[must_use]
     pub fn server(&self) -> String {
         self.kubeconfig_field("server: \"")
     }
 
-    /// The certificate (PEM) of the authority that vouches for the API server.
+    /// The certificate (PEM) of the authority that signed the API server's.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -93,18 +93,18 @@ impl Cluster {
         rest.split('"').next().unwrap_or_default().to_string()
     }
 
-    /// Runs the cluster's own `kubectl`; answers what it prints.
+    /// Runs the cluster's own `kubectl` and answers its output.
     ///
     /// # Errors
-    /// With what it says when it fails.
+    /// When it fails. The message contains its error.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.kubectl_with(arguments, "").await
     }
 
-    /// Runs the cluster's own `kubectl` with something to read; answers what it prints.
+    /// Like [`Cluster::kubectl`], with `input` on standard input.
     ///
     /// # Errors
-    /// With what it says when it fails.
+    /// Like [`Cluster::kubectl`].
     pub async fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String> {
         let mut child = Command::new(self.programs.join("kubectl"))
             .args(arguments)
@@ -130,11 +130,11 @@ impl Cluster {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Makes an image called `name`, `FROM scratch`, of the static program at `binary`, and gives it to the node. Its
-    /// entrypoint is `/program`.
+    /// Makes the image `name`, `FROM scratch`, from the static program at `binary` and loads it into the node. Its entrypoint is
+    /// `/program`.
     ///
     /// # Errors
-    /// When the program cannot be read or the node does not take it.
+    /// When the program cannot be read, or the node does not accept the image.
     pub async fn load_image(&self, name: &str, binary: &Path) -> Result<()> {
         let program = std::fs::read(binary).with_context(|| format!("failed to read `{}`", binary.display()))?;
         let archive = image_archive(name, "program", &program).context("failed to make an image")?;
@@ -154,28 +154,28 @@ impl Cluster {
         let output = child.wait_with_output().await.context("failed to wait for ctr")?;
         ensure!(
             output.status.success(),
-            "the node does not take `{name}`: {}",
+            "the node does not accept the image `{name}`: {}",
             String::from_utf8_lossy(&output.stderr).trim()
         );
         Ok(())
     }
 
-    /// Has the node look for the images of `registry` (`registry.example.com`) at `address` (`http://127.0.0.1:41234`).
+    /// Makes the node pull images of `registry` (`registry.example.com`) from `address` (`http://127.0.0.1:41234`).
     ///
     /// # Errors
-    /// When that cannot be written down.
+    /// When the node's configuration cannot be written.
     pub fn map_registry(&self, registry: &str, address: &str) -> Result<()> {
         let folder = self.kubeconfig.with_file_name("certs.d").join(registry);
-        std::fs::create_dir_all(&folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
+        std::fs::create_dir_all(&folder).with_context(|| format!("failed to create `{}`", folder.display()))?;
         let text = format!("server = \"{address}\"\n[host.\"{address}\"]\n");
         std::fs::write(folder.join("hosts.toml"), text)
             .with_context(|| format!("failed to write in `{}`", folder.display()))
     }
 
-    /// A new namespace; its name begins with `prefix`. It goes when [`Namespace`] is dropped.
+    /// Creates a namespace whose name begins with `prefix`. Dropping the [`Namespace`] deletes it.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub async fn namespace(&self, prefix: &str) -> Result<Namespace> {
         let name = format!("{prefix}-{}", random_word());
         self.kubectl(&["create", "namespace", &name]).await?;
@@ -183,7 +183,7 @@ impl Cluster {
             cluster: self.clone(),
             name,
         };
-        // Pods cannot be made before it is there.
+        // No pod can be created before it exists.
         until("the namespace's service account", BOUND, async || {
             Ok(match namespace.get("serviceaccount", "default").await {
                 Ok(_) => Probe::Found(()),
@@ -195,75 +195,75 @@ impl Cluster {
     }
 }
 
-/// Six letters and digits that no other test has.
+/// Eight hex digits that no other test uses.
 fn random_word() -> String {
     use std::hash::{BuildHasher, RandomState};
     let random = RandomState::new().hash_one(std::process::id());
     format!("{random:016x}")[..8].to_string()
 }
 
-/// A namespace of a test's own.
+/// A namespace for one test.
 #[derive(Debug)]
 pub struct Namespace {
     cluster: Cluster,
     name: String,
 }
 
-/// Who may do what in a namespace.
+/// A service account of a namespace.
 #[derive(Debug, Clone)]
 pub struct Account {
-    /// Its bearer token.
+    /// A bearer token.
     pub token: String,
 }
 
 impl Namespace {
-    /// Its name.
+    /// The whole name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The cluster that it is in.
+    /// The namespace's cluster.
     #[must_use]
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
     }
 
-    /// Runs `kubectl` in it.
+    /// Runs `kubectl` in this namespace.
     ///
     /// # Errors
-    /// With what it says when it fails.
+    /// Like [`Cluster::kubectl`].
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         let mut all = vec!["--namespace", &self.name];
         all.extend(arguments);
         self.cluster.kubectl(&all).await
     }
 
-    /// `kubectl apply` of `yaml`, by the client's own side as people do it.
+    /// Runs `kubectl apply` with `yaml`: client-side, as people use it.
     ///
     /// # Errors
-    /// With what it says when it fails.
+    /// Like [`Cluster::kubectl`].
     pub async fn kubectl_apply(&self, yaml: &str) -> Result<String> {
         self.cluster
             .kubectl_with(&["--namespace", &self.name, "apply", "--filename", "-"], yaml)
             .await
     }
 
-    /// An object as the cluster has it.
+    /// An object as JSON.
     ///
     /// # Errors
-    /// When there is none.
+    /// When it does not exist.
     pub async fn get(&self, kind: &str, name: &str) -> Result<Value> {
         let text = self
             .kubectl(&["get", kind, name, "--output", "json", "--show-managed-fields"])
             .await?;
-        serde_json::from_str(&text).context("kubectl prints no JSON")
+        serde_json::from_str(&text).context("kubectl printed something other than JSON")
     }
 
-    /// Whether there is an object.
+    /// Whether an object exists.
     ///
     /// # Errors
-    /// When kubectl fails otherwise.
+    /// When kubectl fails.
     pub async fn has(&self, kind: &str, name: &str) -> Result<bool> {
         let found = self
             .kubectl(&["get", kind, name, "--ignore-not-found", "--output", "name"])
@@ -271,10 +271,10 @@ impl Namespace {
         Ok(!found.trim().is_empty())
     }
 
-    /// An account that may do what `rules` (a Role's) say, here and nowhere else.
+    /// Creates an account with the permissions `rules` (of a Role) in this namespace, and no others.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub async fn account(&self, rules: &Value) -> Result<Account> {
         let name = format!("account-{}", random_word());
         let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
@@ -288,36 +288,36 @@ impl Namespace {
         let token = self.kubectl(&["create", "token", &name, "--duration", "2h"]).await?;
         let token = token.trim().to_string();
         if token.is_empty() {
-            bail!("the cluster makes no token");
+            bail!("the cluster issued an empty token");
         }
         Ok(Account { token })
     }
 
-    /// An account that may do everything here.
+    /// Creates an account that may do everything in this namespace.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub async fn owner(&self) -> Result<Account> {
         self.account(&json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]))
             .await
     }
 
-    /// The metadata of objects of the whole cluster that are called as this and go with it.
+    /// Metadata for cluster-wide objects that have this namespace's name and are deleted with it.
     ///
     /// # Errors
-    /// When there is no such namespace any more.
+    /// When the namespace no longer exists.
     pub async fn metadata(&self) -> Result<Value> {
         let this = ["get", "namespace", &self.name, "--output", "json"];
-        let this: Value =
-            serde_json::from_str(&self.cluster.kubectl(&this).await?).context("kubectl prints no JSON")?;
+        let this: Value = serde_json::from_str(&self.cluster.kubectl(&this).await?)
+            .context("kubectl printed something other than JSON")?;
         Ok(json!({"name": self.name, "ownerReferences": [
             {"apiVersion": "v1", "kind": "Namespace", "name": self.name, "uid": this["metadata"]["uid"]}]}))
     }
 
-    /// An account that may do everything here, and see everything elsewhere, as the people of a small team can.
+    /// Creates an account that may do everything in this namespace and read everything else, like a member of a small team.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub async fn observer(&self) -> Result<Account> {
         let owner = self.owner().await?;
         let metadata = self.metadata().await?;
@@ -343,15 +343,15 @@ impl Drop for Namespace {
             .stderr(Stdio::null())
             .status();
         if !deleted.is_ok_and(|status| status.success()) {
-            eprintln!("the namespace `{}` is left behind", self.name);
+            eprintln!("failed to delete the namespace `{}`", self.name);
         }
     }
 }
 
-/// An image called `name` of one static program, `/<program>`, as `docker save` writes it.
+/// The image `name` with one static program, `/<program>`, in the format of `docker save`.
 ///
 /// # Errors
-/// When memory cannot be written to: never.
+/// Never: it writes to memory only.
 ///
 /// Source: <https://github.com/moby/docker-image-spec/blob/main/spec.md#combined-image-json--filesystem-changeset-format>
 pub fn image_archive(name: &str, program: &str, content: &[u8]) -> std::io::Result<Vec<u8>> {

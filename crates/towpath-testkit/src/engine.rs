@@ -1,4 +1,4 @@
-//! Removes what a Towpath made in the container engine, by its label.
+//! Removes what a Towpath created in the container engine.
 
 use anyhow::{Context, Result};
 use bollard::{
@@ -10,27 +10,24 @@ use bollard::{
 };
 use std::collections::HashMap;
 
-/// What everything that a Towpath makes carries, with the instance of its data directory.
+/// The label of everything that a Towpath creates. Its value is the instance of the data directory.
 const LABEL: &str = "dev.towpath.instance";
 
 /// How many of each were removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct Removed {
-    /// Containers, running ones too.
+    /// Including running ones.
     pub containers: usize,
-    /// Networks.
     pub networks: usize,
-    /// Volumes.
     pub volumes: usize,
-    /// Images.
     pub images: usize,
 }
 
-/// Removes every container, network, volume and image that carries the label of `instance`, and nothing else. Safe to
-/// run twice.
+/// Removes every container, network, volume and image with the label of `instance`, and nothing else. Safe to repeat.
 ///
 /// # Errors
-/// When the engine does not answer or keeps something.
+/// When the engine does not answer, or refuses to remove something.
 pub async fn remove_instance(instance: &str) -> Result<Removed> {
     let engine = Docker::connect_with_defaults().context("failed to reach the container engine")?;
     let filters = || {
@@ -100,8 +97,8 @@ pub async fn remove_instance(instance: &str) -> Result<Removed> {
     Ok(removed)
 }
 
-/// Removes the images that `reference` matches (`127.0.0.1:7070/claims`: all its tags), but for the `kept` newest and those in
-/// use. How many went.
+/// Removes the images that `reference` matches (`127.0.0.1:7070/claims` matches all its tags), except the `kept` newest and those
+/// in use. Answers how many it removed.
 ///
 /// # Errors
 /// When the engine does not answer.
@@ -125,7 +122,7 @@ pub async fn remove_images(reference: &str, kept: usize) -> Result<usize> {
     Ok(removed)
 }
 
-/// Someone else may have removed it first, or be at it: 404 and 409 are both as good as done.
+/// Accepts 404 and 409: someone else has removed it, or is removing it.
 fn gone<T>(answer: Result<T, bollard::errors::Error>) -> Result<(), bollard::errors::Error> {
     match answer {
         Err(bollard::errors::Error::DockerResponseServerError {

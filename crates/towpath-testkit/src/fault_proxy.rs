@@ -1,4 +1,4 @@
-//! Faults between a client and an API server: a proxy that lets requests through, or not, as it is told.
+//! Faults between a client and an API server: a proxy that passes requests on, or not, as a script decides.
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -20,35 +20,35 @@ use std::{
 };
 use tokio::{net::TcpListener, task::AbortHandle};
 
-/// A request that came.
+/// A request to the proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct Asked {
-    /// Its number, from 0.
+    /// Counts from 0.
     pub number: usize,
     /// `GET`.
     pub method: String,
-    /// Its path and query.
+    /// With the query.
     pub path: String,
-    /// What its body is; empty without one.
+    /// The type of the body; empty without one.
     pub content_type: String,
-    /// Its body.
     pub body: Bytes,
 }
 
-/// What becomes of a request.
+/// What the proxy does with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes through.
+    /// Passes it on.
     Pass,
-    /// It is answered with this status and body, and goes nowhere.
+    /// Answers it with this status and body, and does not pass it on.
     Answer(u16, String),
-    /// The connection breaks before it went anywhere.
+    /// Breaks the connection, and does not pass it on.
     Reset,
-    /// It goes through, and the connection breaks before the answer.
+    /// Passes it on and breaks the connection before the answer.
     LoseAnswer,
-    /// It goes through after a while.
+    /// Passes it on after this time.
     Delay(Duration),
-    /// It goes through, and the answer breaks off after so many bytes.
+    /// Passes it on and breaks the answer off after this many bytes.
     Cut(usize),
 }
 
@@ -62,7 +62,7 @@ struct Shared {
     asked: Mutex<Vec<Asked>>,
 }
 
-/// The proxy. Dropped, it stops, with every connection.
+/// The proxy. Dropping it stops it and breaks every connection.
 pub struct FaultProxy {
     address: String,
     shared: Arc<Shared>,
@@ -72,15 +72,16 @@ pub struct FaultProxy {
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 impl FaultProxy {
-    /// A proxy before `upstream` (`https://127.0.0.1:16443`), whose certificate is vouched for by `certificate_authority`
-    /// (PEM). It lets everything through until [`FaultProxy::script`] says otherwise.
+    /// Starts a proxy for `upstream` (`https://127.0.0.1:16443`), whose certificate `certificate_authority` (PEM) has signed. It
+    /// passes everything on until [`FaultProxy::script`] changes that.
     ///
     /// # Errors
-    /// When it cannot listen or the certificate cannot be used.
+    /// When it cannot listen, or the certificate cannot be used.
     pub async fn start(upstream: &str, certificate_authority: &str) -> Result<Self> {
-        // Somebody else may have chosen first, and chosen the same.
+        // This fails if the process has a provider already, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let authority = reqwest::Certificate::from_pem(certificate_authority.as_bytes()).context("no certificate")?;
+        let authority = reqwest::Certificate::from_pem(certificate_authority.as_bytes())
+            .context("failed to read the authority's certificate")?;
         let client = reqwest::Client::builder()
             .no_proxy()
             .tls_certs_only([authority])
@@ -103,20 +104,20 @@ impl FaultProxy {
         })
     }
 
-    /// Where it listens.
+    /// The proxy's own address.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Decides from now on by `script`; the requests' numbers begin at 0 again.
+    /// Uses `script` from now on, and numbers requests from 0 again.
     pub fn script(&self, script: impl Fn(&Asked) -> Verdict + Send + Sync + 'static) {
         *lock(&self.shared.script) = Arc::new(script);
         self.shared.count.store(0, Ordering::SeqCst);
         lock(&self.shared.asked).clear();
     }
 
-    /// The requests that came since [`FaultProxy::script`].
+    /// The requests since the last [`FaultProxy::script`].
     #[must_use]
     pub fn asked(&self) -> Vec<Asked> {
         lock(&self.shared.asked).clone()
@@ -134,7 +135,7 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Dropped with this task, and with it every connection.
+    // Dropping the set with this task breaks every connection.
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -144,7 +145,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         connections.spawn(async move {
             let service = service_fn(move |request| answer(Arc::clone(&shared), request));
             let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            // An error here is a fault that was asked for, or a client that left.
+            // An error here is a fault of the script, or a client that went away.
             let _ = builder.serve_connection(TokioIo::new(stream), service).await;
         });
         while connections.try_join_next().is_some() {}
@@ -170,7 +171,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
     };
     lock(&shared.asked).push(asked.clone());
     let script = Arc::clone(&lock(&shared.script));
-    let broken = || io::Error::new(io::ErrorKind::ConnectionReset, "a fault that was asked for");
+    let broken = || io::Error::new(io::ErrorKind::ConnectionReset, "a fault of the script");
     match script(&asked) {
         Verdict::Pass => pass(&shared, request, None).await,
         Verdict::Answer(status, body) => {
@@ -184,7 +185,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
         Verdict::Reset => Err(broken()),
         Verdict::LoseAnswer => {
             let answer = pass(&shared, request, None).await?;
-            // The server has done it for certain once its whole answer is there.
+            // After its whole answer the server has certainly carried the request out.
             let _ = answer.into_body().collect().await;
             Err(broken())
         }
@@ -229,7 +230,7 @@ async fn pass(shared: &Shared, request: Request<Bytes>, cut: Option<usize>) -> i
     response.body(body.boxed_unsync()).map_err(io::Error::other)
 }
 
-/// `pieces` to their `most`th byte, and then an error.
+/// The first `most` bytes of `pieces`, and then an error.
 fn cut_off(pieces: BoxStream<'static, io::Result<Bytes>>, most: usize) -> BoxStream<'static, io::Result<Bytes>> {
     let cut = pieces.scan(most, |left, piece| {
         let piece = match piece {

@@ -1,11 +1,10 @@
-//! Real parts for tests and for the demonstration: a server that is a process, a repository that git made, an engine, a
-//! browser, and people who keep asking an application whether it is there.
+//! Real parts for tests and for the demo: a server process, a git repository, a container engine, a browser, a cluster, and
+//! clients that send requests to an application without a pause.
 //!
-//! Everything here looks at Towpath from outside, as a user does: it starts the binary, talks HTTP and runs git. It
-//! knows none of the product's crates but `towpath-types`, so that what it sees is what anybody would see.
+//! All of it looks at Towpath from outside, as a user does: it starts the binary, talks HTTP and runs git. Of the product's
+//! crates it uses only `towpath-types`, so that it sees what everybody sees.
 //!
-//! Nothing here sleeps for a guessed time. [`until`] asks again until there is an answer, with a bound, and its error
-//! says what was seen last.
+//! Nothing here sleeps for a guessed time. [`until`] polls with a bound, and its error says what it saw last.
 
 mod api;
 mod browser;
@@ -13,22 +12,26 @@ mod cluster;
 mod engine;
 mod fault_proxy;
 mod parts;
+mod postgres;
 mod registry;
 mod repository;
+mod s3;
 mod server;
 mod traffic;
 mod wait;
 
 pub use api::{
-    Api, Change, Environment, Gate, GateJob, Job, Message, Pipeline, Plan, PlanCommit, Release, Vcs, Workflow, Workload,
+    Api, Change, Environment, Gate, Job, Message, Pipeline, Plan, PlanCommit, Release, Vcs, Workflow, Workload,
 };
 pub use browser::ChromeDriver;
 pub use cluster::{Account, Cluster, Namespace, image_archive};
 pub use engine::{Removed, remove_images, remove_instance};
 pub use fault_proxy::{Asked, FaultProxy, Verdict};
 pub use parts::{Absent, engine_answers, program, skipped};
+pub use postgres::{POSTGRES_PASSWORD, Postgres};
 pub use registry::{REGISTRY_PASSWORD, REGISTRY_USER, Registry};
 pub use repository::{PROJECT, Repository, example_directory};
+pub use s3::S3Server;
 pub use server::{ServerOptions, Towpath, host_environment_for_cargo};
 pub use traffic::{Failure, Traffic, TrafficReport};
 pub use wait::{Probe, until};

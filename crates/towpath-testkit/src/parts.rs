@@ -1,29 +1,29 @@
-//! Parts that a machine may not have.
+//! Parts that a machine may lack.
 
 use std::path::PathBuf;
 
-/// Why a part cannot be had.
+/// Why a part is absent, and how to get it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Absent(pub String);
 
-/// The program called `name`, found as a shell would.
+/// Finds the program `name` as a shell would.
 ///
 /// # Errors
-/// With what to do when it is not there.
+/// When it is not installed.
 pub fn program(name: &str) -> Result<PathBuf, Absent> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // A browser's driver and a daemon may be where only root's PATH leads.
-    let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    places
-        .map(|place| place.join(name))
+    // Daemons are in folders that only root's PATH has.
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders
+        .map(|folder| folder.join(name))
         .find(|candidate| candidate.is_file())
         .ok_or_else(|| Absent(format!("`{name}` is not installed: run scripts/ensure-test-parts")))
 }
 
-/// Whether a container engine answers.
+/// Checks that a container engine answers.
 ///
 /// # Errors
-/// With what to do when none does.
+/// When none does.
 pub async fn engine_answers() -> Result<(), Absent> {
     let absent = |error: bollard::errors::Error| {
         Absent(format!(
@@ -34,10 +34,10 @@ pub async fn engine_answers() -> Result<(), Absent> {
     engine.version().await.map(drop).map_err(absent)
 }
 
-/// Says loudly that a test does not run, because of `absent`; the caller returns then.
+/// Reports that a test cannot run because of `absent`. The caller returns afterwards.
 ///
 /// # Panics
-/// With `CI=true`: there every part has to be had.
+/// With `CI=true`, where no part may be absent.
 pub fn skipped(test: &str, absent: &Absent) {
     assert!(
         std::env::var("CI").as_deref() != Ok("true"),

@@ -1,4 +1,4 @@
-//! Somebody else's registry: Debian's `docker-registry`, on a free port of this machine.
+//! Another program's registry: Debian's `docker-registry`, on a free port of this machine.
 
 use crate::{Absent, Probe, cluster::image_archive, program, until};
 use anyhow::{Context, Result, ensure};
@@ -7,17 +7,17 @@ use std::{
     time::Duration,
 };
 
-/// How long it may take to start.
+/// How long the registry may take to start.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Whom a private registry knows.
+/// The only user of a private registry.
 pub const REGISTRY_USER: &str = "ci";
-/// That user's password.
+/// [`REGISTRY_USER`]'s password.
 pub const REGISTRY_PASSWORD: &str = "open sesame";
-/// The same, as the registry keeps it (bcrypt).
+/// The password's bcrypt hash.
 const PASSWORD_HASH: &str = "$2b$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW";
 
-/// A registry. Dropped, it ends, with all that it holds.
+/// A registry. Dropping it ends it and deletes its images.
 pub struct Registry {
     process: Child,
     address: String,
@@ -25,18 +25,18 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts one that anybody may use.
+    /// Starts a registry that anybody may use.
     ///
     /// # Errors
-    /// When it does not start; the inner error says that the machine does not have it.
+    /// When it does not start. The inner error means that the program is not installed.
     pub async fn start() -> Result<Result<Self, Absent>> {
         Self::start_with(false).await
     }
 
-    /// Starts one that knows [`REGISTRY_USER`] and nobody else.
+    /// Starts a registry that only [`REGISTRY_USER`] may use.
     ///
     /// # Errors
-    /// As [`Registry::start`].
+    /// Like [`Registry::start`].
     pub async fn start_private() -> Result<Result<Self, Absent>> {
         Self::start_with(true).await
     }
@@ -47,14 +47,14 @@ impl Registry {
             Err(absent) => return Ok(Err(absent)),
         };
         let folder = tempfile::tempdir().context("failed to make a folder")?;
-        // It does not say which port it takes when it is asked for any; this one is free now.
+        // The registry does not tell which free port it picks, so pick one for it.
         let free = std::net::TcpListener::bind("127.0.0.1:0").context("failed to find a port")?;
         let address = free.local_addr().context("no address")?.to_string();
         drop(free);
         let mut config = serde_json::json!({
             "version": 0.1,
             "log": {"level": "error", "accesslog": {"disabled": true}},
-            "storage": {"filesystem": {"rootdirectory": folder.path().join("data")}},
+            "storage": {"filesystem": {"rootdirectory": folder.path().join("data")}, "delete": {"enabled": true}},
             "http": {"addr": address},
         });
         if private {
@@ -87,19 +87,20 @@ impl Registry {
         Ok(Ok(registry))
     }
 
-    /// `127.0.0.1:41234`.
+    /// Host and port: `127.0.0.1:41234`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Pushes an image of one static program, `/<program>`, as `repository:tag` for each of `tags`.
+    /// Pushes an image with one static program, `/<program>`, as `repository:tag` for each of `tags`.
     ///
     /// # Errors
-    /// With what skopeo says.
+    /// When skopeo fails. The message contains its error.
     pub fn push(&self, repository: &str, tags: &[&str], program: &str, content: &[u8]) -> Result<()> {
         let archive = self.folder.path().join("image.tar");
-        std::fs::write(&archive, image_archive(&format!("{repository}:x"), program, content)?).context("no room")?;
+        std::fs::write(&archive, image_archive(&format!("{repository}:x"), program, content)?)
+            .context("failed to write the image")?;
         for tag in tags {
             let output = Command::new("skopeo")
                 .args(["copy", "--insecure-policy", "--dest-tls-verify=false"])
@@ -109,7 +110,7 @@ impl Registry {
                 .context("failed to run skopeo")?;
             ensure!(
                 output.status.success(),
-                "skopeo does not push: {}",
+                "skopeo failed to push: {}",
                 String::from_utf8_lossy(&output.stderr)
             );
         }
@@ -119,7 +120,7 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

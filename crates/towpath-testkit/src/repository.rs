@@ -1,4 +1,4 @@
-//! The example application as somebody's git repository.
+//! Git repositories: the example application's, and others.
 
 use anyhow::{Context, Result, bail};
 use std::{
@@ -8,10 +8,10 @@ use std::{
 };
 use tokio::process::Command;
 
-/// The example's project, and the folder that its repository has to be in to be called so.
+/// The example's project. Its repository is in a folder of this name, because that names the project.
 pub const PROJECT: &str = "claims";
 
-/// A git repository; removed by whoever removes its folder.
+/// A git repository. It stays until its folder is removed.
 #[derive(Debug, Clone)]
 pub struct Repository {
     directory: PathBuf,
@@ -25,7 +25,7 @@ pub fn example_directory() -> PathBuf {
 }
 
 impl Repository {
-    /// A copy of the example in `<parent>/claims`, with everything in one commit on `main`.
+    /// Copies the example to `<parent>/claims`, as one commit on `main`.
     ///
     /// # Errors
     /// When it cannot be copied, or git fails.
@@ -37,13 +37,13 @@ impl Repository {
         Ok(repository)
     }
 
-    /// A repository of `files` (path and text) in `<parent>/<name>`, with everything in one commit on `main`.
+    /// Writes `files` (paths and texts) to `<parent>/<name>`, as one commit on `main`.
     ///
     /// # Errors
     /// When they cannot be written, or git fails.
     pub async fn of_files(parent: &Path, name: &str, files: &[(&str, &str)]) -> Result<Self> {
         let directory = parent.join(name);
-        fs::create_dir_all(&directory).with_context(|| format!("failed to make `{}`", directory.display()))?;
+        fs::create_dir_all(&directory).with_context(|| format!("failed to create `{}`", directory.display()))?;
         let repository = Self { directory };
         for (path, text) in files {
             repository.write(path, text)?;
@@ -59,7 +59,7 @@ impl Repository {
         self.commit(message).await.map(drop)
     }
 
-    /// Writes a file, in place of the one that was there.
+    /// Writes or replaces a file.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -70,20 +70,20 @@ impl Repository {
         fs::write(&path, text).with_context(failed)
     }
 
-    /// Its folder.
+    /// The working tree.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Runs git; answers what it printed, standard error last: that is where a push's answer is.
+    /// Runs git and answers its output, with standard error last, where git puts the answer to a push.
     ///
     /// # Errors
-    /// When it fails; the message has what it said.
+    /// When git fails. The message contains its output.
     pub async fn git<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<String> {
         let output = Command::new("git")
             .args(arguments)
             .current_dir(&self.directory)
-            // Whoever runs this has settings of their own: signing, hooks, other helpers.
+            // Ignore the user's settings, such as signing, hooks and credential helpers.
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_TERMINAL_PROMPT", "0")
@@ -102,7 +102,7 @@ impl Repository {
         Ok(said)
     }
 
-    /// Commits everything; answers the commit's id.
+    /// Commits everything and answers the commit's id.
     ///
     /// # Errors
     /// When git fails, or there is nothing to commit.
@@ -120,7 +120,7 @@ impl Repository {
         Ok(self.git(&["rev-parse", "HEAD"]).await?.trim().to_string())
     }
 
-    /// Pushes `branch` to the remote `towpath`; answers what git and the remote said.
+    /// Pushes `branch` to the remote `towpath` and answers git's output, with the remote's messages.
     ///
     /// # Errors
     /// When the push is refused.
@@ -128,7 +128,7 @@ impl Repository {
         self.git(&["push", "towpath", branch]).await
     }
 
-    /// Replaces the one occurrence of `from` in `file`.
+    /// Replaces the only occurrence of `from` in `file`.
     ///
     /// # Errors
     /// When it does not occur exactly once.
@@ -142,7 +142,7 @@ impl Repository {
     }
 }
 
-/// Copies a folder, without what building it left there.
+/// Copies a folder without build results.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let failed = || format!("failed to copy `{}` to `{}`", from.display(), to.display());
     fs::create_dir_all(to).with_context(failed)?;

@@ -1,4 +1,4 @@
-//! Towpath as a process.
+//! A Towpath server as a process.
 
 use crate::{Api, Probe, until};
 use anyhow::{Context, Result, bail};
@@ -19,31 +19,31 @@ use tokio::{
 };
 use towpath_types::SecretString;
 
-/// How long a server may take to answer after its start.
+/// How long a server may take until it answers.
 const TO_START: Duration = Duration::from_secs(60);
-/// How long it may take to end after SIGTERM.
+/// How long a server may take to end after SIGTERM.
 const TO_STOP: Duration = Duration::from_secs(30);
 
 /// How to start a server.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// The binary.
+    /// The `towpath` program.
     pub binary: PathBuf,
-    /// The data directory; made if absent.
+    /// Created if it is missing.
     pub data_dir: PathBuf,
-    /// Where to listen: `127.0.0.1:0` takes a free port.
+    /// The address to listen on. `127.0.0.1:0` picks a free port.
     pub listen: String,
-    /// Variables that the server gets and hands on to the jobs of machine executors.
+    /// Variables that the server passes on to jobs of machine executors.
     pub host_environment: Vec<(String, String)>,
-    /// Variables of the server and of each command that is run beside it, on top of this process's.
+    /// Variables for the server and for each command, in addition to this process's.
     pub variables: Vec<(String, String)>,
-    /// Where its log goes; appended to.
+    /// The log file. The server appends to it.
     pub log: PathBuf,
-    /// The kubeconfig of the clusters that environments are in; without one they are on this machine's engine.
+    /// The kubeconfig of the environments' clusters. `None`: environments are on this machine's engine.
     pub kubeconfig: Option<PathBuf>,
 }
 
-/// A running server; killed when dropped.
+/// A running server. Dropping it kills it.
 #[derive(Debug)]
 pub struct Towpath {
     options: ServerOptions,
@@ -51,10 +51,10 @@ pub struct Towpath {
     child: Option<Child>,
 }
 
-/// What cargo needs to work in a job, whose home is not this user's.
+/// The variables that cargo needs in a job, whose home is not this user's.
 ///
-/// `build_directory` is shared by all jobs, so that only the first compiles the dependencies; it must not be used by
-/// jobs of different commits at the same time.
+/// All jobs share `build_directory`, so that only the first one compiles the dependencies. Jobs of different commits must not
+/// use it at the same time.
 pub fn host_environment_for_cargo(build_directory: &Path) -> Vec<(String, String)> {
     let home = std::env::var("HOME").unwrap_or_default();
     let or = |name: &str, folder: &str| std::env::var(name).unwrap_or_else(|_| format!("{home}/{folder}"));
@@ -72,10 +72,10 @@ impl Towpath {
     /// Starts a server and waits until it answers.
     ///
     /// # Errors
-    /// When it ends or does not answer in time; the message has the end of its log.
+    /// When it ends, or does not answer in time. The message contains the end of its log.
     pub async fn start(options: ServerOptions) -> Result<Self> {
         fs::create_dir_all(&options.data_dir)
-            .with_context(|| format!("failed to make `{}`", options.data_dir.display()))?;
+            .with_context(|| format!("failed to create `{}`", options.data_dir.display()))?;
         let mut server = Self {
             base: String::new(),
             child: None,
@@ -113,9 +113,9 @@ impl Towpath {
         for (name, value) in &self.options.host_environment {
             command.arg("--host-env").arg(name).env(name, value);
         }
-        // What it prints has the owner's token in it; its log has not.
+        // Its output contains the owner's token; its log does not.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        // In a process group of its own, Ctrl-C in a terminal does not reach it before whoever is to stop it.
+        // In a process group of its own, so that Ctrl-C in a terminal reaches only the process that will stop it.
         command.process_group(0).kill_on_drop(true);
         let child = command.spawn();
         self.child = Some(child.with_context(|| format!("failed to start `{}`", self.options.binary.display()))?);
@@ -125,11 +125,11 @@ impl Towpath {
             let Some(child) = &mut self.child else {
                 return Ok(Probe::Never("it was not started".into()));
             };
-            if let Some(status) = child.try_wait().context("failed to look at the server's process")? {
+            if let Some(status) = child.try_wait().context("failed to check the server's process")? {
                 return Ok(Probe::Never(format!("it ended with {status}")));
             }
             let Ok(base) = fs::read_to_string(&address) else {
-                return Ok(Probe::NotYet("it does not listen".into()));
+                return Ok(Probe::NotYet("it does not listen yet".into()));
             };
             let base = base.trim().to_string();
             Ok(match http.get(format!("{base}/api/v2/me")).send().await {
@@ -148,12 +148,12 @@ impl Towpath {
         &self.base
     }
 
-    /// `127.0.0.1:7070`: what its registry is called in an image's name.
+    /// `127.0.0.1:7070`: the name of its registry in images.
     pub fn registry(&self) -> &str {
         self.base.trim_start_matches("http://")
     }
 
-    /// The data directory.
+    /// [`ServerOptions::data_dir`].
     pub fn data_dir(&self) -> &Path {
         &self.options.data_dir
     }
@@ -168,7 +168,7 @@ impl Towpath {
         Ok(SecretString::new(token.trim().to_string()))
     }
 
-    /// The random name of the data directory, which is on everything that is made in the container engine; `None` when
+    /// The random name of a data directory, which labels everything that its server creates in the container engine. `None` if
     /// there never was a server.
     pub fn instance(data_dir: &Path) -> Option<String> {
         let text = fs::read_to_string(data_dir.join("instance")).ok()?;
@@ -183,10 +183,10 @@ impl Towpath {
         Api::new(&self.base, self.token()?)
     }
 
-    /// Its command line, run in `directory`, with `input` as standard input; answers what it printed.
+    /// Runs `towpath` with `arguments` in `directory`, with `input` on its standard input, and answers its standard output.
     ///
     /// # Errors
-    /// When it fails; the message has what it said.
+    /// When it fails. The message contains its output.
     pub async fn run<S: AsRef<OsStr>>(&self, directory: &Path, arguments: &[S], input: &[u8]) -> Result<String> {
         let mut command = Command::new(&self.options.binary);
         command
@@ -205,7 +205,7 @@ impl Towpath {
         let shown = format!("towpath {}", shown.join(" "));
         let mut child = command.spawn().with_context(|| format!("failed to run `{shown}`"))?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A command that does not read its input may be gone already; what it says counts.
+            // A command that does not read its input may have ended. Its output counts.
             let _ = stdin.write_all(input).await;
         }
         let output = child
@@ -220,28 +220,28 @@ impl Towpath {
         Ok(stdout)
     }
 
-    /// Kills it as `kill -9` does.
+    /// Kills the server as `kill -9` does.
     ///
     /// # Errors
-    /// When it does not run.
+    /// When it is not running.
     pub async fn kill(&mut self) -> Result<()> {
-        let mut child = self.child.take().context("the server does not run")?;
+        let mut child = self.child.take().context("the server is not running")?;
         child.kill().await.context("failed to kill the server")
     }
 
-    /// Starts it again where it was, after [`Self::kill`] or [`Self::stop`].
+    /// Starts the server again on the same address, after [`Self::kill`] or [`Self::stop`].
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// Like [`Self::start`].
     pub async fn start_again(&mut self) -> Result<()> {
         self.options.listen = self.registry().to_string();
         self.spawn().await
     }
 
-    /// Asks it to end and waits until it has. Does nothing when it does not run.
+    /// Asks the server to end and waits for that. Does nothing if it is not running.
     ///
     /// # Errors
-    /// When it does not end in time; it is killed then.
+    /// When it does not end in time. It is killed then.
     pub async fn stop(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
@@ -259,14 +259,14 @@ impl Towpath {
         }
     }
 
-    /// How much of this machine's memory it has, in KiB.
+    /// The server's resident memory in KiB.
     pub fn resident_kilobytes(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.as_ref()?.id()?)).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         line.split_whitespace().next()?.parse().ok()
     }
 
-    /// The last lines of its log.
+    /// The last lines of the server's log.
     pub fn log_tail(&self, lines: usize) -> String {
         let text = fs::read(&self.options.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);

@@ -1,4 +1,4 @@
-//! People who keep asking an application while it is changed under them.
+//! Clients that keep sending requests to an application while it changes.
 
 use anyhow::Result;
 use std::{
@@ -11,44 +11,44 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// How long one answer may take before it counts as a failure.
+/// After this time, a missing answer is a failure.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// One request that got no good answer.
+/// One request without a good answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// When, since the traffic began.
+    /// The time since the traffic began.
     pub after: Duration,
-    /// What came instead.
+    /// The error, or the status and body.
     pub what: String,
 }
 
-/// What came of it.
+/// The result of the traffic.
 #[derive(Debug, Clone, Default)]
 pub struct TrafficReport {
-    /// Requests sent; each has an answer or a failure.
+    /// The number of requests. Each has an answer or a failure.
     pub sent: u64,
-    /// Those without a good answer (a status of 200 to 299), in their order.
+    /// Requests without a good answer (a status from 200 to 299), in order.
     pub failures: Vec<Failure>,
-    /// How many answers said what, by what the reader made of their bodies.
+    /// The number of good answers, by the reader's name for their bodies.
     pub answers: BTreeMap<String, u64>,
-    /// The longest that an answer took.
+    /// The longest time that an answer took.
     pub slowest: Duration,
 }
 
-/// Two clients who ask in turn with the same rhythm: one keeps its connection as a browser does, one makes a new one
-/// for each request.
+/// Two clients that send requests at the same rate. One keeps its connection, as a browser does; the other makes a new one for
+/// each request.
 pub struct Traffic {
     report: Arc<Mutex<TrafficReport>>,
     stop: watch::Sender<bool>,
     clients: JoinHandle<()>,
 }
 
-/// Makes of an answer's body what it is counted under.
+/// Names an answer by its body, to count it.
 type Reader = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 impl Traffic {
-    /// Starts asking for `url`, each client every `rhythm`; `read` names what an answer's body says.
+    /// Starts requests for `url`, one from each client every `rhythm`. `read` names an answer by its body.
     ///
     /// # Errors
     /// When no HTTP client can be made.
@@ -70,14 +70,14 @@ impl Traffic {
         Ok(Self { report, stop, clients })
     }
 
-    /// What has come of it so far.
+    /// The result so far.
     pub fn so_far(&self) -> TrafficReport {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Stops after the answers that are still out.
+    /// Waits for the outstanding answers and stops.
     pub async fn stop(self) -> TrafficReport {
-        // Without receivers the clients have ended already.
+        // This fails only if the clients have ended already.
         let _ = self.stop.send(true);
         let _ = self.clients.await;
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -136,7 +136,7 @@ async fn get(http: &reqwest::Client, url: &str) -> Result<String, String> {
 }
 
 impl TrafficReport {
-    /// `412 requests, none failed, slowest 31 ms`, or the first failures.
+    /// `412 requests, none failed, slowest 31 ms`, or the number of failures and the first one.
     pub fn summary(&self) -> String {
         let slowest = self.slowest.as_millis();
         let Some(first) = self.failures.first() else {

@@ -6,25 +6,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a loop rests between two questions. What is waited for takes far longer than this to happen.
+/// The pause between two probes, short compared with what they wait for.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What one look found.
+/// What one probe found.
 #[derive(Debug)]
 pub enum Probe<T> {
-    /// What was waited for.
+    /// The awaited value.
     Found(T),
-    /// Not yet; says what is there instead.
+    /// Not yet, and what it saw instead.
     NotYet(String),
-    /// It can no longer come; says why.
+    /// It can no longer happen, and why.
     Never(String),
 }
 
-/// Asks `probe` until it has found something, for `bound` at most.
+/// Calls `probe` until it finds something, for at most `bound`.
 ///
 /// # Errors
-/// When it says `Never`, when it fails, and when the time is over: the message says what was waited for, for how long and
-/// what was seen last.
+/// When the probe answers `Never` or fails, and when the time is up. The message says what was awaited, for how long, and what
+/// was seen last.
 pub async fn until<T>(
     what: impl Display,
     bound: Duration,
@@ -34,7 +34,7 @@ pub async fn until<T>(
     loop {
         match probe().await? {
             Probe::Found(value) => return Ok(value),
-            Probe::Never(why) => bail!("{what} will not come to pass: {why}"),
+            Probe::Never(why) => bail!("{what} will not happen: {why}"),
             Probe::NotYet(seen) if began.elapsed() > bound => {
                 bail!("waited {} s for {what}; last seen: {seen}", bound.as_secs())
             }
@@ -72,9 +72,6 @@ mod tests {
             Ok(Probe::<()>::Never("it is a desert".into()))
         })
         .await;
-        assert_eq!(
-            never.unwrap_err().to_string(),
-            "rain will not come to pass: it is a desert"
-        );
+        assert_eq!(never.unwrap_err().to_string(), "rain will not happen: it is a desert");
     }
 }

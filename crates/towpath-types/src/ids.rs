@@ -11,6 +11,16 @@ pub struct IdError {
     what: &'static str,
 }
 
+impl IdError {
+    /// `text` is not `what`; only its beginning is kept.
+    pub(crate) fn new(text: &str, what: &'static str) -> Self {
+        Self {
+            text: text.chars().take(80).collect(),
+            what,
+        }
+    }
+}
+
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
@@ -45,12 +55,18 @@ macro_rules! uuid_id {
             }
         }
 
+        impl From<$name> for uuid::Uuid {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
         impl FromStr for $name {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {
                 uuid::Uuid::parse_str(text)
                     .map(Self)
-                    .map_err(|_| IdError { text: text.chars().take(60).collect(), what: $what })
+                    .map_err(|_| IdError::new(text, $what))
             }
         }
     };
@@ -75,6 +91,17 @@ uuid_id!(
     /// One plan carried out in one environment.
     ReleaseId,
     "a release's id (a UUID)"
+);
+
+uuid_id!(
+    /// Something that asks for a pipeline: a push of one ref, a call of the API, a rerun.
+    TriggerId,
+    "a trigger's id (a UUID)"
+);
+uuid_id!(
+    /// One run of a one-off job or of a cron job by hand.
+    RunId,
+    "a run's id (a UUID)"
 );
 
 /// A git commit: 40 lower-case hex digits (SHA-1) or 64 (SHA-256).
@@ -109,10 +136,7 @@ impl FromStr for CommitId {
         if hex && (text.len() == 40 || text.len() == 64) {
             Ok(Self(text.to_string()))
         } else {
-            Err(IdError {
-                text: text.chars().take(70).collect(),
-                what: "a git commit id (40 hex digits)",
-            })
+            Err(IdError::new(text, "a git commit id (40 hex digits)"))
         }
     }
 }

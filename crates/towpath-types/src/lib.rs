@@ -3,18 +3,35 @@
 //! No IO, no clock, no randomness except in the `new` of an id. Nothing here knows CircleCI's status strings: those exist
 //! only at the API's edge.
 
+mod actor;
 mod causes;
+mod clock;
+mod credentials;
 mod digest;
+mod environment;
 mod ids;
 mod image;
 mod mask;
+mod node;
 mod outcome;
+mod project;
 mod secret;
+mod status;
 
+pub use actor::{Actor, Right, Via};
 pub use causes::with_causes;
+pub use clock::Clock;
+pub use credentials::RegistryCredentials;
 pub use digest::{Digest, DigestError, Digester};
-pub use ids::{CommitId, IdError, JobId, PipelineId, ReleaseId, WorkflowId};
+pub use environment::{EnvironmentId, EnvironmentIdError};
+pub use ids::{CommitId, IdError, JobId, PipelineId, ReleaseId, RunId, TriggerId, WorkflowId};
 pub use image::{ImageReference, ImageReferenceError};
 pub use mask::{Mask, Masker};
+pub use node::{EngineName, NodeId};
 pub use outcome::Outcome;
+pub use project::{ProjectName, ProjectNameError};
 pub use secret::SecretString;
+pub use status::{
+    JobKind, JobStatus, PipelineStatus, ReleaseStatus, StatusError, StepStatus, TestResult, TriggerStatus,
+    WorkflowStatus,
+};

@@ -1,11 +1,7 @@
 //! How a job, a workflow or a release ended.
 
-use serde::{Deserialize, Serialize};
-use std::fmt;
-
 /// How something ended. `Failed` is the user's command; `Errored` is Towpath or what it stands on: the two never merge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// Everything asked for was done.
     Succeeded,
@@ -30,23 +26,9 @@ impl Outcome {
         self == Self::Succeeded
     }
 
-    /// The word for people and for stored rows.
+    /// Whether it went wrong by itself: `Failed`, `Errored` or `TimedOut`.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Errored => "errored",
-            Self::TimedOut => "timed_out",
-            Self::Canceled => "canceled",
-            Self::Skipped => "skipped",
-            Self::Rejected => "rejected",
-        }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::Errored | Self::TimedOut)
     }
 }

@@ -1,16 +1,22 @@
-//! The state machine of one workflow: `(state, event) -> (state, effects)`.
+//! Two state machines, `(state, event) -> (state, effects)`: one of a workflow, one of a release.
 //!
-//! Pure: no IO, no async, no clock, no randomness; time arrives in events. It knows nothing of configurations, engines,
-//! environments or pages.
+//! Pure: no IO, no async, no clock, no randomness. Time arrives in events. Nothing here knows configurations, engines,
+//! clusters or pages.
 //!
-//! - **Invariant:** a workflow's state is the fold of its events; nothing else changes it than [`Workflow::apply`].
-//! - **Invariant:** what `apply` refuses leaves the state as it was.
-//! - **Invariant:** [`Workflow::outstanding`] is every effect that no event has confirmed yet, so a crash anywhere between
-//!   an event and the end of its effects is repaired by carrying out the outstanding ones again. Every effect must
-//!   therefore be safe twice.
+//! - **Invariant:** the state is the fold of the events. Nothing but `apply` changes it.
+//! - **Invariant:** an event that `apply` refuses leaves the state as it was.
+//! - **Invariant:** `outstanding` lists every effect that no event has confirmed yet. After a crash anywhere between an
+//!   event and the end of its effects, carry out the outstanding ones again; every effect is therefore safe twice.
+//! - **Invariant:** the effects that `apply` answers with are what the event made outstanding, the timers that it made
+//!   pointless, and the end. Stored with the event as durable work, they are neither lost nor acted on too early.
+//!
+//! [`wire`] is what events look like in storage.
 
-mod definition;
-mod state;
+pub mod release;
+pub mod wire;
+pub mod workflow;
 
-pub use definition::{Definition, DefinitionError, JobDefinition, JobKind, RequiredStatus, Requirement};
-pub use state::{Effect, Event, Illegal, Job, JobState, Status, Workflow};
+pub use workflow::{
+    Approval, AttemptEnd, Definition, DefinitionError, EarlierAttempt, Effect, Event, Illegal, Job, JobDefinition,
+    JobKind, JobState, RequiredStatus, Requirement, Stop, StopReason, Timer, TimerError, TimerKind, Workflow,
+};

@@ -1,4 +1,4 @@
-//! Diagnostics: what is wrong, where, and what to do about it.
+//! Diagnostics: what is wrong in a file, where, and what to do about it.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -8,13 +8,13 @@ use serde_json::{Value as Json, json};
 
 use crate::source::Span;
 
-/// How bad it is.
+/// How serious a diagnostic is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// It cannot be used.
+    /// The file cannot be used.
     Error,
-    /// It can be used, but probably does not do what its author meant.
+    /// The file can be used, but may not do what its author expects.
     Warning,
 }
 
@@ -28,43 +28,42 @@ impl Severity {
     }
 }
 
-/// A span with a few words about it.
+/// A span with a short note, which may be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct Label {
-    /// Where.
     pub span: Span,
-    /// What is there; may be empty.
     pub message: Cow<'static, str>,
 }
 
-/// Something to tell the author of a file.
+/// One finding about a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// A stable code: `config::unknown-parameter`.
     pub code: &'static str,
-    /// How bad it is.
+    /// Whether the file can be used anyway.
     pub severity: Severity,
-    /// What is wrong, in one sentence (the original's wording where there is one).
+    /// What is wrong, in one sentence. Where CircleCI reports the same mistake, this is CircleCI's sentence.
     pub message: String,
-    /// The lines that lead there, outermost first: `Error calling workflow: 'w'`.
+    /// The calls that lead there, outermost first: `Error calling workflow: 'w'`.
     pub context: Vec<String>,
-    /// The place of use.
+    /// Where the mistake takes effect.
     pub primary: Option<Label>,
-    /// Other places that matter: where it was written, declared, given first.
+    /// Related places: where the value was written, declared, or first given.
     pub secondary: Vec<Label>,
-    /// What to do.
+    /// What to do about it.
     pub hint: Option<String>,
-    /// Whether the text at the place of use is not to be shown: a secret.
+    /// Whether the text at the primary place is a secret that must not be shown.
     pub concealed: bool,
 }
 
 impl Diagnostic {
-    /// An error.
+    /// Creates an error.
     pub fn error(code: &'static str, message: impl Into<String>) -> Diagnostic {
         Diagnostic::new(code, Severity::Error, message.into())
     }
 
-    /// A warning.
+    /// Creates a warning.
     pub fn warning(code: &'static str, message: impl Into<String>) -> Diagnostic {
         Diagnostic::new(code, Severity::Warning, message.into())
     }
@@ -82,7 +81,7 @@ impl Diagnostic {
         }
     }
 
-    /// With its place, and a few words under the carets.
+    /// Sets the primary place, and the note under its carets.
     #[must_use]
     pub fn at(mut self, span: &Span, label: impl Into<Cow<'static, str>>) -> Diagnostic {
         self.primary = Some(Label {
@@ -92,7 +91,7 @@ impl Diagnostic {
         self
     }
 
-    /// With another place.
+    /// Adds a related place, unless it is the primary one.
     #[must_use]
     pub fn also(mut self, span: &Span, label: impl Into<Cow<'static, str>>) -> Diagnostic {
         let same = self.primary.as_ref().is_some_and(|primary| primary.span == *span);
@@ -105,40 +104,40 @@ impl Diagnostic {
         self
     }
 
-    /// With what to do.
+    /// Sets the hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Diagnostic {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Without showing the text at its place.
+    /// Hides the text at the primary place.
     #[must_use]
     pub fn concealed(mut self) -> Diagnostic {
         self.concealed = true;
         self
     }
 
-    /// With the lines that lead there.
+    /// Sets the calls that lead to the primary place.
     #[must_use]
     pub fn in_context(mut self, context: Vec<String>) -> Diagnostic {
         self.context = context;
         self
     }
 
-    /// Whether it is an error.
+    /// Whether the severity is [`Severity::Error`].
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
     }
 
-    /// Context and message, one per line: what CircleCI's API answers.
+    /// The context and the message, one per line, as CircleCI's API returns them.
     pub fn full_message(&self) -> String {
         let mut lines = self.context.clone();
         lines.push(self.message.clone());
         lines.join("\n")
     }
 
-    /// In the manner of rustc, ending with a line break.
+    /// Formats the diagnostic as rustc does, with excerpts of the source. Ends with a line break.
     pub fn render(&self, colour: bool) -> String {
         let mut out = String::new();
         let paint = |code: &'static str, text: &str| match colour {
@@ -167,7 +166,7 @@ impl Diagnostic {
             .max()
             .unwrap_or(1);
         let gutter = " ".repeat(width);
-        // Labels are grouped by file; within a file they stand in the order of their lines.
+        // Group the labels by file, and sort those of one file by position.
         let mut files: Vec<&std::sync::Arc<crate::source::SourceFile>> = Vec::new();
         for (label, _) in &labels {
             if !files
@@ -226,7 +225,7 @@ impl Diagnostic {
         out
     }
 
-    /// As JSON: `{code, severity, message, context, place, end, secondary: [..], hint}`.
+    /// Formats the diagnostic as JSON: `{code, severity, message, context, primary, secondary, hint}`.
     pub fn to_json(&self) -> Json {
         let label = |label: &Label| {
             let place = label.span.place();
@@ -248,7 +247,7 @@ impl Diagnostic {
     }
 }
 
-/// All of them, a blank line between two.
+/// Formats several diagnostics, separated by blank lines.
 pub fn render_all(diagnostics: &[Diagnostic], colour: bool) -> String {
     diagnostics
         .iter()
@@ -257,7 +256,7 @@ pub fn render_all(diagnostics: &[Diagnostic], colour: bool) -> String {
         .join("\n")
 }
 
-/// A line cut to what fits around the label: its text, the first column to mark (from 0) and how many columns.
+/// The part of a line that fits around the label, the first column to mark (from 0), and the number of columns to mark.
 fn excerpt(label: &Label, line: u32, column: u32) -> (String, usize, usize) {
     const WIDTH: usize = 160;
     let text: Vec<char> = label
@@ -292,7 +291,7 @@ mod tests {
     use crate::{ParseOptions, SourceFile, parse};
 
     #[test]
-    fn a_diagnostic_shows_the_use_and_the_origin() {
+    fn render_shows_the_use_and_the_origin() {
         let text = "ecr: &ecr\n  repo-nam: app\njob:\n  <<: *ecr\n";
         let (documents, _) = parse(&SourceFile::new("config.yml", text), &ParseOptions::default());
         let entry = documents[0]

@@ -1,18 +1,18 @@
-//! Printing data as YAML, letter for letter as CircleCI does.
+//! Prints data as YAML, byte for byte as CircleCI does.
 //!
-//! That is SnakeYAML's block style: lists not indented under their key, several lines as a `|` block, quotes only where a
-//! reader of YAML 1.1 would otherwise see something else than text, no line folded.
+//! CircleCI uses SnakeYAML's block style: lists are not indented under their key, multi-line text becomes a `|` block, text
+//! is quoted only where a YAML 1.1 reader would otherwise take it for another type, and no line is folded.
 //!
-//! Source: the emitter described with <https://pyyaml.org/wiki/PyYAMLDocumentation>, of which SnakeYAML's is a port.
+//! Source: <https://pyyaml.org/wiki/PyYAMLDocumentation>, of whose emitter SnakeYAML's is a port.
 
 use std::fmt::Write as _;
 
 use serde_json::Value as Json;
 
-/// A longer key is written with a `?` before it.
+/// Keys of at least this many characters are written with a leading `?`.
 const LONGEST_SIMPLE_KEY: usize = 128;
 
-/// The value as a YAML document, ending with a line break.
+/// Prints `value` as a YAML document that ends with a line break.
 pub fn emit(value: &Json) -> String {
     let mut emitter = Emitter::default();
     match value {
@@ -31,7 +31,7 @@ struct Emitter {
     out: String,
 }
 
-/// What the text of a scalar allows.
+/// The styles in which a scalar's text can be written.
 #[derive(Clone, Copy)]
 struct Allowed {
     plain: bool,
@@ -95,7 +95,7 @@ impl Emitter {
         self.out.extend(std::iter::repeat_n(' ', columns));
     }
 
-    /// `fresh`: at the beginning of a line, not behind `- `.
+    /// Writes a map. `fresh` says that the cursor is at the start of a line, not behind `- `.
     fn mapping(&mut self, map: &serde_json::Map<String, Json>, column: usize, fresh: bool) {
         for (at, (key, value)) in map.iter().enumerate() {
             if at > 0 || fresh {
@@ -157,7 +157,7 @@ impl Emitter {
         }
     }
 
-    /// A text in a collection at `column`; `key`: on one line.
+    /// Writes text inside a collection at `column`. A `key` must stay on one line.
     fn text(&mut self, text: &str, column: usize, key: bool) {
         let characters: Vec<char> = text.chars().collect();
         let allowed = allowed(&characters);
@@ -173,7 +173,7 @@ impl Emitter {
         }
     }
 
-    /// Only texts that may not be a block come here with breaks; a break is written as two.
+    /// Writes single-quoted text. A line break in it is written as two.
     fn single_quoted(&mut self, text: &[char], indent: usize) {
         self.out.push('\'');
         let mut breaks = false;
@@ -224,7 +224,7 @@ impl Emitter {
             self.out.push('+');
         }
         self.out.push('\n');
-        // The last break is the caller's.
+        // The caller writes the last line break.
         let end = text.len() - usize::from(is_break(text[last]));
         let mut empty = true;
         for character in &text[..end] {
@@ -275,7 +275,7 @@ fn escape(character: char) -> String {
     format!("\\{short}")
 }
 
-/// A number as Java prints it: `1.0E10`, not `10000000000.0`.
+/// Formats a number as Java does: `1.0E10`, not `10000000000.0`.
 ///
 /// Source: <https://docs.oracle.com/javase/8/docs/api/java/lang/Double.html#toString-double->
 fn number_text(number: &serde_json::Number) -> String {
@@ -294,7 +294,7 @@ fn number_text(number: &serde_json::Number) -> String {
     format!("{value:?}")
 }
 
-/// Whether an unquoted `text` is read as text by YAML 1.1.
+/// Whether a YAML 1.1 reader takes an unquoted `text` for text.
 ///
 /// Source: <https://yaml.org/type/>
 fn is_text(text: &str) -> bool {
@@ -349,7 +349,7 @@ fn is_number(text: &str) -> bool {
     if of("0b", |byte| matches!(byte, b'0' | b'1')) || of("0x", |byte| byte.is_ascii_hexdigit()) {
         return true;
     }
-    // Octal needs digits below eight: `08` is text.
+    // An octal number has digits below eight only: `08` is text.
     if let Some(rest) = unsigned.strip_prefix('0')
         && !rest.is_empty()
         && digits(rest)
@@ -359,7 +359,7 @@ fn is_number(text: &str) -> bool {
     if starts(unsigned) && digits(unsigned) {
         return true;
     }
-    // To the base 60: `12:30`, `1:30:59.5`.
+    // Base 60: `12:30`, `1:30:59.5`.
     let mut parts = unsigned.split(':');
     let whole = parts.next().unwrap_or_default();
     let rest: Vec<&str> = parts.collect();
@@ -394,7 +394,7 @@ fn is_number(text: &str) -> bool {
     }
 }
 
-/// A date, or a date with a time.
+/// Whether `text` is a date, or a date with a time.
 fn is_time(text: &str) -> bool {
     let mut parts = text.splitn(3, '-');
     let number =
@@ -435,7 +435,7 @@ mod tests {
     use crate::{ParseOptions, ScalarRules, SourceFile, parse};
 
     #[test]
-    fn values_print_like_the_original() {
+    fn values_print_as_circleci_prints_them() {
         let check = |value: Json, expect: &str| {
             let printed = emit(&value);
             assert_eq!(printed, expect);

@@ -1,4 +1,4 @@
-//! Nodes as JSON values.
+//! Converts nodes to JSON values.
 
 use serde_json::{Map, Number, Value as Json};
 
@@ -6,9 +6,9 @@ use crate::node::{Node, Value};
 use crate::scalar::{ScalarRules, Typed};
 
 impl Node {
-    /// The tree as a JSON value, unquoted scalars typed by `rules`.
+    /// Converts the tree to JSON. `rules` decide the type of unquoted scalars.
     ///
-    /// Numbers that JSON does not have (`.nan`, `.inf`) become their text.
+    /// Numbers that JSON cannot represent (`.nan`, `.inf`) become text.
     pub fn to_json(&self, rules: ScalarRules) -> Json {
         match self.value() {
             Value::Sequence(items) => Json::Array(items.iter().map(|item| item.to_json(rules)).collect()),

@@ -1,17 +1,16 @@
-//! YAML whose nodes know their place, and diagnostics that show it.
+//! YAML nodes that know their place, and diagnostics that show it.
 //!
-//! Everything that reads YAML from people (the CircleCI configuration, Kubernetes manifests, our own files) goes through
-//! this crate, so that every complaint can point at a line. It is the only crate that names a YAML library.
+//! All YAML that people write (CircleCI configurations, Kubernetes manifests, Towpath's own files) is read with this crate,
+//! so that every diagnostic can point at a line. No other crate uses a YAML library.
 //!
-//! Invariants:
-//! - A [`Node`] is cheap to clone (aliases share one tree) and always knows two places: where it is used
-//!   ([`Node::span`]) and where it was written ([`Node::origin`]); they differ for aliases and merged entries.
-//! - Scalars stay raw text with their [`ScalarStyle`]; what `on` or `010` means is decided by the reader, with the
+//! - **Invariant:** a [`Node`] is cheap to clone, because aliases share one tree. It knows two places: where it is used
+//!   ([`Node::span`]) and where it was written ([`Node::origin`]). They differ for aliases.
+//! - **Invariant:** a scalar stays raw text with its [`ScalarStyle`]. The reader decides what `on` or `010` means, with the
 //!   [`ScalarRules`] of its format.
-//! - A tree that [`parse`] returns is within its [`Limits`]: depth, and size *with aliases expanded*, so that walking it
-//!   recursively is safe.
+//! - **Invariant:** a tree that [`parse`] returns respects its [`Limits`] in depth, and in size *with every alias expanded*.
+//!   Walking it recursively is safe.
 //!
-//! It does not know any schema, and it never reads a file.
+//! This crate knows no schema and reads no files.
 
 mod diagnostic;
 mod emit;

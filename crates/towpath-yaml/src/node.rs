@@ -1,4 +1,4 @@
-//! The tree: nodes with two places, raw scalars, mappings that keep their order.
+//! The tree: nodes that know where they are used and written, raw scalars, and ordered mappings.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::scalar::{ScalarRules, ScalarStyle, Typed};
 use crate::source::Span;
 
-/// A node of a document. Cloning shares the tree below it.
+/// A node of a document. Clones share the tree below it.
 #[derive(Clone, Debug)]
 pub struct Node {
     data: Arc<Data>,
@@ -22,7 +22,7 @@ struct Data {
     weight: Weight,
 }
 
-/// How much a tree holds when every alias is written out.
+/// The size of a tree with every alias expanded.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Weight {
     pub(crate) nodes: u64,
@@ -31,54 +31,68 @@ pub(crate) struct Weight {
     pub(crate) tagged: bool,
 }
 
-/// What a node is.
+/// The content of a node.
 #[derive(Debug)]
 pub enum Value {
-    /// A single value, as raw text.
+    /// A single value as raw text.
     Scalar(Scalar),
     /// A list.
     Sequence(Vec<Node>),
-    /// A map, with merges carried out.
+    /// A map whose `<<` merges have been applied.
     Mapping(Mapping),
 }
 
-/// A single value: its text after unquoting, and how it was written.
+/// A single value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scalar {
-    /// The text, escapes and folding resolved.
+    /// The text without quotes, with escapes and folding resolved.
     pub text: Arc<str>,
-    /// How it was written.
+    /// How the text was written.
     pub style: ScalarStyle,
 }
 
-/// The key of a mapping's entry; always text (a key `1` is the text `1`).
+/// A key of a mapping. Keys are always text: the key `1` is the text `1`.
 #[derive(Clone, Debug)]
 pub struct Key {
-    /// The key's text.
+    #[allow(missing_docs)]
     pub text: Arc<str>,
-    /// Where it was written (for a merged entry: at its origin).
+    /// Where the key was written, also for a merged entry.
     pub span: Span,
 }
 
-/// One entry of a mapping.
+/// An entry of a mapping.
 #[derive(Clone, Debug)]
+#[allow(missing_docs)]
 pub struct Entry {
-    /// The key.
     pub key: Key,
-    /// The value.
     pub value: Node,
-    /// Where the `<<` is that brought it here, when it was merged.
+    /// For a merged entry, the place of the map that `<<` merged.
     pub merged_at: Option<Span>,
 }
 
-/// A map that keeps the order in which its keys were written.
+impl Entry {
+    /// Creates an entry that was computed rather than written. Its key is placed at `at`.
+    pub fn computed(key: impl Into<Arc<str>>, value: Node, at: &Span) -> Entry {
+        Entry {
+            key: Key {
+                text: key.into(),
+                span: at.clone(),
+            },
+            value,
+            merged_at: None,
+        }
+    }
+}
+
+/// A map that keeps its keys in the order in which they were written.
 #[derive(Clone, Debug, Default)]
 pub struct Mapping {
     entries: Vec<Entry>,
-    /// Present once looking through the entries would be slow.
+    /// Built when the map has [`INDEX_FROM`] entries.
     index: Option<HashMap<Arc<str>, usize>>,
 }
 
+/// A smaller map is searched from the start, which is faster than hashing.
 const INDEX_FROM: usize = 12;
 
 impl Node {
@@ -125,7 +139,7 @@ impl Node {
         }
     }
 
-    /// A scalar that was computed rather than written; it lives at `span`.
+    /// Creates a scalar that was computed rather than written, and places it at `span`.
     pub fn scalar(text: impl Into<Arc<str>>, style: ScalarStyle, span: Span) -> Node {
         Node::build(
             Value::Scalar(Scalar {
@@ -138,12 +152,12 @@ impl Node {
         )
     }
 
-    /// A sequence that was computed rather than written; it lives at `span`.
+    /// Creates a list that was computed rather than written, and places it at `span`.
     pub fn sequence(items: Vec<Node>, span: Span) -> Node {
         Node::build(Value::Sequence(items), span, None, None)
     }
 
-    /// A mapping that was computed rather than written; it lives at `span`.
+    /// Creates a map that was computed rather than written, and places it at `span`.
     pub fn mapping(mapping: Mapping, span: Span) -> Node {
         Node::build(Value::Mapping(mapping), span, None, None)
     }
@@ -152,22 +166,22 @@ impl Node {
         self.data.weight
     }
 
-    /// Whether a scalar in it contains `<<`, so that what reads templates can leave all other trees alone.
+    /// Whether any scalar in the tree contains `<<`. Trees without it need no template processing.
     pub fn mentions_tag(&self) -> bool {
         self.data.weight.tagged
     }
 
-    /// How many nodes it holds with every alias written out.
+    /// The number of nodes in the tree, with every alias expanded.
     pub fn expanded_nodes(&self) -> u64 {
         self.data.weight.nodes
     }
 
-    /// How many bytes its scalars hold with every alias written out.
+    /// The number of bytes in the tree's keys and scalars, with every alias expanded.
     pub fn expanded_bytes(&self) -> u64 {
         self.data.weight.bytes
     }
 
-    /// The same node, used at another place.
+    /// Returns the same tree as used at another place.
     pub fn used_at(&self, span: Span) -> Node {
         Node {
             data: self.data.clone(),
@@ -175,47 +189,47 @@ impl Node {
         }
     }
 
-    /// What it is.
+    /// The content of the node.
     pub fn value(&self) -> &Value {
         &self.data.value
     }
 
-    /// Where it is used: the alias, the merge, or where it was written.
+    /// Where the node is used: at the alias, or where it was written.
     pub fn span(&self) -> &Span {
         self.used_at.as_ref().unwrap_or(&self.data.span)
     }
 
-    /// Where it was written.
+    /// Where the node was written.
     pub fn origin(&self) -> &Span {
         &self.data.span
     }
 
-    /// The name of the anchor on it, without the `&`.
+    /// The name of the node's anchor, without the `&`.
     pub fn anchor(&self) -> Option<&str> {
         self.data.anchor.as_deref()
     }
 
-    /// The tag on it as written in full (`tag:yaml.org,2002:str`).
+    /// The node's explicit tag in full: `tag:yaml.org,2002:str`.
     pub fn tag(&self) -> Option<&str> {
         self.data.tag.as_deref()
     }
 
-    /// Whether both are one and the same tree (an alias and what it names).
+    /// Whether two nodes share one tree, as an alias and its target do.
     pub fn same(&self, other: &Node) -> bool {
         Arc::ptr_eq(&self.data, &other.data)
     }
 
-    /// An address that tells trees apart while any node of them lives.
+    /// An address that identifies the tree as long as one of its nodes is alive.
     pub fn identity(&self) -> usize {
         Arc::as_ptr(&self.data) as usize
     }
 
-    /// Whether something else holds the same tree, too.
+    /// Whether another node shares the tree.
     pub fn is_shared(&self) -> bool {
         Arc::strong_count(&self.data) > 1
     }
 
-    /// The scalar, if it is one.
+    /// The scalar, unless the node is a list or a map.
     pub fn as_scalar(&self) -> Option<&Scalar> {
         match &self.data.value {
             Value::Scalar(scalar) => Some(scalar),
@@ -223,7 +237,7 @@ impl Node {
         }
     }
 
-    /// The list, if it is one.
+    /// The items, if the node is a list.
     pub fn as_sequence(&self) -> Option<&[Node]> {
         match &self.data.value {
             Value::Sequence(items) => Some(items),
@@ -231,7 +245,7 @@ impl Node {
         }
     }
 
-    /// The map, if it is one.
+    /// The map, if the node is one.
     pub fn as_mapping(&self) -> Option<&Mapping> {
         match &self.data.value {
             Value::Mapping(mapping) => Some(mapping),
@@ -239,14 +253,14 @@ impl Node {
         }
     }
 
-    /// The value under `key`, if it is a map that has one.
+    /// The value under `key`, if the node is a map that has the key.
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.as_mapping()?.get(key)
     }
 
     /// The type of a scalar under `rules`; `None` for lists and maps.
     ///
-    /// An explicit tag decides: `!!str 1` is text, and `!!int "1"` is not.
+    /// An explicit tag overrides the rules: `!!str 1` is text and `!!int "1"` is an integer.
     pub fn typed(&self, rules: ScalarRules) -> Option<Typed<'_>> {
         let scalar = self.as_scalar()?;
         let is_plain = scalar.style == ScalarStyle::Plain;
@@ -265,12 +279,12 @@ impl Node {
         })
     }
 
-    /// Whether it is `null`, `~` or nothing at all.
+    /// Whether the node is `null`, `~` or empty.
     pub fn is_null(&self) -> bool {
         matches!(self.typed(ScalarRules::Core12), Some(Typed::Null))
     }
 
-    /// What it is, for people: "a list", "a map", "text".
+    /// The node's type in words, for messages: "a list", "a map", "text".
     pub fn kind(&self) -> &'static str {
         match &self.data.value {
             Value::Sequence(_) => "a list",
@@ -287,7 +301,7 @@ impl Node {
 }
 
 impl Mapping {
-    /// A mapping of these entries; of two with one key the last one's value stays, at the first one's position.
+    /// Builds a map. Of two entries with the same key, the last value is kept at the first position.
     pub fn from_entries(entries: impl IntoIterator<Item = Entry>) -> Mapping {
         let mut mapping = Mapping::default();
         for entry in entries {
@@ -296,7 +310,7 @@ impl Mapping {
         mapping
     }
 
-    /// Adds an entry, or replaces the one with the same key in its position; answers the replaced one.
+    /// Adds an entry, or replaces the entry with the same key in its position. Returns the replaced entry.
     pub fn insert(&mut self, entry: Entry) -> Option<Entry> {
         if let Some(at) = self.position(&entry.key.text) {
             return Some(std::mem::replace(&mut self.entries[at], entry));
@@ -325,7 +339,7 @@ impl Mapping {
         }
     }
 
-    /// The entry under `key`.
+    /// The entry with the key `key`.
     pub fn entry(&self, key: &str) -> Option<&Entry> {
         self.position(key).map(|at| &self.entries[at])
     }
@@ -335,27 +349,27 @@ impl Mapping {
         self.entry(key).map(|entry| &entry.value)
     }
 
-    /// Whether there is an entry under `key`.
+    /// Whether the map has the key `key`.
     pub fn contains(&self, key: &str) -> bool {
         self.position(key).is_some()
     }
 
-    /// The entries, in order.
+    /// Iterates over the entries in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Entry> {
         self.entries.iter()
     }
 
-    /// The entries, in order.
+    /// The entries in order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Whether the map has no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

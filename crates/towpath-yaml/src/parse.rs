@@ -1,4 +1,4 @@
-//! From text to nodes: anchors, aliases, merges, and the limits that keep both walkable.
+//! Parses text into nodes: resolves anchors and aliases, applies merges, and enforces limits.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,16 +11,16 @@ use crate::node::{Entry, Key, Mapping, Node, Scalar, Value};
 use crate::scalar::ScalarStyle;
 use crate::source::{SourceFile, Span};
 
-/// How much a document may hold. The defaults are far above any real file.
+/// The largest document that is read. The defaults are far above any real file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of text.
     pub source_bytes: usize,
-    /// Lists and maps inside one another.
+    /// Levels of nested lists and maps.
     pub depth: u32,
-    /// Nodes, every alias written out.
+    /// Nodes, with every alias expanded.
     pub nodes: u64,
-    /// Bytes in scalars, every alias written out.
+    /// Bytes in keys and scalars, with every alias expanded.
     pub expanded_bytes: u64,
 }
 
@@ -35,23 +35,22 @@ impl Default for Limits {
     }
 }
 
-/// What to do about one key written twice in one map. The last one wins either way.
+/// How to report a key that is written twice in one map. The last value counts either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DuplicateKeys {
-    /// Warn.
+    /// Report a warning.
     Warn,
-    /// Refuse.
+    /// Report an error.
     Refuse,
 }
 
-/// How to read.
+/// How to parse a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct ParseOptions {
-    /// How much a document may hold.
     pub limits: Limits,
-    /// What to do about one key written twice.
     pub duplicate_keys: DuplicateKeys,
-    /// Whether an unquoted key `<<` merges.
+    /// Whether an unquoted key `<<` merges maps.
     pub merge: bool,
 }
 
@@ -65,10 +64,10 @@ impl Default for ParseOptions {
     }
 }
 
-/// Reads every document of `source`; an empty document is left out.
+/// Parses all documents of `source`, and skips empty ones.
 ///
-/// Never fails as a whole: what could be read is answered along with the diagnostics. A mistake of syntax ends the reading
-/// there, and the document it is in is left out.
+/// Returns what it could read along with the diagnostics. A syntax error ends the parsing: the document that contains it
+/// and everything after it are left out.
 pub fn parse(source: &Arc<SourceFile>, options: &ParseOptions) -> (Vec<Node>, Vec<Diagnostic>) {
     let mut builder = Builder {
         source,
@@ -134,12 +133,13 @@ struct Builder<'a> {
     diagnostics: Vec<Diagnostic>,
     stack: Vec<Frame>,
     root: Option<Node>,
-    /// Finished anchored nodes, by the parser's number for the anchor.
+    /// Complete anchored nodes, by the parser's anchor number.
     anchors: HashMap<usize, Node>,
     /// Anchored collections that are still being read.
     open_anchors: HashMap<usize, ()>,
-    /// A scalar waiting for the anchor event that may follow it.
+    /// The parser reports a scalar before the name of its anchor. The scalar waits here.
     pending_scalar: Option<PendingScalar>,
+    /// Whether a limit was exceeded, and parsing has to stop.
     refused: bool,
 }
 
@@ -188,7 +188,7 @@ impl Builder<'_> {
                     RawStyle::SingleQuoted | RawStyle::DoubleQuoted => ScalarStyle::Quoted,
                     RawStyle::Literal | RawStyle::Folded => ScalarStyle::Block,
                 };
-                // A block that the text's end cuts off has no last break: there is none to keep.
+                // A block at the end of a text without a final line break does not end with one.
                 let cut_off = style == ScalarStyle::Block
                     && at.end >= self.source.text().len()
                     && !self.source.text().ends_with('\n');
@@ -283,7 +283,7 @@ impl Builder<'_> {
             Content::Sequence(items) => Value::Sequence(items),
             Content::Mapping { entries, .. } => Value::Mapping(self.mapping(entries)),
         };
-        // A block collection ends where the next token starts; the blank space before that is not part of it.
+        // A block collection ends where the next token starts. Leave out the blank space before that.
         let text = self.source.text();
         let end = end.clamp(frame.start, text.len());
         let trimmed = text
@@ -332,8 +332,8 @@ impl Builder<'_> {
             }
             None => {
                 let message = match self.open_anchors.contains_key(&id) {
-                    true => "this alias names a node that it is part of",
-                    false => "this alias names nothing",
+                    true => "this alias refers to a node that contains it",
+                    false => "this alias refers to nothing",
                 };
                 self.diagnostics
                     .push(Diagnostic::error("yaml::recursive-alias", message).at(&span, ""));
@@ -342,25 +342,24 @@ impl Builder<'_> {
         }
     }
 
-    /// Puts a finished node into the collection that is being read, minding the limits.
+    /// Adds a complete node to the collection that is being read, and checks the limits.
     fn add(&mut self, node: Node) {
         let weight = node.weight();
         let limits = self.options.limits;
         if weight.nodes > limits.nodes || weight.bytes > limits.expanded_bytes {
             let message = match weight.nodes > limits.nodes {
-                true => format!(
-                    "with its aliases written out this holds more than {} nodes",
-                    limits.nodes
-                ),
+                true => format!("with all aliases expanded, this has more than {} nodes", limits.nodes),
                 false => format!(
-                    "with its aliases written out this holds more than {} bytes",
+                    "with all aliases expanded, this has more than {} bytes",
                     limits.expanded_bytes
                 ),
             };
             self.diagnostics.push(
                 Diagnostic::error("yaml::too-large", message)
-                    .at(node.span(), "this is where it becomes too much")
-                    .hint("an alias of an alias of an alias grows tenfold at every level"),
+                    .at(node.span(), "the limit is exceeded here")
+                    .hint(
+                        "nested aliases multiply: ten aliases on each level make the text ten times as large per level",
+                    ),
             );
             self.refused = true;
             return;
@@ -379,20 +378,17 @@ impl Builder<'_> {
         }
     }
 
-    /// Carries out merges: a key written in the map itself wins, then the first merge that has it. A key keeps the position
-    /// of its first appearance, as in the YAML 1.1 loader that CircleCI uses.
+    /// Applies merges. A key that is written in the map itself wins, then the first merged map that has it. A key stays at
+    /// the position of its first appearance, as in the YAML 1.1 loader that CircleCI uses.
     fn mapping(&mut self, pairs: Vec<(Node, Node)>) -> Mapping {
         let mut mapping = Mapping::default();
         let mut written = 0u64;
         for (key, value) in pairs {
             let Some(scalar) = key.as_scalar() else {
                 self.diagnostics.push(
-                    Diagnostic::error(
-                        "yaml::complex-key",
-                        format!("a key must be text, and this is {}", key.kind()),
-                    )
-                    .at(key.span(), "")
-                    .hint("text that starts with `{` or `[` needs quotes"),
+                    Diagnostic::error("yaml::complex-key", format!("a key must be text, not {}", key.kind()))
+                        .at(key.span(), "")
+                        .hint("put text that starts with `{` or `[` in quotes"),
                 );
                 continue;
             };
@@ -441,7 +437,7 @@ impl Builder<'_> {
                     self.diagnostics.push(
                         Diagnostic::error(
                             "yaml::bad-merge",
-                            format!("`<<` merges maps, and this is {}", source.kind()),
+                            format!("`<<` can only merge maps, not {}", source.kind()),
                         )
                         .at(source.span(), ""),
                     );
@@ -473,7 +469,7 @@ impl Builder<'_> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::ScalarRules;
+    use crate::scalar::ScalarRules;
 
     fn read(text: &str) -> (Vec<Node>, Vec<Diagnostic>) {
         parse(&SourceFile::new("test.yml", text), &ParseOptions::default())
@@ -523,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_have_a_code_and_a_place() {
+    fn diagnostics_have_a_code_and_a_place() {
         check("a: 1\na: 2", "{\"a\":2}\nyaml::duplicate-key test.yml:2:1");
         check("a: *x", "{\"a\":null}\nyaml::unknown-anchor test.yml:1:4");
         check("a: &x [*x]", "{\"a\":[null]}\nyaml::recursive-alias test.yml:1:8");
@@ -533,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn a_merged_entry_knows_where_it_is_used_and_where_it_was_written() {
+    fn merged_entries_and_aliases_know_both_places() {
         let (documents, _) = read("a: &x\n  p: 1\nb:\n  <<: *x\n");
         let entry = documents[0]
             .get("b")
@@ -552,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn bombs_are_refused_by_the_limit_they_break() {
+    fn texts_beyond_a_limit_are_refused() {
         let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for level in 1..12 {
             let previous = level - 1;

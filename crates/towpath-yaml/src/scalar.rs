@@ -1,48 +1,45 @@
-//! What an unquoted word means, by the rules of a format.
+//! The types of unquoted scalars, which depend on the format.
 
 /// How a scalar was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScalarStyle {
-    /// Unquoted: its type depends on its text and the [`ScalarRules`].
+    /// Unquoted. The [`ScalarRules`] decide its type.
     Plain,
-    /// In single or double quotes: always text.
+    /// In single or double quotes. Always text.
     Quoted,
-    /// A block (`|` or `>`): always text.
+    /// A `|` or `>` block. Always text.
     Block,
 }
 
-/// Which unquoted words are not text.
+/// The rules of a format that decide the type of an unquoted scalar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScalarRules {
-    /// CircleCI's: YAML 1.1 booleans (`yes`, `no`, `on`, `off`), dates stay text.
+    /// CircleCI: YAML 1.1 booleans (`yes`, `no`, `on`, `off`). Dates stay text.
     CircleCi,
-    /// The core schema of YAML 1.2: `true` and `false` only.
+    /// The core schema of YAML 1.2: the only booleans are `true` and `false`.
     ///
     /// Source: <https://yaml.org/spec/1.2.2/#103-core-schema>
     Core12,
-    /// What `kubectl` does: YAML 1.1 booleans, a leading zero means octal.
+    /// `kubectl`: YAML 1.1 booleans. A leading zero means octal.
     ///
     /// Source: <https://github.com/kubernetes-sigs/yaml>
     Kubernetes,
 }
 
-/// A scalar with its type.
+/// The typed value of a scalar.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)]
 pub enum Typed<'a> {
     /// `null`, `~` or nothing.
     Null,
-    /// A boolean.
     Bool(bool),
-    /// An integer.
     Int(i64),
-    /// Any other number.
     Float(f64),
-    /// Text.
     Text(&'a str),
 }
 
 impl ScalarRules {
-    /// The type of an unquoted `text`.
+    /// The value of an unquoted `text`.
     pub fn resolve(self, text: &str) -> Typed<'_> {
         match text {
             "" | "~" | "null" | "Null" | "NULL" => return Typed::Null,
@@ -106,7 +103,7 @@ impl ScalarRules {
                 .ok()
                 .map(|value| Typed::Int(i64::from(sign) * value));
         }
-        // A float: digits, at most one point, an optional exponent. `1.2.3` and `1e` stay text.
+        // A float has digits, at most one point, and an optional exponent. `1.2.3` and `1e` are text.
         let (mantissa, exponent) = match digits.find(['e', 'E']) {
             Some(at) => (&digits[..at], Some(&digits[at + 1..])),
             None => (digits, None),
@@ -120,7 +117,7 @@ impl ScalarRules {
         if !exponent_ok || !all_digits(whole) || !all_digits(fraction) || (whole.is_empty() && fraction.is_empty()) {
             return None;
         }
-        // YAML 1.1 wants the point: there `1e3` is text, such as an abbreviated commit.
+        // In YAML 1.1 a float needs a point. `1e3` is text: it may be an abbreviated commit.
         if self == ScalarRules::CircleCi && !mantissa.contains('.') {
             return None;
         }
@@ -133,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unquoted_words_have_the_type_their_format_gives_them() {
+    fn the_rules_decide_the_type_of_unquoted_scalars() {
         let check = |rules: ScalarRules, text: &str, expect: Typed<'_>| {
             assert_eq!(rules.resolve(text), expect, "{rules:?} {text:?}");
         };

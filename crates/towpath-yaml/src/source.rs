@@ -1,4 +1,4 @@
-//! Source texts, spans in them, and places for people.
+//! Source texts, byte ranges in them, and places as people write them.
 
 use std::fmt;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// A text with a name, able to turn byte offsets into lines and columns.
+/// A named text that can turn byte offsets into lines and columns.
 #[derive(PartialEq, Eq)]
 pub struct SourceFile {
     name: Arc<str>,
@@ -15,9 +15,9 @@ pub struct SourceFile {
 }
 
 impl SourceFile {
-    /// Wraps `text`; `name` is what diagnostics print (usually a path relative to the repository).
+    /// Wraps `text`. Diagnostics print `name`, which is usually a path relative to the repository.
     ///
-    /// Offsets are 32 bits wide: a text past 4 GiB is refused by [`crate::parse`] long before they would not suffice.
+    /// Offsets have 32 bits. [`crate::parse`] refuses texts long before that limit of 4 GiB.
     pub fn new(name: impl Into<Arc<str>>, text: impl Into<Box<str>>) -> Arc<SourceFile> {
         let text: Box<str> = text.into();
         let mut line_starts = vec![0];
@@ -34,12 +34,11 @@ impl SourceFile {
         })
     }
 
-    /// The name that was given.
+    /// The name that diagnostics print.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The name, shared.
     pub(crate) fn shared_name(&self) -> Arc<str> {
         self.name.clone()
     }
@@ -49,7 +48,7 @@ impl SourceFile {
         &self.text
     }
 
-    /// Line and column (both from 1; the column counts characters) of a byte offset.
+    /// The line and the column of a byte offset. Both start at 1; the column counts characters.
     pub fn line_column(&self, offset: usize) -> (u32, u32) {
         let offset = self.floor(offset);
         let line = self
@@ -62,7 +61,7 @@ impl SourceFile {
         (line as u32 + 1, column as u32 + 1)
     }
 
-    /// The text of a line (from 1), without its line break; empty past the end.
+    /// The text of a line (from 1) without its line break. Empty beyond the last line.
     pub fn line(&self, line: u32) -> &str {
         let index = line.saturating_sub(1) as usize;
         let Some(start) = self.line_starts.get(index) else {
@@ -73,6 +72,37 @@ impl SourceFile {
             .get(index + 1)
             .map_or(self.text.len(), |next| *next as usize);
         self.text[*start as usize..end].trim_end_matches(['\n', '\r'])
+    }
+
+    /// The span of the word or the quoted text at a line and a column, both from 1. Empty beyond the end.
+    ///
+    /// Use it where only a [`Place`] was kept, such as in a compiled configuration.
+    pub fn word_at(self: &Arc<SourceFile>, line: u32, column: u32) -> Span {
+        let text = self.line(line);
+        let skipped: usize = text
+            .chars()
+            .take(column.saturating_sub(1) as usize)
+            .map(char::len_utf8)
+            .sum();
+        let start = match self.line_starts.get(line.saturating_sub(1) as usize) {
+            Some(start) => *start as usize + skipped,
+            None => self.text.len(),
+        };
+        let rest = &text[skipped..];
+        let length = match rest.chars().next() {
+            Some(quote @ ('"' | '\'')) => rest[1..].find(quote).map_or(rest.len(), |end| end + 2),
+            Some(_) => rest
+                .char_indices()
+                .find(|(at, character)| match character {
+                    ':' => rest[at + 1..].chars().next().is_none_or(|next| next.is_whitespace()),
+                    character => {
+                        character.is_whitespace() || (*at > 0 && matches!(character, ',' | '[' | ']' | '{' | '}'))
+                    }
+                })
+                .map_or(rest.len(), |(at, _)| at),
+            None => 0,
+        };
+        Span::new(self, start..start + length)
     }
 
     fn floor(&self, offset: usize) -> usize {
@@ -90,7 +120,7 @@ impl fmt::Debug for SourceFile {
     }
 }
 
-/// A range of bytes in a source file.
+/// A byte range in a source file.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Span {
     source: Arc<SourceFile>,
@@ -99,7 +129,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// The bytes `range` of `source`.
+    /// Creates a span. The range is moved to character boundaries inside the text.
     pub fn new(source: &Arc<SourceFile>, range: Range<usize>) -> Span {
         let start = source.floor(range.start);
         let end = source.floor(range.end).max(start);
@@ -111,22 +141,22 @@ impl Span {
         }
     }
 
-    /// The file it is in.
+    /// The file that contains the span.
     pub fn source(&self) -> &Arc<SourceFile> {
         &self.source
     }
 
-    /// The bytes it covers.
+    /// The bytes that the span covers.
     pub fn range(&self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
 
-    /// The text it covers.
+    /// The text that the span covers.
     pub fn text(&self) -> &str {
         &self.source.text[self.range()]
     }
 
-    /// File, line and column of its first byte.
+    /// The place of the first byte.
     pub fn place(&self) -> Place {
         let (line, column) = self.source.line_column(self.start as usize);
         Place {
@@ -136,7 +166,7 @@ impl Span {
         }
     }
 
-    /// A part of it: `range` counts from its start.
+    /// A part of the span. `range` counts from the start of the span.
     pub fn within(&self, range: Range<usize>) -> Span {
         let start = self.start as usize;
         Span::new(
@@ -152,7 +182,7 @@ impl fmt::Debug for Span {
     }
 }
 
-/// Where something was written: file, line and column (both from 1).
+/// Where something was written. Prints as `file:line:column`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
     /// The name of the source file.
@@ -166,5 +196,28 @@ pub struct Place {
 impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_found_by_its_place() {
+        let file = SourceFile::new("c.yml", "steps:\n  - setup_remote_docker: {a: b}\n  - ü: \"x y\"\n");
+        let check = |line: u32, column: u32, expect: &str| {
+            let span = file.word_at(line, column);
+            assert_eq!(span.text(), expect, "{line}:{column}");
+        };
+        check(1, 1, "steps");
+        check(2, 5, "setup_remote_docker");
+        check(2, 26, "{a");
+        check(2, 27, "a");
+        check(2, 30, "b");
+        check(3, 5, "ü");
+        check(3, 8, "\"x y\"");
+        check(3, 99, "");
+        check(9, 1, "");
     }
 }

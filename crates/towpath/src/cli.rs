@@ -3,6 +3,22 @@
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use towpath_orbs::{UrlPrefix, UrlPrefixError};
+use towpath_store::ObjectLocation;
+use towpath_types::SecretString;
+
+/// The longest name of a server.
+const LONGEST_NAME: usize = 40;
+
+/// A server's name, which is the name of a folder.
+fn server_name(text: &str) -> Result<String, String> {
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(good) && !text.starts_with('-') {
+        return Ok(text.to_string());
+    }
+    Err(format!(
+        "a server's name is 1 to {LONGEST_NAME} lower-case letters, digits and `-`"
+    ))
+}
 
 /// Carries a commit from push to production: tests, image, smoke test, approval, rollout.
 ///
@@ -10,12 +26,10 @@ use towpath_orbs::{UrlPrefix, UrlPrefixError};
 #[derive(Debug, Parser)]
 #[command(name = "towpath", version, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start Towpath: page, git remote, registry and everything else in one process
@@ -36,7 +50,7 @@ pub enum Command {
     Build(Build),
     /// Deploy an image with this working tree's manifests
     Deploy(Deploy),
-    /// Show what `deploy` would change; exits with 0 when nothing would, with 2 when something would
+    /// Show what `deploy` would change; exits with 0 if nothing would change, with 2 if something would
     Diff(Diff),
     /// Deploy the image that another environment runs: the same digest
     Promote(Promote),
@@ -50,9 +64,9 @@ pub enum Command {
     Job(Named),
     /// Apply one cron job, run one now, or list them with their runs
     Cronjob(Cronjob),
-    /// Show what in an environment is no longer as its release has it, and who changed it; exits with 2 when something is
+    /// Show what in an environment is no longer as its release has it, and who changed it; exits with 2 if anything is
     Drift(Drift),
-    /// Keep others from deploying to an environment for a while
+    /// Keep others from deploying to an environment for some time
     Lock(Lock),
     /// Let everybody deploy to an environment again
     Unlock(Unlock),
@@ -68,7 +82,7 @@ pub enum Command {
     /// Publish orbs in Towpath's registry, look at them, and lock what a configuration uses
     #[command(subcommand)]
     Orb(Orb),
-    /// Serve an editor: diagnostics, hover, definitions and completion, by the Language Server Protocol on standard input
+    /// Serve an editor by the Language Server Protocol, on standard input: diagnostics, hover, definitions, completion
     Lsp(Lsp),
     /// Run a job's steps (started by the engine, not by people)
     #[command(hide = true)]
@@ -76,10 +90,10 @@ pub enum Command {
     /// Forward requests to an application's pods (started by the local target, not by people)
     #[command(hide = true)]
     Proxy(Proxy),
-    /// git's hook (called by git, not by people)
+    /// git's hooks (called by git, not by people)
     #[command(hide = true)]
     Hook {
-        /// The hook's name.
+        /// `pre-receive` or `post-receive`.
         name: String,
     },
     /// git's credential helper (called by git, not by people)
@@ -87,13 +101,11 @@ pub enum Command {
     Credential {
         /// `get`, `store` or `erase`.
         operation: String,
-        /// Where Towpath is.
         #[command(flatten)]
         at: At,
     },
 }
 
-/// Where Towpath is.
 #[derive(Debug, Clone, Args)]
 pub struct At {
     /// Towpath's data directory, which holds its address and your token
@@ -105,32 +117,41 @@ pub struct At {
     pub project: Option<String>,
 }
 
-/// `up`.
 #[derive(Debug, Args)]
 pub struct Up {
-    /// Where everything is kept: database, repositories, images, logs
+    /// Where everything is kept: git repositories, images, sealed secrets, tokens; without the options below also rows, logs
+    /// and blobs. Several servers of one installation share it
     /// [default: $XDG_DATA_HOME/towpath or ~/.local/share/towpath]
     #[arg(long, env = "TOWPATH_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Keep rows in PostgreSQL, which several servers may share: postgres://USER:PASSWORD@HOST/DATABASE. Set the variable
+    /// instead of the option, so that the password is in no list of processes [default: SQLite in the data directory]
+    #[arg(long, env = "TOWPATH_DATABASE", hide_env_values = true, value_name = "URL")]
+    pub database: Option<SecretString>,
+    /// Keep logs and blobs elsewhere: in a folder that all servers reach, or in an S3-compatible object store, which the
+    /// usual AWS_… variables say how to reach [default: in the data directory]
+    #[arg(long, env = "TOWPATH_OBJECTS", value_name = "s3://BUCKET/PREFIX|FOLDER")]
+    pub objects: Option<ObjectLocation>,
+    /// The name of this server, if several share the data directory: each needs one of its own
+    #[arg(long, env = "TOWPATH_NAME", value_name = "NAME", value_parser = server_name)]
+    pub name: Option<String>,
     /// Where to listen; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDRESS")]
     pub listen: String,
     /// An environment variable of this shell that jobs of `machine` executors get too; may be given again
     #[arg(long, value_name = "NAME")]
     pub host_env: Vec<String>,
-    /// Where orbs come from.
     #[command(flatten)]
     pub orbs: OrbOptions,
     /// Where environments are: on this machine's container engine, or in the clusters of the kube contexts that their folders
-    /// are called after; auto takes clusters when this shell knows any (a kubeconfig, TOWPATH_KUBE_SERVER, or a pod's account)
+    /// are named after; auto takes clusters if this shell knows any (a kubeconfig, TOWPATH_KUBE_SERVER, or a pod's account)
     #[arg(long, env = "TOWPATH_TARGET", value_enum, default_value = "auto")]
     pub target: Target,
 }
 
-/// Where environments are.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub enum Target {
-    /// Clusters, when this shell knows any.
+    /// Clusters, if this shell knows any.
     Auto,
     /// This machine's container engine.
     Local,
@@ -138,80 +159,66 @@ pub enum Target {
     Kubernetes,
 }
 
-/// `init`.
 #[derive(Debug, Args)]
 pub struct Init {
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
 
-/// `approve`.
 #[derive(Debug, Args)]
 pub struct Approve {
     /// The gate's name in the configuration, such as `hold-dev`, or its id
     pub gate: String,
-    /// Approve only if the plan is this one (its id, as `towpath gates` and the page show it)
+    /// Approve only if the plan is this one: its id, as `towpath gates` and the page show it, or at least the first 12 digits
     #[arg(long, value_name = "ID")]
     pub plan: Option<String>,
     /// Approve the plan as it is now, without asking
     #[arg(long, short)]
     pub yes: bool,
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
 
-/// `cancel`.
 #[derive(Debug, Args)]
 pub struct Cancel {
     /// The workflow's id
     pub workflow: String,
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
 
-/// `logs`.
 #[derive(Debug, Args)]
 pub struct Logs {
     /// The job's number
     pub job: i64,
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
 
-/// `build`.
 #[derive(Debug, Args)]
 pub struct Build {
     /// Build only; push nothing
     #[arg(long)]
     pub no_push: bool,
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
 
-/// `deploy`.
 #[derive(Debug, Args)]
 pub struct Deploy {
     /// The environment: a folder of `.k8s/<kube context>/`
     pub environment: String,
     /// `latest`, `<branch>-latest`, a commit, or a whole tag [default: latest]
     pub tag: Option<String>,
-    /// What becomes of it if it fails.
     #[command(flatten)]
     pub policy: Policy,
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
 
-/// What a deployment does where it could do otherwise.
 #[derive(Debug, Clone, Args)]
 pub struct Policy {
-    /// If it fails: put the release before it back, or stop and leave all as it is
+    /// If it fails: put the release before it back, or stop and leave everything as it is
     /// [default: what towpath.toml says, or rollback]
     #[arg(long, value_enum, value_name = "WHAT")]
     pub on_failure: Option<OnFailure>,
@@ -220,31 +227,26 @@ pub struct Policy {
     pub despite_freeze: Option<String>,
 }
 
-/// What becomes of a deployment that fails.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub enum OnFailure {
-    /// The release before it is put back.
+    /// Put the release before it back.
     Rollback,
-    /// All stays as it is.
+    /// Leave everything as it is.
     Stop,
 }
 
-/// `promote`.
 #[derive(Debug, Args)]
 pub struct Promote {
-    /// The environment whose image it is
+    /// The environment that runs the image
     pub from: String,
     /// The environment that gets it, with this working tree's manifests
     pub to: String,
-    /// What becomes of it if it fails.
     #[command(flatten)]
     pub policy: Policy,
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
 
-/// `drift`.
 #[derive(Debug, Args)]
 pub struct Drift {
     /// The environment [default: each one of the manifests]
@@ -252,45 +254,38 @@ pub struct Drift {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
 
-/// `lock`.
 #[derive(Debug, Args)]
 pub struct Lock {
     /// The environment
     pub environment: String,
-    /// Why, for whoever finds it locked
+    /// Why, for people who find it locked
     #[arg(long, short, default_value = "", hide_default_value = true)]
     pub reason: String,
     /// How long: `30m`, `8h`
     #[arg(long = "for", value_name = "TIME", default_value = "1h")]
     pub lasts: String,
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
 
-/// `unlock`.
 #[derive(Debug, Args)]
 pub struct Unlock {
     /// The environment
     pub environment: String,
-    /// Also a lock of somebody else
+    /// End somebody else's lock, too
     #[arg(long)]
     pub force: bool,
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
 
-/// `cronjob`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Cronjob {
-    /// What to do instead of applying one.
     #[command(subcommand)]
     pub command: Option<CronjobCommand>,
     /// Its name: the manifest's file name or the object's
@@ -301,12 +296,10 @@ pub struct Cronjob {
     pub environment: Option<String>,
     /// The image's tag, as for `deploy` [default: what the environment runs]
     pub tag: Option<String>,
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
 
-/// What else is done with cron jobs.
 #[derive(Debug, Subcommand)]
 pub enum CronjobCommand {
     /// Run a cron job now, follow its log, and exit with its exit code
@@ -315,7 +308,6 @@ pub enum CronjobCommand {
         name: String,
         /// The environment
         environment: String,
-        /// Where Towpath is.
         #[command(flatten)]
         at: At,
     },
@@ -323,7 +315,6 @@ pub enum CronjobCommand {
     List(Environment),
 }
 
-/// `diff`.
 #[derive(Debug, Args)]
 pub struct Diff {
     /// The environment: a folder of `.k8s/<kube context>/`
@@ -337,24 +328,20 @@ pub struct Diff {
     /// Print Markdown, for a comment on a pull request
     #[arg(long)]
     pub markdown: bool,
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
 
-/// `rollback`.
 #[derive(Debug, Args)]
 pub struct Rollback {
     /// The environment
     pub environment: String,
     /// The release to go back to, by its number in `towpath history` [default: the one before the current]
     pub release: Option<i64>,
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
 
-/// `status` and `history`.
 #[derive(Debug, Args)]
 pub struct Environment {
     /// The environment
@@ -362,12 +349,10 @@ pub struct Environment {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
 
-/// `job`.
 #[derive(Debug, Args)]
 pub struct Named {
     /// Its name: the manifest's file name or the object's
@@ -376,12 +361,10 @@ pub struct Named {
     pub environment: String,
     /// The image's tag, as for `deploy` [default: what the environment runs]
     pub tag: Option<String>,
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
 
-/// `secrets`.
 #[derive(Debug, Subcommand)]
 pub enum Secrets {
     /// Set a key of a Secret; the value is read from standard input
@@ -392,7 +375,6 @@ pub enum Secrets {
         secret: String,
         /// The key in it
         key: String,
-        /// Where Towpath is.
         #[command(flatten)]
         at: At,
     },
@@ -400,7 +382,6 @@ pub enum Secrets {
     List {
         /// The environment
         environment: String,
-        /// Where Towpath is.
         #[command(flatten)]
         at: At,
     },
@@ -412,13 +393,11 @@ pub enum Secrets {
         secret: String,
         /// The key in it
         key: String,
-        /// Where Towpath is.
         #[command(flatten)]
         at: At,
     },
 }
 
-/// `context`.
 #[derive(Debug, Subcommand)]
 pub enum Context {
     /// Set a variable of a context; the value is read from standard input
@@ -427,13 +406,11 @@ pub enum Context {
         context: String,
         /// The variable
         key: String,
-        /// Where Towpath is.
         #[command(flatten)]
         at: At,
     },
     /// List contexts and their variables, never their values
     List {
-        /// Where Towpath is.
         #[command(flatten)]
         at: At,
     },
@@ -443,18 +420,15 @@ pub enum Context {
         context: String,
         /// The variable
         key: String,
-        /// Where Towpath is.
         #[command(flatten)]
         at: At,
     },
 }
 
-/// `config`.
 #[derive(Debug, Subcommand)]
 pub enum Config {
-    /// Say what is wrong with a configuration, each with its place
+    /// Say what is wrong with a configuration, and where
     Validate {
-        /// What to compile.
         #[command(flatten)]
         compile: Compile,
         /// Print JSON, for editors: a list of {code, severity, message, context, primary, secondary, hint}
@@ -465,7 +439,6 @@ pub enum Config {
     Process(Compile),
     /// Draw its workflows: which job waits for which
     Graph {
-        /// What to compile.
         #[command(flatten)]
         compile: Compile,
         /// Only this workflow
@@ -479,16 +452,14 @@ pub enum Config {
     Explain {
         /// The job's name, as `process` prints it
         job: String,
-        /// What to compile.
         #[command(flatten)]
         compile: Compile,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Look for what compiles but is surely not meant: jobs that nobody runs, secrets in plain text, and more
+    /// Find what compiles but cannot be meant: jobs that nobody runs, secrets in plain text, and more
     Lint {
-        /// What to compile.
         #[command(flatten)]
         compile: Compile,
         /// Print JSON, as `validate` does
@@ -519,10 +490,8 @@ pub struct Compile {
     /// Compile for a push of this tag
     #[arg(long, value_name = "NAME")]
     pub tag: Option<String>,
-    /// Where orbs come from.
     #[command(flatten)]
     pub orbs: OrbOptions,
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
@@ -538,19 +507,17 @@ pub enum Graph {
     Svg,
 }
 
-/// `orb`.
 #[derive(Debug, Subcommand)]
 pub enum Orb {
-    /// Publish a version of an orb; namespace and orb are made when they are not there
+    /// Publish a version of an orb; makes namespace and orb if they do not exist
     Publish {
         /// The orb's packed source
         file: PathBuf,
         /// `namespace/orb@1.2.3`, or `namespace/orb@dev:label`, which may be published again
         reference: String,
-        /// Only who is signed in sees it; decided when the orb is new
+        /// Only people who are signed in see it; decided when the orb is new
         #[arg(long)]
         private: bool,
-        /// Where Towpath is.
         #[command(flatten)]
         at: At,
     },
@@ -559,7 +526,7 @@ pub enum Orb {
         /// The folder
         folder: PathBuf,
     },
-    /// Say what is wrong with an orb: with every command, executor and job of it
+    /// Say what is wrong with an orb: with each of its commands, executors and jobs
     Validate {
         /// What to check: the orb's packed source.
         #[command(flatten)]
@@ -572,7 +539,6 @@ pub enum Orb {
     List {
         /// Only this namespace
         namespace: Option<String>,
-        /// Where Towpath is.
         #[command(flatten)]
         at: At,
     },
@@ -580,18 +546,17 @@ pub enum Orb {
     Source {
         /// `namespace/orb`, or with a version
         reference: String,
-        /// Where Towpath is.
         #[command(flatten)]
         at: At,
     },
-    /// Write `.circleci/orbs.lock`: the exact orbs that a configuration uses, which are then used until it is written anew
+    /// Write `.circleci/orbs.lock`: the exact orbs that a configuration uses, and goes on to use until it is written again
     Lock(Compile),
 }
 
-/// Where orbs come from, besides the configuration, the repository and Towpath's own registry.
+/// Where orbs come from, apart from the configuration, the repository and Towpath's own registry.
 #[derive(Debug, Clone, Args)]
 pub struct OrbOptions {
-    /// The public registry for orbs that are neither vendored nor published in Towpath's; `none` asks none
+    /// The public registry for orbs that are neither vendored nor published in Towpath's own; `none` asks none
     #[arg(
         long,
         env = "TOWPATH_ORB_REGISTRY",
@@ -599,43 +564,39 @@ pub struct OrbOptions {
         default_value = "https://circleci.com"
     )]
     pub orb_registry: String,
-    /// The beginning of URLs that orbs may come from, such as `https://example.com/orbs/`; may be given again. Without it
-    /// none may
+    /// The beginning of URLs that orbs may come from, such as `https://example.com/orbs/`; may be given again. Without one,
+    /// orbs come from no URL
     #[arg(long, env = "TOWPATH_ORB_URL_PREFIX", value_name = "PREFIX", value_delimiter = ',')]
     pub orb_url_prefix: Vec<String>,
 }
 
 impl OrbOptions {
-    /// The beginnings of URLs that orbs may come from. A variable that is set to nothing says none.
+    /// The beginnings of URLs that orbs may come from. An empty variable names none.
     ///
     /// # Errors
-    /// For what is no such beginning.
+    /// For a text that no such URL begins with.
     pub fn url_prefixes(&self) -> Result<Vec<UrlPrefix>, UrlPrefixError> {
         let said = self.orb_url_prefix.iter().map(|text| text.trim());
         said.filter(|text| !text.is_empty()).map(str::parse).collect()
     }
 
-    /// The public registry, if one is to be asked.
+    /// The public registry, unless it must not be asked.
     pub fn registry(&self) -> Option<&str> {
         Some(&*self.orb_registry).filter(|base| *base != "none")
     }
 }
 
-/// `lsp`.
 #[derive(Debug, Clone, Args)]
 pub struct Lsp {
-    /// Where orbs come from.
     #[command(flatten)]
     pub orbs: OrbOptions,
-    /// Ignored: editors say that they speak by standard input and output
+    /// Ignored: editors pass it to say that they speak on standard input and output
     #[arg(long, hide = true)]
     pub stdio: bool,
-    /// Where Towpath is.
     #[command(flatten)]
     pub at: At,
 }
 
-/// `proxy`.
 #[derive(Debug, Args)]
 pub struct Proxy {
     /// The folder with `routes.json`

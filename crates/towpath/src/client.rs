@@ -1,31 +1,42 @@
 //! Talks to a running Towpath: over HTTP from a laptop, over the agent's socket from a step.
 
-use crate::{cli::At, direct::Direct, exit};
-use anyhow::{Context, Result, anyhow, bail};
+use crate::{cli::At, exit};
+use anyhow::{Context, Result, anyhow};
 use reqwest::{Method, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
+    io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
-use towpath_control::Progress;
-use towpath_types::{Outcome, SecretString};
+use towpath_types::SecretString;
 
-/// The file in the data directory that says where the server listens.
+/// The file in a folder of a server that says where it listens.
 pub const ADDRESS_FILE: &str = "address";
+/// The folder in the data directory with a folder for each server that has a name.
+pub const SERVERS_FOLDER: &str = "servers";
+/// How long a server may take to accept a connection if another one may be up instead.
+const TO_CONNECT: Duration = Duration::from_secs(1);
 
-/// How long a step's deployment survives a server that is being restarted.
+/// How long a step waits for a server that is being restarted.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How this client introduces itself.
+const USER_AGENT: &str = concat!("towpath/", env!("CARGO_PKG_VERSION"));
+/// The longest text that is shown as an error.
+const LONGEST_ERROR_BYTES: usize = 4096;
 
 /// A client of one running Towpath.
+#[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
     base: String,
     token: SecretString,
-    /// Whether the server may go away for a while: the agent's side of a restart.
+    /// Whether to wait for a server that is away, as a step does while the server is restarted.
     patient: bool,
-    /// The server, when it is this process: it lives as long as its client.
-    _direct: Option<Direct>,
+}
+
+fn http_client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy().user_agent(USER_AGENT)
 }
 
 /// The data directory that `at` means.
@@ -44,6 +55,46 @@ pub fn data_dir(given: Option<&Path>) -> Result<PathBuf> {
         .ok_or_else(|| anyhow!("neither --data-dir nor $TOWPATH_DATA_DIR nor $HOME says where Towpath keeps its data"))
 }
 
+/// Where the servers of a data directory listen, or listened: the one without a name first.
+pub fn addresses_in(dir: &Path) -> io::Result<Vec<String>> {
+    let first = read_address(dir);
+    let mut folders: Vec<PathBuf> = match std::fs::read_dir(dir.join(SERVERS_FOLDER)) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(_) => return first.map(|address| vec![address]),
+    };
+    folders.sort();
+    let named = folders.iter().filter_map(|folder| read_address(folder).ok());
+    let mut all: Vec<String> = first.as_ref().ok().cloned().into_iter().chain(named).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    all.retain(|address| seen.insert(address.clone()));
+    if all.is_empty() {
+        first.map(|address| vec![address])
+    } else {
+        Ok(all)
+    }
+}
+
+/// Where the server of a data directory listens. Of several that share it, the first one that accepts a connection.
+fn address_in(dir: &Path) -> io::Result<String> {
+    let mut all = addresses_in(dir)?;
+    let up = match all.len() {
+        1 => None,
+        _ => all.iter().position(|address| accepts(address)),
+    };
+    // If none is up, whatever is asked of the first says so.
+    Ok(all.swap_remove(up.unwrap_or(0)))
+}
+
+fn read_address(folder: &Path) -> io::Result<String> {
+    let text = std::fs::read_to_string(folder.join(ADDRESS_FILE))?;
+    Ok(text.trim().to_string())
+}
+
+fn accepts(address: &str) -> bool {
+    let address = address.trim_start_matches("http://").parse();
+    address.is_ok_and(|address| std::net::TcpStream::connect_timeout(&address, TO_CONNECT).is_ok())
+}
+
 impl Client {
     /// A client of the Towpath whose data directory `at` means.
     ///
@@ -51,65 +102,33 @@ impl Client {
     /// With exit code 3 when no Towpath was ever started there.
     pub fn new(at: &At) -> Result<Self> {
         let dir = data_dir(at.data_dir.as_deref())?;
-        let read = |name: &str| {
-            std::fs::read_to_string(dir.join(name)).map_err(|error| exit::Coded {
-                code: exit::UNREACHABLE,
-                message: format!(
-                    "no Towpath was started with the data directory `{}` ({error}): start it with `towpath up`, or name \
-                     another with --data-dir",
-                    dir.display()
-                ),
-            })
+        let never_started = |error: io::Error| exit::Coded {
+            code: exit::UNREACHABLE,
+            message: format!(
+                "no Towpath was started with the data directory `{}` ({error}): start it with `towpath up`, or name \
+                 another with --data-dir",
+                dir.display()
+            ),
         };
-        let base = read(ADDRESS_FILE)?.trim().to_string();
-        let token = SecretString::new(read("token")?.trim().to_string());
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .context("failed to make an HTTP client")?;
+        let base = address_in(&dir).map_err(never_started)?;
+        let token = std::fs::read_to_string(dir.join("token")).map_err(never_started)?;
+        let token = SecretString::new(token.trim().to_string());
+        let http = http_client().build().context("failed to make an HTTP client")?;
         Ok(Self {
             http,
             base,
             token,
             patient: false,
-            _direct: None,
         })
     }
 
-    /// A client for what is done with environments: of the Towpath whose data directory `at` means, or, when none is up and
-    /// this shell knows clusters, of one in this process, which knows what the clusters themselves say of their releases.
-    ///
-    /// # Errors
-    /// With exit code 3 when there is neither.
-    pub async fn for_environments(at: &At) -> Result<Self> {
-        let up = match Self::new(at) {
-            Ok(client) if client.is_up().await => return Ok(client),
-            up => up,
-        };
-        let Some(direct) = Direct::start(at.project.as_deref()).await? else {
-            return up;
-        };
-        eprintln!("No Towpath is up here: this command works with the clusters of this shell by itself");
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .context("failed to make an HTTP client")?;
-        Ok(Self {
-            http,
-            base: direct.base(),
-            token: direct.token(),
-            patient: false,
-            _direct: Some(direct),
-        })
-    }
-
-    /// Whether somebody listens where the server is to be.
-    async fn is_up(&self) -> bool {
+    /// Whether somebody listens where the server should be.
+    pub async fn is_up(&self) -> bool {
         let address = self.base.trim_start_matches("http://");
         tokio::net::TcpStream::connect(address).await.is_ok()
     }
 
-    /// A client for a step, when this process runs in one.
+    /// A client for a step, if this process runs in one.
     pub fn in_job() -> Result<Option<Self>> {
         let (Ok(socket), Ok(token)) = (
             std::env::var("TOWPATH_AGENT_SOCKET"),
@@ -125,8 +144,7 @@ impl Client {
 
     /// A client of the server behind a unix socket.
     pub fn on_socket(socket: String, token: String) -> Result<Self> {
-        let http = reqwest::Client::builder()
-            .no_proxy()
+        let http = http_client()
             .unix_socket(socket)
             .build()
             .context("failed to make an HTTP client")?;
@@ -135,7 +153,6 @@ impl Client {
             base: "http://towpath".into(),
             token: SecretString::new(token),
             patient: false,
-            _direct: None,
         })
     }
 
@@ -163,6 +180,15 @@ impl Client {
                 }
             }
             match request.send().await {
+                // A server whose storage is away: reading again changes nothing.
+                Ok(response)
+                    if self.patient
+                        && method == Method::GET
+                        && response.status() == StatusCode::SERVICE_UNAVAILABLE
+                        && started.elapsed() < PATIENCE =>
+                {
+                    tokio::time::sleep(Duration::from_millis(300)).await
+                }
                 Ok(response) => return Ok(response),
                 Err(_) if self.patient && started.elapsed() < PATIENCE => {
                     tokio::time::sleep(Duration::from_millis(300)).await
@@ -183,15 +209,7 @@ impl Client {
         if status.is_success() {
             return Ok(body.to_vec());
         }
-        #[derive(serde::Deserialize)]
-        struct Message {
-            message: String,
-        }
-        match serde_json::from_slice::<Message>(&body) {
-            Ok(Message { message }) => Err(anyhow!("{message}")),
-            Err(_) if status == StatusCode::UNAUTHORIZED => Err(anyhow!("the server does not accept this token")),
-            Err(_) => Err(anyhow!("the server answered {status}")),
-        }
+        Err(anyhow!(refusal(status, &body)))
     }
 
     /// `GET path`.
@@ -231,34 +249,23 @@ impl Client {
             .await
             .map(drop)
     }
-
-    /// Prints the lines of a release or a one-off job as they come, until it ended.
-    pub async fn follow(&self, prefix: &str, id: &str) -> Result<Progress> {
-        let mut from = 0;
-        loop {
-            let progress: Progress = self
-                .get(&format!("{prefix}/progress/{}?from={from}", escape(id)))
-                .await?;
-            for line in &progress.lines {
-                outln!("{line}");
-            }
-            from = progress.next;
-            if progress.outcome.is_some() {
-                return Ok(progress);
-            }
-        }
-    }
 }
 
-/// `outcome` as this command's success or failure.
-pub fn expect_success(outcome: Option<Outcome>, what: &str) -> Result<()> {
-    match outcome {
-        Some(Outcome::Succeeded) => Ok(()),
-        Some(Outcome::Rejected) => bail!("{what} was refused"),
-        Some(Outcome::Canceled) => bail!("{what} was canceled"),
-        Some(Outcome::Errored) => bail!("{what} ended with an error"),
-        Some(outcome) => bail!("{what} {}", outcome.as_str().replace('_', " ")),
-        None => bail!("{what} has not ended"),
+/// What a refusal says to the person who typed the command.
+fn refusal(status: StatusCode, body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Message {
+        message: String,
+    }
+    if let Ok(Message { message }) = serde_json::from_slice(body) {
+        return message;
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        return "the server does not accept this token".into();
+    }
+    match std::str::from_utf8(body).map(str::trim) {
+        Ok(text) if !text.is_empty() && text.len() <= LONGEST_ERROR_BYTES => text.to_string(),
+        _ => format!("the server answered {status}"),
     }
 }
 
@@ -273,4 +280,22 @@ pub fn escape(text: &str) -> String {
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_the_server_says() {
+        let check = |status, body: &str, expected: &str| assert_eq!(refusal(status, body.as_bytes()), expected);
+        check(StatusCode::CONFLICT, "{\"message\": \"not now\"}", "not now");
+        check(StatusCode::UNPROCESSABLE_ENTITY, "no such ref\n", "no such ref");
+        check(
+            StatusCode::UNAUTHORIZED,
+            "who?",
+            "the server does not accept this token",
+        );
+        check(StatusCode::BAD_GATEWAY, "", "the server answered 502 Bad Gateway");
+    }
 }

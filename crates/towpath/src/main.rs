@@ -1,7 +1,7 @@
 //! The `towpath` binary: the command line, and the wiring of the parts. No logic.
 //!
 //! The same file is the server, the command line on a laptop, the agent in a job's environment, the proxy in front of an
-//! application, and git's hook and credential helper; the first argument, or the name it is called by, says which.
+//! application, and git's hooks and credential helper. The first argument, or the name that it is called by, says which.
 
 #[macro_use]
 mod output;
@@ -9,8 +9,9 @@ mod output;
 mod cli;
 mod client;
 mod commands;
-mod direct;
+mod ending;
 mod exit;
+mod operations;
 mod repository;
 
 use clap::Parser;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // With nobody to read it there is nothing more to do; `--help` is no mistake.
+            // If nobody reads it, there is nothing more to do. `--help` is no mistake.
             let _ = error.print();
             return match error.use_stderr() {
                 true => ExitCode::from(exit::USAGE),
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: cli::Command) -> anyhow::Result<ExitCode> {
-    // One provider for every TLS client of this process; that one was chosen before is as good.
+    // One provider for every TLS client of this process. If one was chosen before, that one does as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(commands::run(command));

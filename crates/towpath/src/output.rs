@@ -1,5 +1,5 @@
-//! Standard output of commands. `towpath … | head` is a usual thing to do: when nobody reads any more, the command ends
-//! like any other, by the exit code that a shell gives to SIGPIPE, where `println!` would panic.
+//! Standard output of commands. People run `towpath … | head`: when nobody reads any more, the command ends with the exit code
+//! that a shell gives to SIGPIPE, where `println!` would panic.
 
 use std::{
     fmt::Arguments,
@@ -9,21 +9,20 @@ use std::{
 /// What a shell reports for a process that SIGPIPE ended.
 const SIGPIPE_CODE: i32 = 141;
 
-/// Writes to standard output; the end of the process when that cannot be.
+/// Writes to standard output. If that fails, the process ends.
 pub fn write(text: Arguments<'_>) {
     let mut out = io::stdout().lock();
     let Err(error) = out.write_fmt(text).and_then(|()| out.flush()) else {
         return;
     };
     if error.kind() == ErrorKind::BrokenPipe {
-        // A deployment is not left half done because nobody listens any more.
-        if crate::direct::is_at_work() {
+        // A deployment is not left half done because nobody reads any more.
+        if crate::ending::is_at_work() {
             return;
         }
         std::process::exit(SIGPIPE_CODE);
     }
     eprintln!("error: failed to write to standard output\n  because: {error}");
-    crate::direct::clean_up();
     std::process::exit(1);
 }
 

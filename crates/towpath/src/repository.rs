@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
-use towpath_control::{LaptopRequest, ManifestFile, PROJECT_FILE, ProjectFile};
+use towpath_delivery::{LaptopRequest, ManifestFile, PROJECT_FILE, ProjectFile};
 use towpath_deploy::render::{is_yaml, needs_every_file};
 use towpath_types::CommitId;
 

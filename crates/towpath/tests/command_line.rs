@@ -14,11 +14,9 @@ fn towpath(arguments: &[&str]) -> Command {
 fn a_reader_that_has_gone_ends_a_command_quietly() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let config = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../examples/claims/.circleci/config.yml"
-    );
-    let output = towpath(&["config", "process", config])
+    let folder = repository();
+    let output = towpath(&["config", "process", ".circleci/config.yml"])
+        .current_dir(folder.path())
         .stdout(writer)
         .stderr(Stdio::piped())
         .output()
@@ -73,7 +71,7 @@ fn a_configuration_is_checked_explained_and_linted_without_a_server() {
     assert_eq!(code, 0);
     assert!(
         text.contains(
-            "steps[0].run.command = echo bye\n  written at .circleci/config.yml:3:48\n  << pipeline.parameters.word >> = bye, given with the pipeline\n"
+            "steps[0].run.command = echo bye\n  written at .circleci/config.yml:3:48\n  << pipeline.parameters.word >> = bye, set by the trigger\n"
         ),
         "{text}"
     );

@@ -399,7 +399,7 @@ async fn a_cluster_that_is_tried_again_and_again_is_said() {
     let said = laptop.says(2, &["diff", "dev"]).await;
     let lines: Vec<&str> = said
         .lines()
-        .filter(|line| line.contains("is tried again for up to"))
+        .filter(|line| line.contains("retrying the cluster of the kube context"))
         .collect();
     assert_eq!(lines.len(), 1, "{said}");
     assert!(lines[0].contains("failed calling webhook"), "{said}");

@@ -1,6 +1,6 @@
-//! How fast deploying is, beside what people do by hand and what others do, on the test cluster, in one run.
+//! How fast deployments are, compared with a script and with other tools, on the test cluster, in one run.
 //!
-//! Nothing here is a test: it prints a table, and each figure in it has a peer or a floor of the same run beside it.
+//! This is not a test. It prints tables in which each figure stands beside a peer or a lower bound from the same run.
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
@@ -13,9 +13,9 @@ use std::{
 };
 use towpath_testkit::{Asked, Cluster, FaultProxy, Namespace, Registry, Verdict};
 
-/// How often each thing is done; the median counts.
+/// How often each measurement is repeated. The median counts.
 const RUNS: usize = 5;
-/// The same for many objects.
+/// The same for the large application.
 const LARGE_RUNS: usize = 3;
 const CONFIG_MAPS: usize = 500;
 const DEPLOYMENTS: usize = 100;
@@ -28,12 +28,13 @@ struct Bench {
     folder: tempfile::TempDir,
 }
 
-/// What one run of a program took.
+/// The cost of one run of a program.
 #[derive(Debug, Clone, Copy, Default)]
 struct Took {
     time: Duration,
-    /// Until the last object was applied, by what it says.
+    /// The time until the last object was applied, by the program's output.
     applied: Duration,
+    /// The peak memory.
     kibibytes: u64,
 }
 
@@ -57,10 +58,10 @@ pub async fn bench() -> Result<()> {
     bench.large().await
 }
 
-/// What is done to many objects, one after the other.
+/// What is done to the large application, in this order.
 const STEPS: [&str; 3] = ["first", "unchanged", "all changed"];
 
-/// What each step took, in each run.
+/// The cost of each step, in each run.
 #[derive(Default)]
 struct Steps([Vec<Took>; STEPS.len()]);
 
@@ -83,7 +84,7 @@ impl Steps {
 }
 
 impl Took {
-    /// This, and what was waited for afterwards.
+    /// Adds the time that was spent waiting afterwards.
     fn then(self, waited: Duration) -> Self {
         Self {
             time: self.time + waited,
@@ -97,7 +98,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// Runs a program to its success; how long it took, and how much memory it had at most.
+/// Runs a program, which has to succeed, and measures it.
 fn timed(command: &mut Command) -> Result<Took> {
     let what = format!("{command:?}");
     let began = Instant::now();
@@ -126,7 +127,7 @@ fn timed(command: &mut Command) -> Result<Took> {
         std::thread::sleep(Duration::from_millis(2));
     };
     let time = began.elapsed();
-    let lost = |_| anyhow::anyhow!("failed to read what {what} said");
+    let lost = |_| anyhow::anyhow!("failed to read the output of {what}");
     let ((said, one), (_, other)) = (said.join().map_err(lost)?, printed.join().map_err(lost)?);
     ensure!(ended.success(), "{what} failed: {said}");
     Ok(Took {
@@ -136,7 +137,7 @@ fn timed(command: &mut Command) -> Result<Took> {
     })
 }
 
-/// All that a program says, and when it said that an object was applied the last time.
+/// A program's output, and when it last said that an object was applied.
 fn last_applied(from: impl std::io::Read, began: Instant) -> (String, Option<Duration>) {
     let (mut all, mut last) = (String::new(), None);
     for line in std::io::BufReader::new(from).lines().map_while(Result::ok) {
@@ -150,7 +151,7 @@ fn last_applied(from: impl std::io::Read, began: Instant) -> (String, Option<Dur
 }
 
 impl Bench {
-    /// `towpath deploy dev` in `folder`, as a laptop without a server does it.
+    /// Runs `towpath deploy dev` in `folder`, as on a laptop without a server.
     async fn deploy(&self, folder: &Path, server: &str, token: &str) -> Result<Took> {
         let mut command = Command::new(&self.towpath);
         command
@@ -160,7 +161,7 @@ impl Bench {
             .env("TOWPATH_KUBE_SERVER", server)
             .env("TOWPATH_KUBE_CA", self.cluster.certificate_authority()?)
             .env("TOWPATH_KUBE_TOKEN", token);
-        // The proxy, if there is one, works in this process.
+        // Do not block this thread: the proxy runs in this process.
         tokio::task::spawn_blocking(move || timed(&mut command)).await?
     }
 
@@ -196,8 +197,8 @@ impl Bench {
         Ok(())
     }
 
-    /// The application of the example without its pods, so that nothing but the deploying is measured: by the script's own
-    /// calls, and by Towpath, which looks, shows, waits and records as well.
+    /// Deploys the example's application without pods, so as to measure only the deployment: with the script's own calls, and
+    /// with Towpath, which also checks, shows, waits and records.
     async fn small(&self) -> Result<()> {
         let files: Vec<(String, String)> = SMALL
             .iter()
@@ -253,21 +254,22 @@ impl Bench {
                 towpath.as_secs_f64() / script.as_secs_f64()
             );
         }
-        println!("Memory at most: {} MiB", memory >> 10);
+        println!("Peak memory: {} MiB", memory >> 10);
         Ok(())
     }
 
-    /// Many objects, on nodes that are not there: what each does first, when nothing changed, and when all did. Nobody starts
-    /// before what the one before set off has come to rest.
+    /// Deploys many objects, with pods on simulated nodes: the first time, with nothing changed, and with everything changed. Each
+    /// tool starts after the cluster has finished the work that the one before caused.
     async fn large(&self) -> Result<()> {
         let contents = [large_files("one"), large_files("one"), large_files("two")];
         let (mut towpath, mut kubectl, mut helm) = (Steps::default(), Steps::default(), Steps::default());
         let (mut kubectl_whole, mut helm_whole) = (Steps::default(), Steps::default());
-        // Taking them away would be work beside what is measured.
+        // Deleting the namespaces would disturb the measurements.
         let mut kept = Vec::new();
         for run in 0..LARGE_RUNS {
             let ours = self.cluster.namespace("bench-many").await?;
-            // Like those of the others it may see the whole cluster, and so whether anybody has a say in ConfigMaps.
+            // Like the other tools' accounts, this one may read the whole cluster, and so can see that nothing else changes
+            // ConfigMaps.
             let token = ours.observer().await?.token;
             let folder = self.folder.path().join(format!("many-{run}"));
             for (step, files) in contents.iter().enumerate() {
@@ -304,7 +306,7 @@ impl Bench {
             }
             kept.extend([ours, hand, charted]);
         }
-        // Once more through a proxy, for what was asked; and that again, as fast as a bare client can.
+        // Once more through a proxy, to record the requests. Then replay them as fast as a bare client can.
         let counted = self.cluster.namespace("bench-counted").await?;
         let token = counted.observer().await?.token;
         let folder = self.folder.path().join("counted");
@@ -315,7 +317,7 @@ impl Bench {
             self.deploy(&folder, self.proxy.address(), &token).await?;
             requests.push(self.proxy.asked());
             for run in 0..LARGE_RUNS {
-                // A namespace for each series of requests, so that each finds what it found before.
+                // Each series needs a namespace of its own, to find the same state as before.
                 let bare = self.cluster.namespace(&format!("bench-bare-{run}")).await?;
                 let token = bare.observer().await?.token;
                 let mut time = Duration::ZERO;
@@ -337,11 +339,11 @@ impl Bench {
         let seconds = |duration: Duration| format!("{:.2} s", duration.as_secs_f64());
         let ratio = |one: Duration, other: Duration| format!("{:.2}", one.as_secs_f64() / other.as_secs_f64());
         println!(
-            "\n{CONFIG_MAPS} ConfigMaps and {DEPLOYMENTS} Deployments, median of {LARGE_RUNS}. `towpath deploy` checks first and ends when all of it \
-             runs; the others end when all is applied, and check nothing:"
+            "\n{CONFIG_MAPS} ConfigMaps and {DEPLOYMENTS} Deployments, median of {LARGE_RUNS}. `towpath deploy` checks first, and ends when everything \
+             runs. The others check nothing, and end when everything is applied:"
         );
         println!(
-            "| | `towpath deploy` | `kubectl apply --server-side` | `helm upgrade` | its requests by a bare HTTP/2 client | to kubectl | to helm | to the floor | requests | memory at most |"
+            "| | `towpath deploy` | `kubectl apply --server-side` | `helm upgrade` | its requests from a bare HTTP/2 client | ratio to kubectl | to helm | to the bare client | requests | peak memory |"
         );
         println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
         for (step, name) in STEPS.iter().enumerate() {
@@ -360,9 +362,9 @@ impl Bench {
                 towpath.mebibytes(step),
             );
         }
-        println!("\nThe same, each until the same is reached:");
+        println!("\nThe same, each until the same point:");
         println!(
-            "| | applied: towpath | kubectl | helm | to kubectl | to helm | all of it runs: towpath | kubectl | helm | to kubectl | to helm |"
+            "| | everything applied: towpath | kubectl | helm | ratio to kubectl | to helm | everything runs: towpath | kubectl | helm | ratio to kubectl | to helm |"
         );
         println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
         for (step, name) in STEPS.iter().enumerate() {
@@ -386,7 +388,7 @@ impl Bench {
         Ok(())
     }
 
-    /// How long it takes from now until every Deployment of a namespace has rolled out, by one list after the other.
+    /// Waits until every Deployment of a namespace has rolled out, by polling, and answers how long that took.
     async fn until_all_runs(&self, namespace: &Namespace) -> Result<Duration> {
         let began = Instant::now();
         loop {
@@ -413,13 +415,13 @@ impl Bench {
             }
             ensure!(
                 began.elapsed() < Duration::from_secs(120),
-                "the Deployments do not roll out"
+                "the Deployments did not roll out within 120 s"
             );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
-    /// The same requests in another namespace, by a client that does nothing else; as many at once as ours sends.
+    /// Sends the same requests to another namespace from a client that does nothing else, with as much concurrency as ours.
     async fn replay(&self, asked: &[Asked], from: &str, to: &str, token: &str) -> Result<Duration> {
         let authority = reqwest::Certificate::from_pem(self.cluster.certificate_authority()?.as_bytes())?;
         let client = reqwest::Client::builder()
@@ -456,7 +458,7 @@ impl Bench {
     }
 }
 
-/// The calls of a script that teams have: what changed and what did not, one after the other.
+/// A script as teams have it: it applies everything, changed or not, one file after the other.
 const SCRIPT: &str = r#"
 k() { kubectl --namespace "$NAMESPACE" "$@"; }
 k apply -f app-config.yaml
@@ -531,7 +533,7 @@ spec:
           envFrom: [{configMapRef: {name: app-config}}]
 "#;
 
-/// Many files: ConfigMaps, and Deployments whose pods go to nodes that are not there.
+/// The manifests of the large application: ConfigMaps, and Deployments whose pods run on simulated nodes.
 fn large_files(value: &str) -> Vec<(String, String)> {
     let config = |index: usize| {
         format!(

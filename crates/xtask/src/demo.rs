@@ -1,7 +1,7 @@
-//! The main job once, on this machine: from a push to a deployed application, a change, a way back, and a branch.
+//! The demo: the product's main job on this machine, from a push to a deployed application, a change, a rollback and a branch.
 //!
-//! Everything goes through what a user has: git, the command line, HTTP. Nothing is prepared behind the product's back but
-//! cargo's downloads and its build directory, which are kept from one demonstration to the next.
+//! It uses only what a user has: git, the command line and HTTP. Only cargo's downloads and its build directory are prepared in
+//! advance; they are kept from one demo to the next.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::{
@@ -18,13 +18,13 @@ use towpath_testkit::{
     engine_answers, example_directory, host_environment_for_cargo, remove_images, remove_instance, until,
 };
 
-/// Where the page is, unless something else is there.
+/// The server's port, unless it is taken.
 const PORT: u16 = 7070;
-/// The slowest thing waited for is the first compilation of the example.
+/// How long to wait for anything. The slowest is the first compilation of the example.
 const BOUND: Duration = Duration::from_secs(600);
 const MAIN: &str = "test-build-deploy-main";
 
-/// Where the example's environments are.
+/// Where the example's environments run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// On this machine's container engine.
@@ -33,7 +33,7 @@ pub enum Target {
     Kubernetes,
 }
 
-/// The namespaces of the example's environments, as whoever runs a cluster makes them for a team.
+/// The namespaces of the example's environments. Whoever runs a cluster creates them for a team.
 const NAMESPACES: [&str; 3] = ["claims-dev", "claims-staging", "claims-production"];
 
 struct Demo {
@@ -46,7 +46,7 @@ struct Demo {
     commits: Vec<String>,
 }
 
-/// Outside any checkout: cargo, in a job, would take a workspace around the job's folder for its own.
+/// The demo's folder. It is outside any checkout, because cargo, in a job, would use a workspace around the job's folder.
 fn folder() -> Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
@@ -57,7 +57,7 @@ fn folder() -> Result<PathBuf> {
         .join("towpath/demo"))
 }
 
-/// Removes what a demonstration left, but for cargo's build directory.
+/// Removes what a demo left, except cargo's build directory.
 pub async fn clean() -> Result<()> {
     let folder = folder()?;
     let data = folder.join("data");
@@ -67,9 +67,9 @@ pub async fn clean() -> Result<()> {
         let address = std::fs::read_to_string(data.join("address")).unwrap_or_default();
         let registry = address.trim().trim_start_matches("http://");
         removed.images += remove_images(&format!("{registry}/claims"), 0).await?;
-        // That of this build of Towpath is used again.
+        // The newest is of this build of Towpath and will be used again.
         removed.images += remove_images("towpath/proxy", 1).await?;
-        // The terminal may be gone, which must not keep anything from being removed.
+        // Go on even if the terminal is gone.
         let _ = writeln!(
             std::io::stdout(),
             "Removed {} containers, {} networks, {} volumes and {} images.",
@@ -90,13 +90,13 @@ pub async fn clean() -> Result<()> {
     Ok(())
 }
 
-/// Ends the server of an earlier demonstration whose end nobody waited for.
+/// Kills the server of an earlier demo that was not ended properly.
 fn stop_what_runs(data: &Path) -> Result<()> {
     let Ok(pid) = std::fs::read_to_string(data.join("lock")) else {
         return Ok(());
     };
     let pid = pid.trim();
-    // The number may be another process's by now; that one does not name this folder.
+    // Another process may have this number by now, but not with this folder among its arguments.
     let command_line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let is_ours = command_line
         .split(|byte| *byte == 0)
@@ -105,13 +105,13 @@ fn stop_what_runs(data: &Path) -> Result<()> {
         let killed = Command::new("kill").args(["-KILL", pid]).status();
         ensure!(
             killed.context("failed to run kill")?.success(),
-            "failed to end the earlier server, process {pid}"
+            "failed to end the server of an earlier demo, process {pid}"
         );
     }
     Ok(())
 }
 
-/// Runs the demonstration; in a terminal it stays until Ctrl-C.
+/// Runs the demo. In a terminal, the server keeps running until Ctrl-C.
 pub async fn demo(target: Target) -> Result<()> {
     let began = Instant::now();
     let mut parts = Vec::new();
@@ -119,7 +119,7 @@ pub async fn demo(target: Target) -> Result<()> {
     let server = part(
         &mut parts,
         1,
-        "a container engine, cargo's downloads, and what an earlier run left",
+        "find a container engine, fetch cargo's downloads, remove what an earlier run left",
         prepare(target),
     )
     .await?;
@@ -144,14 +144,14 @@ pub async fn demo(target: Target) -> Result<()> {
     }
     demo.summary(began.elapsed());
     if stays {
-        println!("\nIt stays up for you. Ctrl-C ends it and removes what it made.");
+        println!("\nThe server keeps running. Press Ctrl-C to end it and to remove everything that the demo created.");
         until_told_to_end().await.context("failed to wait for Ctrl-C")?;
     }
     demo.server.stop().await?;
     clean().await
 }
 
-/// Ctrl-C, a polite kill, or the terminal's end.
+/// Waits for Ctrl-C, SIGTERM, or the end of the terminal.
 async fn until_told_to_end() -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut ended = signal(SignalKind::terminate())?;
@@ -185,7 +185,7 @@ fn say(text: impl AsRef<str>) {
     }
 }
 
-/// The cluster, with a namespace for each environment, and room for its data.
+/// Prepares the cluster: a namespace for each environment, and volumes for its data. Answers the kubeconfig.
 async fn prepare_cluster(folder: &Path) -> Result<PathBuf> {
     let cluster = Cluster::get().await.map_err(|absent| anyhow::anyhow!(absent.0))?;
     for namespace in NAMESPACES {
@@ -193,18 +193,19 @@ async fn prepare_cluster(folder: &Path) -> Result<PathBuf> {
             .kubectl(&["delete", "namespace", namespace, "--ignore-not-found"])
             .await?;
         cluster.kubectl(&["create", "namespace", namespace]).await?;
-        // The cluster makes no volumes by itself.
-        let room = folder.join("volumes").join(namespace);
-        match std::fs::remove_dir_all(&room) {
+        // The cluster does not create volumes by itself.
+        let volume_folder = folder.join("volumes").join(namespace);
+        match std::fs::remove_dir_all(&volume_folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
-        std::fs::create_dir_all(&room).with_context(|| format!("failed to make `{}`", room.display()))?;
+        std::fs::create_dir_all(&volume_folder)
+            .with_context(|| format!("failed to create `{}`", volume_folder.display()))?;
         let volume = serde_json::json!({
             "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": namespace},
             "spec": {
                 "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Retain",
-                "hostPath": {"path": room, "type": "Directory"},
+                "hostPath": {"path": volume_folder, "type": "Directory"},
                 "claimRef": {"namespace": namespace, "name": "claims-data"},
             },
         });
@@ -229,18 +230,18 @@ async fn prepare(target: Target) -> Result<ServerOptions> {
     }
     clean().await?;
     let folder = folder()?;
-    std::fs::create_dir_all(folder.join("work")).with_context(|| format!("failed to make `{}`", folder.display()))?;
+    std::fs::create_dir_all(folder.join("work")).with_context(|| format!("failed to create `{}`", folder.display()))?;
     let folder = folder
         .canonicalize()
         .with_context(|| format!("failed to find `{}`", folder.display()))?;
-    // The jobs are offline; what cargo needs is fetched here, once.
+    // The jobs run offline, so fetch here, once, what cargo needs.
     let fetched = Command::new("cargo")
         .args(["fetch", "--locked"])
         .current_dir(example_directory())
         .status();
     ensure!(
         fetched.context("failed to run cargo")?.success(),
-        "cargo could not fetch what the example needs"
+        "cargo failed to fetch the example's dependencies"
     );
     let kubeconfig = match target {
         Target::Local => None,
@@ -250,7 +251,7 @@ async fn prepare(target: Target) -> Result<ServerOptions> {
     let port = match TcpListener::bind(("127.0.0.1", PORT)) {
         Ok(_) => PORT,
         Err(_) => {
-            say(format!("port {PORT} is taken; another one is used"));
+            say(format!("port {PORT} is taken; using another one"));
             0
         }
     };
@@ -271,7 +272,7 @@ async fn start(options: ServerOptions) -> Result<Towpath> {
         _ => {}
     }
     let server = Towpath::start(options).await?;
-    say(format!("page, git remote and registry: {}", server.base()));
+    say(format!("pages, git remote and registry: {}", server.base()));
     say(format!(
         "sign in with the token in {}",
         server.data_dir().join("token").display()
@@ -291,7 +292,7 @@ impl Demo {
         let pipeline = part(
             parts,
             3,
-            "a repository, connected by `towpath init`, and `git push`",
+            "connect a repository with `towpath init`, and `git push`",
             self.connect_and_push(),
         )
         .await?;
@@ -299,33 +300,33 @@ impl Demo {
         let gate = part(
             parts,
             4,
-            "tests, image, smoke test in that image, and on hold",
+            "test, build an image, run a smoke test in it, and hold",
             self.until_on_hold(&workflow),
         )
         .await?;
-        part(parts, 5, "what the registry has", self.look_at_the_registry()).await?;
+        part(parts, 5, "look at the registry", self.look_at_the_registry()).await?;
         part(
             parts,
             6,
-            "the gate of dev: what approving would change, and the deployment",
+            "the gate of dev: see what approving would change, approve, deploy",
             self.first_release(&workflow, &gate),
         )
         .await?;
         part(
             parts,
             7,
-            "one line changes; rolled out and back while clients ask throughout",
+            "change one line, roll it out and back while clients send requests",
             self.change_and_go_back(),
         )
         .await?;
         part(
             parts,
             8,
-            "another branch: tests at once, the rest behind gates",
+            "push another branch: tests run at once, the rest waits behind gates",
             self.branch(),
         )
         .await?;
-        part(parts, 9, "from the laptop, with no pipeline", self.laptop()).await
+        part(parts, 9, "deploy from the laptop, without a pipeline", self.laptop()).await
     }
 
     async fn towpath(&self, arguments: &[&str], input: &str) -> Result<String> {
@@ -339,7 +340,7 @@ impl Demo {
         say(self.towpath(&["init"], "").await?);
         for environment in ["dev", "staging", "production"] {
             let set = |secret, key| ["secrets", "set", environment, secret, key];
-            // What a team keeps by hand, and what terraform would have made.
+            // A Secret that a team sets by hand, and one that Terraform would have created.
             self.towpath(
                 &set("claims-secrets", "SESSION_KEY"),
                 &format!("only-for-{environment}"),
@@ -348,7 +349,7 @@ impl Demo {
             self.towpath(&set("claims-rds", "url"), "sqlite:///data/claims.db")
                 .await?;
         }
-        self.repository.commit("What towpath found").await?;
+        self.repository.commit("Connect the repository to Towpath").await?;
         self.push("main").await
     }
 
@@ -371,7 +372,7 @@ impl Demo {
         Ok(pipeline)
     }
 
-    /// From the push to the first byte of the first job's log.
+    /// The time from the push to the first byte of the first job's log.
     async fn first_line(&self, pipeline: &Pipeline, began: Instant) -> Result<Duration> {
         let workflow = self.api.workflow_of(pipeline, MAIN).await?;
         until("the first line of the first job's log", BOUND, async || {
@@ -402,9 +403,9 @@ impl Demo {
         let gate = self.api.gate_of(PROJECT, workflow, "hold-dev", BOUND).await?;
         say(format!(
             "{} waits at {}/gates/{}",
-            gate.job.name,
+            gate.name,
             self.server.base(),
-            gate.job.id
+            gate.job
         ));
         Ok(gate)
     }
@@ -416,17 +417,17 @@ impl Demo {
         let dated = tags
             .iter()
             .find(|tag| tag.starts_with("app-latest-"))
-            .context("there is no app-latest-<timestamp>")?;
+            .context("the registry has no tag app-latest-<timestamp>")?;
         let digest = self.api.digest(PROJECT, &commits).await?;
         for tag in [commits.as_str(), "app-latest", dated.as_str()] {
             let of_tag = self.api.digest(PROJECT, tag).await?;
-            ensure!(of_tag == digest, "{tag} is {of_tag}, not {digest}");
+            ensure!(of_tag == digest, "{tag} points to {of_tag}, not to {digest}");
             say(format!("{tag} -> {digest}"));
         }
         Ok(())
     }
 
-    /// Shows a gate's plan, approves exactly that, and waits for the deployment.
+    /// Shows a gate's plan, approves exactly that plan, and waits for the deployment.
     async fn approve(&self, workflow: &Workflow, gate: &Gate, deploys: &str) -> Result<()> {
         let plan = gate
             .plan
@@ -449,7 +450,8 @@ impl Demo {
                 say(lines.map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n"));
             }
         }
-        self.towpath(&["approve", &gate.job.id, "--plan", &plan.id], "").await?;
+        let (gate, plan) = (gate.job.to_string(), plan.id.to_string());
+        self.towpath(&["approve", &gate, "--plan", &plan], "").await?;
         self.api
             .job_until(PROJECT, workflow, deploys, &["success"], BOUND)
             .await
@@ -462,12 +464,9 @@ impl Demo {
         let commit = self.runs().await?;
         ensure!(
             commit == self.repository.head().await?,
-            "the application says that it is {commit}"
+            "the application runs commit {commit}"
         );
-        say(format!(
-            "{}/ping.json answers with commit {commit}",
-            self.address().await?
-        ));
+        say(format!("{}/ping.json answers commit {commit}", self.address().await?));
         for (job, status) in [("hold-staging", "on_hold"), ("hold-production", "blocked")] {
             self.api.job_until(PROJECT, workflow, job, &[status], BOUND).await?;
             say(format!("{job}: {}", status.replace('_', " ")));
@@ -477,10 +476,10 @@ impl Demo {
 
     async fn address(&self) -> Result<String> {
         let environment = self.api.environment(PROJECT, "dev").await?;
-        environment.addresses.first().cloned().context("dev answers nowhere")
+        environment.addresses.first().cloned().context("dev has no address")
     }
 
-    /// The commit that the application in dev says it is.
+    /// The commit that the application in dev reports.
     async fn runs(&self) -> Result<String> {
         let traffic = Traffic::start(
             &format!("{}/ping.json", self.address().await?),
@@ -504,7 +503,7 @@ impl Demo {
         let config = ".k8s/live/dev/app-config.yaml";
         self.repository
             .replace(config, "Claims, the development copy", "Claims, with one line changed")?;
-        self.repository.commit("Greet people otherwise in dev").await?;
+        self.repository.commit("Change the greeting in dev").await?;
         let pipeline = self.push("main").await?;
         let workflow = self.api.workflow_of(&pipeline, MAIN).await?;
         let gate = self.until_on_hold(&workflow).await?;
@@ -536,7 +535,7 @@ impl Demo {
         );
         for commit in commits {
             let seen = report.answers.get(*commit).copied().unwrap_or_default();
-            ensure!(seen > 0, "nobody was answered by {commit} while {what}");
+            ensure!(seen > 0, "{commit} answered no request while {what}");
         }
         self.traffic.push((what.to_string(), report));
         Ok(())
@@ -548,21 +547,23 @@ impl Demo {
             .await?;
         self.repository
             .replace("README.md", "# Claims\n", "# Expense claims\n")?;
-        self.repository.commit("Say what the claims are").await?;
+        self.repository.commit("Say what kind of claims these are").await?;
         let pipeline = self.push("feature/greeting").await?;
         let tests = self.api.workflow_of(&pipeline, "test-branch").await?;
         let rest = self.api.workflow_of(&pipeline, "build-deploy-branch").await?;
         self.api.job_until(PROJECT, &tests, "test", &["success"], BOUND).await?;
-        say("test-branch: test success");
+        say("test-branch: the tests passed");
         let build = self.api.gate_of(PROJECT, &rest, "hold-build", BOUND).await?;
-        say("build-deploy-branch: waits to be allowed to build");
-        self.towpath(&["approve", &build.job.id, "--yes"], "").await?;
+        say("build-deploy-branch: waits for approval to build");
+        self.towpath(&["approve", &build.job.to_string(), "--yes"], "").await?;
         for gate in ["hold-dev", "hold-staging"] {
             let gate = self.api.gate_of(PROJECT, &rest, gate, BOUND).await?;
             say(format!(
                 "build-deploy-branch: {} offers {}",
-                gate.job.name,
-                gate.job.environment.unwrap_or_default()
+                gate.name,
+                gate.environment
+                    .map(|id| id.environment().to_string())
+                    .unwrap_or_default()
             ));
         }
         let jobs = self.api.jobs(&rest.id).await?;
@@ -602,7 +603,7 @@ impl Demo {
         if let Some(kilobytes) = self.server.resident_kilobytes() {
             println!("  the server's memory now: {} MiB", kilobytes >> 10);
         }
-        println!("Where to look:");
+        println!("Look at:");
         println!(
             "  {}   (sign in with the token in {})",
             self.server.base(),

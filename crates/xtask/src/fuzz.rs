@@ -1,4 +1,4 @@
-//! Fuzzing: libFuzzer over every way in which text that people wrote comes in, on the stable compiler.
+//! Fuzzing: libFuzzer, on the stable compiler, for every parser of text that people write.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::{
@@ -7,15 +7,15 @@ use std::{
     process::Command,
 };
 
-/// The targets, as `fuzz/Cargo.toml` has them.
+/// The targets in `fuzz/Cargo.toml`.
 pub const TARGETS: &[&str] = &["config", "orb", "expression", "pack", "reference"];
 
-/// What the compiler adds for libFuzzer: which edges were taken, and what was compared to what.
+/// The compiler's instrumentation for libFuzzer: covered edges and compared values.
 const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
 
-/// Words of the language, so that they need not be found letter by letter.
+/// Words of the language, which libFuzzer would otherwise have to find letter by letter.
 const WORDS: &[&str] = &[
     "version: 2.1",
     "parameters:",
@@ -80,15 +80,14 @@ const WORDS: &[&str] = &[
     "---8<---",
 ];
 
-/// Builds the targets and runs each for `seconds`. What fails is kept under `fuzz/artifacts/`, what was learned under
-/// `fuzz/corpus/`.
+/// Builds the targets and runs each for `seconds`. Failing inputs go to `fuzz/artifacts/`, interesting ones to `fuzz/corpus/`.
 pub fn fuzz(only: Option<&str>, seconds: u32) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let folder = root.join("fuzz");
     if let Some(name) = only {
         ensure!(
             TARGETS.contains(&name),
-            "no fuzz target `{name}`; there are: {}",
+            "there is no fuzz target `{name}`, only {}",
             TARGETS.join(", ")
         );
     }
@@ -96,14 +95,14 @@ pub fn fuzz(only: Option<&str>, seconds: u32) -> Result<()> {
     let status = Command::new(env!("CARGO"))
         .args(["build", "--release", "--locked", "--target", &triple, "--manifest-path"])
         .arg(folder.join("Cargo.toml"))
-        // Wherever this workspace's own go.
+        // Even if this workspace builds elsewhere.
         .arg("--target-dir")
         .arg(folder.join("target"))
-        // The flags of this workspace's own configuration do not go together with these.
+        // These replace the flags in this workspace's configuration, which do not work with them.
         .env("RUSTFLAGS", COVERAGE)
         .status()
         .context("failed to start cargo")?;
-    ensure!(status.success(), "the fuzz targets do not build");
+    ensure!(status.success(), "failed to build the fuzz targets");
     let words: String = WORDS.iter().map(|word| format!("{word:?}\n")).collect();
     let dictionary = folder.join("target/words.dict");
     fs::write(&dictionary, words)?;
@@ -133,12 +132,12 @@ pub fn fuzz(only: Option<&str>, seconds: u32) -> Result<()> {
         }
     }
     if !failed.is_empty() {
-        bail!("found something: {} (see fuzz/artifacts/)", failed.join(", "));
+        bail!("found failing inputs for {} (see fuzz/artifacts/)", failed.join(", "));
     }
     Ok(())
 }
 
-/// Folders of inputs to start from.
+/// Folders of initial inputs.
 fn seeds(root: &Path, target: &str) -> Vec<PathBuf> {
     let own = root.join("crates/towpath-config/tests/fixtures").join(match target {
         "config" => "configs",

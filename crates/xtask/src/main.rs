@@ -1,4 +1,4 @@
-//! What the project's own commands run: `cargo xtask demo`, `bench`, `clean-demo` and `fuzz`.
+//! The project's own commands: `cargo xtask demo`, `bench`, `clean-demo` and `fuzz`.
 
 mod bench;
 mod demo;

@@ -1,40 +1,72 @@
-//! Holds the floors that ARCHITECTURE.md draws: which crate may know which, and what the core keeps out.
+//! Checks the layout in ARCHITECTURE.md: which crate may use which, what the core must not use, that modules do not import each
+//! other in circles, and that no file is too long.
 
 #![allow(clippy::unwrap_used)]
+
+mod circles;
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-/// Each crate with the crates of ours that it may use, on the floors of ARCHITECTURE.md from below.
+/// Each crate with those of our crates that it may use, from the bottom floor of ARCHITECTURE.md to the top.
 const FLOORS: &[(&str, &[&str])] = &[
     // core
     ("towpath-types", &[]),
     ("towpath-yaml", &[]),
+    ("towpath-schedule", &[]),
     ("towpath-workflow", &["towpath-types"]),
     ("towpath-config", &["towpath-types", "towpath-yaml"]),
     ("towpath-manifest", &["towpath-types", "towpath-yaml"]),
-    // adapters; what an agent and a server say to each other is the one thing that two of them share
+    // adapters; two things are shared by several of them: what an agent and a server say to each other, and the client of a
+    // container engine
     ("towpath-protocol", &["towpath-types"]),
+    ("towpath-container", &["towpath-types"]),
     ("towpath-agent", &["towpath-types", "towpath-protocol"]),
-    ("towpath-engines", &["towpath-types", "towpath-protocol"]),
+    (
+        "towpath-engines",
+        &["towpath-types", "towpath-container", "towpath-protocol"],
+    ),
     ("towpath-store", &["towpath-types"]),
     ("towpath-forge", &["towpath-types"]),
     ("towpath-secrets", &["towpath-types"]),
-    ("towpath-images", &["towpath-types"]),
-    ("towpath-deploy", &["towpath-types", "towpath-yaml", "towpath-manifest"]),
+    ("towpath-images", &["towpath-types", "towpath-container"]),
+    ("towpath-kube", &["towpath-types", "towpath-manifest"]),
+    (
+        "towpath-deploy",
+        &[
+            "towpath-types",
+            "towpath-schedule",
+            "towpath-manifest",
+            "towpath-container",
+            "towpath-kube",
+        ],
+    ),
     ("towpath-orbs", &["towpath-types"]),
     // app
+    (
+        "towpath-delivery",
+        &[
+            "towpath-types",
+            "towpath-schedule",
+            "towpath-workflow",
+            "towpath-manifest",
+            "towpath-store",
+            "towpath-forge",
+            "towpath-images",
+            "towpath-deploy",
+        ],
+    ),
     (
         "towpath-control",
         &[
             "towpath-types",
             "towpath-yaml",
+            "towpath-schedule",
             "towpath-workflow",
             "towpath-config",
-            "towpath-manifest",
             "towpath-protocol",
             "towpath-engines",
             "towpath-store",
@@ -43,6 +75,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "towpath-images",
             "towpath-deploy",
             "towpath-orbs",
+            "towpath-delivery",
         ],
     ),
     (
@@ -50,9 +83,11 @@ const FLOORS: &[(&str, &[&str])] = &[
         &[
             "towpath-types",
             "towpath-protocol",
+            "towpath-store",
             "towpath-forge",
             "towpath-images",
             "towpath-orbs",
+            "towpath-delivery",
             "towpath-control",
         ],
     ),
@@ -63,9 +98,13 @@ const FLOORS: &[(&str, &[&str])] = &[
             "towpath-yaml",
             "towpath-config",
             "towpath-agent",
+            "towpath-container",
+            "towpath-store",
+            "towpath-forge",
             "towpath-images",
             "towpath-orbs",
             "towpath-deploy",
+            "towpath-delivery",
             "towpath-control",
             "towpath-server",
         ],
@@ -78,12 +117,13 @@ const FLOORS: &[(&str, &[&str])] = &[
 const CORE: &[&str] = &[
     "towpath-types",
     "towpath-yaml",
+    "towpath-schedule",
     "towpath-workflow",
     "towpath-config",
     "towpath-manifest",
 ];
 
-/// What does IO, keeps an executor or rolls dice. None of it may be reached from the core.
+/// Crates for IO, executors and randomness. The core must not depend on them, not even through others.
 const NOT_IN_THE_CORE: &[&str] = &[
     "async-std",
     "axum",
@@ -101,7 +141,7 @@ const NOT_IN_THE_CORE: &[&str] = &[
     "tokio",
 ];
 
-/// The same, spoken to directly.
+/// The same in the standard library, and in source text.
 const NOT_IN_THE_CORES_SOURCE: &[&str] = &[
     "std::env::var",
     "std::fs",
@@ -130,6 +170,15 @@ const YAML: &[&str] = &[
     "yaml-rust2",
 ];
 
+/// Crates whose modules still import each other in a circle. The list only gets shorter.
+const NOT_YET: &[&str] = &["towpath-deploy"];
+
+/// How many lines a source file may have.
+const MOST_LINES: usize = 1_000;
+
+/// Files with more lines than that. The list only gets shorter.
+const TOO_LONG: &[&str] = &["towpath-deploy/tests/local.rs"];
+
 fn metadata() -> Metadata {
     MetadataCommand::new()
         .manifest_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml"))
@@ -142,7 +191,7 @@ fn metadata() -> Metadata {
         .unwrap()
 }
 
-/// What each crate of ours uses, tests aside.
+/// The dependencies of each of our crates, except those of its tests.
 fn uses(metadata: &Metadata) -> BTreeMap<String, BTreeSet<String>> {
     let members = metadata.workspace_packages();
     let of = |package: &&cargo_metadata::Package| {
@@ -163,19 +212,19 @@ fn every_crate_uses_only_what_lies_below_it() {
     let uses = uses(&metadata());
     let drawn: BTreeSet<&str> = FLOORS.iter().map(|(name, _)| *name).collect();
     let there: BTreeSet<&str> = uses.keys().map(String::as_str).collect();
-    assert_eq!(drawn, there, "the floors and the workspace have the same crates");
+    assert_eq!(drawn, there, "`FLOORS` and the workspace differ");
     for (name, below) in FLOORS {
-        let unlawful: Vec<_> = uses[*name]
+        let forbidden: Vec<_> = uses[*name]
             .iter()
             .filter(|used| there.contains(used.as_str()) && !below.contains(&used.as_str()))
             .collect();
-        assert!(unlawful.is_empty(), "{name} may not use {unlawful:?}");
+        assert!(forbidden.is_empty(), "{name} must not use {forbidden:?}");
     }
-    // The drawing itself has no way up.
+    // No crate in the list uses one that comes after it.
     let mut seen = BTreeSet::new();
     for (name, below) in FLOORS {
         let above: Vec<_> = below.iter().filter(|used| !seen.contains(**used)).collect();
-        assert!(above.is_empty(), "{name} stands below {above:?}");
+        assert!(above.is_empty(), "{name} is below {above:?}");
         seen.insert(*name);
     }
 }
@@ -215,25 +264,19 @@ fn the_core_has_no_io_no_executor_and_no_randomness() {
             .map(|id| names[*id])
             .filter(|name| NOT_IN_THE_CORE.contains(name))
             .collect();
-        assert!(seen.len() > 3, "{} uses nearly nothing: {seen:?}", package.name);
-        assert!(found.is_empty(), "{} reaches {found:?}", package.name);
+        assert!(seen.len() > 3, "{} has almost no dependencies: {seen:?}", package.name);
+        assert!(found.is_empty(), "{} depends on {found:?}", package.name);
     }
 }
 
 #[test]
 fn the_cores_source_touches_no_file_no_clock_and_no_executor() {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut read = 0;
     for name in CORE {
-        let mut pending = vec![crates.join(name).join("src")];
-        while let Some(path) = pending.pop() {
-            if path.is_dir() {
-                pending.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-                continue;
-            }
+        for path in rust_files(&crates().join(name).join("src")) {
             read += 1;
             let text = std::fs::read_to_string(&path).unwrap();
-            // A module's own tests stand at its end.
+            // Unit tests are at the end of a file.
             let code = text.split("#[cfg(test)]").next().unwrap();
             for (number, line) in (1..)
                 .zip(code.lines())
@@ -248,6 +291,15 @@ fn the_cores_source_touches_no_file_no_clock_and_no_executor() {
 }
 
 #[test]
+fn one_crate_names_the_library_that_speaks_to_a_container_engine() {
+    let uses = uses(&metadata());
+    let with_it = uses.iter().filter(|(_, used)| used.contains("bollard"));
+    let names: Vec<&str> = with_it.map(|(name, _)| name.as_str()).collect();
+    // The test kit looks at what an engine has behind the back of the client.
+    assert_eq!(names, ["towpath-container", "towpath-testkit"]);
+}
+
+#[test]
 fn one_crate_names_a_yaml_library() {
     let uses = uses(&metadata());
     let names: Vec<&str> = uses
@@ -256,4 +308,75 @@ fn one_crate_names_a_yaml_library() {
         .map(|(name, _)| name.as_str())
         .collect();
     assert_eq!(names, ["towpath-yaml"]);
+}
+
+/// The folder with all crates.
+fn crates() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Every Rust file below `folder`, without what cargo builds.
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut pending = vec![folder.to_path_buf()];
+    while let Some(path) = pending.pop() {
+        if path.is_dir() && !path.ends_with("target") {
+            pending.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn modules_do_not_import_each_other_in_a_circle() {
+    let mut complaints = Vec::new();
+    let mut checked = 0;
+    for (name, _) in FLOORS {
+        let folder = crates().join(name);
+        let read = |path: &str| std::fs::read_to_string(folder.join(path)).ok();
+        let mut found = Vec::new();
+        for root in ["src/lib.rs", "src/main.rs"] {
+            if read(root).is_some() {
+                let imports = circles::imports(root, &read).unwrap();
+                checked += imports.len();
+                found.extend(circles::circles(&imports));
+            }
+        }
+        if !NOT_YET.contains(name) {
+            complaints.extend(found.iter().map(|circle| format!("{name}: {circle}")));
+        } else if found.is_empty() {
+            complaints.push(format!("{name} has no circle any more: take it off `NOT_YET`"));
+        }
+    }
+    assert!(checked > 500, "only {checked} imports were found");
+    assert!(
+        complaints.is_empty(),
+        "{}\nMove what both sides need into a module below them.",
+        complaints.join("\n")
+    );
+}
+
+#[test]
+fn no_source_file_is_longer_than_it_may_be() {
+    let mut long = Vec::new();
+    let mut read = 0;
+    for path in rust_files(&crates()) {
+        read += 1;
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        let name = path.strip_prefix(crates()).unwrap().display().to_string();
+        match (lines > MOST_LINES, TOO_LONG.contains(&name.as_str())) {
+            (true, false) => long.push(format!(
+                "{name} has {lines} lines, and {MOST_LINES} is the limit: split it by subject"
+            )),
+            (false, true) => long.push(format!("{name} has only {lines} lines by now: take it off `TOO_LONG`")),
+            (true, true) | (false, false) => {}
+        }
+    }
+    let gone = TOO_LONG.iter().filter(|name| !crates().join(name).exists());
+    long.extend(gone.map(|name| format!("{name} is gone: take it off `TOO_LONG`")));
+    assert!(read > 200, "only {read} files were read");
+    assert!(long.is_empty(), "{}", long.join("\n"));
 }

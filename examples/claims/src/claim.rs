@@ -5,12 +5,12 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-/// More than this is not an expense.
+/// The highest amount of a claim.
 const MOST_PENCE: u64 = 100_000_000;
-/// What fits in the page's table.
+/// The most characters that fit into the page's table.
 const LONGEST: usize = 100;
 
-/// What someone asks for.
+/// A claim that someone submits.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewClaim {
@@ -20,7 +20,7 @@ pub struct NewClaim {
 }
 
 impl NewClaim {
-    /// What is wrong with it, for the person who filled it in.
+    /// What is wrong with the claim, for the person who filled it in.
     pub fn problem(&self) -> Option<String> {
         for (name, text) in [("claimant", &self.claimant), ("purpose", &self.purpose)] {
             if text.trim().is_empty() {
@@ -38,7 +38,7 @@ impl NewClaim {
     }
 }
 
-/// Where a claim stands.
+/// The status of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -65,7 +65,7 @@ impl Status {
     }
 }
 
-/// What the worker decides: small claims pass, others go to a person.
+/// The worker's decision: small claims are approved, others are referred to a person.
 pub fn decide(pence: u64, auto_approve_pence: u64) -> Status {
     if pence <= auto_approve_pence {
         Status::Approved
@@ -74,7 +74,7 @@ pub fn decide(pence: u64, auto_approve_pence: u64) -> Status {
     }
 }
 
-/// A claim as everyone may see it; the claimant's name is not part of it.
+/// A claim as everyone may see it: without the claimant's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Claim {
     pub id: i64,
@@ -88,13 +88,13 @@ pub fn pounds(pence: u64) -> String {
     format!("£{}.{:02}", pence / 100, pence % 100)
 }
 
-/// What proves that someone submitted the claim `id`: it opens the page with the claimant's name.
+/// Proves that its holder submitted the claim `id`, and may see the claimant's name.
 pub fn receipt(key: &Secret, id: i64) -> String {
     let tag = signed(key, id).finalize().into_bytes();
     tag[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether `receipt` is the receipt of claim `id`; takes the same time whatever is wrong with it.
+/// Whether `receipt` is the receipt of claim `id`. Takes the same time for every wrong receipt.
 pub fn is_receipt(key: &Secret, id: i64, receipt: &str) -> bool {
     let bytes: Option<Vec<u8>> = (0..receipt.len())
         .step_by(2)

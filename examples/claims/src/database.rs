@@ -7,8 +7,8 @@ use std::{path::Path, time::Duration};
 /// How long a writer waits for another one.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// Each brings the schema from the version of its position to the next. Never edit one that was released; every
-/// version of the program must be able to work with the schema of the next, for both run during a rollout.
+/// Each one brings the schema from the version of its index to the next. Never edit a released one. Every version of the
+/// program has to work with the next version's schema, because both run during a rollout.
 const MIGRATIONS: [&str; 2] = [
     "CREATE TABLE claims (
         id INTEGER PRIMARY KEY,
@@ -26,7 +26,7 @@ const MIGRATIONS: [&str; 2] = [
 pub enum DatabaseError {
     Folder(std::io::Error),
     Sqlite(&'static str, rusqlite::Error),
-    /// The schema is of an earlier version: nothing can be read or written yet.
+    /// The schema has an earlier version, and cannot be used yet.
     NotMigrated {
         version: usize,
     },
@@ -35,7 +35,7 @@ pub enum DatabaseError {
 impl std::fmt::Display for DatabaseError {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Folder(error) => write!(out, "failed to make the database's folder: {error}"),
+            Self::Folder(error) => write!(out, "failed to create the database's folder: {error}"),
             Self::Sqlite(attempted, error) => write!(out, "failed to {attempted}: {error}"),
             Self::NotMigrated { version } => write!(
                 out,
@@ -52,18 +52,18 @@ fn failed(attempted: &'static str) -> impl Fn(rusqlite::Error) -> DatabaseError 
     move |error| DatabaseError::Sqlite(attempted, error)
 }
 
-/// One connection.
+/// One connection to the database.
 pub struct Database(Connection);
 
 impl Database {
-    /// Opens the file, which is made if it is not there. It may be opened by several processes at once.
+    /// Opens the file, and creates it if it is missing. Several processes may open it at once.
     pub fn open(path: &Path) -> Result<Self, DatabaseError> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(DatabaseError::Folder)?;
         }
         let connection = Connection::open(path).map_err(failed("open the database"))?;
         connection.busy_timeout(BUSY).map_err(failed("set a time to wait"))?;
-        // Readers and one writer at once. The switch is kept in the file, so all but the very first find it done.
+        // Allow readers beside a writer. The setting is stored in the file, so only the first process has to change it.
         let mode: String = connection
             .query_row("PRAGMA journal_mode", [], |row| row.get(0))
             .map_err(failed("open the database"))?;
@@ -73,8 +73,8 @@ impl Database {
         Ok(Self(connection))
     }
 
-    /// Brings the schema up to date; answers the versions before and after. Safe to run by several at once: each
-    /// looks at the version again when it has the lock.
+    /// Brings the schema up to date and answers the versions before and after. Several processes may do this at once: each one
+    /// reads the version again when it has the lock.
     pub fn migrate(&mut self) -> Result<(usize, usize), DatabaseError> {
         let transaction = self
             .0
@@ -94,7 +94,7 @@ impl Database {
         Ok((before, after))
     }
 
-    /// Whether this program can work with the database. A newer schema is fine: a newer version is being rolled out.
+    /// Checks that this program can use the database. A newer schema is fine: a newer version is being rolled out.
     pub fn check(&self) -> Result<(), DatabaseError> {
         let version = version(&self.0)?;
         if version < MIGRATIONS.len() {
@@ -114,7 +114,7 @@ impl Database {
             .map_err(failed("store a claim"))
     }
 
-    /// The newest claims, without the archived ones.
+    /// The newest claims, except archived ones.
     pub fn newest(&self, limit: u32) -> Result<Vec<Claim>, DatabaseError> {
         let sql = "SELECT id, purpose, pence, status FROM claims WHERE status <> 'archived' ORDER BY id DESC LIMIT ?1";
         let mut statement = self.0.prepare_cached(sql).map_err(failed("list the claims"))?;
@@ -129,9 +129,9 @@ impl Database {
         found.optional().map_err(failed("find a claim"))
     }
 
-    /// Decides the oldest submitted claim; `None` when none waits. Two workers never decide the same one.
+    /// Decides the oldest submitted claim; `None` if there is none. Two workers never decide the same claim.
     pub fn decide_next(&mut self, auto_approve_pence: u64) -> Result<Option<Claim>, DatabaseError> {
-        // Asked without a lock first, so that an idle worker keeps nobody waiting.
+        // Look without a lock first, so that an idle worker does not block others.
         let waiting = "SELECT id, purpose, pence, status FROM claims WHERE status = 'submitted' ORDER BY id LIMIT 1";
         let next = |connection: &Connection| connection.query_row(waiting, [], claim).optional();
         if next(&self.0).map_err(failed("look for a claim"))?.is_none() {
@@ -155,7 +155,7 @@ impl Database {
         Ok(Some(claim))
     }
 
-    /// Archives what was decided `days` days ago or earlier; answers how many.
+    /// Archives claims that were decided at least `days` days ago, and answers how many.
     pub fn archive(&self, days: u32) -> Result<usize, DatabaseError> {
         let sql = "UPDATE claims SET status = 'archived'
                    WHERE status IN ('approved', 'referred') AND decided_at <= unixepoch() - ?1 * 86400";
@@ -176,7 +176,7 @@ impl Database {
     }
 }
 
-/// SQLite answers this one without waiting when another process is switching, so it is asked again.
+/// Switches to the write-ahead log. SQLite does not wait while another process is switching, so this retries.
 fn switch_to_wal(connection: &Connection) -> Result<(), rusqlite::Error> {
     let began = std::time::Instant::now();
     loop {
@@ -202,7 +202,7 @@ fn claim(row: &Row<'_>) -> rusqlite::Result<Claim> {
         id: row.get("id")?,
         purpose: row.get("purpose")?,
         pence: row.get::<_, i64>("pence")?.unsigned_abs(),
-        // A newer version may know more; during its rollout this one still has to show the list.
+        // A newer version may have more statuses. During its rollout, this one still has to show the list.
         status: Status::named(&status).unwrap_or(Status::Referred),
     })
 }

@@ -1,7 +1,7 @@
 //! Expense claims of a small office: a web page, an API, a worker and a few jobs, in one static binary.
 //!
-//! The image has nothing but this file in it, so whatever operates the application is a subcommand: its jobs, its
-//! readiness check and its smoke test.
+//! The image contains only this file. So everything that operates the application is a subcommand: its jobs, its readiness
+//! check and its smoke test.
 
 mod claim;
 mod database;
@@ -21,16 +21,16 @@ usage: claims <command>
   web             serve the page and the API until SIGTERM
   worker          decide submitted claims until SIGTERM
   migrate         bring the database's schema up to date
-  seed            add a few claims, unless there are some
+  seed            add a few claims, unless there are some already
   archive-stale   archive claims that were decided long ago
-  vacuum-db       give unused space of the database back
+  vacuum-db       release the database's unused space
   ready           succeed if the database is reachable and migrated
-  smoke FILE      run the HTTP checks that are written in FILE
+  smoke FILE      run the HTTP checks in FILE
 
 Settings come from the environment: DATABASE_URL, SESSION_KEY, GREETING, ENVIRONMENT, LISTEN, MIGRATE_ON_START,
 ARCHIVE_AFTER_DAYS, AUTO_APPROVE_PENCE.";
 
-/// Why a command did not succeed, for the person who reads the log.
+/// Why a command failed, for the person who reads the log.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn run(arguments: &[&str]) -> Result<(), Failure> {
@@ -55,14 +55,14 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
     }
 }
 
-/// Runs what `work` makes until it ends; the receiver that it is given turns true at SIGTERM or Ctrl-C.
+/// Runs `work` to its end. Its receiver becomes true at SIGTERM or Ctrl-C.
 fn until_sigterm<F: Future<Output = Result<(), Failure>>>(
     work: impl FnOnce(tokio::sync::watch::Receiver<bool>) -> F,
 ) -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        // PID 1 has no default action for SIGTERM: without this the container would always wait out its grace period.
+        // Process 1 ignores SIGTERM by default. Without a handler, the container would always use up its grace period.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let (stop, stopped) = tokio::sync::watch::channel(false);
         tokio::spawn(async move {
@@ -70,7 +70,7 @@ fn until_sigterm<F: Future<Output = Result<(), Failure>>>(
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            println!("asked to stop: finishing what is under way");
+            println!("asked to stop: finishing current work");
             let _ = stop.send(true);
         });
         work(stopped).await

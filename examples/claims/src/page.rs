@@ -59,7 +59,7 @@ mod tests {
     use crate::claim::Status;
 
     #[test]
-    fn what_people_write_is_shown_and_not_obeyed() {
+    fn markup_in_peoples_text_is_escaped() {
         let settings = Settings::from(|name| match name {
             "DATABASE_URL" => Some("sqlite://claims.db".into()),
             "GREETING" => Some("Tea & <biscuits>".into()),

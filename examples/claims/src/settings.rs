@@ -1,10 +1,10 @@
-//! What the environment says.
+//! Settings from environment variables.
 
 use crate::Failure;
 use std::path::PathBuf;
 
-/// The commit that this was compiled from, when CI did it. It also makes cargo compile anew for each commit, so that a
-/// cached build folder can never stand in for the commit at hand.
+/// The commit that CI compiled this from. It also makes cargo recompile for each commit, so that a cached build folder never
+/// passes for the current commit.
 pub const COMMIT: &str = match option_env!("CIRCLE_SHA1") {
     Some(commit) => commit,
     None => "unknown",
@@ -24,23 +24,23 @@ impl Secret {
 pub struct Settings {
     /// The database's file, from `sqlite:///data/claims.db`.
     pub database: PathBuf,
-    /// What receipts are signed with; without it the API gives none out.
+    /// The key that signs receipts. Without it, the API issues none.
     pub session_key: Option<Secret>,
     /// Shown on the page and in `/ping.json`.
     pub greeting: String,
     /// `dev`, `staging`, `production`.
     pub environment: String,
-    /// Where `web` listens.
+    /// The address that `web` listens on.
     pub listen: String,
-    /// Whether `web` and `worker` migrate the database themselves when they start.
+    /// Whether `web` and `worker` migrate the database when they start.
     pub migrate_on_start: bool,
-    /// After how many days `archive-stale` archives a decided claim.
+    /// `archive-stale` archives claims this many days after their decision.
     pub archive_after_days: u32,
-    /// Up to how much the worker approves without a person.
+    /// The highest amount that the worker approves by itself.
     pub auto_approve_pence: u64,
-    /// The image says it; else the package's own.
+    /// The image's version, or else the package's.
     pub version: String,
-    /// The image says it; else [`COMMIT`].
+    /// The image's commit, or else [`COMMIT`].
     pub commit: String,
 }
 
@@ -49,7 +49,7 @@ impl Settings {
         let given = |name: &str| variable(name).filter(|value| !value.is_empty());
         let or = |name: &str, default: &str| given(name).unwrap_or_else(|| default.to_string());
         let url = given("DATABASE_URL").ok_or("DATABASE_URL is not set; it looks like sqlite:///data/claims.db")?;
-        // The URL may hold a password some day, so it is not repeated.
+        // Do not repeat the URL in a message: one day it may contain a password.
         let file = url
             .strip_prefix("sqlite://")
             .filter(|file| !file.is_empty())
@@ -63,7 +63,7 @@ impl Settings {
             migrate_on_start: match or("MIGRATE_ON_START", "false").as_str() {
                 "true" => true,
                 "false" => false,
-                other => return Err(format!("MIGRATE_ON_START is `{other}`; it is either true or false").into()),
+                other => return Err(format!("MIGRATE_ON_START is `{other}`; it has to be true or false").into()),
             },
             archive_after_days: number("ARCHIVE_AFTER_DAYS", &or("ARCHIVE_AFTER_DAYS", "90"))?,
             auto_approve_pence: number("AUTO_APPROVE_PENCE", &or("AUTO_APPROVE_PENCE", "10000"))?,
@@ -75,7 +75,7 @@ impl Settings {
 
 fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, Failure> {
     text.parse()
-        .map_err(|_| format!("{name} is `{text}`; it is a whole number").into())
+        .map_err(|_| format!("{name} is `{text}`; it has to be a whole number").into())
 }
 
 #[cfg(test)]
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_has_a_default_and_what_is_wrong_is_refused() {
+    fn missing_settings_have_defaults_and_wrong_ones_are_refused() {
         let url = ("DATABASE_URL", "sqlite://claims.db");
         let defaults = settings(&[url, ("GREETING", "")]).unwrap();
         assert_eq!(
@@ -127,8 +127,8 @@ mod tests {
         assert!(defaults.session_key.is_none());
         assert!(settings(&[url, ("MIGRATE_ON_START", "true")]).unwrap().migrate_on_start);
         let message = settings(&[url, ("MIGRATE_ON_START", "yes")]).err().unwrap();
-        assert_eq!(message, "MIGRATE_ON_START is `yes`; it is either true or false");
+        assert_eq!(message, "MIGRATE_ON_START is `yes`; it has to be true or false");
         let message = settings(&[url, ("ARCHIVE_AFTER_DAYS", "soon")]).err().unwrap();
-        assert_eq!(message, "ARCHIVE_AFTER_DAYS is `soon`; it is a whole number");
+        assert_eq!(message, "ARCHIVE_AFTER_DAYS is `soon`; it has to be a whole number");
     }
 }

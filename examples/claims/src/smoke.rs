@@ -1,12 +1,12 @@
-//! `claims smoke FILE`: HTTP checks, one a line, so that an image without a shell can be smoke-tested from inside.
+//! `claims smoke FILE`: HTTP checks, one a line, to smoke-test an image without a shell from inside.
 //!
 //! ```text
-//! # method, address, expected status, and what else the answer must hold
+//! # method, address, expected status, and what else the answer has to contain
 //! GET  http://localhost:3000/ping.json 200 contains '"version"' contains "greeting"
 //! POST http://localhost:3000/claims 201 send '{"claimant":"Ada","purpose":"Train","pence":4250}'
 //! ```
 //!
-//! A check waits as long as nobody listens or the answer is 503 (at most [`PATIENCE`]); any other answer is judged at once.
+//! While nothing listens, or the answer is 503, a check waits, at most for [`PATIENCE`]. Any other answer counts at once.
 
 use crate::Failure;
 use std::{
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long what is checked may take to become ready.
+/// How long the application may take to become ready.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -52,7 +52,7 @@ fn run_within(text: &str, patience: Duration) -> Result<(), Failure> {
         }
     }
     if checks.is_empty() {
-        return Err("there is no check in this file".into());
+        return Err("this file contains no checks".into());
     }
     let mut failed = 0;
     for (line, check) in &checks {
@@ -105,7 +105,7 @@ fn parse(line: &str) -> Result<Check, String> {
     Ok(check)
 }
 
-/// Splits at spaces; what is between two `'` or two `"` is one word.
+/// Splits a line at spaces. Text between two `'` or two `"` is one word.
 fn words(line: &str) -> Result<Vec<String>, String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for character in line.chars() {
@@ -127,7 +127,7 @@ fn judge(check: &Check, patience: Duration) -> Result<(), String> {
     let began = Instant::now();
     loop {
         let problem = match TcpStream::connect(&check.host) {
-            Err(error) => format!("nobody answers at {}: {error}", check.host),
+            Err(error) => format!("nothing answers at {}: {error}", check.host),
             Ok(stream) => {
                 let answer = ask(stream, check).map_err(|error| format!("the answer broke off: {error}"))?;
                 if answer.status != 503 || check.status == 503 {
@@ -154,7 +154,7 @@ fn compare(check: &Check, answer: &Answer) -> Result<(), String> {
     }
 }
 
-/// HTTP/1.0, so that the answer ends where the connection does and is never chunked.
+/// Uses HTTP/1.0, whose answers end with the connection and are never chunked.
 fn ask(mut stream: TcpStream, check: &Check) -> std::io::Result<Answer> {
     stream.set_read_timeout(Some(ANSWER))?;
     stream.set_write_timeout(Some(ANSWER))?;
@@ -213,11 +213,11 @@ mod tests {
         check("GET http://x 200 contains 'x", "a ' is not closed");
         assert_eq!(
             run("# nothing\n\n").unwrap_err().to_string(),
-            "there is no check in this file"
+            "this file contains no checks"
         );
     }
 
-    /// Answers each connection with the next of `answers`; the address is the server's.
+    /// Serves one of `answers` to each connection, in order. Returns the server's address.
     fn server(answers: &'static [&'static str]) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -276,7 +276,7 @@ mod tests {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let problem = judge(&parse(&format!("GET http://{free}/ 200")).unwrap(), Duration::ZERO).unwrap_err();
         assert!(
-            problem.starts_with(&format!("gave up after 0 s: nobody answers at {free}")),
+            problem.starts_with(&format!("gave up after 0 s: nothing answers at {free}")),
             "{problem}"
         );
     }

@@ -1,10 +1,10 @@
-//! What runs once and ends: jobs, cron jobs and the readiness check.
+//! Commands that run once: jobs, cron jobs and the readiness check.
 
 use crate::{Failure, claim::NewClaim, database::Database, settings::Settings};
 
 pub fn migrate(settings: &Settings) -> Result<(), Failure> {
     let (before, after) = Database::open(&settings.database)?.migrate()?;
-    println!("the schema was at version {before}, it is at {after}");
+    println!("the schema was at version {before} and is now at {after}");
     Ok(())
 }
 
@@ -47,7 +47,7 @@ pub fn vacuum(settings: &Settings) -> Result<(), Failure> {
     let database = checked(settings)?;
     let before = size()?;
     database.vacuum()?;
-    println!("the database had {before} bytes, it has {}", size()?);
+    println!("the database had {before} bytes and now has {}", size()?);
     Ok(())
 }
 

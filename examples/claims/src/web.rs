@@ -1,4 +1,4 @@
-//! The page, the API and the checks that the platform asks for.
+//! The page, the API and the platform's health checks.
 
 use crate::{
     Failure,
@@ -19,7 +19,7 @@ use serde_json::json;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
-/// How many claims the page and the list show.
+/// The most claims that the page and the list show.
 const SHOWN: u32 = 50;
 
 struct App {
@@ -29,12 +29,12 @@ struct App {
 
 type Shared = Arc<App>;
 
-/// Serves until `stop` turns true, then finishes the requests that are under way.
+/// Serves until `stop` becomes true, and then finishes the current requests.
 pub async fn serve(settings: Settings, mut stop: watch::Receiver<bool>) -> Result<(), Failure> {
     let mut database = Database::open(&settings.database)?;
     if settings.migrate_on_start {
         let (before, after) = database.migrate()?;
-        println!("the schema was at version {before}, it is at {after}");
+        println!("the schema was at version {before} and is now at {after}");
     }
     let listener = tokio::net::TcpListener::bind(&settings.listen)
         .await
@@ -69,7 +69,7 @@ fn routes(app: Shared) -> Router {
         .with_state(app)
 }
 
-/// What is answered instead, with a message for the caller.
+/// An error answer, with a message for the caller.
 struct Refusal(StatusCode, String);
 
 impl IntoResponse for Refusal {
@@ -85,19 +85,19 @@ impl From<DatabaseError> for Refusal {
     }
 }
 
-/// Runs `query` where it may block.
+/// Runs `query` on a thread that may block.
 async fn with_database<T: Send + 'static>(
     app: &Shared,
     query: impl FnOnce(&Database) -> Result<T, DatabaseError> + Send + 'static,
 ) -> Result<T, Refusal> {
     let app = app.clone();
-    // A query that panicked left no transaction open, so the connection behind a poisoned lock is as good as before.
+    // A query that panicked has left no transaction open, so the connection behind a poisoned lock is still good.
     let work = move || query(&app.database.lock().unwrap_or_else(PoisonError::into_inner));
     match tokio::task::spawn_blocking(work).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(Refusal(
             StatusCode::INTERNAL_SERVER_ERROR,
-            "this is a fault of ours".into(),
+            "something is wrong on our side".into(),
         )),
     }
 }
@@ -161,6 +161,6 @@ async fn ready(State(app): State<Shared>) -> Response {
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(())) => "ready\n".into_response(),
         Ok(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the check broke\n").into_response(),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the check failed to run\n").into_response(),
     }
 }

@@ -1,4 +1,4 @@
-//! The agent alone: what the product's binary does when it is called `agent`, or by the names that steps know it by.
+//! The agent without the rest of the product. It behaves like `towpath agent`, and like the names under which steps call it.
 #![allow(missing_docs)]
 
 use std::process::ExitCode;

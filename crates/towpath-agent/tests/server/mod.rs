@@ -1,4 +1,4 @@
-//! A small server that speaks the agents' protocol, and behaves as badly as it is told to.
+//! A small server that speaks the agents' protocol and misbehaves on command.
 #![allow(clippy::unwrap_used, clippy::panic, dead_code)]
 
 use bytes::Bytes;
@@ -33,18 +33,18 @@ use towpath_types::{JobId, Outcome, SecretString};
 pub const BOUND: Duration = Duration::from_secs(60);
 const TOKEN: &str = "the-token-of-this-job";
 
-/// What goes wrong with one request.
+/// A fault of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It is carried out, and its answer is lost.
+    /// The server carries the request out, and its answer is lost.
     AnswerLost,
-    /// The connection breaks before anything of it is read.
+    /// The connection breaks before the server reads the request.
     RequestLost,
-    /// It is answered with a status.
+    /// The server answers with this status.
     Answered(u16),
-    /// Of a log, all but the last bytes are taken.
+    /// The server takes only the first half of a log's bytes.
     TakesLess,
-    /// What was acknowledged is lost: the server's disk lost the end of a log.
+    /// The server loses this many bytes of a log that it had acknowledged, as after a failure of its disk.
     Forgets(u64),
     /// The answer's body ends early.
     BreaksOff,
@@ -52,7 +52,7 @@ pub enum Fault {
 
 #[derive(Default)]
 pub struct State {
-    /// By step. Not kept when `counts_only`.
+    /// By step. Empty if `counts_only`.
     pub logs: BTreeMap<u32, Vec<u8>>,
     pub lengths: BTreeMap<u32, u64>,
     pub counts_only: bool,
@@ -64,11 +64,10 @@ pub struct State {
     pub artifacts: BTreeMap<String, Vec<u8>>,
     pub test_results: BTreeMap<String, Vec<u8>>,
     pub source: Vec<u8>,
-    /// For requests whose path begins so: one a request, until there are none left.
+    /// By the beginning of the path: each request takes one fault, until none are left.
     pub faults: Vec<(String, VecDeque<Fault>)>,
-    /// `GET orders` and `GET job` come from elsewhere.
     pub requests: Vec<String>,
-    /// Breaches of the protocol.
+    /// Violations of the protocol.
     pub breaches: Vec<String>,
 }
 
@@ -80,7 +79,7 @@ pub struct Server {
     listening: Option<JoinHandle<()>>,
 }
 
-/// A job with its server, in a folder of its own.
+/// A job and its server, in a folder of their own.
 pub struct World {
     pub folder: tempfile::TempDir,
     pub server: Server,
@@ -191,14 +190,14 @@ impl World {
             .unwrap()
     }
 
-    /// Runs the job to its end, which is to be told.
+    /// Runs the job to its end. The agent has to exit with 0.
     pub async fn run(&self) -> (Outcome, Option<String>) {
         let ended = end(self.start()).await;
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         self.finished()
     }
 
-    /// The job's end as it was reported.
+    /// The job's outcome and message, as reported.
     pub fn finished(&self) -> (Outcome, Option<String>) {
         let state = self.state();
         assert_eq!(state.breaches, Vec::<String>::new());
@@ -212,7 +211,7 @@ impl World {
         String::from_utf8(self.state().logs.get(&step).cloned().unwrap_or_default()).unwrap()
     }
 
-    /// The steps that ended, in that order.
+    /// The steps in the order in which they ended.
     pub fn steps(&self) -> Vec<(u32, Outcome, Option<i32>, Option<String>)> {
         let state = self.state();
         let finished = state.reports.iter().filter_map(|report| match report {
@@ -263,10 +262,10 @@ pub async fn end(child: Child) -> Ended {
     }
 }
 
-/// What can be sent back to an agent.
+/// An answer to the agent.
 type Answer = Response<BoxBody<Bytes, io::Error>>;
 
-/// The connection is dropped without an answer.
+/// Drops the connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("lost")]
 struct Lost;
@@ -285,7 +284,7 @@ impl Server {
         }));
     }
 
-    /// Dead, with every connection.
+    /// Stops the server, and drops every connection.
     pub fn close(&mut self) {
         if let Some(listening) = self.listening.take() {
             listening.abort();
@@ -354,7 +353,7 @@ async fn answer(
         return Ok(json(StatusCode::OK, &*spec));
     }
     let (head, body) = request.into_parts();
-    // A body that ends early is no body.
+    // Ignore a request whose body ends early.
     let declared = body.size_hint().exact();
     let Ok(body) = body.collect().await else {
         return Err(Lost);
@@ -479,7 +478,7 @@ fn carry_out(method: &Method, path: &str, text: &str, body: &Bytes, fault: Optio
         }
         ("GET", "source") => say(StatusCode::OK, state.source.clone()),
         _ => {
-            state.breaches.push(format!("{method} {path} is not of the protocol"));
+            state.breaches.push(format!("the protocol has no {method} {path}"));
             status(404)
         }
     }
@@ -521,7 +520,7 @@ fn take_log(state: &mut State, step: u32, offset: u64, body: &Bytes, fault: Opti
     json(StatusCode::OK, &Acknowledged { acknowledged })
 }
 
-/// The order that the protocol promises.
+/// Notes violations of the order of reports.
 fn note_order(state: &mut State, report: &Report) {
     let over = state
         .reports
@@ -538,7 +537,7 @@ fn note_order(state: &mut State, report: &Report) {
     }
 }
 
-/// A raw name (as it is, however it climbs), a kind, a link's target and content.
+/// A name, written as it is even if it leads out of the archive, a kind, a link's target, and the content.
 pub type Entry<'a> = (&'a str, tar::EntryType, &'a str, &'a str);
 
 /// A compressed archive.

@@ -1,4 +1,4 @@
-//! Public data that lies beside the checkout, when it is there; none of it belongs to the project.
+//! Public data beside the checkout. It is not part of the project, so it may be absent.
 
 #![allow(dead_code)]
 
@@ -6,10 +6,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use towpath_config::{OrbError, OrbSource};
+use towpath_config::{CompileOptions, Document, OrbError, OrbSource, missing_orbs};
 use towpath_orbs::{OrbReference, OrbVersion};
 
-/// `corpus/circleci/<part>`, or a loud word that it is not there.
+/// The folder `corpus/circleci/<part>`. Prints a loud message if it is absent.
 pub fn part(part: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../../shared/corpus/circleci")
@@ -18,7 +18,7 @@ pub fn part(part: &str) -> Option<PathBuf> {
         return Some(path);
     }
     println!(
-        "SKIPPED: there is no `{}`, so nothing was compared with the original",
+        "SKIPPED: there is no `{}`, so nothing was compared with CircleCI",
         path.display()
     );
     None
@@ -31,7 +31,7 @@ pub fn folders(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What is in `path`, sorted.
+/// The files and folders in `path`, sorted.
 pub fn entries(path: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
     found.sort();
@@ -44,9 +44,9 @@ pub fn name(path: &Path) -> String {
 }
 
 /// The orbs of the corpus: `<namespace>__<orb>@<version>.yml`.
-pub struct Orbs(Vec<(String, OrbVersion, PathBuf)>);
+pub struct PublicOrbs(Vec<(String, OrbVersion, PathBuf)>);
 
-impl Orbs {
+impl PublicOrbs {
     pub fn read() -> Option<Self> {
         let named = |path: PathBuf| {
             let name = name(&path);
@@ -56,7 +56,7 @@ impl Orbs {
         Some(Self(entries(&part("orbs")?).into_iter().filter_map(named).collect()))
     }
 
-    pub fn resolve(&self, reference: &str) -> Result<OrbSource, OrbError> {
+    pub fn find(&self, reference: &str) -> Result<OrbSource, OrbError> {
         let unknown = || OrbError::Unknown(reference.to_owned());
         let wanted: OrbReference = reference.parse().map_err(|_| unknown())?;
         let name = wanted.name.to_string();
@@ -74,5 +74,30 @@ impl Orbs {
             resolved: format!("{name}@{version}"),
             text: fs::read_to_string(path).unwrap().into(),
         })
+    }
+
+    /// Default options with the orbs that `document` imports.
+    pub fn options(&self, document: &Document) -> CompileOptions {
+        supplied(document, |reference| self.find(reference))
+    }
+}
+
+/// Default options with the orbs that `document` imports and `find` has.
+pub fn supplied(document: &Document, find: impl Fn(&str) -> Result<OrbSource, OrbError>) -> CompileOptions {
+    let mut options = CompileOptions::default();
+    loop {
+        let missing = missing_orbs(document, &options);
+        if missing.is_empty() {
+            return options;
+        }
+        for orb in missing {
+            let found = find(&orb.reference);
+            assert!(
+                !options.orbs.contains(&orb.reference),
+                "{} is asked for again",
+                orb.reference
+            );
+            options.orbs.insert(orb.reference, found);
+        }
     }
 }

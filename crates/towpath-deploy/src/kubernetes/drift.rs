@@ -1,17 +1,13 @@
-//! What in the cluster is no longer as its release has it, and who changed it.
+//! Objects in the cluster that differ from their release, and who changed them.
 
-use super::{
-    api::{Api, ApiError, Mode},
-    examine::plain,
-    fields,
-    kinds::{Kinds, Lookup},
-};
+use super::labels::without_marks;
 use crate::target::{Drift, Environment, Writer};
 use futures::future::try_join_all;
 use serde_json::Value;
+use towpath_kube::{ApiError, Client, Discovery, Lookup, Mode, managed_fields};
 use towpath_manifest::{Change, ChangeKind, Object, diff};
 
-/// Field managers of Kubernetes' own controllers: what they write is how a cluster works, and no drift.
+/// The field managers of Kubernetes' own controllers. What they write is not drift.
 const CONTROLLERS: [&str; 5] = [
     "kube-controller-manager",
     "kube-scheduler",
@@ -20,29 +16,32 @@ const CONTROLLERS: [&str; 5] = [
     "cloud-controller-manager",
 ];
 
-/// The fields by which the items of a list of Kubernetes' own kinds are told apart, where one does.
+/// Fields that identify the items of a list in Kubernetes' own kinds.
 const ITEM_KEYS: [&str; 6] = ["name", "mountPath", "devicePath", "containerPort", "port", "ip"];
 
-/// Compares each of `objects` with what is there. Says of each field that differs what the release has, by asking what
-/// applying it again would make of the object, and takes what others put in beside it for theirs. Of an object that the
-/// server would not have like that any more, the fields that its manifest says are compared.
+/// Compares each of `objects`, the manifests of a release, with the cluster.
+///
+/// A dry run tells what applying the manifest again would make of the object. Fields that others have added count as drift,
+/// too. If the server refuses the manifest, only the fields in the manifest are compared.
 pub(super) async fn drift(
-    api: &Api,
-    kinds: &Kinds,
+    client: &Client,
+    discovery: &Discovery,
     environment: &Environment,
     objects: &[Object],
     fingerprint: &(dyn Fn(&[u8]) -> String + Sync),
 ) -> Result<Vec<Drift>, ApiError> {
-    let looked = objects.iter().map(|object| async move {
-        // Whoever deletes the definition of a kind deletes its objects.
-        let Lookup::Served(kind) = kinds.find(api, &object.api_version, &object.kind).await? else {
+    let found = objects.iter().map(|object| async move {
+        // Deleting the definition of a kind deletes its objects.
+        let lookup = discovery.find(client, &object.api_version, &object.kind).await?;
+        let Lookup::Served(resource) = lookup else {
             return Ok((object, None));
         };
-        let Some(live) = api.find(&kind.object(&environment.namespace, &object.name)).await? else {
+        let path = resource.object(&environment.namespace, &object.name);
+        let Some(live) = client.find(&path).await? else {
             return Ok((object, None));
         };
-        let answer = api
-            .apply(&kind, &environment.namespace, &object.value, Mode::DryRun)
+        let answer = client
+            .apply(&resource, &environment.namespace, &object.value, Mode::DryRun)
             .await;
         let would_be = match answer {
             Ok(answer) => Some(answer.value),
@@ -51,14 +50,14 @@ pub(super) async fn drift(
         };
         Ok::<_, ApiError>((object, Some((live, would_be))))
     });
-    let mut found = Vec::new();
-    for (object, there) in try_join_all(looked).await? {
+    let mut drifts = Vec::new();
+    for (object, live) in try_join_all(found).await? {
         let with = |value: &Value| {
             let mut object = object.clone();
-            object.value = plain(value);
+            object.value = without_marks(value);
             object
         };
-        let (changes, writers) = match there {
+        let (changes, writers) = match live {
             None => (diff(&[with(&object.value)], &[], fingerprint), Vec::new()),
             Some((live, would_be)) => {
                 let compared = compare(&object.value, &live, would_be.as_ref());
@@ -75,38 +74,38 @@ pub(super) async fn drift(
             })
             .collect();
         writers.sort_by_key(|writer| std::cmp::Reverse(writer.at));
-        found.extend(changes.into_iter().filter(differs).map(|change| Drift {
+        drifts.extend(changes.into_iter().filter(differs).map(|change| Drift {
             change,
             writers: writers.clone(),
         }));
     }
-    Ok(found)
+    Ok(drifts)
 }
 
-/// What is to be compared of an object that is there.
+/// The two sides of a comparison.
 struct Compared {
-    /// As its release has it.
+    /// The object as its release has it.
     released: Value,
-    /// As it is.
+    /// The object as it is in the cluster.
     live: Value,
-    /// Who wrote what differs, and when.
+    /// Who wrote the fields that differ, and when.
     writers: Vec<(String, String)>,
 }
 
-/// Makes comparable what the release says of an object and what is there. `would_be` is what applying the manifest would
-/// make of it; `None` when the server refuses to.
+/// Makes an object of a release comparable with the one in the cluster. `would_be` is the object after applying the manifest;
+/// `None` if the server refuses the manifest.
 fn compare(manifest: &Value, live: &Value, would_be: Option<&Value>) -> Compared {
     let (released, seen, mut writers) = match would_be {
         Some(would_be) => {
-            let (foreign, writers) = fields::foreign(live, would_be, is_controller);
-            (fields::without(would_be, foreign), live.clone(), writers)
+            let (added, writers) = managed_fields::added_by_others(live, would_be, is_controller);
+            (managed_fields::without(would_be, added), live.clone(), writers)
         }
-        None => (manifest.clone(), as_far_as_said(live, manifest), Vec::new()),
+        None => (manifest.clone(), part_in_manifest(live, manifest), Vec::new()),
     };
-    let released = fields::with_values_of(live, &released, is_controller);
-    let released = without_others_finalizers(&released, manifest);
-    let seen = without_others_finalizers(&seen, manifest);
-    for writer in fields::who_changed(&seen, &released, is_controller) {
+    let released = managed_fields::with_values_of(live, &released, is_controller);
+    let released = without_finalizers_of_others(&released, manifest);
+    let seen = without_finalizers_of_others(&seen, manifest);
+    for writer in managed_fields::who_changed(&seen, &released, is_controller) {
         if !writers.contains(&writer) {
             writers.push(writer);
         }
@@ -122,11 +121,11 @@ fn is_controller(manager: &str) -> bool {
     CONTROLLERS.contains(&manager)
 }
 
-/// Whether the server has looked at what the release says and does not want it: a field cannot be changed any more, an
-/// admission webhook says no. One that does not work says nothing of the object.
+/// Whether the server has checked the manifest and refuses it: a field is immutable, or an admission webhook denies it. An error
+/// of a webhook itself says nothing about the object.
 fn is_refusal(error: &ApiError) -> bool {
     match error {
-        // Who may not apply would learn nothing of fields that somebody added, and is told so.
+        // Without permission to apply, added fields cannot be found. That is an error of its own.
         //
         // Source: <https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go>
         ApiError::Answered { code: 403, message, .. } => !message.contains("cannot patch resource"),
@@ -135,8 +134,8 @@ fn is_refusal(error: &ApiError) -> bool {
     }
 }
 
-/// The part of `live` that `manifest` says something of, and who owns what.
-fn as_far_as_said(live: &Value, manifest: &Value) -> Value {
+/// The part of `live` that `manifest` has, with the owners of its fields.
+fn part_in_manifest(live: &Value, manifest: &Value) -> Value {
     let mut seen = common(live, manifest);
     let owned = live.pointer("/metadata/managedFields");
     if let (Some(owned), Some(metadata)) = (owned, seen.get_mut("metadata").and_then(Value::as_object_mut)) {
@@ -145,47 +144,47 @@ fn as_far_as_said(live: &Value, manifest: &Value) -> Value {
     seen
 }
 
-/// The part of `live` that `said` says something of.
-fn common(live: &Value, said: &Value) -> Value {
-    match (live, said) {
-        (Value::Object(live), Value::Object(said)) => {
+/// The part of `live` that `manifest` has.
+fn common(live: &Value, manifest: &Value) -> Value {
+    match (live, manifest) {
+        (Value::Object(live), Value::Object(manifest)) => {
             let mut fields = serde_json::Map::new();
-            for (key, said) in said {
+            for (key, wanted) in manifest {
                 match live.get(key) {
-                    // A null says nothing.
-                    _ if said.is_null() => {}
-                    Some(live) => drop(fields.insert(key.clone(), common(live, said))),
-                    // Servers leave out what says as much as its absence.
-                    None if is_zero(said) => drop(fields.insert(key.clone(), said.clone())),
+                    // A null means nothing.
+                    _ if wanted.is_null() => {}
+                    Some(live) => drop(fields.insert(key.clone(), common(live, wanted))),
+                    // Servers drop a value that means the same as none.
+                    None if is_zero(wanted) => drop(fields.insert(key.clone(), wanted.clone())),
                     None => {}
                 }
             }
             Value::Object(fields)
         }
-        (Value::Array(live), Value::Array(said)) if said.iter().all(Value::is_object) => {
-            Value::Array(common_items(live, said))
+        (Value::Array(live), Value::Array(manifest)) if manifest.iter().all(Value::is_object) => {
+            Value::Array(common_items(live, manifest))
         }
         _ => live.clone(),
     }
 }
 
-fn common_items(live: &[Value], said: &[Value]) -> Vec<Value> {
-    let Some(key) = ITEM_KEYS.into_iter().find(|key| tells_apart(said, key)) else {
-        // What is told apart by nothing is one value, whole, and somebody's further items are a change of it.
-        let pairs = live.iter().zip(said).map(|(live, said)| common(live, said));
-        return pairs.chain(live.iter().skip(said.len()).cloned()).collect();
+fn common_items(live: &[Value], manifest: &[Value]) -> Vec<Value> {
+    let Some(key) = ITEM_KEYS.into_iter().find(|key| is_unique(manifest, key)) else {
+        // Without a key, the list counts as one value. More items are a change of it.
+        let pairs = live.iter().zip(manifest).map(|(live, wanted)| common(live, wanted));
+        return pairs.chain(live.iter().skip(manifest.len()).cloned()).collect();
     };
     let mut items = Vec::new();
-    for item in said {
-        if let Some(there) = live.iter().find(|there| there.get(key) == item.get(key)) {
-            items.push(common(there, item));
+    for item in manifest {
+        if let Some(live) = live.iter().find(|live| live.get(key) == item.get(key)) {
+            items.push(common(live, item));
         }
     }
     items
 }
 
-/// Whether each of `items` has another value for `key`.
-fn tells_apart(items: &[Value], key: &str) -> bool {
+/// Whether each of `items` has its own value for `key`.
+fn is_unique(items: &[Value], key: &str) -> bool {
     items.iter().enumerate().all(|(index, item)| {
         let is_another = |other: &Value| other.get(key) != item.get(key);
         item.get(key).is_some() && items.iter().take(index).all(is_another)
@@ -203,15 +202,15 @@ fn is_zero(value: &Value) -> bool {
     }
 }
 
-/// `object` without the finalizers that `manifest` does not say: by them a controller waits for its cleanup, and they are
-/// no drift. The others are in the manifest's order, for they are a set.
-fn without_others_finalizers(object: &Value, manifest: &Value) -> Value {
-    let said = manifest.pointer("/metadata/finalizers").and_then(Value::as_array);
-    let there = object.pointer("/metadata/finalizers").and_then(Value::as_array);
-    let kept: Vec<Value> = said
+/// `object` without finalizers that `manifest` does not have: controllers add them to delay a deletion, which is not drift. The
+/// others get the order of the manifest, because they are a set.
+fn without_finalizers_of_others(object: &Value, manifest: &Value) -> Value {
+    let wanted = manifest.pointer("/metadata/finalizers").and_then(Value::as_array);
+    let live = object.pointer("/metadata/finalizers").and_then(Value::as_array);
+    let kept: Vec<Value> = wanted
         .into_iter()
         .flatten()
-        .filter(|one| there.is_some_and(|there| there.contains(one)))
+        .filter(|one| live.is_some_and(|live| live.contains(one)))
         .cloned()
         .collect();
     let mut object = object.clone();
@@ -231,26 +230,26 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn of_what_the_server_refuses_the_fields_of_the_manifest_are_compared() {
+    fn the_fields_of_the_manifest_are_compared_if_the_server_refuses_it() {
         let check = |manifest: Value, live: Value, expect: Value| assert_eq!(common(&live, &manifest), expect);
         check(
             json!({"selector": {"app": "web"}, "paused": false, "gone": 1, "nothing": null}),
             json!({"selector": {"app": "other"}, "nothing": 2, "more": 3}),
             json!({"selector": {"app": "other"}, "paused": false}),
         );
-        // Items are found by their key, whatever stands in front of them.
+        // Items are found by their key, at any position.
         check(
             json!([{"name": "web", "image": "1", "args": ["a"]}, {"name": "gone"}]),
             json!([{"name": "side", "image": "9"}, {"name": "web", "image": "2", "tty": true, "args": ["a", "b"]}]),
             json!([{"name": "web", "image": "2", "args": ["a", "b"]}]),
         );
-        // Two of the same volume.
+        // Two mounts of the same volume.
         check(
             json!([{"name": "data", "mountPath": "/a"}, {"name": "data", "mountPath": "/b"}]),
             json!([{"name": "data", "mountPath": "/b"}, {"name": "other", "mountPath": "/a", "subPath": "x"}]),
             json!([{"name": "other", "mountPath": "/a"}, {"name": "data", "mountPath": "/b"}]),
         );
-        // Without a key the list is one value.
+        // Without a key, the list counts as one value.
         check(
             json!([{"verbs": ["get"]}]),
             json!([{"verbs": ["get"], "more": 1}, {"verbs": ["*"]}]),
@@ -259,10 +258,11 @@ mod tests {
     }
 
     #[test]
-    fn finalizers_of_others_are_left_out() {
+    fn finalizers_of_others_are_ignored() {
         let manifest = json!({"metadata": {"finalizers": ["ours", "second"]}});
-        let of =
-            |finalizers: Value| without_others_finalizers(&json!({"metadata": {"finalizers": finalizers}}), &manifest);
+        let of = |finalizers: Value| {
+            without_finalizers_of_others(&json!({"metadata": {"finalizers": finalizers}}), &manifest)
+        };
         assert_eq!(of(json!(["theirs", "second", "ours"])), manifest);
         assert_eq!(
             of(json!(["theirs", "ours"])),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_controller_decides_is_no_difference_even_where_the_server_refuses_the_manifest() {
+    fn values_of_controllers_are_no_drift_even_if_the_server_refuses_the_manifest() {
         let manifest = json!({"metadata": {"name": "web"}, "spec": {"replicas": 2, "selector": {"app": "web"}}});
         let entry =
             |manager: &str, fields: Value| json!({"manager": manager, "operation": "Update", "fieldsV1": fields});
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_from_no_answer_and_from_no_permission() {
+    fn refusals_are_told_from_missing_answers_and_missing_permissions() {
         let answered = |code: u16, message: &str| ApiError::Answered {
             code,
             reason: String::new(),

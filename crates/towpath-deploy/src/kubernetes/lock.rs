@@ -1,9 +1,12 @@
-//! One deployment of an environment at a time, whoever begins it.
+//! The lock of an environment: one deployment at a time, whoever starts it.
+//!
+//! The lock is part of the state's Secret, so writing it is a compare-and-set on that Secret's version. Its holder renews it; a
+//! holder that is silent for too long, or whose process on this machine has ended, loses it.
 
 use super::{
-    api::{Api, ApiError},
+    error::ClusterError,
     process::Process,
-    record::{self, Loaded, Lock, State},
+    record::{self, Lock, State, StoredState},
 };
 use crate::target::{Environment, Progress};
 use jiff::Timestamp;
@@ -16,80 +19,81 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use towpath_types::ReleaseId;
+use towpath_kube::Client;
+use towpath_types::{ReleaseId, with_causes};
 
-/// How often whoever waits looks again.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// How often a state is written again over what others wrote.
+/// How often a waiting deployment checks the lock.
+const CHECK: Duration = Duration::from_millis(500);
+/// How often a write is repeated after a conflict.
 const CONFLICTS: usize = 10;
-/// After how many expiries a lock is taken at once, without watching it: clocks do not differ by so much.
-const LONG_DEAD: u32 = 10;
+/// After this many expiries by the clock, take a lock without watching it first: clocks do not differ by that much.
+const CERTAIN: u32 = 10;
 
-/// A lock that is held, and the state that only its holder writes. Dropped, it expires.
+/// A lock that this process holds. Only its holder writes the state. When dropped, it is no longer renewed and expires.
 pub(super) struct Held {
     claim: Arc<Claim>,
-    /// The version of the state that it was taken over.
-    taken_over: Option<String>,
-    /// Ends the signs of life; one that is being given is given to its end, or it would not be known what was written.
+    /// The version of the state when the lock was taken.
+    version_before: Option<String>,
+    /// Stops the renewal. A renewal in progress is finished first, so that it is known what was written.
     renewal: CancellationToken,
 }
 
-/// What its holder and its signs of life share.
+/// What the holder and the renewal share.
 struct Claim {
-    api: Arc<Api>,
+    client: Arc<Client>,
     environment: Environment,
     key: Vec<u8>,
-    /// This deployment's own name in the lock.
+    /// Identifies this deployment in the lock.
     holder: String,
-    loaded: Mutex<Loaded>,
-    /// Why it was lost.
+    stored: Mutex<StoredState>,
+    /// Why the lock was lost.
     lost: StdMutex<Option<String>>,
 }
 
-/// Why a lock was not had.
-pub(super) enum NotHeld {
-    /// Somebody else deploys, and will for longer than this waits.
+/// Why the lock could not be taken.
+pub(super) enum NotTaken {
+    /// Somebody else was still deploying at the deadline. The sentence says who.
     Busy(String),
-    /// The cluster could not be asked.
-    Failed(ApiError),
+    Failed(ClusterError),
 }
 
-impl From<ApiError> for NotHeld {
-    fn from(error: ApiError) -> Self {
+impl From<ClusterError> for NotTaken {
+    fn from(error: ClusterError) -> Self {
         Self::Failed(error)
     }
 }
 
-/// What taking a lock needs.
+/// What is needed to take a lock.
 pub(super) struct Request<'a> {
-    pub api: &'a Arc<Api>,
+    pub client: &'a Arc<Client>,
     pub environment: &'a Environment,
-    /// Who and what, for whoever waits behind.
+    /// Who deploys what, for others who wait.
     pub by: String,
     pub what: String,
     pub release: ReleaseId,
-    /// The key of the environment's fingerprints, where it has none yet.
+    /// The key for fingerprints, if the environment has none yet.
     pub key: &'a [u8],
-    /// After how long without a sign of life a holder is taken for dead.
+    /// How long a holder may give no sign of life.
     pub expiry: Duration,
+    /// When to stop waiting for another holder.
     pub deadline: Instant,
-    /// What the environment said of itself just now.
-    pub loaded: Loaded,
+    /// The state as it was read just now.
+    pub stored: StoredState,
 }
 
-/// Takes the lock, after its holder if there is one.
-pub(super) async fn take(request: Request<'_>, progress: &mpsc::UnboundedSender<Progress>) -> Result<Held, NotHeld> {
-    let (api, environment) = (request.api, request.environment);
+/// Takes the lock. Waits for another holder to end.
+pub(super) async fn take(request: Request<'_>, progress: &mpsc::UnboundedSender<Progress>) -> Result<Held, NotTaken> {
+    let (client, environment) = (request.client, request.environment);
     let holder = uuid::Uuid::from_u128(rand::random()).to_string();
     let mut watched: Option<(String, u64, Instant)> = None;
     let mut told = false;
-    let mut known = Some(request.loaded);
+    let mut known = Some(request.stored);
     loop {
-        let mut loaded = match known.take() {
-            Some(loaded) => loaded,
-            None => record::load(api, environment).await?,
+        let mut stored = match known.take() {
+            Some(stored) => stored,
+            None => record::load(client, environment).await?,
         };
-        if let Some(lock) = loaded.state.lock.as_ref().filter(|lock| lock.holder != holder) {
+        if let Some(lock) = stored.state.lock.as_ref().filter(|lock| lock.holder != holder) {
             let sign = (lock.holder.clone(), lock.renewals);
             let since = match &watched {
                 Some((holder, renewals, since)) if (holder, renewals) == (&sign.0, &sign.1) => *since,
@@ -97,29 +101,32 @@ pub(super) async fn take(request: Request<'_>, progress: &mpsc::UnboundedSender<
             };
             watched = Some((sign.0, sign.1, since));
             let silent = Timestamp::now().duration_since(lock.renewed);
-            let long_dead = Duration::try_from(silent).is_ok_and(|silent| silent > request.expiry * LONG_DEAD);
+            let is_long_dead = Duration::try_from(silent).is_ok_and(|silent| silent > request.expiry * CERTAIN);
             let is_gone = lock.process.as_ref().is_some_and(Process::is_gone);
-            if since.elapsed() < request.expiry && !long_dead && !is_gone {
-                let who = format!("{} is deploying here since {} ({})", lock.by, lock.since, lock.what);
+            if since.elapsed() < request.expiry && !is_long_dead && !is_gone {
+                let who = format!(
+                    "{} has been deploying here since {} ({})",
+                    lock.by, lock.since, lock.what
+                );
                 if Instant::now() >= request.deadline {
-                    return Err(NotHeld::Busy(who));
+                    return Err(NotTaken::Busy(who));
                 }
                 if !told {
                     told = true;
-                    let message = format!("{who}; waiting for that to end");
+                    let message = format!("{who}; waiting for that deployment to end");
                     let _ = progress.send(Progress { object: None, message });
                 }
-                tokio::time::sleep(LOOK_AGAIN).await;
+                tokio::time::sleep(CHECK).await;
                 continue;
             }
             let message = format!(
-                "{}, who was deploying here ({}), gave no sign of life: going on",
+                "the deployment of {} ({}) gave no sign of life and is taken over",
                 lock.by, lock.what
             );
             let _ = progress.send(Progress { object: None, message });
         }
         let now = Timestamp::now();
-        loaded.state.lock = Some(Lock {
+        stored.state.lock = Some(Lock {
             holder: holder.clone(),
             by: request.by.clone(),
             what: request.what.clone(),
@@ -129,105 +136,113 @@ pub(super) async fn take(request: Request<'_>, progress: &mpsc::UnboundedSender<
             release: request.release,
             process: Process::this(),
         });
-        let key = loaded.key.clone().unwrap_or_else(|| request.key.to_vec());
-        let taken_over = loaded.version.clone();
-        if !record::save(api, environment, &mut loaded, &key).await? {
+        let key = stored.key.clone().unwrap_or_else(|| request.key.to_vec());
+        let version_before = stored.version.clone();
+        if !record::save(client, environment, &mut stored, &key).await? {
             continue;
         }
         let claim = Arc::new(Claim {
-            api: Arc::clone(api),
+            client: Arc::clone(client),
             environment: environment.clone(),
             key,
             holder,
-            loaded: Mutex::new(loaded),
+            stored: Mutex::new(stored),
             lost: StdMutex::new(None),
         });
         let renewal = CancellationToken::new();
         tokio::spawn(renew(renewal.clone(), Arc::clone(&claim), request.expiry / 3));
         return Ok(Held {
             claim,
-            taken_over,
+            version_before,
             renewal,
         });
     }
 }
 
 impl Claim {
-    /// Writes the state. A person's word that others are to stay out may have been written meanwhile: it is taken along.
-    /// Answers `false` when the lock is somebody else's, or gone.
-    async fn save(&self, loaded: &mut Loaded) -> Result<bool, ApiError> {
+    /// Writes the state. Keeps the hold of a person that was written in the meantime. Returns `false` if somebody else has the
+    /// lock, or nobody.
+    async fn save(&self, stored: &mut StoredState) -> Result<bool, ClusterError> {
         for _ in 0..CONFLICTS {
-            if record::save(&self.api, &self.environment, loaded, &self.key).await? {
+            if record::save(&self.client, &self.environment, stored, &self.key).await? {
                 return Ok(true);
             }
-            let there = record::load(&self.api, &self.environment).await?;
-            if there.state.lock.as_ref().is_none_or(|lock| lock.holder != self.holder) {
+            let current = record::load(&self.client, &self.environment).await?;
+            if current
+                .state
+                .lock
+                .as_ref()
+                .is_none_or(|lock| lock.holder != self.holder)
+            {
                 return Ok(false);
             }
-            loaded.version = there.version;
-            loaded.state.hold = there.state.hold;
+            stored.version = current.version;
+            stored.state.hold = current.state.hold;
         }
         Ok(false)
     }
 }
 
-/// Gives a sign of life now and then.
+/// Renews the lock until it is released or lost.
 async fn renew(ended: CancellationToken, claim: Arc<Claim>, every: Duration) {
     loop {
         if ended.run_until_cancelled(tokio::time::sleep(every)).await.is_none() {
             return;
         }
-        let mut loaded = claim.loaded.lock().await;
-        // Given back while this waited for its turn.
+        let mut stored = claim.stored.lock().await;
+        // The lock was released in the meantime.
         if ended.is_cancelled() {
             return;
         }
-        let Some(lock) = &mut loaded.state.lock else { return };
+        let Some(lock) = &mut stored.state.lock else { return };
         lock.renewed = Timestamp::now();
         lock.renewals += 1;
-        match claim.save(&mut loaded).await {
+        match claim.save(&mut stored).await {
             Ok(true) => {}
             Ok(false) => {
                 let message = "somebody else has taken the environment's lock, or deleted it";
                 *claim.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.to_string());
                 return;
             }
-            // The next sign may come through.
-            Err(error) => tracing::warn!(error = %error, "the environment's lock is not renewed"),
+            // The next renewal may succeed.
+            Err(error) => tracing::warn!(
+                error = with_causes(&error),
+                "failed to renew the lock of the environment"
+            ),
         }
     }
 }
 
 impl Held {
-    /// What the environment says of itself.
+    /// The current state.
     pub(super) async fn state(&self) -> State {
-        self.claim.loaded.lock().await.state.clone()
+        self.claim.stored.lock().await.state.clone()
     }
 
-    /// Whether nobody wrote between a look at the state, which found `version`, and the taking of this lock.
-    pub(super) fn is_next_after(&self, version: Option<&str>) -> bool {
-        self.taken_over.as_deref() == version
+    /// Whether nobody has written the state between reading `version` and taking the lock.
+    pub(super) fn directly_follows(&self, version: Option<&str>) -> bool {
+        self.version_before.as_deref() == version
     }
 
-    /// Writes the state after `change`. An error, a sentence, when the lock was lost or the cluster does not answer.
+    /// Changes the state and writes it. The error is a sentence: the lock was lost, or the cluster does not answer.
     pub(super) async fn update(&self, change: impl FnOnce(&mut State)) -> Result<(), String> {
-        let mut loaded = self.claim.loaded.lock().await;
+        let mut stored = self.claim.stored.lock().await;
         self.check()?;
-        change(&mut loaded.state);
-        match self.claim.save(&mut loaded).await {
+        change(&mut stored.state);
+        match self.claim.save(&mut stored).await {
             Ok(true) => Ok(()),
             Ok(false) => Err("somebody else has taken the environment's lock".into()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(with_causes(&error)),
         }
     }
 
-    /// Whether the lock is still held.
+    /// Fails if the lock was lost.
     pub(super) fn check(&self) -> Result<(), String> {
         let lost = self.claim.lost.lock().unwrap_or_else(PoisonError::into_inner);
         lost.clone().map_or(Ok(()), Err)
     }
 
-    /// Gives the lock back, with a last change of the state.
+    /// Releases the lock, together with a last change of the state.
     pub(super) async fn release(self, change: impl FnOnce(&mut State)) -> Result<(), String> {
         self.renewal.cancel();
         self.update(|state| {

@@ -1,30 +1,41 @@
-//! The Kubernetes target: objects applied to a cluster, watched until they run, and recorded there.
+//! The Kubernetes target: applies objects to a cluster, waits until they run, and records the releases there.
 //!
-//! **Invariants.** Everything is asked of the server before anything is changed: a dry run of each object, and of one pod
-//! of each workload that changes; of many ConfigMaps only where somebody else has a say in them. Objects are applied server-side as the field manager `towpath`, so that a field that
-//! leaves a manifest leaves the cluster, and what others own stays theirs. Only one deployment of an environment is under
-//! way at a time, whoever begins it; a holder of the lock that dies loses it. Each step is safe to do twice, so that a
-//! second run after any failure converges.
+//! [`target`] implements the contract. [`preflight`] checks everything before anything changes; [`apply`] carries a request out
+//! under the [`lock`], with [`rollout`] to wait for workloads and [`prune`] to remove what left the manifests. [`record`] keeps
+//! the state and the releases in Secrets of the environment. [`drift`], [`status`], [`job`], [`cron`] and [`logs`] look at what
+//! runs. Requests, watches and paths come from `towpath-kube`; facts about kinds come from the table in `towpath-manifest`.
 //!
-//! **It does not know** what a release is made of, or who may deploy.
+//! **Invariants.** The server checks everything before anything changes: a dry run of each object, and of one pod of each
+//! workload that changes. ConfigMaps without admission controllers are the only exception. Objects are applied server-side as
+//! the field manager `towpath`, so that a field that leaves a manifest leaves the cluster, and the fields of others stay. Only one
+//! deployment of an environment runs at a time, whoever starts it, and a dead holder of the lock loses it. Each step can be done
+//! twice, so that a second run after any failure converges.
+//!
+//! **It does not know** what a release consists of, or who may deploy.
 
-mod api;
 mod apply;
+mod cron;
 mod drift;
-mod examine;
-mod fields;
-mod follow;
-mod foresee;
-mod identity;
+mod error;
+mod fingerprint;
+mod history;
+mod inventory;
 mod job;
-mod kinds;
+mod labels;
 mod lock;
+mod logs;
+mod memory;
+mod options;
+mod preflight;
 mod process;
+mod prune;
 mod record;
 mod rollout;
+mod secrets;
+mod status;
 mod target;
 
-pub use api::Patience;
-pub use identity::{CA_VARIABLE, Identity, IdentityError, SERVER_VARIABLE, TOKEN_VARIABLE};
+pub use options::KubernetesOptions;
 pub use rollout::Tolerance;
-pub use target::{KubernetesOptions, KubernetesTarget};
+pub use target::KubernetesTarget;
+pub use towpath_kube::{CA_VARIABLE, Identity, IdentityError, Patience, SERVER_VARIABLE, TOKEN_VARIABLE};

@@ -1,31 +1,32 @@
-//! Which process holds a lock, so that a later one on the same machine need not wait to see that it is dead.
+//! Identifies the process that holds a lock. A later process on the same machine sees at once that it is dead, without waiting
+//! for the lock to expire.
 
 use serde::{Deserialize, Serialize};
 
-/// A process of a machine, for as long as that is up.
+/// A process on a machine, until that machine reboots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Process {
-    /// The machine since it started, and which of its processes see each other's numbers.
+    /// Identifies the machine, its boot, and the namespace of process ids.
     view: String,
     pid: u32,
-    /// When it began, in ticks since the machine did: numbers are used again.
-    began: u64,
+    /// When it started, in ticks since the machine booted: process ids are reused.
+    started: u64,
 }
 
 impl Process {
-    /// This process; `None` where the kernel does not tell.
+    /// This process; `None` if the kernel does not provide the data.
     pub(super) fn this() -> Option<Self> {
         let pid = std::process::id();
         Some(Self {
             view: view()?,
             pid,
-            began: began(pid)?,
+            started: started(pid)?,
         })
     }
 
-    /// Whether it is certain that this process has ended.
+    /// Whether this process has certainly ended.
     pub(super) fn is_gone(&self) -> bool {
-        view().is_some_and(|view| view == self.view) && began(self.pid) != Some(self.began)
+        view().is_some_and(|view| view == self.view) && started(self.pid) != Some(self.started)
     }
 }
 
@@ -36,12 +37,12 @@ fn view() -> Option<String> {
 }
 
 /// Source: <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html> (field 22; field 3 is the state)
-fn began(pid: u32) -> Option<u64> {
+fn started(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name, in brackets, may hold anything.
+    // The name of the program, in parentheses, may contain any characters.
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
-    // One that only waits for its parent to notice has ended.
+    // A zombie has ended.
     let has_ended = matches!(*fields.first()?, "Z" | "X");
     if has_ended { None } else { fields.get(19)?.parse().ok() }
 }
@@ -52,20 +53,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_gone_when_it_has_ended_and_not_before() {
+    fn a_process_is_gone_once_it_has_ended() {
         let this = Process::this().unwrap();
         assert!(!this.is_gone());
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let of_child = Process {
             pid: child.id(),
-            began: began(child.id()).unwrap(),
+            started: started(child.id()).unwrap(),
             ..this.clone()
         };
         assert!(!of_child.is_gone());
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(of_child.is_gone());
-        // Of another machine's processes nothing is known.
+        // Nothing is known about processes on other machines.
         let elsewhere = Process {
             view: "elsewhere".into(),
             ..of_child

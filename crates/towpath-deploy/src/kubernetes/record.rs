@@ -1,129 +1,104 @@
-//! What an environment itself says of its releases: the same for every laptop and server that deploys there.
+//! The records that an environment keeps of itself in the cluster, so that every laptop and server agrees on what runs there.
 //!
-//! Two kinds of Secret in the environment's namespace, for a least-privileged account may write those anyway, and for
-//! manifests may hold values:
-//! - `towpath.<project>.<environment>`: what runs, what was applied, who is deploying;
-//! - `towpath.<project>.<environment>.<number>`: one release: the last [`KEPT`] that succeeded, and the last [`KEPT`] that did not.
+//! Two kinds of Secret in the environment's namespace. Secrets, because a least-privileged account can write them anyway, and
+//! because manifests can contain values:
+//! - `towpath.<project>.<environment>`: the state: what runs, what was applied, who is deploying;
+//! - `towpath.<project>.<environment>.<number>`: one release. The last [`KEPT`] successful ones and the last [`KEPT`] others
+//!   are kept.
 
-use super::{
-    api::{Api, ApiError, escape},
-    kinds::Kind,
-    process::Process,
-};
+use super::{error::ClusterError, inventory::InventoryEntry, labels::owner_labels, process::Process};
 use crate::target::{Environment, Hold, ReleaseRecord};
 use base64::Engine as _;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use towpath_manifest::{Object, ObjectId};
+use towpath_kube::{Client, Resource, escape, text_at};
+use towpath_manifest::{Kind, Object};
 use towpath_types::{Digest, Outcome, ReleaseId};
 
-/// What is to be said of a release that nobody carries out any more.
-pub(super) const DIED: &str = "whoever carried it out died before its end";
-/// After how long without a sign of life a deployment is no longer called one: many signs of life, and clocks that differ.
+/// The message of a release whose process died.
+pub(super) const DIED: &str = "the process that carried it out died before it ended";
+/// How long a deployment may give no sign of life before it no longer counts as running: several renewals, plus the difference
+/// between clocks.
 const SILENT: SignedDuration = SignedDuration::from_secs(120);
-/// How many releases an environment remembers.
+/// How many successful and how many other releases an environment keeps.
 const KEPT: usize = 10;
-/// The most base64 that a record's Secret takes: all of its data may have 1 MiB, after decoding.
+/// The maximum size of a record in base64. All data of a Secret together may have 1 MiB, decoded.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size>
-const MOST_PACKED: usize = 1_300_000;
-/// The most that a record may unpack to.
-const MOST_BYTES: usize = 64 << 20;
+const MAX_ENCODED: usize = 1_300_000;
+/// The maximum size of an unpacked record.
+const MAX_UNPACKED: usize = 64 << 20;
 
-/// An object that was applied.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Kept {
-    /// Which.
-    pub id: ObjectId,
-    /// `apps/v1`.
-    pub api_version: String,
-    /// The object's own identity, by which one that somebody made anew is told apart.
-    #[serde(default)]
-    pub uid: String,
-    /// The digest of what was applied.
-    #[serde(default)]
-    pub manifest: String,
-    /// The digest of the fields that were ours afterwards.
-    #[serde(default)]
-    pub owned: String,
-    /// Whether Towpath made it: only such an object is removed when it leaves the manifests.
-    #[serde(default)]
-    pub made: bool,
-}
-
-/// Who is deploying.
+/// The lock of a running deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lock {
-    /// One deployment of one process.
+    /// Identifies one deployment of one process.
     pub holder: String,
-    /// Who, for people.
+    /// Who deploys.
     pub by: String,
-    /// What, for people.
+    /// What is deployed, a sentence.
     pub what: String,
     pub since: Timestamp,
-    /// When its holder said last that it is alive, by the holder's clock.
+    /// When the holder last gave a sign of life, by its own clock.
     pub renewed: Timestamp,
-    /// How often it said so.
+    /// How many signs of life the holder has given.
     pub renewals: u64,
-    /// The release that it carries out.
+    /// The release that is carried out.
     pub release: ReleaseId,
-    /// The process that holds it.
+    /// The process that holds the lock.
     #[serde(default)]
     pub process: Option<Process>,
 }
 
-/// What an environment says of itself.
+/// The state of an environment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct State {
-    /// The release that was carried out completely; `None` while one is under way or after one that failed.
+    /// The release that runs completely; `None` during a deployment and after one that failed.
     pub current: Option<ReleaseId>,
-    /// The release that was begun last.
+    /// The release that was started last.
     pub attempted: Option<ReleaseId>,
     /// The release that succeeded last.
     #[serde(default)]
     pub succeeded: Option<ReleaseId>,
-    /// Its number.
+    /// The number of that release.
     #[serde(default)]
     pub succeeded_number: i64,
-    /// What was applied.
-    pub objects: Vec<Kept>,
-    /// Who is deploying.
+    /// The inventory: every object that was applied and not pruned since.
+    pub objects: Vec<InventoryEntry>,
     pub lock: Option<Lock>,
-    /// Who keeps others from deploying.
+    /// The hold of a person who keeps others from deploying.
     #[serde(default)]
     pub hold: Option<Hold>,
 }
 
 impl State {
-    /// The lock of whoever is deploying, unless that process is known to have died, or has been silent for so long that it
-    /// must have.
-    pub(super) fn alive(&self) -> Option<&Lock> {
+    /// The lock, unless its process has ended, or has been silent for so long that it must have ended.
+    pub(super) fn live_lock(&self) -> Option<&Lock> {
         let is_gone = |lock: &Lock| lock.process.as_ref().is_some_and(Process::is_gone);
         let is_silent = |lock: &Lock| Timestamp::now().duration_since(lock.renewed) > SILENT;
         self.lock.as_ref().filter(|lock| !is_gone(lock) && !is_silent(lock))
     }
 }
 
-/// A state with the version of the Secret that it was read from.
+/// A state, and the Secret that it was read from.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Loaded {
+pub(super) struct StoredState {
     pub state: State,
-    /// `None` when there is no Secret yet.
+    /// The `resourceVersion` of the Secret; `None` if there is none yet.
     pub version: Option<String>,
-    /// The key of this environment's fingerprints.
+    /// The key for the environment's fingerprints.
     pub key: Option<Vec<u8>>,
-    /// Whether there is a Secret that does not hold what Towpath wrote.
-    pub is_odd: bool,
+    /// Whether the Secret exists, but does not contain what Towpath wrote.
+    pub is_corrupt: bool,
 }
 
-pub(super) fn secrets() -> Kind {
-    Kind::known("v1", "Secret", "secrets")
+fn secrets() -> Resource {
+    Resource::of(&Kind::SECRET)
 }
 
-/// `towpath.claims.dev`. What no name of an object may hold is written otherwise.
-pub(super) fn name(environment: &Environment) -> String {
+/// The name of the Secret with the state: `towpath.claims.dev`. Names of objects have no `_`, so it becomes `--`.
+pub(super) fn state_name(environment: &Environment) -> String {
     let part = |text: &str| text.replace('_', "--");
     format!(
         "towpath.{}.{}",
@@ -132,55 +107,38 @@ pub(super) fn name(environment: &Environment) -> String {
     )
 }
 
-/// The labels that tell whose an object is.
-pub(super) fn labels(environment: &Environment) -> BTreeMap<String, String> {
-    BTreeMap::from([
-        ("towpath.dev/project".to_string(), environment.id.project().to_string()),
-        (
-            "towpath.dev/environment".to_string(),
-            environment.id.environment().to_string(),
-        ),
-    ])
-}
-
-fn pack(value: &impl Serialize) -> Result<(String, String), ApiError> {
-    let text = serde_json::to_vec(value).map_err(unreadable)?;
-    let packed = zstd::encode_all(text.as_slice(), 3).map_err(unreadable)?;
+/// A value as compressed JSON in base64, and the digest of the JSON.
+fn pack(value: &impl Serialize) -> Result<(String, String), ClusterError> {
+    let failed = |error: &dyn std::fmt::Display| ClusterError::Record(error.to_string());
+    let text = serde_json::to_vec(value).map_err(|error| failed(&error))?;
+    let packed = zstd::encode_all(text.as_slice(), 3).map_err(|error| failed(&error))?;
     let digest = Digest::of(&text).to_string();
     Ok((base64::engine::general_purpose::STANDARD.encode(packed), digest))
 }
 
-fn unreadable(error: impl std::fmt::Display) -> ApiError {
-    ApiError::Malformed {
-        server: "the cluster".into(),
-        why: format!("a record of Towpath's cannot be read or written: {error}"),
-    }
-}
-
-/// The bytes behind one key of a Secret.
+/// The decoded value of one key of a Secret.
 fn data(secret: &Value, key: &str) -> Option<Vec<u8>> {
     let text = secret.get("data")?.get(key)?.as_str()?;
     base64::engine::general_purpose::STANDARD.decode(text).ok()
 }
 
-/// What a Secret holds, when it is whole.
+/// The value that [`pack`] packed; `None` if the Secret does not contain it unchanged.
 fn unpack<T: DeserializeOwned>(secret: &Value, key: &str) -> Option<T> {
     let packed = data(secret, key)?;
     let mut text = Vec::new();
     let reader = zstd::Decoder::new(packed.as_slice()).ok()?;
-    std::io::Read::read_to_end(&mut std::io::Read::take(reader, MOST_BYTES as u64), &mut text).ok()?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(reader, MAX_UNPACKED as u64), &mut text).ok()?;
     let digest = data(secret, "digest")?;
     (Digest::of(&text).to_string().into_bytes() == digest).then_some(())?;
     serde_json::from_slice(&text).ok()
 }
 
 fn version(secret: &Value) -> Option<String> {
-    let version = secret.pointer("/metadata/resourceVersion");
-    version.and_then(Value::as_str).map(str::to_string)
+    Some(text_at(secret, "/metadata/resourceVersion")).filter(|version| !version.is_empty())
 }
 
 fn secret(environment: &Environment, name: &str, record: &str, data: &Value) -> Value {
-    let mut labels = labels(environment);
+    let mut labels = owner_labels(environment);
     labels.insert("towpath.dev/record".to_string(), record.to_string());
     labels.insert("app.kubernetes.io/managed-by".to_string(), "towpath".to_string());
     json!({
@@ -190,12 +148,12 @@ fn secret(environment: &Environment, name: &str, record: &str, data: &Value) -> 
     })
 }
 
-impl Loaded {
+impl StoredState {
     fn of(secret: &Value) -> Self {
         let state = unpack(secret, "state");
         Self {
-            is_odd: state.is_none(),
-            // One that somebody edited is worth nothing: what it knew is found out anew.
+            is_corrupt: state.is_none(),
+            // Do not trust an edited state: the deployment finds out anew what it needs.
             state: state.unwrap_or_default(),
             version: version(secret),
             key: data(secret, "key"),
@@ -203,82 +161,94 @@ impl Loaded {
     }
 }
 
-/// Reads an environment's state; an empty one where nothing was deployed.
-pub(super) async fn load(api: &Api, environment: &Environment) -> Result<Loaded, ApiError> {
-    let path = secrets().object(&environment.namespace, &name(environment));
-    let secret = api.find(&path).await?;
-    Ok(secret.as_ref().map(Loaded::of).unwrap_or_default())
+/// Reads the state of an environment; an empty one if nothing was ever deployed.
+pub(super) async fn load(client: &Client, environment: &Environment) -> Result<StoredState, ClusterError> {
+    let path = secrets().object(&environment.namespace, &state_name(environment));
+    let secret = client.find(&path).await?;
+    Ok(secret.as_ref().map(StoredState::of).unwrap_or_default())
 }
 
-/// Writes a state over the one that it was read from. Answers `false` when somebody else wrote first.
+/// Replaces the state by one that was read from it and changed. Returns `false` if somebody else has written since then.
 pub(super) async fn save(
-    api: &Api,
+    client: &Client,
     environment: &Environment,
-    loaded: &mut Loaded,
+    stored: &mut StoredState,
     key: &[u8],
-) -> Result<bool, ApiError> {
+) -> Result<bool, ClusterError> {
     let encoding = base64::engine::general_purpose::STANDARD;
-    let (state, digest) = pack(&loaded.state)?;
-    let name = name(environment);
+    let (state, digest) = pack(&stored.state)?;
+    let name = state_name(environment);
     let data = json!({"state": state, "digest": encoding.encode(digest), "key": encoding.encode(key)});
     let object = secret(environment, &name, "state", &data);
-    let written = match &loaded.version {
-        None => api.create(&secrets().collection(&environment.namespace), &object).await,
+    let written = match &stored.version {
+        None => {
+            client
+                .create(&secrets().collection(&environment.namespace), &object)
+                .await
+        }
         Some(version) => {
             let patch = json!({"metadata": {"resourceVersion": version}, "data": data});
-            api.merge(&secrets().object(&environment.namespace, &name), &patch)
+            client
+                .merge(&secrets().object(&environment.namespace, &name), &patch)
                 .await
         }
     };
     let written = match written {
         Ok(written) => written,
-        // Ours may have arrived, and its answer not.
+        // An earlier attempt may have arrived although its answer was lost.
         Err(error) if error.is_conflict() => {
-            let there = load(api, environment).await?;
-            let ours = there.state == loaded.state;
-            loaded.version = if ours { there.version } else { loaded.version.take() };
-            return Ok(ours);
+            let current = load(client, environment).await?;
+            let is_ours = current.state == stored.state;
+            if is_ours {
+                stored.version = current.version;
+            }
+            return Ok(is_ours);
         }
-        // Deleted since it was read.
-        Err(error) if error.is_missing() && loaded.version.is_some() => return Ok(false),
-        Err(error) => return Err(error),
+        // Somebody has deleted it.
+        Err(error) if error.is_missing() && stored.version.is_some() => return Ok(false),
+        Err(error) => return Err(error.into()),
     };
-    loaded.version = version(&written);
-    loaded.key = Some(key.to_vec());
+    stored.version = version(&written);
+    stored.key = Some(key.to_vec());
     Ok(true)
 }
 
-/// Everything that an environment says of itself.
+/// All records of an environment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Records {
-    pub loaded: Loaded,
-    /// The releases that it remembers, newest first.
+    pub stored: StoredState,
+    /// Newest first.
     pub releases: Vec<ReleaseRecord>,
-    /// The names of the Secrets with releases that cannot be read.
-    pub odd: Vec<String>,
+    /// The names of Secrets with a release that cannot be read.
+    pub corrupt: Vec<String>,
 }
 
-/// Reads everything that an environment says of itself, with one request.
-pub(super) async fn read(api: &Api, environment: &Environment) -> Result<Records, ApiError> {
-    let mut selector = String::from("towpath.dev/record");
-    for (label, value) in labels(environment) {
-        selector = format!("{selector},{label}={value}");
-    }
-    let (secrets, _) = api
-        .list(&secrets().collection(&environment.namespace), Some(&selector))
+/// The label selector for all records of an environment.
+fn selector(environment: &Environment) -> String {
+    let owner = owner_labels(environment).into_iter();
+    let owner: Vec<String> = owner.map(|(label, value)| format!("{label}={value}")).collect();
+    format!("towpath.dev/record,{}", owner.join(","))
+}
+
+/// Reads all records of an environment, with one request.
+pub(super) async fn read(client: &Client, environment: &Environment) -> Result<Records, ClusterError> {
+    let (secrets, _) = client
+        .list(
+            &secrets().collection(&environment.namespace),
+            Some(&selector(environment)),
+        )
         .await?;
     let mut records = Records::default();
-    let state_name = name(environment);
+    let state_name = state_name(environment);
     for secret in secrets {
-        let name = secret.pointer("/metadata/name").and_then(Value::as_str);
-        let name = name.unwrap_or_default();
+        let name = text_at(&secret, "/metadata/name");
         if name == state_name {
-            records.loaded = Loaded::of(&secret);
+            records.stored = StoredState::of(&secret);
             continue;
         }
         match unpack::<ReleaseRecord>(&secret, "release") {
             Some(release) => records.releases.push(release),
-            None => records.odd.push(name.to_string()),
+            None => records.corrupt.push(name),
         }
     }
     let newest_first = |release: &ReleaseRecord| std::cmp::Reverse(release.number);
@@ -286,42 +256,54 @@ pub(super) async fn read(api: &Api, environment: &Environment) -> Result<Records
     Ok(records)
 }
 
-/// What became of writing a release down.
+/// Whether a new release could be recorded.
 pub(super) enum Begun {
-    /// It is written down.
-    Written,
-    /// There is this one of its number.
-    Taken(Box<Option<ReleaseRecord>>),
+    Recorded,
+    /// There is another release with this number; `None` if that one cannot be read.
+    NumberTaken(Box<Option<ReleaseRecord>>),
 }
 
-/// Writes a new release down.
-pub(super) async fn begin(api: &Api, environment: &Environment, release: &ReleaseRecord) -> Result<Begun, ApiError> {
+/// Records a new release.
+pub(super) async fn begin(
+    client: &Client,
+    environment: &Environment,
+    release: &ReleaseRecord,
+) -> Result<Begun, ClusterError> {
     let name = release_name(environment, release.number);
     let object = release_secret(environment, &name, release)?;
-    match api.create(&secrets().collection(&environment.namespace), &object).await {
-        Ok(_) => Ok(Begun::Written),
+    match client
+        .create(&secrets().collection(&environment.namespace), &object)
+        .await
+    {
+        Ok(_) => Ok(Begun::Recorded),
         Err(error) if error.is_conflict() => {
-            let there = api.find(&secrets().object(&environment.namespace, &name)).await?;
-            let there = there.and_then(|secret| unpack::<ReleaseRecord>(&secret, "release"));
-            if there.as_ref().is_some_and(|there| there.id == release.id) {
-                return Ok(Begun::Written);
+            let other = client.find(&secrets().object(&environment.namespace, &name)).await?;
+            let other = other.and_then(|secret| unpack::<ReleaseRecord>(&secret, "release"));
+            // An earlier attempt may have arrived although its answer was lost.
+            if other.as_ref().is_some_and(|other| other.id == release.id) {
+                return Ok(Begun::Recorded);
             }
-            Ok(Begun::Taken(Box::new(there)))
+            Ok(Begun::NumberTaken(Box::new(other)))
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 
-/// Writes down how a release ended.
-pub(super) async fn end(api: &Api, environment: &Environment, release: &ReleaseRecord) -> Result<(), ApiError> {
+/// Records how a release ended.
+pub(super) async fn end(
+    client: &Client,
+    environment: &Environment,
+    release: &ReleaseRecord,
+) -> Result<(), ClusterError> {
     let name = release_name(environment, release.number);
     let object = release_secret(environment, &name, release)?;
     let patch = json!({"data": object["data"]});
     let path = secrets().object(&environment.namespace, &name);
-    match api.merge(&path, &patch).await {
-        // Somebody deleted it meanwhile.
+    match client.merge(&path, &patch).await {
+        // Somebody has deleted it.
         Err(error) if error.is_missing() => {
-            api.create(&secrets().collection(&environment.namespace), &object)
+            client
+                .create(&secrets().collection(&environment.namespace), &object)
                 .await?;
         }
         other => drop(other?),
@@ -329,40 +311,45 @@ pub(super) async fn end(api: &Api, environment: &Environment, release: &ReleaseR
     Ok(())
 }
 
-/// Forgets the oldest releases, when there are more than are kept after `newest`: as many that succeeded, so that there is
-/// something to go back to however often it failed since, and as many that did not.
-pub(super) async fn trim(api: &Api, environment: &Environment, newest: &ReleaseRecord) -> Result<(), ApiError> {
-    // As many as there are numbers, at most.
+/// Deletes the oldest releases beyond [`KEPT`]. Successful releases are counted separately, so that there is always one to go
+/// back to, however many have failed since.
+pub(super) async fn trim(
+    client: &Client,
+    environment: &Environment,
+    newest: &ReleaseRecord,
+) -> Result<(), ClusterError> {
+    // There cannot be more releases than numbers.
     if usize::try_from(newest.number).is_ok_and(|most| most <= KEPT) {
         return Ok(());
     }
-    let records = read(api, environment).await?;
+    let records = read(client, environment).await?;
     let is_good = |release: &&ReleaseRecord| release.state == Outcome::Succeeded.as_str();
     let (good, other): (Vec<_>, Vec<_>) = records.releases.iter().partition(is_good);
     for old in good.into_iter().skip(KEPT).chain(other.into_iter().skip(KEPT)) {
         let name = release_name(environment, old.number);
-        api.delete(&secrets().object(&environment.namespace, &name), None)
+        client
+            .delete(&secrets().object(&environment.namespace, &name), None)
             .await?;
     }
     Ok(())
 }
 
 fn release_name(environment: &Environment, number: i64) -> String {
-    format!("{}.{number}", name(environment))
+    format!("{}.{number}", state_name(environment))
 }
 
-/// How many bytes `objects` take in a record, when that is more than a record may have.
+/// The size in bytes of a record with `objects`, if that is more than a record may have.
 pub(super) fn too_large(objects: &[Object]) -> Option<usize> {
     let values: Vec<&Value> = objects.iter().map(|object| &object.value).collect();
     let bytes = pack(&values).ok()?.0.len();
-    // Base64 takes four for three.
-    (bytes > MOST_PACKED).then_some(bytes / 4 * 3)
+    // Base64 turns three bytes into four.
+    (bytes > MAX_ENCODED).then_some(bytes / 4 * 3)
 }
 
-fn release_secret(environment: &Environment, name: &str, release: &ReleaseRecord) -> Result<Value, ApiError> {
+fn release_secret(environment: &Environment, name: &str, release: &ReleaseRecord) -> Result<Value, ClusterError> {
     let (mut packed, mut digest) = pack(release)?;
-    if packed.len() > MOST_PACKED {
-        // What a plan shows is not needed to go back to it.
+    if packed.len() > MAX_ENCODED {
+        // Going back to a release does not need the changes that its plan showed.
         let mut release = release.clone();
         if let Some(plan) = release.plan.as_object_mut() {
             plan.insert("changes".into(), json!([]));
@@ -374,21 +361,13 @@ fn release_secret(environment: &Environment, name: &str, release: &ReleaseRecord
     Ok(secret(environment, name, "release", &data))
 }
 
-/// Removes everything that the environment says of its releases.
-pub(super) async fn forget(api: &Api, environment: &Environment) -> Result<(), ApiError> {
-    let selector: Vec<String> = labels(environment)
-        .into_iter()
-        .map(|(label, value)| format!("{label}={value}"))
-        .collect();
-    let selector = format!("towpath.dev/record,{}", selector.join(","));
+/// Deletes all records of an environment.
+pub(super) async fn delete_all(client: &Client, environment: &Environment) -> Result<(), ClusterError> {
     let collection = secrets().collection(&environment.namespace);
-    let (secrets, _) = api.list(&collection, Some(&selector)).await?;
+    let (secrets, _) = client.list(&collection, Some(&selector(environment))).await?;
     for secret in secrets {
-        let name = secret
-            .pointer("/metadata/name")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        api.delete(&format!("{collection}/{}", escape(name)), None).await?;
+        let name = text_at(&secret, "/metadata/name");
+        client.delete(&format!("{collection}/{}", escape(&name)), None).await?;
     }
     Ok(())
 }

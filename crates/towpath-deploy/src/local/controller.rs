@@ -1,9 +1,10 @@
-//! The loop of one environment. Level-triggered: each pass reads what is to be and what is, and nudges.
+//! The loop of one environment. It is level-triggered: each pass reads what should be and what is, and nudges.
 
 use super::{
+    container,
     context::Context,
     cron::{self, Due},
-    engine::names_by_label,
+    environment,
     frontend::{self, Frontend, INGRESS, Wanted},
     job,
     model::{self, CronJob, Deployment, Ingress, Resource, Service},
@@ -23,18 +24,24 @@ use std::{
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use towpath_container::{Labels, Phase};
 use towpath_manifest::Object;
-use towpath_types::Outcome;
+use towpath_types::{Outcome, with_causes};
 
-/// How soon to look again: while requests drain, while pods roll, while a schedule runs, and else.
+/// How soon to look at the proxies' files again while requests drain.
 const WHILE_DRAINING: Duration = Duration::from_millis(50);
+/// How soon to look again while pods roll.
 const WHILE_ROLLING: Duration = Duration::from_millis(250);
+/// How soon to look at the clock again while there are schedules or Jobs.
 const WHILE_SCHEDULING: Duration = Duration::from_secs(1);
+/// How soon to look again otherwise.
 const IDLE: Duration = Duration::from_secs(5);
-/// How often a proxy is looked at that was seen running.
+/// How soon to look again at a proxy that runs.
 const PROXY_CHECK: Duration = Duration::from_secs(10);
+/// How soon to try again to bring up a proxy.
+const PROXY_PAUSE: Duration = Duration::from_millis(500);
 
-/// The document's objects, read.
+/// The document's objects that controllers work on, by name.
 #[derive(Debug, Default)]
 pub(crate) struct Parsed {
     pub deployments: BTreeMap<String, Deployment>,
@@ -53,7 +60,8 @@ impl Parsed {
                 Some(Resource::Service(it)) => drop(parsed.services.insert(name, it)),
                 Some(Resource::Ingress(it)) => drop(parsed.ingresses.insert(name, it)),
                 Some(Resource::CronJob(it)) => drop(parsed.crons.insert(name, *it)),
-                _ => {}
+                // Pods read the rest, and one that was refused is in no document.
+                Some(Resource::Claim | Resource::ConfigMap(_) | Resource::Secret | Resource::Job(_)) | None => {}
             }
         }
         parsed
@@ -67,9 +75,9 @@ pub(crate) struct Controller {
     pub applying: tokio::sync::Mutex<()>,
     pods: Mutex<BTreeMap<String, Arc<Pod>>>,
     frontends: Mutex<BTreeMap<String, Frontend>>,
-    /// Proxies that a task is busy with, and when each was seen well.
+    /// By the proxy's key.
     proxies: Mutex<BTreeMap<String, ProxyCheck>>,
-    /// Jobs that a task is busy with.
+    /// The Jobs that have a task.
     jobs: Mutex<BTreeSet<String>>,
     /// By Deployment.
     progress: Mutex<BTreeMap<String, Progress>>,
@@ -77,15 +85,16 @@ pub(crate) struct Controller {
     stop: CancellationToken,
 }
 
-/// How far a rollout is, and since when.
+/// How far a rollout is, and since when it is that far.
 #[derive(Debug, Clone, Copy)]
 struct Progress {
     generation: u64,
-    /// Pods of the wanted kind that are available, and pods in all.
+    /// Pods of the wanted revision that are available, and all pods.
     far: (usize, usize),
     since: Instant,
 }
 
+/// Whether a task is busy with a proxy, and when one was last.
 #[derive(Debug, Default, Clone, Copy)]
 struct ProxyCheck {
     busy: bool,
@@ -97,7 +106,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Controller {
-    /// Takes over what runs, and starts to look after it.
+    /// Takes over what runs and starts to look after it.
     pub(crate) async fn start(context: Context, stop: CancellationToken) -> Result<Arc<Self>, TargetError> {
         let controller = Arc::new(Self {
             context: Arc::new(context),
@@ -116,7 +125,7 @@ impl Controller {
         Ok(controller)
     }
 
-    /// Runs `task` until the target is closed; what it looked after goes on without it.
+    /// Runs `task` until the target is closed. What it looked after goes on without it.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         tokio::spawn(async move {
@@ -150,7 +159,7 @@ impl Controller {
         }
     }
 
-    /// Whether the proxy `key` runs and knows its routes; otherwise why not.
+    /// Whether the proxy `key` runs and knows its routes. The error says why not.
     pub(crate) fn frontend(&self, key: &str) -> Result<(), String> {
         match lock(&self.frontends).get(key) {
             Some(frontend) if frontend.running => Ok(()),
@@ -174,32 +183,21 @@ impl Controller {
             (names::ENVIRONMENT, &context.names.slug),
         ];
         let containers = context.engine.list(&labels).await?;
-        let mut unknown = Vec::new();
-        for container in &containers {
-            let of = container.labels.as_ref();
-            // With a claim's label it is one that opens a volume, and tells whoever needs it that it was not through.
-            let known = of.is_some_and(|labels| {
-                [names::POD, names::PROXY, names::CLAIM]
-                    .iter()
-                    .any(|label| labels.contains_key(*label))
-            });
-            if !known && let Some(id) = &container.id {
-                unknown.push(id.clone());
-            }
+        // A container with a claim's label is a volume's opener. It stays: it says that the volume is not ready.
+        let of_nobody = |labels: &Labels| {
+            let known = [names::POD, names::PROXY, names::CLAIM];
+            !known.iter().any(|label| labels.contains_key(*label))
+        };
+        for container in containers.iter().filter(|container| of_nobody(&container.labels)) {
+            context.engine.remove(&container.id).await?;
         }
-        // Helpers that were made to be removed.
-        for id in unknown {
-            context.engine.remove(&id).await?;
-        }
-        for (name, members) in names_by_label(&containers, names::POD) {
-            let of = containers
-                .iter()
-                .find_map(|c| c.labels.as_ref().filter(|labels| labels.get(names::POD) == Some(&name)))
-                .cloned()
-                .unwrap_or_default();
+        for (name, members) in names::by_label(&containers, names::POD) {
+            let is_of_pod = |labels: &&Labels| labels.get(names::POD) == Some(&name);
+            let of = containers.iter().map(|container| &container.labels).find(is_of_pod);
+            let of = of.cloned().unwrap_or_default();
             if let Some(job) = of.get(names::JOB) {
                 if !document.jobs.contains_key(job) {
-                    context.clear(&name).await?;
+                    container::clear(context, &name).await?;
                 }
                 continue;
             }
@@ -208,7 +206,7 @@ impl Controller {
                 model::parse_template(document.revisions.get(&revision_key(deployment, revision))?)
             });
             let (Some((deployment, revision)), Some(template)) = (owner, template) else {
-                context.clear(&name).await?;
+                container::clear(context, &name).await?;
                 continue;
             };
             let owner = Owner::Deployment {
@@ -225,8 +223,8 @@ impl Controller {
             };
             let mut pod = Pod::new(name.clone(), owner, template);
             if let Some(seen) = seen {
-                if !seen.running && !seen.never_started {
-                    // It ended while nobody looked; the pod's task makes it anew.
+                if matches!(seen.phase, Phase::Ended | Phase::Removing) {
+                    // It ended while nobody looked. The pod's task makes it anew.
                     if let Some(leader) = &leader {
                         context.engine.remove(leader).await?;
                     }
@@ -273,7 +271,7 @@ impl Controller {
         }
     }
 
-    /// Reads and nudges once; how long to wait for something to happen.
+    /// Reads and nudges once. Answers how long to wait for something to happen.
     async fn pass(self: &Arc<Self>) -> Result<Duration, TargetError> {
         let (document, parsed) = self.parsed();
         let mut wait = IDLE;
@@ -282,7 +280,7 @@ impl Controller {
             let network = self.context.names.network();
             self.context
                 .engine
-                .ensure_network(&network, self.context.names.labels())
+                .ensure_network(&network, &self.context.names.labels())
                 .await?;
         }
         for (name, deployment) in &parsed.deployments {
@@ -308,7 +306,7 @@ impl Controller {
         Ok(wait)
     }
 
-    /// Moves one Deployment on; whether it is on its way.
+    /// Moves one Deployment on. Answers whether it is rolling.
     async fn roll(
         self: &Arc<Self>,
         name: &str,
@@ -371,7 +369,7 @@ impl Controller {
                     {
                         rollout.state = RolloutState::Complete;
                     }
-                    // No pod is of an old revision any more.
+                    // No pod of an old revision is left.
                     let (prefix, current) = (revision_key(name, ""), revision_key(name, &revision));
                     document
                         .revisions
@@ -385,7 +383,7 @@ impl Controller {
         Ok(true)
     }
 
-    /// Ends a rollout that gets nowhere.
+    /// Ends a rollout that makes no progress.
     async fn judge(
         &self,
         name: &str,
@@ -421,7 +419,7 @@ impl Controller {
             return Ok(());
         }
         let culprit = stuck.or_else(|| pods.iter().filter(current).find(|pod| !pod.state().ready));
-        // A container that is up again between two crashes is not ready because it crashed.
+        // A container that is up between two crashes is not ready because it crashed: say that.
         let why = culprit
             .map(|pod| {
                 let state = pod.state();
@@ -446,10 +444,12 @@ impl Controller {
         if let Some(pod) = culprit {
             let crashed = pod.state().crash_log.clone();
             log = match pod.template.containers.first() {
-                Some(first) if crashed.is_empty() => self.context.tail(&pod.name, &pod.template, &first.name).await,
+                Some(first) if crashed.is_empty() => {
+                    container::tail(&self.context, &pod.name, &pod.template, &first.name).await
+                }
                 _ => crashed,
             };
-            message = self.context.mask(&pod.template).await.text(&message);
+            message = environment::mask(&self.context, &pod.template).await.text(&message);
         }
         tracing::warn!(environment = %self.context.id, deployment = name, message, "a rollout failed");
         let generation = rollout.generation;
@@ -472,7 +472,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Tells the proxies what is new and sees to it that they run; whether something drains.
+    /// Tells the proxies what has changed, and brings them up. Answers whether something drains.
     fn front(self: &Arc<Self>, document: &Document, parsed: &Parsed) -> bool {
         let pods: Vec<Arc<Pod>> = lock(&self.pods).values().cloned().collect();
         let wanted = frontend::wanted(&document.namespace, &parsed.services, &parsed.ingresses, &pods);
@@ -483,7 +483,7 @@ impl Controller {
                 .entry(one.key.clone())
                 .or_insert_with(|| Frontend::open(folder));
             if let Err(error) = frontend.tell(one) {
-                tracing::error!(environment = %self.context.id, proxy = one.key, %error, "cannot write a proxy's routes");
+                tracing::error!(environment = %self.context.id, proxy = one.key, %error, "failed to write a proxy's routes");
                 continue;
             }
             self.ensure_proxy(one, frontend);
@@ -512,11 +512,7 @@ impl Controller {
     fn ensure_proxy(self: &Arc<Self>, wanted: &Wanted, frontend: &Frontend) {
         let mut checks = lock(&self.proxies);
         let check = checks.entry(wanted.key.clone()).or_default();
-        let pause = if frontend.running {
-            PROXY_CHECK
-        } else {
-            Duration::from_millis(500)
-        };
+        let pause = if frontend.running { PROXY_CHECK } else { PROXY_PAUSE };
         if check.busy || check.at.is_some_and(|at| at.elapsed() < pause) {
             return;
         }
@@ -558,12 +554,12 @@ impl Controller {
         self.spawn(async move {
             let name = controller.context.names.proxy(&key);
             if let Err(error) = controller.context.engine.remove(&name).await {
-                tracing::warn!(error = error.chain(), "cannot remove a proxy");
+                tracing::warn!(error = with_causes(&error), "failed to remove a proxy");
                 lock(&controller.frontends).insert(key.clone(), frontend);
             } else if let Err(error) = std::fs::remove_dir_all(&frontend.folder)
                 && error.kind() != std::io::ErrorKind::NotFound
             {
-                tracing::warn!(%error, "cannot remove a proxy's folder");
+                tracing::warn!(%error, "failed to remove a proxy's folder");
             }
             lock(&controller.proxies).remove(&key);
             controller.context.notify();
@@ -586,7 +582,7 @@ impl Controller {
                 });
             }
         }
-        // A CronJob's runs go with it.
+        // When a CronJob goes, its runs go with it.
         let orphans = |ended: bool| -> Vec<String> {
             let of_nobody = |record: &JobRecord| {
                 let cron = record.cron.as_ref();
@@ -637,14 +633,13 @@ impl Controller {
             Due::Nothing => return Ok(()),
             Due::Held(_) => (record.last, "a run is due and waits for the one under way".to_string()),
             Due::TooManyMissed => {
-                let message =
-                    "more than 100 runs were missed and given up; set `startingDeadlineSeconds`, or look at the clock";
+                let message = "more than 100 runs were missed and given up; set `startingDeadlineSeconds`, or check the machine's clock";
                 (now, message.to_string())
             }
             Due::Start { at, replace } => {
                 if replace {
                     cancel(&self.context, &active).await?;
-                    // The ones before it have to be gone first.
+                    // The runs before it have to end first.
                     return Ok(());
                 }
                 let job = job_object(name, cron, &cron::run_name(name, at))?;
@@ -667,7 +662,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Puts a Job on record, unless one of its name is: its task starts with the next pass.
+    /// Puts a Job on record, unless one of its name is there. Its task starts with the next pass.
     pub(crate) async fn start_job(&self, object: Object, cron: Option<&str>) -> Result<(), TargetError> {
         let now = self.context.clock.now();
         let name = object.name.clone();
@@ -697,16 +692,11 @@ impl Controller {
             (names::INSTANCE, context.names.instance.as_str()),
             (names::ENVIRONMENT, &context.names.slug),
         ];
-        // Twice: what was being made while the first round went is seen by the second.
+        // Twice: the second round finds what was being made during the first.
         for _ in 0..2 {
             let containers = context.engine.list(&labels).await?;
-            futures::future::try_join_all(
-                containers
-                    .iter()
-                    .filter_map(|container| container.id.as_deref())
-                    .map(|id| context.engine.remove(id)),
-            )
-            .await?;
+            let removals = containers.iter().map(|container| context.engine.remove(&container.id));
+            futures::future::try_join_all(removals).await?;
         }
         for volume in context.engine.volumes(&labels).await? {
             let claim = volume.starts_with(&context.names.claim(""));
@@ -726,7 +716,7 @@ impl Controller {
         Ok(())
     }
 
-    /// The proxy that answers the environment's Ingresses runs on this port.
+    /// Where the environment's Ingresses answer.
     pub(crate) fn address(&self) -> Option<String> {
         lock(&self.frontends).get(INGRESS)?;
         self.context
@@ -753,7 +743,7 @@ pub(crate) async fn cancel(context: &Context, jobs: &[String]) -> Result<(), Tar
     Ok(())
 }
 
-/// The finished Jobs of a CronJob that its history limits leave no room for, the oldest first.
+/// The finished Jobs of a CronJob that are beyond its history limits, the oldest first.
 fn beyond_history<'a>(name: &str, cron: &CronJob, document: &'a Document) -> Vec<&'a String> {
     let finished = |succeeded: bool| {
         let mut found: Vec<(&Timestamp, &String)> = document

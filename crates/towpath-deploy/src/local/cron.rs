@@ -1,65 +1,45 @@
-//! When a CronJob's runs are due, and what becomes of those that were missed.
+//! When a CronJob's runs are due, and what becomes of those that were missed. Pure: the environment's controller calls it.
 //!
-//! Pure but for [`Clock`]: the loop that calls this lives in the environment's controller.
 //! Source of the rules: <https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/>
 
 use super::model::{ConcurrencyPolicy, CronJob};
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
-/// Past this many missed runs, and without `startingDeadlineSeconds`, none is started: the clock is more likely to be
-/// wrong than the runs to be wanted.
+/// When more runs than this were missed and there is no `startingDeadlineSeconds`, none is started: most likely the clock was
+/// wrong.
 const TOO_MANY: usize = 100;
 
-/// The time of day. Supplied, so that tests do not wait for midnight.
-pub trait Clock: Send + Sync {
-    /// Now.
-    fn now(&self) -> Timestamp;
-}
-
-/// The machine's clock.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::now()
-    }
-}
-
-/// What is to be done about a CronJob now.
+/// What to do about a CronJob now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// Nothing.
     Nothing,
-    /// Start the run that was due at `at`.
+    /// Start the run that was due at `at`; with `replace`, after ending the runs that are under way.
     Start {
-        /// When it was due.
         at: Timestamp,
-        /// End the runs that are under way first.
         replace: bool,
     },
     /// A run is due and waits for the one under way.
     Held(Timestamp),
-    /// Nothing is started, and what was missed is given up.
+    /// Start nothing, and give up what was missed.
     TooManyMissed,
 }
 
-/// Decides about `cron`, whose last run (or, before there was one, whose beginning) was at `last`, while `active` runs are
-/// under way.
+/// Decides about `cron` while `active` runs are under way. `last` is when its last run was due; before the first run, when the
+/// CronJob appeared.
 ///
-/// Of several runs that were missed the latest is started. A run that is late by more than `startingDeadlineSeconds` is not.
+/// Of several missed runs, the latest is started. A run that is late by more than `startingDeadlineSeconds` is not.
 pub(crate) fn due(cron: &CronJob, last: Timestamp, now: Timestamp, active: usize) -> Due {
     if cron.suspend {
         return Due::Nothing;
     }
     let late = |deadline: Duration| now.checked_sub(SignedDuration::try_from(deadline).ok()?).ok();
     let earliest = match cron.starting_deadline.and_then(late) {
-        // A run that is late by exactly the deadline is still in time.
+        // Late by exactly the deadline is still in time.
         Some(bound) => last.max(bound - SignedDuration::from_nanos(1)),
         None => last,
     };
-    let Some(at) = cron.schedule.latest(now).filter(|at| *at > earliest) else {
+    let Some(at) = cron.schedule.latest_since(last, now).filter(|at| *at > earliest) else {
         return Due::Nothing;
     };
     if cron.starting_deadline.is_none() {
@@ -77,7 +57,7 @@ pub(crate) fn due(cron: &CronJob, last: Timestamp, now: Timestamp, active: usize
     }
 }
 
-/// The name of the Job for the run that was due at `at`: the same whoever starts it, so that none starts twice.
+/// The name of the Job for the run that was due at `at`. It is the same whoever starts the run, so no run starts twice.
 pub(crate) fn run_name(cron: &str, at: Timestamp) -> String {
     format!("{cron}-{}", at.as_second() / 60)
 }
@@ -86,9 +66,10 @@ pub(crate) fn run_name(cron: &str, at: Timestamp) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{local::model::Job, schedule::Schedule};
+    use crate::local::model::Job;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+    use towpath_schedule::Schedule;
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -97,7 +78,7 @@ mod tests {
     fn cron(schedule: &str, zone: Option<&str>) -> CronJob {
         let nothing = serde_json::json!({"spec": {"containers": [{"name": "a", "image": "a"}]}});
         CronJob {
-            schedule: Schedule::new(schedule, Some(zone.unwrap_or("UTC"))).unwrap(),
+            schedule: Schedule::parse(schedule, zone).unwrap(),
             concurrency: ConcurrencyPolicy::Allow,
             starting_deadline: None,
             suspend: false,
@@ -114,85 +95,28 @@ mod tests {
     }
 
     #[test]
-    fn schedules_in_their_time_zones() {
-        let check = |schedule: &str, zone: &str, after: &str, expect: &[&str]| {
-            let cron = cron(schedule, Some(zone));
-            let times = std::iter::successors(cron.schedule.next(at(after)), |at| cron.schedule.next(*at));
-            let times: Vec<String> = times.take(expect.len()).map(|at| at.to_string()).collect();
-            assert_eq!(times, expect, "{schedule} in {zone}");
-        };
-        check(
-            "*/20 * * * *",
-            "UTC",
-            "2026-03-02T09:59:30Z",
-            &["2026-03-02T10:00:00Z", "2026-03-02T10:20:00Z"],
-        );
-        // A run that is due at this very moment is not the next one.
-        check("0 10 * * *", "UTC", "2026-03-02T10:00:00Z", &["2026-03-03T10:00:00Z"]);
-        // Eleven o'clock in Berlin, in winter and in summer.
-        check(
-            "0 11 * * *",
-            "Europe/Berlin",
-            "2026-03-28T00:00:00Z",
-            &["2026-03-28T10:00:00Z", "2026-03-29T09:00:00Z", "2026-03-30T09:00:00Z"],
-        );
-        check(
-            "0 0 * * *",
-            "America/New_York",
-            "2026-07-01T00:00:00Z",
-            &["2026-07-01T04:00:00Z"],
-        );
-        // Half an hour off: Kolkata.
-        check(
-            "0 9 * * 1",
-            "Asia/Kolkata",
-            "2026-03-02T00:00:00Z",
-            &["2026-03-02T03:30:00Z", "2026-03-09T03:30:00Z"],
-        );
-        // Half past two does not exist on that day: it is made up for right after.
-        check(
-            "30 2 * * *",
-            "Europe/Berlin",
-            "2026-03-28T12:00:00Z",
-            &["2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"],
-        );
-        // Half past two comes twice on that day; it is meant once.
-        check(
-            "30 2 * * *",
-            "Europe/Berlin",
-            "2026-10-24T12:00:00Z",
-            &["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"],
-        );
-        check("@monthly", "UTC", "2026-02-03T00:00:00Z", &["2026-03-01T00:00:00Z"]);
-        check("0 0 29 2 *", "UTC", "2026-02-03T00:00:00Z", &["2028-02-29T00:00:00Z"]);
-        // Day of the month or day of the week, as cron has it.
-        check(
-            "0 0 13 * 5",
-            "UTC",
-            "2026-03-01T00:00:00Z",
-            &["2026-03-06T00:00:00Z", "2026-03-13T00:00:00Z"],
-        );
-        assert_eq!(cron("0 0 30 2 *", None).schedule.next(at("2026-01-01T00:00:00Z")), None);
+    fn a_schedule_without_a_date_starts_nothing() {
+        let never = cron("0 0 30 2 *", None);
         assert_eq!(
-            due(
-                &cron("0 0 30 2 *", None),
-                at("2026-01-01T00:00:00Z"),
-                at("2027-01-01T00:00:00Z"),
-                0
-            ),
+            due(&never, at("2026-01-01T00:00:00Z"), at("2027-01-01T00:00:00Z"), 0),
             Due::Nothing
         );
-        assert_eq!(Schedule::never().next(at("2026-01-01T00:00:00Z")), None);
-        for (schedule, zone) in [
-            ("", "UTC"),
-            ("* * * *", "UTC"),
-            ("* * * * * *", "UTC"),
-            ("61 * * * *", "UTC"),
-            ("* * * * *", "Mars/Base"),
-        ] {
-            let refused = Schedule::new(schedule, Some(zone)).unwrap_err();
-            assert_eq!(refused.is_zone(), zone != "UTC", "{refused}");
-        }
+    }
+
+    #[test]
+    fn an_interval_counts_from_the_last_run() {
+        let every = CronJob {
+            starting_deadline: Some(Duration::from_secs(60)),
+            ..cron("@every 10m", None)
+        };
+        let last = at("2026-03-02T09:03:00Z");
+        assert_eq!(due(&every, last, at("2026-03-02T09:12:59Z"), 0), Due::Nothing);
+        let start = Due::Start {
+            at: at("2026-03-02T09:13:00Z"),
+            replace: false,
+        };
+        assert_eq!(due(&every, last, at("2026-03-02T09:13:01Z"), 0), start);
+        assert_eq!(due(&every, last, at("2026-03-02T09:14:01Z"), 0), Due::Nothing);
     }
 
     #[test]
@@ -213,14 +137,14 @@ mod tests {
         check(&hourly, "2026-03-02T09:59:59.999Z", 0, Due::Nothing);
         check(&hourly, "2026-03-02T10:00:00Z", 0, start("2026-03-02T10:00:00Z"));
         check(&hourly, "2026-03-02T10:00:00Z", 3, start("2026-03-02T10:00:00Z"));
-        // Of several that were missed, the latest.
+        // Of several missed runs, the latest.
         check(&hourly, "2026-03-02T13:30:00Z", 0, start("2026-03-02T13:00:00Z"));
-        // A clock that was put back starts nothing.
+        // A clock that was set back starts nothing.
         check(&hourly, "2026-03-02T07:30:00Z", 0, Due::Nothing);
         // A hundred may be missed, and not one more.
         check(&hourly, "2026-03-06T13:30:00Z", 0, start("2026-03-06T13:00:00Z"));
         check(&hourly, "2026-03-06T14:00:00Z", 0, Due::TooManyMissed);
-        // With a deadline the number does not matter: only what is in time is counted.
+        // With a deadline the number does not matter.
         let in_time = CronJob {
             starting_deadline: Some(Duration::from_secs(600)),
             ..hourly.clone()
@@ -297,17 +221,17 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
 
-        /// Whatever the clock does and whenever the server is away, no run is started twice, none that is too late, and
-        /// none at a time that is not in the schedule.
+        /// Whatever the clock does and whenever the server is away: no run starts twice, none starts too late, and none starts that is
+        /// not in the schedule.
         #[test]
         fn never_two_runs_for_one_due_time(
             schedule in 0..SCHEDULES.len(),
             zone in 0..ZONES.len(),
-            // Around both changes of the clocks.
+            // Around both changes of the clock.
             autumn in any::<bool>(),
             policy in 0..3_u8,
             deadline in prop::option::of(0..100_000_u64),
-            // How far the clock moves, backwards too, and whether what runs has ended by then.
+            // How far the clock moves, also backwards, and whether what runs has ended by then.
             steps in prop::collection::vec((-4000..90_000_i64, any::<bool>()), 1..60),
         ) {
             let mut cron = cron(SCHEDULES[schedule], Some(ZONES[zone]));
@@ -339,7 +263,7 @@ mod tests {
                         prop_assert!(when <= now, "{when} is not due at {now}");
                         prop_assert!(started.last().is_none_or(|before| *before < when), "{when} after {started:?}");
                         prop_assert!(names.insert(run_name("tick", when)), "the name of {when} was taken");
-                        // It is in the schedule, and nothing later was due.
+                        // It is in the schedule, and nothing later is due.
                         prop_assert_eq!(cron.schedule.next(when - SignedDuration::from_secs(1)), Some(when));
                         prop_assert!(cron.schedule.next(when).is_none_or(|next| next > now));
                         if let Some(deadline) = deadline {

@@ -1,7 +1,8 @@
-//! The proxies of one environment: one per Service, and one for all its Ingresses.
+//! The proxies of one environment: one for each Service, and one for all its Ingresses.
 
 use super::{
-    context::{Context, bounded_log},
+    container::LOG_LIMIT,
+    context::Context,
     model::{Deployment, Ingress, Service, ServicePort, TargetPort},
     names,
     pod::{Owner, Pod},
@@ -10,31 +11,28 @@ use crate::{
     proxy::{Backend, Listener, Mode, PathType, ProxyState, ROUTES_FILE, Routes, Rule, STATE_FILE, replace_file},
     target::TargetError,
 };
-use bollard::models::{
-    ContainerCreateBody, EndpointSettings, HostConfig, Mount, MountType, NetworkingConfig, PortBinding, RestartPolicy,
-    RestartPolicyNameEnum,
-};
 use serde_json::json;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
-use towpath_types::Digest;
+use towpath_container::{ContainerSpec, Mount, MountSource, Network, PublishedPort};
+use towpath_types::{Digest, with_causes};
 
 /// The proxy that all Ingresses of an environment share.
 pub(crate) const INGRESS: &str = "ingress";
 /// Where it listens in its container.
 const INGRESS_PORT: u16 = 8080;
-/// Where a proxy finds its routes.
+/// Where a proxy finds its routes in its container.
 const ROUTES_INSIDE: &str = "/towpath/routes";
-/// How often another port is tried when somebody took the chosen one in between.
+/// How many other ports are tried when somebody else takes the chosen one first.
 const PORT_ATTEMPTS: u32 = 5;
 
-/// What a proxy is to be.
+/// What a proxy should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub key: String,
@@ -47,11 +45,11 @@ pub(crate) struct Wanted {
 #[derive(Debug)]
 pub(crate) struct Frontend {
     pub folder: PathBuf,
-    /// What was written last.
+    /// As written last.
     pub routes: Routes,
-    /// Whether its container was seen running, made of what it is to be made of.
+    /// Whether its container was seen running, and was made of what it should be made of.
     pub running: bool,
-    /// Why it is not; empty when it is.
+    /// Why it is not running; empty when it is.
     pub message: String,
 }
 
@@ -59,7 +57,7 @@ pub(crate) fn service_key(name: &str) -> String {
     format!("service-{name}")
 }
 
-/// The proxies that there should be, and what they should know.
+/// The proxies that there should be, and what each should know.
 pub(crate) fn wanted(
     namespace: &str,
     services: &BTreeMap<String, Service>,
@@ -101,8 +99,8 @@ pub(crate) fn wanted(
         let mut pools = BTreeMap::new();
         let mut rules = Vec::new();
         for rule in ingresses.values().flat_map(|ingress| &ingress.rules) {
-            // A rule whose Service or port is not there is refused before; between two steps of an application its
-            // pool is empty and requests wait.
+            // A rule without its Service or port was refused. Between two steps of an application its pool may be empty; requests
+            // wait then.
             let found = services.get(&rule.service).and_then(|service| {
                 let port = service.ports.iter().find(|port| match &rule.port {
                     TargetPort::Number(number) => port.port == *number,
@@ -171,7 +169,7 @@ pub(crate) fn serves(service: &Service, deployment: &Deployment) -> bool {
 }
 
 impl Frontend {
-    /// The proxy whose folder is `folder`, with what an earlier server told it.
+    /// The proxy of the folder `folder`, with what an earlier server told it.
     pub(crate) fn open(folder: PathBuf) -> Self {
         let routes = read(&folder.join(ROUTES_FILE)).unwrap_or_default();
         Self {
@@ -182,7 +180,7 @@ impl Frontend {
         }
     }
 
-    /// Tells the proxy what is new, if anything is.
+    /// Tells the proxy what has changed, if anything has.
     pub(crate) fn tell(&mut self, wanted: &Wanted) -> io::Result<()> {
         if self.routes.generation > 0 && self.routes.listeners == wanted.listeners && self.routes.pools == wanted.pools
         {
@@ -199,7 +197,7 @@ impl Frontend {
         Ok(())
     }
 
-    /// Whether the proxy sends nothing more to `address` and has nothing under way there.
+    /// Whether the proxy sends no more requests to `address` and has none under way there.
     pub(crate) fn drained(&self, address: IpAddr) -> bool {
         let told = self
             .routes
@@ -220,7 +218,7 @@ impl Frontend {
             .all(|backend| backend.draining && state.drained(self.routes.generation, &backend.address))
     }
 
-    /// Whether a backend at `address` got requests when this was written.
+    /// Whether a backend at `address` got requests when the routes were written.
     pub(crate) fn served(&self, address: IpAddr) -> bool {
         self.routes
             .pools
@@ -234,55 +232,51 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-/// Makes sure that the proxy `wanted` runs, made of what it should be made of.
+/// Makes sure that the proxy `wanted` runs and is made of what it should be made of.
 ///
-/// A new version of the proxy's program is not a reason to make it anew: that would cut connections.
+/// A new version of the proxy's program is no reason to replace it: that would cut connections.
 pub(crate) async fn ensure(context: &Context, wanted: &Wanted, folder: &Path) -> Result<(), TargetError> {
     let name = context.names.proxy(&wanted.key);
-    let ingress = wanted.key == INGRESS;
+    let is_ingress = wanted.key == INGRESS;
     let made_of = json!({"aliases": wanted.aliases, "network": context.names.network(), "version": 1}).to_string();
     let digest = Digest::of(made_of.as_bytes()).short().to_string();
     for attempt in 0.. {
         let seen = context.engine.inspect(&name).await?;
         match seen {
-            Some(seen) if seen.labels.get(names::PROXY) == Some(&digest) && seen.running => return Ok(()),
+            Some(seen) if seen.labels.get(names::PROXY) == Some(&digest) && seen.is_running() => return Ok(()),
             Some(seen) if seen.labels.get(names::PROXY) != Some(&digest) => {
                 context.engine.remove(&name).await?;
                 continue;
             }
             _ => {}
         }
-        let port = if ingress {
+        let port = if is_ingress {
             Some(published_port(context).await?)
         } else {
             None
         };
-        let body = body(context, wanted, folder, &digest, port)?;
-        let attempted = || format!("start the proxy `{name}`");
-        context
-            .engine
-            .create(&name, body)
-            .await
-            .map_err(TargetError::failed(attempted()))?;
+        let spec = spec(context, wanted, folder, &digest, port)?;
+        // Taken, the name is that of the same proxy, which has stopped.
+        let _ = context.engine.create(&name, &spec).await?;
         match context.engine.start(&name).await {
             Ok(()) => return Ok(()),
             Err(error) => {
                 context.engine.remove(&name).await?;
-                let text = error.to_string();
+                let text = with_causes(&error);
                 let taken = text.contains("already allocated") || text.contains("address already in use");
-                // Somebody may have taken a port that was free a moment ago; a port that people know is kept.
+                // Somebody may have taken a port that was free a moment ago. A port that people know already is kept.
                 if port.is_some() && taken && attempt < PORT_ATTEMPTS && !folder.join(STATE_FILE).exists() {
                     context.store.update(|document| document.port = None).await?;
                     continue;
                 }
-                return Err(TargetError::failed(attempted())(error));
+                return Err(error.into());
             }
         }
     }
     Ok(())
 }
 
-/// The environment's port on 127.0.0.1: chosen once.
+/// The environment's port on 127.0.0.1. It is chosen once.
 async fn published_port(context: &Context) -> Result<u16, TargetError> {
     if let Some(port) = context.store.read().port {
         return Ok(port);
@@ -296,67 +290,43 @@ async fn published_port(context: &Context) -> Result<u16, TargetError> {
         .await
 }
 
-fn body(
+fn spec(
     context: &Context,
     wanted: &Wanted,
     folder: &Path,
     digest: &str,
     port: Option<u16>,
-) -> Result<ContainerCreateBody, TargetError> {
-    // It writes its state where we read it, so it is the same user.
+) -> Result<ContainerSpec, TargetError> {
+    // The proxy writes its state where this server reads it, so it runs as the same user.
     let owner = std::fs::metadata(folder).map_err(TargetError::failed(format!("look at `{}`", folder.display())))?;
     let mut labels = context.names.labels();
     labels.insert(names::PROXY.to_string(), digest.to_string());
-    let mut command = context.proxy_command.clone();
-    command.push(ROUTES_INSIDE.into());
-    let published = format!("{INGRESS_PORT}/tcp");
-    let network = context.names.network();
-    Ok(ContainerCreateBody {
-        image: Some(context.proxy_image.clone()),
-        cmd: Some(command),
+    Ok(ContainerSpec {
+        image: context.proxy_image.clone(),
+        command: Some(vec!["proxy".into(), "--routes".into(), ROUTES_INSIDE.into()]),
         user: Some(format!("{}:{}", owner.uid(), owner.gid())),
-        labels: Some(labels),
-        exposed_ports: port.map(|_| vec![published.clone()]),
-        host_config: Some(HostConfig {
-            network_mode: Some(network.clone()),
-            mounts: Some(vec![Mount {
-                typ: Some(MountType::BIND),
-                source: Some(folder.display().to_string()),
-                target: Some(ROUTES_INSIDE.into()),
-                ..Mount::default()
-            }]),
-            port_bindings: port.map(|port| {
-                let binding = PortBinding {
-                    host_ip: Some(Ipv4Addr::LOCALHOST.to_string()),
-                    host_port: Some(port.to_string()),
-                };
-                HashMap::from([(published, Some(vec![binding]))])
-            }),
-            // A Service's port may be a low one.
-            sysctls: Some(HashMap::from([(
-                "net.ipv4.ip_unprivileged_port_start".to_string(),
-                "0".to_string(),
-            )])),
-            // Should it crash while the server is away.
-            restart_policy: Some(RestartPolicy {
-                name: Some(RestartPolicyNameEnum::ON_FAILURE),
-                ..RestartPolicy::default()
-            }),
-            readonly_rootfs: Some(true),
-            cap_drop: Some(vec!["ALL".into()]),
-            security_opt: Some(vec!["no-new-privileges".into()]),
-            log_config: Some(bounded_log()),
-            ..HostConfig::default()
+        labels,
+        network: Network::Named {
+            name: context.names.network(),
+            aliases: wanted.aliases.clone(),
+        },
+        mounts: vec![Mount {
+            source: MountSource::Host(folder.to_path_buf()),
+            target: ROUTES_INSIDE.into(),
+            read_only: false,
+        }],
+        published: port.map(|port| PublishedPort {
+            container_port: INGRESS_PORT,
+            at: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         }),
-        networking_config: Some(NetworkingConfig {
-            endpoints_config: Some(HashMap::from([(
-                network,
-                EndpointSettings {
-                    aliases: Some(wanted.aliases.clone()),
-                    ..EndpointSettings::default()
-                },
-            )])),
-        }),
-        ..ContainerCreateBody::default()
+        // A Service's port may be below 1024.
+        sysctls: BTreeMap::from([("net.ipv4.ip_unprivileged_port_start".into(), "0".into())]),
+        // In case it crashes while the server is away.
+        restart_on_failure: true,
+        read_only: true,
+        dropped_capabilities: vec!["ALL".into()],
+        no_new_privileges: true,
+        log_limit: Some(LOG_LIMIT),
+        ..ContainerSpec::default()
     })
 }

@@ -1,30 +1,33 @@
-//! Jobs: attempts until one succeeds or there have been enough, and what they print.
+//! Jobs: attempts until one succeeds or there have been enough of them, and what they print.
 
 use super::{
-    context::{Boxed, Context},
-    engine::StartError,
+    container,
+    context::Context,
+    environment,
+    lines::{LineCutter, whole_lines},
     model::{self, Job, Resource},
     names,
     pod::{self, Owner, Pod, pause_before},
-    store::JobRecord,
+    start_error::StartError,
+    store::{Document, JobRecord},
 };
 use crate::target::{JobEnd, JobHandle, JobLine, TargetError};
-use bytes::Bytes;
-use futures::{FutureExt, StreamExt, future, stream::FuturesUnordered};
+use futures::{StreamExt, future};
 use jiff::{SignedDuration, Timestamp};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use towpath_types::{Mask, Masker, Outcome};
+use towpath_container::{Phase, Tail};
+use towpath_types::{Mask, Outcome};
 
-/// How long a Job that is stopped waits for containers that are being made; pulling an image may take longer.
+/// How long a Job that is stopped waits for containers that are being made. Pulling an image may take longer.
 const LONGEST_MAKING: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-backoff-failure-policy>
 const LONGEST_PAUSE: Duration = Duration::from_secs(360);
-/// How often a start that fails for a reason that may pass is tried.
+/// How often a start is tried that fails for a reason that may pass.
 const START_ATTEMPTS: u32 = 8;
-/// How long a Job that nobody owns, and that does not say, is kept after its end.
+/// How long a Job is kept after its end when no CronJob owns it and it has no `ttlSecondsAfterFinished`.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 pub(crate) fn pod_name(job: &str, attempt: u32) -> String {
@@ -38,7 +41,7 @@ fn job_of(record: &JobRecord) -> Option<Job> {
     }
 }
 
-/// When a Job that has ended is to be removed, unless a CronJob's history decides.
+/// When to remove a Job that has ended; `None` when it has not, or when its CronJob's history limits decide.
 pub(crate) fn removal(record: &JobRecord) -> Option<Timestamp> {
     let (_, ended) = record.end.as_ref()?;
     let ttl = job_of(record).and_then(|job| job.ttl);
@@ -50,7 +53,7 @@ pub(crate) fn removal(record: &JobRecord) -> Option<Timestamp> {
     ended.checked_add(SignedDuration::try_from(ttl).ok()?).ok()
 }
 
-/// Carries the Job `name` to its end. Whatever was done of it before is found and gone on with.
+/// Carries the Job `name` to its end, from however far it is.
 pub(crate) async fn run(context: Arc<Context>, name: String) {
     loop {
         let document = context.store.read();
@@ -63,7 +66,7 @@ pub(crate) async fn run(context: Arc<Context>, name: String) {
                 &name,
                 Outcome::Errored,
                 None,
-                "its manifest can no longer be read".into(),
+                "its manifest cannot be read any more".into(),
             )
             .await;
             return;
@@ -106,7 +109,7 @@ pub(crate) async fn run(context: Arc<Context>, name: String) {
             }
             () = canceled(&context, &name) => (Outcome::Canceled, "canceled".to_string()),
         };
-        // What the engine was asked to make comes, whether or not somebody waits for it: it is to be there to be removed.
+        // What the engine was asked to make comes into being whether or not somebody waits for it. It has to be there to be removed.
         let made = async {
             tokio::select! {
                 _ = &mut attempted => {}
@@ -121,8 +124,7 @@ pub(crate) async fn run(context: Arc<Context>, name: String) {
     }
 }
 
-/// One attempt; the first exit code that is not 0, or 0.
-/// `making` is held while its containers are made.
+/// One attempt. Answers the first exit code that is not 0, or 0. Holds `making` while it makes containers.
 async fn try_once(context: &Context, pod: &Pod, record: &JobRecord, making: &Mutex<()>) -> Result<i64, String> {
     if let Some(at) = record.not_before {
         context.sleep_until(at).await;
@@ -156,7 +158,7 @@ async fn try_once(context: &Context, pod: &Pod, record: &JobRecord, making: &Mut
     });
     let codes = future::join_all(ends).await;
     codes.into_iter().find(|code| *code != Some(0)).map_or(Ok(0), |code| {
-        // Removed by somebody else: what it would have said is not known, so it did not succeed.
+        // Somebody removed it, and its exit code is not known. So it did not succeed.
         Ok(code.unwrap_or(137))
     })
 }
@@ -167,7 +169,7 @@ async fn deadline(context: &Context, job: &Job, record: &JobRecord) {
     };
     match record.began.checked_add(limit) {
         Ok(at) => context.sleep_until(at).await,
-        // Past the end of the calendar.
+        // The deadline is past the end of the calendar.
         Err(_) => future::pending().await,
     }
 }
@@ -208,16 +210,19 @@ async fn end(context: &Context, name: &str, outcome: Outcome, exit_code: Option<
     .await;
 }
 
-/// A full disk must not turn an end into a second attempt: this is tried until it is written.
-async fn persist(context: &Context, change: impl Fn(&mut super::store::Document)) {
+/// Tries until the change is written: a full disk must not turn an end into a second attempt.
+async fn persist(context: &Context, change: impl Fn(&mut Document)) {
     while let Err(error) = context.store.update(&change).await {
-        tracing::error!(error = error.chain(), "cannot store what became of a job, trying again");
+        tracing::error!(
+            error = error.chain(),
+            "failed to store what became of a Job; trying again"
+        );
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     context.notify();
 }
 
-/// Removes a Job with all of its attempts.
+/// Removes a Job with all its attempts.
 pub(crate) async fn forget(context: &Context, name: &str) -> Result<(), TargetError> {
     let labels = [
         (names::INSTANCE, context.names.instance.as_str()),
@@ -225,8 +230,8 @@ pub(crate) async fn forget(context: &Context, name: &str) -> Result<(), TargetEr
         (names::JOB, name),
     ];
     let containers = context.engine.list(&labels).await?;
-    for pod in super::engine::names_by_label(&containers, names::POD).keys() {
-        context.clear(pod).await?;
+    for pod in names::by_label(&containers, names::POD).keys() {
+        container::clear(context, pod).await?;
     }
     context.store.update(|document| document.jobs.remove(name)).await?;
     context.notify();
@@ -259,7 +264,7 @@ async fn tell(context: &Arc<Context>, name: &str, lines: &mpsc::Sender<JobLine>)
     let mut changed = context.changed.subscribe();
     let mut told = None;
     for attempt in 0.. {
-        // The attempt's containers are there, or will not come any more.
+        // Until the attempt's containers are there, or will not come any more.
         let mask = loop {
             changed.mark_unchanged();
             let document = context.store.read();
@@ -284,17 +289,21 @@ async fn tell(context: &Arc<Context>, name: &str, lines: &mpsc::Sender<JobLine>)
                     .engine
                     .inspect(&context.names.container(&pod, &first.name))
                     .await;
-                there = matches!(seen, Ok(Some(seen)) if !seen.never_started);
+                there = matches!(seen, Ok(Some(seen)) if seen.phase != Phase::Created);
             }
             if there {
-                let mask = context.mask(&job.pod).await;
+                let mask = environment::mask(context, &job.pod).await;
                 relay(context, &pod, &job, &mask, lines).await;
                 break mask;
             }
-            // A container's start is no change of the store, so it is looked for again soon.
-            let _ = tokio::time::timeout(Duration::from_millis(200), changed.changed()).await;
-            if lines.is_closed() {
-                return gone();
+            tokio::select! {
+                changed = changed.changed() => {
+                    if changed.is_err() {
+                        return gone();
+                    }
+                }
+                // Nobody listens any more.
+                () = lines.closed() => return gone(),
             }
         };
         loop {
@@ -330,85 +339,23 @@ async fn tell(context: &Arc<Context>, name: &str, lines: &mpsc::Sender<JobLine>)
 }
 
 /// Sends what the containers of one attempt print until they have ended.
-async fn relay(context: &Arc<Context>, pod: &str, job: &Job, mask: &Mask, lines: &mpsc::Sender<JobLine>) {
+async fn relay(context: &Context, pod: &str, job: &Job, mask: &Mask, lines: &mpsc::Sender<JobLine>) {
     let several = job.pod.containers.len() > 1;
-    let mut all: FuturesUnordered<Boxed<()>> = FuturesUnordered::new();
-    for container in &job.pod.containers {
+    let outputs = job.pod.containers.iter().map(|container| {
         let prefix = if several {
             format!("[{}] ", container.name)
         } else {
             String::new()
         };
         let name = context.names.container(pod, &container.name);
-        let pieces = context.engine.logs(&name, None, true);
-        let (mut cutter, lines) = (LineCutter::new(mask, prefix), lines.clone());
-        all.push(
-            async move {
-                let mut pieces = std::pin::pin!(pieces);
-                while let Some(Ok(piece)) = pieces.next().await {
-                    if let Some(out) = cutter.push(piece.as_ref())
-                        && lines.send(JobLine::Output(out)).await.is_err()
-                    {
-                        return;
-                    }
-                }
-                if let Some(out) = cutter.finish() {
-                    let _ = lines.send(JobLine::Output(out)).await;
-                }
-            }
-            .boxed(),
-        );
-    }
-    while all.next().await.is_some() {}
-}
-
-/// Masks a stream and hands it on in whole lines.
-pub(crate) struct LineCutter {
-    masker: Masker,
-    prefix: String,
-    rest: Vec<u8>,
-}
-
-/// A line longer than this is handed on in pieces.
-const LONGEST_LINE: usize = 64 << 10;
-
-impl LineCutter {
-    pub(crate) fn new(mask: &Mask, prefix: String) -> Self {
-        Self {
-            masker: mask.masker(),
-            prefix,
-            rest: Vec::new(),
+        let pieces = context.engine.output(&name, Tail::All, true);
+        whole_lines(pieces, LineCutter::new(mask, prefix))
+    });
+    let mut all = futures::stream::select_all(outputs);
+    while let Some(out) = all.next().await {
+        // Nobody listens any more.
+        if lines.send(JobLine::Output(out)).await.is_err() {
+            return;
         }
-    }
-
-    /// Takes a piece; the whole lines that it completes.
-    pub(crate) fn push(&mut self, piece: &[u8]) -> Option<Bytes> {
-        self.masker.push(piece, &mut self.rest);
-        let end = match self.rest.iter().rposition(|byte| *byte == b'\n') {
-            Some(at) => at + 1,
-            None if self.rest.len() > LONGEST_LINE => self.rest.len(),
-            None => return None,
-        };
-        let whole: Vec<u8> = self.rest.drain(..end).collect();
-        Some(self.prefixed(whole))
-    }
-
-    /// What is left when the stream has ended.
-    pub(crate) fn finish(mut self) -> Option<Bytes> {
-        self.masker.flush(&mut self.rest);
-        let rest = std::mem::take(&mut self.rest);
-        (!rest.is_empty()).then(|| self.prefixed(rest))
-    }
-
-    fn prefixed(&self, lines: Vec<u8>) -> Bytes {
-        if self.prefix.is_empty() {
-            return lines.into();
-        }
-        let mut out = Vec::with_capacity(lines.len() + self.prefix.len());
-        for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            out.extend_from_slice(self.prefix.as_bytes());
-            out.extend_from_slice(line);
-        }
-        out.into()
     }
 }

@@ -1,22 +1,30 @@
-//! The local target: Kubernetes' manifests on one machine's container engine, a supervised subset.
+//! The local target: a supervised subset of Kubernetes' manifests on one machine's container engine.
 //!
-//! What is to be is one document for each environment, written before anything acts on it. Controllers read it and what
-//! runs, and nudge, pass after pass; so a restart at any moment goes on where the engine is, not where memory was.
+//! One document for each environment says what should be. It is written before anything acts on it. Controllers read it and what
+//! runs, and nudge, pass after pass; so after a restart at any moment they go on from what the engine has, not from what memory had.
 
+mod apply;
+mod clock;
+mod container;
 mod context;
 mod controller;
 mod cron;
-mod engine;
+mod environment;
 mod frontend;
-mod image;
 mod job;
+mod lines;
 mod model;
+mod mounted;
 mod names;
 mod pod;
+mod preflight;
 mod probe;
 mod rollout;
+mod start_error;
+mod status;
 mod store;
 mod target;
+mod volume;
 
-pub use cron::{Clock, SystemClock};
+pub use clock::{Clock, SystemClock};
 pub use target::{LocalOptions, LocalTarget};

@@ -2,14 +2,15 @@
 
 use crate::target::EnvironmentId;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use towpath_container::{ContainerSummary, Labels};
 use towpath_types::Digest;
 
 /// The data directory's instance. Only what carries it is touched.
 pub(crate) const INSTANCE: &str = "dev.towpath.instance";
-/// The environment, as its slug.
+/// The environment's slug.
 pub(crate) const ENVIRONMENT: &str = "dev.towpath.environment";
-/// The pod that a container belongs to.
+/// The pod of a container.
 pub(crate) const POD: &str = "dev.towpath.pod";
 /// The Deployment of a pod.
 pub(crate) const DEPLOYMENT: &str = "dev.towpath.deployment";
@@ -17,9 +18,9 @@ pub(crate) const DEPLOYMENT: &str = "dev.towpath.deployment";
 pub(crate) const REVISION: &str = "dev.towpath.revision";
 /// The Job of a pod.
 pub(crate) const JOB: &str = "dev.towpath.batch-job";
-/// How often the pod's containers were started again before this one was made.
+/// How often the pod's containers had been started again when this one was made.
 pub(crate) const RESTARTS: &str = "dev.towpath.restarts";
-/// On a proxy: a digest of everything that it was made of.
+/// On a proxy: a digest of what it was made of.
 pub(crate) const PROXY: &str = "dev.towpath.proxy";
 /// On a volume: the claim that it is for.
 pub(crate) const CLAIM: &str = "dev.towpath.claim";
@@ -47,7 +48,7 @@ impl Names {
         format!("towpath-{}-{}", self.instance, self.slug)
     }
 
-    /// `pod` and `container` are separated by a dot: a container's name holds none.
+    /// A dot separates the two, because a container's name holds none.
     pub(crate) fn container(&self, pod: &str, container: &str) -> String {
         self.of(&format!("pod-{pod}.{container}"))
     }
@@ -64,15 +65,26 @@ impl Names {
         self.of(&format!("pod-{pod}.{volume}"))
     }
 
-    pub(crate) fn labels(&self) -> HashMap<String, String> {
-        HashMap::from([
+    pub(crate) fn labels(&self) -> Labels {
+        Labels::from([
             (INSTANCE.to_string(), self.instance.clone()),
             (ENVIRONMENT.to_string(), self.slug.clone()),
         ])
     }
 }
 
-/// The revision of a pod template: eight hex digits of its content, whatever the order of its keys.
+/// The names of the containers by the value of one of their labels.
+pub(crate) fn by_label(containers: &[ContainerSummary], label: &str) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for container in containers {
+        if let Some(value) = container.labels.get(label) {
+            found.entry(value.clone()).or_default().push(container.name.clone());
+        }
+    }
+    found
+}
+
+/// The revision of a pod template: eight hex digits of a digest of its content, whatever the order of its keys.
 pub(crate) fn revision(template: &Value) -> String {
     let mut text = String::new();
     canonical(template, &mut text);
@@ -111,7 +123,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_revision_is_what_it_says_and_not_in_which_order() {
+    fn a_revision_does_not_depend_on_the_order_of_keys() {
         let one = revision(&json!({"a": {"x": 1, "y": [1, 2]}, "b": "c"}));
         assert_eq!(one, revision(&json!({"b": "c", "a": {"y": [1, 2], "x": 1}})));
         assert_ne!(one, revision(&json!({"b": "c", "a": {"y": [2, 1], "x": 1}})));

@@ -1,42 +1,44 @@
-//! One pod from its first container to its last request.
+//! One pod, from its first container to its last request.
 //!
-//! Each pod has one task that looks after it. The task reads the engine and nudges, so it does not matter whether it made
-//! the containers or found them.
+//! Each pod has one task that looks after it. The task reads the engine and nudges it, so it does not matter whether it made the
+//! containers or found them.
 
 use super::{
-    context::{Boxed, Context},
-    engine::{Seen, StartError},
+    container,
+    context::Context,
     model::{Container, PodTemplate, Probe},
-    names,
-    probe::Place,
+    mounted, names,
+    probe::Endpoint,
+    start_error::StartError,
 };
-use futures::{FutureExt, StreamExt, future, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, future, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
 use std::{
-    collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
+use towpath_container::{ContainerState, Labels, Network};
+use towpath_types::with_causes;
 
-/// Containers that ran for so long start with a clean slate.
+/// A container that ran for this long starts again without a pause.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy>
 const SETTLED: Duration = Duration::from_secs(600);
 /// The longest pause between two starts.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
-/// Until it was ready for the first time a container is asked this often at least: nobody waits ten seconds for nothing.
+/// Until a container is ready for the first time, probe it at least this often: nobody should wait ten seconds for nothing.
 const EAGER: Duration = Duration::from_millis(500);
-/// How often what can never come off is tried again, should somebody have mended the world meanwhile.
+/// How often a pod that cannot start is tried again, in case somebody has mended what is wrong.
 const RETRY_TERMINAL: Duration = Duration::from_secs(300);
-/// What is left for the stop signal when the drain took all of the grace period.
+/// What the stop signal gets at least, when the drain took all of the grace period.
 ///
-/// Source: <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination> (the extension of 2 s)
+/// Source: <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination> (the one-off extension of 2 s)
 const LEAST_GRACE: Duration = Duration::from_secs(2);
 
-/// Whose pod it is.
+/// What a pod belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Owner {
     Deployment { name: String, revision: String },
@@ -44,20 +46,20 @@ pub(crate) enum Owner {
 }
 
 impl Owner {
-    pub(crate) fn labels(&self) -> HashMap<String, String> {
+    pub(crate) fn labels(&self) -> Labels {
         match self {
-            Self::Deployment { name, revision } => HashMap::from([
+            Self::Deployment { name, revision } => Labels::from([
                 (names::DEPLOYMENT.to_string(), name.clone()),
                 (names::REVISION.to_string(), revision.clone()),
             ]),
-            Self::Job { name } => HashMap::from([(names::JOB.to_string(), name.clone())]),
+            Self::Job { name } => Labels::from([(names::JOB.to_string(), name.clone())]),
         }
     }
 }
 
 /// How a pod is doing.
 #[derive(Debug, Clone)]
-pub(crate) struct State {
+pub(crate) struct PodState {
     pub address: Option<IpAddr>,
     pub ready: bool,
     pub ready_since: Option<Instant>,
@@ -65,11 +67,11 @@ pub(crate) struct State {
     pub restarts: u32,
     /// What it waits for, or why it failed; empty when it is well.
     pub message: String,
-    /// It cannot run like this, whatever is waited for.
+    /// Whether waiting cannot help.
     pub terminal: bool,
-    /// How a container ended last; empty when none did.
+    /// How a container last ended; empty when none did.
     pub fell: String,
-    /// What a container printed before it died.
+    /// What a container printed before it ended.
     pub crash_log: Vec<String>,
     pub since: Timestamp,
 }
@@ -79,10 +81,10 @@ pub(crate) struct Pod {
     pub name: String,
     pub owner: Owner,
     pub template: PodTemplate,
-    state: Mutex<State>,
-    /// Cancelled when it is to go.
+    state: Mutex<PodState>,
+    /// Cancelled when the pod has to go.
     leave: CancellationToken,
-    /// Whether the proxies have said that nothing is under way on it.
+    /// Whether all proxies have said that no request is under way on it.
     pub drained: watch::Sender<bool>,
 }
 
@@ -92,7 +94,7 @@ impl Pod {
             name,
             owner,
             template,
-            state: Mutex::new(State {
+            state: Mutex::new(PodState {
                 address: None,
                 ready: false,
                 ready_since: None,
@@ -110,16 +112,12 @@ impl Pod {
     }
 
     /// Takes over what an earlier server left running.
-    pub(crate) fn adopted(self, seen: &Seen, was_ready: bool) -> Self {
-        let restarts = seen
-            .labels
-            .get(names::RESTARTS)
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0);
+    pub(crate) fn adopted(self, seen: &ContainerState, was_ready: bool) -> Self {
+        let restarts = seen.labels.get(names::RESTARTS).and_then(|text| text.parse().ok());
         {
             let mut state = self.state();
-            state.restarts = restarts;
-            if seen.running {
+            state.restarts = restarts.unwrap_or(0);
+            if seen.is_running() {
                 state.address = seen.address;
                 state.ready = was_ready;
                 state.ready_since = was_ready.then(Instant::now);
@@ -128,11 +126,11 @@ impl Pod {
         self
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, PodState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the pod go. It is gone when its task has ended.
+    /// Tells the pod to go. It is gone when its task has ended.
     pub(crate) fn let_go(&self) {
         let mut state = self.state();
         state.leaving = true;
@@ -149,7 +147,7 @@ impl Pod {
         self.leave.cancelled().await;
     }
 
-    fn set(&self, context: &Context, change: impl FnOnce(&mut State)) {
+    fn set(&self, context: &Context, change: impl FnOnce(&mut PodState)) {
         change(&mut self.state());
         context.notify();
     }
@@ -170,28 +168,30 @@ impl Pod {
         context.notify();
     }
 
-    /// The container that has the pod's network.
+    /// The container whose network the whole pod shares.
     fn first(&self) -> Option<&Container> {
         self.template.containers.first()
     }
 
-    fn labels(&self) -> HashMap<String, String> {
+    fn labels(&self) -> Labels {
         let mut labels = self.owner.labels();
         labels.insert(names::RESTARTS.to_string(), self.state().restarts.to_string());
         labels
     }
 }
 
-/// How a container's life was cut short.
+/// Why a container has to be started again.
 enum Ended {
+    /// `code` is `None` when somebody removed it.
     Exited { index: usize, code: Option<i64> },
+    /// A probe failed too often.
     Unhealthy { index: usize, why: String },
 }
 
-/// Looks after a Deployment's pod until it is told to leave, and then sees it out.
+/// Looks after a Deployment's pod until it is told to leave, and then until it is gone.
 pub(crate) async fn run(context: Arc<Context>, pod: Arc<Pod>) {
     let mut failures: u32 = 0;
-    // What was found running is not asked to prove itself from the start.
+    // A container that was found running does not have to pass its startup probe again.
     let mut adopted = pod.state().address.is_some();
     while !pod.is_leaving() {
         let began = Instant::now();
@@ -238,7 +238,7 @@ pub(crate) async fn run(context: Arc<Context>, pod: Arc<Pod>) {
     see_out(&context, &pod).await;
 }
 
-/// The first start again is at once, then the pauses double.
+/// The pause before a container that failed `failures` times is started again. The first time there is none, then it doubles.
 pub(crate) fn pause_before(failures: u32, backoff: Duration) -> Duration {
     match failures {
         0 | 1 => Duration::ZERO,
@@ -246,30 +246,26 @@ pub(crate) fn pause_before(failures: u32, backoff: Duration) -> Duration {
     }
 }
 
-/// Brings every container up that is not; the pod's address. `None` when it is to leave meanwhile.
+/// Brings up every container that is not up; the pod's address. `None` when the pod was told to leave meanwhile.
 pub(crate) async fn bring_up(context: &Context, pod: &Pod) -> Result<Option<IpAddr>, StartError> {
     let Some(first) = pod.first() else {
         return Err(StartError::Terminal("the pod has no container".into()));
     };
     let labels = pod.labels();
     let leader = context.names.container(&pod.name, &first.name);
-    let runs = context
-        .engine
-        .inspect(&leader)
-        .await
-        .map_err(|e| StartError::Passing(e.chain()))?;
-    if runs.is_none() {
-        // What lived in the network of one that is gone reaches nobody.
+    if context.engine.inspect(&leader).await?.is_none() {
+        // The others lived in the network of the one that is gone, and reach nobody.
         for container in pod.template.containers.iter().skip(1) {
-            let name = context.names.container(&pod.name, &container.name);
-            let removed = context.engine.remove(&name).await;
-            removed.map_err(|e| StartError::Passing(e.chain()))?;
+            context
+                .engine
+                .remove(&context.names.container(&pod.name, &container.name))
+                .await?;
         }
         tokio::select! {
-            pulled = context.ensure_images(&pod.template) => pulled?,
+            pulled = container::ensure_images(context, &pod.template) => pulled?,
             () = pod.told_to_leave() => return Ok(None),
         }
-        context.ensure_volumes(&pod.name, &pod.template).await?;
+        mounted::ensure(context, &pod.name, &pod.template).await?;
         for container in &pod.template.init_containers {
             if !initialise(context, pod, container, &labels).await? {
                 return Ok(None);
@@ -282,33 +278,32 @@ pub(crate) async fn bring_up(context: &Context, pod: &Pod) -> Result<Option<IpAd
             return Ok(None);
         }
         let network = if index == 0 {
-            context.names.network()
+            own_network(context)
         } else {
-            format!("container:{leader}")
+            Network::OfContainer(leader.clone())
         };
-        let seen = context
-            .ensure_container(&pod.name, &pod.template, container, &network, &labels)
-            .await?;
+        let seen = container::ensure(context, &pod.name, &pod.template, container, network, &labels).await?;
         if index == 0 {
             address = seen.address;
         }
     }
-    // A container that ended already has no address; whoever watches over it sees that it ended.
+    // A container that has ended already has no address. Whoever watches over it sees that it ended.
     Ok(Some(address.unwrap_or(IpAddr::from([0, 0, 0, 0]))))
 }
 
-/// Runs an init container to its end; `false` when the pod is to leave meanwhile.
-async fn initialise(
-    context: &Context,
-    pod: &Pod,
-    container: &Container,
-    labels: &HashMap<String, String>,
-) -> Result<bool, StartError> {
+/// The environment's network, in which the first container answers to its own name only.
+fn own_network(context: &Context) -> Network {
+    Network::Named {
+        name: context.names.network(),
+        aliases: Vec::new(),
+    }
+}
+
+/// Runs an init container to its end; `false` when the pod was told to leave meanwhile.
+async fn initialise(context: &Context, pod: &Pod, container: &Container, labels: &Labels) -> Result<bool, StartError> {
     let name = context.names.container(&pod.name, &container.name);
-    let network = context.names.network();
-    context
-        .ensure_container(&pod.name, &pod.template, container, &network, labels)
-        .await?;
+    let network = own_network(context);
+    container::ensure(context, &pod.name, &pod.template, container, network, labels).await?;
     let code = tokio::select! {
         code = context.engine.wait(&name) => code,
         () = pod.told_to_leave() => return Ok(false),
@@ -316,13 +311,9 @@ async fn initialise(
     if code == Some(0) {
         return Ok(true);
     }
-    let log = context.tail(&pod.name, &pod.template, &container.name).await;
+    let log = container::tail(context, &pod.name, &pod.template, &container.name).await;
     pod.set(context, |state| state.crash_log = log);
-    context
-        .engine
-        .remove(&name)
-        .await
-        .map_err(|e| StartError::Passing(e.chain()))?;
+    context.engine.remove(&name).await?;
     let code = code.map_or("no exit code".to_string(), |code| format!("exit code {code}"));
     Err(StartError::Passing(format!(
         "the init container `{}` ended with {code}",
@@ -330,19 +321,19 @@ async fn initialise(
     )))
 }
 
-/// Watches over running containers; returns when one of them has to be started again.
+/// Watches over running containers until one of them has to be started again.
 async fn watch_over(context: &Arc<Context>, pod: &Arc<Pod>, address: IpAddr, adopted: bool) -> Ended {
     let containers = &pod.template.containers;
     let was_ready = pod.state().ready;
     let ready = Arc::new(Mutex::new(vec![(was_ready, String::new()); containers.len()]));
-    let mut ends: FuturesUnordered<Boxed<Ended>> = FuturesUnordered::new();
+    let mut ends: FuturesUnordered<BoxFuture<'static, Ended>> = FuturesUnordered::new();
     for (index, container) in containers.iter().enumerate() {
-        let place = Place {
+        let endpoint = Endpoint {
             engine: context.engine.clone(),
             container: context.names.container(&pod.name, &container.name),
             address,
         };
-        let (engine, name) = (context.engine.clone(), place.container.clone());
+        let (engine, name) = (context.engine.clone(), endpoint.container.clone());
         ends.push(
             async move {
                 let code = engine.wait(&name).await;
@@ -364,7 +355,7 @@ async fn watch_over(context: &Arc<Context>, pod: &Arc<Pod>, address: IpAddr, ado
                         .unwrap_or("");
                     pod.set_ready(&context, all.iter().all(|(ready, _)| *ready), message);
                 };
-                let why = examine(&place, &container, adopted, was_ready, say).await;
+                let why = examine(&endpoint, &container, adopted, was_ready, say).await;
                 Ended::Unhealthy { index, why }
             }
             .boxed(),
@@ -373,9 +364,9 @@ async fn watch_over(context: &Arc<Context>, pod: &Arc<Pod>, address: IpAddr, ado
     ends.next().await.unwrap_or(Ended::Exited { index: 0, code: None })
 }
 
-/// Probes a container until a probe says that it must be started again.
+/// Probes a container until a probe says that it has to be started again, and why.
 async fn examine(
-    place: &Place,
+    endpoint: &Endpoint,
     container: &Container,
     adopted: bool,
     was_ready: bool,
@@ -385,7 +376,7 @@ async fn examine(
     if let Some(probe) = &container.startup {
         tokio::time::sleep(delay(probe)).await;
         let mut failures = 0;
-        while let Err(why) = place.ask(probe).await {
+        while let Err(why) = endpoint.ask(probe).await {
             failures += 1;
             if failures >= probe.failure_threshold {
                 return format!(
@@ -408,7 +399,7 @@ async fn examine(
         tokio::time::sleep(delay(probe)).await;
         let (mut ready, mut once, mut streak) = (was_ready, was_ready, 0);
         loop {
-            let asked = place.ask(probe).await;
+            let asked = endpoint.ask(probe).await;
             if asked.is_ok() == ready {
                 streak = 0;
             } else {
@@ -436,7 +427,7 @@ async fn examine(
         tokio::time::sleep(delay(probe)).await;
         let mut failures = 0;
         loop {
-            match place.ask(probe).await {
+            match endpoint.ask(probe).await {
                 Ok(()) => failures = 0,
                 Err(why) => {
                     failures += 1;
@@ -457,7 +448,7 @@ async fn examine(
     }
 }
 
-/// Keeps what a container printed, says why it ended, and removes it so that it is made anew.
+/// Keeps what a container printed, says why it ended, and removes it, so that it is made anew.
 async fn fell(context: &Context, pod: &Pod, ended: Ended) {
     let (index, mut message) = match &ended {
         Ended::Unhealthy { index, why } => (*index, why.clone()),
@@ -473,7 +464,7 @@ async fn fell(context: &Context, pod: &Pod, ended: Ended) {
     let name = context.names.container(&pod.name, &container.name);
     if matches!(ended, Ended::Exited { .. }) {
         if let Ok(Some(seen)) = context.engine.inspect(&name).await
-            && seen.oom_killed
+            && seen.out_of_memory
         {
             message = format!("{message} (out of memory)");
         }
@@ -494,11 +485,11 @@ async fn fell(context: &Context, pod: &Pod, ended: Ended) {
     if matches!(ended, Ended::Unhealthy { .. })
         && let Err(error) = context.engine.stop(&name, pod.template.grace).await
     {
-        tracing::warn!(error = error.chain(), "cannot stop an unhealthy container");
+        tracing::warn!(error = with_causes(&error), "failed to stop an unhealthy container");
     }
-    let log = context.tail(&pod.name, &pod.template, &container.name).await;
+    let log = container::tail(context, &pod.name, &pod.template, &container.name).await;
     pod.set(context, |state| state.crash_log = log);
-    // The others live in the first one's network and cannot outlive it.
+    // The others live in the network of the first one, and cannot outlive it.
     let fallen = if index == 0 {
         &pod.template.containers[..]
     } else {
@@ -507,12 +498,12 @@ async fn fell(context: &Context, pod: &Pod, ended: Ended) {
     for container in fallen.iter().rev() {
         let name = context.names.container(&pod.name, &container.name);
         if let Err(error) = context.engine.remove(&name).await {
-            tracing::warn!(error = error.chain(), "cannot remove a container that ended");
+            tracing::warn!(error = with_causes(&error), "failed to remove a container that ended");
         }
     }
 }
 
-/// Waits until nothing is sent there any more, runs the hooks, stops and removes. All within the grace period.
+/// Waits until no proxy sends requests to the pod any more, runs its hooks, stops it and removes it, all within the grace period.
 async fn see_out(context: &Arc<Context>, pod: &Arc<Pod>) {
     let deadline = Instant::now() + pod.template.grace;
     let address = pod.state().address;
@@ -523,19 +514,19 @@ async fn see_out(context: &Arc<Context>, pod: &Arc<Pod>) {
     if let Some(address) = address {
         let hooks = pod.template.containers.iter().filter_map(|container| {
             let hook = container.pre_stop.clone()?;
-            let place = Place {
+            let endpoint = Endpoint {
                 engine: context.engine.clone(),
                 container: context.names.container(&pod.name, &container.name),
                 address,
             };
-            Some(async move { place.hook(&hook).await })
+            Some(async move { endpoint.hook(&hook).await })
         });
         let _ = tokio::time::timeout_at(deadline, future::join_all(hooks)).await;
     }
     let left = deadline.saturating_duration_since(Instant::now()).max(LEAST_GRACE);
     stop(context, pod, left).await;
-    while let Err(error) = context.clear(&pod.name).await {
-        tracing::warn!(pod = %pod.name, error = error.chain(), "cannot remove a pod, trying again");
+    while let Err(error) = container::clear(context, &pod.name).await {
+        tracing::warn!(pod = %pod.name, error = error.chain(), "failed to remove a pod; trying again");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
@@ -546,7 +537,11 @@ pub(crate) async fn stop(context: &Context, pod: &Pod, grace: Duration) {
     let stops = all.map(|container| async {
         let name = context.names.container(&pod.name, &container.name);
         if let Err(error) = context.engine.stop(&name, grace).await {
-            tracing::warn!(container = name, error = error.chain(), "cannot stop a container");
+            tracing::warn!(
+                container = name,
+                error = with_causes(&error),
+                "failed to stop a container"
+            );
         }
     });
     future::join_all(stops).await;

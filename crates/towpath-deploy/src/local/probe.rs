@@ -1,9 +1,6 @@
-//! Probes, and hooks: requests and commands that ask a container how it is.
+//! Probes and hooks: requests to a container, and commands in it.
 
-use super::{
-    engine::Engine,
-    model::{Check, Hook, Probe, TargetPort},
-};
+use super::model::{Check, Hook, Probe, TargetPort};
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
@@ -12,17 +9,22 @@ use std::{
     time::Duration,
 };
 use tokio::net::TcpStream;
+use towpath_container::ContainerClient;
+use towpath_types::with_causes;
 
-/// Where to probe.
+/// How much of what a failed command printed goes into a message, in characters.
+const SHOWN: usize = 200;
+
+/// A container that runs, and where it answers.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
-    pub engine: Engine,
+pub(crate) struct Endpoint {
+    pub engine: ContainerClient,
     pub container: String,
     pub address: IpAddr,
 }
 
-impl Place {
-    /// Asks once; `Err` says what is wrong, a sentence.
+impl Endpoint {
+    /// Probes once. The error is a sentence.
     pub(crate) async fn ask(&self, probe: &Probe) -> Result<(), String> {
         let asked = async {
             match &probe.check {
@@ -34,13 +36,14 @@ impl Place {
                         Err(error) => Err(format!("connecting to {address}: {error}")),
                     }
                 }
-                Check::Exec(command) => match self.engine.exec(&self.container, command).await {
-                    Ok((0, _)) => Ok(()),
-                    Ok((code, printed)) => {
-                        let printed: String = printed.chars().take(200).collect();
-                        Err(format!("`{}` exited with {code}: {printed}", command.join(" ")))
+                Check::Exec(command) => match self.engine.execute(&self.container, command).await {
+                    Ok(ended) if ended.exit_code == 0 => Ok(()),
+                    Ok(ended) => {
+                        let printed: String = ended.output.chars().take(SHOWN).collect();
+                        let (command, code) = (command.join(" "), ended.exit_code);
+                        Err(format!("`{command}` exited with {code}: {printed}"))
                     }
-                    Err(error) => Err(error.chain()),
+                    Err(error) => Err(with_causes(&error)),
                 },
             }
         };
@@ -50,19 +53,17 @@ impl Place {
         }
     }
 
-    /// Runs a hook; how it ended is nobody's concern.
+    /// Runs a hook. A hook that fails stops nothing.
     pub(crate) async fn hook(&self, hook: &Hook) {
         let result = match hook {
             Hook::Sleep(pause) => {
                 tokio::time::sleep(*pause).await;
                 Ok(())
             }
-            Hook::Exec(command) => self
-                .engine
-                .exec(&self.container, command)
-                .await
-                .map(|_| ())
-                .map_err(|e| e.chain()),
+            Hook::Exec(command) => {
+                let executed = self.engine.execute(&self.container, command).await;
+                executed.map(drop).map_err(|error| with_causes(&error))
+            }
             Hook::Http { path, port, headers } => self.get(path, port, headers).await,
         };
         if let Err(error) = result {
@@ -77,8 +78,9 @@ impl Place {
         }
     }
 
-    /// Source: <https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/#http-probes>: any
-    /// code from 200 to 399 is well.
+    /// Any status from 200 to 399 is a success.
+    ///
+    /// Source: <https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/#http-probes>
     async fn get(&self, path: &str, port: &TargetPort, headers: &[(String, String)]) -> Result<(), String> {
         let address = self.socket(port)?;
         let failed = |error: &dyn std::fmt::Display| format!("GET http://{address}{path}: {error}");
@@ -108,7 +110,7 @@ impl Place {
         let exchange = async {
             let response = sender.send_request(request).await.map_err(|e| failed(&e))?;
             let status = response.status();
-            // A short answer is read, so that the application does not log a broken connection.
+            // Read a short answer, so that the application does not log a broken connection.
             let _ = tokio::time::timeout(Duration::from_millis(100), response.into_body().collect()).await;
             if (200..400).contains(&status.as_u16()) {
                 Ok(())

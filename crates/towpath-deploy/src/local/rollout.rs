@@ -1,33 +1,33 @@
-//! Which pods a Deployment starts and which it lets go. Pure.
+//! Which pods a Deployment starts, and which it lets go. Pure.
 //!
 //! Source of the arithmetic:
 //! <https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#rolling-update-deployment>
 
 use super::model::{Deployment, Strategy};
 
-/// What the decision looks at in one pod that is not leaving.
+/// What counts about a pod that is not leaving.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PodView {
     pub name: String,
-    /// Of the revision that there should be.
+    /// Whether it is of the wanted revision.
     pub current: bool,
     pub ready: bool,
     /// Ready for `minReadySeconds`.
     pub available: bool,
 }
 
-/// What to do now.
+/// What to do.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Moves {
     /// How many pods of the current revision to start.
     pub start: u32,
     /// Which pods to let go.
     pub leave: Vec<String>,
-    /// Everything is as it should be.
+    /// Whether everything is as it should be.
     pub complete: bool,
 }
 
-/// Decides about `deployment`, whose pods are `pods`, `leaving` more being on their way out.
+/// Decides about `deployment`, which has `pods`, and `leaving` more that are on their way out.
 pub(crate) fn decide(deployment: &Deployment, pods: &[PodView], leaving: u32) -> Moves {
     let desired = deployment.replicas;
     let count =
@@ -39,7 +39,7 @@ pub(crate) fn decide(deployment: &Deployment, pods: &[PodView], leaving: u32) ->
         ..Moves::default()
     };
     let mut excess: Vec<&PodView> = pods.iter().filter(|p| p.current).collect();
-    // Fewer replicas are wanted: those that are not ready go first, then the youngest names.
+    // When fewer replicas are wanted, pods that are not ready go first, then those with the last names.
     excess.sort_by_key(|p| (p.ready, std::cmp::Reverse(p.name.clone())));
     let surplus = current.saturating_sub(desired) as usize;
     moves.leave.extend(excess.iter().take(surplus).map(|p| p.name.clone()));
@@ -68,7 +68,7 @@ pub(crate) fn decide(deployment: &Deployment, pods: &[PodView], leaving: u32) ->
             let current_unavailable = count(&|p| p.current && !p.available);
             let mut removable = total.saturating_sub(least).saturating_sub(current_unavailable) as usize;
             let mut available = count(&|p| p.available);
-            // Old pods that serve nobody go first; then as many others as availability allows.
+            // Old pods that serve nobody go first, then as many others as availability allows.
             let (unhealthy, healthy): (Vec<&PodView>, Vec<&PodView>) = old.into_iter().partition(|p| !p.available);
             for pod in unhealthy.into_iter().take(removable) {
                 moves.leave.push(pod.name.clone());
@@ -107,8 +107,8 @@ mod tests {
         }
     }
 
-    /// Rolls `old` pods over to `replicas` new ones, one event after another in an order that `seed` decides, and holds the
-    /// bounds at every moment.
+    /// Rolls `old` pods over to `replicas` new ones, one event after another in the order that `seed` decides, and checks the bounds
+    /// after each.
     fn roll(old: u32, replicas: u32, surge: u32, unavailable: u32, seed: u32) {
         let strategy = json!({"rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}});
         let deployment = deployment(replicas, &strategy);
@@ -158,7 +158,7 @@ mod tests {
         for old in 0..4 {
             for replicas in 0..5 {
                 for (surge, unavailable) in [(1, 0), (0, 1), (1, 1), (2, 0), (0, 0), (3, 2)] {
-                    // Kubernetes refuses both at zero, and so does the model.
+                    // Kubernetes refuses zero for both, and so does the model.
                     if (surge, unavailable) != (0, 0) {
                         (0..20).for_each(|seed| roll(old, replicas, surge, unavailable, seed));
                     }

@@ -1,7 +1,8 @@
-//! What an environment is to be and how far it is: one document, replaced as a whole.
+//! What an environment should be and how far it is: one document, replaced as a whole.
 //!
-//! **Invariants.** What was returned from [`Store::update`] is on the disk. No value of a Secret is in it: Secrets'
-//! manifests that have values are refused before anything is stored.
+//! **Invariant:** when [`Store::update`] returns, the change is on the disk.
+//!
+//! **Invariant:** no value of a Secret is in the document. Manifests of Secrets with values are refused before anything is stored.
 
 use crate::target::{EnvironmentId, Hold, JobEnd, TargetError};
 use jiff::Timestamp;
@@ -28,15 +29,14 @@ pub(crate) struct Document {
     pub objects: Vec<Object>,
     /// By the Deployment's name.
     pub rollouts: BTreeMap<String, Rollout>,
-    /// Pod templates by [`revision_key`]: pods of an old revision are looked after by the template that they were made of.
+    /// Pod templates by [`revision_key`]: pods of an old revision are looked after by the template that they were made from.
     pub revisions: BTreeMap<String, Value>,
     /// By the CronJob's name.
     pub crons: BTreeMap<String, CronRecord>,
     /// By the Job's name.
     pub jobs: BTreeMap<String, JobRecord>,
-    /// The port on 127.0.0.1 that the Ingress answers on.
+    /// The port on 127.0.0.1 on which the Ingress answers.
     pub port: Option<u16>,
-    /// Who keeps others from deploying.
     #[serde(default)]
     pub hold: Option<Hold>,
 }
@@ -44,9 +44,9 @@ pub(crate) struct Document {
 /// How a Deployment gets from one revision to the next.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Rollout {
-    /// The revision that its pods are to have.
+    /// The wanted revision.
     pub revision: String,
-    /// Counts applications up.
+    /// Counts applications.
     pub generation: u64,
     pub began: Timestamp,
     pub state: RolloutState,
@@ -65,21 +65,21 @@ pub(crate) enum RolloutState {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CronRecord {
-    /// When the last run that was started, or given up, was due; at first, when the CronJob appeared.
+    /// When the last run that was started or given up was due. Before the first run, when the CronJob appeared.
     pub last: Timestamp,
-    /// What went wrong with the schedule; empty when nothing did.
+    /// What is wrong with the schedule; empty when nothing is.
     pub message: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct JobRecord {
     pub object: Object,
-    /// The CronJob that it belongs to.
+    /// The CronJob that it is a run of.
     pub cron: Option<String>,
     pub began: Timestamp,
-    /// The attempt under way, or the last; counts from 0.
+    /// The attempt under way, or the last one; from 0.
     pub attempt: u32,
-    /// Not before this is the attempt started.
+    /// The attempt is not started before this.
     pub not_before: Option<Timestamp>,
     pub canceled: bool,
     pub end: Option<(JobEnd, Timestamp)>,
@@ -112,7 +112,7 @@ impl Document {
             .find(|object| object.kind == kind && object.name == name)
     }
 
-    /// Puts `object` in, in the place of the one that had its name.
+    /// Adds `object`, or replaces the one of its kind and name.
     pub(crate) fn upsert(&mut self, object: Object) {
         match self.objects.iter_mut().find(|known| known.id() == object.id()) {
             Some(known) => *known = object,
@@ -168,12 +168,11 @@ impl Store {
         }
     }
 
-    /// The document as it is now.
     pub(crate) fn read(&self) -> Arc<Document> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes the document. Whoever reads sees the change once it is on the disk, or never.
+    /// Changes the document. Readers see the change once it is on the disk.
     pub(crate) async fn update<R>(&self, change: impl FnOnce(&mut Document) -> R) -> Result<R, TargetError> {
         let _turn = self.writing.lock().await;
         let mut document = Document::clone(&self.read());
@@ -201,6 +200,6 @@ fn write(folder: &Path, text: &[u8]) -> io::Result<()> {
     file.write_all(text)?;
     file.as_file().sync_all()?;
     file.persist(folder.join(FILE)).map_err(|error| error.error)?;
-    // The rename itself is durable only when the folder is synced.
+    // The rename is durable only when the folder is synced.
     std::fs::File::open(folder)?.sync_all()
 }

@@ -5,8 +5,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Mutex,
 };
-use towpath_deploy::{EnvironmentId, RegistryCredentials, SecretSource, SourceError};
-use towpath_types::{Digest, SecretString};
+use towpath_deploy::{EnvironmentId, SecretSource, SourceError};
+use towpath_types::{Digest, RegistryCredentials, SecretString};
 
 /// Secrets in memory.
 #[derive(Default)]

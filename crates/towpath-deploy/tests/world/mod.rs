@@ -32,7 +32,7 @@ use towpath_deploy::{
 };
 use towpath_manifest::{Object, ObjectId, Tree};
 use towpath_testkit::{Probe, engine_answers, remove_instance, skipped, until};
-use towpath_types::{Digest, ReleaseId};
+use towpath_types::ReleaseId;
 
 /// The application and, called `proxy`, the proxy.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_towpath-deploy-testapp");
@@ -90,19 +90,16 @@ pub async fn in_world(name: &str, test: impl AsyncFnOnce(&mut World)) {
         .with_env_filter(std::env::var("RUST_LOG").unwrap_or_else(|_| "off".into()))
         .with_test_writer()
         .try_init();
-    let binary = std::fs::read(BINARY).unwrap();
     let mut world = World {
         folder: tempfile::tempdir().unwrap(),
         instance: format!("t{:08x}", rand::random::<u32>()),
         secrets: Arc::default(),
         clock: Arc::default(),
         id: environment("dev"),
-        // The target loads this program as its proxies' image; the application is the same program.
-        image: format!("towpath/proxy:{}", Digest::of(&binary).short()),
+        image: String::new(),
         docker: Docker::connect_with_defaults().unwrap(),
         target: None,
     };
-    drop(binary);
     let result = AssertUnwindSafe(async {
         world.open().await;
         test(&mut world).await;
@@ -133,7 +130,10 @@ impl World {
                 self.secrets.clone(),
             )
         };
-        self.target = Some(Arc::new(LocalTarget::open(options).await.unwrap()));
+        let target = LocalTarget::open(options).await.unwrap();
+        // The application is the same program as the proxy.
+        self.image = target.proxy_image().to_string();
+        self.target = Some(Arc::new(target));
     }
 
     /// Drops the target with every task of it, as a `kill -9` of the server does.

@@ -1,23 +1,23 @@
-//! The build context as an archive.
+//! The build context, as an archive.
 
 use super::dockerignore::{BadPattern, Dockerignore};
-use crate::tar_stream::Exactly;
 use std::{
     fs, io,
     io::Write,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
+use towpath_container::archive::Exactly;
 use towpath_types::Digest;
 
-/// A context that can be sent.
+/// A build context that is ready to be sent.
 #[derive(Debug)]
-pub(super) struct Context {
+pub(super) struct BuildContext {
     dir: PathBuf,
     ignore: Dockerignore,
     /// The Dockerfile's name in the archive.
     pub dockerfile: String,
-    /// The Dockerfile's bytes, when it lies outside of the context.
+    /// The Dockerfile's bytes if it is outside the context.
     outside: Option<Vec<u8>>,
 }
 
@@ -34,11 +34,10 @@ fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> ContextError {
     move |source| ContextError::Unreadable { path, source }
 }
 
-impl Context {
-    /// Finds the Dockerfile and the patterns.
+impl BuildContext {
+    /// Finds the Dockerfile and the ignore patterns.
     ///
-    /// A file beside the Dockerfile that is called like it with `.dockerignore` behind is read instead of the context's, as
-    /// BuildKit does.
+    /// Like BuildKit, it prefers `<Dockerfile>.dockerignore` beside the Dockerfile to the context's `.dockerignore`.
     pub fn open(dir: &Path, dockerfile: &Path) -> Result<Self, ContextError> {
         if !dir.is_dir() {
             return Err(ContextError::NotAFolder(dir.to_path_buf()));
@@ -86,7 +85,7 @@ impl Context {
         })
     }
 
-    /// Writes the archive. Everything belongs to root, as when the engine's command line sends it.
+    /// Writes the archive. All files belong to root, as if the `docker` command had sent them.
     pub fn write(&self, archive: &mut tar::Builder<&mut dyn Write>) -> Result<(), ContextError> {
         if let Some(bytes) = &self.outside {
             let mut header = header(0o644, bytes.len() as u64, tar::EntryType::Regular);
@@ -126,7 +125,7 @@ impl Context {
         path: &Path,
         inside: &str,
     ) -> Result<(), ContextError> {
-        // The engine needs these two, and takes them out again before `COPY` sees them when they are excluded.
+        // The engine needs these two even if they are excluded; it hides them from `COPY` itself.
         let excluded = self.ignore.excludes(inside) && inside != self.dockerfile && inside != ".dockerignore";
         let metadata = fs::symlink_metadata(path).map_err(unreadable(path))?;
         let kind = metadata.file_type();
@@ -146,7 +145,7 @@ impl Context {
                 self.write_folder(archive, inside)?;
             }
         } else if excluded || kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device() {
-            // Nothing that a build could copy.
+            // A build cannot copy these.
         } else if kind.is_symlink() {
             let target = fs::read_link(path).map_err(unreadable(path))?;
             let mut header = header(0o777, 0, tar::EntryType::Symlink);
@@ -181,7 +180,7 @@ mod tests {
     use super::*;
     use std::io::Read;
 
-    /// Makes the files, and answers what the archive holds.
+    /// Creates the files and answers the names in the archive.
     fn archived(files: &[(&str, &str)], dockerfile: &str) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -190,7 +189,7 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         std::os::unix::fs::symlink("/nowhere", dir.path().join("link")).unwrap();
-        let context = Context::open(dir.path(), Path::new(dockerfile)).unwrap();
+        let context = BuildContext::open(dir.path(), Path::new(dockerfile)).unwrap();
         let mut bytes = Vec::new();
         {
             let mut archive = tar::Builder::new(&mut bytes as &mut dyn Write);
@@ -210,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_context_is_what_is_not_ignored() {
+    fn the_context_has_what_is_not_ignored() {
         let files = [
             ("Dockerfile", "FROM scratch"),
             (".dockerignore", "*\n!src\nsrc/*.tmp\n"),
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dockerfile_from_outside_comes_along() {
+    fn a_dockerfile_outside_the_context_is_added_to_it() {
         let elsewhere = tempfile::tempdir().unwrap();
         let dockerfile = elsewhere.path().join("Dockerfile");
         fs::write(&dockerfile, "FROM scratch").unwrap();
@@ -247,9 +246,9 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let missing = Context::open(dir.path(), Path::new("Dockerfile"));
+        let missing = BuildContext::open(dir.path(), Path::new("Dockerfile"));
         assert!(matches!(missing, Err(ContextError::DockerfileMissing(path)) if path.ends_with("Dockerfile")));
-        let missing = Context::open(&dir.path().join("x"), Path::new("Dockerfile"));
+        let missing = BuildContext::open(&dir.path().join("x"), Path::new("Dockerfile"));
         assert!(matches!(missing, Err(ContextError::NotAFolder(_))));
     }
 }

@@ -1,25 +1,25 @@
-//! `.dockerignore`, as the engine reads it.
+//! `.dockerignore` as the engine reads it.
 //!
-//! Not git's rules: a pattern is matched from the context's root, `**` is any number of folders, the last pattern that
-//! matches decides, and what matches a folder matches everything in it.
+//! The rules differ from git's: a pattern is matched from the context's root, `**` stands for any number of folders, the last
+//! matching pattern decides, and a pattern that matches a folder matches everything in it.
 //!
 //! Source: <https://docs.docker.com/build/concepts/context/#dockerignore-files>,
 //! <https://github.com/moby/patternmatcher>
 
 use regex::Regex;
 
-/// The patterns of one file.
+/// The patterns of one `.dockerignore`.
 #[derive(Debug, Default)]
 pub(super) struct Dockerignore(Vec<Pattern>);
 
 #[derive(Debug)]
 struct Pattern {
     regex: Regex,
-    /// `!pattern`: what it matches is in the context after all.
+    /// `!pattern`: matches stay in the context.
     includes: bool,
 }
 
-/// A line that is no pattern, and why.
+/// A line that is not a valid pattern.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BadPattern {
     pub line: String,
@@ -27,7 +27,7 @@ pub(super) struct BadPattern {
 }
 
 impl Dockerignore {
-    /// Reads the file's text.
+    /// Parses the file's text.
     pub fn parse(text: &str) -> Result<Self, BadPattern> {
         let mut patterns = Vec::new();
         for line in text.trim_start_matches('\u{feff}').lines() {
@@ -45,7 +45,7 @@ impl Dockerignore {
             };
             if text.is_empty() {
                 if includes {
-                    return Err(bad("`!` is followed by nothing".to_string()));
+                    return Err(bad("nothing follows the `!`".to_string()));
                 }
                 continue;
             }
@@ -57,11 +57,11 @@ impl Dockerignore {
         Ok(Self(patterns))
     }
 
-    /// Whether `path` (relative to the context, with `/`) is left out.
+    /// Whether `path` (relative to the context, separated by `/`) is left out of the context.
     pub fn excludes(&self, path: &str) -> bool {
         let mut excluded = false;
         for pattern in &self.0 {
-            // Only a pattern that would change the answer needs a look.
+            // Skip patterns that would not change the answer.
             if pattern.includes == excluded && pattern.matches(path) {
                 excluded = !pattern.includes;
             }
@@ -69,21 +69,22 @@ impl Dockerignore {
         excluded
     }
 
-    /// Whether something in an excluded folder could be included again.
+    /// Whether a pattern could include something in an excluded folder.
     pub fn has_inclusions(&self) -> bool {
         self.0.iter().any(|pattern| pattern.includes)
     }
 }
 
 impl Pattern {
-    /// Whether it matches the path or a folder above it.
+    /// Whether the pattern matches the path or a folder above it.
     fn matches(&self, path: &str) -> bool {
         let above = path.match_indices('/').map(|(at, _)| &path[..at]);
         above.chain([path]).any(|path| self.regex.is_match(path))
     }
 }
 
-/// A path without `.`, `..` where it can be taken back, double and outer slashes. `/` is the context itself.
+/// Normalizes a path: removes `.`, resolves `..` where possible, and drops double, leading and trailing slashes. `/` is the
+/// context itself.
 fn clean(text: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in text.split('/') {
@@ -92,7 +93,7 @@ fn clean(text: &str) -> String {
             ".." if parts.last().is_some_and(|last| *last != "..") => {
                 parts.pop();
             }
-            // Nothing is above the root.
+            // Above the root there is only the root.
             ".." if text.starts_with('/') => {}
             part => parts.push(part),
         }
@@ -117,7 +118,7 @@ fn to_regex(pattern: &str) -> Result<String, String> {
                     regex.push_str(&regex::escape(&escaped.to_string()));
                     continue;
                 }
-                // Of the characters that mean something in a class, the language of patterns has `^` and `-` alone.
+                // In a class, only `^` and `-` have a meaning here; a regex gives one to these too.
                 '[' | '&' | '~' => regex.push('\\'),
                 _ => {}
             }
@@ -127,7 +128,7 @@ fn to_regex(pattern: &str) -> Result<String, String> {
         match c {
             '*' if chars.peek() == Some(&'*') => {
                 chars.next();
-                // `**/` is any number of folders, none among them.
+                // `**/` stands for any number of folders, including none.
                 if chars.peek() == Some(&'/') {
                     chars.next();
                     regex.push_str("(.*/)?");

@@ -1,4 +1,4 @@
-//! How a registry asks who we are.
+//! How a registry asks for credentials.
 
 use http::{HeaderMap, header};
 
@@ -13,7 +13,7 @@ pub(super) enum Challenge {
     },
 }
 
-/// The challenge to answer: a token when the registry offers that.
+/// The challenge to answer: for a token if the registry offers that.
 pub(super) fn challenges(headers: &HeaderMap) -> Option<Challenge> {
     let mut all: Vec<Challenge> = headers
         .get_all(header::WWW_AUTHENTICATE)
@@ -61,7 +61,7 @@ fn parse(text: &str) -> Option<Challenge> {
     })
 }
 
-/// The text up to the closing quote, and what follows it.
+/// The text up to the closing quote, and the rest after it.
 fn unquote(text: &str) -> (String, &str) {
     let mut value = String::new();
     let mut chars = text.char_indices();
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_registries_ask() {
+    fn challenges_of_registries() {
         let bearer = |realm: &str, service: Option<&str>, scope: Option<&str>| {
             Some(Challenge::Bearer {
                 realm: realm.into(),

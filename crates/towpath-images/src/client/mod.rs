@@ -1,16 +1,19 @@
-//! A client for any registry: what a tag points to, which tags there are, and moving a tag without moving a layer.
+//! A client for any registry: resolves tags, lists them, and moves them without moving layers.
 //!
-//! A client speaks to one registry, so that credentials cannot go to another. Everything that it sends may be sent twice;
-//! so it repeats, with growing pauses and not for ever, what a busy registry or a broken connection refused.
+//! A client talks to one registry, so that credentials cannot leak to another. All its requests are safe to repeat. It retries
+//! what a busy registry or a broken connection refused, a limited number of times with growing pauses.
 //!
-//! Loopback addresses are spoken to without TLS, everything else with it (the certificate authorities are Mozilla's).
+//! It uses TLS, with Mozilla's certificate authorities, except for loopback addresses.
 //!
 //! Source: <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>,
 //! <https://distribution.github.io/distribution/spec/auth/token/>
 
 mod challenge;
+mod error;
 
-use crate::{Credentials, registry::TagName};
+pub use error::ClientError;
+
+use crate::registry::TagName;
 use bytes::{Bytes, BytesMut};
 use challenge::{Challenge, challenges};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -20,13 +23,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use towpath_types::{Digest, ImageReference, SecretString};
+use towpath_types::{Digest, ImageReference, RegistryCredentials, SecretString};
 use url::{Host, Url};
 
-/// What a registry may send us as a manifest, an index, a list of tags or a token, in bytes.
+/// The most bytes that a manifest, an index, a page of tags or a token may have.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
 
-/// How many pages of tags are read: with the usual hundred a page, a million tags.
+/// The most pages of tags that are read: with a hundred tags a page, a million tags.
 const MAX_PAGES: usize = 10_000;
 
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
@@ -34,124 +37,14 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 
-/// What went wrong with a registry. Messages name the image, the answer and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The registry's name makes no address.
-    #[error("`{0}` is not the address of a registry (host[:port])")]
-    Address(String),
-    /// TLS could not be set up.
-    #[error("could not set up a connection to registry `{registry}`")]
-    Setup {
-        /// The registry.
-        registry: String,
-        /// Why not.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The image is of another registry than the client.
-    #[error("`{image}` is not an image of registry `{registry}`")]
-    OtherRegistry {
-        /// The image.
-        image: String,
-        /// The client's registry.
-        registry: String,
-    },
-    /// The registry does not know who asks.
-    #[error("registry `{registry}` wants to know who asks for `{image}` ({status}): {}", match username {
-        Some(username) => format!("it did not accept the credentials of `{username}`; check that they are this registry's and not expired"),
-        None => "no credentials were given for it".to_string(),
-    })]
-    Unauthorized {
-        /// The registry.
-        registry: String,
-        /// The image.
-        image: String,
-        /// 401, or what the registry's token service answered.
-        status: StatusCode,
-        /// Whose credentials were tried.
-        username: Option<String>,
-    },
-    /// The registry knows who asks and says no.
-    #[error("registry `{registry}` does not let {} {attempt} `{image}` (403{}): give this account the right to, or use another", match username {
-        Some(username) => format!("`{username}`"),
-        None => "anonymous users".to_string(),
-    }, said(message))]
-    Forbidden {
-        /// The registry.
-        registry: String,
-        /// The image.
-        image: String,
-        /// `read`, `tag`.
-        attempt: &'static str,
-        /// Whose credentials were tried.
-        username: Option<String>,
-        /// The registry's words.
-        message: String,
-    },
-    /// There is no such image or repository.
-    #[error(
-        "`{image}` is not in the registry (404{}): push it first, or check the name",
-        said(message)
-    )]
-    NotFound {
-        /// The image.
-        image: String,
-        /// The registry's words.
-        message: String,
-    },
-    /// Any other refusal; of one that may pass, the last.
-    #[error("failed to {attempt} `{image}`: the registry answered {status}{}", said(message))]
-    Refused {
-        /// The image.
-        image: String,
-        /// `read`, `tag`, `list the tags of`.
-        attempt: &'static str,
-        /// What it answered.
-        status: StatusCode,
-        /// The registry's words.
-        message: String,
-    },
-    /// No answer, after all attempts.
-    #[error("failed to {attempt} `{image}`: registry `{registry}` cannot be reached")]
-    Unreachable {
-        /// The image.
-        image: String,
-        /// `read`, `tag`, `list the tags of`.
-        attempt: &'static str,
-        /// The registry.
-        registry: String,
-        /// Why not.
-        source: reqwest::Error,
-    },
-    /// An answer that no registry may give.
-    #[error("registry `{registry}` answered about `{image}` with something that cannot be used: {why}")]
-    Malformed {
-        /// The registry.
-        registry: String,
-        /// The image.
-        image: String,
-        /// What is wrong with it.
-        why: String,
-    },
-}
-
-fn said(message: &str) -> String {
-    if message.is_empty() {
-        String::new()
-    } else {
-        format!(": {message}")
-    }
-}
-
-/// How often, and after which pauses, something is repeated that a registry refused for now (429 and 5xx) or that did
-/// not reach it.
+/// How often, and after which pauses, a request is repeated that got a passing refusal (429 and most of 5xx) or no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retries {
-    /// All attempts, the first among them.
+    /// The number of attempts, including the first.
     pub attempts: u32,
-    /// The pause after the first; each next one is twice as long.
+    /// The pause after the first attempt. Each following pause is twice as long.
     pub first_pause: Duration,
-    /// No pause is longer, whatever the registry asks for.
+    /// The longest pause, even if the registry asks for a longer one.
     pub longest_pause: Duration,
 }
 
@@ -166,26 +59,26 @@ impl Default for Retries {
     }
 }
 
-/// A manifest as the registry keeps it.
+/// A manifest as the registry has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// Byte for byte: its digest depends on it.
+    /// Unchanged, because the digest depends on every byte.
     pub bytes: Bytes,
-    /// `application/vnd.oci.image.manifest.v1+json` and the like.
+    /// For example `application/vnd.oci.image.manifest.v1+json`.
     pub media_type: String,
     /// Computed from the bytes.
     pub digest: Digest,
 }
 
-/// A client for one registry. May be used by many tasks at once.
+/// A client for one registry. Many tasks may use it at once.
 #[derive(Debug)]
 pub struct RegistryClient {
     registry: String,
     base: Url,
     http: reqwest::Client,
-    credentials: Option<Credentials>,
+    credentials: Option<RegistryCredentials>,
     retries: Retries,
-    /// What was accepted last for a scope.
+    /// By scope: the authorization that the registry accepted last.
     authorizations: Mutex<HashMap<String, Authorization>>,
 }
 
@@ -195,26 +88,26 @@ enum Authorization {
     Bearer(SecretString),
 }
 
-/// One thing asked of a registry.
+/// One request to a registry.
 struct Ask<'a> {
     /// For messages.
     image: &'a ImageReference,
     attempt: &'static str,
     method: Method,
     url: Url,
-    /// For the token service: what the request needs.
+    /// The permission that the request needs, for the token service.
     scope: String,
     headers: HeaderMap,
     body: Option<Bytes>,
 }
 
 impl RegistryClient {
-    /// A client for `registry` (`127.0.0.1:7070`, `ghcr.io`; `docker.io` is Docker's), which shows `credentials` to it and to
-    /// the token service that it names, when it asks for them.
+    /// A client for `registry` (`127.0.0.1:7070`, `ghcr.io`, or `docker.io` for Docker's own). It sends `credentials` to the
+    /// registry, and to the token service that the registry names, when they ask for them.
     ///
     /// # Errors
     /// `Address` when `registry` is not a host with or without a port.
-    pub fn new(registry: &str, credentials: Option<Credentials>) -> Result<Self, ClientError> {
+    pub fn new(registry: &str, credentials: Option<RegistryCredentials>) -> Result<Self, ClientError> {
         let host = if registry == DOCKER { DOCKER_HOST } else { registry };
         let is_plain = url::Url::parse(&format!("http://{host}/"))
             .ok()
@@ -230,7 +123,7 @@ impl RegistryClient {
             source,
         };
         let roots = rustls::RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        // The provider is named here, so that it does not matter what the process installed, if anything.
+        // Name the provider here, so that it does not matter which one the process installed, if any.
         let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|e| setup(e.into()))?
@@ -255,18 +148,18 @@ impl RegistryClient {
         })
     }
 
-    /// The same with other pauses.
+    /// Replaces the default [`Retries`].
     #[must_use]
     pub fn with_retries(mut self, retries: Retries) -> Self {
         self.retries = retries;
         self
     }
 
-    /// The digest that `image` names now: its tag's (`latest` when it has none), or, when it is pinned, its own if the
+    /// The digest of `image`: what its tag (`latest` if it has none) points to now, or its own digest, if it is pinned and the
     /// registry has it. `None` when there is no such repository, tag or manifest.
     ///
     /// # Errors
-    /// Every other refusal, and no answer.
+    /// Any other refusal, or no answer.
     pub async fn resolve(&self, image: &ImageReference) -> Result<Option<Digest>, ClientError> {
         let ask = self.ask_manifest(image, Method::HEAD)?;
         match self.send(&ask).await {
@@ -278,7 +171,7 @@ impl RegistryClient {
                 }
             }
             Err(ClientError::NotFound { .. }) => return Ok(None),
-            // Some registries do not answer HEAD, or without the digest.
+            // Some registries do not support HEAD, or leave out the digest.
             Err(ClientError::Refused {
                 status: StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED,
                 ..
@@ -292,10 +185,10 @@ impl RegistryClient {
         }
     }
 
-    /// The manifest that `image` names: of its digest, when it is pinned, else of its tag (`latest` when it has none).
+    /// The manifest of `image`: by its digest if it is pinned, else by its tag (`latest` if it has none).
     ///
     /// # Errors
-    /// `NotFound` and every other refusal; `Malformed` when the bytes have another digest than the image names.
+    /// `NotFound` and any other refusal; `Malformed` when the bytes do not match the digest in `image`.
     pub async fn manifest(&self, image: &ImageReference) -> Result<Manifest, ClientError> {
         let ask = self.ask_manifest(image, Method::GET)?;
         let response = self.send(&ask).await?;
@@ -312,11 +205,11 @@ impl RegistryClient {
         })
     }
 
-    /// Makes `tag` point to what `image` names, in the same repository; answers its digest. The manifest is read and put back
-    /// under the new tag: no layer moves. Safe to repeat.
+    /// Points `tag`, in the same repository, to `image` and answers the digest. Reads the manifest and writes it back under the
+    /// new tag; no layer moves. Safe to repeat.
     ///
     /// # Errors
-    /// As [`RegistryClient::manifest`], and `Forbidden` when the account may read but not push.
+    /// Like [`RegistryClient::manifest`], and `Forbidden` when the account may read but not push.
     pub async fn tag(&self, image: &ImageReference, tag: &TagName) -> Result<Digest, ClientError> {
         let manifest = self.manifest(image).await?;
         let repository = self.repository(image)?;
@@ -343,7 +236,7 @@ impl RegistryClient {
     /// The tags of `image`'s repository, in the registry's order.
     ///
     /// # Errors
-    /// `NotFound` when there is no such repository; every other refusal, and no answer.
+    /// `NotFound` when there is no such repository; any other refusal, or no answer.
     pub async fn tags(&self, image: &ImageReference) -> Result<Vec<String>, ClientError> {
         #[derive(serde::Deserialize)]
         struct Page {
@@ -366,7 +259,7 @@ impl RegistryClient {
             let next = link.and_then(|value| next_page(value.to_str().ok()?, &ask.url));
             let bytes = self.body(&ask, response).await?;
             let page: Page = serde_json::from_slice(&bytes)
-                .map_err(|e| self.malformed(image, &format!("the list of tags cannot be read: {e}")))?;
+                .map_err(|e| self.malformed(image, &format!("the list of tags cannot be parsed: {e}")))?;
             tags.extend(page.tags.unwrap_or_default());
             match next {
                 Some(next) => ask.url = next,
@@ -401,7 +294,7 @@ impl RegistryClient {
                 registry: self.registry.clone(),
             });
         }
-        // Docker's own images have a namespace that nobody writes.
+        // Docker's own images have a namespace that people leave out.
         if self.registry == DOCKER && !image.repository.contains('/') {
             return Ok(format!("library/{}", image.repository));
         }
@@ -409,10 +302,10 @@ impl RegistryClient {
     }
 
     fn url(&self, image: &ImageReference, path: &str) -> Result<Url, ClientError> {
-        // Behind `./`, a name such as `sha256:…` cannot be taken for a scheme.
+        // After `./`, a name such as `sha256:…` cannot be taken for a scheme.
         self.base
             .join(&format!("./{path}"))
-            .map_err(|e| self.malformed(image, &format!("its address cannot be written: {e}")))
+            .map_err(|e| self.malformed(image, &format!("its name does not fit into a URL: {e}")))
     }
 
     fn check_pin(&self, image: &ImageReference, digest: &Digest) -> Result<(), ClientError> {
@@ -451,7 +344,7 @@ impl RegistryClient {
         Ok(bytes.freeze())
     }
 
-    /// Sends until there is an answer that repeating would not change, and turns refusals into errors.
+    /// Sends the request until an answer comes that another attempt would not change. Turns refusals into errors.
     async fn send(&self, ask: &Ask<'_>) -> Result<reqwest::Response, ClientError> {
         let mut pause = self.retries.first_pause;
         let mut attempt = 1;
@@ -460,7 +353,7 @@ impl RegistryClient {
             let may_pass = match &answer {
                 Ok(response) => is_passing(response.status()),
                 Err(ClientError::Unreachable { .. }) => true,
-                // The token service is busy.
+                // The token service may be busy.
                 Err(ClientError::Refused { status, .. }) => is_passing(*status),
                 Err(_) => false,
             };
@@ -518,7 +411,8 @@ impl RegistryClient {
         })
     }
 
-    /// Sends with what was accepted for the scope before; when the registry asks who we are, says so and sends again.
+    /// Sends the request with the authorization that the registry accepted last for this scope. If the registry asks for
+    /// another one, gets it and sends the request again.
     async fn send_authorized(&self, ask: &Ask<'_>) -> Result<reqwest::Response, ClientError> {
         let known = {
             let authorizations = self.authorizations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -569,7 +463,7 @@ impl RegistryClient {
         request.send().await.map_err(|e| self.unreachable(ask, e))
     }
 
-    /// Asks the token service that the registry named.
+    /// Gets a token from the token service that the registry named.
     async fn token(
         &self,
         ask: &Ask<'_>,
@@ -617,7 +511,7 @@ impl RegistryClient {
             });
         }
         let body = self.body(ask, response).await?;
-        // The parser's words are left out: they could quote the token.
+        // Leave the parser's message out: it could quote the token.
         serde_json::from_slice::<Answer>(&body)
             .ok()
             .and_then(|answer| answer.token.or(answer.access_token))
@@ -638,17 +532,17 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 fn is_passing(status: StatusCode) -> bool {
-    // A full disk (507) and the like do not pass by themselves.
+    // Others, such as a full disk (507), do not pass by themselves.
     matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
 }
 
-/// The pause that the registry asks for, when it does so in seconds.
+/// The pause that the registry asks for, if it gives it in seconds.
 fn retry_after(response: &reqwest::Response) -> Option<Duration> {
     let value = response.headers().get(header::RETRY_AFTER)?;
     value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// The address behind `rel="next"`, when it is one of the same registry.
+/// The address with `rel="next"`, if it is on the same registry.
 fn next_page(link: &str, current: &Url) -> Option<Url> {
     let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
     let is_next = parameters.contains("rel=\"next\"") || parameters.contains("rel=next");
@@ -656,7 +550,7 @@ fn next_page(link: &str, current: &Url) -> Option<Url> {
     (is_next && next.origin() == current.origin()).then_some(next)
 }
 
-/// What the registry says, for a message: its first error, or the begin of its text.
+/// The registry's message: its first error, or the beginning of its text.
 fn words(body: &[u8]) -> String {
     let text = serde_json::from_slice::<serde_json::Value>(body)
         .ok()

@@ -1,4 +1,4 @@
-//! What the API says when it says no.
+//! Error answers of the API.
 
 use super::{RegistryError, store::ManifestRefusal, upload::UploadError};
 use axum::{
@@ -8,7 +8,7 @@ use axum::{
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use towpath_types::Digest;
 
-/// A refusal, as the specification words them.
+/// An error answer in the form that the specification prescribes.
 ///
 /// Source: <https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes>
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(super) struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: String,
-    /// What the refusal is about, when it is about many things.
+    /// The digests that the refusal is about; mostly empty.
     digests: Vec<Digest>,
     headers: Vec<(HeaderName, String)>,
 }
@@ -47,7 +47,7 @@ impl Refusal {
         Self::new(
             StatusCode::FORBIDDEN,
             "DENIED",
-            "you may not do this with this repository",
+            "these credentials do not allow this for this repository",
         )
     }
 
@@ -55,7 +55,7 @@ impl Refusal {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "UNSUPPORTED",
-            "this address does not take this method",
+            "this address does not support this method",
         )
     }
 
@@ -101,22 +101,22 @@ impl IntoResponse for Refusal {
 }
 
 impl From<RegistryError> for Refusal {
-    /// Paths and the operating system's words stay in our log.
+    /// Paths and the operating system's messages go to our log, not to the client.
     fn from(error: RegistryError) -> Self {
         let chain = match std::error::Error::source(&error) {
             Some(source) => format!("{error}: {source}"),
             None => error.to_string(),
         };
-        tracing::error!(error = chain, "the registry could not answer a request");
+        tracing::error!(error = chain, "failed to answer a request to the registry");
         let (status, message) = if error.is_disk_full() {
             (
                 StatusCode::INSUFFICIENT_STORAGE,
-                "the registry's disk is full: nothing of this request was kept",
+                "the registry's disk is full: nothing of this request was stored",
             )
         } else {
             (
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "the registry could not read or write its folder: the server's log says why",
+                "the registry failed to read or write its folder: see the server's log",
             )
         };
         Self::new(status, "UNKNOWN", message)

@@ -1,4 +1,4 @@
-//! Garbage: what no manifest needs.
+//! Garbage collection: removes what no manifest needs.
 
 use super::{
     RegistryError, RepositoryName,
@@ -17,26 +17,26 @@ use towpath_types::Digest;
 /// What [`Registry::collect`](super::Registry::collect) removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// Blobs that no manifest of a repository needed; one that two repositories had counts twice.
+    /// Links of repositories to blobs. A blob that two repositories had counts twice.
     pub unlinked: usize,
-    /// Files whose bytes are gone.
+    /// Files of blobs.
     pub blobs: usize,
-    /// How many bytes those were.
+    /// The size of those files.
     pub bytes: u64,
-    /// Uploads that nobody finished.
+    /// Unfinished uploads.
     pub uploads: usize,
 }
 
 impl Store {
-    /// Holds the gate alone from the first look to the last removal, so nothing can come to need what is being
-    /// removed. Reading every manifest takes a second where there are thousands.
+    /// Holds the gate exclusively throughout, so that no new manifest can refer to a blob that is being removed. Reading
+    /// thousands of manifests takes about a second.
     pub fn collect(&self, grace: Duration) -> Result<Collected, RegistryError> {
-        let _alone = self.alone();
+        let _alone = self.alone()?;
         let mut collected = Collected::default();
         let mut repositories = Vec::new();
         self.find_repositories("", &mut repositories)?;
 
-        // Look at everything before anything is removed.
+        // Read everything before removing anything.
         let mut needed = Vec::new();
         let mut linked = HashSet::new();
         for repository in &repositories {
@@ -79,7 +79,8 @@ impl Store {
         Ok(collected)
     }
 
-    /// Every folder below `repositories/` that has one of ours (they begin with an underscore, names do not).
+    /// Every folder below `repositories/` that has one of the registry's own folders. Those begin with an underscore, which
+    /// no component of a repository's name does.
     fn find_repositories(&self, below: &str, found: &mut Vec<RepositoryName>) -> Result<(), RegistryError> {
         let mut is_repository = false;
         for name in names_in(&self.repositories_dir().join(below))? {
@@ -112,10 +113,10 @@ impl Store {
             };
             let (record, bytes) = self
                 .read_manifest(repository, &digest)?
-                .ok_or_else(|| damaged("the manifest's bytes are gone: push it again, or delete it".to_string()))?;
+                .ok_or_else(|| damaged("the manifest's bytes are missing: push it again, or delete it".to_string()))?;
             let document = parse(&record.media_type, &bytes).map_err(|e| damaged(e.to_string()))?;
             blobs.extend(document.blobs().map(|blob| blob.digest.clone()));
-            // An entry of an index may be a blob, as in BuildKit's cache.
+            // In BuildKit's cache the entries of an index are blobs.
             blobs.extend(document.manifests().map(|entry| entry.digest.clone()));
             manifests.push(digest);
         }
@@ -123,7 +124,7 @@ impl Store {
     }
 }
 
-/// Whether nothing was written to `path` for `grace`. A time in the future is young.
+/// Whether `path` was last written at least `grace` ago. A time in the future counts as new.
 fn is_older(path: &Path, grace: Duration) -> Result<bool, RegistryError> {
     let Some(metadata) = if_there(fs::metadata(path)).map_err(failed("read", path))? else {
         return Ok(false);

@@ -31,10 +31,10 @@ const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
-/// The registry's API: everything at and below `/v2`. Merge it into the server's router; nested, `/v2/` would not be
-/// found, which is what every client asks first.
+/// The registry's API: everything at and below `/v2`. Merge it into the server's router. Nested, it would not answer `/v2/`,
+/// which every client requests first.
 ///
-/// It limits the size of manifests itself and of blobs not at all: do not wrap it in a limit.
+/// It limits the size of manifests itself and does not limit blobs: do not add a body limit around it.
 pub fn router(registry: Registry) -> Router {
     Router::new()
         .route("/v2", any(dispatch))
@@ -43,9 +43,9 @@ pub fn router(registry: Registry) -> Router {
         .with_state(registry)
 }
 
-/// What an address names.
+/// What a request's path addresses.
 #[derive(Debug, PartialEq, Eq)]
-enum Place {
+enum Address {
     Base,
     Tags(RepositoryName),
     Manifest(RepositoryName, Reference),
@@ -59,12 +59,12 @@ enum Place {
 enum Reference {
     Tag(TagName),
     Digest(Digest),
-    /// Neither: nothing has this name, and nothing can be given it.
+    /// Neither: nothing is named like this, and nothing can be.
     Neither(String),
 }
 
-impl Place {
-    /// Reads a path. Names have slashes, and may be called `blobs`; so it is read from its end.
+impl Address {
+    /// Parses a path from its end, because a repository's name may contain slashes and words such as `blobs`.
     fn parse(path: &str) -> Result<Self, Refusal> {
         let path = path.strip_prefix("/v2").unwrap_or(path);
         let path = path.strip_prefix('/').unwrap_or(path);
@@ -128,27 +128,27 @@ async fn dispatch(State(registry): State<Registry>, request: Request) -> Respons
 
 async fn answer(registry: &Registry, request: Request) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    let place = Place::parse(parts.uri.path())?;
+    let address = Address::parse(parts.uri.path())?;
     let asked = Asked {
         registry,
         parts: &parts,
     };
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
     let action = |action: Action| if reads { Action::Pull } else { action };
-    match place {
-        Place::Base if reads => {
+    match address {
+        Address::Base if reads => {
             asked.allow(None, Action::Pull).await?;
             Ok(axum::Json(serde_json::json!({})).into_response())
         }
-        Place::Tags(repository) if reads => {
+        Address::Tags(repository) if reads => {
             asked.allow(Some(&repository), Action::Pull).await?;
             asked.list_tags(&repository).await
         }
-        Place::Referrers(repository, subject) if reads => {
+        Address::Referrers(repository, subject) if reads => {
             asked.allow(Some(&repository), Action::Pull).await?;
             asked.list_referrers(&repository, subject).await
         }
-        Place::Blob(repository, digest) if reads || parts.method == Method::DELETE => {
+        Address::Blob(repository, digest) if reads || parts.method == Method::DELETE => {
             asked.allow(Some(&repository), action(Action::Delete)).await?;
             if reads {
                 asked.get_blob(&repository, digest).await
@@ -156,7 +156,7 @@ async fn answer(registry: &Registry, request: Request) -> Result<Response, Refus
                 asked.delete_blob(&repository, digest).await
             }
         }
-        Place::Manifest(repository, reference) => match parts.method {
+        Address::Manifest(repository, reference) => match parts.method {
             Method::GET | Method::HEAD => {
                 asked.allow(Some(&repository), Action::Pull).await?;
                 asked.get_manifest(&repository, reference).await
@@ -171,11 +171,11 @@ async fn answer(registry: &Registry, request: Request) -> Result<Response, Refus
             }
             _ => Err(Refusal::method()),
         },
-        Place::Uploads(repository) if parts.method == Method::POST => {
+        Address::Uploads(repository) if parts.method == Method::POST => {
             asked.allow(Some(&repository), Action::Push).await?;
             asked.begin_upload(&repository, body).await
         }
-        Place::Upload(repository, id) => {
+        Address::Upload(repository, id) => {
             asked.allow(Some(&repository), Action::Push).await?;
             let id = id.ok_or_else(Refusal::upload_unknown)?;
             match parts.method {
@@ -202,10 +202,10 @@ impl Asked<'_> {
             repository: repository.cloned(),
             action,
         };
-        self.registry.0.authorize.authorize(&self.parts.headers, &access).await
+        self.registry.authorize().authorize(&self.parts.headers, &access).await
     }
 
-    /// Answers who it is, if that is known.
+    /// Refuses the request, or answers the name in [`Verdict::AllowedAs`].
     async fn allow(&self, repository: Option<&RepositoryName>, action: Action) -> Result<Option<String>, Refusal> {
         match self.verdict(repository, action).await {
             Verdict::Allowed => Ok(None),
@@ -232,7 +232,7 @@ impl Asked<'_> {
             .transpose()
     }
 
-    /// How much the body claims to be.
+    /// What the headers say about the body's size.
     fn claimed(&self) -> Result<Claimed, Refusal> {
         let range = match self.header(header::CONTENT_RANGE) {
             Some(text) => Some(chunk(text).ok_or_else(|| {
@@ -253,14 +253,14 @@ impl Asked<'_> {
             Refusal::new(StatusCode::NOT_FOUND, "NAME_UNKNOWN", message)
         })?;
         if let Some(last) = self.query("last") {
-            // `last` need not be a tag any more: the page begins behind where it would be.
-            let place = (last.to_ascii_lowercase(), last);
-            tags.retain(|tag| tag_order(tag) > place);
+            // `last` may have been deleted since: the page begins where it would be.
+            let after = (last.to_ascii_lowercase(), last);
+            tags.retain(|tag| tag_order(tag) > after);
         }
         let mut link = None;
         if let Some(n) = self.query("n") {
             let n: usize = n.parse().map_err(|_| {
-                let message = "`n` is the number of tags to list";
+                let message = "`n` has to be a number: how many tags to list";
                 Refusal::new(StatusCode::BAD_REQUEST, "UNSUPPORTED", message)
             })?;
             if n < tags.len() {
@@ -322,7 +322,7 @@ impl Asked<'_> {
             Wanted::All => (StatusCode::OK, None),
             Wanted::Part(part) => (StatusCode::PARTIAL_CONTENT, Some(part)),
             Wanted::Nothing => {
-                let message = format!("the blob has {size} bytes, and none of them lie in the range");
+                let message = format!("the range lies outside the blob, which has {size} bytes");
                 let refusal = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID", message);
                 return Err(refusal.with(header::CONTENT_RANGE, format!("bytes */{size}")));
             }
@@ -385,7 +385,7 @@ impl Asked<'_> {
             (header::ETAG, header_value(&format!("\"{digest}\""))),
             (CONTENT_DIGEST, header_value(digest.as_str())),
         ];
-        // The length is that of the body; of an answer to HEAD the server sends the headers alone.
+        // For HEAD the server sends only the headers, with the length of this body.
         Ok((headers, bytes).into_response())
     }
 
@@ -409,7 +409,7 @@ impl Asked<'_> {
         let bytes = match Limited::new(body, MAX_MANIFEST_BYTES).collect().await {
             Ok(collected) => collected.to_bytes(),
             Err(e) if e.is::<LengthLimitError>() => {
-                let message = format!("a manifest has at most {MAX_MANIFEST_BYTES} bytes");
+                let message = format!("a manifest may have at most {MAX_MANIFEST_BYTES} bytes");
                 return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message));
             }
             Err(_) => {
@@ -418,8 +418,8 @@ impl Asked<'_> {
             }
         };
         let (name, tag_name) = (repository.clone(), tag.clone());
-        let observer = self.registry.0.observer.clone();
-        // The observer is told where the manifest became visible, so that a client that hangs up hides no push.
+        let observer = self.registry.observer().clone();
+        // Report the push here, where it became visible: a client that hangs up must not hide it.
         let put = move |store: &super::store::Store| {
             let accepted = store.put_manifest(&name, claimed.as_ref(), tag_name.as_ref(), &media_type, &bytes)?;
             observer(&accepted.pushed(&name, tag_name.as_ref(), by));
@@ -452,15 +452,14 @@ impl Asked<'_> {
         }
     }
 
-    /// `POST`: a mount, a whole blob, or the begin of an upload.
+    /// `POST`: mounts a blob, takes a whole blob, or begins an upload.
     async fn begin_upload(&self, repository: &RepositoryName, body: Body) -> Result<Response, Refusal> {
         if let Some(mounted) = self.mount(repository).await? {
             return Ok(mounted);
         }
         let digest = self.digest_in_query()?;
         let claimed = self.claimed()?;
-        let shared = &self.registry.0;
-        let id = shared.uploads.begin(&shared.store, repository).await?;
+        let id = self.registry.uploads().begin(self.registry.store(), repository).await?;
         let Some(digest) = digest else {
             return Ok(accepted(repository, id, 0));
         };
@@ -468,7 +467,7 @@ impl Asked<'_> {
         let receive = async move |mut upload: Upload| match upload.append(claimed, body).await {
             Ok(_) => upload.finish(wanted).await,
             Err(e) => {
-                // Nobody knows the session's name, so nobody can go on with it.
+                // The client never learned the session's name, so it cannot resume it.
                 upload.cancel().await?;
                 Err(e)
             }
@@ -477,9 +476,8 @@ impl Asked<'_> {
         Ok(created_blob(repository, &digest))
     }
 
-    /// Gives the blob of another repository to this one. `None` when that was not asked for, or cannot be, and an
-    /// ordinary upload begins: also when the client may not read the other repository, which looks the same as when the
-    /// blob is not there.
+    /// Links a blob of another repository to this one. `None` when the client did not ask for that or it is not possible; then
+    /// an ordinary upload begins. A repository that the client may not read looks like one without the blob.
     async fn mount(&self, repository: &RepositoryName) -> Result<Option<Response>, Refusal> {
         let Some(mount) = self.query("mount") else {
             return Ok(None);
@@ -500,7 +498,7 @@ impl Asked<'_> {
     }
 
     async fn upload_status(&self, repository: &RepositoryName, id: Uuid) -> Result<Response, Refusal> {
-        let path = self.registry.0.store.upload_path(repository, id);
+        let path = self.registry.store().upload_path(repository, id);
         let at = offset(&path).await?.ok_or_else(Refusal::upload_unknown)?;
         let mut response = accepted(repository, id, at);
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -517,11 +515,11 @@ impl Asked<'_> {
         Ok(accepted(repository, id, at))
     }
 
-    /// `PUT`: the last bytes, if there are any left, and the digest of all.
+    /// `PUT`: the last bytes, if any are left, and the digest of the whole blob.
     async fn finish_upload(&self, repository: &RepositoryName, id: Uuid, body: Body) -> Result<Response, Refusal> {
         let digest = self
             .digest_in_query()?
-            .ok_or_else(|| Refusal::digest_invalid("name the blob's digest: ?digest=sha256:…"))?;
+            .ok_or_else(|| Refusal::digest_invalid("the blob's digest is missing: add ?digest=sha256:…"))?;
         let claimed = self.claimed()?;
         let wanted = digest.clone();
         self.complete(repository, id, async move |mut upload: Upload| {
@@ -538,7 +536,7 @@ impl Asked<'_> {
         Ok(StatusCode::NO_CONTENT.into_response())
     }
 
-    /// Runs `work`, after which the upload is over unless it was interrupted; forgets it then.
+    /// Runs `work`, which ends the upload unless it is interrupted, and then forgets the session.
     async fn complete<F>(
         &self,
         repository: &RepositoryName,
@@ -549,11 +547,11 @@ impl Asked<'_> {
         F: Future<Output = Result<(), UploadError>> + Send + 'static,
     {
         let done = self.spawn(repository, id, work).await;
-        self.registry.0.uploads.forget_if_over(id);
+        self.registry.uploads().forget_if_over(id);
         done
     }
 
-    /// Runs `work` on the upload in a task of its own, so that it comes to its end when the client hangs up.
+    /// Runs `work` on the upload in a task of its own, which finishes even if the client hangs up.
     async fn spawn<T, F>(
         &self,
         repository: &RepositoryName,
@@ -564,10 +562,10 @@ impl Asked<'_> {
         T: Send + 'static,
         F: Future<Output = Result<T, UploadError>> + Send + 'static,
     {
-        let shared = self.registry.0.clone();
+        let registry = self.registry.clone();
         let name = repository.clone();
         let task = tokio::spawn(async move {
-            let upload = shared.uploads.open(&shared.store, &name, id).await?;
+            let upload = registry.uploads().open(registry.store(), &name, id).await?;
             work(upload).await
         });
         let done = task
@@ -580,7 +578,7 @@ impl Asked<'_> {
             };
             let refusal = Refusal::from(e);
             match at {
-                // Where to go on from.
+                // Tell the client where to resume.
                 Some(at) => refusal
                     .with(header::RANGE, so_far(at))
                     .with(header::LOCATION, upload_location(repository, id)),
@@ -590,7 +588,7 @@ impl Asked<'_> {
     }
 }
 
-/// A header's value from text that we made of checked names.
+/// A header's value made of validated names, which are all ASCII.
 fn header_value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
 }
@@ -599,7 +597,7 @@ fn upload_location(repository: &RepositoryName, id: Uuid) -> String {
     format!("/v2/{repository}/blobs/uploads/{id}")
 }
 
-/// The range that an upload has. There is no way to write none, and clients take `0-0` for it.
+/// The range of bytes that an upload has. The header cannot express an empty range; clients read `0-0` as one.
 fn so_far(at: u64) -> String {
     format!("0-{}", at.saturating_sub(1))
 }
@@ -630,33 +628,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_from_their_end() {
+    fn addresses_are_parsed_from_their_end() {
         let digest = Digest::of(b"");
         let name = |text: &str| text.parse::<RepositoryName>().unwrap();
         let id = Uuid::new_v4();
         for (path, expect) in [
-            ("/v2/".to_string(), Place::Base),
-            ("/v2".to_string(), Place::Base),
-            ("/v2/a/b/tags/list".to_string(), Place::Tags(name("a/b"))),
-            ("/v2/tags/list/tags/list".to_string(), Place::Tags(name("tags/list"))),
+            ("/v2/".to_string(), Address::Base),
+            ("/v2".to_string(), Address::Base),
+            ("/v2/a/b/tags/list".to_string(), Address::Tags(name("a/b"))),
+            ("/v2/tags/list/tags/list".to_string(), Address::Tags(name("tags/list"))),
             (
                 format!("/v2/blobs/uploads/blobs/{digest}"),
-                Place::Blob(name("blobs/uploads"), digest.clone()),
+                Address::Blob(name("blobs/uploads"), digest.clone()),
             ),
-            ("/v2/a/blobs/uploads/".to_string(), Place::Uploads(name("a"))),
-            ("/v2/a/blobs/uploads".to_string(), Place::Uploads(name("a"))),
-            (format!("/v2/a/blobs/uploads/{id}"), Place::Upload(name("a"), Some(id))),
-            ("/v2/a/blobs/uploads/x".to_string(), Place::Upload(name("a"), None)),
+            ("/v2/a/blobs/uploads/".to_string(), Address::Uploads(name("a"))),
+            ("/v2/a/blobs/uploads".to_string(), Address::Uploads(name("a"))),
+            (
+                format!("/v2/a/blobs/uploads/{id}"),
+                Address::Upload(name("a"), Some(id)),
+            ),
+            ("/v2/a/blobs/uploads/x".to_string(), Address::Upload(name("a"), None)),
             (
                 "/v2/a/manifests/list".to_string(),
-                Place::Manifest(name("a"), Reference::Tag("list".parse().unwrap())),
+                Address::Manifest(name("a"), Reference::Tag("list".parse().unwrap())),
             ),
             (
                 format!("/v2/a/referrers/{digest}"),
-                Place::Referrers(name("a"), digest.clone()),
+                Address::Referrers(name("a"), digest.clone()),
             ),
         ] {
-            assert_eq!(Place::parse(&path).unwrap(), expect, "{path}");
+            assert_eq!(Address::parse(&path).unwrap(), expect, "{path}");
         }
         for path in [
             "/v2/_catalog",
@@ -670,7 +671,7 @@ mod tests {
             "/v2//blobs/uploads/",
             "/v2/a/manifests/sha512:00",
         ] {
-            assert!(Place::parse(path).is_err(), "{path}");
+            assert!(Address::parse(path).is_err(), "{path}");
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use towpath_types::Digest;
 
-/// The largest manifest: the specification asks registries to accept four megabytes at least.
+/// The largest manifest, in bytes. The specification asks registries to accept at least four megabytes.
 pub(super) const MAX_MANIFEST_BYTES: usize = 4 * 1024 * 1024;
 
 pub(super) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -16,12 +16,12 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// Why a manifest is none.
+/// A document is not a manifest that the registry accepts.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Rejected {
-    #[error("the media type `{0}` is no image manifest or index of OCI or Docker (schema 2)")]
+    #[error("the media type `{0}` is not that of an image manifest or index of OCI or Docker (schema 2)")]
     MediaType(String),
-    #[error("the manifest cannot be read: {0}")]
+    #[error("the manifest cannot be parsed: {0}")]
     Json(String),
     #[error("the manifest {0}")]
     Shape(String),
@@ -37,8 +37,8 @@ pub(super) struct Descriptor {
 }
 
 impl Descriptor {
-    /// Layers that may not be redistributed stay where their vendor offers them, and are not pushed.
-    fn lies_elsewhere(&self) -> bool {
+    /// Layers that may not be redistributed are downloaded from their vendor and never pushed.
+    fn is_elsewhere(&self) -> bool {
         self.media_type
             .starts_with("application/vnd.oci.image.layer.nondistributable.")
             || self
@@ -56,12 +56,12 @@ pub(super) struct ManifestDocument {
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
-    /// What this manifest says something about; it need not exist.
+    /// The manifest that this one describes; it need not exist.
     pub subject: Option<Descriptor>,
     annotations: Option<BTreeMap<String, String>>,
 }
 
-/// How a manifest appears in the list of those that refer to its subject.
+/// A manifest as an entry in the list of its subject's referrers.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Referrer<'a> {
@@ -74,9 +74,9 @@ pub(super) struct Referrer<'a> {
     annotations: Option<&'a BTreeMap<String, String>>,
 }
 
-/// Reads a manifest that was pushed as `media_type`.
+/// Parses a manifest that was pushed as `media_type`.
 ///
-/// A document that could be read both as an image and as an index is refused: what it is must not depend on who reads it
+/// Refuses a document that could be both an image and an index: readers must not disagree about what it is
 /// (<https://github.com/opencontainers/distribution-spec/security/advisories/GHSA-mc8v-mgrf-8f4m>).
 pub(super) fn parse(media_type: &str, bytes: &[u8]) -> Result<ManifestDocument, Rejected> {
     let is_index = match media_type {
@@ -111,7 +111,7 @@ pub(super) fn parse(media_type: &str, bytes: &[u8]) -> Result<ManifestDocument, 
 impl ManifestDocument {
     /// The blobs that the repository must have.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
-        let layers = self.layers.iter().flatten().filter(|layer| !layer.lies_elsewhere());
+        let layers = self.layers.iter().flatten().filter(|layer| !layer.is_elsewhere());
         self.config.iter().chain(layers)
     }
 
@@ -120,8 +120,8 @@ impl ManifestDocument {
         self.manifests.iter().flatten()
     }
 
-    /// This manifest as an entry in the list of its subject's referrers. An image that names no artifact type has that
-    /// of its config.
+    /// This manifest as an entry in the list of its subject's referrers. Without an artifact type of its own it has its
+    /// config's media type.
     ///
     /// Source: <https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-referrers>
     pub fn as_referrer<'a>(&'a self, media_type: &'a str, digest: &'a Digest, size: u64) -> Referrer<'a> {
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_a_manifest() {
+    fn only_whole_images_and_indexes_are_accepted() {
         let blob = serde_json::json!({"mediaType": "x", "digest": Digest::of(b""), "size": 0});
         let foreign = serde_json::json!({
             "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
@@ -181,7 +181,7 @@ mod tests {
             serde_json::json!({"schemaVersion": 1}),
             Err("schemaVersion"),
         );
-        check(OCI_MANIFEST, serde_json::json!([]), Err("cannot be read"));
+        check(OCI_MANIFEST, serde_json::json!([]), Err("cannot be parsed"));
         check(
             OCI_MANIFEST,
             serde_json::json!({"schemaVersion": 2, "layers": []}),

@@ -1,12 +1,11 @@
-//! Names that are safe to become paths: they are checked once, here, and are types from then on.
+//! Names that are safe as parts of a path. They are validated here, once, and are types from then on.
 
 use std::{fmt, str::FromStr};
 
 /// The name of a repository: `team/app`.
 ///
-/// Components of lower-case letters and digits, separated inside by `.`, `_`, `__` or dashes, joined by `/`; at most 255
-/// characters. So no component is `..`, is empty, or begins with an underscore: the registry keeps its own folders
-/// under names that do.
+/// At most 255 characters: components joined by `/`, each made of words of lower-case letters and digits that are separated by
+/// `.`, `_`, `__` or dashes. So no component is empty, is `..`, or begins with an underscore, as the registry's own folders do.
 ///
 /// Source: <https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests>
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,13 +17,13 @@ pub struct RepositoryName(String);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TagName(String);
 
-/// Why a text is not a name of the registry.
+/// A text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// No repository has this name.
+    /// Not a [`RepositoryName`].
     #[error("`{0}` is not a repository name (lower-case letters and digits, separated by `.`, `_`, `-` and `/`)")]
     Repository(String),
-    /// No tag has this name.
+    /// Not a [`TagName`].
     #[error("`{0}` is not a tag (1 to 128 letters, digits, `_`, `.` and `-`, not beginning with `.` or `-`)")]
     Tag(String),
 }

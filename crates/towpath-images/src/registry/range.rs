@@ -18,12 +18,12 @@ impl ByteRange {
 pub(super) enum Wanted {
     All,
     Part(ByteRange),
-    /// Nothing of the blob lies in the range: 416.
+    /// The range lies outside the blob: 416.
     Nothing,
 }
 
-/// Reads a `Range` header for `size` bytes. What is not a single range of bytes is answered with the whole blob, as
-/// RFC 9110 allows.
+/// Parses a `Range` header for a blob of `size` bytes. Anything but a single range of bytes gets the whole blob, as RFC 9110
+/// allows.
 ///
 /// Source: <https://www.rfc-editor.org/rfc/rfc9110#section-14.2>
 pub(super) fn wanted(header: &str, size: u64) -> Wanted {
@@ -36,7 +36,7 @@ pub(super) fn wanted(header: &str, size: u64) -> Wanted {
     };
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        // More digits than fit mean a place behind the end of any blob.
+        // A number that does not fit lies beyond the end of any blob.
         digits.then(|| text.parse().unwrap_or(u64::MAX))
     };
     match (number(first), number(last)) {
@@ -61,7 +61,7 @@ pub(super) fn wanted(header: &str, size: u64) -> Wanted {
     }
 }
 
-/// Reads the `Content-Range` of a chunk: `0-99`, and HTTP's own `bytes 0-99/1000` too.
+/// Parses the `Content-Range` of a chunk: `0-99`, or HTTP's own `bytes 0-99/1000`.
 ///
 /// Source: <https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-a-blob-in-chunks>
 pub(super) fn chunk(header: &str) -> Option<ByteRange> {

@@ -1,4 +1,4 @@
-//! The folder: where things lie, and how they become visible. Synchronous; callers bring a thread that may block.
+//! The folder: where files are and how they become visible. Synchronous: call it from a thread that may block.
 
 use super::{
     PushedManifest, RegistryError, RepositoryName, TagName,
@@ -15,13 +15,13 @@ use std::{
 use towpath_types::Digest;
 use uuid::Uuid;
 
-/// A file or folder and what was attempted on it, for the error message.
+/// Turns an error of the disk into one that names the operation and the path.
 pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RegistryError {
     let path = path.to_path_buf();
     move |source| RegistryError::Storage { action, path, source }
 }
 
-/// `Ok(None)` when the file is not there.
+/// `Ok(None)` when the file does not exist.
 pub(super) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -30,7 +30,7 @@ pub(super) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// The names in a folder; none when it is not there.
+/// The names in a folder; empty when it does not exist.
 pub(super) fn names_in(dir: &Path) -> Result<Vec<String>, RegistryError> {
     let Some(entries) = if_there(fs::read_dir(dir)).map_err(failed("read", dir))? else {
         return Ok(Vec::new());
@@ -43,12 +43,12 @@ pub(super) fn names_in(dir: &Path) -> Result<Vec<String>, RegistryError> {
     Ok(names)
 }
 
-/// A digest from the hex digits that name a file.
+/// The digest whose hex digits name a file.
 pub(super) fn digest_named(hex: &str) -> Option<Digest> {
     format!("sha256:{hex}").parse().ok()
 }
 
-/// Whether the registry's folder holds a manifest under a digest, and as what.
+/// What the registry stores about a manifest beside its bytes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct ManifestRecord {
     pub media_type: String,
@@ -61,9 +61,9 @@ pub(super) enum ManifestRefusal {
     Rejected(#[from] Rejected),
     #[error("the body has digest {actual}, but the address names {claimed}")]
     WrongDigest { claimed: Digest, actual: Digest },
-    #[error("{} of what the manifest refers to is not in the repository: push it first", .0.len())]
+    #[error("the repository lacks {} of the blobs and manifests that this manifest refers to: push them first", .0.len())]
     Unknown(Vec<Digest>),
-    #[error("{digest} has {actual} bytes, but the manifest says {claimed}")]
+    #[error("{digest} has {actual} bytes, but the manifest says that it has {claimed}")]
     WrongSize { digest: Digest, claimed: u64, actual: u64 },
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -77,10 +77,17 @@ pub(super) struct Accepted {
 
 pub(super) struct Store {
     root: PathBuf,
-    /// Shared by what makes things visible, exclusive for what removes.
+    /// Taken shared to publish and exclusively to remove, by the threads of this process. A lock on the file `gate` does the
+    /// same among processes.
     gate: RwLock<()>,
-    /// Keeps other processes out; released by the operating system when the process ends, however it ends.
+    /// Says that the folder is served. The operating system releases it when the process ends, however it ends.
     _lock: File,
+}
+
+/// The gate, held. What other processes wait for is released first.
+pub(super) struct Held<G> {
+    _processes: File,
+    _threads: G,
 }
 
 impl Store {
@@ -92,13 +99,16 @@ impl Store {
             .append(true)
             .open(&lock_path)
             .map_err(failed("open", &lock_path))?;
+        let temporary = root.join("temporary");
         match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(RegistryError::InUse(root)),
+            // Nobody else serves the folder, so nobody writes there.
+            Ok(()) => {
+                if_there(fs::remove_dir_all(&temporary)).map_err(failed("empty", &temporary))?;
+            }
+            Err(fs::TryLockError::WouldBlock) => {}
             Err(fs::TryLockError::Error(source)) => return Err(failed("lock", &lock_path)(source)),
         }
-        let temporary = root.join("temporary");
-        if_there(fs::remove_dir_all(&temporary)).map_err(failed("empty", &temporary))?;
+        lock.lock_shared().map_err(failed("lock", &lock_path))?;
         fs::create_dir_all(&temporary).map_err(failed("create", &temporary))?;
         for name in ["blobs", "repositories"] {
             let dir = root.join(name);
@@ -112,13 +122,32 @@ impl Store {
         })
     }
 
-    // A panic while the gate is held leaves nothing inconsistent: what it guards are files, each renamed into its place.
-    fn shared(&self) -> RwLockReadGuard<'_, ()> {
-        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    // A panic while the gate is held leaves nothing inconsistent: every file that it guards is renamed into place.
+    fn shared(&self) -> Result<Held<RwLockReadGuard<'_, ()>>, RegistryError> {
+        let threads = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let (path, file) = self.gate_file()?;
+        file.lock_shared().map_err(failed("lock", &path))?;
+        Ok(Held {
+            _processes: file,
+            _threads: threads,
+        })
     }
 
-    pub(super) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
-        self.gate.write().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn alone(&self) -> Result<Held<RwLockWriteGuard<'_, ()>>, RegistryError> {
+        let threads = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let (path, file) = self.gate_file()?;
+        file.lock().map_err(failed("lock", &path))?;
+        Ok(Held {
+            _processes: file,
+            _threads: threads,
+        })
+    }
+
+    /// The gate's file, opened anew: locks belong to what was opened.
+    fn gate_file(&self) -> Result<(PathBuf, File), RegistryError> {
+        let path = self.root.join("gate");
+        let opened = File::options().create(true).append(true).open(&path);
+        Ok((path.clone(), opened.map_err(failed("open", &path))?))
     }
 
     pub(super) fn blobs_dir(&self) -> PathBuf {
@@ -166,7 +195,7 @@ impl Store {
         self.uploads_dir(repository).join(id.hyphenated().to_string())
     }
 
-    /// Begins an upload: an empty file.
+    /// Creates the empty file of a new upload.
     pub fn create_upload(&self, repository: &RepositoryName, id: Uuid) -> Result<(), RegistryError> {
         create_dirs(&self.uploads_dir(repository))?;
         let path = self.upload_path(repository, id);
@@ -174,7 +203,7 @@ impl Store {
         Ok(())
     }
 
-    /// The size of a blob that belongs to the repository.
+    /// The size of a blob in bytes; `None` when the repository does not have it.
     pub fn blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<u64>, RegistryError> {
         let link = self.layer_link(repository, digest);
         if !link.try_exists().map_err(failed("read", &link))? {
@@ -189,10 +218,10 @@ impl Store {
         Ok(metadata.map(|m| m.len()))
     }
 
-    /// Like [`Store::blob`], and from now on nobody collects it for the grace period: the client that is told that it is
-    /// there will not upload it, and then refers to it.
+    /// Like [`Store::blob`], and protects the blob from collection for the grace period: a client that hears that it exists
+    /// will not upload it and will refer to it.
     pub fn promise_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<u64>, RegistryError> {
-        let _shared = self.shared();
+        let _shared = self.shared()?;
         let size = self.blob(repository, digest)?;
         if size.is_some() {
             touch(&self.layer_link(repository, digest))?;
@@ -200,22 +229,22 @@ impl Store {
         Ok(size)
     }
 
-    /// Moves a synced file, whose bytes were compared with `digest`, to its place, and links it to the repository.
+    /// Moves a synced file whose bytes match `digest` into place and links it to the repository.
     pub fn commit_blob(&self, repository: &RepositoryName, from: &Path, digest: &Digest) -> Result<(), RegistryError> {
-        let _shared = self.shared();
-        // When the blob is there already, the same bytes replace it: pushing a blob again mends one that the disk lost.
+        let _shared = self.shared()?;
+        // An existing blob is replaced by the same bytes, so pushing a blob again repairs one that the disk damaged.
         publish(from, &self.blob_path(digest))?;
         self.link_layer(repository, digest)
     }
 
-    /// Gives a blob of `from` to `repository` too. `None` when `from` has no such blob.
+    /// Links a blob of `from` to `repository` too. `None` when `from` has no such blob.
     pub fn mount_blob(
         &self,
         repository: &RepositoryName,
         from: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<()>, RegistryError> {
-        let _shared = self.shared();
+        let _shared = self.shared()?;
         if self.blob(from, digest)?.is_none() {
             return Ok(None);
         }
@@ -232,10 +261,10 @@ impl Store {
         }
     }
 
-    /// Takes a blob from the repository; [`Registry::collect`](super::Registry::collect) removes its bytes when no
-    /// other repository has it. Whether it was there.
+    /// Removes a blob from the repository and answers whether it was there. [`Registry::collect`](super::Registry::collect)
+    /// removes its bytes when no other repository has it.
     pub fn delete_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<bool, RegistryError> {
-        let _alone = self.alone();
+        let _alone = self.alone()?;
         remove(&self.layer_link(repository, digest))
     }
 
@@ -247,7 +276,7 @@ impl Store {
         read_json(&self.manifest_link(repository, digest))
     }
 
-    /// The bytes of a manifest of the repository, and what they are.
+    /// A manifest of the repository: its record and its bytes.
     pub fn read_manifest(
         &self,
         repository: &RepositoryName,
@@ -261,7 +290,7 @@ impl Store {
         Ok(bytes.map(|bytes| (record, bytes)))
     }
 
-    /// Checks a manifest and all that it refers to, and makes it visible; then moves the tag.
+    /// Checks a manifest and everything that it refers to, publishes it, and then moves the tag.
     pub fn put_manifest(
         &self,
         repository: &RepositoryName,
@@ -280,7 +309,7 @@ impl Store {
             });
         }
         let document = parse(media_type, bytes)?;
-        let _shared = self.shared();
+        let _shared = self.shared()?;
         self.check_references(repository, &document)?;
 
         let blob = self.blob_path(&digest);
@@ -305,7 +334,7 @@ impl Store {
         })
     }
 
-    /// That everything that the manifest needs is in the repository, with the size that it says.
+    /// Checks that the repository has everything that the manifest needs, with the sizes that the manifest states.
     fn check_references(
         &self,
         repository: &RepositoryName,
@@ -316,12 +345,12 @@ impl Store {
             let size = self.blob(repository, &needed.digest)?;
             check_size(needed, size, &mut unknown)?;
             if size.is_some() {
-                // A slow run of `collect` that began before this manifest must see that the blob is wanted.
+                // Protect the blob from a slow `collect` that read the manifests before this one.
                 touch(&self.layer_link(repository, &needed.digest))?;
             }
         }
         for needed in document.manifests() {
-            // BuildKit's cache is an index whose entries are layers, so an entry may be either.
+            // An entry may be a blob: BuildKit's cache is an index of layers.
             let size = if self.manifest(repository, &needed.digest)?.is_some() {
                 self.blob_size(&needed.digest)?
             } else {
@@ -336,11 +365,12 @@ impl Store {
         }
     }
 
-    /// Removes a manifest, the tags that point to it, and what it said about a subject. Whether it was there.
+    /// Removes a manifest, the tags that point to it, and its entry among the referrers of its subject. Answers whether it was
+    /// there.
     pub fn delete_manifest(&self, repository: &RepositoryName, digest: &Digest) -> Result<bool, RegistryError> {
-        let _alone = self.alone();
+        let _alone = self.alone()?;
         let Some((record, bytes)) = self.read_manifest(repository, digest)? else {
-            // Without bytes it cannot be pulled; a link that is left of it goes too.
+            // Without its bytes it cannot be pulled; remove the link that is left.
             return remove(&self.manifest_link(repository, digest));
         };
         for tag in self.tags(repository)?.unwrap_or_default() {
@@ -362,7 +392,7 @@ impl Store {
         dir.try_exists().map_err(failed("read", &dir))
     }
 
-    /// The tags in order, or `None` when there is no such repository.
+    /// The tags in [`tag_order`]; `None` when there is no such repository.
     pub fn tags(&self, repository: &RepositoryName) -> Result<Option<Vec<TagName>>, RegistryError> {
         if !self.is_known(repository)? {
             return Ok(None);
@@ -387,7 +417,7 @@ impl Store {
     }
 
     pub fn tag(&self, repository: &RepositoryName, digest: &Digest, tag: &TagName) -> Result<(), RegistryError> {
-        let _shared = self.shared();
+        let _shared = self.shared()?;
         if self.manifest(repository, digest)?.is_none() {
             return Err(RegistryError::ManifestUnknown {
                 repository: repository.clone(),
@@ -401,13 +431,13 @@ impl Store {
         self.write(&self.tag_path(repository, tag), digest.as_str().as_bytes())
     }
 
-    /// Removes a tag; the manifest stays. Whether it was there.
+    /// Removes a tag and answers whether it was there. The manifest stays.
     pub fn delete_tag(&self, repository: &RepositoryName, tag: &TagName) -> Result<bool, RegistryError> {
-        let _alone = self.alone();
+        let _alone = self.alone()?;
         remove(&self.tag_path(repository, tag))
     }
 
-    /// Descriptors of the manifests that refer to `subject`, in the order of their digests.
+    /// Descriptors of the manifests that refer to `subject`, sorted by digest.
     pub fn referrers(
         &self,
         repository: &RepositoryName,
@@ -418,7 +448,7 @@ impl Store {
         digests.sort();
         let mut descriptors = Vec::new();
         for digest in digests {
-            // The descriptor is written before its manifest is visible.
+            // A descriptor is written before its manifest becomes visible.
             if self.manifest(repository, &digest)?.is_some() {
                 descriptors.extend(read_json::<serde_json::Value>(&dir.join(digest.hex()))?);
             }
@@ -426,7 +456,7 @@ impl Store {
         Ok(descriptors)
     }
 
-    /// Writes aside, syncs, and renames.
+    /// Writes a temporary file, syncs it, and renames it to `to`.
     fn write(&self, to: &Path, bytes: &[u8]) -> Result<(), RegistryError> {
         let aside = self.root.join("temporary").join(Uuid::new_v4().to_string());
         let written = File::create_new(&aside)
@@ -437,7 +467,7 @@ impl Store {
             .map_err(failed("write", to))
             .and_then(|()| publish(&aside, to));
         if written.is_err() {
-            // Best effort: the next start empties the folder.
+            // Best effort: the next start empties the temporary folder.
             let _ = fs::remove_file(&aside);
         }
         written
@@ -449,7 +479,7 @@ impl Store {
     }
 }
 
-/// Tags come in lexical order, which the specification calls case-insensitive; the second part makes it total.
+/// The specification asks for lexical order that ignores case. The second part makes the order total.
 pub(super) fn tag_order(tag: &TagName) -> (String, String) {
     (tag.as_str().to_ascii_lowercase(), tag.as_str().to_string())
 }
@@ -481,7 +511,7 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, R
         })
 }
 
-/// Makes `dir` and its parents, so that they outlive a power cut.
+/// Creates `dir` and its parents durably: they survive a power cut.
 fn create_dirs(dir: &Path) -> Result<(), RegistryError> {
     if dir.is_dir() {
         return Ok(());
@@ -497,14 +527,14 @@ fn create_dirs(dir: &Path) -> Result<(), RegistryError> {
     Ok(())
 }
 
-/// A rename is on the disk when the folder is.
+/// Makes renames in `dir` durable.
 fn sync_dir(dir: &Path) -> Result<(), RegistryError> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(failed("sync", dir))
 }
 
-/// Moves a synced file to its place.
+/// Moves a synced file into place, durably.
 fn publish(from: &Path, to: &Path) -> Result<(), RegistryError> {
     let parent = to.parent().unwrap_or(to);
     create_dirs(parent)?;
@@ -512,7 +542,7 @@ fn publish(from: &Path, to: &Path) -> Result<(), RegistryError> {
     sync_dir(parent)
 }
 
-/// Whether there was something to remove.
+/// Removes a file and answers whether it was there.
 pub(super) fn remove(path: &Path) -> Result<bool, RegistryError> {
     let removed = if_there(fs::remove_file(path)).map_err(failed("remove", path))?;
     Ok(removed.is_some())
@@ -528,7 +558,7 @@ fn touch(link: &Path) -> Result<(), RegistryError> {
 }
 
 impl Accepted {
-    /// What the observer is told.
+    /// What the observer gets to know.
     pub fn pushed(&self, repository: &RepositoryName, tag: Option<&TagName>, by: Option<String>) -> PushedManifest {
         PushedManifest {
             repository: repository.clone(),

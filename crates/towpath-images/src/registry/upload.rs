@@ -1,4 +1,4 @@
-//! Uploads under way. What has arrived is a file, so that an upload outlives the server; its name is the session.
+//! Unfinished uploads. The received bytes are a file named after the session, so an upload survives a restart of the server.
 
 use super::{
     RegistryError, RepositoryName,
@@ -18,16 +18,16 @@ use tokio::{io::AsyncWriteExt, sync::OwnedMutexGuard};
 use towpath_types::{Digest, Digester};
 use uuid::Uuid;
 
-/// A client that sends nothing for so long is gone, even when its connection does not say so.
+/// A client that sends nothing for this long is gone, even if its connection is still open.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// An upload that is under way is written to more often than this, so collecting what is older cannot race it.
+/// Active uploads are written more often than this, so collecting older ones cannot race with a client.
 pub(super) const LEAST_GRACE: Duration = Duration::from_secs(5 * 60);
 
-/// The digest of the first bytes of the file, while this process has seen all of them.
+/// The digest of the file's first bytes; `None` when this process did not see all of them.
 type Hashed = Option<(u64, Digester)>;
 
-/// The sessions that this process has seen, so that two requests do not write into one at the same time.
+/// The sessions that this process knows: two requests never write to one upload at the same time.
 #[derive(Default)]
 pub(super) struct Uploads(Mutex<HashMap<Uuid, Session>>);
 
@@ -36,16 +36,16 @@ struct Session {
     hashed: Arc<tokio::sync::Mutex<Hashed>>,
 }
 
-/// Why bytes were not taken.
+/// Why the registry did not take bytes.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UploadError {
-    #[error("there is no such upload: it was finished, cancelled, or left alone for too long")]
+    #[error("there is no such upload: it was finished, cancelled, or abandoned for too long")]
     Unknown,
     #[error("the chunk begins at byte {begins}, but the upload is at byte {at}")]
     OutOfOrder { begins: u64, at: u64 },
-    #[error("the request says that it carries {claimed} bytes, but it carried {received}")]
+    #[error("the request announced {claimed} bytes but carried {received}")]
     WrongLength { claimed: u64, received: u64 },
-    #[error("the connection ended in the middle of the body, at byte {at} of the upload")]
+    #[error("the connection ended in the middle of the body, at byte {at} of the upload: resume from there")]
     Interrupted { at: u64 },
     #[error("the bytes have digest {actual}, not {claimed}")]
     WrongDigest { claimed: Digest, actual: Digest },
@@ -53,9 +53,9 @@ pub(super) enum UploadError {
     Registry(#[from] RegistryError),
 }
 
-/// One upload, which no other request writes to while this value lives.
+/// One upload. No other request writes to it while this value lives.
 ///
-/// Its methods must run to their end: spawn them, so that they do not end where a client hangs up.
+/// Its methods must run to their end: spawn them, so that a client that hangs up does not cut them off.
 pub(super) struct Upload {
     store: Arc<Store>,
     repository: RepositoryName,
@@ -63,7 +63,7 @@ pub(super) struct Upload {
     hashed: OwnedMutexGuard<Hashed>,
 }
 
-/// How much a request says that it carries.
+/// What a request says about the size of its body.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Claimed {
     /// `Content-Range`.
@@ -73,7 +73,6 @@ pub(super) struct Claimed {
 }
 
 impl Uploads {
-    /// Begins an upload.
     pub async fn begin(&self, store: &Arc<Store>, repository: &RepositoryName) -> Result<Uuid, RegistryError> {
         let id = Uuid::new_v4();
         let (store, repository) = (store.clone(), repository.clone());
@@ -83,7 +82,7 @@ impl Uploads {
         Ok(id)
     }
 
-    /// Takes hold of an upload, when no other request does any more.
+    /// Waits until no other request uses the upload, and takes it.
     pub async fn open(&self, store: &Arc<Store>, repository: &RepositoryName, id: Uuid) -> Result<Upload, UploadError> {
         let path = store.upload_path(repository, id);
         if offset(&path).await?.is_none() {
@@ -100,7 +99,7 @@ impl Uploads {
         let hashed = session.lock_owned().await;
         match touch(&path).await {
             Ok(()) => {}
-            // It was finished while we waited for it.
+            // Another request finished it meanwhile.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 self.forget_if_over(id);
                 return Err(UploadError::Unknown);
@@ -115,13 +114,13 @@ impl Uploads {
         })
     }
 
-    /// Forgets the sessions whose files are gone.
+    /// Drops sessions whose files are gone.
     pub fn forget_missing(&self) {
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|_, session| session.path.exists());
     }
 
-    /// Forgets a session if its file is gone. While it is there, two requests must find the same session.
+    /// Drops a session if its file is gone. While the file exists, all requests must share one session.
     pub fn forget_if_over(&self, id: Uuid) {
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sessions.get(&id).is_some_and(|session| !session.path.exists()) {
@@ -130,23 +129,23 @@ impl Uploads {
     }
 }
 
-/// How many bytes of an upload are there; `None` when there is no such upload.
+/// How many bytes of an upload have arrived; `None` when there is no such upload.
 pub(super) async fn offset(path: &std::path::Path) -> Result<Option<u64>, RegistryError> {
     let metadata = if_there(tokio::fs::metadata(path).await).map_err(failed("read", path))?;
     Ok(metadata.map(|m| m.len()))
 }
 
-/// Says that somebody works on the upload, before anything is written to it.
+/// Marks the upload as in use before anything is written to it, so that it is not collected.
 async fn touch(path: &std::path::Path) -> io::Result<()> {
     let file = tokio::fs::OpenOptions::new().append(true).open(path).await?;
     file.into_std().await.set_modified(SystemTime::now())
 }
 
 impl Upload {
-    /// Adds the bytes of `body`; answers how many the upload has then.
+    /// Appends `body` and answers the upload's new length in bytes.
     ///
-    /// When the connection breaks, what has arrived stays, and the client may go on from there. When the body is not
-    /// what it claimed to be, or the disk is full, none of it stays.
+    /// If the connection breaks, what has arrived stays and the client may resume from there. If the body is not what the
+    /// headers announced, or the disk is full, none of it stays.
     pub async fn append(&mut self, claimed: Claimed, body: Body) -> Result<u64, UploadError> {
         let begins = offset(&self.path).await?.ok_or(UploadError::Unknown)?;
         if let Some(range) = claimed.range
@@ -182,7 +181,7 @@ impl Upload {
         Ok(begins + received)
     }
 
-    /// Writes the body behind the first `begins` bytes; answers how many it had.
+    /// Writes the body after the first `begins` bytes and answers its length.
     async fn receive(&mut self, begins: u64, at_most: Option<u64>, mut body: Body) -> Result<u64, UploadError> {
         let mut file = tokio::fs::OpenOptions::new()
             .append(true)
@@ -207,7 +206,7 @@ impl Upload {
                 *length += bytes.len() as u64;
             }
         };
-        // Errors of writes that are still under way appear here.
+        // Reports errors of writes that were still in progress.
         file.flush().await.map_err(failed("write", &self.path))?;
         if interrupted {
             return Err(UploadError::Interrupted { at: begins + received });
@@ -215,7 +214,8 @@ impl Upload {
         Ok(received)
     }
 
-    /// Drops what this request added. Best effort: a file that is longer than the client believes only makes it ask.
+    /// Removes what this request added. Best effort: if the file stays longer than the client believes, the client asks for
+    /// the offset.
     async fn cut_back(&mut self, length: u64) {
         *self.hashed = None;
         let path = self.path.clone();
@@ -226,12 +226,12 @@ impl Upload {
                 .and_then(|file| file.set_len(length))
         });
         if let Ok(Err(e)) = cut.await {
-            tracing::warn!(error = %e, path = %self.path.display(), "could not shorten an upload after a failed write");
+            tracing::warn!(error = %e, path = %self.path.display(), "failed to shorten an upload after a failed write");
         }
     }
 
-    /// Compares the bytes with `claimed` and makes them a blob of the repository. Whatever the answer, except that the
-    /// disk refused, the upload is over.
+    /// Compares the bytes with `claimed` and turns them into a blob of the repository. Ends the upload, except after an error
+    /// of the disk.
     pub async fn finish(self, claimed: Digest) -> Result<(), UploadError> {
         let work = move || {
             let length = if_there(fs::metadata(&self.path))
@@ -256,7 +256,7 @@ impl Upload {
             .map_err(|_| UploadError::Registry(RegistryError::Stopping))?
     }
 
-    /// Ends the upload and drops its bytes.
+    /// Ends the upload and removes its bytes.
     pub async fn cancel(self) -> Result<(), RegistryError> {
         tokio::task::spawn_blocking(move || remove(&self.path))
             .await

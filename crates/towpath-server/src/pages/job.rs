@@ -1,29 +1,65 @@
-//! One job: what failed first, then everything.
+//! One job: what failed comes first, then everything.
 
 use super::{
-    layout::status,
+    layout::{Watches, page},
+    problem::Shown,
+    status,
     text::{plain, took},
 };
-use axum::body::Bytes;
+use crate::{App, answer::project};
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{Path, State},
+    routing::get,
+};
 use maud::{Markup, html};
 use towpath_control::{JobDetail, StepView};
+use towpath_store::Topic;
+use towpath_types::{Outcome, StepStatus};
 
-/// How many of the failing step's last lines come first.
+/// How many of the failed step's last lines come first.
 const LAST_LINES: usize = 20;
+/// How much of a log's end the page shows.
+const LOG_TAIL_BYTES: u64 = 64 << 10;
+/// A step that succeeded is shown open if its log is shorter.
+const SHORT_LOG_BYTES: u64 = 4096;
 
-pub(super) fn job(view: &JobDetail, logs: &[Bytes]) -> Markup {
-    let failed = view
-        .steps
-        .iter()
-        .zip(logs)
-        .find(|(step, _)| matches!(step.status.as_str(), "failed" | "timedout" | "errored"));
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/projects/{project}/jobs/{number}", get(job_page))
+}
+
+async fn job_page(State(app): State<App>, Path((name, number)): Path<(String, i64)>) -> Shown {
+    let view = app.queries.job(&project(&name)?, number).await?;
+    let mut logs = Vec::new();
+    for step in &view.steps {
+        let from = step.log_bytes.saturating_sub(LOG_TAIL_BYTES);
+        let log = app
+            .queries
+            .step_log(view.job.id, step.node, step.index, from, LOG_TAIL_BYTES);
+        logs.push(log.await?);
+    }
+    let watches = Watches::Topics(vec![Topic::Job(view.job.id), Topic::JobLogs(view.job.id)]);
+    let title = format!("{} of {name}", view.job.name);
+    Ok(page(&title, &watches, job(&view, &logs)))
+}
+
+fn is_failure(step: &StepView) -> bool {
+    matches!(step.status, StepStatus::Ended(outcome) if outcome.is_failure())
+}
+
+fn job(view: &JobDetail, logs: &[Bytes]) -> Markup {
+    let failed = view.steps.iter().zip(logs).find(|(step, _)| is_failure(step));
+    let project = &view.workflow.project;
+    let number = view.workflow.pipeline_number;
     html! {
         p.crumbs {
-            a href="/" { "Board" } " / " (view.workflow.project) " / "
-            a href=(format!("/projects/{}/pipelines/{}", view.workflow.project, view.workflow.pipeline_number)) { "pipeline " (view.workflow.pipeline_number) }
+            a href="/" { "Board" } " / " (project) " / "
+            a href=(format!("/projects/{project}/pipelines/{number}")) { "pipeline " (number) }
             " / " (view.workflow.name)
         }
-        h1 { (view.job.name) " " (status(&view.job.status)) " " (took(view.job.started_at, view.job.stopped_at)) }
+        h1 { (view.job.name) " " (status::job(view.job.status)) " " (took(view.job.started_at, view.job.stopped_at)) }
+        @if view.job.attempt > 1 { p.quiet { "attempt " (view.job.attempt) } }
         @if let Some(message) = &view.job.message { pre.message { (message) } }
         @if let Some(image) = &view.image { p.quiet { "in " code { (image) } } }
         @if let Some((step, log)) = failed {
@@ -58,11 +94,11 @@ pub(super) fn job(view: &JobDetail, logs: &[Bytes]) -> Markup {
 }
 
 fn step(view: &JobDetail, step: &StepView, log: &Bytes) -> Markup {
-    let open = step.status != "success" || step.log_bytes < 4096;
+    let open = step.status != StepStatus::Ended(Outcome::Succeeded) || step.log_bytes < SHORT_LOG_BYTES;
     let shown = log.len() as u64;
     html! {
         details id=(format!("step-{}-{}", step.node, step.index)) open[open] {
-            summary { (status(&step.status)) " " (step.name) " " (took(Some(step.started_at), step.stopped_at)) }
+            summary { (status::step(step.status)) " " (step.name) " " (took(Some(step.started_at), step.stopped_at)) }
             @if step.log_bytes > shown {
                 p.quiet { "The last " (shown >> 10) " KiB. " a href=(format!("/logs/{}/{}/{}", view.job.id, step.node, step.index)) { "From the beginning" } }
             }

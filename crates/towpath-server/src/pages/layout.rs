@@ -1,9 +1,38 @@
 //! What every page shares.
 
 use maud::{DOCTYPE, Markup, html};
+use towpath_store::Topic;
+
+/// Which changes a page shows: its script asks for events of these and of no others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Watches {
+    /// None: the page stays as it is.
+    Nothing,
+    /// What the board shows.
+    Board,
+    /// These topics.
+    Topics(Vec<Topic>),
+}
+
+impl Watches {
+    /// Where the script hears of changes; `None` if it need not listen.
+    fn events(&self) -> Option<String> {
+        match self {
+            Self::Nothing => None,
+            Self::Board => Some("/events".into()),
+            Self::Topics(topics) => {
+                let pairs = topics.iter().map(|topic| ("topic", topic.to_string()));
+                let query = url::form_urlencoded::Serializer::new(String::new())
+                    .extend_pairs(pairs)
+                    .finish();
+                Some(format!("/events?{query}"))
+            }
+        }
+    }
+}
 
 /// A whole page.
-pub(super) fn page(title: &str, main: Markup) -> Markup {
+pub(super) fn page(title: &str, watches: &Watches, main: Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -15,7 +44,7 @@ pub(super) fn page(title: &str, main: Markup) -> Markup {
                 link rel="stylesheet" href="/assets/towpath.css";
                 script src="/assets/towpath.js" defer {}
             }
-            body {
+            body data-events=[watches.events()] {
                 a.skip href="#main" { "Skip to content" }
                 header { nav { a.brand href="/" { "Towpath" } } }
                 main #main { (main) }
@@ -24,21 +53,21 @@ pub(super) fn page(title: &str, main: Markup) -> Markup {
     }
 }
 
-/// A status, by word, colour and shape.
-pub(super) fn status(word: &str) -> Markup {
-    let (class, mark) = match word {
-        "success" | "succeeded" => ("good", "✓"),
-        "running" | "queued" | "failing" => ("busy", "●"),
-        "on_hold" => ("hold", "‖"),
-        "failed"
-        | "timedout"
-        | "timed_out"
-        | "infrastructure_fail"
-        | "error"
-        | "errored"
-        | "unauthorized"
-        | "rejected" => ("bad", "✕"),
-        _ => ("idle", "○"),
-    };
-    html! { span.status.(class) { span aria-hidden="true" { (mark) } " " (word.replace('_', " ")) } }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use towpath_types::PipelineId;
+
+    #[test]
+    fn a_page_says_which_events_it_wants() {
+        let text = |watches: &Watches| page("x", watches, html! {}).into_string();
+        assert!(text(&Watches::Board).contains(r#"<body data-events="/events">"#));
+        assert!(text(&Watches::Nothing).contains("<body>"));
+        let topics = Watches::Topics(vec![Topic::Pipeline(PipelineId::from_u128(1)), Topic::Gates]);
+        let id = PipelineId::from_u128(1);
+        assert_eq!(
+            topics.events(),
+            Some(format!("/events?topic=pipeline%2F{id}&topic=gates"))
+        );
+    }
 }

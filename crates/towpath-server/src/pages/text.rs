@@ -3,13 +3,13 @@
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-/// How long ago, with the whole time behind it.
+/// How long ago it was. The whole time is in the title.
 pub(super) fn ago(at: Timestamp) -> Markup {
     let seconds = Timestamp::now().duration_since(at).as_secs().max(0);
     html! { time datetime=(at) title=(at) { (span(seconds)) " ago" } }
 }
 
-/// How long something took or takes.
+/// How long something took, or has taken so far. Nothing before it begins.
 pub(super) fn took(from: Option<Timestamp>, to: Option<Timestamp>) -> Markup {
     let Some(from) = from else { return html! {} };
     let seconds = to.unwrap_or_else(Timestamp::now).duration_since(from).as_secs().max(0);
@@ -25,15 +25,22 @@ fn span(seconds: i64) -> String {
     }
 }
 
-/// An image: its repository and the beginning of its digest, the whole behind it.
-pub(super) fn image(reference: &str) -> Markup {
+/// Images, separated by commas.
+pub(super) fn images(references: &str) -> Markup {
+    let mut all = references.split(", ");
+    let first = all.next().unwrap_or_default();
+    html! { (image(first)) @for other in all { ", " (image(other)) } }
+}
+
+/// The last part of an image's name, and the beginning of its digest. The whole reference is in the title.
+fn image(reference: &str) -> Markup {
     let (name, digest) = reference.split_once("@sha256:").unwrap_or((reference, ""));
     let name = name.rsplit('/').next().unwrap_or(name);
     let digest = digest.get(..12).unwrap_or(digest);
     html! { code title=(reference) { (name) @if !digest.is_empty() { "@" (digest) } } }
 }
 
-/// A log without what only a terminal understands.
+/// A log without the characters that only a terminal understands.
 pub(super) fn plain(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut plain = String::with_capacity(text.len());
@@ -41,7 +48,7 @@ pub(super) fn plain(bytes: &[u8]) -> String {
     while let Some(character) = characters.next() {
         match character {
             '\u{1b}' => {
-                // A control sequence is `ESC [ … letter`; other escapes are one more character.
+                // A control sequence is `ESC [ … letter`. Other escapes have one more character.
                 if characters.next() == Some('[') {
                     for next in characters.by_ref() {
                         if ('\u{40}'..='\u{7e}').contains(&next) {
@@ -51,7 +58,7 @@ pub(super) fn plain(bytes: &[u8]) -> String {
                 }
             }
             '\r' if characters.peek() == Some(&'\n') => {}
-            // A progress bar goes back to the line's beginning; each state is a line here.
+            // A progress bar returns to the beginning of its line. Here each of its states is a line.
             '\r' => plain.push('\n'),
             '\n' | '\t' => plain.push(character),
             other if other.is_control() => {}
@@ -81,5 +88,7 @@ mod tests {
         let text = image(&format!("127.0.0.1:7070/claims@sha256:{digest}")).into_string();
         assert!(text.contains(">claims@0123456789ab<"), "{text}");
         assert!(image("busybox").into_string().contains(">busybox<"));
+        let two = images("r/web@sha256:1, r/worker@sha256:2").into_string();
+        assert!(two.contains(">web@1<") && two.contains(">worker@2<"), "{two}");
     }
 }

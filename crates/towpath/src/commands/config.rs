@@ -11,15 +11,13 @@ use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
 };
-use tokio::runtime::Handle;
-use towpath_config::{CompileOptions, CompiledConfig, GraphFormat, OrbError, OrbSource, PackKind, PipelineValues};
-use towpath_orbs::{
-    Found, LOCK_FILE, Lock, Lookup, LookupError, OrbReference, Origin, PublicRegistry, Sources, UrlOrbs,
-    VENDORED_FOLDER, Vendored,
+use towpath_config::{
+    Capabilities, CompileOptions, CompiledConfig, Document, GraphFormat, Orbs, PackKind, PipelineValues,
 };
-use towpath_yaml::{Diagnostic, SourceFile, render_all};
+use towpath_control::supply_orbs;
+use towpath_orbs::{LOCK_FILE, Lock, Origin, PublicRegistry, Sources, UrlOrbs, VENDORED_FOLDER, Vendored};
+use towpath_yaml::{Diagnostic, render_all};
 
 /// `towpath config`.
 pub async fn config(command: Config) -> Result<ExitCode> {
@@ -52,8 +50,8 @@ pub async fn config(command: Config) -> Result<ExitCode> {
         Config::Lint { compile, json } => {
             let contexts = contexts(&compile).await;
             let inputs = Inputs::of(&compile, true).await?;
-            let work = move |source: &_, options: &CompileOptions<'_>| {
-                towpath_config::lint(source, options, contexts.as_deref())
+            let work = move |document: &_, options: &_| {
+                towpath_config::lint(document, options, &Capabilities::default(), contexts.as_deref())
             };
             let (found, _) = inputs.run(work).await?;
             match json {
@@ -122,8 +120,8 @@ async fn graph(compile: &Compile, workflow: Option<&str>, format: cli::Graph) ->
 
 async fn explain(job: &str, compile: &Compile, json: bool) -> Result<ExitCode> {
     let wanted = job.to_owned();
-    let work = move |source: &_, options: &CompileOptions<'_>| {
-        let (explainer, diagnostics) = towpath_config::explain(source, options);
+    let work = move |document: &_, options: &_| {
+        let (explainer, diagnostics) = towpath_config::explain(document, options);
         let found = explainer.map(|explainer| match explainer.job(&wanted) {
             Some(explanation) => Ok(explanation),
             None => Err(explainer.jobs().map(str::to_owned).collect::<Vec<_>>()),
@@ -206,27 +204,15 @@ pub struct Compiled {
     diagnostics: Vec<Diagnostic>,
 }
 
-/// A registry behind HTTP, as a place to look in. Blocks: only for threads that may.
-struct Registry {
-    client: PublicRegistry,
-    runtime: Handle,
-}
-
-impl Lookup for Registry {
-    fn find(&self, reference: &OrbReference) -> Result<Option<Found>, String> {
-        self.runtime.block_on(self.client.find(reference))
-    }
-}
-
 /// A file, and everything that compiling it depends on.
 pub struct Inputs {
-    source: Arc<SourceFile>,
+    document: Document,
     values: PipelineValues,
     parameters: IndexMap<String, serde_json::Value>,
     vendored: Vendored,
     lock: Lock,
-    own: Option<Registry>,
-    others: Option<Registry>,
+    own: Option<PublicRegistry>,
+    others: Option<PublicRegistry>,
     urls: UrlOrbs,
 }
 
@@ -250,24 +236,20 @@ impl Inputs {
             true => read_lock(&root)?,
             false => Lock::default(),
         };
-        let registry = |client| Registry {
-            client,
-            runtime: Handle::current(),
-        };
         let tls = |error| anyhow!("failed to set up TLS: {error}");
         // Without a server there is no registry of ours to ask.
         let own = match Client::new(&options.at) {
             Ok(client) if client.get_bytes("/api/v2/me").await.is_ok() => {
                 let place = PublicRegistry::new(client.base()).map_err(tls)?;
-                Some(registry(place.signed_in(client.token().clone())))
+                Some(place.signed_in(client.token().clone()))
             }
             _ => None,
         };
         let others = match options.orbs.registry() {
             None => None,
-            Some(base) => Some(registry(PublicRegistry::new(base).map_err(tls)?)),
+            Some(base) => Some(PublicRegistry::new(base).map_err(tls)?),
         };
-        let urls = UrlOrbs::new(options.orbs.url_prefixes()?, Handle::current());
+        let urls = UrlOrbs::new(options.orbs.url_prefixes()?);
         let mut values = PipelineValues::local();
         if let Some(branch) = &options.branch {
             values.set("git.branch", branch.as_str());
@@ -276,11 +258,11 @@ impl Inputs {
             values.set("git.branch", serde_json::Value::Null);
             values.set("git.tag", tag.as_str());
         }
-        let source = SourceFile::new(file.to_string_lossy().into_owned(), text);
-        let (documents, _) = towpath_yaml::parse(&source, &towpath_yaml::ParseOptions::default());
+        let document = Document::parse(file.to_string_lossy().into_owned(), text);
         let declared = |name: &str| {
-            let root = documents.first();
-            let kind = root.and_then(|root| root.get("parameters")?.get(name)?.get("type")?.as_scalar());
+            let kind = document
+                .root()
+                .and_then(|root| root.get("parameters")?.get(name)?.get("type")?.as_scalar());
             kind.map(|kind| kind.text.to_string()).unwrap_or_default()
         };
         let parameters = options
@@ -294,7 +276,7 @@ impl Inputs {
             })
             .collect::<Result<_>>()?;
         Ok(Self {
-            source,
+            document,
             values,
             parameters,
             vendored,
@@ -305,26 +287,22 @@ impl Inputs {
         })
     }
 
-    /// Does `work` on a thread that may wait for orbs; answers the orbs that were used, too.
-    pub async fn run<T: Send + 'static>(
-        self,
-        work: impl FnOnce(&Arc<SourceFile>, &CompileOptions<'_>) -> T + Send + 'static,
-    ) -> Result<(T, Lock)> {
-        let run = move || {
-            let sources = self.sources();
-            let done = {
-                let orbs = resolver(&sources);
-                let options = CompileOptions {
-                    values: self.values.clone(),
-                    parameters: self.parameters.clone(),
-                    orbs: &orbs,
-                    ..CompileOptions::default()
-                };
-                work(&self.source, &options)
-            };
-            (done, sources.used())
-        };
-        tokio::task::spawn_blocking(run).await.context("compiling ended early")
+    /// Fetches the orbs, then does `work`. Also answers with the orbs that were used.
+    pub async fn run<T>(self, work: impl FnOnce(&Document, &CompileOptions) -> T) -> Result<(T, Lock)> {
+        let mut options = self.options(Orbs::default());
+        let sources = self.sources();
+        supply_orbs(&sources, &self.document, &mut options).await;
+        Ok((work(&self.document, &options), sources.used()))
+    }
+
+    /// What a compilation is told besides the text, with the orbs that are known.
+    pub fn options(&self, orbs: Orbs) -> CompileOptions {
+        CompileOptions {
+            values: self.values.clone(),
+            parameters: self.parameters.clone(),
+            orbs,
+            ..CompileOptions::default()
+        }
     }
 
     /// Where orbs are looked for.
@@ -339,38 +317,17 @@ impl Inputs {
         }
         sources
     }
-
-    /// What else a compilation is told.
-    pub fn values(&self) -> (PipelineValues, IndexMap<String, serde_json::Value>) {
-        (self.values.clone(), self.parameters.clone())
-    }
-}
-
-/// Answers a compiler's questions for orbs. Blocks: only for threads that may.
-pub fn resolver<'s>(sources: &'s Sources<'_>) -> impl Fn(&str) -> Result<OrbSource, OrbError> + 's {
-    |reference| match sources.resolve(reference) {
-        Ok((resolved, text)) => Ok(OrbSource {
-            resolved,
-            text: text.into(),
-        }),
-        Err(LookupError::Unknown { reference, .. }) => Err(OrbError::Unknown(reference)),
-        Err(LookupError::Unavailable(reason) | LookupError::Refused(reason)) => Err(OrbError::Unavailable {
-            reference: reference.to_string(),
-            reason,
-        }),
-    }
 }
 
 impl Compiled {
     /// Compiles a file, by its lock file or as if there were none.
     pub async fn of(options: &Compile, obey_lock: bool) -> Result<Self> {
-        let work = |source: &_, options: &CompileOptions<'_>| towpath_config::process(source, options);
-        let ((processed, diagnostics), orbs) = Inputs::of(options, obey_lock).await?.run(work).await?;
-        let processed = processed.filter(|_| !diagnostics.iter().any(Diagnostic::is_error));
-        let (config, text) = processed.unzip();
+        let work = |document: &_, options: &_| towpath_config::check(document, options, &Capabilities::default());
+        let (checked, orbs) = Inputs::of(options, obey_lock).await?.run(work).await?;
+        let diagnostics = checked.all_diagnostics();
         Ok(Self {
-            config,
-            text: text.unwrap_or_default(),
+            config: checked.config,
+            text: checked.text,
             orbs,
             diagnostics,
         })

@@ -1,31 +1,84 @@
-//! What git calls: the hook of the server's repositories and the credential helper of a laptop's.
+//! What git calls: the hooks of the server's repositories and the credential helper on a laptop.
 
 use crate::{
     cli::At,
-    client::{Client, data_dir},
+    client::{Client, addresses_in, data_dir},
 };
 use anyhow::{Context, Result, bail};
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
 
-/// `towpath hook post-receive`: hands what git says to the server and prints its answer, which git shows to the pusher.
+/// How long git, and the person who pushes, wait for the server's word about a push.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// `towpath hook NAME`: hands the refs of a push to the server and prints its answer, which git shows to the pusher.
+///
+/// The server's address and token, and who pushes, are in the environment that the server gave to git.
+///
+/// # Errors
+/// Of `pre-receive`: when the push is refused. Git then drops what was pushed and moves no ref.
 pub async fn hook(name: &str) -> Result<()> {
-    if name != "post-receive" {
-        bail!("there is no hook `{name}`");
+    match name {
+        "pre-receive" => before_push().await,
+        "post-receive" => after_push().await,
+        other => bail!("there is no hook `{other}`: Towpath has `pre-receive` and `post-receive`"),
     }
-    let variable =
-        |name: &str| std::env::var(name).with_context(|| format!("{name} is not set: this is called by git"));
-    let client = Client::on_socket(variable("TOWPATH_HOOK_SOCKET")?, variable("TOWPATH_HOOK_TOKEN")?)?;
-    let mut lines = format!("by {}\n", variable("TOWPATH_PUSHED_BY")?).into_bytes();
-    std::io::stdin()
-        .read_to_end(&mut lines)
-        .context("failed to read git's list of refs")?;
-    let answer = client.post_bytes("/hook/post-receive", lines).await;
-    match answer {
+}
+
+/// Asks the server whether git may take the push.
+async fn before_push() -> Result<()> {
+    let refs = read_refs()?;
+    if let Some(name) = refs.lines().find_map(other_ref) {
+        bail!("Towpath takes branches and tags (`refs/heads/…`, `refs/tags/…`), and `{name}` is neither");
+    }
+    let answer = tell("pre-receive", &refs).await;
+    let text = answer.context("Towpath refused the push, and nothing of it was kept")?;
+    out!("{text}");
+    Ok(())
+}
+
+/// Tells the server that the refs have moved.
+async fn after_push() -> Result<()> {
+    match tell("post-receive", &read_refs()?).await {
         Ok(text) => out!("{text}"),
-        // The push itself has succeeded; when the server is back it notices the moved refs by itself.
+        // The push itself has succeeded. The server compares the refs when it starts again.
         Err(error) => outln!("Towpath took the push but could not start a pipeline yet: {error:#}"),
     }
     Ok(())
+}
+
+/// What git says about the push, a ref a line: `<old> <new> <ref>`.
+///
+/// Source: <https://git-scm.com/docs/githooks#pre-receive>
+fn read_refs() -> Result<String> {
+    let mut lines = Vec::new();
+    std::io::stdin()
+        .read_to_end(&mut lines)
+        .context("failed to read git's list of refs")?;
+    String::from_utf8(lines).context("git's list of refs is not UTF-8")
+}
+
+/// The ref of a line, if it is neither a branch nor a tag.
+fn other_ref(line: &str) -> Option<&str> {
+    let name = line.splitn(3, ' ').nth(2).unwrap_or(line);
+    let known = ["refs/heads/", "refs/tags/"]
+        .iter()
+        .any(|folder| name.starts_with(folder));
+    (!known).then_some(name)
+}
+
+/// Posts who pushes, and the refs, to the server's socket.
+async fn tell(hook: &str, refs: &str) -> Result<String> {
+    let variable =
+        |name: &str| std::env::var(name).with_context(|| format!("{name} is not set: this is called by git"));
+    let client = Client::on_socket(variable("TOWPATH_HOOK_SOCKET")?, variable("TOWPATH_HOOK_TOKEN")?)?;
+    let body = format!("by {}\n{refs}", variable("TOWPATH_PUSHED_BY")?).into_bytes();
+    let path = format!("/hook/{hook}");
+    let answer = tokio::time::timeout(PATIENCE, client.post_bytes(&path, body));
+    let late = || format!("the server did not answer within {} s", PATIENCE.as_secs());
+    answer.await.with_context(late)?
 }
 
 /// `towpath credential get`: answers git's question for the password of Towpath's own address, and of no other.
@@ -35,10 +88,8 @@ pub fn credential(operation: &str, at: &At) -> Result<()> {
     if operation != "get" {
         return Ok(());
     }
-    let client = Client::new(&At {
-        data_dir: Some(data_dir(at.data_dir.as_deref())?),
-        project: None,
-    })?;
+    let dir = data_dir(at.data_dir.as_deref())?;
+    let client = Client::new(at)?;
     let mut question = String::new();
     std::io::stdin()
         .read_to_string(&mut question)
@@ -53,7 +104,8 @@ pub fn credential(operation: &str, at: &At) -> Result<()> {
         field("protocol").unwrap_or_default(),
         field("host").unwrap_or_default()
     );
-    if asked == client.base() {
+    // Servers that share a data directory share their tokens.
+    if addresses_in(&dir)?.contains(&asked) {
         let mut out = std::io::stdout();
         writeln!(out, "username=towpath\npassword={}", client.token().expose()).context("failed to answer git")?;
     }

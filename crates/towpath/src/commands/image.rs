@@ -3,8 +3,9 @@
 use crate::{cli::Build, client::Client, repository::Repository};
 use anyhow::{Context, Result, anyhow, bail};
 use std::process::Command;
-use towpath_images::{BuildRequest, Credentials, ImageTags, RegistryClient};
-use towpath_types::ImageReference;
+use towpath_container::ContainerClient;
+use towpath_images::{BuildRequest, ImageTags, RegistryClient, docker_credentials};
+use towpath_types::{ImageReference, RegistryCredentials};
 
 /// `towpath build`.
 pub async fn build(options: Build) -> Result<()> {
@@ -36,7 +37,7 @@ pub async fn build(options: Build) -> Result<()> {
             bail!("`{prepare}` failed ({status})");
         }
     }
-    let docker = bollard::Docker::connect_with_defaults().context("failed to find a container engine")?;
+    let engine = ContainerClient::connect().await?;
     let request = BuildRequest {
         context_dir: repository.root.clone(),
         dockerfile: settings.dockerfile.as_deref().unwrap_or("Dockerfile").into(),
@@ -44,7 +45,7 @@ pub async fn build(options: Build) -> Result<()> {
         ..BuildRequest::default()
     };
     let mut print = |line: &str| outln!("{line}");
-    let image = towpath_images::build(&docker, &request, &mut print).await?;
+    let image = towpath_images::build(&engine, &request, &mut print).await?;
     outln!("built {}", image.id);
     if options.no_push {
         return Ok(());
@@ -56,19 +57,19 @@ pub async fn build(options: Build) -> Result<()> {
     let mut name: ImageReference = name.parse()?;
     let registry = name.registry.get_or_insert_with(|| own.clone()).clone();
     let credentials = if registry == own {
-        Some(Credentials {
+        Some(RegistryCredentials {
             username: "towpath".into(),
             password: client.token().clone(),
         })
     } else {
-        Credentials::of_docker(&registry).await?
+        docker_credentials(&registry).await?
     };
     let tags = ImageTags::new(&branch, &default_branch(&repository), &commit, jiff::Timestamp::now());
     let first = ImageReference {
         tag: Some(tags.commit.clone()),
         ..name.clone()
     };
-    let digest = towpath_images::push(&docker, &image, &first, credentials.as_ref(), &mut print).await?;
+    let digest = towpath_images::push(&engine, &image, &first, credentials.as_ref(), &mut print).await?;
     let registry = RegistryClient::new(&registry, credentials)?;
     for tag in [&tags.latest, &tags.dated] {
         // The layers are there: a tag moves a manifest.

@@ -7,7 +7,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use std::path::Path;
-use towpath_control::{Build, PROJECT_FILE, ProjectFile, check_project_name, workload_images};
+use towpath_delivery::{Build, PROJECT_FILE, ProjectFile, check_project_name, workload_images};
 use towpath_deploy::render::{Layout, RenderedBy};
 
 /// The name of the git remote that `init` adds.

@@ -2,7 +2,7 @@
 //!
 //! Source: <https://microsoft.github.io/language-server-protocol/specifications/lsp/3.17/specification/>
 
-use super::config::{Inputs, contexts, resolver};
+use super::config::{Inputs, contexts};
 use crate::cli::{Compile, Lsp};
 use anyhow::{Context, Result, anyhow};
 use lsp_server::{Connection, ErrorCode, Message, Notification, Request, Response};
@@ -30,7 +30,8 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::runtime::Handle;
-use towpath_config::{CompileOptions, CompletionKind, OrbError, OrbSource};
+use towpath_config::{Capabilities, CompileOptions, CompletionKind, Document, Orbs};
+use towpath_control::supply_orbs;
 use towpath_yaml::{Severity, SourceFile, Span};
 
 /// How long an orb that could not be had is not asked for again.
@@ -55,23 +56,28 @@ pub async fn lsp(options: Lsp) -> Result<ExitCode> {
 }
 
 /// A text that is open in the editor.
-struct Document {
-    source: Arc<SourceFile>,
+struct OpenText {
+    document: Document,
     inputs: Inputs,
     contexts: Option<Vec<String>>,
 }
 
-/// When an orb was asked for, and the answer.
-type Asked = (Instant, Result<OrbSource, OrbError>);
+impl OpenText {
+    fn source(&self) -> &Arc<SourceFile> {
+        self.document.source()
+    }
+}
 
 struct Server<'c> {
     connection: &'c Connection,
     options: Lsp,
     runtime: Handle,
-    documents: HashMap<Uri, Document>,
-    /// Orbs as they were had, so that a keystroke asks no registry.
-    orbs: RefCell<HashMap<String, Asked>>,
-    /// Changed since its diagnostics were sent.
+    documents: HashMap<Uri, OpenText>,
+    /// Orbs that were fetched, so that a keystroke asks no registry.
+    orbs: RefCell<Orbs>,
+    /// When an orb that could not be had was asked for.
+    failed: RefCell<HashMap<String, Instant>>,
+    /// Changed since their diagnostics were sent.
     dirty: Vec<Uri>,
 }
 
@@ -82,7 +88,8 @@ impl<'c> Server<'c> {
             options,
             runtime,
             documents: HashMap::new(),
-            orbs: RefCell::new(HashMap::new()),
+            orbs: RefCell::default(),
+            failed: RefCell::default(),
             dirty: Vec::new(),
         }
     }
@@ -156,7 +163,7 @@ impl<'c> Server<'c> {
                 if let (Some(document), Some(last)) =
                     (self.documents.get_mut(&uri), change.content_changes.into_iter().last())
                 {
-                    document.source = SourceFile::new(document.source.name().to_owned(), last.text);
+                    document.document = Document::parse(document.source().name(), last.text);
                     self.dirty.retain(|dirty| *dirty != uri);
                     self.dirty.push(uri);
                 }
@@ -167,7 +174,7 @@ impl<'c> Server<'c> {
                 let text = self
                     .documents
                     .get(&text_document.uri)
-                    .map(|document| document.source.text().to_owned());
+                    .map(|document| document.source().text().to_owned());
                 if let Some(text) = text {
                     self.open(text_document.uri, text)?;
                 }
@@ -200,8 +207,8 @@ impl<'c> Server<'c> {
             ))
         };
         let (inputs, contexts) = self.runtime.block_on(read)?;
-        let document = Document {
-            source: SourceFile::new(compile.file.to_string_lossy().into_owned(), text),
+        let document = OpenText {
+            document: Document::parse(compile.file.to_string_lossy().into_owned(), text),
             inputs,
             contexts,
         };
@@ -211,42 +218,39 @@ impl<'c> Server<'c> {
         Ok(())
     }
 
-    /// Does `work` on a document, with its orbs.
-    fn with<T>(&self, document: &Document, work: impl FnOnce(&CompileOptions<'_>) -> T) -> T {
-        let sources = document.inputs.sources();
-        let fetch = resolver(&sources);
-        let orbs = |reference: &str| {
-            let known = self.orbs.borrow().get(reference).cloned();
-            match known {
-                Some((_, Ok(source))) => Ok(source),
-                Some((asked, error)) if asked.elapsed() < PATIENCE => error,
-                _ => {
-                    let fetched = fetch(reference);
-                    let kept = (Instant::now(), fetched.clone());
-                    self.orbs.borrow_mut().insert(reference.to_owned(), kept);
-                    fetched
-                }
+    /// Does `work` on a text, with its orbs.
+    fn with<T>(&self, text: &OpenText, work: impl FnOnce(&CompileOptions) -> T) -> T {
+        let (mut orbs, mut failed) = (self.orbs.borrow_mut(), self.failed.borrow_mut());
+        failed.retain(|reference, asked| {
+            let is_fresh = asked.elapsed() < PATIENCE;
+            if !is_fresh {
+                orbs.remove(reference);
             }
-        };
-        let (values, parameters) = document.inputs.values();
-        work(&CompileOptions {
-            values,
-            parameters,
-            orbs: &orbs,
-            ..CompileOptions::default()
-        })
+            is_fresh
+        });
+        let mut options = text.inputs.options(orbs.clone());
+        let sources = text.inputs.sources();
+        let missing = self
+            .runtime
+            .block_on(supply_orbs(&sources, &text.document, &mut options));
+        failed.extend(missing.into_iter().map(|reference| (reference, Instant::now())));
+        orbs.clone_from(&options.orbs);
+        work(&options)
     }
 
     fn publish(&self, uri: &Uri) -> Result<()> {
         let Some(document) = self.documents.get(uri) else {
             return Ok(());
         };
-        let found = self.with(document, |options| match sort_of(&document.source) {
-            Sort::Configuration => towpath_config::lint(&document.source, options, document.contexts.as_deref()),
-            Sort::Orb => towpath_config::check_orb(&document.source, options),
+        let found = self.with(document, |options| match sort_of(document.source()) {
+            Sort::Configuration => {
+                let host = Capabilities::default();
+                towpath_config::lint(&document.document, options, &host, document.contexts.as_deref())
+            }
+            Sort::Orb => towpath_config::check_orb(&document.document, options),
             Sort::Other => Vec::new(),
         });
-        let here = |span: &Span| span.source().name() == document.source.name();
+        let here = |span: &Span| span.source().name() == document.source().name();
         let diagnostics = found
             .iter()
             .map(|found| {
@@ -293,9 +297,9 @@ impl<'c> Server<'c> {
         Ok(())
     }
 
-    fn place(&self, at: &TextDocumentPositionParams) -> Option<(&Document, usize)> {
+    fn place(&self, at: &TextDocumentPositionParams) -> Option<(&OpenText, usize)> {
         let document = self.documents.get(&at.text_document.uri)?;
-        Some((document, offset(document.source.text(), at.position)))
+        Some((document, offset(document.source().text(), at.position)))
     }
 
     fn hover(&self, request: Request) -> Result<serde_json::Value> {
@@ -307,7 +311,7 @@ impl<'c> Server<'c> {
             return nothing();
         };
         let hover = self.with(document, |options| {
-            towpath_config::hover(&document.source, options, offset)
+            towpath_config::hover(&document.document, options, offset)
         });
         answer(&hover.map(|hover| lsp_types::Hover {
             contents: HoverContents::Markup(MarkupContent {
@@ -327,10 +331,10 @@ impl<'c> Server<'c> {
             return nothing();
         };
         let found = self.with(document, |options| {
-            towpath_config::definition(&document.source, options, offset)
+            towpath_config::definition(&document.document, options, offset)
         });
         let Some(span) = found else { return nothing() };
-        let uri = match span.source().name() == document.source.name() {
+        let uri = match span.source().name() == document.source().name() {
             true => at.text_document.uri,
             false => orb_file(span.source())?,
         };
@@ -346,9 +350,9 @@ impl<'c> Server<'c> {
             return nothing();
         };
         let found = self.with(document, |options| {
-            towpath_config::completions(&document.source, options, offset)
+            towpath_config::completions(&document.document, options, offset)
         });
-        let text = &document.source.text()[..offset];
+        let text = &document.source().text()[..offset];
         let items: Vec<CompletionItem> = found
             .into_iter()
             .map(|found| {
@@ -361,7 +365,7 @@ impl<'c> Server<'c> {
                     CompletionKind::Key => format!("{}: ", found.label),
                     _ => found.label.clone(),
                 };
-                let place = Span::new(&document.source, start..offset);
+                let place = Span::new(document.source(), start..offset);
                 CompletionItem {
                     kind: Some(match found.kind {
                         CompletionKind::Key => CompletionItemKind::PROPERTY,

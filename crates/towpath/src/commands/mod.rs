@@ -1,13 +1,18 @@
-//! One function a command: gather what it needs, ask the server, print.
+//! One function for each command: it gathers what it needs, asks, and prints.
 
 mod config;
+mod environment;
+mod gates;
 mod git;
 mod image;
 mod init;
 mod lsp;
-mod operate;
 mod orbs;
 mod pipelines;
+mod place;
+mod plan;
+mod release;
+mod run;
 mod secrets;
 mod up;
 
@@ -22,22 +27,22 @@ pub async fn run(command: Command) -> Result<ExitCode> {
         Command::Up(options) => up::up(options).await.map(done),
         Command::Init(options) => init::init(&options.at).await.map(done),
         Command::Pipelines(at) => pipelines::list(&at).await.map(done),
-        Command::Gates(at) => pipelines::gates(&at).await.map(done),
-        Command::Approve(options) => pipelines::approve(options).await.map(done),
+        Command::Gates(at) => gates::list(&at).await.map(done),
+        Command::Approve(options) => gates::approve(options).await.map(done),
         Command::Cancel(options) => pipelines::cancel(options).await.map(done),
         Command::Logs(options) => pipelines::logs(options).await.map(done),
         Command::Build(options) => image::build(options).await.map(done),
-        Command::Deploy(options) => operate::deploy(options).await.map(done),
-        Command::Diff(options) => operate::diff(options).await,
-        Command::Rollback(options) => operate::rollback(options).await.map(done),
-        Command::Status(options) => operate::status(options).await.map(done),
-        Command::History(options) => operate::history(options).await.map(done),
-        Command::Job(options) => operate::job(options).await,
-        Command::Cronjob(options) => operate::cronjob(options).await,
-        Command::Promote(options) => operate::promote(options).await.map(done),
-        Command::Drift(options) => operate::drift(options).await,
-        Command::Lock(options) => operate::lock(options).await.map(done),
-        Command::Unlock(options) => operate::unlock(options).await.map(done),
+        Command::Deploy(options) => release::deploy(options).await.map(done),
+        Command::Diff(options) => release::diff(options).await,
+        Command::Rollback(options) => release::rollback(options).await.map(done),
+        Command::Status(options) => environment::status(options).await.map(done),
+        Command::History(options) => environment::history(options).await.map(done),
+        Command::Job(options) => run::job(options).await,
+        Command::Cronjob(options) => run::cronjob(options).await,
+        Command::Promote(options) => release::promote(options).await.map(done),
+        Command::Drift(options) => environment::drift(options).await,
+        Command::Lock(options) => environment::lock(options).await.map(done),
+        Command::Unlock(options) => environment::unlock(options).await.map(done),
         Command::Secrets(command) => secrets::secrets(command).await.map(done),
         Command::Context(command) => secrets::context(command).await.map(done),
         Command::Config(command) => config::config(command).await,
@@ -48,13 +53,5 @@ pub async fn run(command: Command) -> Result<ExitCode> {
         Command::Credential { operation, at } => git::credential(&operation, &at).map(done),
         // `main` runs the agent before there is a runtime.
         Command::Agent => anyhow::bail!("the agent is started by an engine, not by a person"),
-    }
-}
-
-/// The project that `at` means: named, or the repository's.
-fn project(at: &crate::cli::At) -> Result<String> {
-    match &at.project {
-        Some(project) => Ok(project.clone()),
-        None => crate::repository::Repository::find().map(|repository| repository.project()),
     }
 }

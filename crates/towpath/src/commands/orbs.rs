@@ -5,7 +5,7 @@ use crate::{cli::Orb, client::Client};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 use std::process::ExitCode;
-use towpath_config::{CompileOptions, PackKind};
+use towpath_config::PackKind;
 use towpath_orbs::{LOCK_FILE, OrbReference, Selector};
 use towpath_yaml::Diagnostic;
 
@@ -76,7 +76,7 @@ pub async fn orb(command: Orb) -> Result<ExitCode> {
         Orb::Pack { folder } => return pack(&folder, PackKind::Orb),
         Orb::Validate { compile, json } => {
             let inputs = Inputs::of(&compile, false).await?;
-            let work = |source: &_, options: &CompileOptions<'_>| towpath_config::check_orb(source, options);
+            let work = |document: &_, options: &_| towpath_config::check_orb(document, options);
             let (found, _) = inputs.run(work).await?;
             let wrong = found.iter().any(Diagnostic::is_error);
             match json {

@@ -1,6 +1,6 @@
 //! Secrets and contexts: values come from standard input and are never printed.
 
-use super::project;
+use super::place::project;
 use crate::{
     cli::{Context as ContextCommand, Secrets},
     client::{Client, escape},
@@ -17,7 +17,7 @@ fn value() -> Result<Vec<u8>> {
     std::io::stdin()
         .read_to_end(&mut value)
         .context("failed to read the value from standard input")?;
-    // `echo value | …` and an editor both add one line end that nobody means.
+    // `echo value | …` and editors add one line end that nobody means.
     if value.ends_with(b"\n") {
         value.pop();
         if value.ends_with(b"\r") {

@@ -2,12 +2,18 @@
 
 use crate::{
     cli,
-    client::{ADDRESS_FILE, data_dir},
+    client::{ADDRESS_FILE, SERVERS_FOLDER, data_dir},
+    operations::target_settings,
 };
-use anyhow::{Context, Result};
-use std::{io::IsTerminal, path::PathBuf};
+use anyhow::{Context, Result, bail};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio_util::sync::CancellationToken;
-use towpath_control::{Control, Grant, Settings, TargetSettings};
+use towpath_control::{ObjectSettings, Settings, System, TargetSettings};
+use towpath_types::SecretString;
 
 /// `towpath up`.
 pub async fn up(options: cli::Up) -> Result<()> {
@@ -27,6 +33,12 @@ pub async fn up(options: cli::Up) -> Result<()> {
     let address = listener.local_addr().context("failed to learn the address")?;
     let settings = Settings {
         data_dir: dir.clone(),
+        database: database(&options)?,
+        objects: options
+            .objects
+            .clone()
+            .map_or(ObjectSettings::DataDirectory, ObjectSettings::At),
+        name: options.name.clone(),
         address,
         binary: std::env::current_exe().context("failed to find this program's file")?,
         host_environment: ALWAYS
@@ -36,24 +48,23 @@ pub async fn up(options: cli::Up) -> Result<()> {
             .collect(),
         orb_registry: options.orbs.registry().map(str::to_string),
         orb_url_prefixes: options.orbs.url_prefixes()?,
-        target: crate::direct::target_settings(options.target),
+        target: target_settings(options.target),
         engine: true,
     };
     let environments = match &settings.target {
         TargetSettings::Local => "on this machine's container engine (--target local)".to_string(),
         TargetSettings::Kubernetes(identity) => format!("{identity} (--target kubernetes)"),
     };
-    let control = Control::open(settings).await?;
+    let system = Arc::new(System::open(settings).await?);
     let shutdown = CancellationToken::new();
     stop_on_signals(shutdown.clone())?;
-    std::fs::write(dir.join(ADDRESS_FILE), format!("http://{address}\n"))
-        .with_context(|| format!("failed to write in `{}`", dir.display()))?;
+    say_where(&dir, options.name.as_deref(), &format!("http://{address}\n"))?;
     outln!("Towpath is up at http://{address}");
     if std::io::stdout().is_terminal() {
-        // A terminal is the owner's eyes; a log is not.
+        // A terminal is for the owner's eyes. A log is not.
         outln!(
             "  sign in: http://{address}/login?token={}",
-            control.tokens().issue(&Grant::Owner).expose()
+            system.owner_token().expose()
         );
     } else {
         outln!("  sign in: with the token in `{}`", dir.join("token").display());
@@ -61,14 +72,46 @@ pub async fn up(options: cli::Up) -> Result<()> {
     outln!("  data:    {}", dir.display());
     outln!("  environments: {environments}");
     outln!("  next:    run `towpath init` in your repository");
-    let conductor = tokio::spawn(control.clone().run(shutdown.clone()));
-    let served = towpath_server::serve(control, listener, shutdown.clone()).await;
+    let working = tokio::spawn({
+        let (system, shutdown) = (system.clone(), shutdown.clone());
+        async move { system.run(shutdown).await }
+    });
+    let served = towpath_server::serve(system, listener, shutdown.clone()).await;
     shutdown.cancel();
-    conductor.await.context("the conductor stopped in an unexpected way")?;
+    working.await.context("the server's work ended early")?;
     served.context("the server stopped")
 }
 
-/// What programs need to work at all; everything else of this shell stays here unless it is named.
+/// The database that the options name.
+fn database(options: &cli::Up) -> Result<Option<SecretString>> {
+    let Some(url) = options.database.clone().filter(|url| !url.expose().is_empty()) else {
+        return Ok(None);
+    };
+    // What else it says is not shown: it may hold a password.
+    if !["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| url.expose().starts_with(scheme))
+    {
+        bail!(
+            "the address of the database does not begin with `postgres://`: without one, rows are kept in the data directory"
+        );
+    }
+    Ok(Some(url))
+}
+
+/// Writes down where the server listens, for the command line: in the data directory and, if the server has a name, in the
+/// folder of that name, too.
+fn say_where(dir: &Path, name: Option<&str>, address: &str) -> Result<()> {
+    let own = name.map(|name| dir.join(SERVERS_FOLDER).join(name));
+    for folder in own.into_iter().chain([dir.to_path_buf()]) {
+        let wrong = || format!("failed to write in `{}`", folder.display());
+        std::fs::create_dir_all(&folder).with_context(wrong)?;
+        std::fs::write(folder.join(ADDRESS_FILE), address).with_context(wrong)?;
+    }
+    Ok(())
+}
+
+/// What programs need to work at all. Every other variable of this shell stays here unless it is named.
 const ALWAYS: [&str; 5] = ["PATH", "LANG", "LC_ALL", "TZ", "DOCKER_HOST"];
 
 fn stop_on_signals(shutdown: CancellationToken) -> Result<()> {
@@ -80,7 +123,7 @@ fn stop_on_signals(shutdown: CancellationToken) -> Result<()> {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        eprintln!("Stopping; jobs and applications go on, and are taken up again by the next `towpath up`.");
+        eprintln!("Stopping. Jobs and applications go on; the next `towpath up` takes them up again.");
         shutdown.cancel();
     });
     Ok(())

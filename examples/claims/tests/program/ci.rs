@@ -23,7 +23,7 @@ const JUNIT: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 "#;
 
 #[test]
-fn what_cargo_test_says_becomes_junit() {
+fn the_output_of_cargo_test_becomes_junit() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("results/cargo.xml");
     let mut junit = Command::new("ci/junit")

@@ -1,4 +1,4 @@
-//! The program as it is shipped: started, asked, stopped.
+//! The program as it ships: started, used and stopped.
 #![allow(clippy::unwrap_used)]
 
 mod ci;
@@ -62,7 +62,7 @@ struct Running {
 }
 
 impl Running {
-    /// The rest of the first line that holds `mark`. The test's own time limit bounds the wait.
+    /// The rest of the first line that contains `mark`. The time limit of the test run bounds the wait.
     fn line_after(&mut self, mark: &str) -> String {
         let mut seen = String::new();
         loop {
@@ -70,7 +70,7 @@ impl Running {
             assert_ne!(
                 self.lines.read_line(&mut line).unwrap(),
                 0,
-                "it ended without saying `{mark}`, only: {seen}"
+                "it ended without printing `{mark}`; it printed: {seen}"
             );
             if let Some((_, rest)) = line.trim_end().split_once(mark) {
                 return rest.to_string();
@@ -95,7 +95,11 @@ impl Drop for Running {
 #[test]
 fn a_claim_goes_from_the_api_through_the_worker_to_the_page() {
     let claims = Claims::new();
-    assert!(claims.succeed(&["migrate"]).contains("was at version 0, it is at 2"));
+    assert!(
+        claims
+            .succeed(&["migrate"])
+            .contains("was at version 0 and is now at 2")
+    );
     let mut web = claims.start(&["web"]);
     let address = web.line_after("listening at ");
     let checks = claims.folder.path().join("checks");
@@ -133,7 +137,7 @@ fn a_request_that_has_begun_is_finished_after_sigterm() {
     let address = web.line_after("listening at ");
     let body = r#"{"claimant":"Ada","purpose":"Train","pence":4250}"#;
     let mut slow = TcpStream::connect(&address).unwrap();
-    // `Expect` makes the server say when it has begun to read this request.
+    // With `Expect`, the server tells when it has begun to read this request.
     write!(
         slow,
         "POST /claims HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Type: application/json\r\n\

@@ -4,13 +4,12 @@ use super::{
     fields::{Fields, Node},
     pod::{self, PodTemplate, TargetPort},
 };
-use crate::{
-    proxy::{Mode, PathType},
-    schedule::Schedule,
-};
+use crate::proxy::{Mode, PathType};
+use jiff::tz::TimeZone;
 use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
 use towpath_manifest::Object;
+use towpath_schedule::{Schedule, ScheduleError};
 
 /// An object that the local target supports.
 #[derive(Debug, Clone, PartialEq)]
@@ -173,16 +172,16 @@ pub(super) fn resource(object: &Object, node: Node<'_>) -> Option<Resource> {
             secret(&mut fields);
             Some(Resource::Secret)
         }
-        kind => fields.need("spec").map(|spec| match kind {
-            "Deployment" => Resource::Deployment(Box::new(deployment(&spec))),
-            "Service" => Resource::Service(service(&spec)),
-            "Ingress" => Resource::Ingress(ingress(&spec)),
+        kind => fields.need("spec").and_then(|spec| match kind {
+            "Deployment" => Some(Resource::Deployment(Box::new(deployment(&spec)))),
+            "Service" => Some(Resource::Service(service(&spec))),
+            "Ingress" => Some(Resource::Ingress(ingress(&spec))),
             "PersistentVolumeClaim" => {
                 claim(&spec);
-                Resource::Claim
+                Some(Resource::Claim)
             }
-            "Job" => Resource::Job(Box::new(job(&spec))),
-            _ => Resource::CronJob(Box::new(cron_job(&spec))),
+            "Job" => Some(Resource::Job(Box::new(job(&spec)))),
+            _ => cron_job(&spec).map(|cron_job| Resource::CronJob(Box::new(cron_job))),
         }),
     };
     fields.finish();
@@ -548,24 +547,35 @@ pub(super) fn job(node: &Node<'_>) -> Job {
     made
 }
 
-fn cron_job(node: &Node<'_>) -> CronJob {
-    let mut fields = node.fields();
+/// Reads `schedule` and `timeZone`. Without a time zone the schedule goes by this machine's, as it goes by the controller's on
+/// a cluster.
+fn schedule(fields: &mut Fields<'_>) -> Option<Schedule> {
     let schedule_node = fields.need("schedule");
     let zone_node = fields.get("timeZone");
-    let text = schedule_node.as_ref().and_then(Node::text).unwrap_or_default();
-    let zone = zone_node.as_ref().and_then(Node::text);
-    let schedule = match (Schedule::new(&text, zone.as_deref()), &schedule_node) {
+    let zone = zone_node.as_ref().map(|node| (node, node.text()));
+    let node = schedule_node?;
+    let text = node.text()?;
+    let read = match &zone {
+        Some((_, name)) => Schedule::parse(&text, Some(name.as_deref()?)),
+        None => Schedule::parse_in(&text, TimeZone::system()).map_err(ScheduleError::from),
+    };
+    match (read, zone) {
         (Ok(schedule), _) => Some(schedule),
-        (Err(error), Some(node)) => {
-            zone_node
-                .as_ref()
-                .filter(|_| error.is_zone())
-                .unwrap_or(node)
-                .refuse(error.to_string());
+        (Err(ScheduleError::TimeZone(error)), Some((node, _))) => {
+            node.refuse(error.to_string());
             None
         }
-        (Err(_), None) => None,
-    };
+        (Err(error), _) => {
+            node.refuse(error.to_string());
+            None
+        }
+    }
+}
+
+/// `None` when the schedule was refused.
+fn cron_job(node: &Node<'_>) -> Option<CronJob> {
+    let mut fields = node.fields();
+    let schedule = schedule(&mut fields);
     let policies = [
         ("Allow", ConcurrencyPolicy::Allow),
         ("Forbid", ConcurrencyPolicy::Forbid),
@@ -589,8 +599,8 @@ fn cron_job(node: &Node<'_>) -> CronJob {
         template.finish();
     }
     fields.finish();
-    CronJob {
-        schedule: schedule.unwrap_or_else(Schedule::never),
+    Some(CronJob {
+        schedule: schedule?,
         concurrency: concurrency.unwrap_or(ConcurrencyPolicy::Allow),
         starting_deadline,
         suspend,
@@ -603,5 +613,5 @@ fn cron_job(node: &Node<'_>) -> CronJob {
             ttl: None,
             pod: nothing(),
         }),
-    }
+    })
 }

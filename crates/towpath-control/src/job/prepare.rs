@@ -1,0 +1,339 @@
+//! A job with everything that it needs to run: variables, images by digest, credentials.
+//!
+//! Made anew whenever it is asked for, because it holds secrets and so is never stored.
+
+use crate::{
+    capacity::Capacity,
+    contexts::Contexts,
+    job::{
+        resource_class,
+        stored::{StoredExecutor, StoredImage, StoredJob},
+        variables::{BuiltIn, expand},
+    },
+    storage::store_error,
+    tokens::{Grant, Identity},
+};
+use std::sync::Arc;
+use towpath_delivery::DeliveryError;
+use towpath_engines::{Container, EnvironmentKind, EnvironmentRequest, Limits};
+use towpath_images::{Images, TagName};
+use towpath_protocol::{CacheKeyValues, JobSpec, Variable};
+use towpath_store::{ImagePush, JobRow, PipelineRow, Store, WorkflowRow};
+use towpath_types::{ImageReference, Mask, NodeId, RegistryCredentials, SecretString};
+
+/// How long a job may run.
+const TIME_LIMIT_SECONDS: u64 = 5 * 60 * 60;
+
+/// What the outside sees of this server.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Addresses {
+    /// `http://127.0.0.1:7070`.
+    pub base_url: String,
+    /// The built-in registry as images are called by it: `127.0.0.1:7070`.
+    pub registry: String,
+}
+
+/// Makes jobs ready to run. Clones share everything.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct Preparation {
+    pub store: Arc<dyn Store>,
+    pub contexts: Contexts,
+    pub identity: Arc<dyn Identity>,
+    pub images: Arc<dyn Images>,
+    pub addresses: Addresses,
+}
+
+/// A job, ready to run.
+pub(crate) struct Prepared {
+    /// How many nodes run it.
+    pub nodes: u32,
+    /// The primary container's image.
+    pub image: Option<ImageReference>,
+    /// What the job's log has to say before anything runs.
+    pub warning: Option<String>,
+    kind: EnvironmentKind,
+    limits: Option<Limits>,
+    /// The specification of node 0.
+    spec: JobSpec,
+    /// Whether the job itself sets `CIRCLE_NODE_INDEX`.
+    sets_node_index: bool,
+    mask: Mask,
+}
+
+impl Prepared {
+    /// What the engine makes for a node.
+    pub(crate) fn environment(&self, id: NodeId, token: SecretString) -> EnvironmentRequest {
+        EnvironmentRequest {
+            id,
+            token,
+            kind: self.kind.clone(),
+            limits: self.limits,
+        }
+    }
+
+    /// What the agent of a node runs.
+    pub(crate) fn spec(&self, node: u32) -> JobSpec {
+        let mut spec = self.spec.clone();
+        spec.node_index = node;
+        if !self.sets_node_index {
+            for variable in spec
+                .environment
+                .iter_mut()
+                .filter(|one| one.name == "CIRCLE_NODE_INDEX")
+            {
+                variable.value = SecretString::new(node.to_string());
+            }
+        }
+        spec
+    }
+
+    /// Under which step the log of a service is kept: behind the job's own.
+    pub(crate) fn service_log_step(&self, index: usize) -> u32 {
+        u32::try_from(self.spec.steps.len() + index).unwrap_or(u32::MAX)
+    }
+
+    /// `output` without the job's secrets.
+    pub(crate) fn masked(&self, output: &[u8]) -> Vec<u8> {
+        let mut masker = self.mask.masker();
+        let mut out = Vec::with_capacity(output.len());
+        masker.push(output, &mut out);
+        masker.flush(&mut out);
+        out
+    }
+}
+
+/// Which job, with the rows around it.
+pub(crate) struct Subject<'a> {
+    pub job: &'a JobRow,
+    pub workflow: &'a WorkflowRow,
+    pub pipeline: &'a PipelineRow,
+}
+
+impl Preparation {
+    /// Everything that a job needs on a machine with `machine`.
+    ///
+    /// # Errors
+    /// `Invalid` for what its author has to mend; otherwise when something that Towpath stands on does not answer.
+    pub(crate) async fn prepare(&self, subject: &Subject<'_>, machine: Capacity) -> Result<Prepared, DeliveryError> {
+        let Subject {
+            job,
+            workflow,
+            pipeline,
+        } = subject;
+        let stored = self.store.job_spec(job.id).await.map_err(store_error)?;
+        let lost = || DeliveryError::internal(format!("what job `{}` does was lost", job.name));
+        let stored = StoredJob::read(&stored.ok_or_else(lost)?.spec)?;
+        let number = job.number.unwrap_or_default();
+
+        let mut secrets = self.contexts.variables(&stored.contexts)?;
+        // A push with a workflow's own token is known to be that workflow's.
+        let registry_token = |workflow| {
+            self.identity.issue(&Grant::Registry {
+                project: job.project.to_string(),
+                workflow,
+            })
+        };
+        let (of_project, of_workflow) = (registry_token(None), registry_token(Some(workflow.id)));
+        for (_, value) in &mut secrets {
+            if value.expose() == of_project.expose() {
+                *value = of_workflow.clone();
+            }
+        }
+        let built_in = BuiltIn {
+            project: job.project.as_str(),
+            pipeline: pipeline.id,
+            pipeline_number: pipeline.number,
+            workflow: workflow.id,
+            job: job.id,
+            job_name: &job.name,
+            job_number: number,
+            node_index: 0,
+            node_total: stored.nodes,
+            branch: workflow.branch.as_deref(),
+            tag: workflow.tag.as_deref(),
+            commit: &workflow.commit,
+            working_directory: &stored.working_directory,
+            base_url: &self.addresses.base_url,
+            user: &pipeline.actor.name,
+        }
+        .variables();
+        // Everybody knows these of the registry, and many lines of a log hold them.
+        let is_known = |name: &str, value: &str| {
+            (name == "REGISTRY" && value == self.addresses.registry)
+                || (name == "REGISTRY_USERNAME" && value == "towpath")
+        };
+        let hidden = secrets.iter().filter(|(name, value)| !is_known(name, value.expose()));
+        let mask: Vec<SecretString> = hidden.map(|(_, value)| value.clone()).collect();
+        let lookup = |name: &str| {
+            let secret = secrets.iter().rev().find(|(known, _)| known == name);
+            secret.map(|(_, value)| value.expose().to_string()).or_else(|| {
+                let built_in = built_in.iter().find(|(known, _)| known == name);
+                built_in.map(|(_, value)| value.clone())
+            })
+        };
+        let (kind, image) = match &stored.executor {
+            StoredExecutor::Docker { images } => self.containers(subject, images, &of_workflow, &lookup).await?,
+            StoredExecutor::Host => (EnvironmentKind::Host, None),
+        };
+        let in_containers = matches!(stored.executor, StoredExecutor::Docker { .. });
+        let (limits, warning) = match in_containers {
+            true => resource_class::limits(stored.resource_class.as_deref(), machine),
+            false => (None, None),
+        };
+        let spec = JobSpec {
+            id: job.id,
+            node_index: 0,
+            node_total: stored.nodes,
+            name: job.name.clone(),
+            working_directory: stored.working_directory.clone(),
+            shell: stored.shell.clone(),
+            environment: merge(&secrets, &built_in, &stored),
+            mask: mask.clone(),
+            steps: stored.steps.clone(),
+            cache_key_values: CacheKeyValues {
+                branch: workflow.branch.clone().unwrap_or_default(),
+                build_number: number.to_string(),
+                revision: workflow.commit.to_string(),
+            },
+            time_limit_seconds: Some(TIME_LIMIT_SECONDS),
+            log_limit_bytes: None,
+        };
+        Ok(Prepared {
+            nodes: stored.nodes,
+            image,
+            warning,
+            kind,
+            limits: limits.map(|limits| Limits {
+                cpu_millis: limits.cpu_millis,
+                memory_bytes: limits.memory_bytes,
+            }),
+            spec,
+            sets_node_index: stored.environment.iter().any(|(name, _)| name == "CIRCLE_NODE_INDEX"),
+            mask: Mask::new(&mask),
+        })
+    }
+
+    async fn containers(
+        &self,
+        subject: &Subject<'_>,
+        images: &[StoredImage],
+        own_token: &SecretString,
+        lookup: &(dyn Fn(&str) -> Option<String> + Sync),
+    ) -> Result<(EnvironmentKind, Option<ImageReference>), DeliveryError> {
+        let pushes = self.store.pushes_of(subject.workflow.id).await.map_err(store_error)?;
+        let mut containers = Vec::new();
+        for image in images {
+            containers.push(self.container(&pushes, image, own_token, lookup).await?);
+        }
+        if containers.is_empty() {
+            return Err(DeliveryError::invalid("the job's docker executor names no image"));
+        }
+        let primary = containers.remove(0);
+        let reference = primary.image.clone();
+        let kind = EnvironmentKind::Docker {
+            primary,
+            services: containers,
+        };
+        Ok((kind, Some(reference)))
+    }
+
+    async fn container(
+        &self,
+        pushes: &[ImagePush],
+        image: &StoredImage,
+        own_token: &SecretString,
+        lookup: &(dyn Fn(&str) -> Option<String> + Sync),
+    ) -> Result<Container, DeliveryError> {
+        let text = expand(&image.image, lookup);
+        let reference: ImageReference = text.parse().map_err(|error: towpath_types::ImageReferenceError| {
+            DeliveryError::invalid(format!(
+                "{}: {error}; is a variable in it missing from the job's contexts?",
+                image.place
+            ))
+        })?;
+        let reference = self.pin(pushes, reference, image).await?;
+        let own = reference.registry.as_deref() == Some(self.addresses.registry.as_str());
+        let credentials = match &image.auth {
+            Some((username, password)) => Some(RegistryCredentials {
+                username: expand(username, lookup),
+                password: SecretString::new(expand(password, lookup)),
+            }),
+            None if own => Some(RegistryCredentials {
+                username: "towpath".into(),
+                password: own_token.clone(),
+            }),
+            None => None,
+        };
+        let environment = image.environment.iter().map(|(name, value)| Variable {
+            name: name.clone(),
+            value: SecretString::new(value.clone()),
+        });
+        Ok(Container {
+            name: image.name.clone(),
+            entrypoint: image.entrypoint.clone(),
+            command: image.command.clone(),
+            user: image.user.clone(),
+            environment: environment.collect(),
+            credentials,
+            ..Container::new(reference)
+        })
+    }
+
+    /// The image by its digest: what this workflow pushed under that tag, or what our registry has there now.
+    async fn pin(
+        &self,
+        pushes: &[ImagePush],
+        reference: ImageReference,
+        image: &StoredImage,
+    ) -> Result<ImageReference, DeliveryError> {
+        if reference.digest.is_some() {
+            return Ok(reference);
+        }
+        let tag = reference.tag.clone().unwrap_or_else(|| "latest".into());
+        let pushed = pushes.iter().map(|push| &push.image).find(|known| {
+            known.registry == reference.registry
+                && known.repository == reference.repository
+                && known.tag.as_ref() == Some(&tag)
+        });
+        if let Some(digest) = pushed.and_then(|known| known.digest.clone()) {
+            return Ok(reference.at(digest));
+        }
+        if reference.registry.as_deref() != Some(self.addresses.registry.as_str()) {
+            return Ok(reference);
+        }
+        let missing = || {
+            DeliveryError::invalid(format!(
+                "{}: there is no image `{reference}` in Towpath's registry: which job pushes it, and does this job require that one?",
+                image.place
+            ))
+        };
+        let tag: TagName = tag.parse().map_err(|_| missing())?;
+        let resolved = self.images.resolve(&reference, &tag).await.map_err(|error| {
+            DeliveryError::unavailable(format!("failed to look for `{reference}`")).caused_by(error)
+        })?;
+        Ok(reference.at(resolved.ok_or_else(missing)?))
+    }
+}
+
+/// The environment of every step; a later variable of a name wins: contexts, built-ins, the job's own.
+///
+/// Source: <https://circleci.com/docs/guides/security/env-vars/#order-of-precedence>, where built-ins stand above contexts.
+fn merge(secrets: &[(String, SecretString)], built_in: &[(String, String)], job: &StoredJob) -> Vec<Variable> {
+    let mut merged: Vec<Variable> = Vec::new();
+    let mut set = |name: &str, value: SecretString| match merged.iter_mut().find(|known| known.name == name) {
+        Some(known) => known.value = value,
+        None => merged.push(Variable {
+            name: name.to_string(),
+            value,
+        }),
+    };
+    for (name, value) in secrets {
+        set(name, value.clone());
+    }
+    for (name, value) in built_in.iter().chain(&job.environment) {
+        set(name, SecretString::new(value.clone()));
+    }
+    merged
+}

@@ -1,0 +1,140 @@
+//! What a text comes to, for somebody who asks: a configuration, an orb.
+
+use crate::orbs::places::{Audience, Orbs, Places};
+use towpath_config::{CompileOptions, Document, PipelineValues};
+use towpath_delivery::DeliveryError;
+use towpath_yaml::Diagnostic;
+
+/// What a text compiles to.
+#[derive(Debug, Clone, Default)]
+pub struct CheckedText {
+    /// The compiled text; `None` when it does not compile.
+    pub output: Option<String>,
+    /// What is wrong, one line each with its place.
+    pub errors: Vec<String>,
+}
+
+impl Orbs {
+    /// Compiles a configuration's text for somebody who asks what it comes to.
+    ///
+    /// `values` are pipeline values by name, with or without `pipeline.` in front; those that are missing are the stand-ins of
+    /// CircleCI's command line.
+    ///
+    /// # Errors
+    /// When it could not be tried. A text that does not compile is an answer.
+    pub async fn check_config(
+        &self,
+        text: String,
+        parameters: serde_json::Map<String, serde_json::Value>,
+        values: serde_json::Map<String, serde_json::Value>,
+        audience: Audience,
+    ) -> Result<CheckedText, DeliveryError> {
+        let mut options = CompileOptions {
+            values: PipelineValues::local(),
+            parameters: parameters.into_iter().collect(),
+            ..CompileOptions::default()
+        };
+        for (name, value) in values {
+            let name = name.strip_prefix("pipeline.").unwrap_or(&name);
+            match name.strip_prefix("parameters.") {
+                Some(parameter) => drop(options.parameters.entry(parameter.to_string()).or_insert(value)),
+                None => options.values.set(name, value),
+            }
+        }
+        let document = Document::parse("config.yml", text);
+        self.supply(&document, &mut options, &self.places(audience)).await;
+        blocking("compiling a configuration", move || {
+            let (processed, diagnostics) = towpath_config::process(&document, &options);
+            let errors = lines(&diagnostics);
+            CheckedText {
+                output: processed.filter(|_| errors.is_empty()).map(|(_, text)| text),
+                errors,
+            }
+        })
+        .await
+    }
+
+    /// Checks the source of an orb.
+    ///
+    /// # Errors
+    /// When it could not be tried. A source that is wrong is an answer.
+    pub async fn check_orb(&self, source: String, audience: Audience) -> Result<CheckedText, DeliveryError> {
+        let places = self.places(audience);
+        let frozen = match freeze(&source, &places).await {
+            Ok(frozen) => frozen,
+            Err(error) => {
+                return Ok(CheckedText {
+                    output: None,
+                    errors: vec![error.to_string()],
+                });
+            }
+        };
+        let document = Document::parse("orb.yml", source);
+        let mut options = CompileOptions::default();
+        self.supply(&document, &mut options, &places).await;
+        blocking("checking an orb", move || {
+            let errors = lines(&towpath_config::check_orb(&document, &options));
+            CheckedText {
+                output: errors.is_empty().then_some(frozen),
+                errors,
+            }
+        })
+        .await
+    }
+}
+
+/// An orb's source with exact versions in its own imports.
+async fn freeze(source: &str, places: &Places) -> Result<String, DeliveryError> {
+    let mut scalars = imports(source)?;
+    let mut frozen = source.to_string();
+    let sources = places.sources();
+    // From the end, so that the places before stay where they are.
+    scalars.sort_by_key(|(range, _)| std::cmp::Reverse(range.start));
+    for (range, reference) in scalars {
+        let (resolved, _) = sources
+            .resolve(&reference)
+            .await
+            .map_err(|error| DeliveryError::invalid(error.to_string()))?;
+        frozen.replace_range(range, &resolved);
+    }
+    Ok(frozen)
+}
+
+/// The references that an orb imports, and where they stand.
+fn imports(source: &str) -> Result<Vec<(std::ops::Range<usize>, String)>, DeliveryError> {
+    let document = Document::parse("orb.yml", source);
+    if let Some(first) = lines(document.diagnostics()).into_iter().next() {
+        return Err(DeliveryError::invalid(first));
+    }
+    let imports = document
+        .root()
+        .and_then(|node| node.get("orbs"))
+        .and_then(|node| node.as_mapping());
+    // An inline orb is a map and has no version.
+    Ok(imports
+        .into_iter()
+        .flat_map(|imports| imports.iter())
+        .filter_map(|entry| Some((entry.value.span().range(), entry.value.as_scalar()?.text.to_string())))
+        .collect())
+}
+
+fn lines(diagnostics: &[Diagnostic]) -> Vec<String> {
+    diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.is_error())
+        .map(|diagnostic| match &diagnostic.primary {
+            Some(label) => format!("{} ({})", diagnostic.full_message(), label.span.place()),
+            None => diagnostic.full_message(),
+        })
+        .collect()
+}
+
+/// Compiling takes a processor for a while.
+async fn blocking<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, DeliveryError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| DeliveryError::internal(format!("{what} ended early")).caused_by(error))
+}

@@ -1,0 +1,173 @@
+//! What a server stands on: everything that has an effect outside of this process. Tests give fakes in its place.
+
+use crate::{
+    Engines, Identity, ObjectSettings, Settings, TargetSettings, Tokens,
+    registry_door::{RegistryDoor, push_recorder},
+    secrets::EnvironmentSecrets,
+};
+use std::{path::Path, sync::Arc};
+use towpath_delivery::{DeliveryError, SystemClock};
+use towpath_deploy::{KubernetesOptions, KubernetesTarget, LocalOptions, LocalTarget, Target};
+use towpath_engines::{DockerEngine, DockerOptions, Engine, HostEngine, HostOptions};
+use towpath_forge::{Forge, GitForge};
+use towpath_images::{Images, Registry, RegistryImages};
+use towpath_secrets::Vault;
+use towpath_store::{Database, FolderObjects, ObjectLocation, Objects, S3Objects, SqlStore, Store};
+use towpath_types::Clock;
+
+/// What a server stands on.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct Outside {
+    pub store: Arc<dyn Store>,
+    pub objects: Arc<dyn Objects>,
+    pub clock: Arc<dyn Clock>,
+    pub identity: Arc<dyn Identity>,
+    pub vault: Arc<Vault>,
+    /// The git remote as git talks to it.
+    pub git: Arc<GitForge>,
+    /// The same as everything else reads it.
+    pub forge: Arc<dyn Forge>,
+    pub registry: Registry,
+    pub images: Arc<dyn Images>,
+    pub engines: Engines,
+    pub target: Arc<dyn Target>,
+}
+
+impl Outside {
+    /// Opens what `settings` name.
+    ///
+    /// # Errors
+    /// When another Towpath uses the data directory, something in it cannot be used, the database does not answer, or there
+    /// is no container engine in reach.
+    pub async fn open(settings: &Settings) -> Result<Self, DeliveryError> {
+        let data_dir = &settings.data_dir;
+        let own = settings.own_folder();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store: Arc<dyn Store> = Arc::new(open_store(settings).await?);
+        let objects = open_objects(settings).await?;
+        let identity: Arc<dyn Identity> =
+            Arc::new(Tokens::open(data_dir).map_err(|error| failed(data_dir, "the tokens", error))?);
+        let vault = Vault::open(&data_dir.join("secrets")).map_err(|error| failed(data_dir, "the secrets", error))?;
+        let vault = Arc::new(vault);
+        let git = GitForge::open(&data_dir.join("git"), &settings.binary)
+            .await
+            .map_err(|error| failed(data_dir, "the git repositories", error))?;
+        let git = Arc::new(git);
+        let addresses = settings.addresses();
+        let door = Arc::new(RegistryDoor {
+            identity: identity.clone(),
+        });
+        let observer = push_recorder(store.clone(), clock.clone(), addresses.registry.clone());
+        let registry = Registry::open(data_dir.join("registry"), door, observer)
+            .map_err(|error| failed(data_dir, "the registry", error))?;
+        let images = RegistryImages::new().with_own(addresses.registry.clone(), registry.clone());
+        let engines = open_engines(settings, &own, store.instance(), &settings.agent_socket()).await?;
+        let target = open_target(settings, store.instance(), &vault, &identity, &addresses.registry).await?;
+        Ok(Self {
+            store,
+            objects,
+            clock,
+            identity,
+            vault,
+            forge: git.clone(),
+            git,
+            registry,
+            images: Arc::new(images),
+            engines,
+            target,
+        })
+    }
+}
+
+fn failed(data_dir: &Path, what: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DeliveryError {
+    DeliveryError::unavailable(format!("failed to open {what} in `{}`", data_dir.display())).caused_by(error)
+}
+
+async fn open_store(settings: &Settings) -> Result<SqlStore, DeliveryError> {
+    let database = match &settings.database {
+        None => Database::SqliteFile(settings.data_dir.clone()),
+        Some(url) => Database::Postgres(url.expose().to_string()),
+    };
+    SqlStore::open(database)
+        .await
+        .map_err(|error| failed(&settings.data_dir, "the storage", error))
+}
+
+async fn open_objects(settings: &Settings) -> Result<Arc<dyn Objects>, DeliveryError> {
+    let fail = |error| failed(&settings.data_dir, "the logs and blobs", error);
+    Ok(match &settings.objects {
+        ObjectSettings::DataDirectory => Arc::new(FolderObjects::open(&settings.data_dir).map_err(fail)?),
+        ObjectSettings::At(ObjectLocation::Folder(path)) => Arc::new(FolderObjects::open(path).map_err(fail)?),
+        ObjectSettings::At(ObjectLocation::S3 { bucket, prefix }) => {
+            let spool = settings.own_folder().join("spool");
+            let objects = S3Objects::open(bucket, prefix, std::env::vars(), &spool).await;
+            Arc::new(objects.map_err(fail)?)
+        }
+    })
+}
+
+async fn open_engines(
+    settings: &Settings,
+    own: &Path,
+    instance: &str,
+    agent_socket: &Path,
+) -> Result<Engines, DeliveryError> {
+    // Two servers on one machine must not take each other's environments for orphans.
+    let instance = match &settings.name {
+        None => instance.to_string(),
+        Some(name) => format!("{instance}-{name}"),
+    };
+    let containers: Option<Arc<dyn Engine>> = match settings.engine {
+        false => None,
+        true => {
+            let docker = DockerEngine::connect(DockerOptions {
+                instance,
+                agent_binary: settings.binary.clone(),
+                agent_socket: agent_socket.to_path_buf(),
+            });
+            let absent = |error| DeliveryError::unavailable("there is no container engine in reach").caused_by(error);
+            Some(Arc::new(docker.await.map_err(absent)?))
+        }
+    };
+    let host = HostEngine::new(HostOptions {
+        directory: own.join("jobs"),
+        agent_binary: settings.binary.clone(),
+        agent_socket: agent_socket.to_path_buf(),
+        inherited: settings.host_environment.clone(),
+    })
+    .map_err(|error| failed(own, "the jobs' folder", error))?;
+    Ok(Engines {
+        containers,
+        host: Arc::new(host),
+    })
+}
+
+async fn open_target(
+    settings: &Settings,
+    instance: &str,
+    vault: &Arc<Vault>,
+    identity: &Arc<dyn Identity>,
+    registry: &str,
+) -> Result<Arc<dyn Target>, DeliveryError> {
+    let secrets = Arc::new(EnvironmentSecrets::new(
+        vault.clone(),
+        identity.clone(),
+        registry.to_string(),
+        matches!(settings.target, TargetSettings::Local),
+    ));
+    if let TargetSettings::Kubernetes(identity) = &settings.target {
+        let options = KubernetesOptions::new(identity.clone(), secrets);
+        return Ok(Arc::new(KubernetesTarget::new(options)));
+    }
+    let options = LocalOptions::new(
+        settings.data_dir.join("local"),
+        instance.to_string(),
+        settings.binary.clone(),
+        secrets,
+    );
+    let target = LocalTarget::open(options)
+        .await
+        .map_err(|error| DeliveryError::unavailable("failed to open the local target").caused_by(error))?;
+    Ok(Arc::new(target))
+}

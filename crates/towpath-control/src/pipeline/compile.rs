@@ -1,0 +1,308 @@
+//! From a configuration's text to workflows that can begin. Pure: whoever calls it has fetched the orbs.
+
+use crate::{
+    job::{stored::StoredJob, translate::stored_job},
+    pipeline::deployments::{Deployment, deployments},
+};
+use std::collections::BTreeSet;
+use towpath_config::{
+    Capabilities, CompileOptions, CompiledConfig, CompiledJob, Document, Finding, JobKind, PipelineValues, Step,
+    StepAction, Workflow, cannot_run, check,
+};
+use towpath_forge::Commit;
+use towpath_types::PipelineId;
+use towpath_workflow::{Definition, JobDefinition, RequiredStatus, Requirement};
+use towpath_yaml::{Diagnostic, Place};
+
+/// Where a repository's configuration is.
+pub(crate) const CONFIG_FILE: &str = ".circleci/config.yml";
+
+/// What started the pipeline.
+pub(crate) struct Cause<'a> {
+    pub pipeline: PipelineId,
+    pub number: i64,
+    pub project: &'a str,
+    pub branch: Option<&'a str>,
+    pub tag: Option<&'a str>,
+    pub default_branch: &'a str,
+    pub commit: &'a Commit,
+    pub repository_url: &'a str,
+    /// Whether somebody asked for it, rather than pushed.
+    pub by_api: bool,
+}
+
+/// What a configuration comes to.
+#[derive(Default)]
+pub(crate) struct Compiled {
+    /// As `config process` prints it; empty when it does not compile.
+    pub text: String,
+    pub workflows: Vec<CompiledWorkflow>,
+    /// One text per diagnostic.
+    pub errors: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+/// One workflow, ready to begin.
+pub(crate) struct CompiledWorkflow {
+    pub name: String,
+    pub definition: Definition,
+    pub jobs: Vec<CompiledWorkflowJob>,
+}
+
+/// One job of a workflow.
+pub(crate) struct CompiledWorkflowJob {
+    pub name: String,
+    pub kind: towpath_types::JobKind,
+    /// The environment that it opens as a gate, or that it deploys to.
+    pub environment: Option<String>,
+    /// What it does; `None` for approvals and jobs that do nothing or cannot run.
+    pub stored: Option<StoredJob>,
+}
+
+/// Compiles a document whose orbs are in `options`.
+pub(crate) fn compile(document: &Document, options: &CompileOptions) -> Compiled {
+    let checked = check(document, options, &Capabilities::default());
+    let mut compiled = Compiled::default();
+    compiled.report(&checked.all_diagnostics());
+    let Some(config) = checked.config.filter(|_| compiled.errors.is_empty()) else {
+        return compiled;
+    };
+    compiled.report(&unclear_deployments(document, &config));
+    if !compiled.errors.is_empty() {
+        return compiled;
+    }
+    let findings = &checked.findings;
+    for workflow in config.workflows.iter().filter(|workflow| !workflow.jobs.is_empty()) {
+        // A workflow that only a schedule starts does not run for a push. The warning says so.
+        if findings.iter().any(|finding| finding.stops_workflow(&workflow.name)) {
+            continue;
+        }
+        match translate(workflow, &config, findings) {
+            Ok(workflow) => compiled.workflows.push(workflow),
+            Err(error) => compiled
+                .errors
+                .push(format!("{}: workflow `{}`: {error}", workflow.place, workflow.name)),
+        }
+    }
+    compiled.text = checked.text;
+    compiled
+}
+
+impl Compiled {
+    fn report(&mut self, diagnostics: &[Diagnostic]) {
+        for diagnostic in diagnostics {
+            let list = if diagnostic.is_error() {
+                &mut self.errors
+            } else {
+                &mut self.warnings
+            };
+            list.push(diagnostic.render(false));
+        }
+    }
+}
+
+/// The values behind `<< pipeline.… >>`.
+pub(crate) fn values(cause: &Cause<'_>) -> PipelineValues {
+    let mut values = PipelineValues::new()
+        .with("id", cause.pipeline.to_string())
+        .with("number", cause.number)
+        .with("project.git_url", cause.repository_url)
+        .with("project.type", "towpath")
+        .with("project.slug", format!("towpath/local/{}", cause.project))
+        .with("trigger_source", if cause.by_api { "api" } else { "webhook" })
+        .with("trigger.type", if cause.by_api { "api" } else { "webhook" })
+        .with("event.name", if cause.by_api { "api" } else { "push" })
+        .with("event.action", if cause.by_api { "api" } else { "push" })
+        .with("git.revision", cause.commit.id.to_string())
+        .with("git.repo_url", cause.repository_url)
+        .with("git.repo_owner", "local")
+        .with("git.repo_name", cause.project)
+        .with("git.commit.subject", cause.commit.subject.clone())
+        .with("git.commit.body", cause.commit.body.clone())
+        .with("git.branch.is_default", cause.branch == Some(cause.default_branch))
+        .with("config.file_path", CONFIG_FILE)
+        .with("config.sha", cause.commit.id.to_string());
+    if let Some(branch) = cause.branch {
+        values.set("git.branch", branch);
+    }
+    if let Some(tag) = cause.tag {
+        values.set("git.tag", tag);
+    }
+    values
+}
+
+fn translate(workflow: &Workflow, config: &CompiledConfig, findings: &[Finding]) -> Result<CompiledWorkflow, String> {
+    let (mut definitions, mut jobs) = (Vec::new(), Vec::new());
+    for job in &workflow.jobs {
+        let mut reason = cannot_run(findings, &workflow.name, job);
+        let (kind, known) = match &job.kind {
+            JobKind::Build { job: key } => {
+                let known = config
+                    .jobs
+                    .get(key)
+                    .ok_or_else(|| format!("job `{key}` is not defined"))?;
+                let nodes = known.parallelism;
+                (towpath_workflow::JobKind::Build { nodes }, Some(known))
+            }
+            JobKind::Approval => (towpath_workflow::JobKind::Approval, None),
+            JobKind::NoOp => (towpath_workflow::JobKind::NoOp, None),
+            JobKind::Release { .. } | JobKind::Lock { .. } | JobKind::Unlock { .. } => {
+                reason.get_or_insert_with(|| format!("Towpath cannot run jobs of the type of `{}`", job.name));
+                (towpath_workflow::JobKind::Build { nodes: 1 }, None)
+            }
+        };
+        let deploys_to = known.and_then(|known| deploys_to(&known.steps));
+        let environment = gate_of(workflow, config, &job.name).or_else(|| deploys_to.clone());
+        jobs.push(CompiledWorkflowJob {
+            name: job.name.clone(),
+            kind: match kind {
+                towpath_workflow::JobKind::Build { .. } => towpath_types::JobKind::Build,
+                towpath_workflow::JobKind::Approval => towpath_types::JobKind::Approval,
+                towpath_workflow::JobKind::NoOp => towpath_types::JobKind::NoOp,
+            },
+            environment,
+            stored: known
+                .filter(|_| reason.is_none())
+                .map(|known| stored_job(known, &job.contexts, deploys_to)),
+        });
+        let requires = job.requires.iter().map(|requirement| Requirement {
+            job: requirement.job.clone(),
+            statuses: requirement.statuses.iter().map(|status| required(*status)).collect(),
+        });
+        definitions.push(JobDefinition {
+            name: job.name.clone(),
+            kind,
+            requires: requires.collect(),
+            // A gate waits for a person even where nothing behind it can run.
+            cannot_run: reason.filter(|_| matches!(kind, towpath_workflow::JobKind::Build { .. })),
+            retries: 0,
+            time_limit: None,
+        });
+    }
+    Ok(CompiledWorkflow {
+        name: workflow.name.clone(),
+        definition: Definition::new(definitions).map_err(|error| error.to_string())?,
+        jobs,
+    })
+}
+
+fn required(status: towpath_config::RequiredStatus) -> RequiredStatus {
+    match status {
+        towpath_config::RequiredStatus::Success => RequiredStatus::Success,
+        towpath_config::RequiredStatus::Failed => RequiredStatus::Failed,
+        towpath_config::RequiredStatus::Canceled => RequiredStatus::Canceled,
+        towpath_config::RequiredStatus::Unauthorized => RequiredStatus::Unauthorized,
+        towpath_config::RequiredStatus::NotRun => RequiredStatus::NotRun,
+    }
+}
+
+/// The environment that an approval opens: the one to which the first job behind it deploys. Jobs behind a further gate
+/// are that gate's.
+fn gate_of(workflow: &Workflow, config: &CompiledConfig, gate: &str) -> Option<String> {
+    let is_gate = |name: &str| {
+        let mut jobs = workflow.jobs.iter();
+        jobs.any(|job| job.name == name && job.kind == JobKind::Approval)
+    };
+    if !is_gate(gate) {
+        return None;
+    }
+    let mut seen = BTreeSet::new();
+    let mut next = vec![gate];
+    while let Some(name) = next.pop() {
+        let behind = workflow
+            .jobs
+            .iter()
+            .filter(|job| job.requires.iter().any(|requirement| requirement.job == name));
+        for job in behind {
+            if !seen.insert(job.name.as_str()) || is_gate(&job.name) {
+                continue;
+            }
+            if let JobKind::Build { job: key } = &job.kind
+                && let Some(environment) = config.jobs.get(key).and_then(|job| deploys_to(&job.steps))
+            {
+                return Some(environment);
+            }
+            next.push(&job.name);
+        }
+    }
+    None
+}
+
+/// Every deployment that a job's steps speak of, with its place.
+fn deployments_in(steps: &[Step]) -> Vec<(&Place, Deployment)> {
+    let in_step = |step: &Step| match &step.action {
+        StepAction::Run(run) | StepAction::Deploy(run) => deployments(&run.command),
+        StepAction::Checkout { .. }
+        | StepAction::SaveCache { .. }
+        | StepAction::RestoreCache { .. }
+        | StepAction::PersistToWorkspace { .. }
+        | StepAction::AttachWorkspace { .. }
+        | StepAction::StoreArtifacts { .. }
+        | StepAction::StoreTestResults { .. }
+        | StepAction::SetupRemoteDocker { .. }
+        | StepAction::AddSshKeys { .. }
+        | StepAction::InstallSigningBundle { .. }
+        | StepAction::WithToolCache { .. } => Vec::new(),
+    };
+    steps
+        .iter()
+        .flat_map(|step| in_step(step).into_iter().map(move |one| (&step.place, one)))
+        .collect()
+}
+
+fn deploys_to(steps: &[Step]) -> Option<String> {
+    deployments_in(steps).into_iter().find_map(|(_, one)| match one {
+        Deployment::To(environment) => Some(environment),
+        Deployment::Unclear(_) => None,
+    })
+}
+
+/// What no gate could show: an environment that is known only at run time, or two environments in one job.
+fn unclear_deployments(document: &Document, config: &CompiledConfig) -> Vec<Diagnostic> {
+    let of = |(name, job): (&String, &CompiledJob)| unclear_in(document, name, job);
+    config.jobs.iter().flat_map(of).collect()
+}
+
+fn unclear_in(document: &Document, name: &str, job: &CompiledJob) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut first: Option<String> = None;
+    for (place, deployment) in deployments_in(&job.steps) {
+        let (message, hint) = match (deployment, &first) {
+            (Deployment::To(environment), None) => {
+                first = Some(environment);
+                continue;
+            }
+            (Deployment::To(environment), Some(first)) if environment == *first => continue,
+            (Deployment::To(environment), Some(first)) => (
+                format!(
+                    "job `{name}` deploys to `{first}` and to `{environment}`, and a gate in front of it can show only one plan"
+                ),
+                "make a job of each, each behind a gate of its own",
+            ),
+            (Deployment::Unclear(rest), _) => (
+                format!(
+                    "nobody knows what `towpath deploy {rest}` deploys to before it runs, so no gate could show it"
+                ),
+                "in a step, write `towpath deploy ENVIRONMENT` and nothing else: image and plan are the workflow's",
+            ),
+        };
+        found.push(at(
+            document,
+            place,
+            Diagnostic::error("towpath::deployment", message).hint(hint),
+        ));
+    }
+    found
+}
+
+/// The diagnostic at its place. A place in an orb is named in the message: the author does not have that text.
+fn at(document: &Document, place: &Place, diagnostic: Diagnostic) -> Diagnostic {
+    let source = document.source();
+    if source.name() == &*place.file {
+        return diagnostic.at(&source.word_at(place.line, place.column), "");
+    }
+    Diagnostic {
+        message: format!("{place}: {}", diagnostic.message),
+        ..diagnostic
+    }
+}

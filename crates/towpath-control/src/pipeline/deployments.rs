@@ -1,0 +1,77 @@
+//! What a step's command says about deployments. Pure.
+
+/// What a step's command says of a deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Deployment {
+    /// `towpath deploy ENVIRONMENT`.
+    To(String),
+    /// `towpath deploy` with other words behind it: nobody knows where to before it runs.
+    Unclear(String),
+}
+
+/// The deployments in a step's command, in order.
+///
+/// A plain split into words is enough for what people write in a configuration.
+pub(crate) fn deployments(command: &str) -> Vec<Deployment> {
+    let mut found = Vec::new();
+    for line in command.lines() {
+        let line = line.split(" #").next().unwrap_or_default().trim_start();
+        if line.starts_with('#') {
+            continue;
+        }
+        for part in line.split([';', '&', '|', '(', ')']) {
+            let words: Vec<&str> = part
+                .split(|c: char| c.is_whitespace() || matches!(c, '"' | '\''))
+                .filter(|word| !word.is_empty())
+                .collect();
+            let Some(at) = words.windows(2).position(|two| two == ["towpath", "deploy"]) else {
+                continue;
+            };
+            let rest = &words[at + 2..];
+            let is_name = |word: &str| {
+                word.bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            };
+            let one = match rest {
+                ["--help" | "-h", ..] => continue,
+                [environment] if is_name(environment) && !environment.starts_with('-') => {
+                    Deployment::To((*environment).to_string())
+                }
+                rest => Deployment::Unclear(rest.join(" ")),
+            };
+            if !found.contains(&one) {
+                found.push(one);
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_command_names_the_environments_it_deploys_to() {
+        let to = |name: &str| Deployment::To(name.into());
+        let unclear = |text: &str| Deployment::Unclear(text.into());
+        let check = |command: &str, expected: &[Deployment]| assert_eq!(deployments(command), expected, "{command}");
+        check("towpath deploy dev", &[to("dev")]);
+        check("set -e\nif true; then towpath deploy \"staging\"; fi", &[to("staging")]);
+        check(
+            "towpath deploy dev && towpath deploy dev2 # towpath deploy never",
+            &[to("dev"), to("dev2")],
+        );
+        check("# towpath deploy dev", &[]);
+        check("towpath deploy $ENVIRONMENT", &[unclear("$ENVIRONMENT")]);
+        check(
+            "towpath deploy --on-failure stop dev",
+            &[unclear("--on-failure stop dev")],
+        );
+        check("towpath deploy dev latest", &[unclear("dev latest")]);
+        check("towpath deploy", &[unclear("")]);
+        check("towpath deploy --help", &[]);
+        check("echo towpath", &[]);
+    }
+}

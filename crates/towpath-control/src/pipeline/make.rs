@@ -1,0 +1,329 @@
+//! Makes the pipeline of a trigger.
+
+use crate::{
+    conductor::begin,
+    contexts::Contexts,
+    job::resource_class::needs,
+    orbs::{Orbs, Places},
+    pipeline::{
+        compile::{CONFIG_FILE, Cause, Compiled, CompiledWorkflow, compile, values},
+        triggers::forge_error,
+    },
+    storage::store_error,
+    worker::{Done, Handler},
+};
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use towpath_config::{CompileOptions, Document};
+use towpath_delivery::{DeliveryError, ErrorKind, PROJECT_FILE};
+use towpath_forge::{Commit as GitCommit, Forge, ForgeError};
+use towpath_store::{
+    Commit, Expect, Guard, HandledRef, JobRow, JobSpecRow, Lease, PipelineConfig, PipelineRow, Store, StoreError,
+    TriggerKind, TriggerRow, WorkflowRow, Write,
+};
+use towpath_types::{
+    Clock, CommitId, JobId, JobKind, JobStatus, PipelineStatus, ProjectName, TriggerStatus, WorkflowId, WorkflowStatus,
+};
+use towpath_workflow::Event;
+
+/// A head commit whose message says one of these in its first 250 characters starts nothing.
+/// Source: <https://circleci.com/docs/guides/orchestrate/skip-build/>
+const SKIP_MARKS: [&str; 2] = ["[ci skip]", "[skip ci]"];
+
+/// Makes pipelines. Clones share everything.
+#[derive(Clone)]
+pub(crate) struct PipelineMaker {
+    pub store: Arc<dyn Store>,
+    pub forge: Arc<dyn Forge>,
+    pub clock: Arc<dyn Clock>,
+    pub orbs: Orbs,
+    pub contexts: Contexts,
+    /// `http://127.0.0.1:7070`.
+    pub base_url: String,
+}
+
+impl Handler for PipelineMaker {
+    fn handle<'a>(&'a self, lease: &'a Lease, _: &'a CancellationToken) -> BoxFuture<'a, Result<Done, DeliveryError>> {
+        Box::pin(async move {
+            let key = &lease.work.key.key;
+            let id = key
+                .parse()
+                .map_err(|_| DeliveryError::internal(format!("`{}` is not a trigger's id", key.escape_debug())))?;
+            let Some(trigger) = self.store.trigger(id).await.map_err(store_error)? else {
+                return Err(DeliveryError::internal(format!("there is no trigger {id}")));
+            };
+            match trigger.status {
+                TriggerStatus::Done | TriggerStatus::Dropped => return Ok(Done::Finished),
+                TriggerStatus::Received => {}
+            }
+            let commit = match self.forge.commit(&trigger.project, &trigger.commit).await {
+                Ok(commit) => commit,
+                Err(ForgeError::NotFound { .. } | ForgeError::UnknownProject(_)) => {
+                    // Its objects were in quarantine, and git never accepted them; or a tag leads to something that is no
+                    // commit.
+                    let reason = format!(
+                        "the repository has no commit {}: the push was not completed",
+                        trigger.commit
+                    );
+                    return self.drop_trigger(trigger, reason, lease).await;
+                }
+                Err(error) => return Err(forge_error(error)),
+            };
+            if let Err(error) = self.contexts.provide_registry(&trigger.project, &trigger.actor.name) {
+                tracing::warn!(project = %trigger.project, error = error.chain(), "failed to provide the registry's context");
+            }
+            self.make(trigger, &commit, lease).await
+        })
+    }
+}
+
+/// What is read of the repository, and what it comes to.
+struct Made {
+    config: PipelineConfig,
+    compiled: Compiled,
+}
+
+impl PipelineMaker {
+    async fn drop_trigger(&self, trigger: TriggerRow, reason: String, lease: &Lease) -> Result<Done, DeliveryError> {
+        tracing::warn!(project = %trigger.project, trigger = %trigger.id, reason, "a trigger makes no pipeline");
+        let version = trigger.version;
+        let dropped = TriggerRow {
+            status: TriggerStatus::Dropped,
+            reason: Some(reason),
+            ..trigger
+        };
+        let mut commit = Commit::new();
+        commit.guard(lease);
+        commit.write(Write::Trigger(dropped, Expect::Version(version)));
+        commit.write(Write::WorkDone(Guard::from(lease)));
+        self.store.commit(commit).await.map_err(store_error)?;
+        Ok(Done::Committed)
+    }
+
+    async fn make(&self, trigger: TriggerRow, git: &GitCommit, lease: &Lease) -> Result<Done, DeliveryError> {
+        let made = self.compile(&trigger, git).await?;
+        let now = self.clock.now();
+        let pipeline = PipelineRow {
+            id: trigger.pipeline,
+            trigger: trigger.id,
+            project: trigger.project.clone(),
+            number: trigger.number,
+            branch: trigger.branch.clone(),
+            tag: trigger.tag.clone(),
+            commit: trigger.commit.clone(),
+            subject: git.subject.clone(),
+            author: git.author.clone(),
+            status: match made.compiled.errors.is_empty() {
+                true => PipelineStatus::Created,
+                false => PipelineStatus::Errored,
+            },
+            errors: made.compiled.errors.clone(),
+            warnings: made.compiled.warnings.clone(),
+            actor: trigger.actor.clone(),
+            created_at: now,
+            version: 0,
+        };
+        let mut commit = Commit::new();
+        commit.guard(lease);
+        commit.write(Write::Pipeline(pipeline.clone(), Expect::Absent));
+        commit.write(Write::PipelineConfig(made.config));
+        if let TriggerKind::Push { ref_name } = &trigger.kind {
+            commit.write(Write::HandledRef(HandledRef {
+                project: trigger.project.clone(),
+                name: ref_name.clone(),
+                commit: Some(trigger.commit.clone()),
+            }));
+        }
+        let pipeline = Arc::new(pipeline);
+        if made.compiled.errors.is_empty() && !is_skipped(git) {
+            for (position, workflow) in (0..).zip(made.compiled.workflows) {
+                put_workflow(&pipeline, position, workflow, now, &mut commit)
+                    .map_err(|error| DeliveryError::internal("a workflow could not begin").caused_by(error))?;
+            }
+        }
+        let version = trigger.version;
+        let done = TriggerRow {
+            status: TriggerStatus::Done,
+            ..trigger
+        };
+        commit.write(Write::Trigger(done, Expect::Version(version)));
+        commit.write(Write::WorkDone(Guard::from(lease)));
+        match self.store.commit(commit).await {
+            Ok(_) => Ok(Done::Committed),
+            // An answer that was lost: the next look finds that it is done.
+            Err(error @ StoreError::Conflict { .. }) => Err(store_error(error)),
+            Err(error) => Err(store_error(error)),
+        }
+    }
+
+    async fn compile(&self, trigger: &TriggerRow, git: &GitCommit) -> Result<Made, DeliveryError> {
+        let project = &trigger.project;
+        let project_file = self.optional_file(project, &git.id, PROJECT_FILE).await?;
+        let source = self.optional_file(project, &git.id, CONFIG_FILE).await?;
+        let mut config = PipelineConfig {
+            pipeline: trigger.pipeline,
+            source: source.clone().unwrap_or_default(),
+            processed: String::new(),
+            project_file,
+        };
+        let Some(source) = source else {
+            let compiled = Compiled {
+                errors: vec![format!("no configuration was found: the commit has no `{CONFIG_FILE}`")],
+                ..Compiled::default()
+            };
+            return Ok(Made { config, compiled });
+        };
+        let default_branch = self.forge.default_branch(project).await.map_err(forge_error)?;
+        let repository_url = format!("{}/git/{project}.git", self.base_url);
+        let cause = Cause {
+            pipeline: trigger.pipeline,
+            number: trigger.number,
+            project: project.as_str(),
+            branch: trigger.branch.as_deref(),
+            tag: trigger.tag.as_deref(),
+            default_branch: &default_branch,
+            commit: git,
+            repository_url: &repository_url,
+            by_api: !matches!(trigger.kind, TriggerKind::Push { .. }),
+        };
+        let parameters = trigger.parameters.as_object().cloned().unwrap_or_default();
+        let mut options = CompileOptions {
+            values: values(&cause),
+            parameters: parameters.into_iter().collect(),
+            ..CompileOptions::default()
+        };
+        let document = Document::parse(CONFIG_FILE, source);
+        let compiled = match self.places(project, &git.id).await {
+            Ok(places) => {
+                self.orbs.supply(&document, &mut options, &places).await;
+                // Compiling is bounded, and still takes a processor for a while.
+                tokio::task::spawn_blocking(move || compile(&document, &options))
+                    .await
+                    .map_err(|error| {
+                        DeliveryError::internal("compiling a configuration ended early").caused_by(error)
+                    })?
+            }
+            Err(error) if error.kind() == ErrorKind::Invalid => Compiled {
+                errors: vec![error.chain()],
+                ..Compiled::default()
+            },
+            Err(error) => return Err(error),
+        };
+        config.processed.clone_from(&compiled.text);
+        Ok(Made { config, compiled })
+    }
+
+    /// Where the orbs of a commit's configuration come from: its own folder and its lock file first.
+    async fn places(&self, project: &ProjectName, commit: &CommitId) -> Result<Places, DeliveryError> {
+        let lock = self.optional_file(project, commit, towpath_orbs::LOCK_FILE).await?;
+        let vendored = self
+            .forge
+            .files(project, commit, towpath_orbs::VENDORED_FOLDER)
+            .await
+            .map_err(forge_error)?;
+        self.orbs.places_of(
+            vendored.into_iter().map(|file| (file.path, file.bytes)).collect(),
+            lock.as_deref(),
+        )
+    }
+
+    /// A file of a commit as text; `None` when it has none of that name.
+    async fn optional_file(
+        &self,
+        project: &ProjectName,
+        commit: &CommitId,
+        path: &str,
+    ) -> Result<Option<String>, DeliveryError> {
+        match self.forge.file(project, commit, path).await {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Err(ForgeError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(forge_error(error)),
+        }
+    }
+}
+
+fn is_skipped(git: &GitCommit) -> bool {
+    let message = format!("{}\n{}", git.subject, git.body);
+    let head: String = message.chars().take(250).collect();
+    SKIP_MARKS.iter().any(|mark| head.contains(mark))
+}
+
+fn put_workflow(
+    pipeline: &Arc<PipelineRow>,
+    position: i64,
+    workflow: CompiledWorkflow,
+    now: jiff::Timestamp,
+    commit: &mut Commit,
+) -> Result<(), towpath_workflow::Illegal> {
+    let id = WorkflowId::from(uuid::Uuid::now_v7());
+    let row = WorkflowRow {
+        id,
+        pipeline: pipeline.id,
+        pipeline_number: pipeline.number,
+        project: pipeline.project.clone(),
+        position,
+        name: workflow.name,
+        status: WorkflowStatus::Running,
+        branch: pipeline.branch.clone(),
+        tag: pipeline.tag.clone(),
+        commit: pipeline.commit.clone(),
+        message: None,
+        created_at: now,
+        stopped_at: None,
+        version: 0,
+    };
+    let (mut jobs, mut specs) = (Vec::new(), Vec::new());
+    for (position, job) in (0..).zip(workflow.jobs) {
+        let requires = workflow
+            .definition
+            .job(&job.name)
+            .map(|known| known.requires.as_slice());
+        let nodes = job.stored.as_ref().map_or(0, |stored| stored.nodes);
+        let class = job.stored.as_ref().and_then(|stored| stored.resource_class.as_deref());
+        let needs = needs(class, nodes);
+        let row = JobRow {
+            id: JobId::from(uuid::Uuid::now_v7()),
+            workflow: id,
+            pipeline: pipeline.id,
+            project: pipeline.project.clone(),
+            position,
+            number: None,
+            name: job.name,
+            kind: job.kind,
+            status: JobStatus::Blocked,
+            requires: requires.unwrap_or_default().iter().map(|one| one.job.clone()).collect(),
+            nodes: if job.kind == JobKind::Build { nodes } else { 0 },
+            cpu_millis: needs.cpu_millis,
+            memory_bytes: needs.memory_bytes,
+            attempt: 1,
+            environment: job.environment,
+            queued_at: None,
+            started_at: None,
+            stopped_at: None,
+            message: None,
+            approved_by: None,
+            stop_requested: false,
+            engine: None,
+            image: None,
+            version: 0,
+        };
+        if let Some(stored) = job.stored {
+            specs.push(JobSpecRow {
+                job: row.id,
+                spec: stored.write(),
+            });
+        }
+        jobs.push(row);
+    }
+    let event = Event::Created {
+        definition: workflow.definition,
+        succeeded: Vec::new(),
+        at: now,
+    };
+    begin(row, pipeline.clone(), jobs, event, now, commit)?;
+    for spec in specs {
+        commit.write(Write::JobSpec(spec));
+    }
+    Ok(())
+}

@@ -1,0 +1,469 @@
+//! Triggers: what asks for pipelines, stored before whoever asks is answered.
+//!
+//! A push is announced by git's `pre-receive` hook, before git accepts it, and completed by `post-receive`. The trigger that
+//! is stored in between makes the pipeline even if this server dies before git answers; if git never accepted the push, its
+//! commit is not in the repository, and the trigger is dropped.
+
+use crate::storage::store_error;
+use jiff::SignedDuration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use towpath_delivery::DeliveryError;
+use towpath_forge::{Forge, ForgeError, RefUpdate};
+use towpath_store::{
+    Commit, Expect, HandledRef, ProjectRow, Store, StoreError, Topic, TriggerKind, TriggerRow, Work, WorkKey, WorkKind,
+    Write,
+};
+use towpath_types::{Actor, Clock, CommitId, PipelineId, ProjectName, TriggerId, TriggerStatus, Via};
+
+/// How long git may take to accept a push that was announced. A push that `post-receive` reports is not waited for.
+pub(crate) const ACCEPTANCE: SignedDuration = SignedDuration::from_secs(30);
+/// How often every ref is compared with what was handled.
+const CATCH_UP_EVERY: Duration = Duration::from_secs(60);
+/// How many triggers one commit stores: a push of thousands of refs must not hold the store up.
+const BATCH: usize = 200;
+
+/// Takes pushes and requests. Clones share everything.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct Triggers {
+    pub store: Arc<dyn Store>,
+    pub forge: Arc<dyn Forge>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Triggers {
+    /// Stores what a push asks for, before git accepts it.
+    ///
+    /// # Errors
+    /// `Invalid` for a ref that is neither a branch nor a tag; otherwise when the storage does not work. The push has to be
+    /// refused then.
+    pub async fn announce(
+        &self,
+        project: &ProjectName,
+        updates: &[RefUpdate],
+        actor: &Actor,
+    ) -> Result<Vec<TriggerRow>, DeliveryError> {
+        for update in updates {
+            if update.branch().is_none() && update.tag().is_none() {
+                return Err(DeliveryError::invalid(format!(
+                    "`{}` is neither a branch nor a tag, and only those are accepted",
+                    update.name.escape_debug()
+                )));
+            }
+        }
+        let due = self.clock.now() + ACCEPTANCE;
+        let open = self.store.open_triggers().await.map_err(store_error)?;
+        let (mut known, mut new) = (Vec::new(), Vec::new());
+        for (update, commit) in updates.iter().filter_map(|update| Some((update, update.new.as_ref()?))) {
+            // A push that is tried again, because the answer to the first try was lost, asks for nothing more.
+            match open
+                .iter()
+                .find(|trigger| is_push_of(trigger, project, &update.name, commit))
+            {
+                Some(trigger) => known.push(trigger.clone()),
+                None => new.push(self.push_trigger(project, &update.name, commit.clone(), actor)),
+            }
+        }
+        known.extend(self.insert(new, due).await?);
+        Ok(known)
+    }
+
+    /// Makes the triggers of a push due, now that git has accepted it, and forgets deleted refs.
+    ///
+    /// # Errors
+    /// When the storage does not work; the triggers are due by themselves a little later.
+    pub async fn complete(
+        &self,
+        project: &ProjectName,
+        updates: &[RefUpdate],
+        actor: &Actor,
+    ) -> Result<Vec<TriggerRow>, DeliveryError> {
+        self.know_project(project, updates).await?;
+        let open = self.store.open_triggers().await.map_err(store_error)?;
+        let now = self.clock.now();
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
+        let mut commit = Commit::new();
+        for update in updates {
+            let Some(new) = &update.new else {
+                commit.write(Write::HandledRef(HandledRef {
+                    project: project.clone(),
+                    name: update.name.clone(),
+                    commit: None,
+                }));
+                continue;
+            };
+            match open
+                .iter()
+                .rfind(|trigger| is_push_of(trigger, project, &update.name, new))
+            {
+                Some(trigger) => {
+                    commit.write(Write::Work(trigger_work(trigger, now)));
+                    found.push(trigger.clone());
+                }
+                // Announced to nobody: an older hook, or the trigger was taken up already.
+                None => missing.push(self.push_trigger(project, &update.name, new.clone(), actor)),
+            }
+        }
+        if !commit.is_empty() {
+            self.store.commit(commit).await.map_err(store_error)?;
+        }
+        let handled = self.handled(project).await?;
+        missing.retain(|trigger| match &trigger.kind {
+            TriggerKind::Push { ref_name } => handled.get(ref_name) != Some(&trigger.commit),
+            TriggerKind::Api | TriggerKind::Schedule => true,
+        });
+        found.extend(self.insert(missing, now).await?);
+        Ok(found)
+    }
+
+    /// Asks for a pipeline without a push.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such branch or tag.
+    pub async fn request(
+        &self,
+        project: &ProjectName,
+        branch: Option<&str>,
+        tag: Option<&str>,
+        parameters: serde_json::Map<String, serde_json::Value>,
+        actor: &Actor,
+    ) -> Result<TriggerRow, DeliveryError> {
+        let name = match (branch, tag) {
+            (_, Some(tag)) => format!("refs/tags/{tag}"),
+            (Some(branch), None) => format!("refs/heads/{branch}"),
+            (None, None) => {
+                let branch = self.forge.default_branch(project).await.map_err(forge_error)?;
+                format!("refs/heads/{branch}")
+            }
+        };
+        let commit = self.forge.find(project, &name).await.map_err(forge_error)?;
+        let trigger = TriggerRow {
+            kind: TriggerKind::Api,
+            parameters: serde_json::Value::Object(parameters),
+            ..self.push_trigger(project, &name, commit, actor)
+        };
+        let stored = self.insert(vec![trigger], self.clock.now()).await?;
+        stored
+            .into_iter()
+            .next()
+            .ok_or_else(|| DeliveryError::internal("a trigger was not stored"))
+    }
+
+    /// Waits until each trigger has made its pipeline or was dropped, for at most `patience`, and answers with how they are
+    /// then.
+    ///
+    /// # Errors
+    /// When the storage does not work.
+    pub async fn settled(
+        &self,
+        mut triggers: Vec<TriggerRow>,
+        patience: Duration,
+    ) -> Result<Vec<TriggerRow>, DeliveryError> {
+        let mut changes = self.store.changes();
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            let mut open = None;
+            for trigger in &mut triggers {
+                if trigger.status == TriggerStatus::Received {
+                    if let Some(row) = self.store.trigger(trigger.id).await.map_err(store_error)? {
+                        *trigger = row;
+                    }
+                    if trigger.status == TriggerStatus::Received {
+                        open = Some(Topic::Project(trigger.project.clone()));
+                        break;
+                    }
+                }
+            }
+            let Some(topic) = open else { return Ok(triggers) };
+            match tokio::time::timeout_at(deadline, changes.of(&topic)).await {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return Ok(triggers),
+            }
+        }
+    }
+
+    /// Makes a project with an empty repository; one that is there stays as it is.
+    ///
+    /// # Errors
+    /// When git or the storage does not work.
+    pub async fn create_project(&self, project: &ProjectName) -> Result<(), DeliveryError> {
+        self.forge.create(project, DEFAULT_BRANCH).await.map_err(forge_error)?;
+        self.know_project(project, &[]).await
+    }
+
+    /// Compares every ref with what was handled, again and again, until `shutdown`.
+    pub async fn catch_up_until(&self, shutdown: tokio_util::sync::CancellationToken) {
+        loop {
+            if let Err(error) = self.catch_up().await {
+                tracing::warn!(error = error.chain(), "failed to look for pushes that were not handled");
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.clock.sleep(CATCH_UP_EVERY) => {}
+            }
+        }
+    }
+
+    /// Asks for the pipelines of refs that moved without anybody having told: a restored repository, a hook that was lost.
+    ///
+    /// # Errors
+    /// When git or the storage does not work.
+    pub async fn catch_up(&self) -> Result<(), DeliveryError> {
+        for project in self.forge.projects().await.map_err(forge_error)? {
+            // One project's trouble is not another's.
+            if let Err(error) = self.catch_up_with(&project).await {
+                tracing::warn!(%project, error = error.chain(), "failed to look for pushes that were not handled");
+            }
+        }
+        Ok(())
+    }
+
+    async fn catch_up_with(&self, project: &ProjectName) -> Result<(), DeliveryError> {
+        self.know_project(project, &[]).await?;
+        let refs = self.forge.refs(project).await.map_err(forge_error)?;
+        let handled = self.handled(project).await?;
+        let open = self.store.open_triggers().await.map_err(store_error)?;
+        let is_open = |name: &str| {
+            let of_it = |kind: &TriggerKind| matches!(kind, TriggerKind::Push { ref_name } if ref_name == name);
+            open.iter()
+                .any(|trigger| trigger.project == *project && of_it(&trigger.kind))
+        };
+        let actor = Actor::owner("git push", Via::GitPush);
+        let missed = missed(&refs, &handled, is_open);
+        let triggers: Vec<TriggerRow> = missed
+            .into_iter()
+            .map(|(name, commit)| {
+                tracing::info!(%project, name, commit = commit.short(), "a push was not handled yet");
+                self.push_trigger(project, &name, commit, &actor)
+            })
+            .collect();
+        self.insert(triggers, self.clock.now()).await.map(drop)
+    }
+
+    async fn handled(&self, project: &ProjectName) -> Result<BTreeMap<String, CommitId>, DeliveryError> {
+        let rows = self.store.handled_refs(project).await.map_err(store_error)?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| Some((row.name, row.commit?)))
+            .collect())
+    }
+
+    fn push_trigger(&self, project: &ProjectName, name: &str, commit: CommitId, actor: &Actor) -> TriggerRow {
+        TriggerRow {
+            id: TriggerId::from(uuid::Uuid::now_v7()),
+            project: project.clone(),
+            kind: TriggerKind::Push {
+                ref_name: name.to_string(),
+            },
+            branch: name.strip_prefix("refs/heads/").map(str::to_string),
+            tag: name.strip_prefix("refs/tags/").map(str::to_string),
+            commit,
+            parameters: serde_json::json!({}),
+            actor: actor.clone(),
+            pipeline: PipelineId::from(uuid::Uuid::now_v7()),
+            number: 0,
+            status: TriggerStatus::Received,
+            reason: None,
+            created_at: self.clock.now(),
+            version: 0,
+        }
+    }
+
+    /// Stores triggers, with work that is due at `due`. It happens to its end even if the caller goes away meanwhile.
+    async fn insert(&self, triggers: Vec<TriggerRow>, due: jiff::Timestamp) -> Result<Vec<TriggerRow>, DeliveryError> {
+        let store = self.store.clone();
+        let stored = tokio::spawn(async move {
+            let mut all = Vec::with_capacity(triggers.len());
+            for batch in triggers.chunks(BATCH) {
+                let mut commit = Commit::new();
+                for trigger in batch {
+                    commit.write(Write::Trigger(trigger.clone(), Expect::Absent));
+                    commit.write(Write::Work(trigger_work(trigger, due)));
+                }
+                let committed = store.commit(commit).await?;
+                for (trigger, (_, number)) in batch.iter().zip(committed.pipelines) {
+                    all.push(TriggerRow {
+                        number,
+                        version: 1,
+                        ..trigger.clone()
+                    });
+                }
+            }
+            Ok::<_, StoreError>(all)
+        });
+        let stopping = |_| DeliveryError::unavailable("Towpath is stopping; ask again");
+        stored.await.map_err(stopping)?.map_err(store_error)
+    }
+
+    /// Keeps the project's row up to date. While there is no commit on the default branch, the branch that is pushed first
+    /// becomes it: some call it `master`.
+    async fn know_project(&self, project: &ProjectName, updates: &[RefUpdate]) -> Result<(), DeliveryError> {
+        let known = self.forge.default_branch(project).await.map_err(forge_error)?;
+        let refs = self.forge.refs(project).await.map_err(forge_error)?;
+        let branch = match first_branch(&known, &refs, updates) {
+            Some(branch) => {
+                self.forge
+                    .set_default_branch(project, branch)
+                    .await
+                    .map_err(forge_error)?;
+                branch.to_string()
+            }
+            None => known,
+        };
+        let head = refs
+            .iter()
+            .find(|(name, _)| name.strip_prefix("refs/heads/") == Some(&branch))
+            .map(|(_, commit)| commit.clone());
+        loop {
+            let row = self.store.project(project).await.map_err(store_error)?;
+            let (row, expect) = match row {
+                Some(row) if row.default_branch == branch && row.head == head => return Ok(()),
+                Some(row) => (
+                    ProjectRow {
+                        default_branch: branch.clone(),
+                        head: head.clone(),
+                        ..row.clone()
+                    },
+                    Expect::Version(row.version),
+                ),
+                None => (
+                    ProjectRow {
+                        name: project.clone(),
+                        default_branch: branch.clone(),
+                        head: head.clone(),
+                        created_at: self.clock.now(),
+                        version: 0,
+                    },
+                    Expect::Absent,
+                ),
+            };
+            let mut commit = Commit::new().with(Write::Project(row, expect));
+            // Its environments are what the default branch says.
+            commit.write(Write::Work(Work {
+                project: Some(project.clone()),
+                ..Work::new(WorkKey::new(WorkKind::Project, project), self.clock.now())
+            }));
+            match self.store.commit(commit).await {
+                Err(StoreError::Conflict { .. }) => {}
+                other => return other.map(drop).map_err(store_error),
+            }
+        }
+    }
+}
+
+/// The branch that a repository is made with.
+const DEFAULT_BRANCH: &str = "main";
+
+fn trigger_work(trigger: &TriggerRow, due: jiff::Timestamp) -> Work {
+    Work {
+        project: Some(trigger.project.clone()),
+        ..Work::new(WorkKey::new(WorkKind::Trigger, trigger.id), due)
+    }
+}
+
+fn is_push_of(trigger: &TriggerRow, project: &ProjectName, name: &str, commit: &CommitId) -> bool {
+    trigger.project == *project
+        && trigger.commit == *commit
+        && matches!(&trigger.kind, TriggerKind::Push { ref_name } if ref_name == name)
+}
+
+/// The refs whose commit is not the one that was handled last, and that no open trigger is for. Pure.
+fn missed(
+    refs: &[(String, CommitId)],
+    handled: &BTreeMap<String, CommitId>,
+    is_open: impl Fn(&str) -> bool,
+) -> Vec<(String, CommitId)> {
+    refs.iter()
+        .filter(|(name, commit)| handled.get(name) != Some(commit) && !is_open(name))
+        .cloned()
+        .collect()
+}
+
+/// The branch that a push makes the default one; `None` when that stays as it is. Pure.
+fn first_branch<'a>(known: &str, refs: &[(String, CommitId)], updates: &'a [RefUpdate]) -> Option<&'a str> {
+    let is_there = |branch: &str| {
+        refs.iter()
+            .any(|(name, _)| name.strip_prefix("refs/heads/") == Some(branch))
+    };
+    if is_there(known) {
+        return None;
+    }
+    let pushed: Vec<&str> = updates
+        .iter()
+        .filter(|update| update.new.is_some())
+        .filter_map(RefUpdate::branch)
+        .collect();
+    let usual = ["master", "trunk", "develop"];
+    if let Some(branch) = pushed.iter().copied().find(|branch| usual.contains(branch)) {
+        return Some(branch);
+    }
+    // Where other branches were before, one more is not the main one.
+    let branches = refs.iter().filter(|(name, _)| name.starts_with("refs/heads/")).count();
+    pushed.first().copied().filter(|_| branches == pushed.len())
+}
+
+/// The answer to whoever asked for something of a repository.
+pub(crate) fn forge_error(error: ForgeError) -> DeliveryError {
+    match error {
+        ForgeError::UnknownProject(_) | ForgeError::NotFound { .. } => DeliveryError::not_found(error.to_string()),
+        other => DeliveryError::unavailable("git failed").caused_by(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn commit(digit: char) -> CommitId {
+        digit.to_string().repeat(40).parse().unwrap()
+    }
+
+    fn push(name: &str) -> RefUpdate {
+        RefUpdate {
+            name: name.into(),
+            old: None,
+            new: Some(commit('a')),
+        }
+    }
+
+    #[test]
+    fn the_first_branch_that_is_pushed_becomes_the_default() {
+        let refs = |names: &[&str]| -> Vec<(String, CommitId)> {
+            names
+                .iter()
+                .map(|name| (format!("refs/heads/{name}"), commit('a')))
+                .collect()
+        };
+        let check = |there: &[&str], pushed: &[&str], expected: Option<&str>| {
+            let updates: Vec<RefUpdate> = pushed.iter().map(|name| push(&format!("refs/heads/{name}"))).collect();
+            assert_eq!(
+                first_branch("main", &refs(there), &updates),
+                expected,
+                "{there:?} {pushed:?}"
+            );
+        };
+        check(&["main"], &["main"], None);
+        check(&["master"], &["master"], Some("master"));
+        check(&["feature", "master"], &["feature", "master"], Some("master"));
+        check(&["feature"], &["feature"], Some("feature"));
+        check(&["other", "feature"], &["feature"], None);
+        check(&["main", "feature"], &["feature"], None);
+    }
+
+    #[test]
+    fn every_ref_is_caught_up_with_unless_a_trigger_is_open() {
+        let refs = [
+            ("refs/heads/handled".to_string(), commit('a')),
+            ("refs/heads/moved".to_string(), commit('b')),
+            ("refs/heads/new".to_string(), commit('c')),
+            ("refs/heads/open".to_string(), commit('d')),
+        ];
+        let handled = BTreeMap::from([
+            ("refs/heads/handled".to_string(), commit('a')),
+            ("refs/heads/moved".to_string(), commit('a')),
+        ]);
+        let missed = missed(&refs, &handled, |name| name == "refs/heads/open");
+        assert_eq!(missed, [refs[1].clone(), refs[2].clone()]);
+    }
+}

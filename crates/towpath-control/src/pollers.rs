@@ -1,0 +1,188 @@
+//! Keeps the rows fresh that pages read: gates' plans, environments, projects. And carries releases and runs out.
+//!
+//! Each is work that is due again and again. What a cluster, a registry or git has to be asked for is asked here, and never
+//! by a page.
+
+use crate::{
+    progress::ProgressLogs,
+    storage::store_error,
+    worker::{Done, Handler},
+};
+use futures::future::BoxFuture;
+use jiff::{SignedDuration, Timestamp};
+use std::{str::FromStr, sync::Arc};
+use tokio_util::sync::CancellationToken;
+use towpath_delivery::{Delivery, DeliveryError, ErrorKind};
+use towpath_store::{Commit, Guard, Lease, Sighting, Store, Work, WorkKey, WorkKind, Write};
+use towpath_types::{Clock, EnvironmentId};
+
+/// How often a waiting gate's plan is made anew without a reason.
+const GATE_EVERY: SignedDuration = SignedDuration::from_mins(5);
+/// How often a gate whose plan could not be made is tried again.
+const GATE_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+/// How often an environment is looked at.
+const ENVIRONMENT_EVERY: SignedDuration = SignedDuration::from_secs(15);
+/// How often drift is looked for.
+const DRIFT_EVERY: SignedDuration = SignedDuration::from_mins(5);
+/// How often one that cannot be looked at is tried again.
+const UNREACHABLE_EVERY: SignedDuration = SignedDuration::from_secs(30);
+/// How often a project's environments are read without a push.
+const PROJECT_EVERY: SignedDuration = SignedDuration::from_hours(1);
+
+fn key<T: FromStr>(lease: &Lease, what: &str) -> Result<T, DeliveryError> {
+    let key = &lease.work.key.key;
+    key.parse()
+        .map_err(|_| DeliveryError::internal(format!("`{}` is not {what}", key.escape_debug())))
+}
+
+/// Makes gates' plans.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct GatePoller {
+    pub delivery: Arc<Delivery>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Handler for GatePoller {
+    fn handle<'a>(&'a self, lease: &'a Lease, _: &'a CancellationToken) -> BoxFuture<'a, Result<Done, DeliveryError>> {
+        Box::pin(async move {
+            let gate = match self.delivery.gates.refresh(key(lease, "a job's id")?).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Done::Finished),
+                other => other?,
+            };
+            if !gate.waiting || gate.environment.is_none() {
+                return Ok(Done::Finished);
+            }
+            let pause = if gate.plan.is_some() { GATE_EVERY } else { GATE_AGAIN };
+            Ok(Done::Again(self.clock.now() + pause))
+        })
+    }
+}
+
+/// Looks at environments.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct EnvironmentPoller {
+    pub delivery: Arc<Delivery>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Handler for EnvironmentPoller {
+    fn handle<'a>(&'a self, lease: &'a Lease, _: &'a CancellationToken) -> BoxFuture<'a, Result<Done, DeliveryError>> {
+        Box::pin(async move {
+            let id: EnvironmentId = key(lease, "an environment")?;
+            let row = match self.delivery.observer.observe(&id).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Done::Finished),
+                other => other?,
+            };
+            let now = self.clock.now();
+            let next = match row.sighting {
+                Sighting::Seen { .. } => ENVIRONMENT_EVERY,
+                Sighting::Unknown { .. } | Sighting::Never => UNREACHABLE_EVERY,
+            };
+            let drift_is_old = row.drift_at.is_none_or(|at| now.duration_since(at) >= DRIFT_EVERY);
+            if row.release.is_some() && drift_is_old && matches!(row.sighting, Sighting::Seen { .. }) {
+                let view = self.delivery.observer.look_for_drift(&id).await?;
+                if !view.objects.is_empty() {
+                    tracing::warn!(environment = %id, objects = view.objects.len(), "an environment has drifted");
+                }
+            }
+            Ok(Done::Again(now + next))
+        })
+    }
+}
+
+/// Reads which environments projects have.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct ProjectPoller {
+    pub store: Arc<dyn Store>,
+    pub delivery: Arc<Delivery>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Handler for ProjectPoller {
+    fn handle<'a>(&'a self, lease: &'a Lease, _: &'a CancellationToken) -> BoxFuture<'a, Result<Done, DeliveryError>> {
+        Box::pin(async move {
+            let project = key(lease, "a project's name")?;
+            self.delivery.discoverer.discover(&project).await?;
+            let now = self.clock.now();
+            let mut commit = Commit::new();
+            for environment in self.store.environments(Some(&project)).await.map_err(store_error)? {
+                commit.write(Write::Work(environment_work(&environment.id, now)));
+            }
+            self.store.commit(commit).await.map_err(store_error)?;
+            Ok(Done::Again(now + PROJECT_EVERY))
+        })
+    }
+}
+
+/// Carries releases out.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct ReleaseCarrier {
+    pub store: Arc<dyn Store>,
+    pub delivery: Arc<Delivery>,
+    pub progress: ProgressLogs,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Handler for ReleaseCarrier {
+    fn handle<'a>(&'a self, lease: &'a Lease, _: &'a CancellationToken) -> BoxFuture<'a, Result<Done, DeliveryError>> {
+        Box::pin(async move {
+            let id = key(lease, "a release's id")?;
+            let lines = self.progress.write_release(id).await?;
+            let carried = self.delivery.releases.carry_out(&Guard::from(lease), id, &lines).await;
+            lines
+                .close(carried.as_ref().is_ok_and(|release| release.status.is_over()))
+                .await;
+            self.look_again(&carried?.environment).await?;
+            Ok(Done::Committed)
+        })
+    }
+}
+
+impl ReleaseCarrier {
+    /// What runs in the environment has changed: it is looked at, and the gates that lead there get new plans.
+    async fn look_again(&self, environment: &EnvironmentId) -> Result<(), DeliveryError> {
+        let now = self.clock.now();
+        let mut commit = Commit::new().with(Write::Work(environment_work(environment, now)));
+        for gate in self.store.gates_of(environment).await.map_err(store_error)? {
+            commit.write(Write::Work(Work {
+                project: Some(gate.project.clone()),
+                ..Work::new(WorkKey::new(WorkKind::Gate, gate.job), now)
+            }));
+        }
+        self.store.commit(commit).await.map(drop).map_err(store_error)
+    }
+}
+
+/// Follows one-off runs to their end.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct RunFollower {
+    pub delivery: Arc<Delivery>,
+    pub progress: ProgressLogs,
+}
+
+impl Handler for RunFollower {
+    fn handle<'a>(&'a self, lease: &'a Lease, _: &'a CancellationToken) -> BoxFuture<'a, Result<Done, DeliveryError>> {
+        Box::pin(async move {
+            let id = key(lease, "a run's id")?;
+            let lines = self.progress.write_run(id);
+            let followed = self.delivery.runs.follow(&Guard::from(lease), id, &lines).await;
+            lines
+                .close(followed.as_ref().is_ok_and(|run| run.outcome.is_some()))
+                .await;
+            followed?;
+            Ok(Done::Committed)
+        })
+    }
+}
+
+fn environment_work(id: &EnvironmentId, now: Timestamp) -> Work {
+    Work {
+        project: id.project().parse().ok(),
+        ..Work::new(WorkKey::new(WorkKind::Environment, id.slug()), now)
+    }
+}

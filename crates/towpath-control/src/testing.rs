@@ -1,0 +1,471 @@
+//! A server without a cluster, an engine, git or a network: everything that control stands on is a fake, but for the store,
+//! which is SQLite in memory.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use crate::{
+    AgentDoor, Approvals, Contexts, Engines, Identity, Queries, Reconciler, ServerIdentity, Tokens, Triggers, Worker,
+    capacity::Capacity,
+    conductor::Conductor,
+    job::{
+        prepare::{Addresses, Preparation},
+        supervise::{Attendance, Supervisor},
+    },
+    orbs::Orbs,
+    pipeline::make::PipelineMaker,
+    pollers::{EnvironmentPoller, GatePoller, ProjectPoller, ReleaseCarrier, RunFollower},
+    progress::ProgressLogs,
+    timers::Timers,
+    views::{JobView, PipelineView},
+    worker::Handler,
+};
+use jiff::Timestamp;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use towpath_delivery::{Delivery, Ports, PullSecret, SystemClock};
+use towpath_deploy::{fake::FakeTarget, render::Renderer};
+use towpath_engines::ScriptedEngine;
+use towpath_forge::{Forge, RefUpdate, fake::FakeForge};
+use towpath_images::{Images, fake::FakeImages};
+use towpath_protocol::{Report, SequencedReport};
+use towpath_secrets::Vault;
+use towpath_store::{Database, Faults, FolderObjects, JobRow, Objects, SqlStore, Store, WorkKind};
+use towpath_types::{
+    Actor, Clock, CommitId, EngineName, JobId, JobKind, JobStatus, NodeId, Outcome, PipelineId, ProjectName, Via,
+    WorkflowId,
+};
+
+/// How long a test waits for what it expects.
+const BOUND: Duration = Duration::from_secs(20);
+/// How often it looks, should it miss a change.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A job's row with nothing in it.
+pub(crate) fn job_row(id: JobId) -> JobRow {
+    JobRow {
+        id,
+        workflow: WorkflowId::from_u128(1),
+        pipeline: PipelineId::from_u128(1),
+        project: "claims".parse().unwrap(),
+        position: 0,
+        number: None,
+        name: "test".into(),
+        kind: JobKind::Build,
+        status: JobStatus::Blocked,
+        requires: Vec::new(),
+        nodes: 1,
+        cpu_millis: 1000,
+        memory_bytes: 1 << 30,
+        attempt: 1,
+        environment: None,
+        queued_at: None,
+        started_at: None,
+        stopped_at: None,
+        message: None,
+        approved_by: None,
+        stop_requested: false,
+        engine: None,
+        image: None,
+        version: 1,
+    }
+}
+
+/// What outlives a server: the store, the engine, the forge, the target.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub store: Arc<dyn Store>,
+    pub faults: Faults,
+    pub objects: Arc<dyn Objects>,
+    pub clock: Arc<dyn Clock>,
+    pub forge: Arc<FakeForge>,
+    pub images: Arc<FakeImages>,
+    pub target: FakeTarget,
+    /// For jobs in containers.
+    pub engine: ScriptedEngine,
+    pub host: ScriptedEngine,
+    pub project: ProjectName,
+    /// Whether each server is the only one of its time.
+    pub alone: bool,
+    vault: Arc<Vault>,
+    identity: Arc<dyn Identity>,
+    _folder: Arc<tempfile::TempDir>,
+}
+
+/// One server process of a [`World`].
+pub(crate) struct Server {
+    pub triggers: Triggers,
+    pub conductor: Conductor,
+    pub approvals: Approvals,
+    pub agents: AgentDoor,
+    pub queries: Queries,
+    pub reconciler: Reconciler,
+    worker: Worker,
+    shutdown: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let faults = Faults::new();
+        let store = SqlStore::open(Database::SqliteMemory)
+            .await
+            .unwrap()
+            .with_faults(faults.clone());
+        Self::over(Arc::new(store), faults)
+    }
+
+    /// A world over a store that others may share.
+    pub(crate) fn over(store: Arc<dyn Store>, faults: Faults) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        Self {
+            store,
+            faults,
+            objects: Arc::new(FolderObjects::open(&folder.path().join("objects")).unwrap()),
+            clock: Arc::new(SystemClock),
+            forge: Arc::default(),
+            images: Arc::default(),
+            target: FakeTarget::default(),
+            engine: ScriptedEngine::new(),
+            host: ScriptedEngine::new().with_name(EngineName::new("host", "test", "1")),
+            project: "claims".parse().unwrap(),
+            alone: true,
+            vault: Arc::new(Vault::open(&folder.path().join("secrets")).unwrap()),
+            identity: Arc::new(Tokens::open(folder.path()).unwrap()),
+            _folder: folder,
+        }
+    }
+
+    /// Starts a server with a new name.
+    pub(crate) fn start(&self) -> Server {
+        self.start_with(&self.engine)
+    }
+
+    /// Starts a server with an engine of its own.
+    pub(crate) fn start_with(&self, engine: &ScriptedEngine) -> Server {
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        let forge: Arc<dyn Forge> = self.forge.clone();
+        let images: Arc<dyn Images> = self.images.clone();
+        let addresses = Addresses {
+            base_url: "http://127.0.0.1:7070".into(),
+            registry: "127.0.0.1:7070".into(),
+        };
+        let contexts = Contexts {
+            vault: self.vault.clone(),
+            identity: self.identity.clone(),
+            registry: addresses.registry.clone(),
+        };
+        let engines = Engines {
+            containers: Some(Arc::new(engine.clone())),
+            host: Arc::new(self.host.clone()),
+        };
+        let delivery = Arc::new(Delivery::new(Ports {
+            store: store.clone(),
+            target: Arc::new(self.target.clone()),
+            forge: forge.clone(),
+            images: images.clone(),
+            clock: clock.clone(),
+            renderer: Arc::new(Renderer::default()),
+            fingerprint: Arc::new(|bytes: &[u8]| towpath_types::Digest::of(bytes).short().to_string()),
+            own_registry: addresses.registry.clone(),
+            pull_secret: PullSecret::NotNeeded,
+        }));
+        let conductor = Conductor::new(store.clone(), clock.clone());
+        let attendance = Attendance::default();
+        let orbs = Orbs::of_store(store.clone(), clock.clone());
+        let progress = ProgressLogs {
+            store: store.clone(),
+            objects: self.objects.clone(),
+            clock: clock.clone(),
+        };
+        let machine = Capacity {
+            cpu_millis: 64_000,
+            memory_bytes: 256 << 30,
+        };
+        let id = uuid::Uuid::now_v7().simple().to_string();
+        let server = ServerIdentity {
+            id: id.clone(),
+            address: addresses.base_url.clone(),
+            engines: engines.all().map(|engine| engine.name().to_string()).collect(),
+            capacity: machine,
+            alone: self.alone,
+        };
+        let handlers: BTreeMap<WorkKind, Arc<dyn Handler>> = BTreeMap::from([
+            (
+                WorkKind::Trigger,
+                Arc::new(PipelineMaker {
+                    store: store.clone(),
+                    forge: forge.clone(),
+                    clock: clock.clone(),
+                    orbs,
+                    contexts: contexts.clone(),
+                    base_url: addresses.base_url.clone(),
+                }) as Arc<dyn Handler>,
+            ),
+            (
+                WorkKind::Job,
+                Arc::new(Supervisor {
+                    store: store.clone(),
+                    objects: self.objects.clone(),
+                    clock: clock.clone(),
+                    conductor: conductor.clone(),
+                    engines: engines.clone(),
+                    preparation: Preparation {
+                        store: store.clone(),
+                        contexts,
+                        identity: self.identity.clone(),
+                        images,
+                        addresses: addresses.clone(),
+                    },
+                    identity: self.identity.clone(),
+                    attendance: attendance.clone(),
+                    server: id.clone(),
+                    machine,
+                }),
+            ),
+            (
+                WorkKind::Timer,
+                Arc::new(Timers {
+                    conductor: conductor.clone(),
+                    clock: clock.clone(),
+                }),
+            ),
+            (
+                WorkKind::Release,
+                Arc::new(ReleaseCarrier {
+                    store: store.clone(),
+                    delivery: delivery.clone(),
+                    progress: progress.clone(),
+                    clock: clock.clone(),
+                }),
+            ),
+            (
+                WorkKind::Run,
+                Arc::new(RunFollower {
+                    delivery: delivery.clone(),
+                    progress,
+                }),
+            ),
+            (
+                WorkKind::Gate,
+                Arc::new(GatePoller {
+                    delivery: delivery.clone(),
+                    clock: clock.clone(),
+                }),
+            ),
+            (
+                WorkKind::Environment,
+                Arc::new(EnvironmentPoller {
+                    delivery: delivery.clone(),
+                    clock: clock.clone(),
+                }),
+            ),
+            (
+                WorkKind::Project,
+                Arc::new(ProjectPoller {
+                    store: store.clone(),
+                    delivery: delivery.clone(),
+                    clock: clock.clone(),
+                }),
+            ),
+        ]);
+        let worker = Worker::new(store.clone(), clock.clone(), server, handlers);
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn({
+            let (worker, shutdown) = (worker.clone(), shutdown.clone());
+            async move { worker.run(shutdown).await }
+        });
+        Server {
+            triggers: Triggers {
+                store: store.clone(),
+                forge: forge.clone(),
+                clock: clock.clone(),
+            },
+            approvals: Approvals {
+                store: store.clone(),
+                clock: clock.clone(),
+                conductor: conductor.clone(),
+                delivery: delivery.clone(),
+            },
+            agents: AgentDoor {
+                store: store.clone(),
+                objects: self.objects.clone(),
+                forge,
+                conductor: conductor.clone(),
+                attendance,
+                addresses,
+            },
+            queries: Queries {
+                store: store.clone(),
+                objects: self.objects.clone(),
+                clock: clock.clone(),
+            },
+            reconciler: Reconciler {
+                store,
+                clock,
+                conductor: conductor.clone(),
+                engines,
+            },
+            conductor,
+            worker,
+            shutdown,
+            running,
+        }
+    }
+
+    /// Queries, without a server.
+    pub(crate) fn queries(&self) -> Queries {
+        Queries {
+            store: self.store.clone(),
+            objects: self.objects.clone(),
+            clock: self.clock.clone(),
+        }
+    }
+
+    /// Commits a configuration to `branch`, without telling any server.
+    pub(crate) fn commit(&self, branch: &str, config: &str) -> CommitId {
+        self.forge
+            .commit_to(&self.project, branch)
+            .file(".circleci/config.yml", config)
+            .push()
+    }
+
+    /// Waits until `look` finds something, and says what it saw last if it does not.
+    pub(crate) async fn until<T, F>(&self, what: &str, mut look: impl FnMut() -> F) -> T
+    where
+        F: Future<Output = Result<T, String>>,
+    {
+        let deadline = tokio::time::Instant::now() + BOUND;
+        loop {
+            let mut changes = self.store.changes();
+            let seen = match look().await {
+                Ok(found) => return found,
+                Err(seen) => seen,
+            };
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "waited for {what}; saw last: {seen}"
+            );
+            let _ = tokio::time::timeout(LOOK, changes.next()).await;
+        }
+    }
+
+    /// The job called `name`, once it is in one of `wanted`.
+    pub(crate) async fn job(&self, name: &str, wanted: &[JobStatus]) -> JobRow {
+        self.until(&format!("job {name} to be {wanted:?}"), || async {
+            let jobs = self.jobs().await?;
+            let found = jobs.into_iter().find(|job| job.name == name);
+            let job = found.ok_or("there is no such job")?;
+            match wanted.contains(&job.status) {
+                true => Ok(job),
+                false => Err(format!("{} ({:?})", job.status, job.message)),
+            }
+        })
+        .await
+    }
+
+    async fn jobs(&self) -> Result<Vec<JobRow>, String> {
+        let failed = |error: towpath_store::StoreError| error.to_string();
+        let pipelines = self
+            .store
+            .pipelines(Some(&self.project), None, 100)
+            .await
+            .map_err(failed)?;
+        let ids: Vec<PipelineId> = pipelines.iter().map(|row| row.id).collect();
+        let workflows = self.store.workflows_of(&ids).await.map_err(failed)?;
+        let ids: Vec<WorkflowId> = workflows.iter().map(|row| row.id).collect();
+        self.store.jobs_of(&ids).await.map_err(failed)
+    }
+}
+
+impl Server {
+    /// Pushes a commit: what both of git's hooks tell.
+    pub(crate) async fn push(&self, world: &World, branch: &str, commit: &CommitId) -> PipelineView {
+        let actor = Actor::owner("ada", Via::GitPush);
+        let updates = [RefUpdate {
+            name: format!("refs/heads/{branch}"),
+            old: None,
+            new: Some(commit.clone()),
+        }];
+        self.triggers.announce(&world.project, &updates, &actor).await.unwrap();
+        let triggers = self.triggers.complete(&world.project, &updates, &actor).await.unwrap();
+        let settled = self.triggers.settled(triggers, BOUND).await.unwrap();
+        self.queries.pipeline(settled[0].pipeline).await.unwrap()
+    }
+
+    /// Commits a configuration to the main branch and pushes it.
+    pub(crate) async fn push_config(&self, world: &World, config: &str) -> PipelineView {
+        let commit = world.commit("main", config);
+        self.push(world, "main", &commit).await
+    }
+
+    /// Waits until the agent of a node may begin, as an agent does.
+    pub(crate) async fn agent_begins(&self, world: &World, job: &JobRow) -> NodeId {
+        let node = NodeId {
+            job: job.id,
+            attempt: job.attempt,
+            node: 0,
+        };
+        world
+            .until("the agent's job", || async {
+                match self.agents.job(node).await {
+                    Ok(Some(_)) => Ok(()),
+                    Ok(None) => Err("not ready".into()),
+                    Err(error) => Err(error.chain()),
+                }
+            })
+            .await;
+        node
+    }
+
+    /// Reports a whole node: one step, and the end.
+    pub(crate) async fn agent_ends(&self, node: NodeId, outcome: Outcome) -> Result<(), String> {
+        let at = Timestamp::now();
+        let reports = [
+            Report::StepStarted {
+                step: 0,
+                name: "work".into(),
+                command: None,
+                at,
+            },
+            Report::StepFinished {
+                step: 0,
+                exit_code: Some(i32::from(outcome != Outcome::Succeeded)),
+                outcome,
+                message: None,
+                at,
+            },
+            Report::JobFinished {
+                outcome,
+                message: None,
+                at,
+            },
+        ];
+        for (sequence, report) in (0..).zip(reports) {
+            let report = SequencedReport { sequence, report };
+            self.agents.report(node, report).await.map_err(|error| error.chain())?;
+        }
+        Ok(())
+    }
+
+    /// Runs the job called `name` to its end.
+    pub(crate) async fn run_job(&self, world: &World, name: &str, outcome: Outcome) -> JobView {
+        let job = world.job(name, &[JobStatus::Running]).await;
+        let node = self.agent_begins(world, &job).await;
+        self.agent_ends(node, outcome).await.unwrap();
+        let job = world.job(name, &[JobStatus::Ended(outcome)]).await;
+        crate::queries::job_view(job)
+    }
+
+    /// Stops in good order.
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        self.running.await.unwrap();
+    }
+
+    /// Dies: nothing is given up in good order.
+    pub(crate) fn kill(self) {
+        self.running.abort();
+        self.worker.abandon();
+    }
+}

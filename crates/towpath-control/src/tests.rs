@@ -1,0 +1,719 @@
+//! What control decides, on a whole server whose edges are fakes.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use crate::testing::{Server, World};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use towpath_delivery::ErrorKind;
+use towpath_engines::Engine;
+use towpath_store::{Database, Faults, LogId, SqlStore, Topic, TriggerKind, WorkKey, WorkKind};
+use towpath_types::{Actor, Digest, JobStatus, NodeId, Outcome, PipelineStatus, TriggerStatus, Via, WorkflowStatus};
+
+/// Two jobs, one after the other.
+const CHAIN: &str = "
+version: 2.1
+jobs:
+  test: &job
+    docker: [{image: cimg/base:2026.01}]
+    steps: [{run: make test}]
+  package: *job
+workflows:
+  main:
+    jobs:
+      - test
+      - package: {requires: [test]}
+";
+
+/// A gate of nothing between two jobs.
+const HELD: &str = "
+version: 2.1
+jobs:
+  test: &job
+    docker: [{image: cimg/base:2026.01}]
+    steps: [{run: make test}]
+  publish: *job
+workflows:
+  main:
+    jobs:
+      - test
+      - hold: {type: approval, requires: [test]}
+      - publish: {requires: [hold]}
+";
+
+/// A gate of `dev`.
+const DEPLOYS: &str = "
+version: 2.1
+jobs:
+  build: &job
+    docker: [{image: cimg/base:2026.01}]
+    steps: [{run: make image}]
+  deploy-dev:
+    docker: [{image: cimg/base:2026.01}]
+    steps: [{run: towpath deploy dev}]
+workflows:
+  main:
+    jobs:
+      - build
+      - hold-dev: {type: approval, requires: [build]}
+      - deploy-dev: {requires: [hold-dev]}
+";
+
+const MANIFEST: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {greeting: hello}
+";
+
+fn ada() -> Actor {
+    Actor::owner("ada", Via::Page)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_becomes_jobs_that_run_in_order() {
+    let world = World::new().await;
+    let server = world.start();
+    let pipeline = server.push_config(&world, CHAIN).await;
+    assert_eq!((pipeline.number, pipeline.status), (1, PipelineStatus::Created));
+    assert_eq!(pipeline.by, "ada");
+    let test = server.run_job(&world, "test", Outcome::Succeeded).await;
+    assert_eq!(test.number, Some(1));
+    let package = server.run_job(&world, "package", Outcome::Succeeded).await;
+    assert_eq!(package.number, Some(2));
+    let view = server.queries.pipeline(pipeline.id).await.unwrap();
+    assert_eq!(view.workflows[0].status, WorkflowStatus::Ended(Outcome::Succeeded));
+    assert_eq!(world.engine.running(), [], "nothing is left running");
+    let detail = server.queries.job(&world.project, 1).await.unwrap();
+    assert_eq!(detail.steps.len(), 1);
+    assert_eq!(detail.steps[0].name, "work");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_requires_a_failed_job_is_skipped() {
+    let world = World::new().await;
+    let server = world.start();
+    server.push_config(&world, CHAIN).await;
+    server.run_job(&world, "test", Outcome::Failed).await;
+    let package = world.job("package", &[JobStatus::Ended(Outcome::Skipped)]).await;
+    assert_eq!(package.message.as_deref(), Some("`test` failed"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_that_does_not_compile_makes_a_pipeline_that_says_where() {
+    let world = World::new().await;
+    let server = world.start();
+    let pipeline = server
+        .push_config(&world, "version: 2.1\njobs: {test: {dcoker: []}}\n")
+        .await;
+    assert_eq!(pipeline.status, PipelineStatus::Errored);
+    assert!(
+        pipeline
+            .errors
+            .iter()
+            .any(|error| error.contains(".circleci/config.yml:2")),
+        "{:?}",
+        pipeline.errors
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_cannot_run_fails_when_it_is_reached_and_the_rest_runs() {
+    let world = World::new().await;
+    let server = world.start();
+    let config = "
+version: 2.1
+jobs:
+  test:
+    docker: [{image: cimg/base:2026.01}]
+    steps: [{run: make test}]
+  ios:
+    macos: {xcode: 26.0.0}
+    steps: [{run: xcodebuild}]
+workflows:
+  main: {jobs: [test, ios]}
+";
+    let pipeline = server.push_config(&world, config).await;
+    assert_eq!(pipeline.status, PipelineStatus::Created);
+    let ios = world.job("ios", &[JobStatus::Ended(Outcome::Errored)]).await;
+    assert!(ios.message.unwrap().contains("macOS"));
+    server.run_job(&world, "test", Outcome::Succeeded).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_that_git_never_accepted_makes_no_pipeline() {
+    let world = World::new().await;
+    let server = world.start();
+    world.commit("main", CHAIN);
+    let updates = [towpath_forge::RefUpdate {
+        name: "refs/heads/main".into(),
+        old: None,
+        new: Some("b".repeat(40).parse().unwrap()),
+    }];
+    let actor = Actor::owner("ada", Via::GitPush);
+    let announced = server
+        .triggers
+        .announce(&world.project, &updates, &actor)
+        .await
+        .unwrap();
+    // Nobody says that it was accepted; the trigger is due by itself.
+    let key = WorkKey::new(WorkKind::Trigger, announced[0].id);
+    assert!(world.store.work(&key).await.unwrap().unwrap().due > announced[0].created_at);
+    let now = world.clock.now();
+    let due = towpath_store::Commit::new().with(towpath_store::Write::Work(towpath_store::Work::new(key, now)));
+    world.store.commit(due).await.unwrap();
+    let settled = server
+        .triggers
+        .settled(announced, Duration::from_secs(10))
+        .await
+        .unwrap();
+    assert_eq!(settled[0].status, TriggerStatus::Dropped);
+    assert!(settled[0].reason.as_ref().unwrap().contains("not completed"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_refs_than_branches_and_tags_are_refused() {
+    let world = World::new().await;
+    let server = world.start();
+    let updates = [towpath_forge::RefUpdate {
+        name: "refs/replace/abc".into(),
+        old: None,
+        new: Some("b".repeat(40).parse().unwrap()),
+    }];
+    let refused = server
+        .triggers
+        .announce(&world.project, &updates, &ada())
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert!(world.store.open_triggers().await.unwrap().is_empty());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ref_that_moved_without_a_hook_is_found() {
+    let world = World::new().await;
+    let server = world.start();
+    let commit = world.commit("main", CHAIN);
+    server.triggers.catch_up().await.unwrap();
+    let job = world.job("test", &[JobStatus::Running]).await;
+    server.triggers.catch_up().await.unwrap();
+    assert!(
+        world.store.open_triggers().await.unwrap().is_empty(),
+        "a handled ref asks for nothing"
+    );
+    let pipeline = world.store.pipeline(job.pipeline).await.unwrap().unwrap();
+    assert_eq!(pipeline.commit, commit);
+    let trigger = world.store.trigger(pipeline.trigger).await.unwrap().unwrap();
+    assert!(matches!(trigger.kind, TriggerKind::Push { .. }));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_canceled_workflow_stops_its_job() {
+    let world = World::new().await;
+    let server = world.start();
+    let pipeline = server.push_config(&world, CHAIN).await;
+    let job = world.job("test", &[JobStatus::Running]).await;
+    let node = server.agent_begins(&world, &job).await;
+    server.conductor.cancel(pipeline.workflows[0].id, "ada").await.unwrap();
+    assert!(server.agents.orders(node).await.unwrap().cancel);
+    server.agent_ends(node, Outcome::Canceled).await.unwrap();
+    world.job("test", &[JobStatus::Ended(Outcome::Canceled)]).await;
+    world.job("package", &[JobStatus::Ended(Outcome::Canceled)]).await;
+    let again = server
+        .conductor
+        .cancel(pipeline.workflows[0].id, "bob")
+        .await
+        .unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::Conflict);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_approval_opens_a_gate_once() {
+    let world = World::new().await;
+    let server = world.start();
+    server.push_config(&world, HELD).await;
+    let early = world.job("hold", &[JobStatus::Blocked]).await;
+    let refused = server.approvals.approve(early.id, None, &ada()).await.unwrap_err();
+    assert!(refused.to_string().contains("waits for `test`"), "{refused}");
+    server.run_job(&world, "test", Outcome::Succeeded).await;
+    let gate = world.job("hold", &[JobStatus::OnHold]).await;
+    assert_eq!(server.queries.gates(None, 0, 10).await.unwrap().len(), 1);
+    server.approvals.approve(gate.id, None, &ada()).await.unwrap();
+    let again = server.approvals.approve(gate.id, None, &ada()).await.unwrap_err();
+    assert!(again.to_string().contains("already approved by ada"), "{again}");
+    assert!(server.queries.gates(None, 0, 10).await.unwrap().is_empty());
+    let view = server.queries.gate(gate.id).await.unwrap();
+    assert_eq!((view.waiting, view.approved_by.as_deref()), (false, Some("ada")));
+    server.run_job(&world, "publish", Outcome::Succeeded).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_goes_away_leaves_no_half_transition() {
+    let world = World::new().await;
+    let server = world.start();
+    let actor = ada();
+    server.push_config(&world, HELD).await;
+    server.run_job(&world, "test", Outcome::Succeeded).await;
+    let gate = world.job("hold", &[JobStatus::OnHold]).await;
+    // Each request is polled once more than the one before, and dropped. The first that got far enough decides, to its end.
+    let mut dropped = 0;
+    while world.store.job(gate.id).await.unwrap().unwrap().status == JobStatus::OnHold {
+        let mut request = Box::pin(server.approvals.approve(gate.id, None, &actor));
+        let mut has_ended = false;
+        for _ in 0..=dropped {
+            has_ended = has_ended || futures::poll!(&mut request).is_ready();
+            tokio::task::yield_now().await;
+        }
+        dropped += u64::from(!has_ended);
+    }
+    assert!(dropped > 0, "no request was dropped");
+    server.run_job(&world, "publish", Outcome::Succeeded).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_servers_job_is_taken_up_and_ends_once() {
+    let world = World::new().await;
+    let first = world.start();
+    first.push_config(&world, CHAIN).await;
+    let job = world.job("test", &[JobStatus::Running]).await;
+    let node = first.agent_begins(&world, &job).await;
+    first.kill();
+    let second = world.start();
+    second.agent_begins(&world, &job).await;
+    second.agent_ends(node, Outcome::Succeeded).await.unwrap();
+    world.job("test", &[JobStatus::Ended(Outcome::Succeeded)]).await;
+    second.run_job(&world, "package", Outcome::Succeeded).await;
+    assert_eq!(world.engine.started().len(), 2, "test and package, each once");
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_whose_environment_vanished_while_no_server_ran_errs() {
+    let world = World::new().await;
+    let first = world.start();
+    first.push_config(&world, CHAIN).await;
+    let job = world.job("test", &[JobStatus::Running]).await;
+    let node = first.agent_begins(&world, &job).await;
+    let report = towpath_protocol::SequencedReport {
+        sequence: 0,
+        report: towpath_protocol::Report::StepStarted {
+            step: 0,
+            name: "work".into(),
+            command: None,
+            at: world.clock.now(),
+        },
+    };
+    first.agents.report(node, report).await.unwrap();
+    first.kill();
+    world.engine.vanish(&node);
+    let second = world.start();
+    let job = world.job("test", &[JobStatus::Ended(Outcome::Errored)]).await;
+    assert!(job.message.unwrap().contains("disappeared"));
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orphans_are_stopped_and_what_runs_is_left_alone() {
+    let world = World::new().await;
+    let server = world.start();
+    server.push_config(&world, CHAIN).await;
+    let job = world.job("test", &[JobStatus::Running]).await;
+    let node = server.agent_begins(&world, &job).await;
+    let orphan = NodeId {
+        job: towpath_types::JobId::from_u128(77),
+        attempt: 1,
+        node: 0,
+    };
+    let earlier = NodeId { attempt: 9, ..node };
+    world.engine.add_orphan(orphan);
+    world.engine.add_orphan(earlier);
+    server.reconciler.pass().await.unwrap();
+    assert_eq!(world.engine.list().await.unwrap(), [node]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_refuses_ends_the_job_with_its_words() {
+    let world = World::new().await;
+    let server = world.start();
+    let words = "there is no image `cimg/base:2026.01`";
+    world.engine.next(towpath_engines::Scripted::Refuses(words.into()));
+    server.push_config(&world, CHAIN).await;
+    let job = world.job("test", &[JobStatus::Ended(Outcome::Errored)]).await;
+    assert_eq!(job.message.as_deref(), Some("there is no image `cimg/base:2026.01`"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_of_an_earlier_attempt_or_out_of_order_changes_nothing() {
+    let world = World::new().await;
+    let server = world.start();
+    server.push_config(&world, CHAIN).await;
+    let job = world.job("test", &[JobStatus::Running]).await;
+    let node = server.agent_begins(&world, &job).await;
+    let stale = NodeId { attempt: 2, ..node };
+    assert_eq!(server.agents.job(stale).await.unwrap_err().kind(), ErrorKind::NotFound);
+    let end = |sequence| towpath_protocol::SequencedReport {
+        sequence,
+        report: towpath_protocol::Report::JobFinished {
+            outcome: Outcome::Succeeded,
+            message: None,
+            at: jiff::Timestamp::UNIX_EPOCH,
+        },
+    };
+    let gap = server.agents.report(node, end(3)).await.unwrap_err();
+    assert!(gap.to_string().contains("reports 0 to 3 are missing"), "{gap}");
+    server.agents.report(node, end(0)).await.unwrap();
+    server.agents.report(node, end(0)).await.unwrap();
+    world.job("test", &[JobStatus::Ended(Outcome::Succeeded)]).await;
+    let over = server.agents.job(node).await.unwrap_err();
+    assert_eq!(over.kind(), ErrorKind::NotFound);
+    server.stop().await;
+}
+
+/// The whole way of a workflow with a gate, on whatever server is up, starting another one whenever the power was cut.
+async fn whole_way(world: &World, cuts: &mut u64) {
+    let mut server = world.start();
+    let commit = world.commit("main", HELD);
+    let actor = Actor::owner("ada", Via::GitPush);
+    let updates = [towpath_forge::RefUpdate {
+        name: "refs/heads/main".into(),
+        old: None,
+        new: Some(commit),
+    }];
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the workflow does not come to its end"
+        );
+        if !world.faults.is_pending() && world.store.projects().await.is_err() {
+            // The power is off: everything in memory is gone.
+            server.kill();
+            world.faults.restore();
+            server = world.start();
+            *cuts += 1;
+        }
+        match one_step(world, &server, &updates, &actor).await {
+            Ok(true) => break,
+            // A failure is what a cut looks like from outside; the next round finds out.
+            Ok(false) | Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+    }
+    world.faults.restore();
+    server.stop().await;
+}
+
+/// Does whatever somebody outside does next: push, report, approve. `true` once the workflow has ended.
+async fn one_step(
+    world: &World,
+    server: &Server,
+    updates: &[towpath_forge::RefUpdate],
+    actor: &Actor,
+) -> Result<bool, String> {
+    let told = |error: towpath_delivery::DeliveryError| error.chain();
+    let stored = |error: towpath_store::StoreError| error.to_string();
+    // Triggers first: one that is done when it is looked for has made its pipeline.
+    let open = world.store.open_triggers().await.map_err(stored)?;
+    let pipelines = world
+        .store
+        .pipelines(Some(&world.project), None, 10)
+        .await
+        .map_err(stored)?;
+    let Some(pipeline) = pipelines.first() else {
+        if open.is_empty() {
+            server
+                .triggers
+                .announce(&world.project, updates, actor)
+                .await
+                .map_err(told)?;
+        }
+        server
+            .triggers
+            .complete(&world.project, updates, actor)
+            .await
+            .map_err(told)?;
+        return Ok(false);
+    };
+    assert_eq!(pipelines.len(), 1, "one push, one pipeline");
+    let workflows = world.store.workflows_of(&[pipeline.id]).await.map_err(stored)?;
+    if workflows[0].status == WorkflowStatus::Ended(Outcome::Succeeded) {
+        return Ok(true);
+    }
+    assert!(workflows[0].status.outcome().is_none(), "{:?}", workflows[0].status);
+    for job in world.store.jobs_of(&[workflows[0].id]).await.map_err(stored)? {
+        match job.status {
+            JobStatus::OnHold => server.approvals.approve(job.id, None, actor).await.map_err(told)?,
+            JobStatus::Running => {
+                let node = NodeId {
+                    job: job.id,
+                    attempt: job.attempt,
+                    node: 0,
+                };
+                server.agent_ends(node, Outcome::Succeeded).await?;
+            }
+            JobStatus::Blocked | JobStatus::Queued | JobStatus::Claimed | JobStatus::Ended(_) => {}
+        }
+    }
+    Ok(false)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn power_is_cut_at_every_operation_of_the_store_and_all_ends_once() {
+    let mut cuts = 0;
+    let mut places = 0;
+    for after in [false, true] {
+        let mut n = 1;
+        loop {
+            let world = World::new().await;
+            match after {
+                true => world.faults.cut_after(n),
+                false => world.faults.cut_before(n),
+            }
+            let before = cuts;
+            whole_way(&world, &mut cuts).await;
+            places += 1;
+            let started: BTreeMap<_, usize> =
+                world
+                    .engine
+                    .started()
+                    .iter()
+                    .fold(BTreeMap::new(), |mut counts, request| {
+                        *counts.entry(request.id).or_default() += 1;
+                        counts
+                    });
+            assert_eq!(started.len(), 2, "two jobs, one attempt each: {started:?}");
+            assert!(started.values().all(|count| *count == 1), "{started:?}");
+            if cuts == before {
+                break;
+            }
+            // Every operation of a short run; later ones are like these.
+            n += if n < 60 { 3 } else { 17 };
+            if n > 400 {
+                break;
+            }
+        }
+    }
+    println!("power was cut {cuts} times at {places} places");
+    assert!(cuts > 20, "only {cuts} cuts");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_the_storage_ends_no_job_and_loses_no_line() {
+    let world = World::new().await;
+    let server = world.start();
+    server.push_config(&world, CHAIN).await;
+    let job = world.job("test", &[JobStatus::Running]).await;
+    let node = server.agent_begins(&world, &job).await;
+    server.agents.log(node, 0, 0, "one\n".into()).await.unwrap();
+    world.faults.set_away();
+    // The supervisor looks at its rows again and again meanwhile.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(
+        server.agent_ends(node, Outcome::Succeeded).await.is_err(),
+        "the agent hears that it was not stored"
+    );
+    server.agents.log(node, 0, 4, "two\n".into()).await.unwrap();
+    world.faults.restore();
+    server.agent_ends(node, Outcome::Succeeded).await.unwrap();
+    world.job("test", &[JobStatus::Ended(Outcome::Succeeded)]).await;
+    let log = LogId::Step {
+        job: job.id,
+        attempt: 1,
+        node: 0,
+        step: 0,
+    };
+    assert_eq!(world.objects.read_log(log, 0, 100).await.unwrap(), "one\ntwo\n");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_that_fails_again_and_again_is_set_aside_and_holds_nothing_up() {
+    let world = World::new().await;
+    let server = world.start();
+    let key = WorkKey::new(WorkKind::Trigger, "not-an-id");
+    let poisoned = towpath_store::Work::new(key.clone(), world.clock.now());
+    world
+        .store
+        .commit(towpath_store::Commit::new().with(towpath_store::Write::Work(poisoned)))
+        .await
+        .unwrap();
+    server.push_config(&world, CHAIN).await;
+    server.run_job(&world, "test", Outcome::Succeeded).await;
+    let work = world
+        .until("the poisoned work to have failed", || async {
+            let work = world.store.work(&key).await.map_err(|error| error.to_string())?;
+            work.filter(|work| work.failures > 0).ok_or_else(|| "not yet".into())
+        })
+        .await;
+    assert!(work.last_failure.unwrap().contains("`not-an-id` is not a trigger's id"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_servers_on_one_store_run_each_job_once_though_one_is_killed_again_and_again() {
+    let faults = Faults::new();
+    let store = SqlStore::open(Database::SqliteMemory)
+        .await
+        .unwrap()
+        .with_faults(faults.clone());
+    let mut world = World::over(Arc::new(store), faults);
+    world.alone = false;
+    let mut config = String::from("version: 2.1\njobs:\n");
+    for job in 0..40 {
+        config.push_str(&format!(
+            "  j{job}: {{docker: [{{image: 'cimg/base:2026.01'}}], steps: [{{run: 'true'}}]}}\n"
+        ));
+    }
+    config.push_str("workflows:\n  main:\n    jobs: [");
+    config.push_str(&(0..40).map(|job| format!("j{job}")).collect::<Vec<_>>().join(", "));
+    config.push_str("]\n");
+    let steady = world.start();
+    let pipeline = steady.push_config(&world, &config).await;
+    let mut other = world.start();
+    let mut killed = 0;
+    world
+        .until("every job to end", || {
+            // Whoever looks after a job lets its agent begin; the agent speaks to the one that is up.
+            let (world, steady) = (&world, &steady);
+            async move {
+                let workflows = world
+                    .store
+                    .workflows_of(&[pipeline.id])
+                    .await
+                    .map_err(|error| error.to_string())?;
+                let jobs = world
+                    .store
+                    .jobs_of(&[workflows[0].id])
+                    .await
+                    .map_err(|error| error.to_string())?;
+                for job in jobs.iter().filter(|job| job.status == JobStatus::Running) {
+                    let node = NodeId {
+                        job: job.id,
+                        attempt: job.attempt,
+                        node: 0,
+                    };
+                    let _ = steady.agent_ends(node, Outcome::Succeeded).await;
+                }
+                match workflows[0].status {
+                    WorkflowStatus::Ended(Outcome::Succeeded) => Ok(()),
+                    status => Err(status.to_string()),
+                }
+            }
+        })
+        .await;
+    for _ in 0..3 {
+        let next = world.start();
+        std::mem::replace(&mut other, next).kill();
+        killed += 1;
+    }
+    let mut started: Vec<NodeId> = world.engine.started().iter().map(|request| request.id).collect();
+    started.sort_unstable();
+    let count = started.len();
+    started.dedup();
+    assert_eq!(
+        (count, started.len()),
+        (40, 40),
+        "each job ran once ({killed} servers were killed)"
+    );
+    steady.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queries_read_rows_and_do_nothing_else() {
+    let world = World::new().await;
+    let server = world.start();
+    world
+        .forge
+        .commit_to(&world.project, "main")
+        .file(".k8s/live/dev/settings.yml", MANIFEST)
+        .push();
+    let pipeline = server.push_config(&world, DEPLOYS).await;
+    server.run_job(&world, "build", Outcome::Succeeded).await;
+    let gate = world.job("hold-dev", &[JobStatus::OnHold]).await;
+    world
+        .until("the gate's plan, or why there is none", || async {
+            let view = server.queries.gate(gate.id).await.map_err(|error| error.chain())?;
+            view.as_of.map(drop).ok_or_else(|| "neither".into())
+        })
+        .await;
+    server.stop().await;
+    let counted = || {
+        (
+            world.target.total_calls(),
+            world.forge.all_calls(),
+            world.images.all_calls(),
+            world.engine.calls(),
+        )
+    };
+    let before = format!("{:?}", counted());
+    let quiet = world.queries();
+    quiet.board().await.unwrap();
+    quiet.projects().await.unwrap();
+    quiet.gates(None, 0, 50).await.unwrap();
+    quiet.gate(gate.id).await.unwrap();
+    quiet.pipelines(&world.project, None, 20).await.unwrap();
+    quiet.pipeline(pipeline.id).await.unwrap();
+    quiet.pipeline_config(pipeline.id).await.unwrap();
+    quiet.workflow(pipeline.workflows[0].id).await.unwrap();
+    quiet.job(&world.project, 1).await.unwrap();
+    quiet.set_aside().await.unwrap();
+    assert_eq!(format!("{:?}", counted()), before, "a page asked more than the store");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gate_of_an_environment_does_not_open_without_its_plan() {
+    let world = World::new().await;
+    let server = world.start();
+    world
+        .forge
+        .commit_to(&world.project, "main")
+        .file(".k8s/live/dev/settings.yml", MANIFEST)
+        .push();
+    server.push_config(&world, DEPLOYS).await;
+    server.run_job(&world, "build", Outcome::Succeeded).await;
+    let gate = world.job("hold-dev", &[JobStatus::OnHold]).await;
+    let unseen = server.approvals.approve(gate.id, None, &ada()).await.unwrap_err();
+    assert!(
+        matches!(unseen.kind(), ErrorKind::Conflict | ErrorKind::Invalid),
+        "{unseen:?}"
+    );
+    let wrong = Digest::of(b"another plan");
+    let other = server
+        .approvals
+        .approve(gate.id, Some(&wrong), &ada())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(other.kind(), ErrorKind::Conflict | ErrorKind::Invalid),
+        "{other:?}"
+    );
+    world.job("hold-dev", &[JobStatus::OnHold]).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_hears_of_its_own_pipeline_only() {
+    let world = World::new().await;
+    let server = world.start();
+    let first = server.push_config(&world, CHAIN).await;
+    let job = world.job("test", &[JobStatus::Running]).await;
+    let node = server.agent_begins(&world, &job).await;
+    let mut changes = world.store.changes();
+    server.agents.log(node, 0, 0, "noise\n".into()).await.unwrap();
+    let change = changes.next().await.unwrap();
+    assert!(change.concerns(&Topic::JobLogs(job.id)));
+    assert!(!change.concerns(&Topic::Pipeline(first.id)));
+    assert!(!change.concerns(&Topic::Project(world.project.clone())));
+    server.stop().await;
+}

@@ -1,0 +1,391 @@
+//! One server's share of the work: claims what is due, does it, renews its leases.
+//!
+//! - **Invariant:** a piece of work is done by whoever has its lease. Whoever loses the lease stops at once, and nothing that
+//!   it still commits with its guard is stored.
+//! - **Invariant:** work that fails is tried again later, each time later, and set aside with its reason in the end; it
+//!   never holds up what is behind it. A storage that is away is nobody's failure.
+
+use crate::{
+    capacity::{Capacity, Occupant, choose},
+    storage::patiently,
+};
+use futures::future::BoxFuture;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use towpath_delivery::DeliveryError;
+use towpath_store::{Commit, Guard, Lease, ServerRow, Store, StoreError, Topic, WorkKey, WorkKind, Write};
+use towpath_types::Clock;
+
+/// How long a lease lasts unless it is renewed.
+pub const LEASE: Duration = Duration::from_secs(20);
+/// How often leases are renewed.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
+/// The longest wait for work without looking: a notification may be lost with a connection.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(10);
+/// How many pieces of work of the jobs' kind are looked at for one decision.
+const QUEUE_WINDOW: u32 = 500;
+/// How often work is tried before it is set aside.
+const TRIES: u32 = 8;
+/// The pause after the first failure; it doubles.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// How many pieces of work of a kind one server does at once. Jobs are limited by the machine instead.
+fn limit(kind: WorkKind) -> usize {
+    match kind {
+        WorkKind::Job => usize::MAX,
+        WorkKind::Trigger => 4,
+        WorkKind::Timer => 16,
+        WorkKind::Release | WorkKind::Run => 64,
+        WorkKind::Gate | WorkKind::Environment | WorkKind::Project => 2,
+    }
+}
+
+/// How a handler left its work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// It is done; the worker says so to the store.
+    Finished,
+    /// It is done, and the handler's last commit said so.
+    Committed,
+    /// It is due again at this moment.
+    Again(jiff::Timestamp),
+}
+
+/// Does one kind of work.
+///
+/// # Contract
+/// - `handle` may be called for the same work again after any failure, a crash, or a lost lease, by any server; it looks at
+///   what is there before it does anything.
+/// - It stops when `lost` is cancelled: another server has the work, or this one is stopping.
+/// - Commits that must not happen without the lease carry [`Guard::from`] of it.
+pub trait Handler: Send + Sync {
+    /// Does the work of `lease`.
+    ///
+    /// # Errors
+    /// Why it could not be done now; the worker tries again.
+    fn handle<'a>(
+        &'a self,
+        lease: &'a Lease,
+        lost: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Done, DeliveryError>>;
+}
+
+/// Who this server is.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct ServerIdentity {
+    /// New with each start of the process.
+    pub id: String,
+    pub address: String,
+    /// The engines that it has, by name.
+    pub engines: Vec<String>,
+    /// What its jobs may use together.
+    pub capacity: Capacity,
+    /// Whether no other server can use the store at the same time: every other one that it knows is dead.
+    pub alone: bool,
+}
+
+struct Running {
+    lease: Lease,
+    lost: CancellationToken,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    server: ServerIdentity,
+    started_at: jiff::Timestamp,
+    handlers: BTreeMap<WorkKind, Arc<dyn Handler>>,
+    running: Mutex<HashMap<WorkKey, Running>>,
+    /// A place became free.
+    freed: Notify,
+    tasks: TaskTracker,
+}
+
+/// Claims and does work until it is told to stop. Clones share everything.
+#[derive(Clone)]
+pub struct Worker(Arc<Inner>);
+
+impl Worker {
+    /// A worker that does the kinds of work that it has handlers for.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        server: ServerIdentity,
+        handlers: BTreeMap<WorkKind, Arc<dyn Handler>>,
+    ) -> Self {
+        let started_at = clock.now();
+        Self(Arc::new(Inner {
+            store,
+            clock,
+            server,
+            started_at,
+            handlers,
+            running: Mutex::default(),
+            freed: Notify::new(),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    /// How many pieces of work are being done.
+    #[must_use]
+    pub fn busy(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Works until `shutdown`; then stops what is under way, which goes on with the next start, and gives its leases up.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        // This server's row first: an engine that a predecessor had is never without a server that is known to have it.
+        let joined = match self.beat().await {
+            Ok(()) => self.forget_predecessors().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = joined {
+            tracing::warn!(
+                error = towpath_types::with_causes(&error),
+                "failed to end the leases of earlier processes; they end by themselves"
+            );
+        }
+        let beat = tokio::spawn({
+            let worker = self.clone();
+            let shutdown = shutdown.clone();
+            async move { worker.beat_until(&shutdown).await }
+        });
+        let mut changes = self.0.store.changes();
+        while !shutdown.is_cancelled() {
+            let freed = self.0.freed.notified();
+            let claimed = match self.claim_due().await {
+                Ok(claimed) => claimed,
+                Err(error) => {
+                    tracing::warn!(error = towpath_types::with_causes(&error), "failed to look for work");
+                    0
+                }
+            };
+            if claimed > 0 {
+                continue;
+            }
+            let wait = self.next_look().await;
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = freed => {}
+                () = self.0.clock.sleep(wait) => {}
+                open = changes.of(&Topic::Work) => if !open { break },
+            }
+        }
+        for running in self.lock().values() {
+            running.lost.cancel();
+        }
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+        beat.abort();
+        // The row stays: jobs that run on this server's engines wait for it to come back.
+        if let Err(error) = self.0.store.forget_server(&self.0.server.id).await {
+            // The leases end by themselves.
+            tracing::warn!(
+                error = towpath_types::with_causes(&error),
+                "failed to give the leases up"
+            );
+        }
+    }
+
+    /// Ends the leases of processes that are dead for certain, so that their work need not wait until the leases end: those
+    /// whose address is ours now, and all of them where this server is alone.
+    async fn forget_predecessors(&self) -> Result<(), StoreError> {
+        let me = &self.0.server;
+        for known in self.0.store.servers(jiff::Timestamp::MIN).await? {
+            if known.id != me.id && (me.alone || known.address == me.address) {
+                self.0.store.forget_server(&known.id).await?;
+                self.0.store.remove_server(&known.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops what is under way as a killed process does: nothing is given up in good order.
+    #[cfg(test)]
+    pub(crate) fn abandon(&self) {
+        for running in self.lock().values() {
+            running.lost.cancel();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<WorkKey, Running>> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long nothing has to be looked for.
+    async fn next_look(&self) -> Duration {
+        let kinds: Vec<WorkKind> = self.0.handlers.keys().copied().collect();
+        let Ok(Some(due)) = self.0.store.next_due(&kinds).await else {
+            return LOOK_AT_LEAST_EVERY;
+        };
+        let until = due.duration_since(self.0.clock.now());
+        // What is due and was not claimed waits for a free place or for its engine; that is not asked about all the time.
+        Duration::try_from(until)
+            .ok()
+            .filter(|until| !until.is_zero())
+            .map_or(LOOK_AT_LEAST_EVERY, |until| until.min(LOOK_AT_LEAST_EVERY))
+    }
+
+    /// Claims what is due and there is room for, and begins it.
+    async fn claim_due(&self) -> Result<usize, StoreError> {
+        let now = self.0.clock.now();
+        let mut wanted = Vec::new();
+        for kind in self.0.handlers.keys().copied() {
+            let (here, occupants) = self.occupants(kind);
+            let room = limit(kind).saturating_sub(here);
+            if room == 0 {
+                continue;
+            }
+            let window = u32::try_from(room).unwrap_or(u32::MAX).min(QUEUE_WINDOW);
+            let mut due = self
+                .0
+                .store
+                .due_work(&[kind], &self.0.server.engines, now, window)
+                .await?;
+            // A lease that ended may be our own, which the beat has not renewed in time; its task is still here.
+            due.retain(|work| !self.lock().contains_key(&work.key));
+            if kind == WorkKind::Job {
+                wanted.extend(choose(&due, &occupants, self.0.server.capacity));
+            } else {
+                wanted.extend(due.into_iter().map(|work| work.key));
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(0);
+        }
+        let leases = self.0.store.claim(&wanted, &self.0.server.id, now, LEASE).await?;
+        let count = leases.len();
+        for lease in leases {
+            self.begin(lease);
+        }
+        Ok(count)
+    }
+
+    fn occupants(&self, kind: WorkKind) -> (usize, Vec<Occupant>) {
+        let running = self.lock();
+        let of_kind = running.values().filter(|running| running.lease.work.key.kind == kind);
+        let occupants: Vec<Occupant> = of_kind
+            .map(|running| Occupant {
+                project: running.lease.work.project.clone(),
+                needs: Capacity {
+                    cpu_millis: running.lease.work.cpu_millis,
+                    memory_bytes: running.lease.work.memory_bytes,
+                },
+            })
+            .collect();
+        (occupants.len(), occupants)
+    }
+
+    fn begin(&self, lease: Lease) {
+        let Some(handler) = self.0.handlers.get(&lease.work.key.kind).cloned() else {
+            return;
+        };
+        let lost = CancellationToken::new();
+        let running = Running {
+            lease: lease.clone(),
+            lost: lost.clone(),
+        };
+        self.lock().insert(lease.work.key.clone(), running);
+        let worker = self.clone();
+        self.0.tasks.spawn(async move {
+            let result = tokio::select! {
+                result = handler.handle(&lease, &lost) => Some(result),
+                () = lost.cancelled() => None,
+            };
+            if let Some(result) = result {
+                worker.leave(&lease, result).await;
+            }
+            worker.lock().remove(&lease.work.key);
+            worker.0.freed.notify_one();
+        });
+    }
+
+    /// Says to the store how work ended, however long the store takes to answer.
+    async fn leave(&self, lease: &Lease, result: Result<Done, DeliveryError>) {
+        let guard = Guard::from(lease);
+        let write = match result {
+            Ok(Done::Committed) => return,
+            Ok(Done::Finished) => Write::WorkDone(guard),
+            Ok(Done::Again(due)) => Write::WorkReturned {
+                guard,
+                due,
+                engine: lease.work.engine.clone(),
+            },
+            Err(error) => {
+                let failures = lease.work.failures + 1;
+                let reason = error.chain();
+                let retry = (failures < TRIES).then(|| self.0.clock.now() + back_off(failures));
+                match retry {
+                    Some(_) => tracing::warn!(work = %lease.work.key, failures, error = reason, "failed; trying again"),
+                    None => tracing::error!(work = %lease.work.key, failures, error = reason, "failed; set aside"),
+                }
+                Write::WorkFailed { guard, reason, retry }
+            }
+        };
+        let commit = Commit::new().with(write);
+        let stored = patiently(&*self.0.clock, "how work ended", || self.0.store.commit(commit.clone())).await;
+        match stored {
+            // A commit whose answer was lost is refused the second time; somebody else's lease is theirs to end.
+            Ok(_) | Err(StoreError::Fenced(_)) => {}
+            Err(error) => {
+                tracing::error!(work = %lease.work.key, error = towpath_types::with_causes(&error), "failed to store how work ended");
+            }
+        }
+    }
+
+    /// Says that this server is alive and renews its leases, until `shutdown`.
+    async fn beat_until(&self, shutdown: &CancellationToken) {
+        loop {
+            // What is under way goes on without an answer: should another server take it over, the fence decides.
+            if let Err(error) = self.beat().await {
+                tracing::warn!(error = towpath_types::with_causes(&error), "failed to renew the leases");
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.0.clock.sleep(RENEW_EVERY) => {}
+            }
+        }
+    }
+
+    async fn beat(&self) -> Result<(), StoreError> {
+        let now = self.0.clock.now();
+        let row = ServerRow {
+            id: self.0.server.id.clone(),
+            address: self.0.server.address.clone(),
+            engines: self.0.server.engines.clone(),
+            started_at: self.0.started_at,
+            seen_at: now,
+        };
+        self.0.store.put_server(&row).await?;
+        // Only what was claimed before the question can be missing from its answer.
+        let mine: Vec<(WorkKey, u64)> = self
+            .lock()
+            .iter()
+            .map(|(key, one)| (key.clone(), one.lease.fence))
+            .collect();
+        let kept = self.0.store.renew(&self.0.server.id, now, LEASE).await?;
+        let running = self.lock();
+        for (key, fence) in mine {
+            if !kept.contains(&(key.clone(), fence))
+                && let Some(one) = running.get(&key).filter(|one| one.lease.fence == fence)
+            {
+                tracing::warn!(work = %key, "the lease was lost");
+                one.lost.cancel();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The pause before work that failed `failures` times is tried again.
+fn back_off(failures: u32) -> jiff::SignedDuration {
+    let pause = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
+    jiff::SignedDuration::try_from(pause).unwrap_or(jiff::SignedDuration::from_secs(60))
+}

@@ -1,0 +1,122 @@
+//! Puts the parts together.
+
+use crate::{
+    discover::Discoverer,
+    gate::Gates,
+    history::History,
+    image::ImageFinder,
+    lock::Locks,
+    observe::Observer,
+    planner::{Fingerprinter, Planner, PullSecret},
+    release::Releases,
+    repository::Repositories,
+    run::Runs,
+};
+use std::sync::Arc;
+use towpath_deploy::{Target, render::Renderer};
+use towpath_forge::Forge;
+use towpath_images::Images;
+use towpath_store::Store;
+use towpath_types::Clock;
+
+/// What delivery stands on. Everything that has an effect goes through one of these.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct Ports {
+    pub store: Arc<dyn Store>,
+    pub target: Arc<dyn Target>,
+    pub forge: Arc<dyn Forge>,
+    pub images: Arc<dyn Images>,
+    pub clock: Arc<dyn Clock>,
+    pub renderer: Arc<Renderer>,
+    /// For the values of Secrets that manifests hold.
+    pub fingerprint: Fingerprinter,
+    /// Towpath's own registry as images name it: `127.0.0.1:7070`.
+    pub own_registry: String,
+    /// Whether pods pull from that registry with a Secret that Towpath brings.
+    pub pull_secret: PullSecret,
+}
+
+/// Everything that delivers. Each part is given what it needs, and can be used alone.
+#[derive(Clone)]
+pub struct Delivery {
+    /// Reads releases, and learns those that others carried out.
+    pub history: History,
+    /// Finds the images of workflows.
+    pub images: ImageFinder,
+    /// Makes plans.
+    pub planner: Planner,
+    /// Shows what gates set free, and decides whether they open.
+    pub gates: Gates,
+    /// Begins releases and carries them out.
+    pub releases: Releases,
+    /// Starts one-off runs and follows them.
+    pub runs: Runs,
+    /// Locks environments.
+    pub locks: Locks,
+    /// Looks at environments.
+    pub observer: Observer,
+    /// Finds the environments of projects.
+    pub discoverer: Discoverer,
+}
+
+impl Delivery {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(ports: Ports) -> Self {
+        let Ports {
+            store,
+            target,
+            forge,
+            images,
+            clock,
+            renderer,
+            fingerprint,
+            own_registry,
+            pull_secret,
+        } = ports;
+        let repositories = Repositories::new(forge);
+        let history = History::new(store.clone(), target.clone(), clock.clone());
+        let images = ImageFinder::new(
+            store.clone(),
+            images,
+            repositories.clone(),
+            history.clone(),
+            own_registry,
+        );
+        let planner = Planner {
+            target: target.clone(),
+            clock: clock.clone(),
+            renderer: renderer.clone(),
+            fingerprint,
+            pull_secret,
+            repositories: repositories.clone(),
+            images: images.clone(),
+            history: history.clone(),
+        };
+        let locks = Locks::new(store.clone(), target.clone(), clock.clone(), history.clone());
+        Self {
+            gates: Gates::new(store.clone(), clock.clone(), planner.clone(), locks.clone()),
+            releases: Releases::new(
+                store.clone(),
+                target.clone(),
+                clock.clone(),
+                planner.clone(),
+                locks.clone(),
+            ),
+            runs: Runs::new(
+                store.clone(),
+                target.clone(),
+                clock.clone(),
+                planner.clone(),
+                locks.clone(),
+            ),
+            observer: Observer::new(store.clone(), target, clock, history.clone()),
+            discoverer: Discoverer::new(store, renderer, repositories),
+            history,
+            images,
+            planner,
+            locks,
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Which environments a project has: read from its default branch, stored as rows.
+
+use crate::{
+    environment::unseen,
+    error::DeliveryError,
+    manifests::{ManifestFile, Whereabouts, environments_in, fill_in, namespace_pattern},
+    project_file::ProjectFile,
+    repository::{Repositories, project_name},
+    retry::until_stored,
+};
+use std::{collections::BTreeMap, sync::Arc};
+use towpath_deploy::{
+    Environment,
+    render::{RenderError, RenderFailure, Renderer},
+};
+use towpath_store::{Commit, EnvironmentRow, Expect, Store, Write};
+use towpath_types::{EnvironmentId, ProjectName, with_causes};
+
+/// What was discovered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discovered {
+    /// The environments that the manifests have.
+    pub environments: Vec<EnvironmentId>,
+    /// Whether the same manifests have the same environments tomorrow. Otherwise a program that renders them is missing or
+    /// was too slow: discover again some time later.
+    pub is_final: bool,
+}
+
+/// Finds the environments of projects.
+#[derive(Clone)]
+pub struct Discoverer {
+    store: Arc<dyn Store>,
+    renderer: Arc<Renderer>,
+    repositories: Repositories,
+}
+
+impl Discoverer {
+    pub(crate) fn new(store: Arc<dyn Store>, renderer: Arc<Renderer>, repositories: Repositories) -> Self {
+        Self {
+            store,
+            renderer,
+            repositories,
+        }
+    }
+
+    /// Stores which environments the default branch of a project has, and where they are.
+    ///
+    /// # Errors
+    /// When the project's repository or the store does not answer.
+    pub async fn discover(&self, project: &ProjectName) -> Result<Discovered, DeliveryError> {
+        let (files, project_file) = match self.repositories.head(project).await? {
+            Some(head) => {
+                let files = self.repositories.manifests(project, &head).await?;
+                // A file that cannot be read is complained about by whoever deploys.
+                let file = self.repositories.default_project_file(project).await?;
+                (files, file.unwrap_or_default())
+            }
+            // A repository that nothing was pushed to has no environments.
+            None => (Vec::new(), ProjectFile::default()),
+        };
+        self.discover_in(project.as_str(), files, &project_file).await
+    }
+
+    /// Stores which environments manifests have: those of a project whose repository is not here.
+    ///
+    /// # Errors
+    /// When the store does not answer; `Invalid` for a name that is no project's.
+    pub async fn discover_in(
+        &self,
+        project: &str,
+        files: Vec<ManifestFile>,
+        project_file: &ProjectFile,
+    ) -> Result<Discovered, DeliveryError> {
+        let name = project_name(project)?;
+        let (found, is_final) = self.find(project, files, project_file).await;
+        until_stored!(async {
+            let known = self.store.environments(Some(&name)).await?;
+            let mut commit = Commit::new();
+            for write in changes(&known, &found) {
+                commit.write(write);
+            }
+            if !commit.is_empty() {
+                self.store.commit(commit).await?;
+            }
+            Ok(())
+        })?;
+        Ok(Discovered {
+            environments: found.into_keys().collect(),
+            is_final,
+        })
+    }
+
+    async fn find(
+        &self,
+        project: &str,
+        files: Vec<ManifestFile>,
+        project_file: &ProjectFile,
+    ) -> (BTreeMap<EnvironmentId, Whereabouts>, bool) {
+        let pattern = namespace_pattern(project, project_file);
+        let files = files.into_iter().map(|file| (file.path, file.text)).collect();
+        let rendered = self
+            .renderer
+            .render(files, project, None, |kube_context, environment| {
+                fill_in(&pattern, kube_context, environment)
+            })
+            .await;
+        for failure in &rendered.failures {
+            let (environment, error) = (&failure.environment, with_causes(&failure.error));
+            tracing::warn!(
+                project,
+                environment,
+                error,
+                "an environment is listed without its manifests"
+            );
+        }
+        // What a program refuses it refuses again. One that was missing or too slow may do better next time.
+        let is_for_good = |failure: &RenderFailure| matches!(failure.error, RenderError::Refused { .. });
+        let is_final = rendered.failures.iter().all(is_for_good);
+        let files: Vec<ManifestFile> = rendered
+            .files
+            .into_iter()
+            .map(|(path, text)| ManifestFile { path, text })
+            .collect();
+        (environments_in(project, &files, project_file), is_final)
+    }
+}
+
+/// The rows that have to change so that exactly `found` is listed.
+fn changes(known: &[EnvironmentRow], found: &BTreeMap<EnvironmentId, Whereabouts>) -> Vec<Write> {
+    let mut writes = Vec::new();
+    for (id, whereabouts) in found {
+        let before = known.iter().find(|row| row.id == *id);
+        let (place, ambiguous) = match whereabouts {
+            Whereabouts::At(place) => (place.clone(), Vec::new()),
+            Whereabouts::Ambiguous(kube_contexts) => (nowhere(id), kube_contexts.clone()),
+        };
+        let mut row = before.cloned().unwrap_or_else(|| unseen(&place));
+        row.kube_context = place.kube_context;
+        row.namespace = place.namespace;
+        row.ambiguous = ambiguous;
+        row.listed = true;
+        match before {
+            Some(before) if *before == row => {}
+            Some(before) => writes.push(Write::Environment(row, Expect::Version(before.version))),
+            None => writes.push(Write::Environment(row, Expect::Absent)),
+        }
+    }
+    // An environment that is deployed to outlives its manifests.
+    for row in known.iter().filter(|row| row.listed && !found.contains_key(&row.id)) {
+        let gone = EnvironmentRow {
+            listed: false,
+            ..row.clone()
+        };
+        writes.push(Write::Environment(gone, Expect::Version(row.version)));
+    }
+    writes
+}
+
+/// Where an environment is that more than one kube context has.
+fn nowhere(id: &EnvironmentId) -> Environment {
+    Environment {
+        id: id.clone(),
+        kube_context: String::new(),
+        namespace: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::rows;
+
+    fn at(environment: &str, namespace: &str) -> (EnvironmentId, Whereabouts) {
+        let id = EnvironmentId::new("claims", environment).unwrap();
+        let place = Environment {
+            id: id.clone(),
+            kube_context: "live".into(),
+            namespace: namespace.into(),
+        };
+        (id, Whereabouts::At(place))
+    }
+
+    fn rows_of(writes: Vec<Write>) -> Vec<(EnvironmentRow, Expect)> {
+        writes
+            .into_iter()
+            .map(|write| match write {
+                Write::Environment(row, expect) => (row, expect),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_what_changed_is_written() {
+        let found = BTreeMap::from([at("dev", "claims-dev"), at("qa", "claims-qa")]);
+        let listed = |environment: &str| EnvironmentRow {
+            kube_context: "live".into(),
+            namespace: format!("claims-{environment}"),
+            listed: true,
+            version: 4,
+            ..rows::environment("claims", environment)
+        };
+        let known = [listed("dev"), listed("gone")];
+        let writes = rows_of(changes(&known, &found));
+        let said: Vec<(&str, bool, Expect)> = writes
+            .iter()
+            .map(|(row, expect)| (row.id.environment(), row.listed, *expect))
+            .collect();
+        assert_eq!(
+            said,
+            [("qa", true, Expect::Absent), ("gone", false, Expect::Version(4))]
+        );
+        assert!(changes(&[listed("dev")], &BTreeMap::from([at("dev", "claims-dev")])).is_empty());
+    }
+
+    #[test]
+    fn an_environment_that_moved_keeps_what_was_seen() {
+        let before = EnvironmentRow {
+            release: Some(towpath_types::ReleaseId::from_u128(1)),
+            listed: true,
+            ..rows::environment("claims", "dev")
+        };
+        let found = BTreeMap::from([at("dev", "elsewhere")]);
+        let [(row, _)] = rows_of(changes(std::slice::from_ref(&before), &found))
+            .try_into()
+            .unwrap();
+        assert_eq!((row.namespace.as_str(), row.release), ("elsewhere", before.release));
+    }
+}

@@ -1,0 +1,7 @@
+//! Which image a workflow or a person means. [`choice`] decides; [`finder`] asks the store, git and registries first.
+
+pub(crate) mod choice;
+pub(crate) mod finder;
+
+pub use choice::image_repository;
+pub use finder::ImageFinder;

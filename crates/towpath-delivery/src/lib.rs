@@ -1,0 +1,67 @@
+//! Delivery: environments, images, plans, gates, freezes, locks, releases and one-off runs.
+//!
+//! It is decided here and carried out through traits: rows by [`towpath_store::Store`], clusters and engines by
+//! [`towpath_deploy::Target`], commits by [`towpath_forge::Forge`], tags by [`towpath_images::Images`], time by
+//! [`towpath_types::Clock`]. The server uses it, and so does the command line where no server is up.
+//!
+//! - **Invariant:** what an approver was shown is what is done, or nothing is ([`Gates`]).
+//! - **Invariant:** a decision is committed before it is acted on; whoever is killed at any point is followed up by any other
+//!   process ([`Releases::carry_out`]).
+//! - **Invariant:** only [`Observer`], [`Gates::refresh`] and [`Discoverer`] look at the world for pages. What pages show
+//!   comes from rows ([`EnvironmentView::from_row`], [`PlanView::from_row`], [`ReleaseView`]).
+//! - **Invariant:** an environment's own record of its releases and the store's rows meet in one place ([`History::learn`]).
+//!
+//! It knows nothing of HTTP, of how steps run, or of who may ask for what.
+
+mod clock;
+mod delivery;
+mod discover;
+mod environment;
+mod error;
+mod freeze;
+mod gate;
+mod history;
+mod image;
+mod lock;
+mod manifests;
+mod observe;
+mod plan;
+mod planner;
+mod progress;
+mod project_file;
+mod release;
+mod repository;
+mod request;
+mod retry;
+mod run;
+mod turn;
+mod work;
+mod workflow;
+
+#[cfg(test)]
+mod testing;
+
+pub use clock::{FakeClock, SystemClock};
+pub use delivery::{Delivery, Ports};
+pub use discover::{Discovered, Discoverer};
+pub use environment::{
+    CronJobStatus, DriftView, DriftedObject, EnvironmentView, ReleaseView, SeenWireError, SightingView, WorkloadView,
+    is_shown,
+};
+pub use error::{DeliveryError, ErrorKind};
+pub use freeze::{Freeze, Frozen, frozen};
+pub use gate::{Approval, Gates};
+pub use history::{HISTORY, History};
+pub use image::{ImageFinder, image_repository};
+pub use lock::Locks;
+pub use manifests::{JobKind, ManifestFile, check_project_name, environment_id, workload_images};
+pub use observe::Observer;
+pub use plan::{ChangeAction, Plan, PlanChange, PlanCommit, PlanView, PlanWireError, read_plan, write_plan};
+pub use planner::{Fingerprinter, Planner, PullSecret};
+pub use progress::{Progress, Unheard};
+pub use project_file::{Build, OnFailure, PROJECT_FILE, ProjectFile, ProjectFileError, Wait};
+pub use release::Releases;
+pub use request::LaptopRequest;
+pub use run::Runs;
+pub use towpath_deploy::{CronFailure, Deploying, Hold, Writer};
+pub use workflow::WorkflowJobs;

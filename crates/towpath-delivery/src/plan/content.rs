@@ -1,0 +1,287 @@
+//! What is in a plan, and in what two plans differ.
+
+use crate::project_file::{OnFailure, Wait};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+use towpath_deploy::Environment;
+use towpath_manifest::{Change, ChangeKind, Object, ObjectId};
+use towpath_types::{CommitId, ImageReference, ReleaseId};
+
+/// What a deployment will do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Where it is carried out.
+    pub place: Environment,
+    /// What happens when it fails.
+    pub on_failure: OnFailure,
+    /// How long it may take.
+    pub wait: Wait,
+    /// The project's images by name, each pinned by its digest. A project with one image calls it as the project.
+    pub images: BTreeMap<String, ImageReference>,
+    /// The release that it starts from: the one that ran when the plan was made.
+    pub parent: Option<ReleaseId>,
+    /// The images of that release.
+    pub previous_images: BTreeMap<String, ImageReference>,
+    /// The commit that the image was built from; the commit of the manifests, if that is not known.
+    pub commit: Option<CommitId>,
+    /// The commits since the release that it starts from, newest first.
+    pub commits: Vec<PlanCommit>,
+    /// Every object that there is to be, in the order of application.
+    pub objects: Vec<Object>,
+    /// Every object that would change.
+    pub changes: Vec<PlanChange>,
+    /// How many objects stay as they are.
+    pub unchanged: usize,
+    /// What stands in the way; sentences. A plan with blockers is not carried out.
+    pub blockers: Vec<String>,
+    /// What deserves a look and does not stand in the way; sentences.
+    pub warnings: Vec<String>,
+}
+
+/// One commit of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct PlanCommit {
+    pub id: CommitId,
+    pub author: String,
+    /// The first line of its message.
+    pub subject: String,
+}
+
+/// What happens to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum ChangeAction {
+    Created,
+    Changed,
+    Deleted,
+}
+
+impl ChangeAction {
+    /// The word that people read.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Changed => "changed",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+impl fmt::Display for ChangeAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One object that a plan changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanChange {
+    /// What happens to it.
+    pub action: ChangeAction,
+    /// `Deployment`.
+    pub kind: String,
+    /// `claims-web`.
+    pub name: String,
+    /// A unified diff of its YAML. Values of Secrets are never in it.
+    pub diff: String,
+}
+
+impl PlanChange {
+    /// The changes among `all`, and how many objects stay as they are.
+    pub(crate) fn of(all: Vec<Change>) -> (Vec<Self>, usize) {
+        let (changed, unchanged): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .map(|change| {
+                let action = match change.kind {
+                    ChangeKind::Created => ChangeAction::Created,
+                    ChangeKind::Changed => ChangeAction::Changed,
+                    ChangeKind::Deleted => ChangeAction::Deleted,
+                    ChangeKind::Unchanged => return None,
+                };
+                Some(Self {
+                    action,
+                    diff: change.to_string(),
+                    kind: change.id.kind,
+                    name: change.id.name,
+                })
+            })
+            .partition(Option::is_some);
+        (changed.into_iter().flatten().collect(), unchanged.len())
+    }
+}
+
+impl Plan {
+    /// The environment's name within its project.
+    #[must_use]
+    pub fn environment(&self) -> &str {
+        self.place.id.environment()
+    }
+
+    /// Whether carrying it out would leave every object as it is.
+    #[must_use]
+    pub fn changes_nothing(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// The images as people read them.
+    #[must_use]
+    pub fn images_text(&self) -> String {
+        images_text(&self.images)
+    }
+
+    /// In what `now` would do something else than this plan; phrases. Empty when both do the same, whatever they show.
+    #[must_use]
+    pub fn differences(&self, now: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.parent != now.parent {
+            found.push("another release runs there now".to_string());
+        }
+        if self.images != now.images {
+            found.push(format!(
+                "the image is `{}` instead of `{}`",
+                now.images_text(),
+                self.images_text()
+            ));
+        }
+        if self.commit != now.commit {
+            let short = |commit: &Option<CommitId>| {
+                let commit = commit.as_ref().map(|commit| format!("`{}`", commit.short()));
+                commit.unwrap_or_else(|| "unknown".into())
+            };
+            found.push(format!(
+                "the commit is {} instead of {}",
+                short(&now.commit),
+                short(&self.commit)
+            ));
+        }
+        if self.place != now.place {
+            let place = |plan: &Self| format!("`{}` in `{}`", plan.place.namespace, plan.place.kube_context);
+            found.push(format!("the namespace is {} instead of {}", place(now), place(self)));
+        }
+        if (self.on_failure, self.wait) != (now.on_failure, now.wait) {
+            found.push("what happens when it fails, or how long it may take, is set differently".to_string());
+        }
+        found.extend(self.object_differences(now));
+        found
+    }
+
+    fn object_differences(&self, now: &Self) -> Vec<String> {
+        let by_id =
+            |plan: &Self| -> BTreeMap<ObjectId, usize> { plan.objects.iter().map(Object::id).zip(0..).collect() };
+        let (then, current) = (by_id(self), by_id(now));
+        let ids: BTreeSet<&ObjectId> = then.keys().chain(current.keys()).collect();
+        let mut found = Vec::new();
+        for id in ids {
+            match (then.get(id), current.get(id)) {
+                (Some(then), Some(current)) => {
+                    if self.objects[*then].value != now.objects[*current].value {
+                        found.push(format!("{id} is to be different"));
+                    }
+                }
+                (Some(_), None) => found.push(format!("{id} is no longer part of it")),
+                (None, _) => found.push(format!("{id} has come in")),
+            }
+        }
+        let order = |plan: &Self| -> Vec<ObjectId> { plan.objects.iter().map(Object::id).collect() };
+        if found.is_empty() && order(self) != order(now) {
+            found.push("the objects come in another order".to_string());
+        }
+        found
+    }
+}
+
+/// Images as people read them: one by its reference, several separated by commas.
+pub(crate) fn images_text(images: &BTreeMap<String, ImageReference>) -> String {
+    let images: Vec<String> = images.values().map(ToString::to_string).collect();
+    images.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::plans::{config_map, plan};
+    use towpath_types::Digest;
+
+    fn differences(change: impl FnOnce(&mut Plan)) -> String {
+        let mut now = plan();
+        change(&mut now);
+        plan().differences(&now).join("; ")
+    }
+
+    #[test]
+    fn what_is_only_shown_makes_no_difference() {
+        let said = differences(|now| {
+            now.commits.clear();
+            now.changes.clear();
+            now.unchanged = 0;
+            now.blockers.clear();
+            now.warnings.push("something new".into());
+            now.previous_images.clear();
+            now.objects[0].place.line = 99;
+        });
+        assert_eq!(said, "");
+    }
+
+    #[test]
+    fn each_difference_is_named() {
+        assert_eq!(differences(|now| now.parent = None), "another release runs there now");
+        let other = Digest::of(b"other");
+        let said = differences(|now| {
+            now.images
+                .values_mut()
+                .for_each(|image| *image = image.at(other.clone()));
+        });
+        assert_eq!(
+            said,
+            format!(
+                "the image is `r.io/claims@{other}` instead of `r.io/claims@{}`",
+                Digest::of(b"new")
+            )
+        );
+        assert_eq!(
+            differences(|now| now.commit = None),
+            "the commit is unknown instead of `0123456`"
+        );
+        assert_eq!(
+            differences(|now| now.place.namespace = "x".into()),
+            "the namespace is `x` in `live` instead of `claims-dev` in `live`"
+        );
+        assert!(differences(|now| now.on_failure = OnFailure::Rollback).contains("set differently"));
+        assert_eq!(
+            differences(|now| now.objects = vec![config_map("web", "hello"), config_map("api", "")]),
+            "ConfigMap/api has come in; ConfigMap/web is to be different"
+        );
+        assert_eq!(
+            differences(|now| now.objects.clear()),
+            "ConfigMap/web is no longer part of it"
+        );
+    }
+
+    #[test]
+    fn changes_are_counted_apart_from_what_stays() {
+        let change = |kind| Change {
+            id: config_map("web", "").id(),
+            kind,
+            place: config_map("web", "").place,
+            hunks: Vec::new(),
+        };
+        let (changes, unchanged) = PlanChange::of(vec![
+            change(ChangeKind::Created),
+            change(ChangeKind::Unchanged),
+            change(ChangeKind::Deleted),
+            change(ChangeKind::Changed),
+        ]);
+        let actions: Vec<String> = changes.iter().map(|change| change.action.to_string()).collect();
+        assert_eq!(
+            (actions.join(" "), unchanged),
+            ("created deleted changed".to_string(), 1)
+        );
+    }
+}

@@ -1,0 +1,13 @@
+//! Plans: what a deployment would do, decided completely before anybody approves it.
+//!
+//! **Invariant:** a plan is named by the digest of everything in it, so whoever names a plan names what is done and what was
+//! shown. Plans never change; a release carries out exactly the plan that it names, or refuses.
+
+mod content;
+mod view;
+pub(crate) mod wire;
+
+pub(crate) use content::images_text;
+pub use content::{ChangeAction, Plan, PlanChange, PlanCommit};
+pub use view::PlanView;
+pub use wire::{PlanWireError, read as read_plan, write as write_plan};

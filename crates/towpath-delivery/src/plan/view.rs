@@ -1,0 +1,76 @@
+//! A plan as pages and the command line show it.
+
+use super::{
+    content::{Plan, PlanChange, PlanCommit, images_text},
+    wire::{self, PlanWireError},
+};
+use crate::project_file::OnFailure;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use towpath_store::PlanRow;
+use towpath_types::{CommitId, Digest, ImageReference, ReleaseId};
+
+/// What a deployment would do, or did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// The plan's name, the digest of everything in it. Approving names this.
+    pub id: Digest,
+    /// The environment's name within its project.
+    pub environment: String,
+    /// The images, pinned by their digests, separated by commas.
+    pub image: String,
+    /// The images by name.
+    pub images: BTreeMap<String, ImageReference>,
+    /// The images of the release that runs now, if one does.
+    pub previous_image: Option<String>,
+    /// The release that it starts from.
+    pub parent: Option<ReleaseId>,
+    /// The commit that the image was built from, or that the manifests are of.
+    pub commit: Option<CommitId>,
+    /// The commits since the release that it starts from, newest first.
+    pub commits: Vec<PlanCommit>,
+    /// Every object that would change.
+    pub changes: Vec<PlanChange>,
+    /// How many objects stay as they are.
+    pub unchanged: usize,
+    /// What happens when it fails.
+    pub on_failure: OnFailure,
+    /// What stands in the way; sentences. A plan with blockers cannot be carried out.
+    pub blockers: Vec<String>,
+    /// What deserves a look and does not stand in the way; sentences.
+    pub warnings: Vec<String>,
+}
+
+impl PlanView {
+    /// The view of a stored plan.
+    ///
+    /// # Errors
+    /// When it was written by a newer Towpath, or not by Towpath.
+    pub fn from_row(row: &PlanRow) -> Result<Self, PlanWireError> {
+        wire::read(row.plan.clone()).map(|plan| Self::named(row.digest.clone(), plan))
+    }
+
+    fn named(id: Digest, plan: Plan) -> Self {
+        Self {
+            id,
+            environment: plan.environment().to_string(),
+            image: plan.images_text(),
+            previous_image: (!plan.previous_images.is_empty()).then(|| images_text(&plan.previous_images)),
+            images: plan.images,
+            parent: plan.parent,
+            commit: plan.commit,
+            commits: plan.commits,
+            changes: plan.changes,
+            unchanged: plan.unchanged,
+            on_failure: plan.on_failure,
+            blockers: plan.blockers,
+            warnings: plan.warnings,
+        }
+    }
+}
+
+impl From<Plan> for PlanView {
+    fn from(plan: Plan) -> Self {
+        Self::named(plan.digest(), plan)
+    }
+}

@@ -1,0 +1,359 @@
+//! Makes plans: reads manifests, pins images, and asks the target what would happen.
+
+use crate::{
+    error::DeliveryError,
+    freeze::{Frozen, frozen},
+    history::History,
+    image::{ImageFinder, finder::ImageMap},
+    manifests::{JobKind, ManifestFile, Manifests, fill_in, namespace_pattern},
+    plan::{Plan, PlanChange},
+    project_file::{OnFailure, ProjectFile},
+    repository::{Repositories, project_name},
+    request::LaptopRequest,
+    workflow::WorkflowJobs,
+};
+use std::{collections::BTreeSet, sync::Arc};
+use towpath_deploy::{Environment, PULL_SECRET, Severity, Target, render::Renderer};
+use towpath_manifest::{
+    ImageRule, Object, ObjectId, diff, sort_for_apply, with_config_hash, with_image, with_pull_secret,
+};
+use towpath_types::{Clock, CommitId, EnvironmentId, with_causes};
+
+/// Makes a stand-in for a Secret's value: equal for equal values, and revealing nothing of them.
+pub type Fingerprinter = Arc<dyn Fn(&[u8]) -> String + Send + Sync>;
+
+/// Whether pods need a Secret that Towpath brings in order to pull from Towpath's own registry: on a cluster they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullSecret {
+    /// Towpath brings one.
+    Brought,
+    /// The engine of this machine is given the credentials itself.
+    NotNeeded,
+}
+
+/// What a plan is made from.
+#[derive(Debug, Clone)]
+pub(crate) struct PlanSource {
+    pub id: EnvironmentId,
+    pub files: Vec<ManifestFile>,
+    pub project_file: ProjectFile,
+    pub images: ImageMap,
+    pub commit: Option<CommitId>,
+    /// Overrules what the project file says.
+    pub on_failure: Option<OnFailure>,
+    /// Why it is deployed although the environment is frozen.
+    pub despite_freeze: Option<String>,
+}
+
+/// A Job or CronJob that a request names, ready to run.
+pub(crate) struct NamedObject {
+    pub object: Object,
+    pub place: Environment,
+    pub project_file: ProjectFile,
+}
+
+/// Makes plans.
+#[derive(Clone)]
+pub struct Planner {
+    pub(crate) target: Arc<dyn Target>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) renderer: Arc<Renderer>,
+    pub(crate) fingerprint: Fingerprinter,
+    pub(crate) pull_secret: PullSecret,
+    pub(crate) repositories: Repositories,
+    pub(crate) images: ImageFinder,
+    pub(crate) history: History,
+}
+
+impl Planner {
+    /// The plan of the job `job` of a workflow, or of the gate of that name in front of it: the manifests at the workflow's
+    /// commit, and the image that the workflow built.
+    ///
+    /// # Errors
+    /// `Conflict` when the workflow has no image to deploy, `Invalid` when a file of the commit is wrong, `NotFound` when
+    /// there is no such environment.
+    pub async fn plan_of_workflow(
+        &self,
+        workflow: &WorkflowJobs,
+        job: &str,
+        id: &EnvironmentId,
+    ) -> Result<Plan, DeliveryError> {
+        let (project, commit) = (&workflow.row.project, &workflow.row.commit);
+        let project_file = self.repositories.project_file(project, commit).await?;
+        let files = self.repositories.manifests(project, commit).await?;
+        let images = self.images.of_workflow(workflow, job, &project_file).await?;
+        self.plan(PlanSource {
+            id: id.clone(),
+            files,
+            project_file,
+            images,
+            commit: Some(commit.clone()),
+            on_failure: None,
+            despite_freeze: None,
+        })
+        .await
+    }
+
+    /// The plan of a laptop's request: a deployment of a tag, or a promotion.
+    ///
+    /// # Errors
+    /// When the request makes no plan: it names an unknown environment or tag, for example.
+    pub async fn plan_of_request(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Plan, DeliveryError> {
+        let project_file = request.parsed_project_file()?;
+        let images = match self.images.of_request(id, &request, &project_file).await {
+            Ok(images) => images,
+            // Nobody misses an image where there is no such environment.
+            Err(error) => {
+                let (files, _) = self.rendered(id, request.files, &project_file).await?;
+                Manifests::read(&files, &project_file, id)?;
+                return Err(error);
+            }
+        };
+        let commit = match &request.from {
+            Some(from) => self.images.release_to_promote(id, from).await?.commit,
+            None => self.images.commit_of(&images, request.commit).await?,
+        };
+        self.plan(PlanSource {
+            id: id.clone(),
+            files: request.files,
+            project_file,
+            images,
+            commit,
+            on_failure: request.on_failure,
+            despite_freeze: request.despite_freeze,
+        })
+        .await
+    }
+
+    /// Makes the plan of `source` against what runs now.
+    pub(crate) async fn plan(&self, source: PlanSource) -> Result<Plan, DeliveryError> {
+        let file = &source.project_file;
+        let (files, mut warnings) = self.rendered(&source.id, source.files, file).await?;
+        let manifests = Manifests::read(&files, file, &source.id)?;
+        let mut blockers = manifests.errors.clone();
+        blockers.extend(manifests.misplaced.iter().cloned());
+        let is_whole = blockers.is_empty();
+        let mut objects = manifests.objects();
+        warnings.extend(self.put_images(&mut objects, &source.images, file, source.id.project())?);
+        let place = manifests.place;
+        if let Some(freeze) = self.frozen(&source.id, Some(file)).await? {
+            match &source.despite_freeze {
+                None => blockers.push(format!(
+                    "{freeze}; `towpath deploy {} --despite-freeze REASON` deploys all the same, and the history says so",
+                    source.id.environment()
+                )),
+                Some(reason) => warnings.push(format!("{freeze}; deployed all the same: {reason}")),
+            }
+        }
+        self.history.learn(&place).await?;
+        let previous = self.history.last(&source.id).await?;
+        let runs = match &previous {
+            Some(previous) => Some(self.history.plan_of(previous).await?),
+            None => None,
+        };
+        let commits = match &source.commit {
+            Some(commit) => {
+                let from = previous.as_ref().and_then(|release| release.commit.as_ref());
+                let project = project_name(source.id.project())?;
+                self.repositories.commits_since(&project, from, commit).await
+            }
+            None => Vec::new(),
+        };
+        let mut plan = Plan {
+            place,
+            on_failure: source
+                .on_failure
+                .unwrap_or_else(|| file.on_failure(source.id.environment())),
+            wait: file.wait,
+            images: source.images,
+            parent: previous.as_ref().map(|release| release.id),
+            previous_images: runs.as_ref().map(|runs| runs.images.clone()).unwrap_or_default(),
+            commit: source.commit,
+            commits,
+            objects,
+            changes: Vec::new(),
+            unchanged: 0,
+            blockers,
+            warnings,
+        };
+        self.complete(&mut plan, runs.as_ref(), is_whole).await?;
+        Ok(plan)
+    }
+
+    /// Puts the images into the containers that run them. Answers with what deserves a look.
+    fn put_images(
+        &self,
+        objects: &mut [Object],
+        images: &ImageMap,
+        file: &ProjectFile,
+        project: &str,
+    ) -> Result<Vec<String>, DeliveryError> {
+        let mut warnings = Vec::new();
+        for (name, image) in images {
+            let rule = ImageRule {
+                repository: image.repository.clone(),
+                // `towpath.toml` speaks of the project's own image.
+                containers: match name == project {
+                    true => file.containers.clone(),
+                    false => Vec::new(),
+                },
+            };
+            let replaced = with_image(objects, &rule, image).map_err(|error| {
+                DeliveryError::internal("an image without a digest was to be deployed").caused_by(error)
+            })?;
+            if replaced.is_empty() {
+                warnings.push(format!(
+                    "no container's image is called `{}`, so nothing here runs the new image",
+                    image.repository
+                ));
+            }
+            if self.pull_secret == PullSecret::Brought && self.images.is_own(image) {
+                with_pull_secret(objects, image, PULL_SECRET);
+            }
+        }
+        Ok(warnings)
+    }
+
+    /// Finishes a plan whose objects are decided: what its pods read, what stands in its way, what it would change. `runs` is
+    /// the plan of the release that runs now. Unless the objects are whole, nothing is known to have left the manifests.
+    pub(crate) async fn complete(
+        &self,
+        plan: &mut Plan,
+        runs: Option<&Plan>,
+        is_whole: bool,
+    ) -> Result<(), DeliveryError> {
+        for image in plan.images.values() {
+            plan.blockers.extend(self.images.missing(image).await);
+        }
+        let place = plan.place.clone();
+        let fingerprints = self.target.fingerprints(&place, &plan.objects).await?;
+        let fingerprints = fingerprints.with_config_maps(&plan.objects);
+        with_config_hash(&mut plan.objects, &fingerprints);
+        sort_for_apply(&mut plan.objects);
+        let prune = match is_whole {
+            true => to_prune(self.target.as_ref(), &place, &plan.objects).await?,
+            false => Vec::new(),
+        };
+        let preflight = self.target.preflight(&place, &plan.objects, &prune).await?;
+        for finding in &preflight.findings {
+            match finding.severity {
+                Severity::Refused => plan.blockers.push(finding.to_string()),
+                Severity::Note => plan.warnings.push(finding.to_string()),
+            }
+        }
+        let changes = preflight.changes.unwrap_or_else(|| {
+            let before = runs.map(|runs| runs.objects.as_slice()).unwrap_or_default();
+            diff(before, &plan.objects, &|bytes| (self.fingerprint)(bytes))
+        });
+        (plan.changes, plan.unchanged) = PlanChange::of(changes);
+        Ok(())
+    }
+
+    /// The freeze that an environment is in now.
+    ///
+    /// The default branch decides: whoever deploys another commit must not lift the freeze with it. A project without a
+    /// repository here decides for itself, with `otherwise`.
+    pub(crate) async fn frozen(
+        &self,
+        id: &EnvironmentId,
+        otherwise: Option<&ProjectFile>,
+    ) -> Result<Option<Frozen>, DeliveryError> {
+        let known = self
+            .repositories
+            .default_project_file(&project_name(id.project())?)
+            .await?;
+        let file = known.as_ref().or(otherwise);
+        Ok(file.and_then(|file| frozen(&file.freeze, id.environment(), self.clock.now())))
+    }
+
+    /// The files with what Kustomize and Helm make of the environment in the place of their own files, and what deserves a
+    /// look there. Files without either come back as they are.
+    async fn rendered(
+        &self,
+        id: &EnvironmentId,
+        files: Vec<ManifestFile>,
+        project_file: &ProjectFile,
+    ) -> Result<(Vec<ManifestFile>, Vec<String>), DeliveryError> {
+        let files = files.into_iter().map(|file| (file.path, file.text)).collect();
+        let pattern = namespace_pattern(id.project(), project_file);
+        let rendered = self
+            .renderer
+            .render(
+                files,
+                id.project(),
+                Some(id.environment()),
+                |kube_context, environment| fill_in(&pattern, kube_context, environment),
+            )
+            .await;
+        if let Some(reason) = rendered.why_no_environment(id.environment()) {
+            return Err(DeliveryError::not_found(reason));
+        }
+        let wrong = rendered.diagnostics.iter().map(|diagnostic| diagnostic.render(false));
+        let failed = rendered.failures.iter().map(|failure| with_causes(&failure.error));
+        let wrong: Vec<String> = wrong.chain(failed).collect();
+        if !wrong.is_empty() {
+            return Err(DeliveryError::invalid(wrong.join("\n")));
+        }
+        let files = rendered.files.into_iter();
+        let files = files.map(|(path, text)| ManifestFile { path, text }).collect();
+        let warnings = rendered.warnings.into_iter().map(|(_, warning)| warning).collect();
+        Ok((files, warnings))
+    }
+
+    /// The Job or CronJob that a request names, with the project's images.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none of the name; `Invalid` when the request names none, or a manifest is wrong.
+    pub(crate) async fn named_object(
+        &self,
+        id: &EnvironmentId,
+        request: LaptopRequest,
+        kind: JobKind,
+    ) -> Result<NamedObject, DeliveryError> {
+        let project_file = request.parsed_project_file()?;
+        let images = self.images.of_request(id, &request, &project_file).await?;
+        let Some(name) = request.name else {
+            return Err(DeliveryError::invalid(format!(
+                "the request names no {}",
+                kind.as_str()
+            )));
+        };
+        let (files, _) = self.rendered(id, request.files, &project_file).await?;
+        let manifests = Manifests::read(&files, &project_file, id)?;
+        let mut objects = [manifests.job(kind, &name)?];
+        self.put_images(&mut objects, &images, &project_file, id.project())?;
+        let [object] = objects;
+        Ok(NamedObject {
+            object,
+            place: manifests.place,
+            project_file,
+        })
+    }
+
+    /// What stands in the way of one object; sentences.
+    pub(crate) async fn blockers(&self, place: &Environment, object: &Object) -> Result<Vec<String>, DeliveryError> {
+        let preflight = self.target.preflight(place, std::slice::from_ref(object), &[]).await?;
+        Ok(preflight.refused().map(ToString::to_string).collect())
+    }
+
+    /// What runs in an environment, of the image that its first container has.
+    pub(crate) fn first_image(object: &Object) -> String {
+        let first = towpath_manifest::containers(object).into_iter().next();
+        first.map(|container| container.image).unwrap_or_default()
+    }
+}
+
+/// What was applied in an environment and is not among `objects`.
+pub(crate) async fn to_prune(
+    target: &dyn Target,
+    place: &Environment,
+    objects: &[Object],
+) -> Result<Vec<ObjectId>, DeliveryError> {
+    let wanted: BTreeSet<ObjectId> = objects.iter().map(Object::id).collect();
+    let applied = target
+        .current(place)
+        .await?
+        .into_iter()
+        .flat_map(|applied| applied.objects);
+    Ok(applied.filter(|id| !wanted.contains(id)).collect())
+}

@@ -1,0 +1,456 @@
+//! Carries releases out.
+//!
+//! - **Invariant:** each decision is committed, with the lease's guard, before anything acts on it.
+//! - **Invariant:** whoever is killed at any point leaves behind what the next process needs to go on; nothing that failed is
+//!   applied again once going back has begun.
+//!
+//! A process that takes a release up again looks at the environment before it changes anything: an earlier process may have
+//! done half of it or all of it, and somebody else may have deployed since.
+
+use super::{
+    decide::{failure_message, is_refusal, left_as_it_is, overtaken, stale},
+    request::Releases,
+    stream::Loaded,
+};
+use crate::{
+    error::DeliveryError, history::record_of, lock, plan::Plan, planner::to_prune, progress::Progress, turn,
+    work::is_leased_by,
+};
+use tokio::sync::mpsc;
+use towpath_deploy::{ApplyError, ApplyRequest, Occasion, Progress as TargetProgress};
+use towpath_store::{Commit, Guard, ReleaseRow, Write};
+use towpath_types::{Outcome, ReleaseId};
+use towpath_workflow::release::{Effect, Event, OnFailure, State, Why};
+
+/// One process's work on a release.
+struct Carrying {
+    guard: Guard,
+    /// Whether this process did all that was done in the environment so far, so that it need not look first.
+    knows_all: bool,
+}
+
+impl Releases {
+    /// Carries a release out, from wherever it is, to its end. Answers with its row then.
+    ///
+    /// Call it with the lease of the release's work. Safe to call again after a kill at any point, in any process; the
+    /// commit that ends the release ends the work.
+    ///
+    /// # Errors
+    /// The release is not over then. `is_fenced`: the lease was lost, and another server carries it out. `is_temporary`: the
+    /// store, or an environment that was changed already, does not answer; try again later, or [`Releases::give_up`].
+    pub async fn carry_out(
+        &self,
+        guard: &Guard,
+        id: ReleaseId,
+        progress: &dyn Progress,
+    ) -> Result<ReleaseRow, DeliveryError> {
+        let mut carrying = Carrying {
+            guard: guard.clone(),
+            knows_all: false,
+        };
+        loop {
+            let loaded = Loaded::load(self.store.as_ref(), id).await?;
+            let Some(effect) = loaded.release.outstanding() else {
+                return self.done(guard, loaded).await;
+            };
+            let stepped = self.step(&mut carrying, progress, &loaded, effect).await;
+            match stepped {
+                // Somebody wrote to the row: with what is there now.
+                Err(error) if error.is_stale() => tracing::debug!(release = %id, "loaded again"),
+                Err(error) => return Err(error),
+                Ok(()) if loaded.release.is_over() => return self.end(id).await,
+                Ok(()) => {}
+            }
+        }
+    }
+
+    async fn end(&self, id: ReleaseId) -> Result<ReleaseRow, DeliveryError> {
+        Ok(Loaded::load(self.store.as_ref(), id).await?.row)
+    }
+
+    /// Ends the work of a release for which nothing is left to do.
+    async fn done(&self, guard: &Guard, loaded: Loaded) -> Result<ReleaseRow, DeliveryError> {
+        let work = self.store.work(&guard.key).await?;
+        if work.is_some_and(|work| is_leased_by(&work, guard)) {
+            let mut commit = Commit::new();
+            commit.write(Write::WorkDone(guard.clone()));
+            self.store.commit(commit).await?;
+        }
+        Ok(loaded.row)
+    }
+
+    /// Ends a release that cannot go on, without touching the environment, so that it stops nothing behind it: for work that
+    /// failed again and again. If it had begun to change the environment, that stays between two releases.
+    ///
+    /// # Errors
+    /// When the lease was lost or the store does not work.
+    pub async fn give_up(&self, guard: &Guard, id: ReleaseId, reason: &str) -> Result<ReleaseRow, DeliveryError> {
+        loop {
+            let loaded = Loaded::load(self.store.as_ref(), id).await?;
+            let at = self.clock.now();
+            let message = reason.to_string();
+            let happened = match loaded.release.state() {
+                State::Planned | State::Approved => vec![Event::Abandoned {
+                    why: Why::Unable,
+                    message,
+                    at,
+                }],
+                State::Applying | State::Watching => vec![Event::Failed {
+                    outcome: Outcome::Errored,
+                    message,
+                    at,
+                }],
+                State::Failing { .. } => vec![Event::RollbackBegan { at }, Event::RollbackFailed { message, at }],
+                State::RollingBack { .. } => vec![Event::RollbackFailed { message, at }],
+                State::Succeeded | State::Failed | State::RolledBack | State::Abandoned { .. } => {
+                    match loaded.release.outstanding() {
+                        Some(_) => vec![Event::Recorded { at }],
+                        None => return self.done(guard, loaded).await,
+                    }
+                }
+            };
+            match self.record(guard, &loaded, &happened).await {
+                Err(error) if error.is_stale() => tracing::debug!(release = %id, "loaded again"),
+                other => other?,
+            }
+        }
+    }
+
+    async fn record(&self, guard: &Guard, loaded: &Loaded, happened: &[Event]) -> Result<(), DeliveryError> {
+        let (store, clock) = (self.store.as_ref(), self.clock.as_ref());
+        loaded.record(store, clock, guard, happened).await
+    }
+
+    async fn step(
+        &self,
+        carrying: &mut Carrying,
+        progress: &dyn Progress,
+        loaded: &Loaded,
+        effect: Effect,
+    ) -> Result<(), DeliveryError> {
+        match effect {
+            Effect::BeginApply => self.begin_apply(carrying, progress, loaded).await,
+            Effect::Apply | Effect::Watch => self.apply_release(carrying, progress, loaded).await,
+            Effect::BeginRollback { to } => self.begin_rollback(carrying, progress, loaded, to).await,
+            Effect::RollBack { to } => self.roll_back(carrying, progress, loaded, to).await,
+            Effect::Record => self.reconcile(carrying, loaded).await,
+        }
+    }
+
+    /// Waits for the release's turn, and compares the environment with what the plan expects.
+    async fn begin_apply(
+        &self,
+        carrying: &mut Carrying,
+        progress: &dyn Progress,
+        loaded: &Loaded,
+    ) -> Result<(), DeliveryError> {
+        let row = &loaded.row;
+        let (store, clock) = (self.store.as_ref(), self.clock.as_ref());
+        turn::wait(store, clock, &row.environment, Some(row.id), progress).await?;
+        let (why, message) = match self.expected(loaded).await {
+            Ok(plan) => {
+                let (number, environment) = (row.number, plan.environment());
+                progress.line(&format!("release {number} of {environment}: {}", plan.images_text()));
+                for warning in &plan.warnings {
+                    progress.line(&format!("  note: {warning}"));
+                }
+                let began = Event::ApplyBegan { at: self.clock.now() };
+                self.record(&carrying.guard, loaded, &[began]).await?;
+                carrying.knows_all = true;
+                return Ok(());
+            }
+            Err(NotExpected::Here(error)) => return Err(error),
+            Err(NotExpected::There(why, message)) => (why, message),
+        };
+        progress.line(&message);
+        let abandoned = Event::Abandoned {
+            why,
+            message,
+            at: self.clock.now(),
+        };
+        self.record(&carrying.guard, loaded, &[abandoned]).await
+    }
+
+    /// The plan of a release, if the environment is as it expects.
+    async fn expected(&self, loaded: &Loaded) -> Result<Plan, NotExpected> {
+        let row = &loaded.row;
+        if *loaded.release.plan() != row.plan {
+            let message = format!("release {} names another plan than was approved", row.number);
+            return Err(NotExpected::There(Why::Unable, message));
+        }
+        let plan = self.history.plan_of(row).await?;
+        self.history.learn(&plan.place).await?;
+        let runs = self.history.last(&row.environment).await?;
+        if let Some(message) = stale(&plan, runs.as_ref()) {
+            return Err(NotExpected::There(Why::StalePlan, message));
+        }
+        let applied = self.target.current(&plan.place).await.map_err(DeliveryError::from)?;
+        let held = lock::refuse_held(applied.as_ref(), plan.environment(), &row.actor.name, self.clock.now());
+        match held {
+            Ok(()) => Ok(plan),
+            Err(error) => Err(NotExpected::There(Why::Refused, error.to_string())),
+        }
+    }
+
+    /// Applies the plan and watches the rollouts.
+    async fn apply_release(
+        &self,
+        carrying: &mut Carrying,
+        progress: &dyn Progress,
+        loaded: &Loaded,
+    ) -> Result<(), DeliveryError> {
+        let row = &loaded.row;
+        let plan = self.history.plan_of(row).await?;
+        let was_watching = loaded.release.state() == State::Watching;
+        let succeeded = |at| {
+            let applied = (!was_watching).then_some(Event::Applied { at });
+            applied.into_iter().chain([Event::Succeeded { at }]).collect::<Vec<_>>()
+        };
+        let mut is_untouched = !was_watching;
+        if !carrying.knows_all {
+            match self.look(row, &plan, row.id).await? {
+                Look::Overtaken(by) => return self.overtaken(carrying, progress, loaded, by).await,
+                Look::Runs => {
+                    progress.line(&runs(&plan));
+                    return self.record(&carrying.guard, loaded, &succeeded(self.clock.now())).await;
+                }
+                Look::Goes { attempted } => {
+                    progress.line("taken up again after a restart");
+                    is_untouched &= attempted != Some(row.id);
+                }
+            }
+        }
+        let applied = self.apply(&plan, Occasion::Release, row, progress).await;
+        let error = match applied {
+            Ok(()) => {
+                progress.line(&runs(&plan));
+                return self.record(&carrying.guard, loaded, &succeeded(self.clock.now())).await;
+            }
+            Err(error) => error,
+        };
+        let mut message = failure_message(&error);
+        let at = self.clock.now();
+        // Unless an earlier process changed something, a refusal means that nothing was.
+        if is_refusal(&error) && is_untouched {
+            message.push_str("\nNothing was changed.");
+            progress.line(&message);
+            let abandoned = Event::Abandoned {
+                why: Why::Refused,
+                message,
+                at,
+            };
+            return self.record(&carrying.guard, loaded, &[abandoned]).await;
+        }
+        let before = loaded.before;
+        let goes_back = loaded.release.on_failure() == OnFailure::Rollback && loaded.release.parent().is_some();
+        if !goes_back {
+            message = format!("{message}\n{}", left_as_it_is(plan.environment(), before));
+        }
+        progress.line(&message);
+        if let Some(number) = before.filter(|_| goes_back) {
+            // Going back takes its time; why is known now.
+            progress.line(&format!("failed; going back to release {number}"));
+        }
+        let failed = Event::Failed {
+            outcome: error.outcome,
+            message,
+            at,
+        };
+        self.record(&carrying.guard, loaded, &[failed]).await
+    }
+
+    async fn begin_rollback(
+        &self,
+        carrying: &mut Carrying,
+        progress: &dyn Progress,
+        loaded: &Loaded,
+        to: ReleaseId,
+    ) -> Result<(), DeliveryError> {
+        if !carrying.knows_all {
+            let plan = self.history.plan_of(&loaded.row).await?;
+            if let Look::Overtaken(by) = self.look(&loaded.row, &plan, to).await? {
+                return self.overtaken(carrying, progress, loaded, by).await;
+            }
+        }
+        let began = Event::RollbackBegan { at: self.clock.now() };
+        self.record(&carrying.guard, loaded, &[began]).await
+    }
+
+    /// Puts the release `to` back.
+    async fn roll_back(
+        &self,
+        carrying: &mut Carrying,
+        progress: &dyn Progress,
+        loaded: &Loaded,
+        to: ReleaseId,
+    ) -> Result<(), DeliveryError> {
+        let row = self.store.release(to).await?;
+        let row = row.ok_or_else(|| DeliveryError::internal(format!("release {to} is not in Towpath's storage")))?;
+        let number = row.number;
+        let plan = self.history.plan_of(&row).await;
+        let mut is_back = false;
+        if let (false, Ok(plan)) = (carrying.knows_all, &plan) {
+            match self.look(&loaded.row, plan, to).await? {
+                Look::Overtaken(by) => return self.overtaken(carrying, progress, loaded, by).await,
+                Look::Runs => is_back = true,
+                Look::Goes { .. } => progress.line(&format!(
+                    "going back to release {number} is taken up again after a restart"
+                )),
+            }
+        }
+        let back = match plan {
+            Ok(_) if is_back => Ok(()),
+            Ok(plan) => self
+                .apply(&plan, Occasion::Back, &row, progress)
+                .await
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error.chain()),
+        };
+        let environment = loaded.row.environment.environment();
+        let at = self.clock.now();
+        let happened = match back {
+            Ok(()) => {
+                progress.line(&format!("Release {number} runs again."));
+                Event::RolledBack { at }
+            }
+            Err(why) => {
+                let message = format!("{environment} is between release {number} and this one: {why}");
+                progress.line(&format!(
+                    "Going back to release {number} failed too, so {environment} is between the two: {why}"
+                ));
+                Event::RollbackFailed { message, at }
+            }
+        };
+        self.record(&carrying.guard, loaded, &[happened]).await
+    }
+
+    /// Leaves the environment to whoever deployed there since.
+    async fn overtaken(
+        &self,
+        carrying: &mut Carrying,
+        progress: &dyn Progress,
+        loaded: &Loaded,
+        by: String,
+    ) -> Result<(), DeliveryError> {
+        let environment = loaded.row.environment.environment();
+        progress.line(&format!(
+            "{by} was deployed to {environment} since, so this one is over"
+        ));
+        let happened = Event::Overtaken {
+            by,
+            at: self.clock.now(),
+        };
+        self.record(&carrying.guard, loaded, &[happened]).await
+    }
+
+    /// Brings the environment's own record and the store together, now that both know the end.
+    async fn reconcile(&self, carrying: &mut Carrying, loaded: &Loaded) -> Result<(), DeliveryError> {
+        let recorded = Event::Recorded { at: self.clock.now() };
+        self.record(&carrying.guard, loaded, &[recorded]).await?;
+        // The environment may have given it another number. If it does not answer now, whoever looks next learns that.
+        if let Ok(plan) = self.history.plan_of(&loaded.row).await
+            && let Err(error) = self.history.learn(&plan.place).await
+        {
+            let error = error.chain();
+            tracing::warn!(release = %loaded.row.id, error, "the environment's own record is not read");
+        }
+        Ok(())
+    }
+
+    /// What became of the environment while no process worked on the release `mine`; `wanted` is the release that is to run.
+    async fn look(&self, mine: &ReleaseRow, plan: &Plan, wanted: ReleaseId) -> Result<Look, DeliveryError> {
+        let recorded = self.history.learn(&plan.place).await?;
+        let runs = self.history.last(&mine.environment).await?;
+        if let Some(by) = overtaken(mine, runs.as_ref(), &recorded) {
+            return Ok(Look::Overtaken(by));
+        }
+        let applied = self.target.current(&plan.place).await?;
+        let (release, attempted) = applied.map_or((None, None), |applied| (applied.release, applied.attempted));
+        Ok(match release == Some(wanted) {
+            true => Look::Runs,
+            false => Look::Goes { attempted },
+        })
+    }
+
+    async fn apply(
+        &self,
+        plan: &Plan,
+        occasion: Occasion,
+        row: &ReleaseRow,
+        progress: &dyn Progress,
+    ) -> Result<(), ApplyError> {
+        let errored = |error: DeliveryError| ApplyError {
+            outcome: Outcome::Errored,
+            object: None,
+            message: error.chain(),
+            log: Vec::new(),
+            running: Vec::new(),
+        };
+        let prune = to_prune(self.target.as_ref(), &plan.place, &plan.objects)
+            .await
+            .map_err(errored)?;
+        let request = ApplyRequest {
+            environment: plan.place.clone(),
+            occasion,
+            record: record_of(row, plan),
+            objects: plan.objects.clone(),
+            prune,
+            deadline: plan.wait.for_release(),
+            unschedulable: plan.wait.for_node(),
+        };
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let result = {
+            let mut apply = self.target.apply(request, sender);
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(line) = receiver.recv() => say(progress, line),
+                    result = &mut apply => break result,
+                }
+            }
+        };
+        while let Ok(line) = receiver.try_recv() {
+            say(progress, line);
+        }
+        result
+    }
+}
+
+fn say(progress: &dyn Progress, line: TargetProgress) {
+    let object = line.object.map(|object| format!("{object}: ")).unwrap_or_default();
+    progress.line(&format!("  {object}{}", line.message));
+}
+
+fn runs(plan: &Plan) -> String {
+    format!("{} runs {}", plan.environment(), plan.images_text())
+}
+
+/// What a process finds that takes a release up again.
+enum Look {
+    /// Somebody else deployed since.
+    Overtaken(String),
+    /// What is wanted runs already.
+    Runs,
+    /// There is something left to do.
+    Goes {
+        /// The release that began last to change the environment.
+        attempted: Option<ReleaseId>,
+    },
+}
+
+/// Why a release does not begin.
+enum NotExpected {
+    /// The store does not work, which says nothing about the release.
+    Here(DeliveryError),
+    /// The environment is not as the plan expects, or cannot be asked.
+    There(Why, String),
+}
+
+impl From<DeliveryError> for NotExpected {
+    fn from(error: DeliveryError) -> Self {
+        match error.is_of_store() {
+            true => Self::Here(error),
+            false => Self::There(Why::Unable, error.chain()),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! What is decided about releases, from what is known. Pure.
+
+use crate::{error::DeliveryError, plan::Plan};
+use towpath_deploy::{ApplyError, ReleaseRecord};
+use towpath_store::ReleaseRow;
+use towpath_types::{Digest, JobId, Outcome, ReleaseId, ReleaseStatus};
+use towpath_workflow::release::{Release, State};
+use uuid::Uuid;
+
+/// Why a plan is stale, if it is: it starts from another release than the one that runs.
+pub(crate) fn stale(plan: &Plan, runs: Option<&ReleaseRow>) -> Option<String> {
+    if runs.map(|runs| runs.id) == plan.parent {
+        return None;
+    }
+    let runs = runs.map_or_else(|| "nothing".into(), |runs| format!("release {}", runs.number));
+    Some(format!(
+        "{} changed since this plan was made: {runs} runs there now. Look at a new plan",
+        plan.environment()
+    ))
+}
+
+/// Who deployed to the environment after the release `mine` began to change it, if somebody did. `runs` is the newest
+/// release that succeeded; `recorded` is the environment's own record.
+pub(crate) fn overtaken(mine: &ReleaseRow, runs: Option<&ReleaseRow>, recorded: &[ReleaseRecord]) -> Option<String> {
+    if let Some(runs) = runs.filter(|runs| Some(runs.id) != mine.parent && runs.id != mine.id) {
+        return Some(format!("release {} of {}", runs.number, runs.actor));
+    }
+    // In its own record a release may have got another number than here.
+    let own = recorded.iter().find(|record| record.id == mine.id);
+    let number = own.map_or(mine.number, |own| own.number);
+    let later = recorded
+        .iter()
+        .find(|record| record.id != mine.id && record.number > number);
+    later.map(|later| format!("release {} of {}", later.number, later.by))
+}
+
+/// Whether two plans have the same objects, wherever those are written down.
+pub(crate) fn same_objects(one: &Plan, other: &Plan) -> bool {
+    let values = |plan: &Plan| {
+        plan.objects
+            .iter()
+            .map(|object| object.value.clone())
+            .collect::<Vec<_>>()
+    };
+    values(one) == values(other)
+}
+
+/// The releases to which an environment can go back, the nearest first, and the one that counts as running. `rows` are the
+/// environment's releases, newest first. Between two releases the one before counts, and can be gone back to.
+pub(crate) fn earlier<'a>(
+    rows: &'a [ReleaseRow],
+    is_between: bool,
+    environment: &str,
+) -> Result<(&'a ReleaseRow, Vec<&'a ReleaseRow>), DeliveryError> {
+    let succeeded: Vec<&ReleaseRow> = rows
+        .iter()
+        .filter(|row| row.status == ReleaseStatus::Succeeded)
+        .collect();
+    let Some((current, before)) = succeeded.split_first() else {
+        return Err(DeliveryError::conflict(format!(
+            "nothing was deployed to `{environment}` yet"
+        )));
+    };
+    Ok((*current, if is_between { succeeded } else { before.to_vec() }))
+}
+
+/// What to say when there is no release to go back to.
+pub(crate) fn no_earlier(environment: &str, to: Option<i64>) -> DeliveryError {
+    DeliveryError::conflict(match to {
+        Some(number) => format!(
+            "`{environment}` has no earlier release {number} that succeeded: `towpath history {environment}` lists them"
+        ),
+        None => format!("`{environment}` has no earlier release that differs from what runs"),
+    })
+}
+
+/// The id of the release that an attempt of a job begins in an environment: always the same, so that however often the
+/// job asks, it is one release.
+pub(crate) fn release_of_attempt(job: JobId, attempt: u32, environment: &str) -> ReleaseId {
+    let digest = Digest::of(format!("{job}/{attempt}/{environment}").as_bytes());
+    let digits = u128::from_str_radix(&digest.hex()[..32], 16).unwrap_or_default();
+    ReleaseId::from(uuid::Builder::from_custom_bytes(digits.to_be_bytes()).into_uuid())
+}
+
+/// A new release's id.
+pub(crate) fn new_release() -> ReleaseId {
+    ReleaseId::from(Uuid::now_v7())
+}
+
+/// Whether a job that asks to deploy again means the release that it began before: it does unless that one failed and this
+/// is another attempt.
+pub(crate) fn is_meant_again(before: &ReleaseRow, this_attempt: ReleaseId) -> bool {
+    before.id == this_attempt || !before.status.is_over() || before.status == ReleaseStatus::Succeeded
+}
+
+/// Why a release failed, with the last lines of the container that is to blame.
+pub(crate) fn failure_message(error: &ApplyError) -> String {
+    let mut message = error.to_string();
+    for line in &error.log {
+        message.push_str("\n  | ");
+        message.push_str(line);
+    }
+    message
+}
+
+/// What to add when a release failed and nothing is put back. `before` is the release that ran.
+pub(crate) fn left_as_it_is(environment: &str, before: Option<i64>) -> String {
+    match before {
+        Some(number) => format!(
+            "It was left like this: {environment} is between release {number} and this one. `towpath rollback {environment} {number}` \
+             puts that back."
+        ),
+        None => "There was no release before this one to go back to.".into(),
+    }
+}
+
+/// The release's row as its state machine has it. `before` is the number of the release that it goes back to.
+pub(crate) fn row_of(row: &ReleaseRow, release: &Release, before: Option<i64>) -> ReleaseRow {
+    let message = match (release.state(), release.message(), before) {
+        (State::RolledBack, Some(message), Some(number)) => Some(format!("{message}\nRelease {number} runs again.")),
+        (_, message, _) => message,
+    };
+    ReleaseRow {
+        status: release.status(),
+        outcome: release.outcome(),
+        stopped_at: release.ended_at(),
+        message,
+        ..row.clone()
+    }
+}
+
+/// Whether an apply was refused before anything was changed.
+pub(crate) fn is_refusal(error: &ApplyError) -> bool {
+    error.outcome == Outcome::Rejected
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::{
+        plans::{config_map, plan},
+        rows,
+    };
+
+    fn release(number: i64, status: ReleaseStatus) -> ReleaseRow {
+        ReleaseRow {
+            id: ReleaseId::from_u128(u128::try_from(number).unwrap()),
+            number,
+            status,
+            ..rows::release("claims", "dev")
+        }
+    }
+
+    fn record(number: i64) -> ReleaseRecord {
+        crate::history::record_of(&release(number, ReleaseStatus::Succeeded), &plan())
+    }
+
+    #[test]
+    fn a_plan_is_stale_once_another_release_runs() {
+        // The plan starts from release 1.
+        assert_eq!(stale(&plan(), Some(&release(1, ReleaseStatus::Succeeded))), None);
+        assert_eq!(
+            stale(&plan(), Some(&release(2, ReleaseStatus::Succeeded))).as_deref(),
+            Some("dev changed since this plan was made: release 2 runs there now. Look at a new plan")
+        );
+        assert_eq!(
+            stale(&plan(), None).as_deref(),
+            Some("dev changed since this plan was made: nothing runs there now. Look at a new plan")
+        );
+    }
+
+    #[test]
+    fn a_release_is_overtaken_by_whoever_deployed_since() {
+        let mine = ReleaseRow {
+            parent: Some(ReleaseId::from_u128(1)),
+            ..release(2, ReleaseStatus::Applying)
+        };
+        let parent = release(1, ReleaseStatus::Succeeded);
+        assert_eq!(overtaken(&mine, Some(&parent), &[record(1), record(2)]), None);
+        assert_eq!(
+            overtaken(&mine, Some(&release(3, ReleaseStatus::Succeeded)), &[]).as_deref(),
+            Some("release 3 of ann")
+        );
+        // One that failed has changed the environment, too.
+        assert_eq!(
+            overtaken(&mine, Some(&parent), &[record(1), record(3)]).as_deref(),
+            Some("release 3 of ann")
+        );
+        // In its own record the environment has given ours the next number.
+        let ours = ReleaseRecord { number: 4, ..record(2) };
+        assert_eq!(overtaken(&mine, Some(&parent), &[record(3), ours]), None);
+    }
+
+    #[test]
+    fn going_back_skips_what_runs_unless_the_environment_is_between_releases() {
+        let rows = [
+            release(4, ReleaseStatus::Failed),
+            release(3, ReleaseStatus::Succeeded),
+            release(2, ReleaseStatus::Abandoned),
+            release(1, ReleaseStatus::Succeeded),
+        ];
+        let numbers = |is_between| {
+            let (current, candidates) = earlier(&rows, is_between, "dev").unwrap();
+            let candidates: Vec<i64> = candidates.iter().map(|row| row.number).collect();
+            (current.number, candidates)
+        };
+        assert_eq!(numbers(false), (3, vec![1]));
+        assert_eq!(numbers(true), (3, vec![3, 1]));
+        let error = earlier(&rows[..1], false, "dev").unwrap_err().to_string();
+        assert_eq!(error, "nothing was deployed to `dev` yet");
+    }
+
+    #[test]
+    fn the_same_objects_are_the_same_wherever_they_are_written() {
+        let mut moved = plan();
+        moved.objects[0].place.line = 7;
+        assert!(same_objects(&plan(), &moved));
+        moved.objects = vec![config_map("web", "hello")];
+        assert!(!same_objects(&plan(), &moved));
+    }
+
+    #[test]
+    fn an_attempt_of_a_job_has_one_release() {
+        let (job, other) = (JobId::from_u128(1), JobId::from_u128(2));
+        let id = release_of_attempt(job, 1, "dev");
+        assert_eq!(id, release_of_attempt(job, 1, "dev"));
+        let ids = [
+            id,
+            release_of_attempt(job, 2, "dev"),
+            release_of_attempt(job, 1, "qa"),
+            release_of_attempt(other, 1, "dev"),
+        ];
+        assert_eq!(std::collections::BTreeSet::from(ids).len(), 4);
+        let before = |status| ReleaseRow {
+            id,
+            ..release(1, status)
+        };
+        let again = ReleaseId::from_u128(9);
+        assert!(is_meant_again(&before(ReleaseStatus::Failed), id));
+        assert!(is_meant_again(&before(ReleaseStatus::Applying), again));
+        assert!(is_meant_again(&before(ReleaseStatus::Succeeded), again));
+        assert!(!is_meant_again(&before(ReleaseStatus::RolledBack), again));
+    }
+
+    #[test]
+    fn a_failure_comes_with_the_last_lines_of_its_container() {
+        let error = ApplyError {
+            outcome: Outcome::Failed,
+            object: None,
+            message: "it does not start".into(),
+            log: vec!["boom".into(), "bye".into()],
+            running: Vec::new(),
+        };
+        assert_eq!(failure_message(&error), "it does not start\n  | boom\n  | bye");
+        assert!(left_as_it_is("dev", Some(3)).contains("`towpath rollback dev 3`"));
+        assert_eq!(
+            left_as_it_is("dev", None),
+            "There was no release before this one to go back to."
+        );
+        let error = no_earlier("dev", Some(3)).to_string();
+        assert!(
+            error.contains("release 3") && error.contains("towpath history dev"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,277 @@
+//! What is released: the plan of a laptop, of a gate, of an earlier release.
+
+use super::{
+    decide::{earlier, is_meant_again, new_release, no_earlier, release_of_attempt, same_objects},
+    stream::stream,
+};
+use crate::{
+    environment::{between_releases, unseen},
+    error::DeliveryError,
+    history::History,
+    lock::Locks,
+    plan::Plan,
+    planner::Planner,
+    project_file::OnFailure,
+    request::LaptopRequest,
+    retry::until_stored,
+    work,
+    workflow::WorkflowJobs,
+};
+use std::sync::Arc;
+use towpath_deploy::Target;
+use towpath_store::{Commit, Expect, JobRow, ReleaseRow, Store, Write};
+use towpath_types::{Actor, Clock, EnvironmentId, JobId, JobKind, ReleaseId, ReleaseStatus, Right, Via};
+use towpath_workflow::{release, wire::write_release_event};
+
+/// How many releases `rollback` looks at.
+const MOST_RELEASES: u32 = 1000;
+
+/// Begins releases and carries them out.
+#[derive(Clone)]
+pub struct Releases {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) target: Arc<dyn Target>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) history: History,
+    planner: Planner,
+    locks: Locks,
+}
+
+impl Releases {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        target: Arc<dyn Target>,
+        clock: Arc<dyn Clock>,
+        planner: Planner,
+        locks: Locks,
+    ) -> Self {
+        Self {
+            store,
+            target,
+            clock,
+            history: planner.history.clone(),
+            planner,
+            locks,
+        }
+    }
+
+    /// Begins to release a plan that `actor` agreed to: commits the release, its plan, its first events, and the work of
+    /// carrying it out. `cause` says how it came to be; `job` is the job whose step asked for it.
+    ///
+    /// # Errors
+    /// `Conflict` when the plan has blockers, while somebody deploys to the environment, and when somebody else has locked
+    /// it.
+    pub async fn begin(
+        &self,
+        plan: &Plan,
+        cause: &str,
+        actor: &Actor,
+        job: Option<JobId>,
+    ) -> Result<ReleaseRow, DeliveryError> {
+        self.begin_as(new_release(), plan, cause, actor, job).await
+    }
+
+    async fn begin_as(
+        &self,
+        id: ReleaseId,
+        plan: &Plan,
+        cause: &str,
+        actor: &Actor,
+        job: Option<JobId>,
+    ) -> Result<ReleaseRow, DeliveryError> {
+        if !plan.blockers.is_empty() {
+            return Err(DeliveryError::conflict(format!(
+                "the plan cannot be carried out:\n{}",
+                plan.blockers.join("\n")
+            )));
+        }
+        self.locks.refuse_busy(&plan.place, actor).await?;
+        let now = self.clock.now();
+        let stored = plan.row(now);
+        let mut row = ReleaseRow {
+            id,
+            environment: plan.place.id.clone(),
+            number: 0,
+            status: ReleaseStatus::Approved,
+            outcome: None,
+            images: plan.images.clone(),
+            commit: plan.commit.clone(),
+            actor: actor.clone(),
+            cause: cause.to_string(),
+            plan: stored.digest.clone(),
+            parent: plan.parent,
+            job,
+            created_at: now,
+            stopped_at: None,
+            message: None,
+            version: 1,
+        };
+        let events = [
+            release::Event::Planned {
+                plan: stored.digest.clone(),
+                parent: plan.parent,
+                on_failure: match plan.on_failure {
+                    OnFailure::Rollback => release::OnFailure::Rollback,
+                    OnFailure::Stop => release::OnFailure::Stop,
+                },
+                at: now,
+            },
+            release::Event::Approved {
+                plan: stored.digest.clone(),
+                by: actor.name.clone(),
+                at: now,
+            },
+        ];
+        let mut commit = Commit::new()
+            .with(Write::Plan(stored))
+            .with(Write::Release(row.clone(), Expect::Absent))
+            .with(Write::Events {
+                stream: stream(id),
+                expected: 0,
+                events: events.iter().map(write_release_event).collect(),
+            })
+            .with(Write::Work(work::release(id, &row.environment, now)))
+            .with(Write::Work(work::look(&row.environment, now)));
+        if self.store.environment(&row.environment).await?.is_none() {
+            commit.write(Write::Environment(unseen(&plan.place), Expect::Absent));
+        }
+        let committed = self.store.commit(commit).await?;
+        let number = committed.releases.iter().find(|(of, _)| *of == id);
+        row.number = number.map_or(0, |(_, number)| *number);
+        tracing::info!(release = %id, number = row.number, environment = %row.environment, by = %actor, cause, "release begun");
+        Ok(row)
+    }
+
+    /// Deploys what a laptop asks for, or promotes.
+    ///
+    /// # Errors
+    /// When the request makes no plan, and as for [`Releases::begin`].
+    pub async fn deploy(
+        &self,
+        id: &EnvironmentId,
+        request: LaptopRequest,
+        actor: &Actor,
+    ) -> Result<ReleaseRow, DeliveryError> {
+        let cause = request.cause(id.environment());
+        let plan = self.planner.plan_of_request(id, request).await?;
+        until_stored!(self.begin(&plan, &cause, actor, None))
+    }
+
+    /// Carries out what a job's step asks for with `towpath deploy ENVIRONMENT`: the plan that the gate in front of the job
+    /// set free; without a gate, the plan of the workflow. Asked again by the same job, it is the same release, unless that
+    /// failed in an earlier attempt of the job.
+    ///
+    /// # Errors
+    /// `Conflict` when the gate approved no plan of this environment, when the job's configuration does not say that it
+    /// deploys there, and as for [`Releases::begin`].
+    pub async fn deploy_for_job(&self, job: JobId, environment: &str) -> Result<ReleaseRow, DeliveryError> {
+        until_stored!(async {
+            let (workflow, job) = WorkflowJobs::of_job(self.store.as_ref(), job).await?;
+            let id = crate::manifests::environment_id(workflow.row.project.as_str(), environment)?;
+            let release = release_of_attempt(job.id, job.attempt, environment);
+            let before = self.store.release_of_job(job.id, &id).await?;
+            if let Some(before) = before.filter(|before| is_meant_again(before, release)) {
+                return Ok(before);
+            }
+            // No gate could have shown anything else.
+            if job.environment.as_deref() != Some(environment) {
+                let said = job.environment.as_ref().map_or_else(
+                    || "that it deploys anywhere".to_string(),
+                    |said| format!("`towpath deploy {said}`"),
+                );
+                return Err(DeliveryError::conflict(format!(
+                    "job `{}` asks to deploy to `{environment}`, but its configuration says {said}: only a step with \
+                     `towpath deploy ENVIRONMENT` can be shown at a gate",
+                    job.name
+                )));
+            }
+            let (plan, cause, by) = self.plan_for_job(&workflow, &job.name, &id).await?;
+            let actor = Actor {
+                name: by,
+                via: Via::Job,
+                right: Right::Job,
+            };
+            self.begin_as(release, &plan, &cause, &actor, Some(job.id)).await
+        })
+    }
+
+    /// The plan that a job carries out, how it came to be, and who agreed to it.
+    async fn plan_for_job(
+        &self,
+        workflow: &WorkflowJobs,
+        job: &str,
+        id: &EnvironmentId,
+    ) -> Result<(Plan, String, String), DeliveryError> {
+        let pipeline = workflow.row.pipeline_number;
+        let is_gate =
+            |job: &&JobRow| job.kind == JobKind::Approval && job.environment.as_deref() == Some(id.environment());
+        for gate in workflow.before(job).into_iter().filter(is_gate) {
+            let row = self.store.gate(gate.id).await?;
+            let Some((row, by)) = row.and_then(|row| row.approved_by.clone().map(|by| (row, by))) else {
+                continue;
+            };
+            let without = || {
+                DeliveryError::conflict(format!(
+                    "`{}` was approved without a plan of `{}`",
+                    row.name,
+                    id.environment()
+                ))
+            };
+            let digest = row.plan.as_ref().ok_or_else(without)?;
+            let plan = self.history.stored_plan(digest).await?.ok_or_else(without)?;
+            if plan.place.id != *id {
+                return Err(without());
+            }
+            return Ok((plan, format!("gate {} of pipeline {pipeline}", row.name), by));
+        }
+        let plan = self.planner.plan_of_workflow(workflow, job, id).await?;
+        Ok((plan, format!("job {job} of pipeline {pipeline}"), Actor::job().name))
+    }
+
+    /// Goes back to an earlier release: its images and its objects, as a new release. Without `to`, to the nearest one that
+    /// differs from what runs; after a deployment that failed and was left like that, to the one before it.
+    ///
+    /// # Errors
+    /// `Conflict` when there is none to go back to, and as for [`Releases::begin`].
+    pub async fn rollback(
+        &self,
+        id: &EnvironmentId,
+        to: Option<i64>,
+        actor: &Actor,
+    ) -> Result<ReleaseRow, DeliveryError> {
+        let environment = id.environment();
+        let place = self.history.place(id).await?;
+        self.history.learn(&place).await?;
+        let rows = self.store.releases(id, MOST_RELEASES).await?;
+        let applied = self.target.current(&place).await?;
+        let is_between = applied.is_some_and(|applied| {
+            let is_deploying = applied.deploying.is_some();
+            between_releases(applied.release, applied.attempted, is_deploying, &rows).is_some()
+        });
+        let (current, candidates) = earlier(&rows, is_between, environment)?;
+        let runs = self.history.plan_of(current).await?;
+        let mut found = None;
+        for row in candidates {
+            let is_it = match to {
+                Some(number) => row.number == number,
+                None if is_between => true,
+                None if row.plan == current.plan => false,
+                None => !same_objects(&self.history.plan_of(row).await?, &runs),
+            };
+            if is_it {
+                found = Some(row);
+                break;
+            }
+        }
+        let row = found.ok_or_else(|| no_earlier(environment, to))?;
+        let mut plan = self.history.plan_of(row).await?;
+        plan.parent = Some(current.id);
+        plan.previous_images.clone_from(&runs.images);
+        plan.commits = Vec::new();
+        plan.warnings = Vec::new();
+        plan.blockers = Vec::new();
+        self.planner.complete(&mut plan, Some(&runs), true).await?;
+        let cause = format!("rollback to release {}", row.number);
+        until_stored!(self.begin(&plan, &cause, actor, None))
+    }
+}

@@ -1,0 +1,124 @@
+//! What a project's repository says: its project file, its manifests, its history.
+
+use crate::{
+    error::DeliveryError,
+    manifests::{ManifestFile, manifest_files},
+    plan::PlanCommit,
+    project_file::{PROJECT_FILE, ProjectFile},
+};
+use std::sync::Arc;
+use towpath_forge::{Forge, ForgeError};
+use towpath_types::{CommitId, ProjectName};
+
+/// How many commits a plan lists.
+const MOST_COMMITS: usize = 50;
+
+/// The project names of environments are project names.
+pub(crate) fn project_name(project: &str) -> Result<ProjectName, DeliveryError> {
+    project
+        .parse()
+        .map_err(|error: towpath_types::ProjectNameError| DeliveryError::invalid(error.to_string()))
+}
+
+/// Reads projects' repositories. A project may have none here: a laptop deploys from its own.
+#[derive(Clone)]
+pub(crate) struct Repositories {
+    forge: Arc<dyn Forge>,
+}
+
+impl Repositories {
+    pub(crate) fn new(forge: Arc<dyn Forge>) -> Self {
+        Self { forge }
+    }
+
+    /// The newest commit of the default branch; `None` without a repository here, and before the first push.
+    pub(crate) async fn head(&self, project: &ProjectName) -> Result<Option<CommitId>, DeliveryError> {
+        if !self.forge.exists(project).await? {
+            return Ok(None);
+        }
+        let branch = self.forge.default_branch(project).await?;
+        match self.forge.find(project, &branch).await {
+            Ok(commit) => Ok(Some(commit)),
+            Err(ForgeError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The name of the default branch; `main` without a repository here.
+    pub(crate) async fn default_branch(&self, project: &ProjectName) -> Result<String, DeliveryError> {
+        match self.forge.default_branch(project).await {
+            Ok(branch) => Ok(branch),
+            Err(ForgeError::UnknownProject(_)) => Ok("main".into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The project file at a commit; the default one if the commit has none.
+    ///
+    /// # Errors
+    /// `Invalid`, with line and column, when it cannot be read.
+    pub(crate) async fn project_file(
+        &self,
+        project: &ProjectName,
+        commit: &CommitId,
+    ) -> Result<ProjectFile, DeliveryError> {
+        match self.project_file_text(project, commit).await? {
+            Some(text) => ProjectFile::parse(&text).map_err(|error| DeliveryError::invalid(error.to_string())),
+            None => Ok(ProjectFile::default()),
+        }
+    }
+
+    async fn project_file_text(
+        &self,
+        project: &ProjectName,
+        commit: &CommitId,
+    ) -> Result<Option<String>, DeliveryError> {
+        match self.forge.file(project, commit, PROJECT_FILE).await {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Err(ForgeError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The project file of the default branch; `None` without a repository here, before the first push, and while that file
+    /// cannot be read.
+    pub(crate) async fn default_project_file(
+        &self,
+        project: &ProjectName,
+    ) -> Result<Option<ProjectFile>, DeliveryError> {
+        let Some(head) = self.head(project).await? else {
+            return Ok(None);
+        };
+        let text = self.project_file_text(project, &head).await?;
+        Ok(ProjectFile::parse(&text.unwrap_or_default()).ok())
+    }
+
+    /// Every manifest at a commit.
+    pub(crate) async fn manifests(
+        &self,
+        project: &ProjectName,
+        commit: &CommitId,
+    ) -> Result<Vec<ManifestFile>, DeliveryError> {
+        Ok(manifest_files(self.forge.files(project, commit, ".k8s").await?))
+    }
+
+    /// The commits from `from`, which does not count, to `to`; only `to` itself without a `from`.
+    ///
+    /// Empty for a commit that was never pushed here, such as a laptop's: a plan is as good without.
+    pub(crate) async fn commits_since(
+        &self,
+        project: &ProjectName,
+        from: Option<&CommitId>,
+        to: &CommitId,
+    ) -> Vec<PlanCommit> {
+        let limit = if from.is_some() { MOST_COMMITS } else { 1 };
+        let log = self.forge.log(project, from, to, limit).await.unwrap_or_default();
+        log.into_iter()
+            .map(|commit| PlanCommit {
+                id: commit.id,
+                author: commit.author,
+                subject: commit.subject,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,405 @@
+//! One-off runs: Jobs that somebody starts, CronJobs that somebody runs by hand, and single CronJobs that are applied.
+//!
+//! A run is a row before anything is started, so a restart finds it. Only whoever was asked starts it, once; any server can
+//! follow it afterwards, from its beginning, by the name of its Job.
+
+use crate::{
+    environment::unseen,
+    error::{DeliveryError, ErrorKind},
+    history::History,
+    lock::Locks,
+    manifests::JobKind,
+    planner::Planner,
+    progress::{Progress, Unheard},
+    request::LaptopRequest,
+    retry::until_stored,
+    turn,
+    work::{self, is_leased_by},
+};
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::sync::mpsc;
+use towpath_deploy::{
+    ApplyRequest, CronJobStatus, Environment, JOB_LABEL, JobEnd, JobHandle, JobLine, Occasion, ReleaseRecord, Target,
+    TargetError,
+};
+use towpath_manifest::Object;
+use towpath_store::{Commit, Expect, Guard, RunRow, Store, WorkKey, WorkKind, Write};
+use towpath_types::{Actor, Clock, EnvironmentId, Outcome, ReleaseId, RunId};
+use uuid::Uuid;
+
+/// How long starting a run may take. After that, whoever was to start it is taken for dead.
+const STARTING: SignedDuration = SignedDuration::from_mins(5);
+/// How long applying a single CronJob may take.
+const APPLYING: Duration = Duration::from_secs(60);
+/// The most characters that the value of a label has.
+const LABEL: usize = 63;
+/// The most characters of a Job's own name in a run's name, which leave room for what tells runs apart.
+const STEM: usize = 54;
+
+/// Starts one-off runs and follows them.
+#[derive(Clone)]
+pub struct Runs {
+    store: Arc<dyn Store>,
+    target: Arc<dyn Target>,
+    clock: Arc<dyn Clock>,
+    history: History,
+    planner: Planner,
+    locks: Locks,
+}
+
+/// The first `most` characters of a name, so that they can end a name or a label.
+fn shortened(name: &str, most: usize) -> String {
+    let shortened: String = name.chars().take(most).collect();
+    shortened.trim_end_matches(['-', '.']).to_string()
+}
+
+/// Makes a Job the run `run`: under a name of its own, with the label by which runs of one Job know each other.
+fn as_run(job: &mut Object, run: RunId) {
+    let label = shortened(&job.name, LABEL);
+    let name = format!("{}-{}", shortened(&job.name, STEM), run.short());
+    if let Some(metadata) = job.value.pointer_mut("/metadata").and_then(Value::as_object_mut) {
+        let labels = metadata.entry("labels").or_insert_with(|| json!({}));
+        if let Some(labels) = labels.as_object_mut() {
+            labels.insert(JOB_LABEL.to_string(), Value::String(label));
+        } else {
+            *labels = json!({ JOB_LABEL: label });
+        }
+        metadata.insert("name".to_string(), Value::String(name.clone()));
+    }
+    job.name = name;
+}
+
+/// The CronJob that a person means by `name`: people know one by its file, too (`vacuum_db` for `claims-vacuum-db`).
+fn meant<'a>(known: &'a [CronJobStatus], name: &str) -> Option<&'a CronJobStatus> {
+    let plain = name.replace('_', "-");
+    let ends = format!("-{plain}");
+    known.iter().find(|known| known.name == name).or_else(|| {
+        known
+            .iter()
+            .find(|known| known.name == plain || known.name.ends_with(&ends))
+    })
+}
+
+impl Runs {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        target: Arc<dyn Target>,
+        clock: Arc<dyn Clock>,
+        planner: Planner,
+        locks: Locks,
+    ) -> Self {
+        Self {
+            store,
+            target,
+            clock,
+            history: planner.history.clone(),
+            planner,
+            locks,
+        }
+    }
+
+    /// Starts a one-off Job. Its lines and its end come by [`Runs::follow`], whose work this commits.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such Job, `Conflict` when it cannot run, runs already, or somebody else has locked the
+    /// environment.
+    pub async fn start_job(
+        &self,
+        id: &EnvironmentId,
+        request: LaptopRequest,
+        actor: &Actor,
+    ) -> Result<RunRow, DeliveryError> {
+        let name = request.name.clone().unwrap_or_default();
+        let named = self.planner.named_object(id, request, JobKind::Job).await?;
+        let (mut job, place) = (named.object, named.place);
+        self.locks.refuse_held(&place, actor).await?;
+        let run = RunId::from(Uuid::now_v7());
+        as_run(&mut job, run);
+        let blockers = self.planner.blockers(&place, &job).await?;
+        if !blockers.is_empty() {
+            return Err(DeliveryError::conflict(format!(
+                "the job cannot run:\n{}",
+                blockers.join("\n")
+            )));
+        }
+        let row = self.row(run, id, JobKind::Job, &name, actor);
+        let row = RunRow {
+            object: job.name.clone(),
+            image: Planner::first_image(&job),
+            ..row
+        };
+        self.store_row(&row, &place).await?;
+        tracing::info!(environment = %id, job = row.object, by = %actor, "one-off job");
+        let started = self
+            .target
+            .run_job(&place, job, named.project_file.wait.for_node())
+            .await;
+        self.started(row, started).await
+    }
+
+    /// Runs a CronJob now, as the environment's release has it. Its lines and its end come by [`Runs::follow`].
+    ///
+    /// # Errors
+    /// `NotFound` when the environment has no such CronJob; `Conflict` when it cannot run, or somebody else has locked the
+    /// environment.
+    pub async fn start_cron_job(&self, id: &EnvironmentId, name: &str, actor: &Actor) -> Result<RunRow, DeliveryError> {
+        let place = self.history.place(id).await?;
+        let known = self.target.cron_jobs(&place).await?;
+        let Some(found) = meant(&known, name) else {
+            let known: BTreeSet<&str> = known.iter().map(|known| known.name.as_str()).collect();
+            let known = if known.is_empty() {
+                "it has none".to_string()
+            } else {
+                format!("it has {}", Vec::from_iter(known).join(", "))
+            };
+            return Err(DeliveryError::not_found(format!(
+                "`{}` runs no cron job `{name}`: {known}",
+                id.environment()
+            )));
+        };
+        self.locks.refuse_held(&place, actor).await?;
+        // Its pods wait for a node as long as those of the release that brought it.
+        self.history.learn(&place).await?;
+        let unschedulable = self.wait_for_node(id).await?;
+        let row = self.row(RunId::from(Uuid::now_v7()), id, JobKind::CronJob, name, actor);
+        let row = RunRow {
+            image: found.image.clone().unwrap_or_default(),
+            ..row
+        };
+        self.store_row(&row, &place).await?;
+        tracing::info!(environment = %id, name = found.name, by = %actor, "cron job run by hand");
+        let started = self.target.start_cron_job(&place, &found.name, unschedulable).await;
+        self.started(row, started).await
+    }
+
+    /// How long the pods of the environment's release may wait for a node.
+    async fn wait_for_node(&self, id: &EnvironmentId) -> Result<Option<Duration>, DeliveryError> {
+        match self.history.last(id).await? {
+            Some(release) => Ok(self.history.plan_of(&release).await?.wait.for_node()),
+            None => Ok(None),
+        }
+    }
+
+    fn row(&self, id: RunId, environment: &EnvironmentId, kind: JobKind, name: &str, actor: &Actor) -> RunRow {
+        RunRow {
+            id,
+            environment: environment.clone(),
+            kind: kind.as_str().to_string(),
+            name: name.to_string(),
+            object: String::new(),
+            image: String::new(),
+            actor: actor.clone(),
+            outcome: None,
+            exit_code: None,
+            message: None,
+            created_at: self.clock.now(),
+            stopped_at: None,
+            version: 0,
+        }
+    }
+
+    /// Stores a run that is about to be started. Should this process die over that, its work becomes due.
+    async fn store_row(&self, row: &RunRow, place: &Environment) -> Result<(), DeliveryError> {
+        until_stored!(async {
+            let mut commit = Commit::new()
+                .with(Write::Run(row.clone(), Expect::Absent))
+                .with(Write::Work(work::follow(
+                    row.id,
+                    &row.environment,
+                    row.created_at + STARTING,
+                )));
+            if self.store.environment(&row.environment).await?.is_none() {
+                commit.write(Write::Environment(unseen(place), Expect::Absent));
+            }
+            self.store.commit(commit).await?;
+            Ok(())
+        })
+    }
+
+    /// Stores that a run was started, or why it was not.
+    async fn started(&self, mut row: RunRow, started: Result<JobHandle, TargetError>) -> Result<RunRow, DeliveryError> {
+        row.version = 1;
+        let error = match started {
+            Ok(handle) => {
+                // Whoever has the work follows it from its beginning.
+                let now = self.clock.now();
+                let mut commit = Commit::new();
+                if row.object != handle.name {
+                    row.object = handle.name;
+                    commit.write(Write::Run(row.clone(), Expect::Version(row.version)));
+                    row.version += 1;
+                }
+                commit.write(Write::Work(work::follow(row.id, &row.environment, now)));
+                self.store.commit(commit).await?;
+                return Ok(row);
+            }
+            Err(error) => DeliveryError::from(error),
+        };
+        let outcome = match error.kind() {
+            ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Invalid | ErrorKind::Forbidden => Outcome::Rejected,
+            ErrorKind::Unavailable | ErrorKind::Internal => Outcome::Errored,
+        };
+        let ended = JobEnd {
+            outcome,
+            exit_code: None,
+            message: error.chain(),
+        };
+        let commit = Commit::new()
+            .with(Write::Run(self.ended(&row, ended), Expect::Version(row.version)))
+            .with(Write::CancelWork(WorkKey::new(WorkKind::Run, row.id)));
+        self.store.commit(commit).await?;
+        Err(error)
+    }
+
+    fn ended(&self, row: &RunRow, end: JobEnd) -> RunRow {
+        RunRow {
+            outcome: Some(end.outcome),
+            exit_code: end.exit_code,
+            message: Some(end.message).filter(|message| !message.is_empty()),
+            stopped_at: Some(self.clock.now()),
+            ..row.clone()
+        }
+    }
+
+    /// Follows a run from its beginning to its end: what it prints goes to `progress`, its end to its row. Call it with the
+    /// lease of the run's work; safe to call again in any process, which follows from the beginning again.
+    ///
+    /// # Errors
+    /// The run is not known to have ended then. `is_fenced`: the lease was lost, and another server follows it.
+    /// `is_temporary`: the store or the environment does not answer; try again later.
+    pub async fn follow(&self, guard: &Guard, id: RunId, progress: &dyn Progress) -> Result<RunRow, DeliveryError> {
+        let missing = || DeliveryError::not_found(format!("there is no run {id}"));
+        let row = self.store.run(id).await?.ok_or_else(missing)?;
+        if row.outcome.is_some() {
+            let work = self.store.work(&guard.key).await?;
+            if work.is_some_and(|work| is_leased_by(&work, guard)) {
+                self.store
+                    .commit(Commit::new().with(Write::WorkDone(guard.clone())))
+                    .await?;
+            }
+            return Ok(row);
+        }
+        let environment = row.environment.environment();
+        let lost = |message: String| JobEnd {
+            outcome: Outcome::Errored,
+            exit_code: None,
+            message,
+        };
+        let end = match row.object.as_str() {
+            "" => lost(format!(
+                "Towpath was stopped while it started this, so it is not known whether it runs: `towpath cronjob list {environment}` \
+                 says"
+            )),
+            object => {
+                let place = self.history.place_or_row(&row.environment).await?;
+                let unschedulable = self.wait_for_node(&row.environment).await?;
+                match self.target.follow_job(&place, object, unschedulable).await {
+                    Ok(handle) => read(handle, progress).await.unwrap_or_else(|| {
+                        lost(format!(
+                            "whoever followed the Job `{object}` stopped: it may still run; look with `kubectl`, or at the \
+                             environment's page"
+                        ))
+                    }),
+                    Err(TargetError::NotFound(_)) => lost(format!(
+                        "there is no Job `{object}`: Towpath was stopped before it was made, or somebody deleted it. Find out what \
+                         it did before you start it again"
+                    )),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        };
+        if !end.message.is_empty() {
+            progress.line(&format!("-- {}", end.message));
+        }
+        let ended = self.ended(&row, end);
+        let mut commit = Commit::new();
+        commit.guard(guard.clone());
+        commit.write(Write::Run(ended.clone(), Expect::Version(row.version)));
+        commit.write(Write::WorkDone(guard.clone()));
+        self.store.commit(commit).await?;
+        Ok(RunRow {
+            version: row.version + 1,
+            ..ended
+        })
+    }
+
+    /// Applies one CronJob beside the releases: what runs there stays the release that it was. Answers with lines for whoever
+    /// asked.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such CronJob; `Conflict` when it cannot run, during a freeze, and when somebody else has
+    /// locked the environment.
+    pub async fn apply_cron_job(
+        &self,
+        id: &EnvironmentId,
+        request: LaptopRequest,
+        actor: &Actor,
+    ) -> Result<Vec<String>, DeliveryError> {
+        let (tag, commit) = (request.tag.clone(), request.commit.clone());
+        let named = self.planner.named_object(id, request, JobKind::CronJob).await?;
+        let (cron_job, place) = (named.object, named.place);
+        self.locks.refuse_held(&place, actor).await?;
+        if let Some(freeze) = self.planner.frozen(id, Some(&named.project_file)).await? {
+            return Err(DeliveryError::conflict(freeze.to_string()));
+        }
+        let blockers = self.planner.blockers(&place, &cron_job).await?;
+        if !blockers.is_empty() {
+            return Err(DeliveryError::conflict(format!(
+                "the cron job cannot run:\n{}",
+                blockers.join("\n")
+            )));
+        }
+        turn::wait(self.store.as_ref(), self.clock.as_ref(), id, None, &Unheard).await?;
+        let (name, environment) = (cron_job.name.clone(), id.environment());
+        tracing::info!(environment = %id, name, by = %actor, "cron job applied");
+        let cause = match tag {
+            Some(tag) => format!("towpath cronjob {name} {environment} {tag}"),
+            None => format!("towpath cronjob {name} {environment}"),
+        };
+        let request = ApplyRequest {
+            environment: place,
+            occasion: Occasion::Beside,
+            record: ReleaseRecord {
+                id: ReleaseId::from(Uuid::now_v7()),
+                number: 0,
+                state: "running".into(),
+                image: Planner::first_image(&cron_job),
+                commit,
+                by: actor.name.clone(),
+                cause,
+                at: self.clock.now(),
+                stopped_at: None,
+                message: None,
+                plan: Value::Null,
+            },
+            objects: vec![cron_job],
+            prune: Vec::new(),
+            deadline: APPLYING,
+            unschedulable: None,
+        };
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let applied = self.target.apply(request, sender).await;
+        let mut lines = Vec::new();
+        while let Ok(progress) = receiver.try_recv() {
+            lines.push(progress.message);
+        }
+        applied.map_err(|error| DeliveryError::conflict(error.to_string()))?;
+        lines.push(format!("applied CronJob {name} to {environment}"));
+        Ok(lines)
+    }
+}
+
+/// Hands on what a run prints, and answers with its end; `None` if whoever followed it stopped.
+async fn read(mut handle: JobHandle, progress: &dyn Progress) -> Option<JobEnd> {
+    while let Some(line) = handle.output.recv().await {
+        match line {
+            JobLine::Output(bytes) => String::from_utf8_lossy(&bytes)
+                .lines()
+                .for_each(|line| progress.line(line)),
+            JobLine::Note(note) => progress.line(&format!("-- {note}")),
+        }
+    }
+    handle.end.await.ok()
+}

@@ -1,0 +1,15 @@
+//! Delivery without a cluster, an engine, a registry, git or a network.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod environments;
+mod gates;
+mod going_back;
+mod images;
+mod locks;
+mod plans;
+mod power;
+mod releases;
+mod runs;
+mod target;
+mod world;

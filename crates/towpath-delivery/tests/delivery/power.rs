@@ -1,0 +1,380 @@
+//! Power cuts: wherever carrying a release out is interrupted, going on ends as it would have ended.
+
+use crate::{
+    target::{Moment, Place},
+    world::*,
+};
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+use towpath_delivery::{OnFailure, Plan, Unheard, Wait};
+use towpath_deploy::{Environment, Occasion};
+use towpath_manifest::Object;
+use towpath_store::{ReleaseRow, ReleaseStore as _, WorkKey, WorkKind, WorkStore as _, WorkflowStore as _};
+use towpath_types::{Clock as _, Digest, ImageReference, Outcome, ReleaseId, ReleaseStatus};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Story {
+    Succeeds,
+    First,
+    FailsAndGoesBack,
+    FailsAndStops,
+    FailsWithNothingBefore,
+    GoingBackFails,
+    Refused,
+    Stale,
+}
+
+const STORIES: [Story; 8] = [
+    Story::Succeeds,
+    Story::First,
+    Story::FailsAndGoesBack,
+    Story::FailsAndStops,
+    Story::FailsWithNothingBefore,
+    Story::GoingBackFails,
+    Story::Refused,
+    Story::Stale,
+];
+
+/// Where the power is cut.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    /// In front of an operation of the store.
+    BeforeStore(u64),
+    /// Behind one, whose answer is lost.
+    AfterStore(u64),
+    /// In a call of the target.
+    InTarget(usize, Moment),
+}
+
+fn object(kind: &str, name: &str, rest: serde_json::Value) -> Object {
+    let version = if kind == "Deployment" { "apps/v1" } else { "v1" };
+    let mut value = json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}});
+    for (key, part) in rest.as_object().unwrap() {
+        value[key] = part.clone();
+    }
+    Object::from_value(value, "a test").unwrap()
+}
+
+fn plan(environment: &str, image: &str, parent: Option<ReleaseId>, on_failure: OnFailure) -> Plan {
+    let repository: ImageReference = format!("r.io/{image}").parse().unwrap();
+    // The same in each environment.
+    let kind = image.split('-').next().unwrap_or_default();
+    let image = repository.at(Digest::of(kind.as_bytes()));
+    let container = json!({"name": "app", "image": image.to_string()});
+    let spec = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+    Plan {
+        place: Environment {
+            id: crate::world::environment(environment),
+            kube_context: "live".into(),
+            namespace: format!("claims-{environment}"),
+        },
+        on_failure,
+        wait: Wait::default(),
+        objects: vec![
+            object("ConfigMap", "web", json!({"data": {"IMAGE": image.to_string()}})),
+            object("ConfigMap", &format!("of-{}", image.repository), json!({})),
+            object("Deployment", "web", spec),
+        ],
+        images: BTreeMap::from([("claims".to_string(), image)]),
+        parent,
+        previous_images: BTreeMap::new(),
+        commit: None,
+        commits: Vec::new(),
+        changes: Vec::new(),
+        unchanged: 0,
+        blockers: Vec::new(),
+        warnings: vec!["look".into()],
+    }
+}
+
+/// How a story ended, without what differs from one environment to the next.
+#[derive(Debug, PartialEq)]
+struct End {
+    status: ReleaseStatus,
+    outcome: Option<Outcome>,
+    message: Option<String>,
+    objects: String,
+    /// Whether the release, the one before it, or none of them runs completely.
+    runs: Option<&'static str>,
+    last_event: String,
+}
+
+struct Theatre {
+    world: World,
+    /// How many environments were used.
+    used: AtomicUsize,
+}
+
+impl Theatre {
+    async fn new(on_cluster: bool) -> Self {
+        let world = match on_cluster {
+            true => World::on_cluster().await,
+            false => World::new().await,
+        };
+        world.target.break_image("r.io/bad", Outcome::Failed);
+        Self {
+            world,
+            used: AtomicUsize::new(0),
+        }
+    }
+
+    async fn release(&self, plan: &Plan) -> ReleaseRow {
+        let begun = self.world.delivery.releases.begin(plan, "a story", &ann(), None).await;
+        begun.unwrap()
+    }
+
+    /// Plays a story up to the point where its release is to be carried out, in an environment of its own.
+    async fn prepare(&self, story: Story) -> (String, ReleaseRow) {
+        let number = self.used.fetch_add(1, Ordering::Relaxed);
+        let environment = format!("story-{number}");
+        // One that fails only in this environment.
+        let flaky = format!("flaky-{environment}");
+        let before = match story {
+            Story::First | Story::FailsWithNothingBefore => None,
+            Story::GoingBackFails => Some(flaky.as_str()),
+            _ => Some("good"),
+        };
+        let parent = match before {
+            Some(image) => {
+                let begun = self
+                    .release(&plan(&environment, image, None, OnFailure::Rollback))
+                    .await;
+                let (row, _) = self.world.carry_out(begun.id).await;
+                assert_eq!(row.status, ReleaseStatus::Succeeded);
+                Some(begun.id)
+            }
+            None => None,
+        };
+        let (image, policy) = match story {
+            Story::Succeeds | Story::First | Story::Refused | Story::Stale => ("better", OnFailure::Rollback),
+            Story::FailsAndGoesBack | Story::GoingBackFails | Story::FailsWithNothingBefore => {
+                ("bad", OnFailure::Rollback)
+            }
+            Story::FailsAndStops => ("bad", OnFailure::Stop),
+        };
+        let expects = match story {
+            Story::Stale => None,
+            _ => parent,
+        };
+        let begun = self.release(&plan(&environment, image, expects, policy)).await;
+        match story {
+            Story::GoingBackFails => self.world.target.break_image(&flaky, Outcome::TimedOut),
+            Story::Refused => self.world.target.refuse("the quota is used up"),
+            _ => {}
+        }
+        (environment, begun)
+    }
+
+    /// Carries on until the end, or until the power is cut.
+    async fn play(&self, id: ReleaseId) {
+        let key = WorkKey::new(WorkKind::Release, id);
+        if self.world.store.work(&key).await.unwrap().is_none() {
+            return;
+        }
+        self.world.let_leases_end();
+        let guard = self.world.lease(WorkKind::Release, id).await;
+        let releases = &self.world.delivery.releases;
+        let carried = self.world.target.until_death(releases.carry_out(&guard, id, &Unheard));
+        if let Some(Err(error)) = carried.await {
+            assert!(error.is_temporary(), "{}", error.chain());
+        }
+    }
+
+    /// The same with a cut on the way. Answers `false` if the story ended before it came to that.
+    async fn play_with(&self, id: ReleaseId, cut: Cut) -> bool {
+        let key = WorkKey::new(WorkKind::Release, id);
+        if self.world.store.work(&key).await.unwrap().is_none() {
+            return false;
+        }
+        self.world.let_leases_end();
+        let guard = self.world.lease(WorkKind::Release, id).await;
+        let (faults, target) = (&self.world.faults, &self.world.target);
+        match cut {
+            Cut::BeforeStore(n) => faults.cut_before(n),
+            Cut::AfterStore(n) => faults.cut_after(n),
+            Cut::InTarget(n, moment) => target.die_at(n, moment),
+        }
+        let releases = &self.world.delivery.releases;
+        let carried = target.until_death(releases.carry_out(&guard, id, &Unheard)).await;
+        let was_cut = !faults.is_pending() && !target.is_death_pending();
+        faults.restore();
+        target.forget_death();
+        match carried {
+            Some(Ok(_)) => assert!(!was_cut, "{cut:?} had no effect"),
+            Some(Err(error)) => assert!(was_cut && error.is_temporary(), "{cut:?}: {}", error.chain()),
+            None => assert!(was_cut),
+        }
+        was_cut
+    }
+
+    async fn end(&self, environment: &str, id: ReleaseId) -> End {
+        let row = self.world.release(id).await;
+        let place: Place = self.world.target.place(&row.environment);
+        // Whatever happened, nothing that failed is applied again once something else was put back.
+        let back = place
+            .applied
+            .iter()
+            .position(|(occasion, _)| *occasion == Occasion::Back);
+        if let Some(back) = back {
+            let after = &place.applied[back..];
+            assert!(after.iter().all(|(_, release)| *release != id), "{:?}", place.applied);
+        }
+        let open = self.world.store.open_releases().await.unwrap();
+        assert!(open.iter().all(|row| row.id != id), "{environment} has ended");
+        let key = WorkKey::new(WorkKind::Release, id);
+        assert_eq!(
+            self.world.store.work(&key).await.unwrap(),
+            None,
+            "{environment}'s work is done"
+        );
+        let events = self.world.store.events(&format!("release/{id}"), 0).await.unwrap();
+        let last = events.last().unwrap().event["event"]["type"]
+            .as_str()
+            .unwrap()
+            .to_string();
+        let neutral = |text: String| text.replace(environment, "ENV");
+        End {
+            status: row.status,
+            outcome: row.outcome,
+            message: row.message.map(neutral),
+            objects: neutral(format!("{:?}", place.objects)),
+            runs: match place.release {
+                Some(release) if release == id => Some("it"),
+                Some(_) => Some("the one before"),
+                None => None,
+            },
+            last_event: last,
+        }
+    }
+
+    /// Plays a story without a cut: how it ends, how many operations of the store it takes, and which calls of the target.
+    async fn reference(&self, story: Story) -> (End, u64, Vec<&'static str>) {
+        let (environment, begun) = self.prepare(story).await;
+        let (store, target) = (self.world.faults.total(), self.world.target.calls().len());
+        let guard = self.world.lease(WorkKind::Release, begun.id).await;
+        let claimed = self.world.faults.total() - store;
+        let releases = &self.world.delivery.releases;
+        releases.carry_out(&guard, begun.id, &Unheard).await.unwrap();
+        let operations = self.world.faults.total() - store - claimed;
+        let calls = self.world.target.calls()[target..].to_vec();
+        self.world.target.accept();
+        (self.end(&environment, begun.id).await, operations, calls)
+    }
+
+    /// Plays a story with cuts on the way. Answers how many there were.
+    async fn check(&self, story: Story, cuts: &[Cut], expected: &End) -> usize {
+        let (environment, begun) = self.prepare(story).await;
+        let mut count = 0;
+        for cut in cuts {
+            count += usize::from(self.play_with(begun.id, *cut).await);
+        }
+        self.play(begun.id).await;
+        self.world.target.accept();
+        assert_eq!(self.end(&environment, begun.id).await, *expected, "{story:?} {cuts:?}");
+        count
+    }
+}
+
+fn cuts(operations: u64, calls: &[&'static str]) -> Vec<Cut> {
+    let store = (1..=operations).flat_map(|n| [Cut::BeforeStore(n), Cut::AfterStore(n)]);
+    let target = calls.iter().zip(1..).flat_map(|(call, n)| {
+        let middle = (*call == "apply").then_some(Moment::Middle);
+        [Some(Moment::Before), middle, Some(Moment::After)]
+            .into_iter()
+            .flatten()
+            .map(move |moment| Cut::InTarget(n, moment))
+    });
+    store.chain(target).collect()
+}
+
+async fn every_cut(on_cluster: bool) -> usize {
+    let theatre = Theatre::new(on_cluster).await;
+    let mut places = 0;
+    for story in STORIES {
+        let (end, operations, calls) = theatre.reference(story).await;
+        for cut in cuts(operations, &calls) {
+            places += theatre.check(story, &[cut], &end).await;
+        }
+    }
+    places
+}
+
+#[tokio::test]
+async fn a_cut_anywhere_on_one_machine_changes_no_end() {
+    let places = every_cut(false).await;
+    println!("power was cut at {places} places");
+    assert!(places > 200, "{places}");
+}
+
+#[tokio::test]
+async fn a_cut_anywhere_on_a_cluster_changes_no_end() {
+    let places = every_cut(true).await;
+    println!("power was cut at {places} places");
+    assert!(places > 200, "{places}");
+}
+
+#[tokio::test]
+async fn cuts_may_follow_each_other() {
+    let theatre = Theatre::new(true).await;
+    let mut places = 0;
+    for story in [Story::FailsAndGoesBack, Story::Succeeds] {
+        let (end, operations, calls) = theatre.reference(story).await;
+        let cuts = cuts(operations, &calls);
+        // Every pair would take a minute; in these, every cut comes first once and second once.
+        for (at, first) in cuts.iter().enumerate() {
+            let second = cuts[(at * 7 + 16) % cuts.len()];
+            places += theatre.check(story, &[*first, second], &end).await;
+        }
+    }
+    println!("power was cut {places} times, twice in each story");
+    assert!(places > 100, "{places}");
+}
+
+#[tokio::test]
+async fn somebody_else_who_deployed_while_nobody_was_at_work_is_left_alone() {
+    for keeps_records in [true, false] {
+        let theatre = Theatre::new(keeps_records).await;
+        let (environment, begun) = theatre.prepare(Story::FailsAndGoesBack).await;
+        let (_, _, calls) = theatre.reference(Story::FailsAndGoesBack).await;
+        let apply = calls.iter().position(|call| *call == "apply").unwrap() + 1;
+        assert!(theatre.play_with(begun.id, Cut::InTarget(apply, Moment::Middle)).await);
+        // A laptop deploys release 3.
+        let theirs = ReleaseId::from_u128(3);
+        let id = crate::world::environment(&environment);
+        let plan = plan(&environment, "better", begun.parent, OnFailure::Rollback);
+        let now = theatre.world.clock.now();
+        let record = towpath_deploy::ReleaseRecord {
+            id: theirs,
+            number: 3,
+            state: "succeeded".into(),
+            image: plan.images_text(),
+            commit: None,
+            by: "eve".into(),
+            cause: "towpath deploy".into(),
+            at: now,
+            stopped_at: Some(now),
+            message: None,
+            plan: towpath_delivery::write_plan(&plan),
+        };
+        theatre.world.target.change(&id, |place| {
+            place.records.insert(0, record);
+            (place.release, place.attempted) = (Some(theirs), Some(theirs));
+        });
+        let before = theatre.world.target.place(&id).applied;
+        theatre.play(begun.id).await;
+        let row = theatre.world.release(begun.id).await;
+        assert_eq!(
+            (row.status, row.outcome),
+            (ReleaseStatus::Failed, Some(Outcome::Errored))
+        );
+        assert_eq!(
+            row.message.as_deref(),
+            Some("release 3 of eve deployed to the environment since, so it was left to that.")
+        );
+        let place = theatre.world.target.place(&id);
+        assert_eq!((place.applied, place.release), (before, Some(theirs)));
+    }
+}

@@ -1,0 +1,97 @@
+//! What the pods of a workload print.
+
+use super::{error::ClusterError, secrets::mask_of};
+use crate::target::{Environment, SecretSource};
+use bytes::Bytes;
+use futures::{
+    StreamExt,
+    stream::{BoxStream, select_all},
+};
+use serde_json::Value;
+use tokio_util::{
+    codec::{FramedRead, LinesCodec},
+    io::StreamReader,
+};
+use towpath_kube::{Client, Discovery, Lookup, Resource, escape, text_at};
+use towpath_manifest::{Kind, Object, ObjectId};
+use towpath_types::Mask;
+
+/// The last `tail` lines of each container of a workload, and later ones if `follow`; `None` if it does not exist.
+pub(super) async fn of_workload(
+    client: &Client,
+    discovery: &Discovery,
+    environment: &Environment,
+    workload: &ObjectId,
+    vault: &dyn SecretSource,
+    (tail, follow): (u32, bool),
+) -> Result<Option<BoxStream<'static, Bytes>>, ClusterError> {
+    let api_version = match Kind::of(&workload.kind).api_version {
+        "" => "apps/v1",
+        known => known,
+    };
+    let Lookup::Served(resource) = discovery.find(client, api_version, &workload.kind).await? else {
+        return Ok(None);
+    };
+    let path = resource.object(&environment.namespace, &workload.name);
+    let Some(mut live) = client.find(&path).await? else {
+        return Ok(None);
+    };
+    let labels = live.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
+    let selector: Vec<String> = labels
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    // An empty selector would select the pods of all workloads.
+    if selector.is_empty() {
+        return Ok(None);
+    }
+    let pods = Resource::of(&Kind::POD);
+    let collection = pods.collection(&environment.namespace);
+    let (found, _) = client.list(&collection, Some(&selector.join(","))).await?;
+    live["apiVersion"] = Value::from(api_version);
+    live["kind"] = Value::from(workload.kind.as_str());
+    let Ok(object) = Object::from_value(live, "the cluster") else {
+        return Ok(None);
+    };
+    let mask = mask_of(client, environment, std::slice::from_ref(&object), vault).await;
+    let mut streams = Vec::new();
+    for pod in &found {
+        let name = text_at(pod, "/metadata/name");
+        let prefix = match found.len() {
+            1 => String::new(),
+            _ => format!("[{name}] "),
+        };
+        let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
+        for container in containers.into_iter().flatten() {
+            let path = format!(
+                "{}/log?container={}&tailLines={tail}&follow={follow}",
+                pods.object(&environment.namespace, &name),
+                escape(&text_at(container, "/name"))
+            );
+            // A container that has not started has printed nothing.
+            let Ok(pieces) = client.stream(&path).await else {
+                continue;
+            };
+            streams.push(whole_lines(pieces.boxed(), mask.clone(), prefix.clone()));
+        }
+    }
+    Ok(Some(select_all(streams).boxed()))
+}
+
+/// Cuts the output of a container into whole lines, masks them, and puts `prefix` before each.
+fn whole_lines(
+    pieces: BoxStream<'static, std::io::Result<Bytes>>,
+    mask: Mask,
+    prefix: String,
+) -> BoxStream<'static, Bytes> {
+    let lines = FramedRead::new(StreamReader::new(pieces), LinesCodec::new());
+    lines
+        .filter_map(move |line| {
+            let line = line
+                .ok()
+                .map(|line| Bytes::from(format!("{prefix}{}\n", mask.text(&line))));
+            async move { line }
+        })
+        .boxed()
+}

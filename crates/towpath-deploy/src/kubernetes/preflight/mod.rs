@@ -1,0 +1,20 @@
+//! Preflight: what applying objects would do, and everything that stands in the way. Changes nothing.
+//!
+//! [`checker`] asks the server for a dry run of each object and collects the result of the other modules, each of which looks at
+//! one subject: [`permissions`] of the account, [`admission`] of pods, [`references`] to other objects, [`ownership`] by other
+//! environments and controllers, and the [`refusal`]s of the server, which it turns into findings with places.
+//! [`prediction`] saves dry runs of ConfigMaps where their result is certain.
+
+mod admission;
+mod checker;
+mod finding;
+mod ownership;
+mod permissions;
+mod prediction;
+mod references;
+mod refusal;
+mod report;
+
+pub(super) use checker::Checker;
+pub(super) use refusal::redacted;
+pub(super) use report::{CheckedObject, Report};

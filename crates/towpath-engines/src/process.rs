@@ -1,0 +1,182 @@
+//! Processes of this machine: telling one from a later one with its number, waiting for its end, killing it.
+
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{PidfdFlags, pidfd_open},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    time::{Duration, Instant},
+};
+
+/// A process that cannot be taken for another one that gets its number later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    /// In clock ticks since boot.
+    start_time: u64,
+    boot_id: String,
+}
+
+impl Process {
+    /// The process that has the number `pid` now.
+    pub(crate) fn of(pid: i32) -> io::Result<Self> {
+        let stat = Stat::of(pid).ok_or_else(|| io::Error::other(format!("process {pid} is gone already")))?;
+        Ok(Self {
+            pid,
+            start_time: stat.start_time,
+            boot_id: boot_id()?,
+        })
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        let is_same = |stat: Stat| stat.start_time == self.start_time && stat.is_alive();
+        boot_id().is_ok_and(|boot| boot == self.boot_id) && Stat::of(self.pid).is_some_and(is_same)
+    }
+
+    /// Sends a signal; of no effect on a process that has ended.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        if !self.is_running() {
+            return Ok(());
+        }
+        match kill(Pid::from_raw(self.pid), signal) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Waits until the process has ended, whoever's child it is; whether it has within `limit`.
+    pub(crate) fn wait(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while self.is_running() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let Some(pid) = rustix::process::Pid::from_raw(self.pid) else {
+                return true;
+            };
+            let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else {
+                // It has just ended, or this kernel (before Linux 5.3) has no such handles.
+                std::thread::sleep(left.min(Duration::from_millis(10)));
+                continue;
+            };
+            // Opened by number, so it may be another process's handle; then this one has ended.
+            if !self.is_running() {
+                return true;
+            }
+            let mut handles = [PollFd::new(&handle, PollFlags::IN)];
+            let timeout = Timespec::try_from(left).ok();
+            // Interrupted or not, the loop looks again.
+            let _ = poll(&mut handles, timeout.as_ref());
+        }
+        true
+    }
+
+    /// Whether it was started as `… agent` and leads its session, as only agents do that an engine started.
+    pub(crate) fn is_agent(&self) -> bool {
+        let leads = nix::unistd::getsid(Some(Pid::from_raw(self.pid))) == Ok(Pid::from_raw(self.pid));
+        let command = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        leads && command.split(|byte| *byte == 0).nth(1) == Some(b"agent")
+    }
+
+    /// What tells it from every other process of this boot, as part of a file's name.
+    pub(crate) fn mark(&self) -> String {
+        format!("{}-{}", self.pid, self.start_time)
+    }
+}
+
+/// Every process of this machine that runs with `variable` (`NAME=value`) in its environment.
+///
+/// Other users' environments cannot be read, so their processes are not found.
+pub(crate) fn with_variable(variable: &[u8]) -> Vec<Process> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let marked = pids.filter(|pid| {
+        fs::read(format!("/proc/{pid}/environ"))
+            .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|item| item == variable))
+    });
+    marked
+        .filter_map(|pid| Process::of(pid).ok())
+        .filter(Process::is_running)
+        .collect()
+}
+
+/// What `/proc/<pid>/stat` says.
+///
+/// Source: <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>
+struct Stat {
+    state: char,
+    /// In clock ticks since boot.
+    start_time: u64,
+}
+
+impl Stat {
+    fn of(pid: i32) -> Option<Self> {
+        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let text = String::from_utf8_lossy(&text);
+        // The name in front, in parentheses, may hold anything.
+        let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+        Some(Self {
+            state: fields.next()?.chars().next()?,
+            start_time: fields.nth(18)?.parse().ok()?,
+        })
+    }
+
+    fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X')
+    }
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reused_process_id_is_not_the_same_process() {
+        let own = Process::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(own.is_running());
+        let later = Process {
+            start_time: own.start_time + 1,
+            ..own.clone()
+        };
+        assert!(!later.is_running());
+        let before_the_boot = Process {
+            boot_id: "another".into(),
+            ..own
+        };
+        assert!(!before_the_boot.is_running() && before_the_boot.wait(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn the_end_of_a_process_is_waited_for() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = Process::of(i32::try_from(child.id()).unwrap()).unwrap();
+        assert!(!process.wait(Duration::from_millis(30)));
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| process.wait(Duration::from_secs(60)));
+            process.signal(Signal::SIGKILL).unwrap();
+            assert!(waiting.join().unwrap(), "it has ended, though nobody has reaped it");
+        });
+        assert!(began.elapsed() < Duration::from_secs(30));
+        child.wait().unwrap();
+        assert!(process.wait(Duration::ZERO));
+        process.signal(Signal::SIGKILL).unwrap();
+    }
+}

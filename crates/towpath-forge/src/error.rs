@@ -1,0 +1,50 @@
+//! What can go wrong with a forge.
+
+use std::io;
+use towpath_types::ProjectName;
+
+/// What went wrong with a repository.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgeError {
+    /// `git` is not installed, or an operation on the disk failed.
+    #[error("failed to {attempt}")]
+    Io {
+        /// The operation and its object: ``list `/data/git` ``.
+        attempt: String,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// `git` ran and failed.
+    #[error("`git {command}` failed: {stderr}")]
+    Git {
+        /// The subcommand: `log`.
+        command: String,
+        /// What git printed to standard error.
+        stderr: String,
+    },
+    /// The project has no repository here.
+    #[error("there is no project `{0}`: create it with `towpath init` in its repository")]
+    UnknownProject(ProjectName),
+    /// The project has no such commit, branch, tag or file.
+    #[error("there is no {what} in project `{project}`")]
+    NotFound {
+        /// The project that was searched.
+        project: ProjectName,
+        /// What was searched for: ``commit, branch or tag `v1` ``.
+        what: String,
+    },
+}
+
+impl ForgeError {
+    pub(crate) fn io(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let attempt = attempt.into();
+        move |source| Self::Io { attempt, source }
+    }
+
+    pub(crate) fn not_found(project: &ProjectName, what: impl Into<String>) -> Self {
+        Self::NotFound {
+            project: project.clone(),
+            what: what.into(),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What Towpath needs of its git remote.
+
+use crate::{Commit, ForgeError, TreeFile};
+use bytes::Bytes;
+use futures::{future::BoxFuture, stream::BoxStream};
+use std::io;
+use towpath_types::{CommitId, ProjectName};
+
+/// The largest file that [`Forge::files`] reads: no manifest and no configuration is larger.
+pub const LARGEST_FILE_BYTES: u64 = 4 << 20;
+
+/// A tar archive as it is made.
+pub type SourceStream = BoxStream<'static, io::Result<Bytes>>;
+
+/// The repositories of Towpath's projects.
+///
+/// # Contract
+/// - All methods may be called at once, from many tasks, while pushes arrive. One answer is consistent in itself; two answers
+///   may see different refs.
+/// - A commit that was found stays readable, even after its branch is deleted, until the repository itself goes away.
+/// - Methods that take a project fail with [`ForgeError::UnknownProject`] if it has no repository ([`Forge::exists`] and
+///   [`Forge::create`] excepted), and with [`ForgeError::NotFound`] if the repository lacks the commit, ref or file. Every other
+///   error means that the forge does not work at the moment.
+/// - Only `refs/heads/*` and `refs/tags/*` exist. `refs/replace/*` never changes what a commit is.
+/// - A call may take as long as a process start; none is fit for rendering a page.
+/// - Reading changes nothing. [`Forge::create`] and [`Forge::set_default_branch`] are safe to repeat.
+pub trait Forge: Send + Sync + 'static {
+    /// The projects that have a repository, sorted by name.
+    fn projects(&self) -> BoxFuture<'_, Result<Vec<ProjectName>, ForgeError>>;
+
+    /// Whether `project` has a repository.
+    fn exists<'a>(&'a self, project: &'a ProjectName) -> BoxFuture<'a, Result<bool, ForgeError>>;
+
+    /// Makes an empty repository whose default branch is `branch`. A repository that exists stays as it is.
+    fn create<'a>(&'a self, project: &'a ProjectName, branch: &'a str) -> BoxFuture<'a, Result<(), ForgeError>>;
+
+    /// The default branch's name: `main`. The branch need not exist yet.
+    fn default_branch<'a>(&'a self, project: &'a ProjectName) -> BoxFuture<'a, Result<String, ForgeError>>;
+
+    /// Makes `branch` the default branch. It need not exist yet.
+    fn set_default_branch<'a>(
+        &'a self,
+        project: &'a ProjectName,
+        branch: &'a str,
+    ) -> BoxFuture<'a, Result<(), ForgeError>>;
+
+    /// Every branch and tag by its whole name (`refs/heads/main`), sorted, with its commit. A tag object counts as the commit
+    /// that it names; refs that lead to no commit are left out.
+    fn refs<'a>(&'a self, project: &'a ProjectName) -> BoxFuture<'a, Result<Vec<(String, CommitId)>, ForgeError>>;
+
+    /// The commit that `word` means: a tag, a branch, a commit's id, or the first four or more digits of one. A tag wins over
+    /// a branch of the same name. Digits that fit several commits are [`ForgeError::NotFound`].
+    fn find<'a>(&'a self, project: &'a ProjectName, word: &'a str) -> BoxFuture<'a, Result<CommitId, ForgeError>>;
+
+    /// The commit with its message.
+    fn commit<'a>(&'a self, project: &'a ProjectName, id: &'a CommitId) -> BoxFuture<'a, Result<Commit, ForgeError>>;
+
+    /// The history of `to` without that of `from`: newest first, at most `limit` commits.
+    fn log<'a>(
+        &'a self,
+        project: &'a ProjectName,
+        from: Option<&'a CommitId>,
+        to: &'a CommitId,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Commit>, ForgeError>>;
+
+    /// The file that a checkout of `commit` has at `path`: symbolic links within the commit are followed. A folder, and a link
+    /// that leads nowhere or out of the repository, are [`ForgeError::NotFound`].
+    fn file<'a>(
+        &'a self,
+        project: &'a ProjectName,
+        commit: &'a CommitId,
+        path: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<u8>, ForgeError>>;
+
+    /// Every file below `folder`, sorted by path; empty if there is no such folder.
+    ///
+    /// A link to a file of the same commit counts as that file. Left out are links to anything else, submodules, and files of
+    /// more than [`LARGEST_FILE_BYTES`].
+    fn files<'a>(
+        &'a self,
+        project: &'a ProjectName,
+        commit: &'a CommitId,
+        folder: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<TreeFile>, ForgeError>>;
+
+    /// A tar archive of `commit` checked out on `branch`, or detached without one: what a job without git unpacks.
+    ///
+    /// [`GitForge`](crate::GitForge) adds `.git` with the whole history and the remote `origin`. A failure before the first
+    /// byte is the method's error. A later one ends the stream with an error, which leaves the archive visibly broken.
+    fn source<'a>(
+        &'a self,
+        project: &'a ProjectName,
+        commit: &'a CommitId,
+        branch: Option<&'a str>,
+        origin: &'a str,
+    ) -> BoxFuture<'a, Result<SourceStream, ForgeError>>;
+}

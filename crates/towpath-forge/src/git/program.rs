@@ -1,0 +1,113 @@
+//! Running the `git` program.
+
+use crate::ForgeError;
+use std::{
+    ffi::OsStr,
+    path::Path,
+    process::{Output, Stdio},
+};
+use tokio::{
+    io::AsyncWriteExt,
+    process::{Child, Command},
+};
+
+/// How git ended when it did not succeed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub command: String,
+    /// `None` when a signal killed it.
+    pub code: Option<i32>,
+    pub stderr: String,
+}
+
+impl Failure {
+    fn of(command: String, output: &Output) -> Self {
+        Self {
+            command,
+            code: output.status.code(),
+            stderr: String::from_utf8_lossy(&output.stderr).trim().to_string(),
+        }
+    }
+
+    /// Whether git names an object that the repository does not have. Git has no exit code for this; `LC_ALL=C` keeps its
+    /// words the same everywhere.
+    pub fn is_missing_object(&self) -> bool {
+        [
+            "bad object",
+            "Invalid revision range",
+            "not a tree object",
+            "Not a valid object name",
+            "reference is not a tree",
+            "unable to read tree",
+        ]
+        .iter()
+        .any(|words| self.stderr.contains(words))
+    }
+}
+
+impl From<Failure> for ForgeError {
+    fn from(failure: Failure) -> Self {
+        Self::Git {
+            command: failure.command,
+            stderr: failure.stderr,
+        }
+    }
+}
+
+/// A `git` in `dir` that reads no configuration but the repository's own. `home` has to be a folder without one.
+///
+/// It does not honour `refs/replace/*`: a commit is what its id says.
+pub(super) fn command(home: &Path, dir: &Path) -> Command {
+    let mut command = Command::new("git");
+    command
+        .current_dir(dir)
+        .env("HOME", home)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_NO_REPLACE_OBJECTS", "1")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("LC_ALL", "C")
+        .env_remove("GIT_DIR")
+        .env_remove("GIT_WORK_TREE")
+        .env_remove("GIT_INDEX_FILE")
+        .arg("-c")
+        .arg("safe.directory=*")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+pub(super) fn not_started(error: std::io::Error) -> ForgeError {
+    ForgeError::io("run `git` (is it installed?)")(error)
+}
+
+/// Runs `command` with `arguments` to its end: its output, or how it failed.
+pub(super) async fn run(
+    mut command: Command,
+    arguments: &[&OsStr],
+    input: Vec<u8>,
+) -> Result<Result<Vec<u8>, Failure>, ForgeError> {
+    let name = arguments.first().map(|name| name.to_string_lossy().into_owned());
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if !input.is_empty() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.spawn().map_err(not_started)?;
+    feed(&mut child, input);
+    let output = child.wait_with_output().await.map_err(not_started)?;
+    Ok(if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(Failure::of(name.unwrap_or_default(), &output))
+    })
+}
+
+/// Writes `input` while the output is read, so that neither side waits for the other for ever.
+fn feed(child: &mut Child, input: Vec<u8>) {
+    if let Some(mut stdin) = child.stdin.take() {
+        tokio::spawn(async move {
+            // A git that ended early says itself why.
+            let _ = stdin.write_all(&input).await;
+            let _ = stdin.shutdown().await;
+        });
+    }
+}

@@ -1,0 +1,515 @@
+//! Who owns which field of an object: `metadata.managedFields`.
+//!
+//! Source: <https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management> and, for the form of
+//! `fieldsV1`, <https://github.com/kubernetes-sigs/structured-merge-diff/blob/master/fieldpath/serialize-pe.go>
+
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+
+/// The field manager that Towpath applies objects as.
+pub const FIELD_MANAGER: &str = "towpath";
+
+/// A path in the form of `fieldsV1`: `["f:spec", "f:containers", "k:{\"name\":\"app\"}", "f:image"]`.
+pub type Path = Vec<String>;
+
+/// The entry of one field manager.
+pub struct Entry<'a> {
+    /// The name of the manager: `kubectl-edit`.
+    pub manager: &'a str,
+    /// `Apply` or `Update`.
+    pub operation: &'a str,
+    /// `status`, `scale`; empty for the object itself.
+    pub subresource: &'a str,
+    /// The time of its last write (RFC 3339).
+    pub time: &'a str,
+    /// The fields that it owns, in the form of `fieldsV1`.
+    pub fields: &'a Value,
+}
+
+impl Entry<'_> {
+    /// Whether Towpath's deployments wrote it.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.manager == FIELD_MANAGER && self.operation == "Apply" && self.subresource.is_empty()
+    }
+
+    /// Whether `kubectl apply` wrote it: the way in which most people deploy before they use Towpath.
+    ///
+    /// Source: <https://github.com/kubernetes/client-go/blob/master/util/csaupgrade/upgrade.go>
+    #[must_use]
+    pub fn is_kubectl_apply(&self) -> bool {
+        self.subresource.is_empty()
+            && matches!(
+                (self.manager, self.operation),
+                ("kubectl-client-side-apply", "Update") | ("kubectl", "Apply")
+            )
+    }
+}
+
+/// The entries of all managers.
+pub fn entries(object: &Value) -> impl Iterator<Item = Entry<'_>> {
+    let list = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(|entry| {
+        let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default();
+        Some(Entry {
+            manager: text("manager"),
+            operation: text("operation"),
+            subresource: text("subresource"),
+            time: text("time"),
+            fields: entry.get("fieldsV1")?,
+        })
+    })
+}
+
+/// The `fieldsV1` of Towpath's entry.
+#[must_use]
+pub fn ours(object: &Value) -> Option<&Value> {
+    entries(object).find(Entry::is_ours).map(|entry| entry.fields)
+}
+
+/// All paths that an entry owns: its leaves, and the mappings and lists that it marks with `.`.
+#[must_use]
+pub fn paths(fields: &Value) -> BTreeSet<Path> {
+    let mut found = BTreeSet::new();
+    walk(fields, true, &mut Vec::new(), &mut found);
+    found
+}
+
+/// The paths of an entry that hold values. Mappings and lists that it only marks with `.` are left out. A list that counts as
+/// one value, such as `args`, is included.
+fn leaves(fields: &Value) -> BTreeSet<Path> {
+    let mut found = BTreeSet::new();
+    walk(fields, false, &mut Vec::new(), &mut found);
+    found
+}
+
+fn walk(fields: &Value, with_marks: bool, path: &mut Path, found: &mut BTreeSet<Path>) {
+    let Some(map) = fields.as_object() else { return };
+    if map.is_empty() && !path.is_empty() {
+        found.insert(path.clone());
+    }
+    for (key, inner) in map {
+        if key == "." {
+            if with_marks {
+                found.insert(path.clone());
+            }
+            continue;
+        }
+        path.push(key.clone());
+        walk(inner, with_marks, path, found);
+        path.pop();
+    }
+}
+
+/// The value at a path, if it exists.
+fn locate<'a>(object: &'a Value, path: &[String]) -> Option<&'a Value> {
+    path.iter()
+        .try_fold(object, |value, element| match element.split_once(':')? {
+            ("f", key) => value.get(key),
+            ("i", index) => value.get(index.parse::<usize>().ok()?),
+            (_, text) => value.as_array()?.iter().find(|item| is_item(element, text, item)),
+        })
+}
+
+fn locate_mut<'a>(object: &'a mut Value, path: &[String]) -> Option<&'a mut Value> {
+    path.iter()
+        .try_fold(object, |value, element| match element.split_once(':')? {
+            ("f", key) => value.get_mut(key),
+            ("i", index) => value.get_mut(index.parse::<usize>().ok()?),
+            (_, text) => value
+                .as_array_mut()?
+                .iter_mut()
+                .find(|item| is_item(element, text, item)),
+        })
+}
+
+/// Whether `item` is the list item that `k:{…}` or `v:…` selects.
+fn is_item(element: &str, text: &str, item: &Value) -> bool {
+    let Ok(wanted) = serde_json::from_str::<Value>(text) else {
+        return false;
+    };
+    if element.starts_with("v:") {
+        return *item == wanted;
+    }
+    wanted
+        .as_object()
+        .is_some_and(|keys| keys.iter().all(|(key, value)| item.get(key) == Some(value)))
+}
+
+/// Removes the value at a path, and parents that become empty.
+fn remove(object: &mut Value, path: &[String]) {
+    let Some((element, rest)) = path.split_first() else {
+        return;
+    };
+    let (tag, text) = element.split_once(':').unwrap_or_default();
+    match (tag, object) {
+        ("f", Value::Object(map)) => {
+            if rest.is_empty() {
+                // Keep a mapping or list that still has members of others.
+                if map.get(text).is_some_and(|value| !has_members(value)) {
+                    map.shift_remove(text);
+                }
+                return;
+            }
+            if let Some(inner) = map.get_mut(text) {
+                remove(inner, rest);
+                if inner.as_object().is_some_and(Map::is_empty) || inner.as_array().is_some_and(Vec::is_empty) {
+                    map.shift_remove(text);
+                }
+            }
+        }
+        (_, Value::Array(items)) => {
+            let Some(at) = items.iter().position(|item| is_item(element, text, item)) else {
+                return;
+            };
+            if rest.is_empty() {
+                let keys = serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
+                // Keep an item that has fields of others.
+                let is_bare = |item: &Value| {
+                    item.as_object()
+                        .is_none_or(|item| item.keys().all(|key| keys.contains_key(key)))
+                };
+                if tag == "v" || is_bare(&items[at]) {
+                    items.remove(at);
+                }
+            } else if let Some(item) = items.get_mut(at) {
+                remove(item, rest);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn has_members(value: &Value) -> bool {
+    value.as_object().is_some_and(|map| !map.is_empty()) || value.as_array().is_some_and(|list| !list.is_empty())
+}
+
+/// Predicts an object after a deployment that takes over the fields of `kubectl apply`.
+///
+/// `would_be` is the answer to a dry run. A dry run cannot take over fields, so it still has those that only `kubectl apply`
+/// owns: remove them. Where the server fills in a default instead, as in `defaults`, use that.
+#[must_use]
+pub fn without_fields_of_kubectl(live: &Value, would_be: &Value, defaults: Option<&Value>) -> Value {
+    let mut abandoned: BTreeSet<Path> = entries(live)
+        .filter(Entry::is_kubectl_apply)
+        .flat_map(|entry| paths(entry.fields))
+        .collect();
+    if abandoned.is_empty() {
+        return would_be.clone();
+    }
+    for entry in entries(would_be).filter(|entry| !entry.is_kubectl_apply()) {
+        for path in paths(entry.fields) {
+            abandoned.remove(&path);
+        }
+    }
+    let mut would_be = would_be.clone();
+    abandoned.retain(|path| {
+        let Some(default) = defaults.and_then(|defaults| locate(defaults, path)) else {
+            return true;
+        };
+        if let Some(value) = locate_mut(&mut would_be, path).filter(|value| !has_members(value)) {
+            *value = default.clone();
+        }
+        false
+    });
+    without(&would_be, abandoned)
+}
+
+/// Removes the fields at `paths` from a copy of `object`.
+#[must_use]
+pub fn without(object: &Value, paths: BTreeSet<Path>) -> Value {
+    let mut object = object.clone();
+    // The key of a list item is removed only together with the item.
+    let is_key = |path: &Path| {
+        let [.., item, field] = path.as_slice() else {
+            return false;
+        };
+        let keys = item
+            .strip_prefix("k:")
+            .and_then(|keys| serde_json::from_str::<Map<String, Value>>(keys).ok());
+        keys.is_some_and(|keys| keys.contains_key(field.trim_start_matches("f:")))
+    };
+    let mut paths: Vec<Path> = paths.into_iter().filter(|path| !is_key(path)).collect();
+    // Deepest first, so that parents are empty when it is their turn.
+    paths.sort_by_key(|path| std::cmp::Reverse(path.len()));
+    for path in paths {
+        remove(&mut object, &path);
+    }
+    object
+}
+
+/// The fields that others have added to `live` beside those of the release, and who added them: manager and time.
+///
+/// Managers for whom `is_known` returns true do not count, nor do finalizers, which controllers add to delay a deletion. The
+/// fields of the release are Towpath's fields in `would_be`, the answer to a dry run. In `live`, Towpath no longer owns a field
+/// after somebody else has changed its value.
+#[must_use]
+pub fn added_by_others(
+    live: &Value,
+    would_be: &Value,
+    is_known: impl Fn(&str) -> bool,
+) -> (BTreeSet<Path>, Vec<(String, String)>) {
+    let mut released = ours(would_be).map(paths).unwrap_or_default();
+    for entry in entries(live).filter(|entry| is_known(entry.manager)) {
+        released.extend(paths(entry.fields));
+    }
+    let (mut added, mut writers) = (BTreeSet::new(), Vec::new());
+    let others =
+        entries(live).filter(|entry| !entry.is_ours() && entry.subresource.is_empty() && !is_known(entry.manager));
+    for entry in others {
+        let theirs: Vec<Path> = paths(entry.fields)
+            .into_iter()
+            .filter(|path| !released.contains(path) && !is_finalizer(path))
+            .collect();
+        if !theirs.is_empty() {
+            writers.push((entry.manager.to_string(), entry.time.to_string()));
+            added.extend(theirs);
+        }
+    }
+    (added, writers)
+}
+
+/// Whether a manager other than Towpath owns a field below `prefix`.
+#[must_use]
+pub fn has_others(object: &Value, prefix: &[&str]) -> bool {
+    let is_below = |path: &Path| path.len() > prefix.len() && path.iter().zip(prefix).all(|(one, other)| one == other);
+    entries(object)
+        .filter(|entry| !entry.is_ours() && entry.subresource.is_empty())
+        .any(|entry| leaves(entry.fields).iter().any(is_below))
+}
+
+fn is_finalizer(path: &[String]) -> bool {
+    matches!(path, [first, second, ..] if first == "f:metadata" && second == "f:finalizers")
+}
+
+/// Takes over into a copy of `wanted` the values that managers with `is_known` have written into `live`, such as the number of
+/// replicas from an autoscaler.
+#[must_use]
+pub fn with_values_of(live: &Value, wanted: &Value, is_known: impl Fn(&str) -> bool) -> Value {
+    let mut wanted = wanted.clone();
+    for entry in entries(live).filter(|entry| is_known(entry.manager)) {
+        for path in leaves(entry.fields) {
+            if let (Some(theirs), Some(value)) = (locate(live, &path), locate_mut(&mut wanted, &path)) {
+                *value = theirs.clone();
+            }
+        }
+    }
+    wanted
+}
+
+/// The `managedFields` that make Towpath the owner of everything `kubectl apply` owned; `None` if it owned nothing.
+///
+/// Without this step, a field that was removed from the manifest would stay forever, because `kubectl` still owns it.
+#[must_use]
+pub fn taken_over(live: &Value) -> Option<Value> {
+    if !entries(live).any(|entry| entry.is_kubectl_apply()) {
+        return None;
+    }
+    let list = live.pointer("/metadata/managedFields")?.as_array()?;
+    let mut fields = ours(live).cloned().unwrap_or_else(|| Value::Object(Map::new()));
+    for entry in entries(live).filter(Entry::is_kubectl_apply) {
+        merge(&mut fields, entry.fields);
+    }
+    let entry_of = |value: &Value| {
+        let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_string();
+        (text("manager"), text("operation"), text("subresource"))
+    };
+    let goes = |value: &&Value| {
+        let (manager, operation, subresource) = entry_of(value);
+        let entry = Entry {
+            manager: &manager,
+            operation: &operation,
+            subresource: &subresource,
+            time: "",
+            fields: &Value::Null,
+        };
+        entry.is_ours() || entry.is_kubectl_apply()
+    };
+    let mut kept: Vec<Value> = list.iter().filter(|value| !goes(value)).cloned().collect();
+    kept.push(serde_json::json!({
+        "manager": FIELD_MANAGER, "operation": "Apply", "apiVersion": live.get("apiVersion"),
+        "time": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        "fieldsType": "FieldsV1", "fieldsV1": fields,
+    }));
+    Some(Value::Array(kept))
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    let (Some(into), Some(from)) = (into.as_object_mut(), from.as_object()) else {
+        return;
+    };
+    for (key, value) in from {
+        merge(
+            into.entry(key.clone()).or_insert_with(|| Value::Object(Map::new())),
+            value,
+        );
+    }
+}
+
+/// Who wrote the fields of `live` that differ from `wanted`: manager and time, latest first. Leaves out managers for whom
+/// `is_known` returns true.
+#[must_use]
+pub fn who_changed(live: &Value, wanted: &Value, is_known: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = entries(live)
+        .filter(|entry| !entry.is_ours() && entry.subresource != "status" && !is_known(entry.manager))
+        .filter(|entry| {
+            let of_it = leaves(entry.fields);
+            of_it.iter().any(|path| {
+                let (now, then) = (locate(live, path), locate(wanted, path));
+                now.is_some() && now != then
+            })
+        })
+        .map(|entry| (entry.manager.to_string(), entry.time.to_string()))
+        .collect();
+    found.sort_by(|one, other| other.1.cmp(&one.1));
+    found.dedup();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn live() -> Value {
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "app", "labels": {"a": "1", "old": "x"}, "managedFields": [
+                {"manager": "kubectl-client-side-apply", "operation": "Update", "time": "2026-01-01T00:00:00Z", "fieldsV1": {
+                    "f:metadata": {"f:labels": {".": {}, "f:a": {}, "f:old": {}}},
+                    "f:spec": {"f:containers": {"k:{\"name\":\"app\"}": {".": {}, "f:image": {}, "f:name": {}},
+                                                "k:{\"name\":\"side\"}": {".": {}, "f:name": {}}}}}},
+                {"manager": "kubectl-edit", "operation": "Update", "time": "2026-02-01T00:00:00Z", "fieldsV1": {
+                    "f:spec": {"f:replicas": {}}}},
+                {"manager": "kube-controller-manager", "operation": "Update", "subresource": "status", "fieldsV1": {"f:status": {}}},
+            ]},
+            "spec": {"replicas": 3, "containers": [{"name": "app", "image": "1"}, {"name": "side"}]},
+        })
+    }
+
+    #[test]
+    fn paths_are_leaves_and_marks() {
+        let fields = json!({"f:spec": {"f:ports": {".": {}, "k:{\"port\":80}": {".": {}, "f:port": {}}}, "f:finalizers": {"v:\"x\"": {}}}});
+        let got: Vec<String> = paths(&fields).into_iter().map(|path| path.join(" ")).collect();
+        assert_eq!(
+            got,
+            [
+                "f:spec f:finalizers v:\"x\"",
+                "f:spec f:ports",
+                "f:spec f:ports k:{\"port\":80}",
+                "f:spec f:ports k:{\"port\":80} f:port",
+            ]
+        );
+        let object = json!({"spec": {"ports": [{"port": 80, "a": 1}], "finalizers": ["x"]}});
+        let path = |text: &str| text.split(' ').map(str::to_string).collect::<Path>();
+        assert_eq!(
+            locate(&object, &path("f:spec f:ports k:{\"port\":80} f:a")),
+            Some(&json!(1))
+        );
+        assert_eq!(locate(&object, &path("f:spec f:finalizers v:\"x\"")), Some(&json!("x")));
+        assert_eq!(locate(&object, &path("f:spec f:ports k:{\"port\":81}")), None);
+    }
+
+    #[test]
+    fn fields_of_kubectl_alone_are_removed_and_those_of_others_stay() {
+        let live = live();
+        // A dry run of a manifest without the label `old` and the container `side`.
+        let mut would_be = live.clone();
+        let list = would_be["metadata"]["managedFields"].as_array_mut().unwrap();
+        list.push(json!({"manager": "towpath", "operation": "Apply", "fieldsV1": {
+            "f:metadata": {"f:labels": {"f:a": {}}},
+            "f:spec": {"f:containers": {"k:{\"name\":\"app\"}": {".": {}, "f:image": {}, "f:name": {}}}}}}));
+        let defaults =
+            json!({"spec": {"containers": [{"name": "app", "image": "1"}]}, "metadata": {"labels": {"old": "y"}}});
+        let with_default = without_fields_of_kubectl(&live, &would_be, Some(&defaults));
+        assert_eq!(with_default["metadata"]["labels"], json!({"a": "1", "old": "y"}));
+        let predicted = without_fields_of_kubectl(&live, &would_be, None);
+        assert_eq!(predicted["metadata"]["labels"], json!({"a": "1"}));
+        assert_eq!(
+            predicted["spec"],
+            json!({"replicas": 3, "containers": [{"name": "app", "image": "1"}]})
+        );
+    }
+
+    #[test]
+    fn an_item_is_removed_whole_unless_it_has_fields_of_others() {
+        let object =
+            json!({"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}], "finalizers": ["x", "y"]});
+        let path = |text: &str| text.split(' ').map(str::to_string).collect::<Path>();
+        let check = |paths: &[&str], expect: Value| {
+            assert_eq!(
+                without(&object, paths.iter().map(|text| path(text)).collect()),
+                expect,
+                "{paths:?}"
+            );
+        };
+        let a = "f:env k:{\"name\":\"A\"}";
+        let both = json!([{"name": "B", "value": "2"}]);
+        check(
+            &[
+                a,
+                &format!("{a} f:name"),
+                &format!("{a} f:value"),
+                "f:finalizers v:\"x\"",
+            ],
+            json!({"env": both, "finalizers": ["y"]}),
+        );
+        check(&[a, &format!("{a} f:name")], object.clone());
+    }
+
+    #[test]
+    fn fields_of_kubectl_become_towpaths() {
+        let after = json!({"metadata": {"managedFields": taken_over(&live()).unwrap()}});
+        assert_eq!(entries(&after).filter(Entry::is_kubectl_apply).count(), 0);
+        assert_eq!(entries(&after).count(), 3);
+        let owned = paths(ours(&after).unwrap());
+        assert!(
+            owned.contains(&vec!["f:metadata".to_string(), "f:labels".into(), "f:old".into()]),
+            "{owned:?}"
+        );
+        assert_eq!(taken_over(&after), None);
+    }
+
+    #[test]
+    fn the_writer_of_a_changed_field_is_named() {
+        let wanted = json!({"spec": {"replicas": 2, "containers": [{"name": "app", "image": "1"}, {"name": "side"}]},
+                            "metadata": {"labels": {"a": "1", "old": "x"}}});
+        let who = who_changed(&live(), &wanted, |_| false);
+        assert_eq!(who, [("kubectl-edit".to_string(), "2026-02-01T00:00:00Z".to_string())]);
+        assert!(who_changed(&live(), &wanted, |manager| manager == "kubectl-edit").is_empty());
+        // A list that counts as one value.
+        let list = |args: Value| {
+            json!({"spec": {"args": args}, "metadata": {"managedFields": [
+                {"manager": "kubectl-edit", "operation": "Update", "time": "2026-02-01T00:00:00Z",
+                 "fieldsV1": {"f:spec": {"f:args": {}}}}]}})
+        };
+        let of_list = |then: Value| who_changed(&list(json!(["a"])), &list(then), |_| false).len();
+        assert_eq!((of_list(json!(["b"])), of_list(json!(["a"]))), (1, 0));
+    }
+
+    /// Somebody has changed `PORT`, a field of the release, and added `DEBUG` and a finalizer. An autoscaler has scaled.
+    #[test]
+    fn added_fields_are_told_from_changed_ones_and_from_those_of_controllers() {
+        let entry = |manager: &str, operation: &str, subresource: &str, fields: Value| {
+            json!({"manager": manager, "operation": operation, "subresource": subresource,
+                   "time": "2026-02-01T00:00:00Z", "fieldsV1": fields})
+        };
+        let theirs =
+            json!({"f:metadata": {"f:finalizers": {".": {}, "v:\"x\"": {}}}, "f:data": {"f:PORT": {}, "f:DEBUG": {}}});
+        let live = json!({"data": {"PORT": "81", "DEBUG": "1"}, "spec": {"replicas": 5}, "metadata": {"finalizers": ["x"], "managedFields": [
+            entry("towpath", "Apply", "", json!({"f:data": {".": {}}})),
+            entry("kubectl-patch", "Update", "", theirs),
+            entry("kube-controller-manager", "Update", "scale", json!({"f:spec": {"f:replicas": {}}}))]}});
+        let would_be = json!({"data": {"PORT": "80", "DEBUG": "1"}, "spec": {"replicas": 2}, "metadata": {"managedFields": [
+            entry("towpath", "Apply", "", json!({"f:data": {".": {}, "f:PORT": {}}, "f:spec": {"f:replicas": {}}}))]}});
+        let is_controller = |manager: &str| manager == "kube-controller-manager";
+        let (added, writers) = added_by_others(&live, &would_be, is_controller);
+        let paths: Vec<String> = added.iter().map(|path| path.join(" ")).collect();
+        assert_eq!(paths, ["f:data f:DEBUG"]);
+        assert_eq!(writers.len(), 1);
+        let released = with_values_of(&live, &without(&would_be, added), is_controller);
+        assert_eq!(released["data"], json!({"PORT": "80"}));
+        assert_eq!(released["spec"], json!({"replicas": 5}));
+    }
+}

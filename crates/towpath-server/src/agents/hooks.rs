@@ -1,0 +1,224 @@
+//! Git's hooks: `pre-receive` asks before git accepts a push, `post-receive` tells that it has.
+
+use super::speaker::Pushed;
+use crate::{App, answer};
+use axum::{
+    Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use std::time::Duration;
+use towpath_control::PipelineView;
+use towpath_delivery::{DeliveryError, ErrorKind};
+use towpath_forge::RefUpdate;
+use towpath_store::TriggerRow;
+use towpath_types::{Actor, TriggerStatus, Via};
+
+/// How long a pusher waits for their pipelines.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Of how many pipelines the pusher hears everything. The rest is counted.
+const TOLD_IN_FULL: usize = 20;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/hook/pre-receive", post(announced))
+        .route("/hook/post-receive", post(accepted))
+}
+
+/// What a hook sends: who pushes, then git's own lines.
+struct Push {
+    actor: Actor,
+    updates: Vec<RefUpdate>,
+}
+
+impl Push {
+    fn parse(text: &str) -> Result<Self, DeliveryError> {
+        let mut by = "git push";
+        let mut updates = Vec::new();
+        for line in text.lines() {
+            if let Some(name) = line.strip_prefix("by ") {
+                by = name;
+                continue;
+            }
+            let update = RefUpdate::parse(line)
+                .ok_or_else(|| DeliveryError::invalid(format!("git's line `{}` names no ref", line.escape_debug())))?;
+            updates.push(update);
+        }
+        Ok(Self {
+            actor: Actor::owner(by, Via::GitPush),
+            updates,
+        })
+    }
+}
+
+/// Git shows a plain text to the person who pushes.
+fn refused(error: DeliveryError) -> Response {
+    answer::log(&error);
+    let status = match error.kind() {
+        ErrorKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+        _ => answer::status(&error),
+    };
+    (status, error.to_string()).into_response()
+}
+
+/// Stores what the push asks for before git accepts it. An error refuses the push.
+async fn announced(State(app): State<App>, Pushed(project): Pushed, text: String) -> Result<StatusCode, Response> {
+    let push = Push::parse(&text).map_err(refused)?;
+    let announced = app.triggers.announce(&project, &push.updates, &push.actor).await;
+    announced.map_err(refused)?;
+    Ok(StatusCode::OK)
+}
+
+/// Takes note that git has accepted a push, and tells the pusher about its pipelines.
+async fn accepted(State(app): State<App>, Pushed(project): Pushed, text: String) -> Result<String, Response> {
+    let push = Push::parse(&text).map_err(refused)?;
+    let triggers = app.triggers.complete(&project, &push.updates, &push.actor).await;
+    let triggers = triggers.map_err(refused)?;
+    let triggers = app.triggers.settled(triggers, PATIENCE).await.map_err(refused)?;
+    let more = triggers.len().saturating_sub(TOLD_IN_FULL);
+    let mut lines = Vec::new();
+    for trigger in triggers.into_iter().take(TOLD_IN_FULL) {
+        let pipeline = match trigger.status {
+            TriggerStatus::Done => Some(app.queries.pipeline(trigger.pipeline).await.map_err(refused)?),
+            TriggerStatus::Received | TriggerStatus::Dropped => None,
+        };
+        lines.extend(told(&app.addresses.base_url, &trigger, pipeline.as_ref()));
+    }
+    if more > 0 {
+        lines.push(format!("{more} more pipelines: {}", app.addresses.base_url));
+        lines.push(String::new());
+    }
+    Ok(lines.iter().map(|line| format!("{line}\n")).collect())
+}
+
+/// What a pusher reads about one trigger. `pipeline` is the pipeline that it made, if it did.
+fn told(base_url: &str, trigger: &TriggerRow, pipeline: Option<&PipelineView>) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    if trigger.status == TriggerStatus::Dropped {
+        let why = trigger.reason.as_deref().unwrap_or("nothing runs for this push");
+        lines.push(format!("No pipeline for commit {}: {why}", trigger.commit.short()));
+        lines.push(String::new());
+        return lines;
+    }
+    lines.push(format!(
+        "Pipeline {number}: {base_url}/projects/{}/pipelines/{number}",
+        trigger.project,
+        number = trigger.number
+    ));
+    match pipeline {
+        None => lines.push("  it is still being made".into()),
+        Some(pipeline) => {
+            for error in &pipeline.errors {
+                lines.extend(error.lines().map(|line| format!("  {line}")));
+            }
+            for workflow in &pipeline.workflows {
+                lines.push(format!("  workflow {}: {} jobs", workflow.name, workflow.jobs.len()));
+            }
+            if pipeline.errors.is_empty() && pipeline.workflows.is_empty() {
+                lines.push("  no workflow runs for this".into());
+            }
+        }
+    }
+    lines.push(String::new());
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+    use towpath_store::TriggerKind;
+    use towpath_types::{PipelineId, TriggerId};
+
+    fn trigger(status: TriggerStatus) -> TriggerRow {
+        TriggerRow {
+            id: TriggerId::from_u128(1),
+            project: "claims".parse().unwrap(),
+            kind: TriggerKind::Push {
+                ref_name: "refs/heads/main".into(),
+            },
+            branch: Some("main".into()),
+            tag: None,
+            commit: "a".repeat(40).parse().unwrap(),
+            parameters: json!({}),
+            actor: Actor::owner("ann", Via::GitPush),
+            pipeline: PipelineId::from_u128(2),
+            number: 7,
+            status,
+            reason: None,
+            created_at: jiff::Timestamp::UNIX_EPOCH,
+            version: 1,
+        }
+    }
+
+    fn pipeline(errors: &[&str], workflows: serde_json::Value) -> PipelineView {
+        serde_json::from_value(json!({
+            "id": PipelineId::from_u128(2), "project": "claims", "number": 7, "branch": "main", "tag": null,
+            "commit": "a".repeat(40), "subject": "Say hello", "author": "Ann", "by": "ann",
+            "status": if errors.is_empty() { "created" } else { "errored" }, "errors": errors, "warnings": [],
+            "created_at": "2026-01-01T00:00:00Z", "workflows": workflows,
+        }))
+        .unwrap()
+    }
+
+    fn check(trigger: &TriggerRow, pipeline: Option<&PipelineView>, expect: &[&str]) {
+        assert_eq!(told("http://t", trigger, pipeline), [&[""], expect, &[""]].concat());
+    }
+
+    #[test]
+    fn a_pusher_hears_where_the_pipeline_is_and_what_runs() {
+        const ADDRESS: &str = "Pipeline 7: http://t/projects/claims/pipelines/7";
+        let done = trigger(TriggerStatus::Done);
+        let workflow = json!([{
+            "id": "00000000-0000-0000-0000-000000000001", "pipeline": PipelineId::from_u128(2), "pipeline_number": 7,
+            "project": "claims", "name": "main", "status": "running", "message": null,
+            "created_at": "2026-01-01T00:00:00Z", "stopped_at": null, "jobs": [],
+        }]);
+        check(
+            &done,
+            Some(&pipeline(&[], workflow)),
+            &[ADDRESS, "  workflow main: 0 jobs"],
+        );
+        check(
+            &done,
+            Some(&pipeline(&[], json!([]))),
+            &[ADDRESS, "  no workflow runs for this"],
+        );
+        check(
+            &done,
+            Some(&pipeline(&["error: no\n --> .circleci/config.yml:3:1"], json!([]))),
+            &[ADDRESS, "  error: no", "   --> .circleci/config.yml:3:1"],
+        );
+        check(
+            &trigger(TriggerStatus::Received),
+            None,
+            &[ADDRESS, "  it is still being made"],
+        );
+    }
+
+    #[test]
+    fn a_pusher_hears_why_nothing_runs() {
+        let dropped = TriggerRow {
+            reason: Some("git did not accept the push".into()),
+            ..trigger(TriggerStatus::Dropped)
+        };
+        check(
+            &dropped,
+            None,
+            &["No pipeline for commit aaaaaaa: git did not accept the push"],
+        );
+    }
+
+    #[test]
+    fn a_hooks_lines_say_who_and_what() {
+        let (zero, one) = ("0".repeat(40), "1".repeat(40));
+        let push = Push::parse(&format!("by ann\n{zero} {one} refs/heads/main\n")).unwrap();
+        assert_eq!((push.actor.name.as_str(), push.actor.via), ("ann", Via::GitPush));
+        assert_eq!(push.updates[0].branch(), Some("main"));
+        let error = Push::parse("by ann\nnonsense\n").err().unwrap();
+        assert_eq!(error.to_string(), "git's line `nonsense` names no ref");
+    }
+}

@@ -1,0 +1,21 @@
+//! The agents' socket: [`towpath_protocol`], git's hooks, and a step's `towpath deploy`.
+
+mod deploy;
+mod files;
+mod hooks;
+mod protocol;
+mod speaker;
+
+use crate::App;
+use axum::{Router, extract::DefaultBodyLimit};
+
+/// The largest piece of a log, report, file of test results, or list of refs.
+const LARGEST_BODY_BYTES: usize = 64 << 20;
+
+pub(crate) fn routes() -> Router<App> {
+    protocol::routes()
+        .merge(files::routes())
+        .merge(deploy::routes())
+        .merge(hooks::routes())
+        .layer(DefaultBodyLimit::max(LARGEST_BODY_BYTES))
+}

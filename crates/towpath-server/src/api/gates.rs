@@ -1,0 +1,78 @@
+//! Gates that wait, one gate, and approving it.
+
+use crate::{
+    App,
+    answer::{Answer, id, project},
+    auth::Caller,
+};
+use axum::{
+    Extension, Json, Router,
+    extract::{Path, Query, State},
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+use towpath_control::GateView;
+use towpath_delivery::DeliveryError;
+use towpath_types::JobId;
+
+/// How many gates one answer lists unless it is told otherwise.
+const GATES: u32 = 200;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/api/towpath/gates", get(gates))
+        .route("/api/towpath/gates/{job}", get(gate))
+        .route("/api/towpath/gates/{job}/refresh", post(refresh))
+        .route("/api/towpath/gates/{job}/approve", post(approve))
+}
+
+#[derive(serde::Deserialize)]
+struct Page {
+    project: Option<String>,
+    #[serde(default)]
+    offset: u32,
+    limit: Option<u32>,
+}
+
+/// Gates that wait, the oldest first.
+async fn gates(State(app): State<App>, Query(page): Query<Page>) -> Answer<Vec<GateView>> {
+    let project = page.project.as_deref().map(project).transpose()?;
+    let limit = page.limit.unwrap_or(GATES);
+    Ok(Json(app.queries.gates(project.as_ref(), page.offset, limit).await?))
+}
+
+fn gate_id(text: &str) -> Result<JobId, DeliveryError> {
+    id(text, "gate")
+}
+
+async fn gate(State(app): State<App>, Path(job): Path<String>) -> Answer<GateView> {
+    Ok(Json(app.queries.gate(gate_id(&job)?).await?))
+}
+
+/// Makes the plan of a gate that waits anew, and answers with the gate as it is then.
+async fn refresh(State(app): State<App>, Path(job): Path<String>) -> Answer<GateView> {
+    let job = gate_id(&job)?;
+    app.delivery.gates.refresh(job).await?;
+    Ok(Json(app.queries.gate(job).await?))
+}
+
+#[derive(serde::Deserialize)]
+struct Approval {
+    /// The plan that the approver was shown: its digest, or at least the first twelve digits of it.
+    plan: Option<String>,
+}
+
+async fn approve(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(job): Path<String>,
+    Json(Approval { plan }): Json<Approval>,
+) -> Answer<Value> {
+    let job = gate_id(&job)?;
+    let shown = match plan {
+        Some(text) => Some(app.delivery.gates.named_plan(job, &text).await?),
+        None => None,
+    };
+    app.approvals.approve(job, shown.as_ref(), &caller.actor()).await?;
+    Ok(Json(json!({ "message": "approved" })))
+}

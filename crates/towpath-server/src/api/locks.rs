@@ -1,0 +1,69 @@
+//! Locks, by which a person keeps others from deploying to an environment.
+
+use super::environments::Where;
+use crate::{
+    App,
+    answer::{Answer, Failure, environment as environment_id},
+    auth::Caller,
+};
+use axum::{
+    Extension, Json, Router,
+    extract::{Path, Query, State},
+    http::StatusCode,
+    routing::post,
+};
+use jiff::SignedDuration;
+use towpath_delivery::Hold;
+use towpath_types::EnvironmentId;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new().route(
+        "/api/towpath/environments/{project}/{environment}/lock",
+        post(lock).delete(unlock),
+    )
+}
+
+#[derive(serde::Deserialize)]
+struct NewLock {
+    reason: String,
+    seconds: i64,
+}
+
+async fn lock(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((project, name)): Where,
+    Json(NewLock { reason, seconds }): Json<NewLock>,
+) -> Answer<Hold> {
+    let id = environment_id(&project, &name)?;
+    let lasts = SignedDuration::from_secs(seconds);
+    let hold = app.delivery.locks.lock(&id, &reason, lasts, &caller.actor()).await?;
+    show(&app, &id).await;
+    Ok(Json(hold))
+}
+
+/// Pages show what was seen last, so looks again. Should that fail, the next poll looks.
+async fn show(app: &App, id: &EnvironmentId) {
+    if let Err(error) = app.delivery.observer.observe(id).await {
+        tracing::warn!(environment = %id, error = error.chain(), "failed to look at an environment");
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Unlock {
+    /// Whether somebody else's lock is ended, too.
+    #[serde(default)]
+    force: bool,
+}
+
+async fn unlock(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((project, name)): Where,
+    Query(Unlock { force }): Query<Unlock>,
+) -> Result<StatusCode, Failure> {
+    let id = environment_id(&project, &name)?;
+    app.delivery.locks.unlock(&id, force, &caller.actor()).await?;
+    show(&app, &id).await;
+    Ok(StatusCode::NO_CONTENT)
+}

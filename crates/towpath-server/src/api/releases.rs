@@ -1,0 +1,89 @@
+//! Releases: what would be released, releasing it, going back, and following along.
+
+use super::environments::Where;
+use crate::{
+    App,
+    answer::{Answer, environment as environment_id, id},
+    auth::Caller,
+};
+use axum::{
+    Extension, Json, Router,
+    extract::{Path, Query, State},
+    routing::{get, post},
+};
+use towpath_control::ProgressView;
+use towpath_delivery::{LaptopRequest, PlanView, ReleaseView};
+use towpath_types::ReleaseId;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/api/towpath/environments/{project}/{environment}/plan", post(plan))
+        .route("/api/towpath/environments/{project}/{environment}/deploy", post(deploy))
+        .route(
+            "/api/towpath/environments/{project}/{environment}/rollback",
+            post(rollback),
+        )
+        .route(
+            "/api/towpath/environments/{project}/{environment}/history",
+            get(history),
+        )
+        .route("/api/towpath/releases/{id}/progress", get(progress))
+}
+
+async fn plan(
+    State(app): State<App>,
+    Path((project, name)): Where,
+    Json(request): Json<LaptopRequest>,
+) -> Answer<PlanView> {
+    let id = environment_id(&project, &name)?;
+    let plan = app.delivery.planner.plan_of_request(&id, request).await?;
+    Ok(Json(PlanView::from(plan)))
+}
+
+async fn deploy(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((project, name)): Where,
+    Json(request): Json<LaptopRequest>,
+) -> Answer<ReleaseView> {
+    let id = environment_id(&project, &name)?;
+    let release = app.delivery.releases.deploy(&id, request, &caller.actor()).await?;
+    Ok(Json(ReleaseView::from(&release)))
+}
+
+#[derive(serde::Deserialize)]
+struct Back {
+    /// The number of a release; without it, the one before the current.
+    to: Option<i64>,
+}
+
+async fn rollback(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((project, name)): Where,
+    Json(Back { to }): Json<Back>,
+) -> Answer<ReleaseView> {
+    let id = environment_id(&project, &name)?;
+    let release = app.delivery.releases.rollback(&id, to, &caller.actor()).await?;
+    Ok(Json(ReleaseView::from(&release)))
+}
+
+async fn history(State(app): State<App>, Path((project, name)): Where) -> Answer<Vec<ReleaseView>> {
+    Ok(Json(app.queries.history(&environment_id(&project, &name)?).await?))
+}
+
+/// Where a reader left off.
+#[derive(serde::Deserialize)]
+pub(super) struct Start {
+    #[serde(default)]
+    pub from: u64,
+}
+
+async fn progress(
+    State(app): State<App>,
+    Path(release): Path<String>,
+    Query(Start { from }): Query<Start>,
+) -> Answer<ProgressView> {
+    let release: ReleaseId = id(&release, "release")?;
+    Ok(Json(app.progress.of_release(release, from).await?))
+}

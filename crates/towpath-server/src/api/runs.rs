@@ -1,0 +1,87 @@
+//! One-off jobs and cron jobs.
+
+use super::{environments::Where, releases::Start};
+use crate::{
+    App,
+    answer::{Answer, environment as environment_id, id},
+    auth::Caller,
+};
+use axum::{
+    Extension, Json, Router,
+    extract::{Path, Query, State},
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+use towpath_control::{ProgressView, RunView};
+use towpath_delivery::{CronJobStatus, LaptopRequest};
+use towpath_types::RunId;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/api/towpath/environments/{project}/{environment}/runs", get(runs))
+        .route("/api/towpath/environments/{project}/{environment}/jobs", post(run_job))
+        .route(
+            "/api/towpath/environments/{project}/{environment}/cronjobs",
+            get(cron_jobs).post(apply_cron_job),
+        )
+        .route(
+            "/api/towpath/environments/{project}/{environment}/cronjobs/{name}/run",
+            post(run_cron_job),
+        )
+        .route("/api/towpath/runs/{id}/progress", get(progress))
+}
+
+async fn runs(State(app): State<App>, Path((project, name)): Where) -> Answer<Vec<RunView>> {
+    Ok(Json(app.queries.runs(&environment_id(&project, &name)?).await?))
+}
+
+async fn run_job(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((project, name)): Where,
+    Json(request): Json<LaptopRequest>,
+) -> Answer<Value> {
+    let id = environment_id(&project, &name)?;
+    let run = app.delivery.runs.start_job(&id, request, &caller.actor()).await?;
+    Ok(Json(json!({ "id": run.id, "object": run.object })))
+}
+
+/// An environment's cron jobs and their runs, as they were seen last.
+async fn cron_jobs(State(app): State<App>, Path((project, name)): Where) -> Answer<Vec<CronJobStatus>> {
+    let view = app.queries.environment(&environment_id(&project, &name)?).await?;
+    Ok(Json(view.cron_jobs))
+}
+
+async fn apply_cron_job(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((project, name)): Where,
+    Json(request): Json<LaptopRequest>,
+) -> Answer<Vec<String>> {
+    let id = environment_id(&project, &name)?;
+    let lines = app.delivery.runs.apply_cron_job(&id, request, &caller.actor()).await?;
+    Ok(Json(lines))
+}
+
+async fn run_cron_job(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((project, name, cron_job)): Path<(String, String, String)>,
+) -> Answer<Value> {
+    let id = environment_id(&project, &name)?;
+    let run = app
+        .delivery
+        .runs
+        .start_cron_job(&id, &cron_job, &caller.actor())
+        .await?;
+    Ok(Json(json!({ "id": run.id, "object": run.object })))
+}
+
+async fn progress(
+    State(app): State<App>,
+    Path(run): Path<String>,
+    Query(Start { from }): Query<Start>,
+) -> Answer<ProgressView> {
+    let run: RunId = id(&run, "run")?;
+    Ok(Json(app.progress.of_run(run, from).await?))
+}

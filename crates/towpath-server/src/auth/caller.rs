@@ -1,0 +1,82 @@
+//! Who asks, as it is written beside what they did.
+
+use axum::{Extension, http::HeaderMap, http::header};
+use towpath_control::Audience;
+use towpath_types::{Actor, Via};
+
+/// How the `towpath` command line introduces itself: `towpath/0.1.0`.
+const COMMAND_LINE: &str = "towpath/";
+
+/// Who asks. [`super::require_owner`] puts one into each request that it lets through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// The owner's name.
+    pub name: String,
+    /// From where they ask.
+    pub via: Via,
+}
+
+impl Caller {
+    /// The owner, signed in to a page.
+    pub(crate) fn on_page() -> Self {
+        Self {
+            name: owner_name(),
+            via: Via::Page,
+        }
+    }
+
+    /// The owner, who sent a token with `headers`.
+    pub(crate) fn with_token(headers: &HeaderMap) -> Self {
+        let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let via = match agent {
+            Some(agent) if agent.starts_with(COMMAND_LINE) => Via::CommandLine,
+            _ => Via::Api,
+        };
+        Self {
+            name: owner_name(),
+            via,
+        }
+    }
+
+    /// The caller as the one who does something.
+    pub(crate) fn actor(&self) -> Actor {
+        Actor::owner(self.name.clone(), self.via)
+    }
+}
+
+/// What a caller may see.
+pub(crate) fn audience(caller: Option<&Extension<Caller>>) -> Audience {
+    match caller {
+        Some(_) => Audience::Owner,
+        None => Audience::Anyone,
+    }
+}
+
+/// The name of whoever runs this process, as it stands beside what they do.
+///
+/// A container has no `USER`. Its owner is named after its machine, so that a lock that one owner holds keeps another one out.
+#[must_use]
+pub fn owner_name() -> String {
+    let user = std::env::var("USER").ok().filter(|name| !name.is_empty());
+    user.unwrap_or_else(|| match std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        Ok(host) => format!("owner@{}", host.trim()),
+        Err(_) => "owner".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn the_command_line_is_told_from_other_clients() {
+        let via = |agent: Option<&'static str>| {
+            let agent = agent.map(|agent| (header::USER_AGENT, HeaderValue::from_static(agent)));
+            Caller::with_token(&agent.into_iter().collect()).via
+        };
+        assert_eq!(via(Some("towpath/0.1.0")), Via::CommandLine);
+        assert_eq!(via(Some("curl/8.5")), Via::Api);
+        assert_eq!(via(None), Via::Api);
+    }
+}

@@ -1,0 +1,99 @@
+//! The doors that requests come through.
+
+use super::{
+    caller::Caller,
+    origin::{comes_from_our_page, host_is_ours},
+    session::cookie,
+};
+use crate::App;
+use axum::{
+    Json,
+    extract::{Request, State},
+    http::{HeaderMap, Method, StatusCode, header, uri::PathAndQuery},
+    middleware::Next,
+    response::{IntoResponse, Redirect, Response},
+};
+use towpath_control::{Grant, presented};
+use towpath_types::Via;
+
+/// Lets the owner through: by token, or by a browser's session.
+pub(crate) async fn require_owner(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    if !host_is_ours(headers, app.address()) {
+        return misdirected();
+    }
+    let caller = match grant(&app, headers) {
+        Some(Grant::Owner) => Some(Caller::with_token(headers)),
+        // A token that allows less is not made up for by a cookie.
+        Some(Grant::Session | Grant::Job(_) | Grant::Registry { .. } | Grant::Hook { .. }) => None,
+        None => {
+            let session = cookie(headers).and_then(|value| app.identity.grant(value));
+            (session == Some(Grant::Session)).then(Caller::on_page)
+        }
+    };
+    let Some(caller) = caller else {
+        return ask_to_sign_in(&request);
+    };
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if caller.via == Via::Page && !reads && !comes_from_our_page(headers) {
+        let text = "this request does not come from a page of Towpath's";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    }
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+/// Lets everybody through, and says who asks if that is known. CircleCI answers these requests without a token.
+pub(crate) async fn identify(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    if !host_is_ours(headers, app.address()) {
+        return misdirected();
+    }
+    if grant(&app, headers) == Some(Grant::Owner) {
+        let caller = Caller::with_token(headers);
+        request.extensions_mut().insert(caller);
+    }
+    next.run(request).await
+}
+
+fn grant(app: &App, headers: &HeaderMap) -> Option<Grant> {
+    presented(headers).and_then(|token| app.identity.grant(&token))
+}
+
+fn misdirected() -> Response {
+    let text = "this is not a name of this server: open it as http://127.0.0.1 with its port";
+    (StatusCode::MISDIRECTED_REQUEST, text).into_response()
+}
+
+/// Tells a stranger how to sign in, in the way that their client understands.
+fn ask_to_sign_in(request: &Request) -> Response {
+    let path = request.uri().path();
+    if path.starts_with("/git/") {
+        // git asks its credential helper only when it is told to.
+        return (
+            [(header::WWW_AUTHENTICATE, "Basic realm=\"towpath\"")],
+            StatusCode::UNAUTHORIZED,
+        )
+            .into_response();
+    }
+    if path.starts_with("/api/") || path == "/events" {
+        let message = "sign in: send the owner's token as `Circle-Token`";
+        return (
+            StatusCode::UNAUTHORIZED,
+            Json(serde_json::json!({ "message": message })),
+        )
+            .into_response();
+    }
+    // Show the page that was asked for after the sign-in.
+    let asked = request
+        .uri()
+        .path_and_query()
+        .filter(|_| *request.method() == Method::GET)
+        .map(PathAndQuery::as_str)
+        .filter(|asked| *asked != "/");
+    let query: String = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(asked.map(|asked| ("to", asked)))
+        .finish();
+    let separator = if query.is_empty() { "" } else { "?" };
+    Redirect::to(&format!("/login{separator}{query}")).into_response()
+}

@@ -1,0 +1,11 @@
+//! Who asks, and whether they may.
+
+mod caller;
+mod doors;
+mod origin;
+mod session;
+
+pub use caller::owner_name;
+pub(crate) use caller::{Caller, audience};
+pub(crate) use doors::{identify, require_owner};
+pub(crate) use session::session_cookie;

@@ -1,0 +1,5 @@
+//! The git remote: smart HTTP, by git itself.
+
+mod exchange;
+
+pub(crate) use exchange::routes;

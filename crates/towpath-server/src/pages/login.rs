@@ -1,0 +1,101 @@
+//! The sign-in.
+
+use super::layout::{Watches, page};
+use crate::{App, auth::session_cookie};
+use axum::{
+    Form, Router,
+    extract::{Query, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Redirect, Response},
+    routing::get,
+};
+use maud::{Markup, html};
+use towpath_control::Grant;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/login", get(login_page).post(login))
+}
+
+#[derive(serde::Deserialize)]
+struct SignIn {
+    token: Option<String>,
+    /// The page that a stranger asked for. They see it once they are known.
+    to: Option<String>,
+}
+
+impl SignIn {
+    /// A page of this server, whatever the link says that brought the visitor here.
+    fn page(&self) -> &str {
+        let to = self.to.as_deref().unwrap_or_default();
+        // Browsers take `//host` and `/\host` for another server, and drop tabs and line ends before they look.
+        let is_ours = to.starts_with('/')
+            && !to.starts_with("//")
+            && !to.contains('\\')
+            && to.bytes().all(|byte| byte.is_ascii_graphic());
+        if is_ours { to } else { "/" }
+    }
+}
+
+async fn login_page(State(app): State<App>, Query(given): Query<SignIn>) -> Response {
+    match &given.token {
+        // The redirect takes the token out of the address bar at once.
+        Some(token) => sign_in(&app, token, given.page()),
+        None => page("Sign in", &Watches::Nothing, form(given.page(), None)).into_response(),
+    }
+}
+
+async fn login(State(app): State<App>, Form(given): Form<SignIn>) -> Response {
+    sign_in(&app, given.token.as_deref().unwrap_or_default().trim(), given.page())
+}
+
+fn sign_in(app: &App, token: &str, to: &str) -> Response {
+    if app.identity.grant(token) == Some(Grant::Owner)
+        && let Some(cookie) = session_cookie(app)
+    {
+        return ([(header::SET_COOKIE, cookie)], Redirect::to(to)).into_response();
+    }
+    let form = form(to, Some("This is not the owner's token."));
+    (StatusCode::UNAUTHORIZED, page("Sign in", &Watches::Nothing, form)).into_response()
+}
+
+fn form(to: &str, problem: Option<&str>) -> Markup {
+    html! {
+        section.narrow {
+            h1 { "Sign in" }
+            p { "The owner's token is in the file " code { "token" } " of Towpath's data directory." }
+            @if let Some(problem) = problem { p.problem role="alert" { (problem) } }
+            form method="post" action="/login" {
+                input name="to" type="hidden" value=(to);
+                label for="token" { "Token" }
+                input #token name="token" type="password" autocomplete="current-password" required autofocus;
+                button.primary type="submit" { "Sign in" }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_leads_to_no_other_server() {
+        let page = |to: &str| {
+            let given = SignIn {
+                token: None,
+                to: Some(to.into()),
+            };
+            given.page().to_string()
+        };
+        assert_eq!(page("/gates/1?x=y"), "/gates/1?x=y");
+        for other in [
+            "//evil.example",
+            "/\\evil.example",
+            "https://evil.example",
+            "/\t/evil.example",
+            "",
+        ] {
+            assert_eq!(page(other), "/", "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Who is let in, and what changes and refusals look like from outside.
+
+use super::world::{ADDRESS, GATE, RELEASE, World, plan};
+use axum::http::{Method, StatusCode};
+use serde_json::{Value, json};
+use towpath_control::Grant;
+use towpath_types::{JobId, NodeId};
+
+#[tokio::test]
+async fn a_stranger_is_told_how_to_sign_in() {
+    let world = World::start().await;
+    let ask = async |path: &str| world.ask_as(&[], Method::GET, path, None).await;
+    let (status, text) = ask("/api/towpath/board").await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert!(text.contains("sign in"), "{text}");
+    let (status, _) = ask(&format!("/gates/{GATE}")).await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "a page leads to the sign-in");
+    assert_eq!(ask("/login").await.0, StatusCode::OK);
+    let wrong = [("circle-token", "tp.owner.00")];
+    let (status, _) = world.ask_as(&wrong, Method::GET, "/api/v2/me", None).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let registry = world.system.identity.issue(&Grant::Registry {
+        project: "claims".into(),
+        workflow: None,
+    });
+    let other = [("circle-token", registry.expose())];
+    let (status, _) = world.ask_as(&other, Method::GET, "/api/v2/me", None).await;
+    assert_eq!(
+        status,
+        StatusCode::UNAUTHORIZED,
+        "a registry's token is not the owner's"
+    );
+}
+
+#[tokio::test]
+async fn a_session_changes_something_only_from_our_own_page() {
+    let world = World::start().await;
+    let session = world.system.identity.issue(&Grant::Session);
+    let cookie = format!("towpath_session={}", session.expose());
+    let path = format!("/api/towpath/gates/{GATE}/approve");
+    let approve = async |origin: &str| {
+        let headers = [("cookie", cookie.as_str()), ("origin", origin)];
+        world
+            .ask_as(&headers, Method::POST, &path, Some(json!({ "plan": "x" })))
+            .await
+    };
+    let (status, text) = approve("http://evil.example").await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{text}");
+    let (status, text) = approve(&format!("http://{ADDRESS}")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{text}");
+    assert!(text.contains("does not name a plan"), "{text}");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said_in_our_words_and_in_circlecis() {
+    let world = World::start().await;
+    for (path, expected) in [
+        ("/api/towpath/gates/nosuch", "there is no gate `nosuch`"),
+        ("/api/towpath/environments/claims/nosuch", "no environment `nosuch`"),
+        ("/api/towpath/projects/claims/nosuch", ""),
+        ("/api/v2/project/gh/acme/claims", "Project not found"),
+        ("/api/v2/workflow/nosuch", "there is no workflow `nosuch`"),
+    ] {
+        let (status, text) = world.ask(Method::GET, path, None).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{path}: {text}");
+        assert!(text.contains(expected), "{path}: {text}");
+    }
+    let (status, text) = world.ask(Method::GET, "/events?topic=nosuch", None).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(text.contains("`nosuch` is not a topic"), "{text}");
+}
+
+#[tokio::test]
+async fn the_same_statuses_have_our_words_and_circlecis() {
+    let world = World::start().await;
+    let json = async |path: &str| -> Value {
+        let (status, text) = world.ask(Method::GET, path, None).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        serde_json::from_str(&text).unwrap()
+    };
+    let ours = json("/api/towpath/jobs/claims/1").await;
+    assert_eq!(ours["job"]["status"], "succeeded");
+    assert_eq!(ours["steps"][0]["status"], "succeeded");
+    let circlecis = json("/api/v2/project/towpath/local/claims/job/1").await;
+    assert_eq!(circlecis["status"], "success");
+    let gate = json(&format!("/api/towpath/gates/{GATE}")).await;
+    assert_eq!(gate["plan"]["id"], json!(plan().digest()));
+    assert_eq!(
+        gate["environment"],
+        json!({ "project": "claims", "environment": "dev" })
+    );
+    let progress = json(&format!("/api/towpath/releases/{RELEASE}/progress")).await;
+    assert_eq!(
+        (&progress["lines"], &progress["outcome"]),
+        (&json!(["one"]), &json!("succeeded"))
+    );
+}
+
+#[tokio::test]
+async fn an_agent_reads_the_lines_of_its_own_releases_only() {
+    let world = World::start().await;
+    let token = world
+        .system
+        .identity
+        .issue(&Grant::Job(NodeId::first_attempt(JobId::from_u128(99), 0)));
+    let path = format!("/agent/v1/releases/{RELEASE}/progress");
+    let (status, text) = world.ask_as_agent(token.expose(), Method::GET, &path, "").await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{text}");
+    let (status, _) = world.ask_as_agent("nonsense", Method::GET, &path, "").await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_push_of_another_ref_is_refused_before_git_accepts_it() {
+    let world = World::start().await;
+    let token = world.system.identity.issue(&Grant::Hook {
+        project: "claims".into(),
+    });
+    let push = |name: &str| format!("by ann\n{} {} {name}\n", "0".repeat(40), "b".repeat(40));
+    let ask = async |body: &str| {
+        world
+            .ask_as_agent(token.expose(), Method::POST, "/hook/pre-receive", body)
+            .await
+    };
+    let (status, text) = ask(&push("refs/notes/x")).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(text.contains("neither a branch nor a tag"), "{text}");
+    let before = world.system.store.open_triggers().await.unwrap().len();
+    let (status, text) = ask(&push("refs/heads/feature")).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    // The trigger is stored before git hears that the push is accepted.
+    assert_eq!(world.system.store.open_triggers().await.unwrap().len(), before + 1);
+}

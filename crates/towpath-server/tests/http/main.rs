@@ -1,0 +1,8 @@
+//! The server's routes over a system whose outside is fakes: a store in memory, and a target, a forge, registries and an engine
+//! that count their calls.
+
+#![allow(clippy::unwrap_used)]
+
+mod doors;
+mod rows_only;
+mod world;

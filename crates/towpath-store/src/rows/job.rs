@@ -1,0 +1,93 @@
+//! Jobs, their nodes and their steps.
+
+use jiff::Timestamp;
+use serde_json::Value;
+use towpath_types::{
+    ImageReference, JobId, JobKind, JobStatus, Outcome, PipelineId, ProjectName, StepStatus, WorkflowId,
+};
+
+/// A job of a workflow, an approval too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct JobRow {
+    pub id: JobId,
+    pub workflow: WorkflowId,
+    pub pipeline: PipelineId,
+    pub project: ProjectName,
+    /// Its place among the workflow's jobs, from 0.
+    pub position: i64,
+    /// Its number in the project, given by [`crate::Write::NumberJob`] when it starts; writes of the row keep it.
+    pub number: Option<i64>,
+    pub name: String,
+    pub kind: JobKind,
+    pub status: JobStatus,
+    /// The names of the jobs that it requires.
+    pub requires: Vec<String>,
+    /// `parallelism`: how many nodes run it; 0 for approvals and jobs that do nothing.
+    pub nodes: u32,
+    /// What it counts as while it waits for room, all nodes together: processors in thousandths of one.
+    pub cpu_millis: u64,
+    /// The same: bytes of memory.
+    pub memory_bytes: u64,
+    /// Which run of it this is, from 1.
+    pub attempt: u32,
+    /// The environment whose gate it is, or that it deploys to.
+    pub environment: Option<String>,
+    pub queued_at: Option<Timestamp>,
+    pub started_at: Option<Timestamp>,
+    pub stopped_at: Option<Timestamp>,
+    /// Why it ended as it did.
+    pub message: Option<String>,
+    /// Who approved it.
+    pub approved_by: Option<String>,
+    /// Whether its current attempt is to stop.
+    pub stop_requested: bool,
+    /// The engine that its current attempt was placed on; only a server that has that engine can look after it.
+    pub engine: Option<String>,
+    /// The image of its primary container, pinned by digest where that is known.
+    pub image: Option<ImageReference>,
+    pub version: u64,
+}
+
+/// What a job does, in the conductor's wire form. Written once, with the job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobSpecRow {
+    /// Whose it is.
+    pub job: JobId,
+    /// The wire form.
+    pub spec: Value,
+}
+
+/// What one node of one attempt of a job has reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct NodeRow {
+    pub job: JobId,
+    pub attempt: u32,
+    /// From 0.
+    pub node: u32,
+    /// How many reports of it were taken; the next one has this number. It is also the row's version: an insert expects
+    /// [`crate::Expect::Absent`] and has 1.
+    pub reports: u64,
+    /// How it ended, if it did.
+    pub outcome: Option<Outcome>,
+    pub message: Option<String>,
+    pub stopped_at: Option<Timestamp>,
+}
+
+/// One step of one node. Written anew whenever it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct StepRow {
+    pub job: JobId,
+    pub attempt: u32,
+    pub node: u32,
+    /// Its place among the node's steps, from 0.
+    pub step: u32,
+    pub name: String,
+    pub status: StepStatus,
+    pub exit_code: Option<i32>,
+    pub message: Option<String>,
+    pub started_at: Timestamp,
+    pub stopped_at: Option<Timestamp>,
+}

@@ -1,0 +1,50 @@
+//! Towpath's orb registry, and sources that were fetched from others.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+/// A namespace of orbs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct OrbNamespace {
+    pub id: Uuid,
+    pub name: String,
+}
+
+/// An orb.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct OrbRow {
+    pub id: Uuid,
+    pub namespace: String,
+    /// Its name within the namespace.
+    pub name: String,
+    pub is_private: bool,
+    pub is_listed: bool,
+    pub created_at: Timestamp,
+}
+
+/// A version of an orb. A release is inserted once and never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct OrbVersionRow {
+    pub id: Uuid,
+    pub namespace: String,
+    pub name: String,
+    /// `1.2.3` or `dev:first`.
+    pub version: String,
+    /// The source as it was published.
+    pub source: String,
+    /// The source with exact versions in its own imports.
+    pub frozen: String,
+    pub created_at: Timestamp,
+}
+
+/// The source of a release that another registry gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct FetchedOrb {
+    /// `namespace/orb@1.2.3`.
+    pub reference: String,
+    pub source: String,
+}

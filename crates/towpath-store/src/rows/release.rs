@@ -1,0 +1,71 @@
+//! Releases, runs of one-off jobs, and pushed images.
+
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use towpath_types::{
+    Actor, CommitId, Digest, EnvironmentId, ImageReference, JobId, Outcome, ProjectName, ReleaseId, ReleaseStatus,
+    RunId, WorkflowId,
+};
+
+/// One plan carried out in one environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ReleaseRow {
+    pub id: ReleaseId,
+    pub environment: EnvironmentId,
+    /// Its number in the environment, from 1; 0 in an insert takes the next one.
+    pub number: i64,
+    pub status: ReleaseStatus,
+    /// How it ended, once it did: `Failed` and `TimedOut` are the application's, `Errored` is Towpath's or the cluster's.
+    pub outcome: Option<Outcome>,
+    /// The project's images by name, each pinned by its digest. A project with one image calls it as the project.
+    pub images: BTreeMap<String, ImageReference>,
+    pub commit: Option<CommitId>,
+    pub actor: Actor,
+    /// How it came to be: a gate, a command.
+    pub cause: String,
+    pub plan: Digest,
+    /// The release that the plan started from.
+    pub parent: Option<ReleaseId>,
+    /// The job whose step asked for it.
+    pub job: Option<JobId>,
+    pub created_at: Timestamp,
+    pub stopped_at: Option<Timestamp>,
+    pub message: Option<String>,
+    pub version: u64,
+}
+
+/// One run of a one-off job, or of a cron job by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct RunRow {
+    pub id: RunId,
+    pub environment: EnvironmentId,
+    /// `Job` or `CronJob`.
+    pub kind: String,
+    /// The name by which it was asked for.
+    pub name: String,
+    /// The name of the Job object in the environment.
+    pub object: String,
+    pub image: String,
+    pub actor: Actor,
+    /// How it ended, if it did.
+    pub outcome: Option<Outcome>,
+    pub exit_code: Option<i64>,
+    pub message: Option<String>,
+    pub created_at: Timestamp,
+    pub stopped_at: Option<Timestamp>,
+    pub version: u64,
+}
+
+/// One image that was pushed under one tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ImagePush {
+    pub project: ProjectName,
+    /// The workflow whose job pushed it; `None` for a push by somebody else.
+    pub workflow: Option<WorkflowId>,
+    /// With its tag and its digest.
+    pub image: ImageReference,
+    pub at: Timestamp,
+}

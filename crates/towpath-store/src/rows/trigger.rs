@@ -1,0 +1,54 @@
+//! Triggers: what asks for pipelines.
+
+use jiff::Timestamp;
+use serde_json::Value;
+use towpath_types::{Actor, CommitId, PipelineId, ProjectName, TriggerId, TriggerStatus};
+
+/// What a trigger is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TriggerKind {
+    /// A push moved this ref: `refs/heads/main`.
+    Push {
+        /// The whole name of the ref.
+        ref_name: String,
+    },
+    /// Somebody asked, by the API or the command line.
+    Api,
+    /// A schedule was due.
+    Schedule,
+}
+
+/// Something that asks for one pipeline. It is committed before whoever asked is answered, and a worker makes the pipeline.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)]
+pub struct TriggerRow {
+    pub id: TriggerId,
+    pub project: ProjectName,
+    pub kind: TriggerKind,
+    pub branch: Option<String>,
+    pub tag: Option<String>,
+    pub commit: CommitId,
+    /// Pipeline parameters, a JSON object.
+    pub parameters: Value,
+    pub actor: Actor,
+    /// The pipeline that it makes; known from the beginning, so that an address can be told at once.
+    pub pipeline: PipelineId,
+    /// That pipeline's number; 0 in an insert takes the project's next one.
+    pub number: i64,
+    pub status: TriggerStatus,
+    /// Why it was dropped.
+    pub reason: Option<String>,
+    pub created_at: Timestamp,
+    pub version: u64,
+}
+
+/// The commit that a ref led to when its last push was handled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct HandledRef {
+    pub project: ProjectName,
+    /// The whole name: `refs/heads/main`.
+    pub name: String,
+    /// `None` in a write removes the row: the ref was deleted.
+    pub commit: Option<CommitId>,
+}

@@ -1,0 +1,103 @@
+//! Triggers and handled refs.
+
+use super::{
+    counters::{self, Counter},
+    database::Transaction,
+    handle::SqlStore,
+    query::{Query, Row},
+    record::{Column, Field, put, record, replace, select},
+    value::ToValue,
+};
+use crate::{Expect, HandledRef, StoreError, TriggerKind, TriggerRow, TriggerStore};
+use async_trait::async_trait;
+use towpath_types::{ProjectName, TriggerId, TriggerStatus};
+
+record!(TriggerRow in "triggers", "trigger" by ["id"] {
+    id, project, kind, branch, tag, commit = "commit_id", parameters, actor, pipeline, number, status, reason,
+    created_at, version,
+});
+
+record!(HandledRef in "handled_refs", "handled ref" by ["project", "name"] { project, name, commit = "commit_id" });
+
+impl Field for TriggerKind {
+    fn names(_: &'static str, names: &mut Vec<&'static str>) {
+        names.extend(["kind", "ref_name"]);
+    }
+
+    fn read(row: &Row, _: &'static str) -> Result<Self, StoreError> {
+        let kind: String = row.get("kind")?;
+        match kind.as_str() {
+            "push" => Ok(Self::Push {
+                ref_name: row.get("ref_name")?,
+            }),
+            "api" => Ok(Self::Api),
+            "schedule" => Ok(Self::Schedule),
+            _ => Err(StoreError::Unreadable {
+                what: format!("the column `kind` of `{}`", row.table),
+                why: format!("`{}` is not a kind of trigger", kind.escape_debug()),
+            }),
+        }
+    }
+
+    fn columns(&self, _: &'static str, columns: &mut Vec<Column>) {
+        let (kind, ref_name) = match self {
+            Self::Push { ref_name } => ("push", Some(ref_name.clone())),
+            Self::Api => ("api", None),
+            Self::Schedule => ("schedule", None),
+        };
+        columns.push(("kind", kind.to_value()));
+        columns.push(("ref_name", ref_name.to_value()));
+    }
+}
+
+#[async_trait]
+impl TriggerStore for SqlStore {
+    async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRow>, StoreError> {
+        let query = select::<TriggerRow>().sql(" WHERE id = ").value(&id);
+        self.one("trigger", query).await
+    }
+
+    async fn open_triggers(&self) -> Result<Vec<TriggerRow>, StoreError> {
+        let sql = format!(" WHERE status = '{}' ORDER BY created_at, id", TriggerStatus::Received);
+        self.all("open_triggers", select::<TriggerRow>().sql(&sql)).await
+    }
+
+    async fn handled_refs(&self, project: &ProjectName) -> Result<Vec<HandledRef>, StoreError> {
+        let query = select::<HandledRef>()
+            .sql(" WHERE project = ")
+            .value(project)
+            .sql(" ORDER BY name");
+        self.all("handled_refs", query).await
+    }
+}
+
+/// Answers with the number that the row's pipeline has, if the row is new.
+pub(crate) async fn put_trigger(
+    to: &mut Transaction<'_>,
+    row: &TriggerRow,
+    expect: Expect,
+) -> Result<Option<i64>, StoreError> {
+    match expect {
+        Expect::Absent => {
+            let number = counters::number(to, Counter::Pipelines(row.project.as_str()), row.number).await?;
+            let row = TriggerRow { number, ..row.clone() };
+            put(to, &row, expect, &[]).await?;
+            Ok(Some(number))
+        }
+        Expect::Version(_) => {
+            put(to, row, expect, &["number"]).await?;
+            Ok(None)
+        }
+    }
+}
+
+pub(crate) async fn put_handled_ref(to: &mut Transaction<'_>, row: &HandledRef) -> Result<(), StoreError> {
+    if row.commit.is_some() {
+        return replace(to, row).await;
+    }
+    let query = Query::new("DELETE FROM handled_refs WHERE project = ")
+        .value(&row.project)
+        .sql(" AND name = ")
+        .value(&row.name);
+    to.execute(query).await.map(drop)
+}

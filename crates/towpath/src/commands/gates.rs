@@ -1,0 +1,181 @@
+//! Gates: what waits, and approving it.
+
+use super::{place::project, plan::print_plan};
+use crate::{
+    cli::{Approve, At},
+    client::{Client, escape},
+};
+use anyhow::{Context, Result, anyhow, bail};
+use std::io::{IsTerminal, Write};
+use towpath_control::{GateView, PipelineView};
+use towpath_server::circleci_words;
+use towpath_types::{Digest, JobId, JobKind};
+
+/// How many gates are asked for at once.
+const PAGE: usize = 200;
+/// The fewest digits by which a person may name a plan.
+const FEWEST_DIGITS: usize = 12;
+
+/// Every gate that waits, of `project` or of all projects, the oldest first.
+async fn waiting(client: &Client, project: Option<&str>) -> Result<Vec<GateView>> {
+    let mut all: Vec<GateView> = Vec::new();
+    let project = project
+        .map(|project| format!("&project={}", escape(project)))
+        .unwrap_or_default();
+    loop {
+        let path = format!("/api/towpath/gates?offset={}&limit={PAGE}{project}", all.len());
+        let page: Vec<GateView> = client.get(&path).await?;
+        let is_last = page.len() < PAGE;
+        all.extend(page);
+        if is_last {
+            return Ok(all);
+        }
+    }
+}
+
+fn print_gate(gate: &GateView) {
+    outln!(
+        "{} of {} in pipeline {} ({})",
+        gate.name,
+        gate.workflow_name,
+        gate.pipeline_number,
+        gate.project
+    );
+    outln!("  id      {}", gate.job);
+    outln!("  commit  {} {}", gate.commit.short(), gate.subject);
+    if let Some(plan) = &gate.plan {
+        print_plan(plan);
+    }
+    match (&gate.plan_error, gate.as_of, gate.waiting) {
+        (Some(error), _, _) => outln!("  no plan {error}"),
+        (None, Some(at), true) => outln!("  as of   {at}"),
+        (None, None, true) if gate.environment.is_some() => outln!("  the plan is being made"),
+        (None, _, _) => {}
+    }
+}
+
+/// `towpath gates`.
+pub async fn list(at: &At) -> Result<()> {
+    let gates = waiting(&Client::new(at)?, at.project.as_deref()).await?;
+    if gates.is_empty() {
+        eprintln!("No gate waits.");
+    }
+    for gate in gates {
+        print_gate(&gate);
+        outln!();
+    }
+    Ok(())
+}
+
+/// `towpath approve`.
+pub async fn approve(options: Approve) -> Result<()> {
+    let client = Client::new(&options.at)?;
+    let mut gate = match options.gate.parse::<JobId>() {
+        Ok(id) => client.get::<GateView>(&format!("/api/towpath/gates/{id}")).await?,
+        Err(_) => named_gate(&client, &options).await?,
+    };
+    if gate.waiting && gate.environment.is_some() {
+        // What would be done now, and not when the server looked last.
+        let path = format!("/api/towpath/gates/{}/refresh", gate.job);
+        gate = client.post(&path, &serde_json::json!({})).await?;
+    }
+    print_gate(&gate);
+    let shown = gate.plan.as_ref().map(|plan| &plan.id);
+    if let Some(wanted) = &options.plan
+        && !shown.is_some_and(|shown| names(wanted, shown))
+    {
+        bail!("the gate's plan is no longer `{wanted}`: look at the one above, and approve that if it is right");
+    }
+    if options.plan.is_none() && !options.yes && !asked_and_answered(&gate)? {
+        bail!("not approved");
+    }
+    let body = serde_json::json!({ "plan": shown });
+    let path = format!("/api/towpath/gates/{}/approve", gate.job);
+    client.post::<serde_json::Value>(&path, &body).await?;
+    outln!("approved {} of pipeline {}", gate.name, gate.pipeline_number);
+    Ok(())
+}
+
+/// Whether a person means the plan `plan`: by its digest, or by at least the first twelve digits of it.
+fn names(text: &str, plan: &Digest) -> bool {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text);
+    digits.len() >= FEWEST_DIGITS && plan.hex().starts_with(digits)
+}
+
+fn asked_and_answered(gate: &GateView) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("nobody is there to ask: approve what you saw with --plan ID, or whatever it is now with --yes");
+    }
+    out!("Approve {}? [y/N] ", gate.name);
+    std::io::stdout().flush().context("failed to ask")?;
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .context("failed to read the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Why a gate that somebody named does not wait.
+async fn why_it_does_not_wait(client: &Client, project: &str, gate: &str) -> Result<anyhow::Error> {
+    let pipelines: Vec<PipelineView> = client
+        .get(&format!("/api/towpath/projects/{}/pipelines", escape(project)))
+        .await?;
+    let jobs = pipelines.iter().flat_map(|pipeline| {
+        let jobs = pipeline.workflows.iter().flat_map(|workflow| &workflow.jobs);
+        jobs.map(|job| (pipeline.number, job))
+    });
+    let newest = jobs
+        .filter(|(_, job)| job.kind == JobKind::Approval && job.name == gate)
+        .max_by_key(|(number, _)| *number);
+    Ok(match newest {
+        Some((number, job)) => {
+            let how = match &job.approved_by {
+                Some(by) => format!("it was already approved by {by}"),
+                None => format!("it is {}", circleci_words::job(job.status).replace('_', " ")),
+            };
+            anyhow!("gate `{gate}` of pipeline {number} does not wait: {how}")
+        }
+        None => anyhow!("no gate `{gate}` of `{project}` waits: `towpath gates` shows those that do"),
+    })
+}
+
+async fn named_gate(client: &Client, options: &Approve) -> Result<GateView> {
+    let project = project(&options.at)?;
+    let mut named = waiting(client, Some(&project)).await?;
+    named.retain(|gate| gate.name == options.gate);
+    match (named.pop(), named.len()) {
+        (Some(gate), 0) => Ok(gate),
+        (None, _) => Err(why_it_does_not_wait(client, &project, &options.gate).await?),
+        (Some(gate), more) => {
+            let all = named.iter().chain([&gate]);
+            let all: Vec<_> = all
+                .map(|gate| format!("{} (pipeline {})", gate.job, gate.pipeline_number))
+                .collect();
+            bail!(
+                "{} gates `{}` wait; name one by its id: {}",
+                more + 1,
+                options.gate,
+                all.join(", ")
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_plan_is_named_by_enough_of_its_digest() {
+        let plan = Digest::of(b"plan");
+        let hex = plan.hex();
+        for good in [plan.as_str(), hex, &hex[..12], &format!("sha256:{}", &hex[..20])] {
+            assert!(names(good, &plan), "{good}");
+        }
+        let other = Digest::of(b"other");
+        for bad in ["", &hex[..11], other.as_str(), "sha256:"] {
+            assert!(!names(bad, &plan), "{bad}");
+        }
+    }
+}

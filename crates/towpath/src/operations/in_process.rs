@@ -1,0 +1,266 @@
+//! Operations in this process, without a server: a laptop, or a job of another system, deploys to clusters all the same.
+//!
+//! Nothing is kept. What the clusters say of their releases is all that this process knows.
+
+use super::{
+    End, Operations, Started,
+    nowhere::{NoRepositories, NoVault},
+    target::target_settings,
+};
+use crate::{cli::Target, ending, repository::Repository};
+use anyhow::{Context, Result, anyhow, bail};
+use async_trait::async_trait;
+use jiff::SignedDuration;
+use std::{io::IsTerminal as _, sync::Arc, time::Duration};
+use towpath_control::TargetSettings;
+use towpath_delivery::{
+    Delivery, DriftView, EnvironmentView, HISTORY, Hold, LaptopRequest, PlanView, Ports, Progress, PullSecret,
+    ReleaseView, SystemClock,
+};
+use towpath_deploy::{KubernetesOptions, KubernetesTarget, render::Renderer};
+use towpath_images::RegistryImages;
+use towpath_store::{Database, Guard, SqlStore, Store, WorkKey, WorkKind};
+use towpath_types::{Actor, Clock, EnvironmentId, ImageReference, Outcome};
+
+/// The variable that says where environments are, as `towpath up --target` does.
+const TARGET_VARIABLE: &str = "TOWPATH_TARGET";
+/// What stands for the registry of images that name none.
+const NO_REGISTRY: &str = "no-registry.invalid";
+/// How long this process may carry out what it began: as long as it lives.
+const LEASE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Operations in this process.
+pub struct InProcess {
+    delivery: Delivery,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    actor: Actor,
+}
+
+/// Prints lines as they come.
+struct Printed;
+
+impl Progress for Printed {
+    fn line(&self, line: &str) {
+        outln!("{line}");
+    }
+}
+
+/// Prints warnings about a cluster to standard error, such as an answer that is asked for again. A server writes them to its
+/// log.
+fn show_warnings() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TOWPATH_LOG");
+    // If there is a subscriber already, that one does as well.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| "towpath_deploy=warn,towpath_kube=warn".into()))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time()
+        .with_target(false)
+        .try_init();
+}
+
+impl InProcess {
+    /// Makes ready to work; `None` if this shell knows no cluster. `project` overrides the name of the repository's project.
+    pub async fn start(project: Option<&str>) -> Result<Option<Self>> {
+        let target = match std::env::var(TARGET_VARIABLE).as_deref() {
+            Ok("local") => return Ok(None),
+            Ok("kubernetes") => Target::Kubernetes,
+            _ => Target::Auto,
+        };
+        let TargetSettings::Kubernetes(identity) = target_settings(target) else {
+            return Ok(None);
+        };
+        ending::begin_work();
+        show_warnings();
+        let store: Arc<dyn Store> = Arc::new(
+            SqlStore::open(Database::SqliteMemory)
+                .await
+                .context("failed to make room for what this command has to remember")?,
+        );
+        let vault = Arc::new(NoVault::new());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let delivery = Delivery::new(Ports {
+            store: store.clone(),
+            target: Arc::new(KubernetesTarget::new(KubernetesOptions::new(identity, vault.clone()))),
+            forge: Arc::new(NoRepositories),
+            images: Arc::new(RegistryImages::new()),
+            clock: clock.clone(),
+            renderer: Arc::new(Renderer::default()),
+            fingerprint: Arc::new(move |value: &[u8]| vault.fingerprint(value)),
+            own_registry: NO_REGISTRY.into(),
+            pull_secret: PullSecret::NotNeeded,
+        });
+        // Without a repository around, manifests come with what is asked for, if they are needed at all.
+        if let Ok(repository) = Repository::find() {
+            let project = project.map_or_else(|| repository.project(), str::to_string);
+            delivery
+                .discoverer
+                .discover_in(&project, repository.manifests()?, &repository.file)
+                .await?;
+        }
+        Ok(Some(Self {
+            delivery,
+            store,
+            clock,
+            actor: Actor::process(towpath_server::owner_name()),
+        }))
+    }
+
+    /// Takes what was begun over, so that this process carries it out.
+    async fn lease(&self, kind: WorkKind, id: impl ToString) -> Result<Guard> {
+        let key = WorkKey::new(kind, id);
+        let leases = self
+            .store
+            .claim(&[key], "command line", self.clock.now(), LEASE)
+            .await?;
+        let lease = leases.first().ok_or_else(|| anyhow!("nothing was begun"))?;
+        Ok(Guard::from(lease))
+    }
+}
+
+/// Refuses a tag of an image that names no registry: such an image is in the registry of a server, and none is up.
+fn refuse_no_registry(request: &LaptopRequest) -> Result<()> {
+    if request.tag.is_none() || request.from.is_some() {
+        return Ok(());
+    }
+    let image = request.parsed_project_file()?.image;
+    let names_registry = |image: &String| {
+        image
+            .parse::<ImageReference>()
+            .is_ok_and(|image| image.registry.is_some())
+    };
+    if image.as_ref().is_some_and(names_registry) {
+        return Ok(());
+    }
+    bail!(
+        "no Towpath is up, so there is no registry to look in: write in towpath.toml where the image is, such as \
+         `image = \"registry.example.org/team/{}\"`",
+        image.as_deref().unwrap_or("app")
+    )
+}
+
+#[async_trait]
+impl Operations for InProcess {
+    async fn environment(&self, id: &EnvironmentId) -> Result<EnvironmentView> {
+        let row = self.delivery.observer.observe(id).await?;
+        let releases = self.store.releases(id, HISTORY).await?;
+        Ok(EnvironmentView::from_row(&row, &releases, self.clock.now())?)
+    }
+
+    async fn history(&self, id: &EnvironmentId) -> Result<Vec<ReleaseView>> {
+        let place = self.delivery.history.place(id).await?;
+        self.delivery.history.learn(&place).await?;
+        let releases = self.store.releases(id, HISTORY).await?;
+        Ok(releases.iter().map(ReleaseView::from).collect())
+    }
+
+    async fn plan(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<PlanView> {
+        refuse_no_registry(&request)?;
+        let plan = self.delivery.planner.plan_of_request(id, request).await?;
+        Ok(PlanView::from(plan))
+    }
+
+    async fn deploy(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Started> {
+        refuse_no_registry(&request)?;
+        let release = self.delivery.releases.deploy(id, request, &self.actor).await?;
+        Ok(Started::Release(release.id))
+    }
+
+    async fn rollback(&self, id: &EnvironmentId, to: Option<i64>) -> Result<Started> {
+        let release = self.delivery.releases.rollback(id, to, &self.actor).await?;
+        Ok(Started::Release(release.id))
+    }
+
+    async fn run_job(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Started> {
+        refuse_no_registry(&request)?;
+        let run = self.delivery.runs.start_job(id, request, &self.actor).await?;
+        Ok(Started::Run {
+            id: run.id,
+            object: run.object,
+        })
+    }
+
+    async fn run_cron_job(&self, id: &EnvironmentId, name: &str) -> Result<Started> {
+        let run = self.delivery.runs.start_cron_job(id, name, &self.actor).await?;
+        Ok(Started::Run {
+            id: run.id,
+            object: run.object,
+        })
+    }
+
+    async fn apply_cron_job(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Vec<String>> {
+        refuse_no_registry(&request)?;
+        Ok(self.delivery.runs.apply_cron_job(id, request, &self.actor).await?)
+    }
+
+    async fn drift(&self, id: &EnvironmentId) -> Result<DriftView> {
+        Ok(self.delivery.observer.look_for_drift(id).await?)
+    }
+
+    async fn lock(&self, id: &EnvironmentId, reason: &str, lasts: SignedDuration) -> Result<Hold> {
+        Ok(self.delivery.locks.lock(id, reason, lasts, &self.actor).await?)
+    }
+
+    async fn unlock(&self, id: &EnvironmentId, force: bool) -> Result<()> {
+        Ok(self.delivery.locks.unlock(id, force, &self.actor).await?)
+    }
+
+    async fn follow(&self, started: &Started) -> Result<End> {
+        match started {
+            Started::Release(id) => {
+                let guard = self.lease(WorkKind::Release, id).await?;
+                let release = self.delivery.releases.carry_out(&guard, *id, &Printed).await?;
+                Ok(End {
+                    outcome: release.outcome.unwrap_or(Outcome::Errored),
+                    exit_code: None,
+                })
+            }
+            Started::Run { id, .. } => {
+                let guard = self.lease(WorkKind::Run, id).await?;
+                let run = self.delivery.runs.follow(&guard, *id, &Printed).await?;
+                Ok(End {
+                    outcome: run.outcome.unwrap_or(Outcome::Errored),
+                    exit_code: run.exit_code,
+                })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_image_without_a_registry_cannot_be_looked_for() {
+        let request = |image: &str, tag: Option<&str>| LaptopRequest {
+            tag: tag.map(str::to_string),
+            project_file: Some(format!("image = \"{image}\"\n")),
+            ..LaptopRequest::default()
+        };
+        let refused = refuse_no_registry(&request("claims", Some("latest"))).unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .contains("`image = \"registry.example.org/team/claims\"`"),
+            "{refused}"
+        );
+        assert!(
+            refuse_no_registry(&LaptopRequest {
+                tag: Some("latest".into()),
+                ..LaptopRequest::default()
+            })
+            .is_err()
+        );
+        for good in [
+            request("registry.example.org/team/claims", Some("latest")),
+            request("127.0.0.1:5000/claims", Some("latest")),
+            // What the environment runs is known by its digest.
+            request("claims", None),
+        ] {
+            refuse_no_registry(&good).unwrap();
+        }
+    }
+}

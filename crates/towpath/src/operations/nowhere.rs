@@ -1,0 +1,141 @@
+//! What a process without a server does not have: repositories and a vault.
+
+use futures::{
+    FutureExt,
+    future::{BoxFuture, ready},
+};
+use std::collections::{BTreeMap, BTreeSet};
+use towpath_deploy::SecretSource;
+use towpath_forge::{Commit, Forge, ForgeError, SourceStream, TreeFile};
+use towpath_types::{CommitId, Digest, EnvironmentId, ProjectName, RegistryCredentials, SecretString};
+
+/// No project has a repository here: manifests come with what is asked for.
+pub struct NoRepositories;
+
+fn unknown<T: Send + 'static>(project: &ProjectName) -> BoxFuture<'static, Result<T, ForgeError>> {
+    ready(Err(ForgeError::UnknownProject(project.clone()))).boxed()
+}
+
+impl Forge for NoRepositories {
+    fn projects(&self) -> BoxFuture<'_, Result<Vec<ProjectName>, ForgeError>> {
+        ready(Ok(Vec::new())).boxed()
+    }
+
+    fn exists<'a>(&'a self, _: &'a ProjectName) -> BoxFuture<'a, Result<bool, ForgeError>> {
+        ready(Ok(false)).boxed()
+    }
+
+    fn create<'a>(&'a self, project: &'a ProjectName, _: &'a str) -> BoxFuture<'a, Result<(), ForgeError>> {
+        unknown(project)
+    }
+
+    fn default_branch<'a>(&'a self, project: &'a ProjectName) -> BoxFuture<'a, Result<String, ForgeError>> {
+        unknown(project)
+    }
+
+    fn set_default_branch<'a>(&'a self, project: &'a ProjectName, _: &'a str) -> BoxFuture<'a, Result<(), ForgeError>> {
+        unknown(project)
+    }
+
+    fn refs<'a>(&'a self, project: &'a ProjectName) -> BoxFuture<'a, Result<Vec<(String, CommitId)>, ForgeError>> {
+        unknown(project)
+    }
+
+    fn find<'a>(&'a self, project: &'a ProjectName, _: &'a str) -> BoxFuture<'a, Result<CommitId, ForgeError>> {
+        unknown(project)
+    }
+
+    fn commit<'a>(&'a self, project: &'a ProjectName, _: &'a CommitId) -> BoxFuture<'a, Result<Commit, ForgeError>> {
+        unknown(project)
+    }
+
+    fn log<'a>(
+        &'a self,
+        project: &'a ProjectName,
+        _: Option<&'a CommitId>,
+        _: &'a CommitId,
+        _: usize,
+    ) -> BoxFuture<'a, Result<Vec<Commit>, ForgeError>> {
+        unknown(project)
+    }
+
+    fn file<'a>(
+        &'a self,
+        project: &'a ProjectName,
+        _: &'a CommitId,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<u8>, ForgeError>> {
+        unknown(project)
+    }
+
+    fn files<'a>(
+        &'a self,
+        project: &'a ProjectName,
+        _: &'a CommitId,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<TreeFile>, ForgeError>> {
+        unknown(project)
+    }
+
+    fn source<'a>(
+        &'a self,
+        project: &'a ProjectName,
+        _: &'a CommitId,
+        _: Option<&'a str>,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<SourceStream, ForgeError>> {
+        unknown(project)
+    }
+}
+
+/// No vault: Secrets are the cluster's own.
+pub struct NoVault {
+    key: [u8; 16],
+}
+
+impl NoVault {
+    /// With a key for fingerprints that this process alone knows.
+    pub fn new() -> Self {
+        Self {
+            key: *uuid::Uuid::new_v4().as_bytes(),
+        }
+    }
+
+    /// A stand-in for a value: equal for equal values in this process, and revealing nothing of them.
+    pub fn fingerprint(&self, value: &[u8]) -> String {
+        Digest::of(&[&self.key, value].concat()).short().to_string()
+    }
+}
+
+/// Why a source could not be asked.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl SecretSource for NoVault {
+    fn keys<'a>(
+        &'a self,
+        _: &'a EnvironmentId,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<Option<BTreeSet<String>>, Failure>> {
+        ready(Ok(None)).boxed()
+    }
+
+    fn values<'a>(
+        &'a self,
+        _: &'a EnvironmentId,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretString>>, Failure>> {
+        ready(Ok(None)).boxed()
+    }
+
+    fn fingerprint(&self, value: &[u8]) -> String {
+        Self::fingerprint(self, value)
+    }
+
+    fn pull_credentials<'a>(
+        &'a self,
+        _: &'a EnvironmentId,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<Option<RegistryCredentials>, Failure>> {
+        ready(Ok(None)).boxed()
+    }
+}
