@@ -190,12 +190,14 @@ impl HostEngine {
             agent.wait(GRACE);
         }
         place.kill_all().map_err(EngineError::failed(attempted()))?;
-        // Moved away in one step: whoever starts the job again makes a new directory, and nothing of that one is removed.
-        let aside = self.options.directory.join(format!("{REMOVED}{id}"));
-        let removing = || format!("remove `{}`", aside.display());
-        remove_tree(&aside).map_err(EngineError::failed(removing()))?;
+        // Moved away in one step: whoever starts the job again makes a new directory, and nothing of that one is removed. The name
+        // is used once: a stop of the new directory must not move it to where this one is still being removed.
+        let aside = self
+            .options
+            .directory
+            .join(format!("{REMOVED}{id}.{}", uuid::Uuid::now_v7()));
         fs::rename(&place.0, &aside).map_err(EngineError::failed(attempted()))?;
-        remove_tree(&aside).map_err(EngineError::failed(removing()))
+        remove_tree(&aside).map_err(EngineError::failed(format!("remove `{}`", aside.display())))
     }
 
     fn list_blocking(&self) -> Result<Vec<NodeId>, EngineError> {
@@ -464,13 +466,23 @@ fn last_bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// How often removing a directory is tried when somebody adds to it meanwhile.
+const REMOVE_TRIES: u32 = 10;
+
 /// Removes a directory, also where a job took away its own right to write, as Go's module cache does.
+///
+/// A caller that waits for the lock of a job opens its file. If the directory is moved away at that moment, the file appears in it
+/// after all, so a directory that is not empty is emptied again.
 fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-        Err(error) => return Err(error),
+    let mut tries = 0;
+    loop {
+        match fs::remove_dir_all(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && tries < REMOVE_TRIES => tries += 1,
+            Err(error) => return Err(error),
+        }
     }
     let mut pending = vec![path.to_path_buf()];
     while let Some(directory) = pending.pop() {
