@@ -191,10 +191,7 @@ impl Conductor {
             events.push(wire::read_workflow_event(stored.event.clone()).map_err(|error| unreadable(id, error))?);
         }
         let count = events.len() as u64;
-        let state = Workflow::fold(events).map_err(|error| {
-            let what = format!("the events of workflow {id} do not follow from each other");
-            NotApplied::Failed(DeliveryError::internal(what).caused_by(error))
-        })?;
+        let state = Workflow::fold(events).map_err(|error| not_a_history(id, error))?;
         let jobs = self.store.jobs_of(&[id]).await?;
         Ok(Loaded {
             row,
@@ -205,18 +202,54 @@ impl Conductor {
         })
     }
 
+    /// `stale` with what was stored since: the new events, and the rows of the jobs that they changed. `None` when its stream
+    /// has no new event.
+    ///
+    /// A job's row changes only together with an event that changes the job's state, so no other row can be newer.
+    async fn catch_up(&self, stale: &Loaded) -> Result<Option<Loaded>, NotApplied> {
+        let id = stale.row.id;
+        let row = self.store.workflow(id).await?;
+        let stored = self.store.events(&stream(id), stale.events).await?;
+        let Some(row) = row.filter(|_| !stored.is_empty()) else {
+            return Ok(None);
+        };
+        let mut fresh = Loaded {
+            row,
+            ..Loaded::clone(stale)
+        };
+        for stored in &stored {
+            let event = wire::read_workflow_event(stored.event.clone()).map_err(|error| unreadable(id, error))?;
+            fresh.state.apply(event).map_err(|error| not_a_history(id, error))?;
+        }
+        fresh.events += stored.len() as u64;
+        for (name, row) in &mut fresh.jobs {
+            if stale.state.job(name) != fresh.state.job(name)
+                && let Some(stored) = self.store.job(row.id).await?
+            {
+                *row = stored;
+            }
+        }
+        Ok(Some(fresh))
+    }
+
     async fn apply_to_end(&self, id: WorkflowId, event: Event, also: Also) -> Result<Arc<Loaded>, NotApplied> {
         let slot = self.slot(id);
         let mut slot = slot.lock().await;
+        // What lost the last race.
+        let mut stale: Option<Arc<Loaded>> = None;
         // Where our event would be, if a commit that failed was stored all the same.
         let mut doubtful: Option<u64> = None;
         for race in 0..RACES {
             if race > 0 {
                 self.clock.sleep(pause_after(race)).await;
             }
-            let loaded = match slot.take() {
-                Some(loaded) => loaded,
-                None => Arc::new(self.read(id).await?),
+            let loaded = match (slot.take(), stale.take()) {
+                (Some(loaded), _) => loaded,
+                (None, Some(stale)) => Arc::new(match self.catch_up(&stale).await? {
+                    Some(fresh) => fresh,
+                    None => self.read(id).await?,
+                }),
+                (None, None) => Arc::new(self.read(id).await?),
             };
             if let Some(at) = doubtful.take()
                 && self.is_stored(id, at, &event).await?
@@ -229,11 +262,10 @@ impl Conductor {
                 Ok(effects) => effects,
                 Err(illegal) => {
                     // A cache of ours may be behind another server's decision; what is refused is refused by the truth.
-                    let fresh = self.read(id).await?;
-                    if fresh.events == loaded.events {
+                    let Some(fresh) = self.catch_up(&loaded).await? else {
                         *slot = Some(loaded);
                         return Err(NotApplied::Illegal(illegal));
-                    }
+                    };
                     *slot = Some(Arc::new(fresh));
                     continue;
                 }
@@ -270,6 +302,7 @@ impl Conductor {
                 }
                 Err(StoreError::Conflict { what }) => {
                     tracing::debug!(workflow = %id, what, "lost a race; deciding again");
+                    stale = Some(loaded);
                 }
                 Err(error) if error.is_temporary() => {
                     doubtful = Some(loaded.events);
@@ -308,6 +341,11 @@ impl Conductor {
         }
         Ok(gates)
     }
+}
+
+fn not_a_history(id: WorkflowId, error: Illegal) -> NotApplied {
+    let what = format!("the events of workflow {id} do not follow from each other");
+    NotApplied::Failed(DeliveryError::internal(what).caused_by(error))
 }
 
 fn unreadable(id: WorkflowId, error: wire::WireError) -> NotApplied {

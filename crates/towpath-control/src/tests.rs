@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use crate::testing::{Server, World};
+use crate::{
+    conductor::{Also, Conductor},
+    testing::{Server, World},
+};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use towpath_delivery::ErrorKind;
 use towpath_engines::Engine;
 use towpath_store::{Database, Faults, LogId, SqlStore, Topic, TriggerKind, WorkKey, WorkKind};
 use towpath_types::{Actor, Digest, JobStatus, NodeId, Outcome, PipelineStatus, TriggerStatus, Via, WorkflowStatus};
+use towpath_workflow::Event;
 
 /// Two jobs, one after the other.
 const CHAIN: &str = "
@@ -57,6 +61,14 @@ workflows:
       - hold-dev: {type: approval, requires: [build]}
       - deploy-dev: {requires: [hold-dev]}
 ";
+
+/// Twenty gates of nothing.
+fn many_gates() -> String {
+    let gates: String = (0..20)
+        .map(|gate| format!("      - hold{gate}: {{type: approval}}\n"))
+        .collect();
+    format!("version: 2.1\nworkflows:\n  main:\n    jobs:\n{gates}")
+}
 
 const MANIFEST: &str = "
 apiVersion: v1
@@ -276,6 +288,50 @@ async fn a_request_that_goes_away_leaves_no_half_transition() {
     }
     assert!(dropped > 0, "no request was dropped");
     server.run_job(&world, "publish", Outcome::Succeeded).await;
+    server.stop().await;
+}
+
+/// Two conductors take turns, so each finds that the other was faster, and catches up with what that one stored.
+#[tokio::test]
+async fn who_lost_a_race_knows_as_much_as_who_reads_everything() {
+    let world = World::new().await;
+    let server = world.start();
+    let pipeline = server.push_config(&world, &many_gates()).await;
+    let workflow = world.store.workflows_of(&[pipeline.id]).await.unwrap().remove(0);
+    let names: Vec<String> = (0..20).map(|job| format!("hold{job}")).collect();
+    for name in &names {
+        world.job(name, &[JobStatus::OnHold]).await;
+    }
+    let conductors = [
+        Conductor::new(world.store.clone(), world.clock.clone()),
+        Conductor::new(world.store.clone(), world.clock.clone()),
+    ];
+    for conductor in &conductors {
+        conductor.load(workflow.id).await.unwrap();
+    }
+    let read_before = world.faults.count("jobs_of");
+    for (turn, name) in names.iter().enumerate() {
+        let event = Event::Approved {
+            job: name.clone(),
+            by: "ada".into(),
+            plan: None,
+            // Rows have microseconds.
+            at: "2026-11-30T12:00:00.5Z".parse().unwrap(),
+        };
+        let applied = conductors[turn % 2]
+            .apply(workflow.id, event, Also::default())
+            .await
+            .unwrap();
+        let fresh = Conductor::new(world.store.clone(), world.clock.clone())
+            .load(workflow.id)
+            .await
+            .unwrap();
+        assert_eq!((applied.events, &applied.row), (fresh.events, &fresh.row));
+        assert_eq!(applied.jobs, fresh.jobs);
+        assert_eq!(applied.state, fresh.state);
+    }
+    let whole = world.faults.count("jobs_of") - read_before;
+    assert_eq!(whole, names.len() as u64, "only the fresh conductors read every row");
     server.stop().await;
 }
 
