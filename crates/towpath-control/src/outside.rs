@@ -63,7 +63,15 @@ impl Outside {
             .map_err(|error| failed(data_dir, "the registry", error))?;
         let images = RegistryImages::new().with_own(addresses.registry.clone(), registry.clone());
         let engines = open_engines(settings, &own, store.instance(), &settings.agent_socket()).await?;
-        let target = open_target(settings, store.instance(), &vault, &identity, &addresses.registry).await?;
+        let target = open_target(
+            settings,
+            store.instance(),
+            &vault,
+            &identity,
+            &addresses.registry,
+            &clock,
+        )
+        .await?;
         Ok(Self {
             store,
             objects,
@@ -149,6 +157,7 @@ async fn open_target(
     vault: &Arc<Vault>,
     identity: &Arc<dyn Identity>,
     registry: &str,
+    clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn Target>, DeliveryError> {
     let secrets = Arc::new(EnvironmentSecrets::new(
         vault.clone(),
@@ -165,6 +174,7 @@ async fn open_target(
         instance.to_string(),
         settings.binary.clone(),
         secrets,
+        clock.clone(),
     );
     let target = LocalTarget::open(options)
         .await

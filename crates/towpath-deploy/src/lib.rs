@@ -23,7 +23,7 @@ pub mod render;
 mod target;
 
 pub use kubernetes::{Identity, KubernetesOptions, KubernetesTarget};
-pub use local::{Clock, LocalOptions, LocalTarget, SystemClock};
+pub use local::{LocalOptions, LocalTarget};
 pub use target::{
     Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Deploying, Drift, Environment, Finding, Hold,
     JOB_LABEL, JobEnd, JobHandle, JobLine, Occasion, PULL_SECRET, Preflight, Progress, ReleaseRecord, SecretSource,

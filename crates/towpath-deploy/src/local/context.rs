@@ -1,8 +1,7 @@
 //! What everything in one environment shares.
 
-use super::{clock::Clock, names::Names, start_error::StartError, store::Store};
+use super::{names::Names, start_error::StartError, store::Store};
 use crate::target::{EnvironmentId, SecretSource};
-use jiff::Timestamp;
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -11,10 +10,7 @@ use std::{
 };
 use tokio::sync::{Notify, watch};
 use towpath_container::ContainerClient;
-use towpath_types::SecretString;
-
-/// How often somebody who waits for a time of day looks at the clock.
-const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
+use towpath_types::{Clock, SecretString};
 
 /// One environment, as its controllers see it.
 pub(crate) struct Context {
@@ -90,15 +86,6 @@ impl Context {
     /// Why a pod has not started yet, where that is known.
     pub(crate) fn hindrance(&self, pod: &str) -> Option<String> {
         self.hindrances().get(pod).cloned()
-    }
-
-    /// Waits until the clock says `at`. A machine that slept meanwhile notices soon after it woke.
-    pub(crate) async fn sleep_until(&self, at: Timestamp) {
-        while let Ok(left) = Duration::try_from(at.duration_since(self.clock.now()))
-            && !left.is_zero()
-        {
-            tokio::time::sleep(left.min(LOOK_AT_CLOCK)).await;
-        }
     }
 
     /// The values of a Secret or ConfigMap; `None` when there is none of that name.

@@ -127,7 +127,7 @@ pub(crate) async fn run(context: Arc<Context>, name: String) {
 /// One attempt. Answers the first exit code that is not 0, or 0. Holds `making` while it makes containers.
 async fn try_once(context: &Context, pod: &Pod, record: &JobRecord, making: &Mutex<()>) -> Result<i64, String> {
     if let Some(at) = record.not_before {
-        context.sleep_until(at).await;
+        context.clock.sleep_until(at).await;
     }
     let mut failures = 0;
     loop {
@@ -168,7 +168,7 @@ async fn deadline(context: &Context, job: &Job, record: &JobRecord) {
         return future::pending().await;
     };
     match record.began.checked_add(limit) {
-        Ok(at) => context.sleep_until(at).await,
+        Ok(at) => context.clock.sleep_until(at).await,
         // The deadline is past the end of the calendar.
         Err(_) => future::pending().await,
     }

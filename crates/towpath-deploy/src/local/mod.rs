@@ -4,7 +4,6 @@
 //! runs, and nudge, pass after pass; so after a restart at any moment they go on from what the engine has, not from what memory had.
 
 mod apply;
-mod clock;
 mod container;
 mod context;
 mod controller;
@@ -26,5 +25,4 @@ mod store;
 mod target;
 mod volume;
 
-pub use clock::{Clock, SystemClock};
 pub use target::{LocalOptions, LocalTarget};

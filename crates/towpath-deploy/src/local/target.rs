@@ -2,7 +2,6 @@
 
 use super::{
     apply,
-    clock::{Clock, SystemClock},
     context::{Context, Shared},
     controller::{self, Controller},
     environment,
@@ -32,6 +31,7 @@ use towpath_container::{
     scratch::{FileContent, ScratchFile},
 };
 use towpath_manifest::{Fingerprints, Object, ObjectId, SourceKind, reads};
+use towpath_types::Clock;
 
 /// The first pause before a crashed container is started again; it doubles.
 ///
@@ -57,15 +57,21 @@ pub struct LocalOptions {
 }
 
 impl LocalOptions {
-    /// Options with this machine's clock and the pauses that Kubernetes makes.
+    /// Options with the pauses that Kubernetes makes.
     #[must_use]
-    pub fn new(directory: PathBuf, instance: String, binary: PathBuf, secrets: Arc<dyn SecretSource>) -> Self {
+    pub fn new(
+        directory: PathBuf,
+        instance: String,
+        binary: PathBuf,
+        secrets: Arc<dyn SecretSource>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             directory,
             instance,
             binary,
             secrets,
-            clock: Arc::new(SystemClock),
+            clock,
             backoff: BACKOFF,
         }
     }

@@ -17,22 +17,23 @@ use std::{
     collections::{BTreeMap, HashMap},
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    pin::Pin,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 use towpath_deploy::{
-    ApplyError, ApplyRequest, Clock, Environment, EnvironmentId, JobEnd, JobHandle, JobLine, LocalOptions, LocalTarget,
+    ApplyError, ApplyRequest, Environment, EnvironmentId, JobEnd, JobHandle, JobLine, LocalOptions, LocalTarget,
     Occasion, Progress, ReleaseRecord, Target, WorkloadStatus,
     proxy::{ProxyState, ROUTES_FILE, Routes, STATE_FILE},
 };
 use towpath_manifest::{Object, ObjectId, Tree};
 use towpath_testkit::{Probe, engine_answers, remove_instance, skipped, until};
-use towpath_types::ReleaseId;
+use towpath_types::{Clock, ReleaseId};
 
 /// The application and, called `proxy`, the proxy.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_towpath-deploy-testapp");
@@ -40,13 +41,18 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_towpath-deploy-testapp");
 pub const BOUND: Duration = Duration::from_secs(60);
 
 /// The machine's clock, moved.
-#[derive(Default)]
-pub struct MovedClock(Mutex<Option<Timestamp>>);
+pub struct MovedClock(watch::Sender<Option<Timestamp>>);
+
+impl Default for MovedClock {
+    fn default() -> Self {
+        Self(watch::Sender::new(None))
+    }
+}
 
 impl MovedClock {
     /// Stands still at `at` from now on.
     pub fn set(&self, at: Timestamp) {
-        *self.0.lock().unwrap() = Some(at);
+        self.0.send_replace(Some(at));
     }
 
     pub fn advance(&self, by: Duration) {
@@ -57,7 +63,23 @@ impl MovedClock {
 
 impl Clock for MovedClock {
     fn now(&self) -> Timestamp {
-        self.0.lock().unwrap().unwrap_or_else(Timestamp::now)
+        self.0.borrow().unwrap_or_else(Timestamp::now)
+    }
+
+    fn sleep_until(&self, at: Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            let mut moved = self.0.subscribe();
+            while let Ok(left) = Duration::try_from(at.duration_since(self.now()))
+                && !left.is_zero()
+            {
+                tokio::select! {
+                    // The sender lives as long as this borrow of the clock.
+                    _ = moved.changed() => {}
+                    // It goes with the machine's until it is moved.
+                    () = tokio::time::sleep(left), if moved.borrow().is_none() => {}
+                }
+            }
+        })
     }
 }
 
@@ -121,13 +143,13 @@ impl World {
     /// Opens the target: the server starts.
     pub async fn open(&mut self) {
         let options = LocalOptions {
-            clock: self.clock.clone(),
             backoff: Duration::from_millis(500),
             ..LocalOptions::new(
                 self.folder.path().join("local"),
                 self.instance.clone(),
                 BINARY.into(),
                 self.secrets.clone(),
+                self.clock.clone(),
             )
         };
         let target = LocalTarget::open(options).await.unwrap();
