@@ -170,14 +170,8 @@ const YAML: &[&str] = &[
     "yaml-rust2",
 ];
 
-/// Crates whose modules still import each other in a circle. The list only gets shorter.
-const NOT_YET: &[&str] = &["towpath-deploy"];
-
 /// How many lines a source file may have.
 const MOST_LINES: usize = 1_000;
-
-/// Files with more lines than that. The list only gets shorter.
-const TOO_LONG: &[&str] = &["towpath-deploy/tests/local.rs"];
 
 fn metadata() -> Metadata {
     MetadataCommand::new()
@@ -345,11 +339,7 @@ fn modules_do_not_import_each_other_in_a_circle() {
                 found.extend(circles::circles(&imports));
             }
         }
-        if !NOT_YET.contains(name) {
-            complaints.extend(found.iter().map(|circle| format!("{name}: {circle}")));
-        } else if found.is_empty() {
-            complaints.push(format!("{name} has no circle any more: take it off `NOT_YET`"));
-        }
+        complaints.extend(found.iter().map(|circle| format!("{name}: {circle}")));
     }
     assert!(checked > 500, "only {checked} imports were found");
     assert!(
@@ -367,16 +357,12 @@ fn no_source_file_is_longer_than_it_may_be() {
         read += 1;
         let lines = std::fs::read_to_string(&path).unwrap().lines().count();
         let name = path.strip_prefix(crates()).unwrap().display().to_string();
-        match (lines > MOST_LINES, TOO_LONG.contains(&name.as_str())) {
-            (true, false) => long.push(format!(
+        if lines > MOST_LINES {
+            long.push(format!(
                 "{name} has {lines} lines, and {MOST_LINES} is the limit: split it by subject"
-            )),
-            (false, true) => long.push(format!("{name} has only {lines} lines by now: take it off `TOO_LONG`")),
-            (true, true) | (false, false) => {}
+            ));
         }
     }
-    let gone = TOO_LONG.iter().filter(|name| !crates().join(name).exists());
-    long.extend(gone.map(|name| format!("{name} is gone: take it off `TOO_LONG`")));
     assert!(read > 200, "only {read} files were read");
     assert!(long.is_empty(), "{}", long.join("\n"));
 }

@@ -1,8 +1,8 @@
 //! HTTP/1.1, request by request.
 
 use super::{
-    Port, WAIT_FOR_BACKEND,
     backends::{Lease, Use},
+    port::{Port, WAIT_FOR_BACKEND},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
@@ -51,11 +51,11 @@ pub(super) fn client() -> Client {
 }
 
 /// Serves one connection of a client.
-pub(super) async fn connection(port: Port, stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn connection(port: Port, client: Client, stream: TcpStream, peer: SocketAddr) {
     let stop = port.stop.clone();
     let service = service_fn(move |request| {
-        let port = port.clone();
-        async move { Ok::<_, Infallible>(answer(&port, peer, request).await) }
+        let (port, client) = (port.clone(), client.clone());
+        async move { Ok::<_, Infallible>(answer(&port, &client, peer, request).await) }
     });
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -80,7 +80,7 @@ pub(super) async fn connection(port: Port, stream: TcpStream, peer: SocketAddr) 
     }
 }
 
-async fn answer(port: &Port, peer: SocketAddr, mut request: Request<Incoming>) -> Answer {
+async fn answer(port: &Port, client: &Client, peer: SocketAddr, mut request: Request<Incoming>) -> Answer {
     let host = request
         .headers()
         .get(header::HOST)
@@ -130,7 +130,7 @@ async fn answer(port: &Port, peer: SocketAddr, mut request: Request<Incoming>) -
         *attempt.uri_mut() = uri;
         *attempt.version_mut() = Version::HTTP_11;
         *attempt.headers_mut() = head.headers.clone();
-        match port.client.request(attempt).await {
+        match client.request(attempt).await {
             Ok(response) => return pass_on(port, lease, response, client_side),
             Err(error) => {
                 let again = may_retry(&error, idempotent, &body);

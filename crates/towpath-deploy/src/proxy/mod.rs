@@ -12,6 +12,7 @@
 
 mod backends;
 mod http;
+mod port;
 mod routes;
 mod tcp;
 
@@ -19,6 +20,7 @@ pub(crate) use routes::replace_file;
 pub use routes::{Backend, Listener, Mode, PathType, ProxyState, ROUTES_FILE, Routes, Rule, STATE_FILE};
 
 use backends::Backends;
+use port::Port;
 use std::{
     collections::HashMap,
     io,
@@ -42,8 +44,6 @@ const POLL: Duration = Duration::from_millis(50);
 const REPORT: Duration = Duration::from_secs(1);
 /// How long requests may still run after SIGTERM.
 const LAST_REQUESTS: Duration = Duration::from_secs(25);
-/// How long a request waits for a backend that is ready.
-const WAIT_FOR_BACKEND: Duration = Duration::from_secs(5);
 /// How long a client may say nothing before it is taken for one that waits to be spoken to, on a port that does not say.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -152,17 +152,19 @@ async fn serve(options: ProxyOptions, stop: CancellationToken) {
             match bind(listener.port) {
                 Ok(socket) => {
                     let cancel = stop.child_token();
-                    let port = Port {
-                        number: listener.port,
+                    let door = Door {
+                        port: Port {
+                            number: listener.port,
+                            backends: Arc::clone(&backends),
+                            connections: connections.clone(),
+                            stop: cancel.clone(),
+                        },
                         mode: listener.mode,
-                        backends: Arc::clone(&backends),
                         client: client.clone(),
-                        connections: connections.clone(),
-                        stop: cancel.clone(),
                     };
                     open.insert(
                         listener.port,
-                        (tokio::spawn(port.accept(socket)), cancel, listener.mode),
+                        (tokio::spawn(door.accept(socket)), cancel, listener.mode),
                     );
                 }
                 Err(error) => tracing::warn!(port = listener.port, %error, "cannot listen yet"),
@@ -196,32 +198,29 @@ fn bind(port: u16) -> io::Result<TcpListener> {
     socket.listen(4096)
 }
 
-/// One open port.
+/// A port, and how to tell what its connections speak.
 #[derive(Clone)]
-struct Port {
-    number: u16,
+struct Door {
+    port: Port,
     mode: Mode,
-    backends: Arc<Backends>,
     client: http::Client,
-    connections: TaskTracker,
-    stop: CancellationToken,
 }
 
-impl Port {
+impl Door {
     async fn accept(self, socket: TcpListener) {
         loop {
             let accepted = tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = self.port.stop.cancelled() => return,
                 accepted = socket.accept() => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let port = self.clone();
-                    self.connections.spawn(port.connection(stream, peer));
+                    let door = self.clone();
+                    self.port.connections.spawn(door.connection(stream, peer));
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: accepting again at once would spin.
-                    tracing::warn!(port = self.number, %error, "cannot accept a connection");
+                    tracing::warn!(port = self.port.number, %error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -234,14 +233,14 @@ impl Port {
             Mode::Http => true,
             Mode::Tcp => false,
             Mode::Detect => tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = self.port.stop.cancelled() => return,
                 begins = begins_like_http(&stream) => begins,
             },
         };
         if is_http {
-            http::connection(self, stream, peer).await;
+            http::connection(self.port, self.client, stream, peer).await;
         } else {
-            tcp::connection(self, stream).await;
+            tcp::connection(self.port, stream).await;
         }
     }
 }

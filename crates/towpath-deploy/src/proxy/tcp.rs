@@ -1,8 +1,8 @@
 //! Connections that are spliced to one backend.
 
 use super::{
-    Port, WAIT_FOR_BACKEND,
     backends::{Lease, Use},
+    port::{Port, WAIT_FOR_BACKEND},
 };
 use std::{collections::BTreeSet, time::Duration};
 use tokio::{net::TcpStream, time::Instant};
