@@ -1,9 +1,8 @@
 //! Decides which image is meant, from what is known. Pure.
 
 use crate::{error::DeliveryError, project_file::ProjectFile};
-use jiff::Timestamp;
 use std::collections::BTreeSet;
-use towpath_images::{ImageTags, MAIN};
+use towpath_images::TagName;
 use towpath_types::{CommitId, Digest, ImageReference};
 
 /// The repository of a project's image, without tag and digest. A repository without a registry is in Towpath's own.
@@ -21,31 +20,6 @@ pub fn image_repository(project: &str, file: &ProjectFile, own_registry: &str) -
     reference.digest = None;
     reference.registry.get_or_insert_with(|| own_registry.to_string());
     reference
-}
-
-/// The tags that an image of a commit may have, the likeliest first: as Towpath's own builds name it, with the branch as it
-/// is (which scripts write), and as an image of the main branch.
-pub(crate) fn tags_of(commit: &CommitId, branch: Option<&str>, main_branch: &str) -> Vec<String> {
-    let main = format!("{MAIN}-{commit}");
-    let Some(branch) = branch else {
-        return vec![main];
-    };
-    // Only the dated tag needs the time.
-    let own = ImageTags::new(branch, main_branch, commit, Timestamp::UNIX_EPOCH).commit;
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let written: String = branch.chars().map(|c| if is_plain(c) { c } else { '-' }).collect();
-    let mut tags: Vec<String> = Vec::new();
-    for tag in [own, format!("{written}-{commit}"), main] {
-        if !tags.contains(&tag) {
-            tags.push(tag);
-        }
-    }
-    tags
-}
-
-/// The commit at the end of a tag: `app-<commit>`.
-pub(crate) fn commit_of_tag(tag: &str) -> Option<CommitId> {
-    tag.rsplit('-').next()?.parse().ok()
 }
 
 /// What is known of a workflow's images.
@@ -108,7 +82,7 @@ pub(crate) fn explain(
     why: &NoImage,
     repository: &ImageReference,
     own_registry: &str,
-    tags: &[String],
+    tags: &[TagName],
 ) -> DeliveryError {
     DeliveryError::conflict(match why {
         NoImage::Nothing if repository.registry.as_deref() == Some(own_registry) => format!(
@@ -118,7 +92,7 @@ pub(crate) fn explain(
         NoImage::Nothing => format!(
             "`{}` has no image tagged {}, so there is nothing to deploy",
             repository.name(),
-            tags.join(" or ")
+            tags.iter().map(TagName::as_str).collect::<Vec<_>>().join(" or ")
         ),
         NoImage::Several(tags) => format!(
             "this workflow pushed several images of `{}` ({}), and none of them has its commit in the tag: run a job in the one \
@@ -199,7 +173,7 @@ mod tests {
             none,
             "this workflow pushed no image of `claims`, so there is nothing to deploy"
         );
-        let tags = tags_of(&commit(), Some("feature/Log in"), "main");
+        let tags = towpath_images::tags_of_commit(&commit(), Some("feature/Log in"), "main");
         let elsewhere = explain(
             &NoImage::Nothing,
             &"r.io/claims".parse().unwrap(),
@@ -231,13 +205,5 @@ mod tests {
         assert_eq!(own(""), "127.0.0.1:7070/claims");
         assert_eq!(own("image = \"team/app:latest\""), "127.0.0.1:7070/team/app");
         assert_eq!(own("image = \"r.io/team/app\""), "r.io/team/app");
-    }
-
-    #[test]
-    fn a_commit_is_read_from_the_end_of_a_tag() {
-        assert_eq!(commit_of_tag(&format!("feature-x-{COMMIT}")), Some(commit()));
-        assert_eq!(commit_of_tag("app-latest"), None);
-        assert_eq!(tags_of(&commit(), None, "main"), [format!("app-{COMMIT}")]);
-        assert_eq!(tags_of(&commit(), Some("main"), "main")[0], format!("app-{COMMIT}"));
     }
 }

@@ -1,6 +1,6 @@
 //! Gathers what is known of images from the store and from registries, for [`super::choice`] to decide.
 
-use super::choice::{Candidates, NoImage, choose, commit_of_tag, explain, image_repository, tags_of};
+use super::choice::{Candidates, NoImage, choose, explain, image_repository};
 use crate::{
     error::DeliveryError,
     history::History,
@@ -10,7 +10,7 @@ use crate::{
     workflow::WorkflowJobs,
 };
 use std::{collections::BTreeMap, sync::Arc};
-use towpath_images::{Images, TagName, resolve_tag_word};
+use towpath_images::{Images, TagName, commit_of_tag, resolve_tag_word, tags_of_commit};
 use towpath_store::{ImagePush, ReleaseRow, Store};
 use towpath_types::{CommitId, Digest, EnvironmentId, ImageReference};
 
@@ -159,12 +159,15 @@ impl ImageFinder {
         let is_it = |image: &ImageReference| {
             image.registry == repository.registry
                 && image.repository == repository.repository
-                && image.tag.as_ref().is_some_and(|tag| tags.contains(tag))
+                && image
+                    .tag
+                    .as_ref()
+                    .is_some_and(|tag| tags.iter().any(|one| one.as_str() == tag))
         };
         if known.iter().any(is_it) {
             return Ok(Vec::new());
         }
-        for tag in tags.iter().filter_map(|text| text.parse::<TagName>().ok()) {
+        for tag in tags {
             match self.resolve(repository, &tag).await {
                 Ok(Some(digest)) => {
                     return Ok(vec![ImageReference {
@@ -183,10 +186,10 @@ impl ImageFinder {
         Ok(Vec::new())
     }
 
-    async fn tags_of(&self, workflow: &WorkflowJobs) -> Result<Vec<String>, DeliveryError> {
+    async fn tags_of(&self, workflow: &WorkflowJobs) -> Result<Vec<TagName>, DeliveryError> {
         let row = &workflow.row;
         let main_branch = self.repositories.default_branch(&row.project).await?;
-        Ok(tags_of(&row.commit, row.branch.as_deref(), &main_branch))
+        Ok(tags_of_commit(&row.commit, row.branch.as_deref(), &main_branch))
     }
 
     /// The images that a request means: those of another environment, those that the environment runs, or a tag's.
@@ -300,7 +303,7 @@ impl ImageFinder {
             return Ok(Vec::new());
         }
         let tags = self.tags(repository).await?;
-        let with_commit = |tag: TagName| commit_of_tag(tag.as_str()).map(|commit| (tag, commit));
+        let with_commit = |tag: TagName| commit_of_tag(&tag).map(|commit| (tag, commit));
         Ok(tags.into_iter().filter_map(with_commit).collect())
     }
 
