@@ -506,6 +506,21 @@ impl Api {
         .await
     }
 
+    /// What the steps of a job's first node printed, at most a mebibyte of each, one step after the other.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn log(&self, project: &str, number: i64) -> Result<String> {
+        let detail: Detail = self.get(&format!("/api/towpath/jobs/{project}/{number}")).await?;
+        let mut text = String::new();
+        for step in detail.steps.iter().filter(|step| step.node == 0) {
+            let path = format!("/api/towpath/jobs/{}/log?node=0&step={}", detail.job.id, step.index);
+            let bytes = self.send(Method::GET, &path, None).await?;
+            text += &String::from_utf8_lossy(&bytes);
+        }
+        Ok(text)
+    }
+
     /// Why a job failed: its message, and the end of the failed step's log.
     async fn why(&self, project: &str, job: &Job) -> String {
         let Some(number) = job.job_number else {
