@@ -51,8 +51,12 @@ build:
 
 bench:
 	cargo bench --locked --package towpath-config
+	cargo bench --locked --package towpath-server
+	@scripts/ensure-engine
+	@scripts/ensure-test-parts
 	@scripts/ensure-cluster >/dev/null
 	cargo build --locked --release --package towpath --package xtask
+	@scripts/with-cluster cargo run --quiet --locked --release --package xtask -- bench servers
 	@scripts/with-cluster cargo run --quiet --locked --release --package xtask -- bench
 
 clean-demo:

@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask demo`, `bench`, `clean-demo` and `fuzz`.
 
 mod bench;
+mod bench_servers;
 mod demo;
 mod fuzz;
 
@@ -13,11 +14,14 @@ async fn main() -> ExitCode {
         ["demo"] | ["demo", "local"] => demo::demo(demo::Target::Local).await,
         ["demo", "kubernetes"] => demo::demo(demo::Target::Kubernetes).await,
         ["bench"] => bench::bench().await,
+        ["bench", "servers"] => bench_servers::bench().await,
         ["clean-demo"] => demo::clean().await,
         ["fuzz", seconds] if let Ok(seconds) = seconds.parse() => fuzz::fuzz(None, seconds),
         ["fuzz", seconds, target] if let Ok(seconds) = seconds.parse() => fuzz::fuzz(Some(target), seconds),
         _ => {
-            eprintln!("usage: cargo xtask demo [local | kubernetes] | bench | clean-demo | fuzz SECONDS [TARGET]");
+            eprintln!(
+                "usage: cargo xtask demo [local | kubernetes] | bench [servers] | clean-demo | fuzz SECONDS [TARGET]"
+            );
             return ExitCode::from(2);
         }
     };

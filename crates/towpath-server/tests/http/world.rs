@@ -52,6 +52,11 @@ pub struct World {
 
 impl World {
     pub async fn start() -> Self {
+        Self::on(SqlStore::open(Database::SqliteMemory).await.unwrap()).await
+    }
+
+    /// One whose rows are in `store`, which has none yet.
+    pub async fn on(store: SqlStore) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings {
             data_dir: folder.path().to_path_buf(),
@@ -73,7 +78,7 @@ impl World {
         let images = Arc::new(FakeImages::default());
         let engine = ScriptedEngine::default();
         let outside = Outside {
-            store: Arc::new(SqlStore::open(Database::SqliteMemory).await.unwrap()),
+            store: Arc::new(store),
             target: Arc::new(target.clone()),
             forge: forge.clone(),
             images: images.clone(),
@@ -271,7 +276,7 @@ fn job(id: JobId, position: i64, name: &str, kind: JobKind, status: JobStatus, n
 }
 
 /// Something of everything.
-fn rows() -> Vec<Write> {
+pub fn rows() -> Vec<Write> {
     let now = Timestamp::now();
     let plan = plan().row(now);
     let succeeded = JobStatus::Ended(Outcome::Succeeded);
