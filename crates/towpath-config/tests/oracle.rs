@@ -23,7 +23,7 @@ fn data(text: &str) -> Value {
 fn body(text: &str) -> String {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let joined: Vec<&str> = lines.collect();
-    format!("{}\n", joined.join("\n").trim_end())
+    format!("{}\n", joined.join("\n"))
 }
 
 /// Removes the keys that differ between versions of CircleCI's compiler.
@@ -304,16 +304,6 @@ fn compiled(text: &str, orbs: &PublicOrbs) -> Option<Value> {
     }
 }
 
-/// Removes line breaks at the end of texts, which are missing in results that were written by hand.
-fn trimmed(value: Value) -> Value {
-    match value {
-        Value::String(text) => text.trim_end().into(),
-        Value::Array(items) => items.into_iter().map(trimmed).collect(),
-        Value::Object(map) => map.into_iter().map(|(key, value)| (key, trimmed(value))).collect(),
-        other => other,
-    }
-}
-
 /// Inputs that do not fit the current source of their orb: they pass arguments that it no longer has, or expect a variable
 /// that it no longer sets.
 const STALE: &[&str] = &[
@@ -323,6 +313,26 @@ const STALE: &[&str] = &[
     "queue__command-script-will-wait-with-previous-job-of-similar-name-u__8c4c496",
     "queue__command-server-hostname-is-respected-by-command__91399ac",
     "queue__race-condition-on-previous-workflow-does-not-fool-us__8c4c496",
+];
+
+/// Texts of an orb whose source had no line break at the end when the result was recorded, and has one today.
+const ENDED_WITHOUT_BREAK: &[(&str, &str)] = &[
+    (
+        "artifactory__job-docker-job-with-steps-matches-expected-configuration__34f5bfd",
+        "/jobs/Docker Publish/steps/1/run/command",
+    ),
+    (
+        "artifactory__job-docker-job-with-steps-matches-expected-configuration__ff51876",
+        "/jobs/Docker Publish/steps/1/run/command",
+    ),
+    (
+        "artifactory__job-job-without-spec-generates-valid-config__34f5bfd",
+        "/jobs/Test Upload/steps/1/run/command",
+    ),
+    (
+        "artifactory__job-job-without-spec-generates-valid-config__ff51876",
+        "/jobs/Test Upload/steps/1/run/command",
+    ),
 ];
 
 #[test]
@@ -341,7 +351,13 @@ fn orbs_expand_as_their_authors_expect() {
         };
         read += 1;
         if let Some(expected) = file("expected.yml") {
-            let (ours, theirs) = (trimmed(ageless(ours.clone())), trimmed(ageless(data(&expected))));
+            let (mut ours, theirs) = (ageless(ours.clone()), ageless(data(&expected)));
+            for (case, path) in ENDED_WITHOUT_BREAK {
+                let text = ours.pointer_mut(path).filter(|_| *case == name(&folder));
+                if let Some(text) = text {
+                    *text = text.as_str().unwrap().strip_suffix('\n').unwrap().into();
+                }
+            }
             let difference = difference("", &ours, &theirs);
             assert_eq!(difference, None, "{}", folder.display());
         }

@@ -170,6 +170,34 @@ fn tag_text(tag: Option<Cow<'_, Tag>>) -> Option<Box<str>> {
     tag.map(|tag| format!("{}{}", tag.handle(), tag.suffix()).into_boxed_str())
 }
 
+/// The value of a block scalar as YAML 1.1 readers have it.
+///
+/// The parser ends each last line with a line break. If the file ends without one, so does the value, as in SnakeYAML, PyYAML
+/// and go-yaml. A last line of spaces that is not indented further than the block has no part in the value: the line before
+/// it is the last, and that has its line break.
+fn without_invented_break<'t>(value: &'t str, source: &str, at: &std::ops::Range<usize>) -> &'t str {
+    const BREAKS: [char; 2] = ['\n', '\r'];
+    if at.end < source.len() || source.ends_with(BREAKS) {
+        return value;
+    }
+    let before = |offset: usize| source.get(..offset).unwrap_or(source);
+    let line_start = |offset: usize| before(offset).rfind(BREAKS).map_or(0, |line_break| line_break + 1);
+    let last_line = &source[line_start(source.len())..];
+    if value.bytes().all(|byte| byte == b'\n') {
+        // Nothing but blank lines, after the line of the indicator: the value has a line break for each that has one.
+        let block = source[before(at.start).len()..].replace("\r\n", "\n");
+        let blank_lines = block.matches(BREAKS).count().saturating_sub(1);
+        return &value[..blank_lines.min(value.len())];
+    }
+    // The parser's range starts behind the indentation of the first line with content.
+    let indentation = at.start - line_start(at.start);
+    let is_indentation = last_line.len() <= indentation && last_line.bytes().all(|byte| byte == b' ');
+    match value.strip_suffix('\n') {
+        Some(cut_off) if !is_indentation => cut_off,
+        _ => value,
+    }
+}
+
 impl Builder<'_> {
     fn event(&mut self, event: Event<'_>, at: std::ops::Range<usize>) {
         if let Event::Anchor(_, name) = &event {
@@ -188,13 +216,9 @@ impl Builder<'_> {
                     RawStyle::SingleQuoted | RawStyle::DoubleQuoted => ScalarStyle::Quoted,
                     RawStyle::Literal | RawStyle::Folded => ScalarStyle::Block,
                 };
-                // A block at the end of a text without a final line break does not end with one.
-                let cut_off = style == ScalarStyle::Block
-                    && at.end >= self.source.text().len()
-                    && !self.source.text().ends_with('\n');
-                let text = match text.strip_suffix('\n') {
-                    Some(without) if cut_off => without,
-                    _ => text.as_ref(),
+                let text = match style {
+                    ScalarStyle::Block => without_invented_break(&text, self.source.text(), &at),
+                    ScalarStyle::Plain | ScalarStyle::Quoted => &text,
                 };
                 let scalar = Scalar {
                     text: text.into(),
@@ -516,6 +540,39 @@ mod tests {
         check("a: !!bool 'yes'", r#"{"a":true}"#);
         check("a: !!float 1", r#"{"a":1.0}"#);
         check("1: a\n? b\n: c", r#"{"1":"a","b":"c"}"#);
+    }
+
+    #[test]
+    fn a_block_at_the_end_of_a_file_has_the_breaks_that_are_written() {
+        // The results are those of libyaml, which go-yaml is a port of.
+        for (text, expect) in [
+            ("a: |\n  make", "make"),
+            ("a: |\n  make\n", "make\n"),
+            ("a: |\r\n  make\r\n", "make\n"),
+            ("a: |\n  make\n ", "make\n"),
+            ("a: |\n  make\n  ", "make\n"),
+            ("a: |\n  make\n    ", "make\n  "),
+            ("a: |\n  make\n    \n  ", "make\n  \n"),
+            ("a: >\n  make\n  all\n  ", "make all\n"),
+            ("a: >\n  make\n  all", "make all"),
+            ("a: >-\n  make\n ", "make"),
+            ("a: |+\n  make\n\n  ", "make\n\n"),
+            ("a: >+\n  make\n  ", "make\n"),
+            ("a: >+\n  make\n\n   ", "make\n\n "),
+            ("a: |2\n    make\n  ", "  make\n"),
+            ("a: |2\n   ", " "),
+            ("a: |+\n  ", ""),
+            ("a: |+\n\n ", "\n"),
+            ("a: |+\r\n\r\n ", "\n"),
+            ("|\n make\n ", "make\n"),
+            ("a:\n- |\n  make\n  ", "make\n"),
+        ] {
+            let (documents, diagnostics) = read(text);
+            assert!(diagnostics.is_empty(), "{text:?}");
+            let node = documents[0].get("a").unwrap_or(&documents[0]);
+            let node = node.as_sequence().map_or(node, |items| &items[0]);
+            assert_eq!(&*node.as_scalar().unwrap().text, expect, "{text:?}");
+        }
     }
 
     #[test]
