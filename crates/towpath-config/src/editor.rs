@@ -220,7 +220,11 @@ fn classify(path: &[Segment], node: &Node, on_key: bool, offset: usize) -> Thing
         }
     }
     let item = |back: usize| path.len().checked_sub(back).and_then(|at| path.get(at)) == Some(&Segment::Item);
-    let in_steps = |back: usize| item(back) && key(back + 1).is_some_and(|key| STEP_LISTS.contains(&key));
+    let in_steps = |back: usize| {
+        // `when` and `unless` may have one step in place of a list.
+        let alone = key(back) == Some("steps") && matches!(key(back + 1), Some("when" | "unless"));
+        alone || (item(back) && key(back + 1).is_some_and(|key| STEP_LISTS.contains(&key)))
+    };
     let in_jobs = |back: usize| {
         item(back)
             && key(back + 1) == Some("jobs")
@@ -726,7 +730,8 @@ fn named(compiler: &mut Compiler<'_>, root: &Node, cursor: &Cursor, out: &mut Ve
         );
     };
     let mut called = None;
-    if value_of.is_none() && item(1) && key(2).is_some_and(|key| STEP_LISTS.contains(&key)) {
+    let in_list = value_of.is_none() && item(1) && key(2).is_some_and(|key| STEP_LISTS.contains(&key));
+    if in_list || (value_of == Some("steps") && matches!(key(1), Some("when" | "unless"))) {
         offer(compiler, Kind::Command);
     } else if value_of.is_none() && in_workflow && item(1) && key(2) == Some("jobs") {
         offer(compiler, Kind::Job);
@@ -831,6 +836,29 @@ workflows:
         assert_eq!(defined("build\n      - hold").as_deref(), Some("c.yml:12:3"));
         assert_eq!(defined("build]").as_deref(), Some("c.yml:19:9"));
         assert_eq!(defined("version"), None);
+    }
+
+    #[test]
+    fn one_step_in_place_of_a_list_is_a_step() {
+        let with = |step: &str| {
+            TEXT.replace(
+                "- greet: {to: me}",
+                &format!("- when: {{condition: true, steps: {step}}}"),
+            )
+        };
+        for step in ["greet", "{greet: {to: me}}"] {
+            let text = with(step);
+            let offset = text.rfind("greet").unwrap() + 1;
+            let found = definition(&Document::parse("c.yml", text), &CompileOptions::default(), offset).unwrap();
+            assert_eq!(found.place().to_string(), "c.yml:3:3", "{step}");
+        }
+        let text = TEXT.replace(
+            "- greet: {to: me}",
+            "- when:\n          condition: true\n          steps: gr",
+        );
+        let offset = text.rfind("gr").unwrap() + 2;
+        let offered = completions(&Document::parse("c.yml", text), &CompileOptions::default(), offset);
+        assert_eq!(offered[0].label, "greet");
     }
 
     #[test]

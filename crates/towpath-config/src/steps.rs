@@ -135,8 +135,12 @@ impl Compiler<'_> {
                     self.report(Diagnostic::error("config::steps", message).at(&entry.key.span, ""));
                     return;
                 };
-                if self.condition(condition, scope) == (key == "when") {
-                    self.expand_list(steps, scope, out);
+                let included = self.condition(condition, scope) == (key == "when");
+                match steps.as_sequence().is_some() || steps.is_null() {
+                    true if included => self.expand_list(steps, scope, out),
+                    // CircleCI's schema allows one step in place of a list.
+                    false if included => self.expand_step(steps, scope, out),
+                    _ => {}
                 }
             }
             "steps" => self.expand_list(body, scope, out),

@@ -88,6 +88,8 @@ fn invalid_configurations_do_not_pass() {
     let right = [
         steps(json!(["checkout", [{ "run": "x" }]])),
         steps(json!([{ "persist_to_workspace": { "root": ".", "path": "bin" } }])),
+        steps(json!([{ "when": { "condition": true, "steps": "checkout" } }])),
+        steps(json!([{ "unless": { "condition": true, "steps": { "run": "x" } } }])),
         steps(json!([{ "with_tool_cache": { "tool": "gradle", "steps": ["checkout"] } }])),
         steps(json!([{ "setup_remote_docker": { "when": "always" } }, { "add_ssh_keys": { "when": "always" } }])),
         run(json!({ "teardown": [{ "run": "y" }, { "save_cache": { "key": "k", "paths": "p" } }] })),

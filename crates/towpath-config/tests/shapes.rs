@@ -568,6 +568,48 @@ fn conditions_can_be_text() {
     assert_eq!((steps, messages.as_str()), (Some(1), ""));
 }
 
+/// `when` and `unless` take one step in place of a list, as CircleCI's schema has it.
+#[test]
+fn a_condition_can_have_one_step() {
+    let of = |steps: &str| {
+        let definitions = format!(
+            "{GREET}\njobs: {{build: {{parameters: {{more: {{type: steps, default: [checkout, run: a]}}}}, machine: true, \
+             steps: [when: {{condition: true, steps: {steps}}}, unless: {{condition: false, steps: {steps}}}]}}}}"
+        );
+        let text = format!("version: 2.1\n{definitions}\nworkflows: {{main: {{jobs: [build]}}}}\n");
+        let (config, diagnostics) = compile(&Document::parse("config.yml", text), &CompileOptions::default());
+        let Some(config) = config else {
+            return render_all(&diagnostics, false);
+        };
+        let steps = json!(config.jobs["build"].steps);
+        let words = |step: &Value| match step["action"]["command"].as_str() {
+            Some(command) => command.to_owned(),
+            None => step["action"]["type"].to_string(),
+        };
+        steps
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(words)
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    assert_eq!(of("checkout"), "\"checkout\",\"checkout\"");
+    assert_eq!(of("{run: make}"), "make,make");
+    assert_eq!(of("greet"), "echo world,echo world");
+    assert_eq!(of("{greet: {who: you}}"), "echo you,echo you");
+    assert_eq!(of("{when: {condition: true, steps: {run: make}}}"), "make,make");
+    assert_eq!(of("<< parameters.more >>"), "\"checkout\",a,\"checkout\",a");
+    assert_eq!(of("[checkout]"), "\"checkout\",\"checkout\"");
+    let refused = of("nosuch");
+    assert!(refused.contains("nosuch"), "{refused}");
+    let refused = of("3");
+    assert!(
+        refused.contains("a step must be a name or a map, but this is of type integer"),
+        "{refused}"
+    );
+}
+
 /// In CircleCI's command line some values are empty text, not null.
 #[test]
 fn local_pipeline_values_are_those_of_circlecis_command_line() {
