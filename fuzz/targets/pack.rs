@@ -13,8 +13,9 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
             files.insert(path.to_owned(), text.to_owned());
         }
     }
+    let include = |name: &str| files.get(name).cloned().ok_or_else(|| "which is not there".to_owned());
     for kind in [PackKind::Config, PackKind::Orb] {
-        match pack(&files, kind) {
+        match pack(&files, kind, &include) {
             Ok(packed) => {
                 let (_, diagnostics) = parse(
                     &SourceFile::new("packed.yml", packed.as_str()),

@@ -76,7 +76,7 @@ pub use graph::{GraphFormat, graph};
 pub use lint::lint;
 pub use options::CompileOptions;
 pub use orbs::{MissingOrb, OrbError, OrbSource, Orbs};
-pub use pack::{PackKind, pack};
+pub use pack::{Include, PackKind, is_packed, pack};
 pub use pipeline_values::PipelineValues;
 pub use runnable::{Capabilities, Effect, Feature, Finding, Subject, cannot_run};
 pub use schema::SCHEMA;

@@ -2,7 +2,7 @@
 //!
 //! Each folder and each file becomes a key. A file whose name starts with `@`, and a file in the outermost folder, is merged
 //! into its folder. A file can refer to the anchors of other files. In an orb, folders below `commands`, `jobs`, `executors` and
-//! `examples` only group files, and `<< include(path) >>` inserts the text of a file.
+//! `examples` only group files, and `<< include(path) >>` inserts the text of a file, by its path from the packed folder.
 //!
 //! Source: <https://circleci.com/docs/orbs/author/orb-author/#orb-packing>
 
@@ -24,18 +24,27 @@ pub enum PackKind {
 /// The sections of an orb whose subfolders are no keys.
 const FLAT: &[&str] = &["commands", "jobs", "executors", "examples"];
 
-/// Packs files into one document. `files` has their texts by path below the folder (`commands/greet.yml`).
+/// Reads a file that an orb includes, by its path from the packed folder as it is written (`../scripts/greet.sh`).
 ///
-/// Files that do not end with `.yml` or `.yaml` are not packed, but can be included.
+/// The error is the end of a sentence that names the file: "which does not exist".
+pub type Include<'a> = dyn Fn(&str) -> Result<String, String> + 'a;
+
+/// Whether a file of this name is packed. Others can only be included.
+pub fn is_packed(name: &str) -> bool {
+    name.ends_with(".yml") || name.ends_with(".yaml")
+}
+
+/// Packs files into one document. `files` has their texts by path below the folder (`commands/greet.yml`).
 ///
 /// # Errors
 /// All errors, with their places.
-pub fn pack(files: &BTreeMap<String, String>, kind: PackKind) -> Result<String, Vec<Diagnostic>> {
+pub fn pack(
+    files: &BTreeMap<String, String>,
+    kind: PackKind,
+    include: &Include<'_>,
+) -> Result<String, Vec<Diagnostic>> {
     let mut errors = Vec::new();
-    let yaml: Vec<(&String, &String)> = files
-        .iter()
-        .filter(|(path, _)| path.ends_with(".yml") || path.ends_with(".yaml"))
-        .collect();
+    let yaml: Vec<(&String, &String)> = files.iter().filter(|(path, _)| is_packed(path)).collect();
     let mut whole = Map::new();
     let mut taken: BTreeMap<Vec<String>, &String> = BTreeMap::new();
     for (path, value) in read_together(&yaml, &mut errors) {
@@ -46,7 +55,7 @@ pub fn pack(files: &BTreeMap<String, String>, kind: PackKind) -> Result<String, 
             continue;
         }
         let value = match kind {
-            PackKind::Orb => included(value, files, path, &mut errors),
+            PackKind::Orb => included(value, include, path, &mut errors),
             PackKind::Config => value,
         };
         let flattened = kind == PackKind::Orb && path.matches('/').count() > 1;
@@ -209,22 +218,22 @@ fn natural(left: &str, right: &str) -> Ordering {
 }
 
 /// Replaces each `<< include(path) >>` in `value` by the text of that file.
-fn included(value: Value, files: &BTreeMap<String, String>, path: &str, errors: &mut Vec<Diagnostic>) -> Value {
+fn included(value: Value, include: &Include<'_>, path: &str, errors: &mut Vec<Diagnostic>) -> Value {
     match value {
         Value::Array(items) => items
             .into_iter()
-            .map(|item| included(item, files, path, errors))
+            .map(|item| included(item, include, path, errors))
             .collect(),
         Value::Object(map) => map
             .into_iter()
-            .map(|(key, value)| (key, included(value, files, path, errors)))
+            .map(|(key, value)| (key, included(value, include, path, errors)))
             .collect(),
-        Value::String(text) => Value::String(include_in(&text, files, path, errors)),
+        Value::String(text) => Value::String(include_in(&text, include, path, errors)),
         other => other,
     }
 }
 
-fn include_in(text: &str, files: &BTreeMap<String, String>, path: &str, errors: &mut Vec<Diagnostic>) -> String {
+fn include_in(text: &str, include: &Include<'_>, path: &str, errors: &mut Vec<Diagnostic>) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(start) = rest.find("<<") {
@@ -240,10 +249,10 @@ fn include_in(text: &str, files: &BTreeMap<String, String>, path: &str, errors: 
             continue;
         };
         out.push_str(&rest[..start]);
-        match files.get(name.trim_start_matches("./")) {
-            Some(content) => out.push_str(&content.replace("<<", "\\<<")),
-            None => {
-                let message = format!("`{path}` includes `{name}`, which is not in the folder");
+        match include(name) {
+            Ok(content) => out.push_str(&content.replace("<<", "\\<<")),
+            Err(reason) => {
+                let message = format!("`{path}` includes `{name}`, {reason}");
                 errors.push(Diagnostic::error("pack::include", message));
             }
         }
@@ -259,11 +268,12 @@ mod tests {
     use super::*;
 
     fn packed(files: &[(&str, &str)], kind: PackKind) -> Result<String, Vec<String>> {
-        let files = files
+        let files: BTreeMap<String, String> = files
             .iter()
             .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
             .collect();
-        pack(&files, kind).map_err(|errors| errors.into_iter().map(|error| error.message).collect())
+        let include = |name: &str| files.get(name).cloned().ok_or_else(|| "which is not there".to_owned());
+        pack(&files, kind, &include).map_err(|errors| errors.into_iter().map(|error| error.message).collect())
     }
 
     #[test]
@@ -307,8 +317,9 @@ mod tests {
             ("@orb.yml", "version: 2.1\n"),
             (
                 "commands/x/greet.yml",
-                "steps:\n  - run: << include(scripts/greet.sh) >>\n  - run: a << parameters.b >>\n",
+                "steps:\n  - run: << include(scripts/greet.sh) >>\n  - run: a << parameters.b >>\n  - run: <<include(../shared.sh)>>\n",
             ),
+            ("../shared.sh", "make all\n"),
             ("scripts/greet.sh", "cat <<EOF\nhello\nEOF\n"),
         ];
         let out = packed(&files, PackKind::Orb).unwrap();
@@ -317,10 +328,11 @@ mod tests {
             "{out}"
         );
         assert!(out.contains("- run: a << parameters.b >>"), "{out}");
-        let missing = packed(&files[..2], PackKind::Orb).unwrap_err();
+        assert!(out.contains("- run: |\n        make all\n"), "{out}");
+        let missing = packed(&files[..3], PackKind::Orb).unwrap_err();
         assert_eq!(
             missing,
-            ["`commands/x/greet.yml` includes `scripts/greet.sh`, which is not in the folder"]
+            ["`commands/x/greet.yml` includes `scripts/greet.sh`, which is not there"]
         );
     }
 }

@@ -457,7 +457,8 @@ fn folders_are_packed_as_circleci_packs_them() {
             // This case is not about packing.
             continue;
         }
-        match pack(&files, kind) {
+        let include = |name: &str| files.get(name).cloned().ok_or_else(|| "which is not there".to_owned());
+        match pack(&files, kind, &include) {
             Ok(text) => {
                 read += 1;
                 let difference = difference("", &data(&text), &data(&expected));
@@ -482,7 +483,7 @@ fn packed_sources_are_processed_as_circleci_does() {
             continue;
         }
         read += 1;
-        let packed = match pack(&files, PackKind::Config) {
+        let packed = match pack(&files, PackKind::Config, &|name| unreachable!("{name}")) {
             Ok(packed) => packed,
             Err(errors) => panic!("{}: {}", folder.display(), render_all(&errors, false)),
         };

@@ -102,6 +102,54 @@ fn a_configuration_is_checked_explained_and_linted_without_a_server() {
 }
 
 #[test]
+fn an_orb_includes_files_of_its_repository_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    for folder in ["inside/orb/src/commands", "inside/orb/scripts", "inside/.git"] {
+        std::fs::create_dir_all(at(folder)).unwrap();
+    }
+    std::fs::write(at("inside/orb/src/@orb.yml"), "version: 2.1\n").unwrap();
+    std::fs::write(at("inside/orb/scripts/x.sh"), "echo beside\n").unwrap();
+    std::fs::write(at("inside/shared.sh"), "echo above\n").unwrap();
+    std::fs::write(at("inside/orb/src/picture"), b"\xff\xfe").unwrap();
+    std::fs::write(at("secret.sh"), "echo private\n").unwrap();
+    std::os::unix::fs::symlink("../../../secret.sh", at("inside/orb/src/link.sh")).unwrap();
+    let packed = |name: &str| {
+        let step = format!("steps:\n  - run: << include({name}) >>\n");
+        std::fs::write(at("inside/orb/src/commands/run.yml"), step).unwrap();
+        run(&at("inside/orb/scripts"), &["orb", "pack", "../src"])
+    };
+    for (name, words) in [
+        ("../scripts/x.sh", "echo beside"),
+        ("commands/../../scripts/x.sh", "echo beside"),
+        ("/../scripts/x.sh", "echo beside"),
+        ("../../shared.sh", "echo above"),
+    ] {
+        let (code, text) = packed(name);
+        assert!(code == 0 && text.contains(words), "{name}: {text}");
+    }
+    for (name, words) in [
+        (
+            "../../../secret.sh",
+            "`commands/run.yml` includes `../../../secret.sh`, which is outside of the repository",
+        ),
+        ("link.sh", "includes `link.sh`, which is outside of the repository"),
+        ("../scripts/y.sh", "includes `../scripts/y.sh`, but there is no `"),
+        ("picture", "includes `picture`, which is not text (UTF-8)"),
+    ] {
+        let (code, text) = packed(name);
+        assert!(code == 1 && text.contains(words), "{name}: {text}");
+        assert!(!text.contains("private"), "{text}");
+    }
+    std::fs::remove_dir(at("inside/.git")).unwrap();
+    let (code, text) = packed("../scripts/x.sh");
+    assert!(
+        code == 1 && text.contains("outside of the packed folder, and that is in no git repository"),
+        "{text}"
+    );
+}
+
+#[test]
 fn an_orb_is_packed_and_checked_without_a_server() {
     let folder = repository();
     let run = |arguments: &[&str]| run(folder.path(), arguments);
@@ -113,6 +161,10 @@ fn an_orb_is_packed_and_checked_without_a_server() {
         run(&["orb", "validate", "orb.yml"]),
         (0, "Orb at orb.yml is valid.\n".into())
     );
+    std::fs::write(folder.path().join("orb/commands/wrong.yml"), b"description: gr\xfcn\n").unwrap();
+    let (code, text) = run(&["orb", "pack", "orb"]);
+    assert_eq!(code, 1);
+    assert!(text.contains("failed to read `orb/commands/wrong.yml`"), "{text}");
     let (code, text) = run(&["orb", "validate", "wrong.yml"]);
     assert_eq!(code, 1);
     assert!(text.contains("did you mean `checkout`?"), "{text}");

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use std::{
     collections::BTreeMap,
     io::IsTerminal,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     process::ExitCode,
 };
 use towpath_config::{
@@ -153,9 +153,11 @@ pub fn pack(folder: &Path, kind: PackKind) -> Result<ExitCode> {
     let mut files = BTreeMap::new();
     read_folder(folder, "", &mut files)?;
     if files.is_empty() {
-        bail!("`{}` has no files to pack", folder.display());
+        bail!("`{}` has no YAML files to pack", folder.display());
     }
-    match towpath_config::pack(&files, kind) {
+    let packed = std::path::absolute(folder).with_context(|| format!("failed to read `{}`", folder.display()))?;
+    let packed = joined(Path::new("/"), &packed);
+    match towpath_config::pack(&files, kind, &|name| included(&packed, name)) {
         Ok(text) => {
             out!("{text}");
             Ok(ExitCode::SUCCESS)
@@ -167,7 +169,7 @@ pub fn pack(folder: &Path, kind: PackKind) -> Result<ExitCode> {
     }
 }
 
-/// Every file below `folder` that is text, by its path there.
+/// Every YAML file below `folder`, by its path there.
 fn read_folder(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>) -> Result<()> {
     let failed = || format!("failed to read `{}`", folder.display());
     for entry in std::fs::read_dir(folder).with_context(failed)? {
@@ -176,21 +178,54 @@ fn read_folder(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>
         if name.starts_with('.') {
             continue;
         }
-        let path = format!("{prefix}{name}");
-        let kind =
-            std::fs::metadata(entry.path()).with_context(|| format!("failed to read `{}`", entry.path().display()))?;
+        let failed = || format!("failed to read `{}`", entry.path().display());
+        let kind = std::fs::metadata(entry.path()).with_context(failed)?;
         if kind.is_dir() {
-            read_folder(&entry.path(), &format!("{path}/"), files)?;
-        } else {
-            let bytes =
-                std::fs::read(entry.path()).with_context(|| format!("failed to read `{}`", entry.path().display()))?;
-            // A picture beside the sources is no part of what is packed.
-            if let Ok(text) = String::from_utf8(bytes) {
-                files.insert(path, text);
-            }
+            read_folder(&entry.path(), &format!("{prefix}{name}/"), files)?;
+        } else if towpath_config::is_packed(&name) {
+            let text = std::fs::read_to_string(entry.path()).with_context(failed)?;
+            files.insert(format!("{prefix}{name}"), text);
         }
     }
     Ok(())
+}
+
+/// A path below `folder` without `.` and `..`, which are taken away as text: a link on the way is not followed.
+fn joined(folder: &Path, path: &Path) -> PathBuf {
+    let mut joined = folder.to_path_buf();
+    for part in path.components() {
+        match part {
+            Component::Normal(part) => joined.push(part),
+            Component::ParentDir => drop(joined.pop()),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    joined
+}
+
+/// The text of the file that `<< include(name) >>` means in the absolute path `folder`.
+///
+/// As CircleCI's `orb pack` does it, the name is joined to the packed folder, and may lead out of it. It may not lead out of the
+/// repository: somebody else's orb must not show what else is on the machine.
+fn included(folder: &Path, name: &str) -> Result<String, String> {
+    let path = joined(folder, Path::new(name));
+    let repository = folder.ancestors().find(|folder| folder.join(".git").exists());
+    let (bounds, called) = match repository {
+        Some(repository) => (repository, "repository"),
+        None => (folder, "packed folder, and that is in no git repository"),
+    };
+    let real = |path: &Path| {
+        std::fs::canonicalize(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => format!("but there is no `{}`", path.display()),
+            _ => format!("but `{}` cannot be read: {error}", path.display()),
+        })
+    };
+    let file = real(&path)?;
+    if !file.starts_with(real(bounds)?) {
+        return Err(format!("which is outside of the {called}"));
+    }
+    let bytes = std::fs::read(&file).map_err(|error| format!("but `{}` cannot be read: {error}", path.display()))?;
+    String::from_utf8(bytes).map_err(|_| "which is not text (UTF-8)".to_owned())
 }
 
 /// What came of a file.
