@@ -22,6 +22,8 @@ mod pipeline;
 mod pollers;
 mod progress;
 mod projection;
+#[cfg(test)]
+mod push_tests;
 mod queries;
 mod reconcile;
 mod registry_door;
@@ -45,7 +47,7 @@ pub use contexts::Contexts;
 pub use job::{prepare::Addresses, supervise::Engines};
 pub use orbs::{Audience, CheckedText, NamespaceView, OrbVersionView, OrbView, Orbs, Segment, supply_orbs};
 pub use outside::Outside;
-pub use pipeline::triggers::Triggers;
+pub use pipeline::triggers::{Announced, MOST_TAGS, Triggers};
 pub use progress::{ProgressLogs, ProgressView};
 pub use queries::Queries;
 pub use reconcile::Reconciler;

@@ -141,6 +141,35 @@ impl World {
         self.start_with(&self.engine)
     }
 
+    /// What makes pipelines of triggers.
+    pub(crate) fn pipeline_maker(&self) -> PipelineMaker {
+        PipelineMaker {
+            store: self.store.clone(),
+            forge: self.forge.clone(),
+            clock: self.clock.clone(),
+            orbs: Orbs::of_store(self.store.clone(), self.clock.clone()),
+            contexts: self.contexts(),
+            base_url: "http://127.0.0.1:7070".into(),
+        }
+    }
+
+    /// Takes pushes, without a server that does anything about them.
+    pub(crate) fn triggers(&self) -> Triggers {
+        Triggers {
+            store: self.store.clone(),
+            forge: self.forge.clone(),
+            clock: self.clock.clone(),
+        }
+    }
+
+    fn contexts(&self) -> Contexts {
+        Contexts {
+            vault: self.vault.clone(),
+            identity: self.identity.clone(),
+            registry: "127.0.0.1:7070".into(),
+        }
+    }
+
     /// Starts a server with an engine of its own.
     pub(crate) fn start_with(&self, engine: &ScriptedEngine) -> Server {
         let (store, clock) = (self.store.clone(), self.clock.clone());
@@ -150,11 +179,7 @@ impl World {
             base_url: "http://127.0.0.1:7070".into(),
             registry: "127.0.0.1:7070".into(),
         };
-        let contexts = Contexts {
-            vault: self.vault.clone(),
-            identity: self.identity.clone(),
-            registry: addresses.registry.clone(),
-        };
+        let contexts = self.contexts();
         let engines = Engines {
             containers: Some(Arc::new(engine.clone())),
             host: Arc::new(self.host.clone()),
@@ -172,7 +197,6 @@ impl World {
         }));
         let conductor = Conductor::new(store.clone(), clock.clone());
         let attendance = Attendance::default();
-        let orbs = Orbs::of_store(store.clone(), clock.clone());
         let progress = ProgressLogs {
             store: store.clone(),
             objects: self.objects.clone(),
@@ -191,17 +215,7 @@ impl World {
             alone: self.alone,
         };
         let handlers: BTreeMap<WorkKind, Arc<dyn Handler>> = BTreeMap::from([
-            (
-                WorkKind::Trigger,
-                Arc::new(PipelineMaker {
-                    store: store.clone(),
-                    forge: forge.clone(),
-                    clock: clock.clone(),
-                    orbs,
-                    contexts: contexts.clone(),
-                    base_url: addresses.base_url.clone(),
-                }) as Arc<dyn Handler>,
-            ),
+            (WorkKind::Trigger, Arc::new(self.pipeline_maker()) as Arc<dyn Handler>),
             (
                 WorkKind::Job,
                 Arc::new(Supervisor {
@@ -276,11 +290,7 @@ impl World {
             async move { worker.run(shutdown).await }
         });
         Server {
-            triggers: Triggers {
-                store: store.clone(),
-                forge: forge.clone(),
-                clock: clock.clone(),
-            },
+            triggers: self.triggers(),
             approvals: Approvals {
                 store: store.clone(),
                 clock: clock.clone(),

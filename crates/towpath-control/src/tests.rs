@@ -172,6 +172,7 @@ async fn a_push_that_git_never_accepted_makes_no_pipeline() {
         .await
         .unwrap();
     // Nobody says that it was accepted; the trigger is due by itself.
+    let announced = announced.triggers;
     let key = WorkKey::new(WorkKind::Trigger, announced[0].id);
     assert!(world.store.work(&key).await.unwrap().unwrap().due > announced[0].created_at);
     let now = world.clock.now();

@@ -9,9 +9,10 @@ use crate::{
     capacity::{Capacity, Occupant, choose},
     storage::patiently,
 };
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use std::{
     collections::{BTreeMap, HashMap},
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -31,6 +32,10 @@ const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(10);
 const QUEUE_WINDOW: u32 = 500;
 /// How often work is tried before it is set aside.
 const TRIES: u32 = 8;
+/// The same for triggers: somebody waits for their pipeline, or for why there is none.
+const TRIGGER_TRIES: u32 = 4;
+/// The pause before work is tried again whose store did not answer.
+const STORE_PAUSE: Duration = Duration::from_secs(2);
 /// The pause after the first failure; it doubles.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
@@ -43,6 +48,24 @@ fn limit(kind: WorkKind) -> usize {
         WorkKind::Release | WorkKind::Run => 64,
         WorkKind::Gate | WorkKind::Environment | WorkKind::Project => 2,
     }
+}
+
+fn tries(kind: WorkKind) -> u32 {
+    match kind {
+        WorkKind::Trigger => TRIGGER_TRIES,
+        WorkKind::Job
+        | WorkKind::Timer
+        | WorkKind::Release
+        | WorkKind::Run
+        | WorkKind::Gate
+        | WorkKind::Environment
+        | WorkKind::Project => TRIES,
+    }
+}
+
+/// Whether work is set aside if it fails now.
+pub(crate) fn is_last_try(lease: &Lease) -> bool {
+    lease.work.failures + 1 >= tries(lease.work.key.kind)
 }
 
 /// How a handler left its work.
@@ -295,8 +318,12 @@ impl Worker {
         self.lock().insert(lease.work.key.clone(), running);
         let worker = self.clone();
         self.0.tasks.spawn(async move {
+            // A defect in one handler must not keep its lease for ever.
+            let handled = AssertUnwindSafe(handler.handle(&lease, &lost)).catch_unwind();
             let result = tokio::select! {
-                result = handler.handle(&lease, &lost) => Some(result),
+                result = handled => Some(result.unwrap_or_else(|_| {
+                    Err(DeliveryError::internal("a defect of Towpath ended this; the server's log has the place"))
+                })),
                 () = lost.cancelled() => None,
             };
             if let Some(result) = result {
@@ -318,10 +345,19 @@ impl Worker {
                 due,
                 engine: lease.work.engine.clone(),
             },
+            // A job's engine may have been stored since it was claimed, and stays.
+            Err(error) if error.is_of_store_that_is_away() && lease.work.key.kind != WorkKind::Job => {
+                tracing::warn!(work = %lease.work.key, error = error.chain(), "the storage does not work; trying again");
+                Write::WorkReturned {
+                    guard,
+                    due: self.0.clock.now() + STORE_PAUSE,
+                    engine: lease.work.engine.clone(),
+                }
+            }
             Err(error) => {
                 let failures = lease.work.failures + 1;
                 let reason = error.chain();
-                let retry = (failures < TRIES).then(|| self.0.clock.now() + back_off(failures));
+                let retry = (!is_last_try(lease)).then(|| self.0.clock.now() + back_off(failures));
                 match retry {
                     Some(_) => tracing::warn!(work = %lease.work.key, failures, error = reason, "failed; trying again"),
                     None => tracing::error!(work = %lease.work.key, failures, error = reason, "failed; set aside"),

@@ -81,8 +81,24 @@ impl DeliveryError {
     }
 
     /// Whether it is the store that failed, which says nothing about an environment.
-    pub(crate) fn is_of_store(&self) -> bool {
+    #[must_use]
+    pub fn is_of_store(&self) -> bool {
         self.store_error().is_some()
+    }
+
+    /// Whether the store is away, or its disk is full: nobody's failure, and it passes.
+    #[must_use]
+    pub fn is_of_store_that_is_away(&self) -> bool {
+        matches!(
+            self.store_error(),
+            Some(StoreError::Unavailable { .. } | StoreError::Full(_) | StoreError::Object { .. })
+        )
+    }
+
+    /// Whether a disk is full.
+    #[must_use]
+    pub fn is_of_full_disk(&self) -> bool {
+        matches!(self.store_error(), Some(StoreError::Full(_)))
     }
 
     fn store_error(&self) -> Option<&StoreError> {
@@ -153,6 +169,7 @@ impl From<ForgeError> for DeliveryError {
     fn from(error: ForgeError) -> Self {
         match error {
             ForgeError::UnknownProject(_) | ForgeError::NotFound { .. } => Self::not_found(error.to_string()),
+            ForgeError::TooLarge { .. } => Self::invalid(error.to_string()),
             other => Self::unavailable("git does not work as it should").caused_by(other),
         }
     }

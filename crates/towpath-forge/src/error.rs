@@ -25,6 +25,14 @@ pub enum ForgeError {
     /// The project has no repository here.
     #[error("there is no project `{0}`: create it with `towpath init` in its repository")]
     UnknownProject(ProjectName),
+    /// What is there is larger than Towpath reads.
+    #[error("{what} is larger than the {limit} that Towpath reads")]
+    TooLarge {
+        /// What: ``file `.circleci/config.yml` at 0123456``.
+        what: String,
+        /// How large it may be: `4194304 bytes`.
+        limit: String,
+    },
     /// The project has no such commit, branch, tag or file.
     #[error("there is no {what} in project `{project}`")]
     NotFound {
@@ -39,6 +47,13 @@ impl ForgeError {
     pub(crate) fn io(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let attempt = attempt.into();
         move |source| Self::Io { attempt, source }
+    }
+
+    pub(crate) fn too_large(what: impl Into<String>, limit: u64) -> Self {
+        Self::TooLarge {
+            what: what.into(),
+            limit: format!("{limit} bytes"),
+        }
     }
 
     pub(crate) fn not_found(project: &ProjectName, what: impl Into<String>) -> Self {

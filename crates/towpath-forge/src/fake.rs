@@ -2,7 +2,7 @@
 //!
 //! It counts its calls, so that a test can show that a page made none, and it can be told to fail.
 
-use crate::{Commit, Forge, ForgeError, LARGEST_FILE_BYTES, SourceStream, TreeFile};
+use crate::{Commit, Forge, ForgeError, LARGEST_FILE_BYTES, MOST_FILES, SourceStream, TreeFile};
 use bytes::Bytes;
 use futures::future::{BoxFuture, ready};
 use std::{
@@ -46,6 +46,8 @@ struct Repository {
     refs: BTreeMap<String, CommitId>,
     /// In the order in which they were made.
     commits: Vec<Stored>,
+    /// The commits that tag objects name.
+    tag_objects: BTreeMap<CommitId, CommitId>,
 }
 
 #[derive(Debug, Clone)]
@@ -86,6 +88,21 @@ impl FakeForge {
             Some(commit) => refs.insert(name.to_string(), commit.clone()),
             None => refs.remove(name),
         };
+    }
+
+    /// Makes the tag `name` with a tag object, whose id it answers with.
+    pub fn annotate(&self, project: &ProjectName, name: &str, commit: &CommitId) -> CommitId {
+        let digest = Digest::of(format!("tag {name} of {commit}").as_bytes());
+        let Ok(object) = digest.hex()[..40].parse::<CommitId>() else {
+            return commit.clone();
+        };
+        {
+            let mut state = self.state();
+            let repository = state.repositories.entry(project.clone()).or_default();
+            repository.tag_objects.insert(object.clone(), commit.clone());
+        }
+        self.set_ref(project, &format!("refs/tags/{name}"), Some(&object));
+        object
     }
 
     /// Removes the project's repository.
@@ -237,6 +254,7 @@ impl Draft<'_> {
 
 impl Repository {
     fn stored(&self, id: &CommitId) -> Option<&Stored> {
+        let id = self.tag_objects.get(id).unwrap_or(id);
         self.commits.iter().find(|stored| stored.commit.id == *id)
     }
 
@@ -252,11 +270,11 @@ impl Repository {
     }
 
     fn find(&self, word: &str) -> Option<&CommitId> {
-        if let Some(named) = ["refs/tags/", "refs/heads/"]
+        if let Some(named) = ["", "refs/tags/", "refs/heads/"]
             .iter()
             .find_map(|folder| self.refs.get(&format!("{folder}{word}")))
         {
-            return Some(named);
+            return self.stored(named).map(|stored| &stored.commit.id);
         }
         let ids = self.commits.iter().map(|stored| &stored.commit.id);
         let fits: Vec<&CommitId> = ids.filter(|id| id.as_str().starts_with(word)).collect();
@@ -384,7 +402,12 @@ impl Forge for FakeForge {
         self.answer_of("file", project, |repository| {
             let missing = || ForgeError::not_found(project, format!("file `{path}` at {}", commit.short()));
             let stored = repository.stored(commit).ok_or_else(missing)?;
-            stored.file(path).map(<[u8]>::to_vec).ok_or_else(missing)
+            let bytes = stored.file(path).ok_or_else(missing)?;
+            if bytes.len() as u64 > LARGEST_FILE_BYTES {
+                let what = format!("file `{path}` at {}", commit.short());
+                return Err(ForgeError::too_large(what, LARGEST_FILE_BYTES));
+            }
+            Ok(bytes.to_vec())
         })
     }
 
@@ -403,9 +426,16 @@ impl Forge for FakeForge {
                 let path = path.clone();
                 Some(TreeFile { path, bytes })
             });
-            Ok(files
+            let files: Vec<TreeFile> = files
                 .filter(|file| file.bytes.len() as u64 <= LARGEST_FILE_BYTES)
-                .collect())
+                .collect();
+            if files.len() > MOST_FILES {
+                return Err(ForgeError::TooLarge {
+                    what: format!("folder `{folder}` at {}", commit.short()),
+                    limit: format!("{MOST_FILES} files"),
+                });
+            }
+            Ok(files)
         })
     }
 

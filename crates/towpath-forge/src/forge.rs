@@ -8,6 +8,10 @@ use towpath_types::{CommitId, ProjectName};
 
 /// The largest file that [`Forge::files`] reads: no manifest and no configuration is larger.
 pub const LARGEST_FILE_BYTES: u64 = 4 << 20;
+/// How many files [`Forge::files`] reads at most, and how many bytes all together.
+pub const MOST_FILES: usize = 20_000;
+/// See [`MOST_FILES`].
+pub const MOST_FILES_BYTES: u64 = 256 << 20;
 
 /// A tar archive as it is made.
 pub type SourceStream = BoxStream<'static, io::Result<Bytes>>;
@@ -21,6 +25,8 @@ pub type SourceStream = BoxStream<'static, io::Result<Bytes>>;
 /// - Methods that take a project fail with [`ForgeError::UnknownProject`] if it has no repository ([`Forge::exists`] and
 ///   [`Forge::create`] excepted), and with [`ForgeError::NotFound`] if the repository lacks the commit, ref or file. Every other
 ///   error means that the forge does not work at the moment.
+/// - No answer takes more memory than the bounds above allow, whatever somebody pushed: what is larger is
+///   [`ForgeError::TooLarge`].
 /// - Only `refs/heads/*` and `refs/tags/*` exist. `refs/replace/*` never changes what a commit is.
 /// - A call may take as long as a process start; none is fit for rendering a page.
 /// - Reading changes nothing. [`Forge::create`] and [`Forge::set_default_branch`] are safe to repeat.
@@ -44,15 +50,16 @@ pub trait Forge: Send + Sync + 'static {
         branch: &'a str,
     ) -> BoxFuture<'a, Result<(), ForgeError>>;
 
-    /// Every branch and tag by its whole name (`refs/heads/main`), sorted, with its commit. A tag object counts as the commit
-    /// that it names; refs that lead to no commit are left out.
+    /// Every branch and tag by its whole name (`refs/heads/main`), sorted, with the object that it leads to, as a push names
+    /// it: of an annotated tag that is the tag object. It need not be a commit: git lets people tag files and folders.
     fn refs<'a>(&'a self, project: &'a ProjectName) -> BoxFuture<'a, Result<Vec<(String, CommitId)>, ForgeError>>;
 
-    /// The commit that `word` means: a tag, a branch, a commit's id, or the first four or more digits of one. A tag wins over
-    /// a branch of the same name. Digits that fit several commits are [`ForgeError::NotFound`].
+    /// The commit that `word` means: a tag, a branch, the whole name of one of them (`refs/heads/main`), a commit's id, or
+    /// the first four or more digits of one. A tag wins over a branch of the same name. Digits that fit several commits are [`ForgeError::NotFound`].
     fn find<'a>(&'a self, project: &'a ProjectName, word: &'a str) -> BoxFuture<'a, Result<CommitId, ForgeError>>;
 
-    /// The commit with its message.
+    /// The commit with its message. `id` may be that of a tag object, which counts as the commit that it names;
+    /// [`ForgeError::NotFound`] if it leads to none.
     fn commit<'a>(&'a self, project: &'a ProjectName, id: &'a CommitId) -> BoxFuture<'a, Result<Commit, ForgeError>>;
 
     /// The history of `to` without that of `from`: newest first, at most `limit` commits.
@@ -65,7 +72,8 @@ pub trait Forge: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<Commit>, ForgeError>>;
 
     /// The file that a checkout of `commit` has at `path`: symbolic links within the commit are followed. A folder, and a link
-    /// that leads nowhere or out of the repository, are [`ForgeError::NotFound`].
+    /// that leads nowhere or out of the repository, are [`ForgeError::NotFound`]; a file of more than [`LARGEST_FILE_BYTES`] is
+    /// [`ForgeError::TooLarge`].
     fn file<'a>(
         &'a self,
         project: &'a ProjectName,

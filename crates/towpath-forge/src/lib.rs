@@ -19,6 +19,6 @@ mod ref_update;
 
 pub use commit::{Commit, TreeFile};
 pub use error::ForgeError;
-pub use forge::{Forge, LARGEST_FILE_BYTES, SourceStream};
+pub use forge::{Forge, LARGEST_FILE_BYTES, MOST_FILES, MOST_FILES_BYTES, SourceStream};
 pub use git::{GitForge, Service};
 pub use ref_update::RefUpdate;

@@ -6,7 +6,7 @@ mod subject;
 use futures::TryStreamExt;
 use std::{collections::BTreeMap, io::Read};
 use subject::{Change, Fake, Git, Subject};
-use towpath_forge::{ForgeError, LARGEST_FILE_BYTES};
+use towpath_forge::{ForgeError, LARGEST_FILE_BYTES, MOST_FILES};
 use towpath_types::{CommitId, ProjectName};
 
 /// Runs each part of the contract on a fresh fake and on a fresh folder of git repositories.
@@ -35,6 +35,7 @@ contract! {
     the_log_is_the_history_of_one_commit_without_that_of_another,
     a_file_is_what_a_checkout_has_there,
     files_come_sorted_and_with_what_links_lead_to,
+    a_folder_of_too_many_files_is_not_read,
     a_commit_outlives_its_branch,
     a_source_is_an_archive_of_the_working_tree,
     many_tasks_may_read_at_once,
@@ -105,15 +106,24 @@ async fn refs_lead_to_commits(subject: &dyn Subject) {
     subject.annotated_tag(&claims, "v2", &second);
     subject.set_ref(&claims, "refs/replace/x", Some(&first));
     let named = |name: &str, id: &CommitId| (name.to_string(), id.clone());
+    let refs = forge.refs(&claims).await.unwrap();
     assert_eq!(
-        forge.refs(&claims).await.unwrap(),
+        refs[..3],
         [
             named("refs/heads/feature/x", &second),
             named("refs/heads/main", &first),
             named("refs/tags/v1", &first),
-            named("refs/tags/v2", &second),
         ]
     );
+    // A push names the tag object.
+    let (name, object) = &refs[3];
+    assert_eq!(name, "refs/tags/v2");
+    assert_ne!(*object, second);
+    assert_eq!(forge.commit(&claims, object).await.unwrap().id, second);
+    for (name, object) in &refs {
+        let commit = forge.commit(&claims, object).await.unwrap().id;
+        assert_eq!(forge.find(&claims, name).await.unwrap(), commit, "{name}");
+    }
     subject.set_ref(&claims, "refs/heads/feature/x", None);
     assert_eq!(forge.refs(&claims).await.unwrap().len(), 3);
 }
@@ -224,6 +234,17 @@ async fn a_file_is_what_a_checkout_has_there(subject: &dyn Subject) {
         assert_eq!(error.to_string(), expected);
     }
     assert!(is_not_found(forge.file(&claims, &nobody(), "bin").await));
+    let large = vec![b'x'; usize::try_from(LARGEST_FILE_BYTES).unwrap() + 1];
+    let changes = [Change::File("large", &large), Change::File("fits", &large[1..])];
+    let commit_of_large = subject.commit(&claims, "main", "Large", &changes);
+    let fits = forge.file(&claims, &commit_of_large, "fits").await.unwrap();
+    assert_eq!(fits.len(), large.len() - 1);
+    let error = forge.file(&claims, &commit_of_large, "large").await.unwrap_err();
+    let expected = format!(
+        "file `large` at {} is larger than the 4194304 bytes that Towpath reads",
+        commit_of_large.short()
+    );
+    assert_eq!(error.to_string(), expected);
     let later = subject.commit(&claims, "main", "Fewer", &[Change::Removed("bin")]);
     assert!(is_not_found(forge.file(&claims, &later, "bin").await));
     assert_eq!(forge.file(&claims, &commit, "bin").await.unwrap(), binary);
@@ -271,6 +292,21 @@ async fn files_come_sorted_and_with_what_links_lead_to(subject: &dyn Subject) {
     assert_eq!(forge.files(&claims, &commit, ".k8s/live/dev").await.unwrap().len(), 4);
     assert_eq!(forge.files(&claims, &commit, "nosuch").await.unwrap(), []);
     assert!(is_not_found(forge.files(&claims, &nobody(), ".k8s").await));
+}
+
+async fn a_folder_of_too_many_files_is_not_read(subject: &dyn Subject) {
+    let (forge, claims) = (subject.forge(), claims());
+    let paths: Vec<String> = (0..=MOST_FILES).map(|number| format!("many/{number}")).collect();
+    let changes: Vec<Change<'_>> = paths.iter().map(|path| Change::File(path, b"")).collect();
+    let commit = subject.commit(&claims, "main", "Many", &changes);
+    let error = forge.files(&claims, &commit, "many").await.unwrap_err();
+    let expected = format!(
+        "folder `many` at {} is larger than the {MOST_FILES} files that Towpath reads",
+        commit.short()
+    );
+    assert_eq!(error.to_string(), expected);
+    let fewer = subject.commit(&claims, "main", "Fewer", &[Change::Removed("many/0")]);
+    assert_eq!(forge.files(&claims, &fewer, "many").await.unwrap().len(), MOST_FILES);
 }
 
 async fn a_commit_outlives_its_branch(subject: &dyn Subject) {

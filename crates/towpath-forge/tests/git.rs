@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
 };
-use towpath_forge::{Forge, GitForge};
+use towpath_forge::{Forge, ForgeError, GitForge};
 use towpath_types::{CommitId, ProjectName};
 
 /// A forge with one project, and a clone to push from.
@@ -115,6 +115,38 @@ async fn hooks_ask_before_a_push_and_tell_after_it() {
         world.forge.commit(&world.project, &second).await.is_err(),
         "git dropped the objects of a refused push"
     );
+}
+
+#[tokio::test]
+async fn only_the_beginning_of_a_huge_message_is_read() {
+    let world = World::new().await;
+    world.commit("a", "1");
+    let message = world.folder.path().join("message");
+    fs::write(&message, format!("{}\n\n{}", "s".repeat(1 << 20), "b".repeat(1 << 20))).unwrap();
+    let message = message.to_string_lossy();
+    world.git(&world.work(), &["commit", "-q", "--amend", "-F", &message]);
+    let id: CommitId = world.git(&world.work(), &["rev-parse", "HEAD"]).parse().unwrap();
+    assert!(world.push(&["main"]).status.success());
+    let commit = world.forge.commit(&world.project, &id).await.unwrap();
+    assert_eq!(commit.subject, format!("{}…", "s".repeat(1_000)));
+    assert_eq!(commit.body.len(), "b".repeat(100_000).len() + "…".len());
+}
+
+#[tokio::test]
+async fn a_tag_of_a_file_or_a_folder_is_a_ref_and_no_commit() {
+    let world = World::new().await;
+    world.commit("a", "1");
+    world.git(&world.work(), &["tag", "file", "HEAD:a"]);
+    world.git(&world.work(), &["tag", "-a", "-m", "a folder", "folder", "HEAD^{tree}"]);
+    assert!(world.push(&["main", "file", "folder"]).status.success());
+    let refs = world.forge.refs(&world.project).await.unwrap();
+    assert_eq!(refs.len(), 3);
+    for (name, object) in refs.iter().filter(|(name, _)| name.starts_with("refs/tags/")) {
+        let error = world.forge.commit(&world.project, object).await.unwrap_err();
+        assert!(matches!(error, ForgeError::NotFound { .. }), "{name}: {error}");
+        let error = world.forge.find(&world.project, name).await.unwrap_err();
+        assert!(matches!(error, ForgeError::NotFound { .. }), "{name}: {error}");
+    }
 }
 
 #[tokio::test]

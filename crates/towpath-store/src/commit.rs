@@ -42,8 +42,8 @@ pub enum Write {
     Project(ProjectRow, Expect),
     /// Inserts or updates a trigger. An insert with number 0 takes the project's next pipeline number.
     Trigger(TriggerRow, Expect),
-    /// Writes down the commit that a ref led to when its push was handled. Replaces what is there: pushes of one ref are
-    /// ordered by git.
+    /// Writes down what a ref led to when its push was handled. Replaces what is there, unless that is of a later push:
+    /// numbers are given in git's order.
     HandledRef(HandledRef),
     /// Inserts or updates a pipeline.
     Pipeline(PipelineRow, Expect),

@@ -71,14 +71,21 @@ words!(Outcome, "an outcome", {
 /// Where a trigger stands: a push, a call of the API, a rerun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TriggerStatus {
-    /// Recorded. For a push: git has not been told yet whether it is accepted.
+    /// A push that was recorded before git was told yes. Whether git accepted it is not known yet.
+    Announced,
+    /// Recorded, and it is certain that it happened.
     Received,
     /// It made its pipeline.
     Done,
     /// It makes no pipeline: the push was not completed, or the reason beside it says why.
     Dropped,
 }
-words!(TriggerStatus, "a trigger's status", { "received" => Received, "done" => Done, "dropped" => Dropped });
+words!(TriggerStatus, "a trigger's status", {
+    "announced" => Announced,
+    "received" => Received,
+    "done" => Done,
+    "dropped" => Dropped,
+});
 
 /// Where a pipeline stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

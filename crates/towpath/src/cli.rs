@@ -38,6 +38,8 @@ pub enum Command {
     Init(Init),
     /// Show the newest pipelines
     Pipelines(At),
+    /// Start a pipeline of a branch or a tag without a push
+    Trigger(Trigger),
     /// Show the gates that wait, and what approving each would change
     Gates(At),
     /// Approve a gate: what its plan shows is what is then done
@@ -175,6 +177,18 @@ pub struct Approve {
     /// Approve the plan as it is now, without asking
     #[arg(long, short)]
     pub yes: bool,
+    #[command(flatten)]
+    pub at: At,
+}
+
+#[derive(Debug, Args)]
+pub struct Trigger {
+    /// The branch [default: the project's default branch]
+    #[arg(long, value_name = "NAME", conflicts_with = "tag")]
+    pub branch: Option<String>,
+    /// The tag
+    #[arg(long, value_name = "NAME")]
+    pub tag: Option<String>,
     #[command(flatten)]
     pub at: At,
 }

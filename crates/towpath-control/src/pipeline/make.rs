@@ -10,7 +10,7 @@ use crate::{
         triggers::forge_error,
     },
     storage::store_error,
-    worker::{Done, Handler},
+    worker::{Done, Handler, is_last_try},
 };
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use towpath_config::{CompileOptions, Document};
 use towpath_delivery::{DeliveryError, ErrorKind, PROJECT_FILE};
 use towpath_forge::{Commit as GitCommit, Forge, ForgeError};
 use towpath_store::{
-    Commit, Expect, Guard, HandledRef, JobRow, JobSpecRow, Lease, PipelineConfig, PipelineRow, Store, StoreError,
-    TriggerKind, TriggerRow, WorkflowRow, Write,
+    Commit, Expect, Guard, HandledRef, JobRow, JobSpecRow, Lease, PipelineConfig, PipelineRow, Store, TriggerKind,
+    TriggerRow, WorkflowRow, Write,
 };
 use towpath_types::{
     Clock, CommitId, JobId, JobKind, JobStatus, PipelineStatus, ProjectName, TriggerStatus, WorkflowId, WorkflowStatus,
@@ -55,25 +55,13 @@ impl Handler for PipelineMaker {
             };
             match trigger.status {
                 TriggerStatus::Done | TriggerStatus::Dropped => return Ok(Done::Finished),
-                TriggerStatus::Received => {}
+                TriggerStatus::Announced | TriggerStatus::Received => {}
             }
-            let commit = match self.forge.commit(&trigger.project, &trigger.commit).await {
-                Ok(commit) => commit,
-                Err(ForgeError::NotFound { .. } | ForgeError::UnknownProject(_)) => {
-                    // Its objects were in quarantine, and git never accepted them; or a tag leads to something that is no
-                    // commit.
-                    let reason = format!(
-                        "the repository has no commit {}: the push was not completed",
-                        trigger.commit
-                    );
-                    return self.drop_trigger(trigger, reason, lease).await;
-                }
-                Err(error) => return Err(forge_error(error)),
-            };
-            if let Err(error) = self.contexts.provide_registry(&trigger.project, &trigger.actor.name) {
-                tracing::warn!(project = %trigger.project, error = error.chain(), "failed to provide the registry's context");
+            match self.take_up(&trigger, lease).await {
+                // Nobody waits for a person to look at what was set aside: the pipeline itself says why there is none.
+                Err(error) if is_last_try(lease) && !error.is_of_store() => self.give_up(&trigger, &error, lease).await,
+                ended => ended,
             }
-            self.make(trigger, &commit, lease).await
         })
     }
 }
@@ -84,25 +72,120 @@ struct Made {
     compiled: Compiled,
 }
 
+impl Made {
+    /// Nothing but why there is nothing.
+    fn failed(trigger: &TriggerRow, reason: String) -> Self {
+        Self {
+            config: PipelineConfig {
+                pipeline: trigger.pipeline,
+                source: String::new(),
+                processed: String::new(),
+                project_file: None,
+            },
+            compiled: Compiled {
+                errors: vec![reason],
+                ..Compiled::default()
+            },
+        }
+    }
+}
+
 impl PipelineMaker {
-    async fn drop_trigger(&self, trigger: TriggerRow, reason: String, lease: &Lease) -> Result<Done, DeliveryError> {
+    async fn take_up(&self, trigger: &TriggerRow, lease: &Lease) -> Result<Done, DeliveryError> {
+        let commit = match self.forge.commit(&trigger.project, &trigger.commit).await {
+            Ok(commit) => Some(commit),
+            Err(ForgeError::NotFound { .. } | ForgeError::UnknownProject(_)) => None,
+            Err(error) => return Err(forge_error(error)),
+        };
+        if trigger.status == TriggerStatus::Announced && !self.was_accepted(trigger, commit.as_ref()).await? {
+            let what = format!("commit {}", trigger.commit.short());
+            let reason = match &trigger.kind {
+                TriggerKind::Push { ref_name } => {
+                    format!("the push was not completed: `{ref_name}` does not lead to {what}")
+                }
+                TriggerKind::Api | TriggerKind::Schedule => format!("the repository has no {what}"),
+            };
+            return self.drop_trigger(trigger, reason, lease).await;
+        }
+        let Some(commit) = commit else {
+            // Git lets people tag files and folders.
+            let what = trigger
+                .tag
+                .as_deref()
+                .map_or("it".into(), |tag| format!("the tag `{tag}`"));
+            let reason = format!("{what} leads to no commit, so there is nothing to run");
+            return self.drop_trigger(trigger, reason, lease).await;
+        };
+        if let Err(error) = self.contexts.provide_registry(&trigger.project, &trigger.actor.name) {
+            tracing::warn!(project = %trigger.project, error = error.chain(), "failed to provide the registry's context");
+        }
+        let made = match self.compile(trigger, &commit).await {
+            // Trying again changes nothing.
+            Err(error) if error.kind() == ErrorKind::Invalid => Made::failed(trigger, error.chain()),
+            made => made?,
+        };
+        self.make(trigger, &commit, made, lease).await
+    }
+
+    /// Whether git accepted a push of which `post-receive` has told nothing: its ref leads to the commit, or did before it
+    /// moved on.
+    async fn was_accepted(&self, trigger: &TriggerRow, commit: Option<&GitCommit>) -> Result<bool, DeliveryError> {
+        let (TriggerKind::Push { ref_name }, Some(commit)) = (&trigger.kind, commit) else {
+            return Ok(false);
+        };
+        let leads_to = match self.forge.find(&trigger.project, ref_name).await {
+            Ok(leads_to) => leads_to,
+            Err(ForgeError::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(forge_error(error)),
+        };
+        let not_in_it = self.forge.log(&trigger.project, Some(&leads_to), &commit.id, 1);
+        Ok(not_in_it.await.map_err(forge_error)?.is_empty())
+    }
+
+    /// Makes a pipeline that says why there is none.
+    async fn give_up(&self, trigger: &TriggerRow, error: &DeliveryError, lease: &Lease) -> Result<Done, DeliveryError> {
+        let reason = format!("no pipeline could be made of this commit: {}", error.chain());
+        tracing::error!(project = %trigger.project, trigger = %trigger.id, reason, "gave up");
+        let nameless = GitCommit {
+            id: trigger.commit.clone(),
+            subject: String::new(),
+            body: String::new(),
+            author: String::new(),
+        };
+        let commit = self
+            .forge
+            .commit(&trigger.project, &trigger.commit)
+            .await
+            .unwrap_or(nameless);
+        self.make(trigger, &commit, Made::failed(trigger, reason), lease).await
+    }
+
+    async fn drop_trigger(&self, trigger: &TriggerRow, reason: String, lease: &Lease) -> Result<Done, DeliveryError> {
         tracing::warn!(project = %trigger.project, trigger = %trigger.id, reason, "a trigger makes no pipeline");
         let version = trigger.version;
         let dropped = TriggerRow {
             status: TriggerStatus::Dropped,
             reason: Some(reason),
-            ..trigger
+            ..trigger.clone()
         };
         let mut commit = Commit::new();
         commit.guard(lease);
+        if trigger.status == TriggerStatus::Received {
+            handle_ref(trigger, &mut commit);
+        }
         commit.write(Write::Trigger(dropped, Expect::Version(version)));
         commit.write(Write::WorkDone(Guard::from(lease)));
         self.store.commit(commit).await.map_err(store_error)?;
         Ok(Done::Committed)
     }
 
-    async fn make(&self, trigger: TriggerRow, git: &GitCommit, lease: &Lease) -> Result<Done, DeliveryError> {
-        let made = self.compile(&trigger, git).await?;
+    async fn make(
+        &self,
+        trigger: &TriggerRow,
+        git: &GitCommit,
+        made: Made,
+        lease: &Lease,
+    ) -> Result<Done, DeliveryError> {
         let now = self.clock.now();
         let pipeline = PipelineRow {
             id: trigger.pipeline,
@@ -111,7 +194,7 @@ impl PipelineMaker {
             number: trigger.number,
             branch: trigger.branch.clone(),
             tag: trigger.tag.clone(),
-            commit: trigger.commit.clone(),
+            commit: git.id.clone(),
             subject: git.subject.clone(),
             author: git.author.clone(),
             status: match made.compiled.errors.is_empty() {
@@ -128,13 +211,7 @@ impl PipelineMaker {
         commit.guard(lease);
         commit.write(Write::Pipeline(pipeline.clone(), Expect::Absent));
         commit.write(Write::PipelineConfig(made.config));
-        if let TriggerKind::Push { ref_name } = &trigger.kind {
-            commit.write(Write::HandledRef(HandledRef {
-                project: trigger.project.clone(),
-                name: ref_name.clone(),
-                commit: Some(trigger.commit.clone()),
-            }));
-        }
+        handle_ref(trigger, &mut commit);
         let pipeline = Arc::new(pipeline);
         if made.compiled.errors.is_empty() && !is_skipped(git) {
             for (position, workflow) in (0..).zip(made.compiled.workflows) {
@@ -145,16 +222,13 @@ impl PipelineMaker {
         let version = trigger.version;
         let done = TriggerRow {
             status: TriggerStatus::Done,
-            ..trigger
+            ..trigger.clone()
         };
         commit.write(Write::Trigger(done, Expect::Version(version)));
         commit.write(Write::WorkDone(Guard::from(lease)));
-        match self.store.commit(commit).await {
-            Ok(_) => Ok(Done::Committed),
-            // An answer that was lost: the next look finds that it is done.
-            Err(error @ StoreError::Conflict { .. }) => Err(store_error(error)),
-            Err(error) => Err(store_error(error)),
-        }
+        // Should the answer be lost, the next look finds that it is done.
+        self.store.commit(commit).await.map_err(store_error)?;
+        Ok(Done::Committed)
     }
 
     async fn compile(&self, trigger: &TriggerRow, git: &GitCommit) -> Result<Made, DeliveryError> {
@@ -240,6 +314,18 @@ impl PipelineMaker {
             Err(ForgeError::NotFound { .. }) => Ok(None),
             Err(error) => Err(forge_error(error)),
         }
+    }
+}
+
+/// Notes that a push's ref is handled.
+fn handle_ref(trigger: &TriggerRow, commit: &mut Commit) {
+    if let TriggerKind::Push { ref_name } = &trigger.kind {
+        commit.write(Write::HandledRef(HandledRef {
+            project: trigger.project.clone(),
+            name: ref_name.clone(),
+            commit: Some(trigger.commit.clone()),
+            number: trigger.number,
+        }));
     }
 }
 

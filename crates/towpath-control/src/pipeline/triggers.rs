@@ -6,14 +6,18 @@
 
 use crate::storage::store_error;
 use jiff::SignedDuration;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use towpath_delivery::DeliveryError;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+use towpath_delivery::{DeliveryError, ErrorKind};
 use towpath_forge::{Forge, ForgeError, RefUpdate};
 use towpath_store::{
     Commit, Expect, HandledRef, ProjectRow, Store, StoreError, Topic, TriggerKind, TriggerRow, Work, WorkKey, WorkKind,
     Write,
 };
-use towpath_types::{Actor, Clock, CommitId, PipelineId, ProjectName, TriggerId, TriggerStatus, Via};
+use towpath_types::{Actor, Clock, CommitId, Digest, PipelineId, ProjectName, TriggerId, TriggerStatus, Via};
 
 /// How long git may take to accept a push that was announced. A push that `post-receive` reports is not waited for.
 pub(crate) const ACCEPTANCE: SignedDuration = SignedDuration::from_secs(30);
@@ -21,6 +25,22 @@ pub(crate) const ACCEPTANCE: SignedDuration = SignedDuration::from_secs(30);
 const CATCH_UP_EVERY: Duration = Duration::from_secs(60);
 /// How many triggers one commit stores: a push of thousands of refs must not hold the store up.
 const BATCH: usize = 200;
+/// With more tags than this in one push, none of them starts anything: a repository that moves in with its history of tags
+/// would run, and deploy, every old release. CircleCI hears of no tags then either.
+///
+/// Source: <https://docs.github.com/en/webhooks/webhook-events-and-payloads#push>
+pub const MOST_TAGS: usize = 3;
+/// Where tags are.
+const TAGS: &str = "refs/tags/";
+
+/// What became of an announcement.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Announced {
+    /// What the push asks for.
+    pub triggers: Vec<TriggerRow>,
+    /// The tags that start nothing because there are more than [`MOST_TAGS`] of them; by their whole names.
+    pub held_back: BTreeSet<String>,
+}
 
 /// Takes pushes and requests. Clones share everything.
 #[derive(Clone)]
@@ -42,7 +62,7 @@ impl Triggers {
         project: &ProjectName,
         updates: &[RefUpdate],
         actor: &Actor,
-    ) -> Result<Vec<TriggerRow>, DeliveryError> {
+    ) -> Result<Announced, DeliveryError> {
         for update in updates {
             if update.branch().is_none() && update.tag().is_none() {
                 return Err(DeliveryError::invalid(format!(
@@ -51,21 +71,35 @@ impl Triggers {
                 )));
             }
         }
-        let due = self.clock.now() + ACCEPTANCE;
+        let held_back = held_back(updates);
         let open = self.store.open_triggers().await.map_err(store_error)?;
+        let open = pushes(&open, project);
         let (mut known, mut new) = (Vec::new(), Vec::new());
         for (update, commit) in updates.iter().filter_map(|update| Some((update, update.new.as_ref()?))) {
+            if held_back.contains(&update.name) {
+                continue;
+            }
             // A push that is tried again, because the answer to the first try was lost, asks for nothing more.
-            match open
-                .iter()
-                .find(|trigger| is_push_of(trigger, project, &update.name, commit))
-            {
-                Some(trigger) => known.push(trigger.clone()),
-                None => new.push(self.push_trigger(project, &update.name, commit.clone(), actor)),
+            match open.get(&(update.name.as_str(), commit)) {
+                Some(trigger) => known.push(TriggerRow::clone(trigger)),
+                None => new.push(TriggerRow {
+                    status: TriggerStatus::Announced,
+                    ..self.push_trigger(project, &update.name, commit.clone(), actor)
+                }),
             }
         }
-        known.extend(self.insert(new, due).await?);
-        Ok(known)
+        // Before git moves these refs: whoever compares them with what was handled must not take them for missed.
+        let not_for_us = updates.iter().filter(|update| held_back.contains(&update.name));
+        self.pass_over(
+            project,
+            not_for_us.filter_map(|update| Some((update.name.clone(), update.new.clone()?))),
+        )
+        .await?;
+        known.extend(self.insert(new, self.clock.now() + ACCEPTANCE).await?);
+        Ok(Announced {
+            triggers: known,
+            held_back,
+        })
     }
 
     /// Makes the triggers of a push due, now that git has accepted it, and forgets deleted refs.
@@ -79,41 +113,48 @@ impl Triggers {
         actor: &Actor,
     ) -> Result<Vec<TriggerRow>, DeliveryError> {
         self.know_project(project, updates).await?;
-        let open = self.store.open_triggers().await.map_err(store_error)?;
-        let now = self.clock.now();
-        let (mut found, mut missing) = (Vec::new(), Vec::new());
-        let mut commit = Commit::new();
-        for update in updates {
-            let Some(new) = &update.new else {
-                commit.write(Write::HandledRef(HandledRef {
-                    project: project.clone(),
-                    name: update.name.clone(),
-                    commit: None,
-                }));
-                continue;
-            };
-            match open
-                .iter()
-                .rfind(|trigger| is_push_of(trigger, project, &update.name, new))
-            {
-                Some(trigger) => {
-                    commit.write(Write::Work(trigger_work(trigger, now)));
-                    found.push(trigger.clone());
-                }
-                // Announced to nobody: an older hook, or the trigger was taken up already.
-                None => missing.push(self.push_trigger(project, &update.name, new.clone(), actor)),
-            }
-        }
-        if !commit.is_empty() {
-            self.store.commit(commit).await.map_err(store_error)?;
-        }
-        let handled = self.handled(project).await?;
-        missing.retain(|trigger| match &trigger.kind {
-            TriggerKind::Push { ref_name } => handled.get(ref_name) != Some(&trigger.commit),
-            TriggerKind::Api | TriggerKind::Schedule => true,
+        let deleted = updates.iter().filter(|update| update.new.is_none());
+        let deleted = deleted.map(|update| HandledRef {
+            project: project.clone(),
+            name: update.name.clone(),
+            commit: None,
+            number: 0,
         });
-        found.extend(self.insert(missing, now).await?);
-        Ok(found)
+        self.commit_in_batches(deleted.map(|gone| vec![Write::HandledRef(gone)]).collect())
+            .await?;
+        loop {
+            let open = self.store.open_triggers().await.map_err(store_error)?;
+            let open = pushes(&open, project);
+            let now = self.clock.now();
+            let (mut found, mut missing, mut writes) = (Vec::new(), Vec::new(), Vec::new());
+            for (update, commit) in updates.iter().filter_map(|update| Some((update, update.new.as_ref()?))) {
+                let Some(trigger) = open.get(&(update.name.as_str(), commit)) else {
+                    missing.push((update.name.clone(), commit.clone()));
+                    continue;
+                };
+                let mut accepted = TriggerRow::clone(trigger);
+                let mut of_it = vec![Write::Work(trigger_work(trigger, now))];
+                if trigger.status == TriggerStatus::Announced {
+                    accepted.status = TriggerStatus::Received;
+                    of_it.push(Write::Trigger(accepted.clone(), Expect::Version(trigger.version)));
+                    accepted.version += 1;
+                }
+                writes.push(of_it);
+                found.push(accepted);
+            }
+            match self.commit_in_batches(writes).await {
+                // A worker was faster: git took its time. What became of the trigger shows now.
+                Err(StoreError::Conflict { .. }) => continue,
+                other => other.map_err(store_error)?,
+            }
+            // Taken up already, or passed over, or dropped too early: then it is still to be handled.
+            let handled = self.handled(project).await?;
+            missing.retain(|(name, commit)| handled.get(name).is_none_or(|row| row.commit.as_ref() != Some(commit)));
+            if !missing.is_empty() {
+                found.extend(self.catch_up_with(project, &missing, actor).await?);
+            }
+            return Ok(found);
+        }
     }
 
     /// Asks for a pipeline without a push.
@@ -164,11 +205,11 @@ impl Triggers {
         loop {
             let mut open = None;
             for trigger in &mut triggers {
-                if trigger.status == TriggerStatus::Received {
+                if is_open(trigger) {
                     if let Some(row) = self.store.trigger(trigger.id).await.map_err(store_error)? {
                         *trigger = row;
                     }
-                    if trigger.status == TriggerStatus::Received {
+                    if is_open(trigger) {
                         open = Some(Topic::Project(trigger.project.clone()));
                         break;
                     }
@@ -211,41 +252,98 @@ impl Triggers {
     pub async fn catch_up(&self) -> Result<(), DeliveryError> {
         for project in self.forge.projects().await.map_err(forge_error)? {
             // One project's trouble is not another's.
-            if let Err(error) = self.catch_up_with(&project).await {
+            if let Err(error) = self.catch_up_with_project(&project).await {
                 tracing::warn!(%project, error = error.chain(), "failed to look for pushes that were not handled");
             }
         }
         Ok(())
     }
 
-    async fn catch_up_with(&self, project: &ProjectName) -> Result<(), DeliveryError> {
+    /// Asks for the pipelines of those of a project's refs that moved without anybody having told.
+    async fn catch_up_with_project(&self, project: &ProjectName) -> Result<(), DeliveryError> {
         self.know_project(project, &[]).await?;
         let refs = self.forge.refs(project).await.map_err(forge_error)?;
-        let handled = self.handled(project).await?;
-        let open = self.store.open_triggers().await.map_err(store_error)?;
-        let is_open = |name: &str| {
-            let of_it = |kind: &TriggerKind| matches!(kind, TriggerKind::Push { ref_name } if ref_name == name);
-            open.iter()
-                .any(|trigger| trigger.project == *project && of_it(&trigger.kind))
-        };
         let actor = Actor::owner("git push", Via::GitPush);
-        let missed = missed(&refs, &handled, is_open);
-        let triggers: Vec<TriggerRow> = missed
-            .into_iter()
-            .map(|(name, commit)| {
-                tracing::info!(%project, name, commit = commit.short(), "a push was not handled yet");
-                self.push_trigger(project, &name, commit, &actor)
-            })
-            .collect();
-        self.insert(triggers, self.clock.now()).await.map(drop)
+        self.catch_up_with(project, &refs, &actor).await.map(drop)
     }
 
-    async fn handled(&self, project: &ProjectName) -> Result<BTreeMap<String, CommitId>, DeliveryError> {
+    /// The same for what `refs` led to a moment ago.
+    async fn catch_up_with(
+        &self,
+        project: &ProjectName,
+        refs: &[(String, CommitId)],
+        actor: &Actor,
+    ) -> Result<Vec<TriggerRow>, DeliveryError> {
+        // In this order: a trigger is stored before its ref moves, and what it led to is handled when it ends. A ref that
+        // moved before, has no open trigger and was not handled, was missed.
+        let open = self.store.open_triggers().await.map_err(store_error)?;
+        let open: BTreeSet<&str> = pushes(&open, project).into_keys().map(|(name, _)| name).collect();
+        let handled = self.handled(project).await?;
+        let mut missed = missed(refs, &handled, |name| open.contains(name));
+        if missed.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Unless it moved on meanwhile, and the next push was handled in between.
+        let now = self.forge.refs(project).await.map_err(forge_error)?;
+        let now: BTreeMap<&str, &CommitId> = now.iter().map(|(name, commit)| (name.as_str(), commit)).collect();
+        missed.retain(|(name, commit)| now.get(name.as_str()) == Some(&commit));
+        let tags = missed.iter().filter(|(name, _)| name.starts_with(TAGS)).count();
+        if tags > MOST_TAGS {
+            tracing::warn!(%project, tags, "more tags than {MOST_TAGS} moved at once; no pipeline is made of them");
+            let (held_back, others) = missed.into_iter().partition(|(name, _)| name.starts_with(TAGS));
+            missed = others;
+            let held_back: Vec<(String, CommitId)> = held_back;
+            self.pass_over(project, held_back.into_iter()).await?;
+        }
+        let mut triggers = Vec::new();
+        for (name, commit) in missed {
+            tracing::info!(%project, name, commit = commit.short(), "a push was not handled yet");
+            let before = handled.get(&name).map_or(0, |row| row.number);
+            triggers.push(TriggerRow {
+                id: missed_push(project, &name, &commit, before),
+                ..self.push_trigger(project, &name, commit, actor)
+            });
+        }
+        let mut stored = Vec::new();
+        for trigger in triggers {
+            match self.insert(vec![trigger], self.clock.now()).await {
+                // Another server was faster.
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                inserted => stored.extend(inserted?),
+            }
+        }
+        Ok(stored)
+    }
+
+    /// Notes refs as handled without a pipeline.
+    async fn pass_over(
+        &self,
+        project: &ProjectName,
+        refs: impl Iterator<Item = (String, CommitId)>,
+    ) -> Result<(), DeliveryError> {
+        let row = |(name, commit)| HandledRef {
+            project: project.clone(),
+            name,
+            commit: Some(commit),
+            number: 0,
+        };
+        let writes = refs.map(|one| vec![Write::HandledRef(row(one))]).collect();
+        self.commit_in_batches(writes).await.map_err(store_error)
+    }
+
+    /// Commits writes, of which those that belong together stay together.
+    async fn commit_in_batches(&self, writes: Vec<Vec<Write>>) -> Result<(), StoreError> {
+        for batch in writes.chunks(BATCH) {
+            let mut commit = Commit::new();
+            batch.iter().flatten().for_each(|write| commit.write(write.clone()));
+            self.store.commit(commit).await?;
+        }
+        Ok(())
+    }
+
+    async fn handled(&self, project: &ProjectName) -> Result<BTreeMap<String, HandledRef>, DeliveryError> {
         let rows = self.store.handled_refs(project).await.map_err(store_error)?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|row| Some((row.name, row.commit?)))
-            .collect())
+        Ok(rows.into_iter().map(|row| (row.name.clone(), row)).collect())
     }
 
     fn push_trigger(&self, project: &ProjectName, name: &str, commit: CommitId, actor: &Actor) -> TriggerRow {
@@ -354,6 +452,14 @@ impl Triggers {
 /// The branch that a repository is made with.
 const DEFAULT_BRANCH: &str = "main";
 
+/// Whether it is to be decided yet what becomes of a trigger.
+fn is_open(trigger: &TriggerRow) -> bool {
+    match trigger.status {
+        TriggerStatus::Announced | TriggerStatus::Received => true,
+        TriggerStatus::Done | TriggerStatus::Dropped => false,
+    }
+}
+
 fn trigger_work(trigger: &TriggerRow, due: jiff::Timestamp) -> Work {
     Work {
         project: Some(trigger.project.clone()),
@@ -361,20 +467,47 @@ fn trigger_work(trigger: &TriggerRow, due: jiff::Timestamp) -> Work {
     }
 }
 
-fn is_push_of(trigger: &TriggerRow, project: &ProjectName, name: &str, commit: &CommitId) -> bool {
-    trigger.project == *project
-        && trigger.commit == *commit
-        && matches!(&trigger.kind, TriggerKind::Push { ref_name } if ref_name == name)
+/// Those of `triggers` that are a project's pushes, by ref and what it was moved to.
+fn pushes<'a>(triggers: &'a [TriggerRow], project: &ProjectName) -> HashMap<(&'a str, &'a CommitId), &'a TriggerRow> {
+    let of_project = triggers.iter().filter(|trigger| trigger.project == *project);
+    of_project
+        .filter_map(|trigger| match &trigger.kind {
+            TriggerKind::Push { ref_name } => Some(((ref_name.as_str(), &trigger.commit), trigger)),
+            TriggerKind::Api | TriggerKind::Schedule => None,
+        })
+        .collect()
+}
+
+/// The id of the trigger of a push that was missed: the same for every server that finds it. `before` is the number of the
+/// pipeline that was made of the ref last.
+fn missed_push(project: &ProjectName, name: &str, commit: &CommitId, before: i64) -> TriggerId {
+    let digest = Digest::of(format!("{project}\n{name}\n{commit}\n{before}").as_bytes());
+    let digits = u128::from_str_radix(&digest.hex()[..32], 16).unwrap_or_default();
+    TriggerId::from(uuid::Builder::from_custom_bytes(digits.to_be_bytes()).into_uuid())
+}
+
+/// The tags of a push that start nothing: all of them, if they are many. Pure.
+fn held_back(updates: &[RefUpdate]) -> BTreeSet<String> {
+    let pushed = updates.iter().filter(|update| update.new.is_some());
+    let tags: BTreeSet<String> = pushed
+        .filter(|update| update.tag().is_some())
+        .map(|update| update.name.clone())
+        .collect();
+    if tags.len() > MOST_TAGS { tags } else { BTreeSet::new() }
 }
 
 /// The refs whose commit is not the one that was handled last, and that no open trigger is for. Pure.
 fn missed(
     refs: &[(String, CommitId)],
-    handled: &BTreeMap<String, CommitId>,
+    handled: &BTreeMap<String, HandledRef>,
     is_open: impl Fn(&str) -> bool,
 ) -> Vec<(String, CommitId)> {
+    let is_handled = |name: &str, commit: &CommitId| {
+        let row = handled.get(name);
+        row.is_some_and(|row| row.commit.as_ref() == Some(commit))
+    };
     refs.iter()
-        .filter(|(name, commit)| handled.get(name) != Some(commit) && !is_open(name))
+        .filter(|(name, commit)| !is_handled(name, commit) && !is_open(name))
         .cloned()
         .collect()
 }
@@ -406,6 +539,7 @@ fn first_branch<'a>(known: &str, refs: &[(String, CommitId)], updates: &'a [RefU
 pub(crate) fn forge_error(error: ForgeError) -> DeliveryError {
     match error {
         ForgeError::UnknownProject(_) | ForgeError::NotFound { .. } => DeliveryError::not_found(error.to_string()),
+        ForgeError::TooLarge { .. } => DeliveryError::invalid(error.to_string()),
         other => DeliveryError::unavailable("git failed").caused_by(other),
     }
 }
@@ -459,11 +593,30 @@ mod tests {
             ("refs/heads/new".to_string(), commit('c')),
             ("refs/heads/open".to_string(), commit('d')),
         ];
-        let handled = BTreeMap::from([
-            ("refs/heads/handled".to_string(), commit('a')),
-            ("refs/heads/moved".to_string(), commit('a')),
-        ]);
+        let handled = ["refs/heads/handled", "refs/heads/moved"].map(|name| {
+            let row = HandledRef {
+                project: "claims".parse().unwrap(),
+                name: name.into(),
+                commit: Some(commit('a')),
+                number: 1,
+            };
+            (name.to_string(), row)
+        });
+        let handled = BTreeMap::from(handled);
         let missed = missed(&refs, &handled, |name| name == "refs/heads/open");
         assert_eq!(missed, [refs[1].clone(), refs[2].clone()]);
+    }
+
+    #[test]
+    fn more_than_three_tags_of_a_push_start_nothing() {
+        let pushed = |names: &[&str]| -> Vec<RefUpdate> { names.iter().map(|name| push(name)).collect() };
+        let tags = ["refs/tags/v1", "refs/tags/v2", "refs/tags/v3", "refs/tags/v4"];
+        assert!(held_back(&pushed(&tags[..3])).is_empty());
+        let mut all = pushed(&tags);
+        all.extend(pushed(&["refs/heads/main", "refs/heads/feature"]));
+        assert_eq!(held_back(&all), tags.map(str::to_string).into());
+        // Deleting is not pushing.
+        all[0].new = None;
+        assert!(held_back(&all).is_empty());
     }
 }

@@ -7,7 +7,7 @@ use std::{
     process::{Output, Stdio},
 };
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     process::{Child, Command},
 };
 
@@ -80,12 +80,28 @@ pub(super) fn not_started(error: std::io::Error) -> ForgeError {
     ForgeError::io("run `git` (is it installed?)")(error)
 }
 
+/// How many bytes of git's output are read: whoever pushes decides how much it has to say.
+pub(super) const MOST_OUTPUT: u64 = 320 << 20;
+/// The same for its errors.
+const MOST_ERRORS: u64 = 64 << 10;
+
 /// Runs `command` with `arguments` to its end: its output, or how it failed.
 pub(super) async fn run(
-    mut command: Command,
+    command: Command,
     arguments: &[&OsStr],
     input: Vec<u8>,
 ) -> Result<Result<Vec<u8>, Failure>, ForgeError> {
+    let ended = run_at_most(command, arguments, input, MOST_OUTPUT).await?;
+    ended.ok_or_else(|| ForgeError::too_large("the answer of git", MOST_OUTPUT))
+}
+
+/// The same; `None` when the output has more than `most` bytes. Git is stopped then.
+pub(super) async fn run_at_most(
+    mut command: Command,
+    arguments: &[&OsStr],
+    input: Vec<u8>,
+    most: u64,
+) -> Result<Option<Result<Vec<u8>, Failure>>, ForgeError> {
     let name = arguments.first().map(|name| name.to_string_lossy().into_owned());
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     if !input.is_empty() {
@@ -93,12 +109,37 @@ pub(super) async fn run(
     }
     let mut child = command.spawn().map_err(not_started)?;
     feed(&mut child, input);
-    let output = child.wait_with_output().await.map_err(not_started)?;
-    Ok(if output.status.success() {
-        Ok(output.stdout)
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let (out, errors) = (child.stdout.take(), child.stderr.take());
+    let read_out = async {
+        match out {
+            Some(out) => out.take(most + 1).read_to_end(&mut stdout).await,
+            None => Ok(0),
+        }
+    };
+    let read_errors = async {
+        match errors {
+            Some(mut errors) => {
+                (&mut errors).take(MOST_ERRORS).read_to_end(&mut stderr).await?;
+                // Git is not held up by what nobody reads.
+                tokio::io::copy(&mut errors, &mut tokio::io::sink()).await
+            }
+            None => Ok(0),
+        }
+    };
+    // Its output is closed when there is too much of it, and then git ends by itself.
+    let (read, _) = tokio::try_join!(read_out, read_errors).map_err(not_started)?;
+    if read as u64 > most {
+        child.kill().await.map_err(not_started)?;
+        return Ok(None);
+    }
+    let status = child.wait().await.map_err(not_started)?;
+    Ok(Some(if status.success() {
+        Ok(stdout)
     } else {
+        let output = Output { status, stdout, stderr };
         Err(Failure::of(name.unwrap_or_default(), &output))
-    })
+    }))
 }
 
 /// Writes `input` while the output is read, so that neither side waits for the other for ever.

@@ -1,25 +1,23 @@
 //! Reading a repository: refs, commits, files.
 
 use super::{GitForge, program::Failure};
-use crate::{Commit, ForgeError, LARGEST_FILE_BYTES, TreeFile};
+use crate::{Commit, ForgeError, LARGEST_FILE_BYTES, MOST_FILES, MOST_FILES_BYTES, TreeFile};
 use towpath_types::{CommitId, ProjectName};
+
+/// How many characters of a subject or a name are read.
+const LONGEST_LINE: usize = 1_000;
+/// How many characters of the rest of a message are read.
+const LONGEST_BODY: usize = 100_000;
 
 impl GitForge {
     pub(super) async fn read_refs(&self, project: &ProjectName) -> Result<Vec<(String, CommitId)>, ForgeError> {
-        let format = "--format=%(objecttype) %(objectname) %(*objecttype) %(*objectname) %(refname)";
+        let format = "--format=%(objectname) %(refname)";
         let arguments = ["for-each-ref", format, "refs/heads", "refs/tags"];
         let text = self.git(project, &arguments, Vec::new()).await??;
         let text = String::from_utf8_lossy(&text);
         let refs = text.lines().filter_map(|line| {
-            let mut words = line.splitn(5, ' ');
-            let mut word = || words.next();
-            let (kind, id, peeled_kind, peeled, name) = (word()?, word()?, word()?, word()?, word()?);
-            let commit = match (kind, peeled_kind) {
-                ("commit", _) => id,
-                ("tag", "commit") => peeled,
-                _ => return None,
-            };
-            Some((name.to_string(), commit.parse().ok()?))
+            let (id, name) = line.split_once(' ')?;
+            Some((name.to_string(), id.parse().ok()?))
         });
         Ok(refs.collect())
     }
@@ -79,12 +77,12 @@ impl GitForge {
         let commits = text.split('\0').filter_map(|record| {
             let mut lines = record.splitn(4, '\n');
             let (id, author, subject) = (lines.next()?, lines.next()?, lines.next()?);
-            let body = lines.next().unwrap_or_default().trim().to_string();
+            let body = lines.next().unwrap_or_default().trim();
             Some(Commit {
                 id: id.parse().ok()?,
-                subject: subject.to_string(),
-                body,
-                author: author.to_string(),
+                subject: cut(subject, LONGEST_LINE),
+                body: cut(body, LONGEST_BODY),
+                author: cut(author, LONGEST_LINE),
             })
         });
         Ok(commits.collect())
@@ -97,11 +95,20 @@ impl GitForge {
         path: &str,
     ) -> Result<Vec<u8>, ForgeError> {
         let name = format!("{commit}:{path}");
-        let mut found = self.read_blobs(project, &[name.into_bytes()]).await?;
-        found
-            .pop()
-            .flatten()
-            .ok_or_else(|| ForgeError::not_found(project, format!("file `{path}` at {}", commit.short())))
+        let what = format!("file `{path}` at {}", commit.short());
+        let found = self
+            .read_blobs(project, &[name.into_bytes()], LARGEST_FILE_BYTES)
+            .await?;
+        let Some(mut found) = found else {
+            return Err(ForgeError::too_large(what, LARGEST_FILE_BYTES));
+        };
+        match found.pop().flatten() {
+            Some(bytes) if bytes.len() as u64 > LARGEST_FILE_BYTES => {
+                Err(ForgeError::too_large(what, LARGEST_FILE_BYTES))
+            }
+            Some(bytes) => Ok(bytes),
+            None => Err(ForgeError::not_found(project, what)),
+        }
     }
 
     pub(super) async fn read_files(
@@ -122,7 +129,7 @@ impl GitForge {
         ];
         let listing = self.git(project, &arguments, Vec::new()).await?;
         let listing = listing.map_err(|failure| missing_commit(project, failure, commit.as_str()))?;
-        let (mut paths, mut names) = (Vec::new(), Vec::new());
+        let (mut paths, mut names, mut total) = (Vec::new(), Vec::new(), 0);
         for record in listing.split(|byte| *byte == 0).filter(|record| !record.is_empty()) {
             let Some(entry) = Entry::parse(record) else {
                 let stderr = format!("`{}` is not an entry of a tree", String::from_utf8_lossy(record));
@@ -134,6 +141,7 @@ impl GitForge {
                 tracing::warn!(%project, %commit, %path, "left out a file that is too large for a manifest");
                 continue;
             }
+            total += entry.bytes.unwrap_or_default();
             names.push(match entry.kind {
                 EntryKind::File => entry.id.to_vec(),
                 // Git follows links in names that lead through a tree.
@@ -145,7 +153,22 @@ impl GitForge {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let blobs = self.read_blobs(project, &names).await?;
+        let what = || format!("folder `{folder}` at {}", commit.short());
+        if names.len() > MOST_FILES {
+            return Err(ForgeError::TooLarge {
+                what: what(),
+                limit: format!("{MOST_FILES} files"),
+            });
+        }
+        let too_large = || ForgeError::too_large(what(), MOST_FILES_BYTES);
+        if total > MOST_FILES_BYTES {
+            return Err(too_large());
+        }
+        // A link may lead to something that is larger than itself.
+        let blobs = self
+            .read_blobs(project, &names, MOST_FILES_BYTES)
+            .await?
+            .ok_or_else(too_large)?;
         let files = paths.into_iter().zip(blobs);
         Ok(files
             .filter_map(|(path, bytes)| Some(TreeFile { path, bytes: bytes? }))
@@ -154,8 +177,13 @@ impl GitForge {
     }
 
     /// The content of each object in `names` (an id, or `<commit>:<path>`, links followed), in their order; `None` where there
-    /// is no file.
-    async fn read_blobs(&self, project: &ProjectName, names: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, ForgeError> {
+    /// is no file. `None` instead of all that when it were more than `most` bytes together.
+    async fn read_blobs(
+        &self,
+        project: &ProjectName,
+        names: &[Vec<u8>],
+        most: u64,
+    ) -> Result<Option<Vec<Option<Vec<u8>>>>, ForgeError> {
         // Git reads one name a line, so it cannot be asked for a path with a line break.
         let askable = |name: &&Vec<u8>| !name.contains(&b'\n');
         let input: Vec<u8> = names
@@ -163,9 +191,13 @@ impl GitForge {
             .filter(askable)
             .flat_map(|name| [name, &b"\n"[..]].concat())
             .collect();
-        let output = self
-            .git(project, &["cat-file", "--batch", "--follow-symlinks"], input)
-            .await??;
+        // An answer has a line of its own, which repeats the name where there is no such file.
+        let most = most + input.len() as u64 + 128 * names.len() as u64;
+        let arguments = ["cat-file", "--batch", "--follow-symlinks"];
+        let Some(output) = self.git_at_most(project, &arguments, input, most).await? else {
+            return Ok(None);
+        };
+        let output = output?;
         let mut rest = output.as_slice();
         let broken = || ForgeError::Git {
             command: "cat-file".into(),
@@ -178,7 +210,15 @@ impl GitForge {
                 false => None,
             });
         }
-        Ok(blobs)
+        Ok(Some(blobs))
+    }
+}
+
+/// The beginning of `text`: it is stored with every pipeline, and shown on pages.
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_string(),
     }
 }
 

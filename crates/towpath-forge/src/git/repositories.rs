@@ -80,9 +80,27 @@ impl GitForge {
         arguments: &[&str],
         input: Vec<u8>,
     ) -> Result<Result<Vec<u8>, Failure>, ForgeError> {
+        let most = program::MOST_OUTPUT;
+        match self.git_at_most(project, arguments, input, most).await? {
+            Some(ended) => Ok(ended),
+            None => Err(ForgeError::too_large(
+                format!("the answer of `git {}`", arguments.join(" ")),
+                most,
+            )),
+        }
+    }
+
+    /// The same; `None` when git said more than `most` bytes.
+    pub(super) async fn git_at_most(
+        &self,
+        project: &ProjectName,
+        arguments: &[&str],
+        input: Vec<u8>,
+        most: u64,
+    ) -> Result<Option<Result<Vec<u8>, Failure>>, ForgeError> {
         self.must_have(project).await?;
         let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
-        program::run(self.command(&self.path(project)), &arguments, input).await
+        program::run_at_most(self.command(&self.path(project)), &arguments, input, most).await
     }
 
     pub(super) async fn list(&self) -> Result<Vec<ProjectName>, ForgeError> {

@@ -33,6 +33,6 @@ impl Subject for Fake {
     }
 
     fn annotated_tag(&self, project: &ProjectName, name: &str, commit: &CommitId) {
-        self.0.set_ref(project, &format!("refs/tags/{name}"), Some(commit));
+        self.0.annotate(project, name, commit);
     }
 }

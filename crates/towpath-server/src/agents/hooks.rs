@@ -9,8 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use std::time::Duration;
-use towpath_control::PipelineView;
+use std::{collections::BTreeSet, time::Duration};
+use towpath_control::{MOST_TAGS, PipelineView};
 use towpath_delivery::{DeliveryError, ErrorKind};
 use towpath_forge::RefUpdate;
 use towpath_store::TriggerRow;
@@ -63,12 +63,25 @@ fn refused(error: DeliveryError) -> Response {
     (status, error.to_string()).into_response()
 }
 
-/// Stores what the push asks for before git accepts it. An error refuses the push.
-async fn announced(State(app): State<App>, Pushed(project): Pushed, text: String) -> Result<StatusCode, Response> {
+/// Stores what the push asks for before git accepts it, and tells the pusher what starts nothing. An error refuses the push.
+async fn announced(State(app): State<App>, Pushed(project): Pushed, text: String) -> Result<String, Response> {
     let push = Push::parse(&text).map_err(refused)?;
     let announced = app.triggers.announce(&project, &push.updates, &push.actor).await;
-    announced.map_err(refused)?;
-    Ok(StatusCode::OK)
+    Ok(passed_over(&announced.map_err(refused)?.held_back))
+}
+
+/// What a pusher reads about tags that start nothing.
+fn passed_over(tags: &BTreeSet<String>) -> String {
+    let Some(last) = tags.last() else {
+        return String::new();
+    };
+    // A tag's name may hold anything but blanks and control characters.
+    let last = last.trim_start_matches("refs/tags/").replace('\'', "'\\''");
+    format!(
+        "{} tags in one push: with more than {MOST_TAGS}, none of them starts a pipeline, so that a history of tags does not run again.\n\
+         To start the pipeline of one: towpath trigger --tag '{last}'\n",
+        tags.len()
+    )
 }
 
 /// Takes note that git has accepted a push, and tells the pusher about its pipelines.
@@ -82,7 +95,7 @@ async fn accepted(State(app): State<App>, Pushed(project): Pushed, text: String)
     for trigger in triggers.into_iter().take(TOLD_IN_FULL) {
         let pipeline = match trigger.status {
             TriggerStatus::Done => Some(app.queries.pipeline(trigger.pipeline).await.map_err(refused)?),
-            TriggerStatus::Received | TriggerStatus::Dropped => None,
+            TriggerStatus::Announced | TriggerStatus::Received | TriggerStatus::Dropped => None,
         };
         lines.extend(told(&app.addresses.base_url, &trigger, pipeline.as_ref()));
     }
@@ -209,6 +222,17 @@ mod tests {
             &dropped,
             None,
             &["No pipeline for commit aaaaaaa: git did not accept the push"],
+        );
+    }
+
+    #[test]
+    fn a_pusher_hears_which_tags_start_nothing_and_how_to_start_one() {
+        assert_eq!(passed_over(&BTreeSet::new()), "");
+        let tags = ["v1", "v2", "v3", "v4's"].map(|name| format!("refs/tags/{name}"));
+        assert_eq!(
+            passed_over(&tags.into()),
+            "4 tags in one push: with more than 3, none of them starts a pipeline, so that a history of tags does not run again.\n\
+             To start the pipeline of one: towpath trigger --tag 'v4'\\''s'\n"
         );
     }
 

@@ -43,12 +43,13 @@ CREATE TABLE triggers (
     version     BIGINT NOT NULL,
     UNIQUE (project, number)
 );
-CREATE INDEX triggers_open ON triggers (created_at, id) WHERE status = 'received';
+CREATE INDEX triggers_open ON triggers (created_at, id) WHERE status IN ('announced', 'received');
 
 CREATE TABLE handled_refs (
     project   TEXT COLLATE "C" NOT NULL,
     name      TEXT COLLATE "C" NOT NULL,
     commit_id TEXT COLLATE "C" NOT NULL,
+    number    BIGINT NOT NULL,
     PRIMARY KEY (project, name)
 );
 

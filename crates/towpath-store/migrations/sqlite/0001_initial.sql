@@ -39,12 +39,13 @@ CREATE TABLE triggers (
     version     INTEGER NOT NULL,
     UNIQUE (project, number)
 ) STRICT;
-CREATE INDEX triggers_open ON triggers (created_at, id) WHERE status = 'received';
+CREATE INDEX triggers_open ON triggers (created_at, id) WHERE status IN ('announced', 'received');
 
 CREATE TABLE handled_refs (
     project   TEXT NOT NULL,
     name      TEXT NOT NULL,
     commit_id TEXT NOT NULL,
+    number    INTEGER NOT NULL,
     PRIMARY KEY (project, name)
 ) STRICT, WITHOUT ROWID;
 

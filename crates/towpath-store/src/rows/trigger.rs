@@ -27,6 +27,7 @@ pub struct TriggerRow {
     pub kind: TriggerKind,
     pub branch: Option<String>,
     pub tag: Option<String>,
+    /// What the ref was moved to: a commit, or a tag object. Of a push it may be anything that git lets people tag.
     pub commit: CommitId,
     /// Pipeline parameters, a JSON object.
     pub parameters: Value,
@@ -42,13 +43,16 @@ pub struct TriggerRow {
     pub version: u64,
 }
 
-/// The commit that a ref led to when its last push was handled.
+/// What a ref led to when its last push was handled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct HandledRef {
     pub project: ProjectName,
     /// The whole name: `refs/heads/main`.
     pub name: String,
-    /// `None` in a write removes the row: the ref was deleted.
+    /// A commit, or a tag object. `None` in a write removes the row: the ref was deleted.
     pub commit: Option<CommitId>,
+    /// The number of the pipeline that was made of it; 0 when none was. A write with a lower number than the row's changes
+    /// nothing, for pipelines of one ref may be made in another order than they were asked for; one with 0 always does.
+    pub number: i64,
 }

@@ -5,19 +5,24 @@ use super::{
     database::Transaction,
     handle::SqlStore,
     query::{Query, Row},
-    record::{Column, Field, put, record, replace, select},
+    record::{Column, Field, Record as _, insert, put, record, select},
     value::ToValue,
 };
 use crate::{Expect, HandledRef, StoreError, TriggerKind, TriggerRow, TriggerStore};
 use async_trait::async_trait;
-use towpath_types::{ProjectName, TriggerId, TriggerStatus};
+use towpath_types::{ProjectName, TriggerId};
 
 record!(TriggerRow in "triggers", "trigger" by ["id"] {
     id, project, kind, branch, tag, commit = "commit_id", parameters, actor, pipeline, number, status, reason,
     created_at, version,
 });
 
-record!(HandledRef in "handled_refs", "handled ref" by ["project", "name"] { project, name, commit = "commit_id" });
+record!(HandledRef in "handled_refs", "handled ref" by ["project", "name"] {
+    project, name, commit = "commit_id", number,
+});
+
+/// Triggers of which nothing is known but that they were asked for. The index of open ones names the same words.
+const OPEN: &str = " WHERE status IN ('announced', 'received') ORDER BY created_at, id";
 
 impl Field for TriggerKind {
     fn names(_: &'static str, names: &mut Vec<&'static str>) {
@@ -58,8 +63,7 @@ impl TriggerStore for SqlStore {
     }
 
     async fn open_triggers(&self) -> Result<Vec<TriggerRow>, StoreError> {
-        let sql = format!(" WHERE status = '{}' ORDER BY created_at, id", TriggerStatus::Received);
-        self.all("open_triggers", select::<TriggerRow>().sql(&sql)).await
+        self.all("open_triggers", select::<TriggerRow>().sql(OPEN)).await
     }
 
     async fn handled_refs(&self, project: &ProjectName) -> Result<Vec<HandledRef>, StoreError> {
@@ -93,7 +97,13 @@ pub(crate) async fn put_trigger(
 
 pub(crate) async fn put_handled_ref(to: &mut Transaction<'_>, row: &HandledRef) -> Result<(), StoreError> {
     if row.commit.is_some() {
-        return replace(to, row).await;
+        let newer = " DO UPDATE SET commit_id = excluded.commit_id, number = \
+                     CASE WHEN excluded.number = 0 THEN handled_refs.number ELSE excluded.number END \
+                     WHERE excluded.number = 0 OR excluded.number >= handled_refs.number";
+        let query = insert(HandledRef::TABLE, row.columns())
+            .sql(" ON CONFLICT (project, name)")
+            .sql(newer);
+        return to.execute(query).await.map(drop);
     }
     let query = Query::new("DELETE FROM handled_refs WHERE project = ")
         .value(&row.project)

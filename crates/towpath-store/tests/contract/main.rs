@@ -87,6 +87,7 @@ contract!(
     crate::pipelines::triggers_take_numbers as triggers_take_numbers,
     crate::pipelines::triggers_stay_open_until_they_are_done as triggers_stay_open_until_they_are_done,
     crate::pipelines::handled_refs_are_replaced_and_removed as handled_refs_are_replaced_and_removed,
+    crate::pipelines::a_handled_ref_keeps_the_newest_push as a_handled_ref_keeps_the_newest_push,
     crate::pipelines::pipelines_are_listed_newest_first as pipelines_are_listed_newest_first,
     crate::pipelines::a_configuration_is_written_once as a_configuration_is_written_once,
     crate::releases::releases_are_numbered_and_listed as releases_are_numbered_and_listed,

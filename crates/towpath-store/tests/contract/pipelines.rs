@@ -95,6 +95,7 @@ pub async fn triggers_stay_open_until_they_are_done(store: SqlStore) {
     let newer = trigger("claims");
     let scheduled = TriggerRow {
         kind: TriggerKind::Schedule,
+        status: TriggerStatus::Announced,
         parameters: json!({}),
         ..trigger("other")
     };
@@ -138,6 +139,7 @@ pub async fn handled_refs_are_replaced_and_removed(store: SqlStore) {
         project: name("claims"),
         name: ref_name.into(),
         commit: digit.map(sha),
+        number: 0,
     };
     let other = HandledRef {
         project: name("other"),
@@ -161,6 +163,26 @@ pub async fn handled_refs_are_replaced_and_removed(store: SqlStore) {
         ]
     );
     assert_eq!(store.handled_refs(&name("nosuch")).await.unwrap(), []);
+}
+
+pub async fn a_handled_ref_keeps_the_newest_push(store: SqlStore) {
+    let handled = |digit: &str, number| HandledRef {
+        project: name("claims"),
+        name: "refs/heads/main".into(),
+        commit: Some(sha(digit)),
+        number,
+    };
+    // Pipelines are made side by side: the older push may be handled last.
+    for (write, expected) in [
+        (handled("a", 2), handled("a", 2)),
+        (handled("b", 5), handled("b", 5)),
+        (handled("c", 4), handled("b", 5)),
+        (handled("d", 0), handled("d", 5)),
+        (handled("e", 5), handled("e", 5)),
+    ] {
+        commit(&store, [Write::HandledRef(write)]).await.unwrap();
+        assert_eq!(store.handled_refs(&name("claims")).await.unwrap(), [expected]);
+    }
 }
 
 pub async fn pipelines_are_listed_newest_first(store: SqlStore) {

@@ -2,7 +2,7 @@
 
 use super::place::project;
 use crate::{
-    cli::{At, Cancel, Logs},
+    cli::{At, Cancel, Logs, Trigger},
     client::{Client, escape},
 };
 use anyhow::{Context, Result};
@@ -46,6 +46,25 @@ fn print(pipeline: &PipelineView) {
             }
         }
     }
+}
+
+/// `towpath trigger`.
+pub async fn trigger(options: Trigger) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    struct Started {
+        number: i64,
+    }
+    let client = Client::new(&options.at)?;
+    let project = project(&options.at)?;
+    let path = format!("/api/v2/project/towpath/local/{}/pipeline", escape(&project));
+    let what = match (&options.branch, &options.tag) {
+        (_, Some(tag)) => serde_json::json!({ "tag": tag }),
+        (Some(branch), None) => serde_json::json!({ "branch": branch }),
+        (None, None) => serde_json::json!({}),
+    };
+    let started: Started = client.post(&path, &what).await?;
+    outln!("started pipeline {} of {project}", started.number);
+    Ok(())
 }
 
 /// `towpath cancel`.
