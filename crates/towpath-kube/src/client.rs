@@ -3,6 +3,7 @@
 use crate::{
     credentials::why_unavailable,
     error::ApiError,
+    fields::text_at,
     json::to_yaml_safe_json,
     managed_fields::FIELD_MANAGER,
     resource::{Resource, escape},
@@ -71,12 +72,36 @@ pub struct Answer {
     pub warnings: Vec<String>,
 }
 
+/// Which objects of a collection to list or to watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Select {
+    /// All of them.
+    All,
+    /// Those that match a label selector.
+    Labels(String),
+    /// The one with this name.
+    Name(String),
+}
+
+impl Select {
+    /// The parameter of a query, with the `&` before it.
+    fn parameter(&self) -> String {
+        match self {
+            Self::All => String::new(),
+            Self::Labels(selector) => format!("&labelSelector={}", escape(selector)),
+            Self::Name(name) => format!("&fieldSelector={}", escape(&format!("metadata.name={name}"))),
+        }
+    }
+}
+
 /// A change in a watched collection.
 pub enum WatchEvent {
     /// The object was created or changed. This is its new state.
     Set(Value),
     /// The object was deleted. This was its last state.
     Deleted(Value),
+    /// Nothing that is selected has changed up to this version.
+    Passed(String),
     /// The watch missed changes: list the collection again.
     Expired,
 }
@@ -150,14 +175,13 @@ impl Client {
         }
     }
 
-    /// All objects of a collection that match the label `selector`, and the resource version to start a watch from.
+    /// All objects of a collection that are selected, and the resource version to start a watch from.
     ///
     /// # Errors
     /// If the server does not return the whole list.
-    pub async fn list(&self, path: &str, selector: Option<&str>) -> Result<(Vec<Value>, String), ApiError> {
+    pub async fn list(&self, path: &str, select: &Select) -> Result<(Vec<Value>, String), ApiError> {
         let (mut objects, mut continue_token) = (Vec::new(), String::new());
-        let selector = selector.map(|text| format!("&labelSelector={}", escape(text)));
-        let selector = selector.unwrap_or_default();
+        let selector = select.parameter();
         loop {
             let mut page = format!("{path}?limit={PAGE}{selector}");
             if !continue_token.is_empty() {
@@ -192,14 +216,13 @@ impl Client {
     pub async fn watch(
         &self,
         path: &str,
-        selector: Option<&str>,
+        select: &Select,
         version: &str,
     ) -> Result<impl Stream<Item = WatchEvent> + use<>, ApiError> {
-        let selector = selector.map(|text| format!("&labelSelector={}", escape(text)));
         let path = format!(
             "{path}?watch=1&allowWatchBookmarks=true&timeoutSeconds=290&resourceVersion={}{}",
             escape(version),
-            selector.unwrap_or_default()
+            select.parameter()
         );
         let body = self.stream(&path).await?;
         let lines = FramedRead::new(StreamReader::new(body), LinesCodec::new());
@@ -210,14 +233,14 @@ impl Client {
                 .unwrap_or_default();
             let object = event.get_mut("object").map(Value::take).unwrap_or_default();
             match event.get("type").and_then(Value::as_str) {
-                Some("ADDED" | "MODIFIED") => Some(WatchEvent::Set(object)),
-                Some("DELETED") => Some(WatchEvent::Deleted(object)),
-                Some("BOOKMARK") => None,
+                Some("ADDED" | "MODIFIED") => WatchEvent::Set(object),
+                Some("DELETED") => WatchEvent::Deleted(object),
+                Some("BOOKMARK") => WatchEvent::Passed(text_at(&object, "/metadata/resourceVersion")),
                 // An `ERROR` (410: the version is too old), a truncated line, or an unknown event.
-                _ => Some(WatchEvent::Expired),
+                _ => WatchEvent::Expired,
             }
         });
-        Ok(events.filter_map(|event| async { event }).boxed())
+        Ok(events.boxed())
     }
 
     /// Sends a GET request and streams the body of the answer.

@@ -1,7 +1,7 @@
 //! A collection of objects that is kept up to date by watching it.
 
 use crate::{
-    client::{Client, WatchEvent},
+    client::{Client, Select, WatchEvent},
     fields::text_at,
 };
 use futures::StreamExt;
@@ -23,13 +23,74 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How often [`Informer::settled`] checks.
 const CHECK: Duration = Duration::from_millis(20);
 
+/// What becomes of an object that is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone {
+    /// It is forgotten.
+    Forgotten,
+    /// Its last state is kept.
+    Kept,
+}
+
 #[derive(Default)]
 struct Cache {
+    /// By name.
     objects: BTreeMap<String, Value>,
+    /// The last states of those that were deleted, by uid; `None` if they are forgotten.
+    gone: Option<BTreeMap<String, Value>>,
     /// Whether the collection has been listed at least once.
     listed: bool,
     /// Why it may not be listed at all.
     denied: Option<String>,
+}
+
+impl Cache {
+    fn new(gone: Gone) -> Self {
+        Self {
+            gone: (gone == Gone::Kept).then(BTreeMap::new),
+            ..Self::default()
+        }
+    }
+
+    fn set(&mut self, object: Value) {
+        let uid = uid_of(&object);
+        if let Some(before) = self.objects.insert(name_of(&object), object)
+            && uid_of(&before) != uid
+        {
+            // The name was deleted and used again.
+            self.lay_aside(before);
+        }
+    }
+
+    /// `last` is the object's last state.
+    fn delete(&mut self, last: Value) {
+        let name = name_of(&last);
+        if self
+            .objects
+            .get(&name)
+            .is_some_and(|known| uid_of(known) == uid_of(&last))
+        {
+            self.objects.remove(&name);
+        }
+        self.lay_aside(last);
+    }
+
+    fn replace(&mut self, objects: Vec<Value>) {
+        let before = std::mem::take(&mut self.objects);
+        self.objects = objects.into_iter().map(|object| (name_of(&object), object)).collect();
+        for (name, object) in before {
+            if self.objects.get(&name).map(uid_of) != Some(uid_of(&object)) {
+                self.lay_aside(object);
+            }
+        }
+        self.listed = true;
+    }
+
+    fn lay_aside(&mut self, object: Value) {
+        if let Some(gone) = &mut self.gone {
+            gone.insert(uid_of(&object), object);
+        }
+    }
 }
 
 /// Watches a collection until it is dropped.
@@ -41,11 +102,11 @@ pub struct Informer {
 }
 
 impl Informer {
-    /// Starts to watch the collection at `path`, restricted to a label `selector`. Notifies `changed` of every change.
+    /// Starts to watch what is selected of the collection at `path`. Notifies `changed` of every change.
     #[must_use]
-    pub fn start(client: Arc<Client>, path: String, selector: Option<String>, changed: Arc<Notify>) -> Self {
-        let cache = Arc::new(Mutex::new(Cache::default()));
-        let task = tokio::spawn(run(client, path, selector, Arc::clone(&cache), changed));
+    pub fn start(client: Arc<Client>, path: String, select: Select, gone: Gone, changed: Arc<Notify>) -> Self {
+        let cache = Arc::new(Mutex::new(Cache::new(gone)));
+        let task = tokio::spawn(run(client, path, select, Arc::clone(&cache), changed));
         Self {
             cache,
             task: task.abort_handle(),
@@ -85,6 +146,13 @@ impl Informer {
         self.filter_map(|object| wanted(object).then(|| object.clone()))
     }
 
+    /// The last states of the objects that were deleted. Empty if they are forgotten.
+    #[must_use]
+    pub fn gone(&self) -> Vec<Value> {
+        let cache = lock(&self.cache);
+        cache.gone.iter().flat_map(|gone| gone.values().cloned()).collect()
+    }
+
     /// Waits until the collection has been listed, or is known to be forbidden, or `bound` has passed.
     pub async fn settled(&self, bound: Duration) {
         let deadline = Instant::now() + bound;
@@ -108,21 +176,16 @@ fn name_of(object: &Value) -> String {
     text_at(object, "/metadata/name")
 }
 
-async fn run(
-    client: Arc<Client>,
-    path: String,
-    selector: Option<String>,
-    cache: Arc<Mutex<Cache>>,
-    changed: Arc<Notify>,
-) {
+fn uid_of(object: &Value) -> String {
+    text_at(object, "/metadata/uid")
+}
+
+async fn run(client: Arc<Client>, path: String, select: Select, cache: Arc<Mutex<Cache>>, changed: Arc<Notify>) {
     let mut may_watch = true;
     loop {
-        let version = match client.list(&path, selector.as_deref()).await {
+        let version = match client.list(&path, &select).await {
             Ok((objects, version)) => {
-                let mut cache = lock(&cache);
-                cache.objects = objects.into_iter().map(|object| (name_of(&object), object)).collect();
-                cache.listed = true;
-                drop(cache);
+                lock(&cache).replace(objects);
                 changed.notify_one();
                 version
             }
@@ -138,25 +201,87 @@ async fn run(
             }
         };
         if may_watch {
-            match client.watch(&path, selector.as_deref(), &version).await {
-                Ok(mut events) => {
-                    while let Some(event) = events.next().await {
-                        match event {
-                            WatchEvent::Set(object) => {
-                                lock(&cache).objects.insert(name_of(&object), object);
-                            }
-                            WatchEvent::Deleted(object) => {
-                                lock(&cache).objects.remove(&name_of(&object));
-                            }
-                            WatchEvent::Expired => break,
-                        }
-                        changed.notify_one();
-                    }
-                }
-                Err(error) if error.is_forbidden() => may_watch = false,
-                Err(_) => {}
-            }
+            may_watch = follow(&client, &path, &select, version, &cache, &changed).await;
         }
         sleep(PAUSE).await;
+    }
+}
+
+/// Follows the changes after `version` for as long as none is missed. A watch whose connection ends goes on after its last
+/// change: a new list would not have what was deleted since. Returns whether the account may watch.
+async fn follow(
+    client: &Client,
+    path: &str,
+    select: &Select,
+    mut version: String,
+    cache: &Mutex<Cache>,
+    changed: &Notify,
+) -> bool {
+    loop {
+        let mut events = match client.watch(path, select, &version).await {
+            Ok(events) => events,
+            Err(error) => return !error.is_forbidden(),
+        };
+        while let Some(event) = events.next().await {
+            let now = match event {
+                WatchEvent::Set(object) => {
+                    let now = text_at(&object, "/metadata/resourceVersion");
+                    lock(cache).set(object);
+                    now
+                }
+                WatchEvent::Deleted(object) => {
+                    let now = text_at(&object, "/metadata/resourceVersion");
+                    lock(cache).delete(object);
+                    now
+                }
+                WatchEvent::Passed(now) => now,
+                WatchEvent::Expired => return true,
+            };
+            if !now.is_empty() {
+                version = now;
+            }
+            changed.notify_one();
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(name: &str, uid: &str, phase: &str) -> Value {
+        json!({"metadata": {"name": name, "uid": uid}, "status": {"phase": phase}})
+    }
+
+    fn gone(cache: &Cache) -> Vec<String> {
+        let gone = cache.gone.iter().flat_map(|gone| gone.values());
+        gone.map(|object| format!("{} {}", uid_of(object), text_at(object, "/status/phase")))
+            .collect()
+    }
+
+    #[test]
+    fn the_last_state_of_what_was_deleted_is_kept() {
+        let mut cache = Cache::new(Gone::Kept);
+        cache.replace(vec![
+            pod("a", "1", "Running"),
+            pod("b", "2", "Running"),
+            pod("c", "3", "Running"),
+        ]);
+        // The event has a newer state than any before.
+        cache.delete(pod("a", "1", "Failed"));
+        // A new one with the name of one that was deleted.
+        cache.set(pod("b", "4", "Pending"));
+        cache.delete(pod("b", "2", "Succeeded"));
+        // Deleted while nobody watched.
+        cache.replace(vec![pod("b", "4", "Running")]);
+        assert_eq!(gone(&cache), ["1 Failed", "2 Succeeded", "3 Running"]);
+        assert_eq!(cache.objects.values().collect::<Vec<_>>(), [&pod("b", "4", "Running")]);
+
+        let mut cache = Cache::new(Gone::Forgotten);
+        cache.replace(vec![pod("a", "1", "Running")]);
+        cache.delete(pod("a", "1", "Failed"));
+        assert_eq!((gone(&cache).len(), cache.objects.len()), (0, 0));
     }
 }

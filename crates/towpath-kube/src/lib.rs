@@ -23,10 +23,10 @@ pub mod managed_fields;
 mod proxy;
 mod resource;
 
-pub use client::{Answer, Client, Mode, Patience, WatchEvent};
+pub use client::{Answer, Client, Mode, Patience, Select, WatchEvent};
 pub use discovery::{Discovery, Lookup};
 pub use error::ApiError;
 pub use fields::{condition, container_statuses, text_at};
 pub use identity::{CA_VARIABLE, Identity, IdentityError, SERVER_VARIABLE, TOKEN_VARIABLE};
-pub use informer::Informer;
+pub use informer::{Gone, Informer};
 pub use resource::{Resource, escape};

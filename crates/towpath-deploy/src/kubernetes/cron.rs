@@ -10,7 +10,7 @@ use crate::target::{CronFailure, CronJobStatus, Environment};
 use futures::future::{try_join, try_join_all};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use towpath_kube::{Client, Discovery, Resource, managed_fields, text_at};
+use towpath_kube::{Client, Discovery, Resource, Select, managed_fields, text_at};
 use towpath_manifest::{Kind, Object, containers};
 use towpath_schedule::Schedule;
 use towpath_types::Outcome;
@@ -26,7 +26,7 @@ pub(super) async fn of_environment(
     let found = try_join_all(entries.map(|entry| find_live(client, discovery, environment, entry)));
     let jobs = Resource::of(&Kind::JOB).collection(&environment.namespace);
     let jobs = async {
-        match client.list(&jobs, None).await {
+        match client.list(&jobs, &Select::All).await {
             Ok((jobs, _)) => Ok(jobs),
             // Without them, only the failures are unknown.
             Err(error) if error.is_forbidden() => Ok(Vec::new()),

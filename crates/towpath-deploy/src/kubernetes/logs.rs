@@ -12,7 +12,7 @@ use tokio_util::{
     codec::{FramedRead, LinesCodec},
     io::StreamReader,
 };
-use towpath_kube::{Client, Discovery, Lookup, Resource, escape, text_at};
+use towpath_kube::{Client, Discovery, Lookup, Resource, Select, escape, text_at};
 use towpath_manifest::{Kind, Object, ObjectId};
 use towpath_types::Mask;
 
@@ -48,7 +48,7 @@ pub(super) async fn of_workload(
     }
     let pods = Resource::of(&Kind::POD);
     let collection = pods.collection(&environment.namespace);
-    let (found, _) = client.list(&collection, Some(&selector.join(","))).await?;
+    let (found, _) = client.list(&collection, &Select::Labels(selector.join(","))).await?;
     live["apiVersion"] = Value::from(api_version);
     live["kind"] = Value::from(workload.kind.as_str());
     let Ok(object) = Object::from_value(live, "the cluster") else {

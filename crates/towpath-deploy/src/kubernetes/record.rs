@@ -12,7 +12,7 @@ use base64::Engine as _;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use towpath_kube::{Client, Resource, escape, text_at};
+use towpath_kube::{Client, Resource, Select, escape, text_at};
 use towpath_manifest::{Kind, Object};
 use towpath_types::{Digest, Outcome, ReleaseId};
 
@@ -224,19 +224,16 @@ pub(super) struct Records {
 }
 
 /// The label selector for all records of an environment.
-fn selector(environment: &Environment) -> String {
+fn selector(environment: &Environment) -> Select {
     let owner = owner_labels(environment).into_iter();
     let owner: Vec<String> = owner.map(|(label, value)| format!("{label}={value}")).collect();
-    format!("towpath.dev/record,{}", owner.join(","))
+    Select::Labels(format!("towpath.dev/record,{}", owner.join(",")))
 }
 
 /// Reads all records of an environment, with one request.
 pub(super) async fn read(client: &Client, environment: &Environment) -> Result<Records, ClusterError> {
     let (secrets, _) = client
-        .list(
-            &secrets().collection(&environment.namespace),
-            Some(&selector(environment)),
-        )
+        .list(&secrets().collection(&environment.namespace), &selector(environment))
         .await?;
     let mut records = Records::default();
     let state_name = state_name(environment);
@@ -364,7 +361,7 @@ fn release_secret(environment: &Environment, name: &str, release: &ReleaseRecord
 /// Deletes all records of an environment.
 pub(super) async fn delete_all(client: &Client, environment: &Environment) -> Result<(), ClusterError> {
     let collection = secrets().collection(&environment.namespace);
-    let (secrets, _) = client.list(&collection, Some(&selector(environment))).await?;
+    let (secrets, _) = client.list(&collection, &selector(environment)).await?;
     for secret in secrets {
         let name = text_at(&secret, "/metadata/name");
         client.delete(&format!("{collection}/{}", escape(&name)), None).await?;

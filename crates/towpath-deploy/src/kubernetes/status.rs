@@ -4,7 +4,7 @@ use super::{cron::cron_message, error::ClusterError, inventory::find_live, recor
 use crate::target::{Environment, WorkloadStatus};
 use futures::future::try_join_all;
 use serde_json::Value;
-use towpath_kube::{ApiError, Client, Discovery, Resource, condition, container_statuses, text_at};
+use towpath_kube::{ApiError, Client, Discovery, Resource, Select, condition, container_statuses, text_at};
 use towpath_manifest::{Kind, Readiness, pod};
 
 /// Whether the status of an environment has a row for objects of this kind.
@@ -20,7 +20,7 @@ pub(super) async fn of_environment(
 ) -> Result<Vec<WorkloadStatus>, ClusterError> {
     let stored = record::load(client, environment).await?;
     let pods = Resource::of(&Kind::POD).collection(&environment.namespace);
-    let pods = match client.list(&pods, None).await {
+    let pods = match client.list(&pods, &Select::All).await {
         Ok((pods, _)) => pods,
         Err(error) if error.is_forbidden() => Vec::new(),
         Err(error) => return Err(error.into()),

@@ -321,3 +321,30 @@ async fn lines_of_several_pods_start_with_the_name_of_their_pod() {
     })
     .await;
 }
+
+/// The cluster deletes such a Job and its pods at once.
+#[tokio::test]
+async fn a_job_that_is_deleted_at_its_end_has_an_outcome_and_an_exit_code() {
+    in_cluster("cleared", async |world| {
+        let run = async |number: i64, code: i64| {
+            let mut job = job(
+                world,
+                &format!("short-{number}"),
+                &json!(["exit", code.to_string(), "over"]),
+            );
+            job.value["metadata"]["labels"]["towpath.dev/job"] = json!(format!("short-{number}"));
+            job.value["spec"]["backoffLimit"] = json!(0);
+            job.value["spec"]["ttlSecondsAfterFinished"] = json!(0);
+            let handle = world.target.run_job(&world.environment, job, None).await.unwrap();
+            let (_, end) = finish(handle).await;
+            (end.outcome, end.exit_code)
+        };
+        let failing = (1..=12).map(|number| run(number, 2 + number));
+        let ends = futures::future::join_all(failing).await;
+        let expect: Vec<_> = (1..=12).map(|number| (Outcome::Failed, Some(2 + number))).collect();
+        assert_eq!(ends, expect);
+        let fine = futures::future::join_all((21..=24).map(|number| run(number, 0))).await;
+        assert_eq!(fine, [(Outcome::Succeeded, Some(0)); 4]);
+    })
+    .await;
+}

@@ -79,10 +79,13 @@ impl LogReader {
             let mut pieces = match self.client.stream(&path).await {
                 Ok(pieces) => pieces,
                 Err(error) => {
-                    if !error.is_missing() {
-                        let note = format!("cannot show the output of `{}`: {error}", container.name);
-                        let _ = output.lines.send(JobLine::Note(note)).await;
-                    }
+                    let why = match error.is_missing() {
+                        true if last.is_empty() => "its pod was deleted before anybody read it".to_string(),
+                        true => break,
+                        false => error.to_string(),
+                    };
+                    let note = format!("cannot show the output of `{}`: {why}", container.name);
+                    let _ = output.lines.send(JobLine::Note(note)).await;
                     break;
                 }
             };

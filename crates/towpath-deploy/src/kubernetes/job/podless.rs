@@ -1,5 +1,6 @@
 //! Jobs without a pod. A Job's status says nothing about pods that the server refuses, but its events do.
 
+use super::end::has_ended;
 use crate::kubernetes::rollout::Tolerance;
 use crate::target::Environment;
 use serde_json::Value;
@@ -61,7 +62,6 @@ impl Podless {
             let count = job.pointer(&format!("/status/{field}")).and_then(Value::as_i64);
             count.unwrap_or(0)
         };
-        let has_ended = |pod: &Value| matches!(text_at(pod, "/status/phase").as_str(), "Failed" | "Succeeded");
         let has_pod = count("active") > 0 || count("terminating") > 0 || seen.iter().any(|pod| !has_ended(pod));
         let is_suspended = job.pointer("/spec/suspend").and_then(Value::as_bool) == Some(true);
         if has_pod || is_suspended {

@@ -6,7 +6,7 @@ use crate::target::{Environment, JOB_LABEL, TargetError};
 use serde_json::Value;
 use std::sync::Arc;
 use tokio::time::{Duration, Instant, sleep};
-use towpath_kube::{ApiError, Client, Resource, text_at};
+use towpath_kube::{ApiError, Client, Resource, Select, text_at};
 use towpath_manifest::{Kind, Object};
 
 /// The annotation with the name of the run.
@@ -46,7 +46,7 @@ pub(in crate::kubernetes) async fn find_run(
     run: &str,
 ) -> Result<Option<Value>, ApiError> {
     let collection = Resource::of(&Kind::JOB).collection(&environment.namespace);
-    let (jobs, _) = client.list(&collection, None).await?;
+    let (jobs, _) = client.list(&collection, &Select::All).await?;
     Ok(jobs.into_iter().find(|job| run_of(job) == run))
 }
 
@@ -133,8 +133,8 @@ impl Starter {
     async fn clear(&self, base: &str, path: &str) -> Result<Vec<String>, TargetError> {
         let failed = |error: ApiError| failed_to(format!("look for earlier runs of `{base}`"))(error);
         let collection = Resource::of(&Kind::JOB).collection(&self.environment.namespace);
-        let selector = format!("{JOB_LABEL}={base}");
-        let (runs, _) = self.client.list(&collection, Some(&selector)).await.map_err(failed)?;
+        let of_job = Select::Labels(format!("{JOB_LABEL}={base}"));
+        let (runs, _) = self.client.list(&collection, &of_job).await.map_err(failed)?;
         for run in runs {
             if end_of(&run).is_none() {
                 return Err(is_running_already(base, &run));

@@ -1,7 +1,7 @@
 //! Watches a Job to its end.
 
 use super::{
-    end::{end_of, exit_code},
+    end::{end_of, exit_code, has_ended},
     output::{LogReader, Output, StartedContainer},
     podless::Podless,
     starter::Started,
@@ -10,7 +10,7 @@ use crate::kubernetes::rollout::Tolerance;
 use crate::target::{Environment, JobEnd, JobHandle, JobLine};
 use serde_json::Value;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,12 +21,16 @@ use tokio::{
     task::JoinSet,
     time::{Duration, Instant, sleep},
 };
-use towpath_kube::{Client, Informer, Resource, container_statuses, text_at};
+use towpath_kube::{Client, Gone, Informer, Resource, Select, container_statuses, text_at};
 use towpath_manifest::{Kind, Readiness, pod};
 use towpath_types::{Mask, Outcome};
 
 /// How often to check the Job when no pod changes.
 const TICK: Duration = Duration::from_secs(1);
+/// How far a watch may be behind.
+const LAG: Duration = Duration::from_secs(3);
+/// How often to check whether it has caught up.
+const CHECK: Duration = Duration::from_millis(50);
 
 /// Watches Jobs of an environment.
 pub(in crate::kubernetes) struct Watcher {
@@ -62,14 +66,14 @@ impl Watcher {
         let namespace = &self.environment.namespace;
         let changed = Arc::new(Notify::new());
         // Select by the uid of the Job: pods of an earlier run may still exist.
-        let of_job = format!("batch.kubernetes.io/controller-uid={}", started.uid);
-        let pods_path = Resource::of(&Kind::POD).collection(namespace);
-        let pods = Informer::start(
-            Arc::clone(&self.client),
-            pods_path.clone(),
-            Some(of_job.clone()),
-            Arc::clone(&changed),
-        );
+        let of_job = Select::Labels(format!("batch.kubernetes.io/controller-uid={}", started.uid));
+        let watch = |kind: &Kind, select: Select| {
+            let path = Resource::of(kind).collection(namespace);
+            Informer::start(Arc::clone(&self.client), path, select, Gone::Kept, Arc::clone(&changed))
+        };
+        // `ttlSecondsAfterFinished` may delete the Job and its pods at once. Only a watch sees their last states.
+        let pods = watch(&Kind::POD, of_job.clone());
+        let jobs = watch(&Kind::JOB, Select::Name(started.name.clone()));
         let mut containers = Containers {
             reader: LogReader {
                 client: Arc::clone(&self.client),
@@ -98,19 +102,20 @@ impl Watcher {
             }
             let job = match self.client.find(&path).await {
                 Ok(Some(job)) if text_at(&job, "/metadata/uid") == started.uid => job,
-                Ok(_) => {
-                    containers.reading.shutdown().await;
-                    return end(Outcome::Canceled, None, "the Job was deleted".into());
-                }
+                Ok(_) => match last_state(&jobs, &started.uid).await {
+                    Some(job) if end_of(&job).is_some() => job,
+                    _ => {
+                        containers.reading.shutdown().await;
+                        return end(Outcome::Canceled, None, "the Job was deleted".into());
+                    }
+                },
                 Err(error) => return end(Outcome::Errored, None, error.to_string()),
             };
             if let Some((outcome, message)) = end_of(&job) {
                 if pods.denied().is_some() {
                     return end(outcome, None, message);
                 }
-                // The last pod may have started and ended since the last event.
-                let last = self.client.list(&pods_path, Some(&of_job)).await;
-                let last = last.map(|(pods, _)| pods).unwrap_or_default();
+                let last = self.last_pods(&pods, &of_job, &job).await;
                 containers.read_new_silently(&last);
                 while containers.reading.join_next().await.is_some() {}
                 return end(outcome, exit_code(&last, outcome), message);
@@ -140,11 +145,35 @@ impl Watcher {
         }
     }
 
+    /// The pods of a Job that has ended, each in its last state. The last one may have started and ended since the last event.
+    async fn last_pods(&self, pods: &Informer, of_job: &Select, job: &Value) -> Vec<Value> {
+        let path = Resource::of(&Kind::POD).collection(&self.environment.namespace);
+        let count = |pointer: &str| job.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+        let ended = count("/status/failed") + count("/status/succeeded");
+        let deadline = Instant::now() + LAG;
+        loop {
+            let listed = self.client.list(&path, of_job).await;
+            let listed = listed.map(|(pods, _)| pods).unwrap_or_default();
+            let watched = pods.filter(|_| true);
+            let is_listed = |pod: &Value| listed.iter().any(|listed| uid_of(listed) == uid_of(pod));
+            // The watch has yet to say how they ended.
+            let lags = watched.iter().any(|pod| !is_listed(pod));
+            let states = pods.gone().into_iter().chain(watched).chain(listed);
+            let last: BTreeMap<String, Value> = states.map(|pod| (uid_of(&pod), pod)).collect();
+            let last: Vec<Value> = last.into_values().collect();
+            let known = last.iter().filter(|pod| has_ended(pod)).count() as u64;
+            if (!lags && known >= ended) || Instant::now() >= deadline {
+                return last;
+            }
+            sleep(CHECK).await;
+        }
+    }
+
     /// Why the pods of the Job will not start, if they have been in trouble for too long.
     fn why_stuck(&self, pods: &[Value], in_trouble: &mut HashMap<String, Instant>) -> Option<String> {
         for value in pods {
             let Readiness::Failed(why) = pod(value) else { continue };
-            if matches!(text_at(value, "/status/phase").as_str(), "Failed" | "Succeeded") {
+            if has_ended(value) {
                 continue;
             }
             let reasons: Vec<String> = container_statuses(value)
@@ -173,6 +202,25 @@ impl Watcher {
         }
         None
     }
+}
+
+/// The state of a Job when it was deleted, if it was watched until then.
+async fn last_state(jobs: &Informer, uid: &str) -> Option<Value> {
+    let deadline = Instant::now() + LAG;
+    jobs.settled(LAG).await;
+    loop {
+        let gone = jobs.gone().into_iter().find(|job| uid_of(job) == uid);
+        // It is gone, but the watch does not know yet.
+        let lags = !jobs.filter(|job| uid_of(job) == uid).is_empty();
+        if gone.is_some() || !lags || Instant::now() >= deadline {
+            return gone;
+        }
+        sleep(CHECK).await;
+    }
+}
+
+fn uid_of(object: &Value) -> String {
+    text_at(object, "/metadata/uid")
 }
 
 fn end(outcome: Outcome, exit_code: Option<i64>, message: String) -> JobEnd {

@@ -16,7 +16,7 @@ use crate::target::{Environment, Finding, SecretSource};
 use futures::future::{join_all, try_join, try_join_all};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-use towpath_kube::{Answer, ApiError, Client, Discovery, Lookup, Mode, Resource, managed_fields, text_at};
+use towpath_kube::{Answer, ApiError, Client, Discovery, Lookup, Mode, Resource, Select, managed_fields, text_at};
 use towpath_manifest::{Object, ObjectId};
 
 /// From this number of objects of a kind, list them instead of getting each one.
@@ -166,7 +166,7 @@ impl Checker<'_> {
 
     async fn list_live(&self, resource: &Resource, objects: &[&Object]) -> Result<Vec<(ObjectId, Value)>, ApiError> {
         let collection = resource.collection(&self.environment.namespace);
-        let (items, _) = self.client.list(&collection, None).await?;
+        let (items, _) = self.client.list(&collection, &Select::All).await?;
         let mut by_name: HashMap<String, Value> = items
             .into_iter()
             .map(|item| (text_at(&item, "/metadata/name"), item))

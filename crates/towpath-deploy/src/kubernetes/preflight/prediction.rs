@@ -8,7 +8,7 @@ use futures::future::{try_join, try_join_all};
 use regex::Regex;
 use serde_json::Value;
 use std::{collections::BTreeSet, sync::LazyLock};
-use towpath_kube::{ApiError, Client, Discovery, Resource, managed_fields};
+use towpath_kube::{ApiError, Client, Discovery, Resource, Select, managed_fields};
 use towpath_manifest::{Kind, Object};
 
 /// From this number of ConfigMaps, looking for admission controllers and quotas takes less time than a dry run of each.
@@ -28,7 +28,11 @@ pub(super) async fn is_reliable(
     environment: &Environment,
 ) -> Result<bool, ApiError> {
     let quotas = Resource::of(&Kind::RESOURCE_QUOTA).collection(&environment.namespace);
-    let found = try_join(client.list(&quotas, None), has_admission_controllers(client, discovery)).await;
+    let found = try_join(
+        client.list(&quotas, &Select::All),
+        has_admission_controllers(client, discovery),
+    )
+    .await;
     match found {
         Ok(((quotas, _), has_controllers)) => Ok(!has_controllers && !quotas.iter().any(counts_config_maps)),
         Err(error) if error.is_forbidden() => Ok(false),
@@ -76,7 +80,7 @@ async fn has_admission_controllers(client: &Client, discovery: &Discovery) -> Re
             _ => return Ok(true),
         }
     }
-    let lists = try_join_all(asked.iter().map(|path| client.list(path, None))).await?;
+    let lists = try_join_all(asked.iter().map(|path| client.list(path, &Select::All))).await?;
     Ok(lists.iter().flat_map(|(items, _)| items).any(is_about_config_maps))
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 use tokio::{sync::Notify, time::Instant};
-use towpath_kube::{Client, Informer, Resource, text_at};
+use towpath_kube::{Client, Gone, Informer, Resource, Select, text_at};
 use towpath_manifest::{Kind, Object, Readiness};
 
 /// A workload that is waited for.
@@ -32,7 +32,13 @@ impl Watched {
     pub(super) fn start(client: &Arc<Client>, namespace: &str, awaited: &[Awaited], changed: &Arc<Notify>) -> Self {
         let start = |resource: &Resource| {
             let path = resource.collection(namespace);
-            Informer::start(Arc::clone(client), path, None, Arc::clone(changed))
+            Informer::start(
+                Arc::clone(client),
+                path,
+                Select::All,
+                Gone::Forgotten,
+                Arc::clone(changed),
+            )
         };
         let resources: BTreeMap<&str, &Resource> = awaited
             .iter()
@@ -55,7 +61,13 @@ impl Watched {
         let (since, replica_sets) = self.replica_sets.get_or_init(|| {
             let path = Resource::of(&Kind::REPLICA_SET).collection(&self.namespace);
             // The caller checks periodically, so it needs no notification.
-            let informer = Informer::start(Arc::clone(&self.client), path, None, Arc::default());
+            let informer = Informer::start(
+                Arc::clone(&self.client),
+                path,
+                Select::All,
+                Gone::Forgotten,
+                Arc::default(),
+            );
             (Instant::now(), informer)
         });
         (*since, replica_sets)
