@@ -270,7 +270,11 @@ impl Repository {
     }
 
     fn find(&self, word: &str) -> Option<&CommitId> {
-        if let Some(named) = ["", "refs/tags/", "refs/heads/"]
+        if word.starts_with("refs/") {
+            let object = self.refs.get(word)?;
+            return self.stored(object).map(|stored| &stored.commit.id);
+        }
+        if let Some(named) = ["refs/tags/", "refs/heads/"]
             .iter()
             .find_map(|folder| self.refs.get(&format!("{folder}{word}")))
         {

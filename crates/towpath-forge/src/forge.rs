@@ -54,8 +54,11 @@ pub trait Forge: Send + Sync + 'static {
     /// it: of an annotated tag that is the tag object. It need not be a commit: git lets people tag files and folders.
     fn refs<'a>(&'a self, project: &'a ProjectName) -> BoxFuture<'a, Result<Vec<(String, CommitId)>, ForgeError>>;
 
-    /// The commit that `word` means: a tag, a branch, the whole name of one of them (`refs/heads/main`), a commit's id, or
-    /// the first four or more digits of one. A tag wins over a branch of the same name. Digits that fit several commits are [`ForgeError::NotFound`].
+    /// The commit that `word` means: a tag, a branch, a commit's id, or the first four or more digits of one. A tag wins over
+    /// a branch of the same name. Digits that fit several commits are [`ForgeError::NotFound`].
+    ///
+    /// A word that begins with `refs/` is the whole name of a branch or a tag, and nothing else: whoever has to be sure which
+    /// of the two is meant asks for `refs/heads/main`.
     fn find<'a>(&'a self, project: &'a ProjectName, word: &'a str) -> BoxFuture<'a, Result<CommitId, ForgeError>>;
 
     /// The commit with its message. `id` may be that of a tag object, which counts as the commit that it names;

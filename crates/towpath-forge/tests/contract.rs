@@ -32,6 +32,7 @@ contract! {
     an_unknown_project_is_an_error_everywhere,
     refs_lead_to_commits,
     a_word_means_a_tag_a_branch_or_the_beginning_of_an_id,
+    a_whole_name_means_that_ref_and_no_other,
     the_log_is_the_history_of_one_commit_without_that_of_another,
     a_file_is_what_a_checkout_has_there,
     files_come_sorted_and_with_what_links_lead_to,
@@ -158,6 +159,26 @@ async fn a_word_means_a_tag_a_branch_or_the_beginning_of_an_id(subject: &dyn Sub
         let error = forge.find(&claims, word).await.unwrap_err();
         assert!(matches!(error, ForgeError::NotFound { .. }), "{word}: {error}");
         assert!(error.to_string().contains(&format!("`{word}`")), "{error}");
+    }
+}
+
+/// A tag may be called like a branch, and like the whole name of one.
+async fn a_whole_name_means_that_ref_and_no_other(subject: &dyn Subject) {
+    let (forge, claims) = (subject.forge(), claims());
+    let good = subject.commit(&claims, "main", "Good", &[Change::File("a", b"good")]);
+    let bad = subject.commit(&claims, "evil", "Bad", &[Change::File("a", b"bad")]);
+    for name in [
+        "refs/tags/main",
+        "refs/tags/refs/heads/main",
+        "refs/tags/refs/heads/gone",
+    ] {
+        subject.set_ref(&claims, name, Some(&bad));
+    }
+    assert_eq!(forge.find(&claims, "main").await.unwrap(), bad, "a tag wins");
+    assert_eq!(forge.find(&claims, "refs/heads/main").await.unwrap(), good);
+    assert_eq!(forge.find(&claims, "refs/tags/main").await.unwrap(), bad);
+    for word in ["refs/heads/gone", "refs/heads/ma*", "refs/heads", "refs/"] {
+        assert!(is_not_found(forge.find(&claims, word).await), "{word}");
     }
 }
 

@@ -212,3 +212,15 @@ async fn a_replaced_commit_is_still_what_its_id_says() {
     tar::Archive::new(pieces.concat().as_slice()).unpack(&out).unwrap();
     assert_eq!(fs::read_to_string(out.join("a")).unwrap(), "good");
 }
+
+#[tokio::test]
+async fn the_default_branch_is_not_deleted_by_a_push() {
+    let world = World::new().await;
+    let id = world.commit("a", "1");
+    assert!(world.push(&["main", "main:refs/heads/other"]).status.success());
+    let refused = world.push(&[":main"]);
+    assert!(!refused.status.success(), "the branch that the rules are read from");
+    assert!(world.push(&[":other"]).status.success());
+    let refs = world.forge.refs(&world.project).await.unwrap();
+    assert_eq!(refs, [("refs/heads/main".to_string(), id)]);
+}

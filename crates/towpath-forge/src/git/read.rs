@@ -11,8 +11,17 @@ const LONGEST_BODY: usize = 100_000;
 
 impl GitForge {
     pub(super) async fn read_refs(&self, project: &ProjectName) -> Result<Vec<(String, CommitId)>, ForgeError> {
+        self.read_refs_at(project, &["refs/heads", "refs/tags"]).await
+    }
+
+    /// The refs that `patterns` match, in the sense of `git for-each-ref`.
+    async fn read_refs_at(
+        &self,
+        project: &ProjectName,
+        patterns: &[&str],
+    ) -> Result<Vec<(String, CommitId)>, ForgeError> {
         let format = "--format=%(objectname) %(refname)";
-        let arguments = ["for-each-ref", format, "refs/heads", "refs/tags"];
+        let arguments = [&["for-each-ref", format, "--"], patterns].concat();
         let text = self.git(project, &arguments, Vec::new()).await??;
         let text = String::from_utf8_lossy(&text);
         let refs = text.lines().filter_map(|line| {
@@ -42,7 +51,12 @@ impl GitForge {
             self.must_have(project).await?;
             return Err(missing());
         }
-        let spec = format!("{word}^{{commit}}");
+        let mut spec = format!("{word}^{{commit}}");
+        if word.starts_with("refs/") {
+            let refs = self.read_refs_at(project, &[word]).await?;
+            let (_, object) = refs.iter().find(|(name, _)| name == word).ok_or_else(missing)?;
+            spec = format!("{object}^{{commit}}");
+        }
         let arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", &spec];
         match self.git(project, &arguments, Vec::new()).await? {
             Ok(text) => String::from_utf8_lossy(&text).trim().parse().map_err(|_| missing()),
