@@ -135,6 +135,7 @@ mod tests {
             },
             time_limit_seconds: None,
             log_limit_bytes: None,
+            step_token: None,
         };
         let surroundings = Surroundings::prepare(&options, &spec).unwrap();
         std::fs::write(surroundings.working_directory.join("Cargo.lock"), "").unwrap();

@@ -38,7 +38,7 @@ pub(crate) async fn run(client: Client, options: &AgentOptions) -> Result<Told, 
     let (uplink, telling) = Uplink::start(client.clone());
     let (outcome, message) = match Surroundings::prepare(options, &spec) {
         Ok(surroundings) => {
-            let mask = Mask::new(spec.mask.iter().chain([&options.token]));
+            let mask = Mask::new(spec.mask.iter().chain([&options.token]).chain(&spec.step_token));
             let job = RunningJob {
                 client: client.clone(),
                 surroundings: Arc::new(surroundings),

@@ -5,11 +5,17 @@ use std::process::ExitCode;
 
 /// Runs one job from start to end. The binary calls it for `towpath agent` before it starts any thread.
 ///
+/// Steps run as the same user, so it closes its memory and its environment to them first: both hold its token.
+///
 /// As process 1 it starts itself again and only reaps children and forwards signals. The exit code is 0 when the server was
 /// told how the job ended (whatever the outcome), 1 when the agent could not work, and 3 when the server no longer knows the
 /// job.
 #[must_use]
 pub fn main(options: AgentOptions) -> ExitCode {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        say(&format!("failed to close its memory to the steps: {error}"));
+        return ExitCode::FAILURE;
+    }
     if std::process::id() == 1 {
         return init::run();
     }

@@ -11,7 +11,7 @@ use towpath_types::SecretString;
 pub struct AgentOptions {
     /// [`variable::AGENT_SOCKET`].
     pub socket: PathBuf,
-    /// [`variable::JOB_TOKEN`].
+    /// [`variable::AGENT_TOKEN`].
     pub token: SecretString,
     /// [`variable::STATE_DIR`]; the agent creates it if it is missing.
     pub state_directory: PathBuf,
@@ -36,13 +36,13 @@ impl AgentOptions {
                 .filter(|value| !value.is_empty())
                 .ok_or(OptionsError::Missing(name))
         };
-        let token: OsString = read(variable::JOB_TOKEN)?;
+        let token: OsString = read(variable::AGENT_TOKEN)?;
         Ok(Self {
             socket: read(variable::AGENT_SOCKET)?.into(),
             token: SecretString::new(
                 token
                     .into_string()
-                    .map_err(|_| OptionsError::Missing(variable::JOB_TOKEN))?,
+                    .map_err(|_| OptionsError::Missing(variable::AGENT_TOKEN))?,
             ),
             state_directory: read(variable::STATE_DIR)?.into(),
         })

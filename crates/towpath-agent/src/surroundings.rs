@@ -91,7 +91,10 @@ impl Surroundings {
             .or_insert_with(|| bash_env.into());
         environment.insert("HOME".into(), home.clone().into());
         environment.insert(variable::AGENT_SOCKET.into(), options.socket.clone().into());
-        environment.insert(variable::JOB_TOKEN.into(), options.token.expose().into());
+        environment.remove(OsStr::new(variable::AGENT_TOKEN));
+        if let Some(token) = &spec.step_token {
+            environment.insert(variable::JOB_TOKEN.into(), token.expose().into());
+        }
         environment.insert(variable::STATE_DIR.into(), state.clone().into());
 
         let mut surroundings = Self {
@@ -189,7 +192,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let options = AgentOptions {
             socket: "/nowhere/agent.sock".into(),
-            token: SecretString::new("job-token".into()),
+            token: SecretString::new("agent-token".into()),
             state_directory: root.path().join("state"),
         };
         let spec = JobSpec {
@@ -205,6 +208,7 @@ mod tests {
             cache_key_values: towpath_protocol::CacheKeyValues::default(),
             time_limit_seconds: None,
             log_limit_bytes: None,
+            step_token: Some(SecretString::new("step-token".into())),
         };
         let image = image
             .iter()
@@ -219,7 +223,7 @@ mod tests {
         let (_root, surroundings) = prepare(
             "~/project",
             &[set("A", "job"), set("B", "job"), set("PATH", "/job/bin:$PATH")],
-            &[("A", "image"), ("C", "image")],
+            &[("A", "image"), ("C", "image"), (variable::AGENT_TOKEN, "agent-token")],
         );
         let environment = surroundings.step_environment(&[set("B", "step"), set("bad=name", "x")]);
         let get = |name: &str| environment[OsStr::new(name)].to_str().unwrap().to_string();
@@ -231,7 +235,8 @@ mod tests {
             get("PATH"),
             format!("{}/bin:/job/bin:$PATH", surroundings.state.display())
         );
-        assert_eq!(get(variable::JOB_TOKEN), "job-token");
+        assert_eq!(get(variable::JOB_TOKEN), "step-token");
+        assert!(!environment.values().any(|value| value == "agent-token"));
         assert!(Path::new(&get("BASH_ENV")).exists());
         assert!(!environment.contains_key(OsStr::new("bad=name")));
     }

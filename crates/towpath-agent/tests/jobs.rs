@@ -606,3 +606,30 @@ async fn what_is_kept_comes_back_also_when_the_connection_breaks() {
     assert_ne!(outcome, Outcome::Succeeded);
     assert!(message.as_deref().unwrap().contains("as told"), "{message:?}");
 }
+
+#[tokio::test]
+async fn no_step_finds_the_agents_token() {
+    // In two pieces, so that the script itself does not have what it looks for.
+    let (one, two) = server::TOKEN.split_at(4);
+    let script = format!(
+        r#"
+        echo "mine: $(env | grep -c {step_one}""{step_two})"
+        found=0
+        for file in /proc/[0-9]*/environ; do
+            if tr '\0' '\n' < "$file" | grep -q {one}""{two}; then found=$((found + 1)); fi
+        done 2> /dev/null
+        echo "found: $found"
+        if head -c 1 "/proc/$PPID/environ" > /dev/null 2>&1; then echo "the agent is open"; else echo "the agent is closed"; fi
+        if head -c 0 "/proc/$PPID/mem" > /dev/null 2>&1; then echo "its memory is open"; else echo "its memory is closed"; fi
+        "#,
+        step_one = &server::STEP_TOKEN[..4],
+        step_two = &server::STEP_TOKEN[4..],
+    );
+    let world = World::new(vec![run(&script)]);
+    let ended = end(world.start_without_power()).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(
+        world.log(0),
+        "mine: 1\nfound: 0\nthe agent is closed\nits memory is closed\n"
+    );
+}

@@ -7,7 +7,9 @@ use crate::{
         prepare::Addresses,
         supervise::{Attendance, Attended},
     },
+    standing::Standing,
     storage::store_error,
+    tokens::{Grant, Identity},
 };
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -47,9 +49,18 @@ pub struct AgentDoor {
     pub conductor: Conductor,
     pub attendance: Attendance,
     pub addresses: Addresses,
+    pub identity: Arc<dyn Identity>,
 }
 
 impl AgentDoor {
+    /// What the credentials of a node are worth now.
+    ///
+    /// # Errors
+    /// When the storage does not work.
+    pub async fn standing(&self, node: NodeId) -> Result<Standing, DeliveryError> {
+        Standing::of(self.store.as_ref(), node).await
+    }
+
     /// The job's specification, once its environments are whole; `None` when they were not within a long poll.
     ///
     /// # Errors
@@ -68,7 +79,8 @@ impl AgentDoor {
                 node.job, node.node
             )));
         }
-        Ok(Some(prepared.spec(node.node)))
+        let step_token = self.identity.issue(&Grant::Step(node));
+        Ok(Some(prepared.spec(node.node, step_token)))
     }
 
     /// Answers when the attempt is to stop, or when the long poll is over.
@@ -129,7 +141,7 @@ impl AgentDoor {
     /// Keeps a report; one that was seen before changes nothing.
     ///
     /// # Errors
-    /// `Conflict` when reports are missing before this one; otherwise when the storage does not work.
+    /// `Conflict` when reports are missing before this one; `NotFound` after the node's last one; otherwise when the storage does not work.
     pub async fn report(&self, node: NodeId, report: SequencedReport) -> Result<(), DeliveryError> {
         loop {
             let nodes = self.store.nodes(node.job, node.attempt).await.map_err(store_error)?;
@@ -137,6 +149,9 @@ impl AgentDoor {
             let taken = known.as_ref().map_or(0, |row| row.reports);
             if taken > report.sequence {
                 return Ok(());
+            }
+            if known.as_ref().is_some_and(|row| row.outcome.is_some()) {
+                return Err(DeliveryError::not_found(format!("node {node} has reported its end")));
             }
             if taken < report.sequence {
                 return Err(DeliveryError::conflict(format!(

@@ -76,9 +76,9 @@ impl Contexts {
     /// When the vault cannot be written.
     pub fn provide_registry(&self, project: &ProjectName, by: &str) -> Result<(), DeliveryError> {
         let scope = Scope::context(&format!("{project}-registry"));
-        let token = self.identity.issue(&Grant::Registry {
+        // A job gets one of its own in its place, with which it pushes.
+        let token = self.identity.issue(&Grant::Pull {
             project: project.to_string(),
-            workflow: None,
         });
         let wanted = [
             ("REGISTRY", SecretString::new(self.registry.clone())),

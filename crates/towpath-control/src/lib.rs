@@ -24,11 +24,13 @@ mod progress;
 mod projection;
 #[cfg(test)]
 mod push_tests;
+mod pushes;
 mod queries;
 mod reconcile;
 mod registry_door;
 mod secrets;
 mod settings;
+mod standing;
 mod storage;
 mod system;
 #[cfg(test)]
@@ -49,10 +51,12 @@ pub use orbs::{Audience, CheckedText, NamespaceView, OrbVersionView, OrbView, Or
 pub use outside::Outside;
 pub use pipeline::triggers::{Announced, MOST_TAGS, Triggers};
 pub use progress::{ProgressLogs, ProgressView};
+pub use pushes::{Push, Pushes};
 pub use queries::Queries;
 pub use reconcile::Reconciler;
 pub use secrets::Secrets;
 pub use settings::{ObjectSettings, Settings, TargetSettings};
+pub use standing::Standing;
 pub use system::System;
 pub use tokens::{Grant, Identity, TokenError, Tokens, presented};
 pub use views::{

@@ -56,6 +56,7 @@ impl Outside {
         let git = Arc::new(git);
         let addresses = settings.addresses();
         let door = Arc::new(RegistryDoor {
+            store: store.clone(),
             identity: identity.clone(),
         });
         let observer = push_recorder(store.clone(), clock.clone(), addresses.registry.clone());

@@ -4,15 +4,16 @@ use crate::tokens::{Grant, Identity, presented};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use towpath_images::{
-    Access, Authorize, Verdict,
+    Access, Action, Authorize, Verdict,
     registry::{PushObserver, PushedManifest},
 };
 use towpath_store::{Commit, ImagePush, Store, Write};
-use towpath_types::{Clock, ImageReference, ProjectName, WorkflowId};
+use towpath_types::{Clock, ImageReference, ProjectName};
 
 /// Who may do what in the registry.
 pub(crate) struct RegistryDoor {
     pub identity: Arc<dyn Identity>,
+    pub store: Arc<dyn Store>,
 }
 
 impl Authorize for RegistryDoor {
@@ -23,28 +24,39 @@ impl Authorize for RegistryDoor {
             };
             match self.identity.grant(&token) {
                 Some(Grant::Owner) => Verdict::Allowed,
-                Some(Grant::Registry { project, workflow }) => of_project(&project, workflow, access),
-                Some(Grant::Session | Grant::Job(_) | Grant::Hook { .. }) => Verdict::Forbidden,
+                Some(Grant::Pull { project }) => match may(&project, access, &[Action::Pull]) {
+                    true => Verdict::Allowed,
+                    false => Verdict::Forbidden,
+                },
+                Some(Grant::JobImages { project, job, attempt }) => {
+                    if !may(&project, access, &[Action::Pull, Action::Push]) {
+                        return Verdict::Forbidden;
+                    }
+                    match self.store.job(job).await {
+                        Ok(Some(row)) if row.goes_on(attempt) => Verdict::AllowedAs(row.workflow.to_string()),
+                        Ok(_) => Verdict::Unauthenticated,
+                        Err(error) => {
+                            let error = towpath_types::with_causes(&error);
+                            tracing::warn!(%job, error, "failed to look whether a job still runs; its push is refused");
+                            Verdict::Unavailable
+                        }
+                    }
+                }
+                Some(Grant::Session | Grant::Agent(_) | Grant::Step(_) | Grant::Hook { .. }) => Verdict::Forbidden,
                 None => Verdict::Unauthenticated,
             }
         })
     }
 }
 
-/// What a project's token may do: pull and push below its own name.
-fn of_project(project: &str, workflow: Option<WorkflowId>, access: &Access) -> Verdict {
+/// Whether a token of `project` that is good for `actions` is good for `access`: below the project's own name only.
+fn may(project: &str, access: &Access, actions: &[Action]) -> bool {
     let Some(repository) = &access.repository else {
-        return Verdict::Allowed;
+        return true;
     };
     let name = repository.as_str();
     let own = name == project || name.strip_prefix(project).is_some_and(|rest| rest.starts_with('/'));
-    if !own || access.action == towpath_images::Action::Delete {
-        return Verdict::Forbidden;
-    }
-    match workflow {
-        Some(workflow) => Verdict::AllowedAs(workflow.to_string()),
-        None => Verdict::Allowed,
-    }
+    own && actions.contains(&access.action)
 }
 
 /// Records pushes before the pusher is told that they are done: when a job has ended, what it pushed is known.
@@ -80,4 +92,82 @@ pub(crate) fn push_recorder(store: Arc<dyn Store>, clock: Arc<dyn Clock>, regist
             tracing::error!(%image, error, "failed to record a push to the registry");
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{Tokens, testing::job_row};
+    use towpath_store::{Database, Expect, JobRow, SqlStore};
+    use towpath_types::{JobId, JobStatus, Outcome, SecretString};
+
+    async fn verdict(door: &RegistryDoor, token: &SecretString, repository: &str, action: Action) -> Verdict {
+        let mut headers = http::HeaderMap::new();
+        let value = format!("Bearer {}", token.expose()).parse().unwrap();
+        headers.insert(http::header::AUTHORIZATION, value);
+        let access = Access {
+            repository: Some(repository.parse().unwrap()),
+            action,
+        };
+        door.authorize(&headers, &access).await
+    }
+
+    #[tokio::test]
+    async fn a_projects_tokens_reach_its_own_repositories_and_push_while_their_job_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(SqlStore::open(Database::SqliteMemory).await.unwrap());
+        let door = RegistryDoor {
+            identity: Arc::new(Tokens::open(folder.path()).unwrap()),
+            store: store.clone(),
+        };
+        let row = JobRow {
+            status: JobStatus::Running,
+            ..job_row(JobId::from_u128(7))
+        };
+        let put = async |row: &JobRow, expect| {
+            let write = Write::Job(row.clone(), expect);
+            store.commit(Commit::new().with(write)).await.unwrap();
+        };
+        put(&row, Expect::Absent).await;
+        let of_job = door.identity.issue(&Grant::JobImages {
+            project: "claims".into(),
+            job: row.id,
+            attempt: 1,
+        });
+        let pull = door.identity.issue(&Grant::Pull {
+            project: "claims".into(),
+        });
+        let as_workflow = Verdict::AllowedAs(row.workflow.to_string());
+        for (token, repository, action, expected) in [
+            (&of_job, "claims", Action::Push, as_workflow.clone()),
+            (&of_job, "claims/cache", Action::Pull, as_workflow),
+            (&of_job, "claims", Action::Delete, Verdict::Forbidden),
+            (&of_job, "claims-other", Action::Push, Verdict::Forbidden),
+            (&of_job, "other/claims", Action::Pull, Verdict::Forbidden),
+            (&pull, "claims", Action::Pull, Verdict::Allowed),
+            (&pull, "claims", Action::Push, Verdict::Forbidden),
+            (&pull, "other", Action::Pull, Verdict::Forbidden),
+        ] {
+            let said = verdict(&door, token, repository, action).await;
+            assert_eq!(said, expected, "{repository} {action:?}");
+        }
+        let ends: [fn(&mut JobRow); 3] = [
+            |row| row.stop_requested = true,
+            |row| row.status = JobStatus::Ended(Outcome::Succeeded),
+            |row| row.attempt = 2,
+        ];
+        let mut version = 1;
+        for end in ends {
+            let mut ended = row.clone();
+            end(&mut ended);
+            put(&ended, Expect::Version(version)).await;
+            version += 1;
+            for action in [Action::Pull, Action::Push] {
+                let said = verdict(&door, &of_job, "claims", action).await;
+                assert_eq!(said, Verdict::Unauthenticated, "{ended:?}");
+            }
+        }
+        assert_eq!(verdict(&door, &pull, "claims", Action::Pull).await, Verdict::Allowed);
+    }
 }

@@ -80,9 +80,8 @@ impl SecretSource for EnvironmentSecrets {
             if registry == self.registry {
                 return Ok(Some(RegistryCredentials {
                     username: "towpath".into(),
-                    password: self.identity.issue(&Grant::Registry {
+                    password: self.identity.issue(&Grant::Pull {
                         project: environment.project().to_string(),
-                        workflow: None,
                     }),
                 }));
             }

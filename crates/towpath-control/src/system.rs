@@ -1,7 +1,7 @@
 //! A server's parts, made and put together. It decides nothing.
 
 use crate::{
-    AgentDoor, Approvals, Contexts, Engines, Grant, Identity, Orbs, Outside, ProgressLogs, Queries, Reconciler,
+    AgentDoor, Approvals, Contexts, Engines, Grant, Identity, Orbs, Outside, ProgressLogs, Pushes, Queries, Reconciler,
     Secrets, ServerIdentity, Settings, TargetSettings, Triggers, Worker,
     capacity::Capacity,
     conductor::Conductor,
@@ -45,6 +45,8 @@ pub struct System {
     pub conductor: Conductor,
     pub approvals: Approvals,
     pub agents: AgentDoor,
+    /// What git takes now.
+    pub pushes: Pushes,
     pub queries: Queries,
     pub contexts: Contexts,
     pub secrets: Secrets,
@@ -229,7 +231,9 @@ impl System {
                 conductor: conductor.clone(),
                 attendance,
                 addresses: addresses.clone(),
+                identity: identity.clone(),
             },
+            pushes: Pushes::default(),
             queries: Queries {
                 store: store.clone(),
                 objects: objects.clone(),

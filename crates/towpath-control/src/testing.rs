@@ -304,6 +304,7 @@ impl World {
                 conductor: conductor.clone(),
                 attendance,
                 addresses,
+                identity: self.identity.clone(),
             },
             queries: Queries {
                 store: store.clone(),

@@ -1,7 +1,8 @@
 //! Tokens: one for the owner, and derived ones for jobs, hooks and registry clients.
 //!
 //! A derived token is a keyed hash of what it allows. So nothing has to be stored to know it again after a restart, and the
-//! token of one attempt of a job is worth nothing for another.
+//! token of one attempt of a job is worth nothing for another. That a token is known says what it was made for; whether that
+//! still goes on is asked at each door ([`crate::Standing`], [`crate::Pushes`]).
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -10,28 +11,40 @@ use std::{
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
-use towpath_types::{NodeId, SecretString, WorkflowId};
+use towpath_types::{JobId, NodeId, SecretString};
+use uuid::Uuid;
 
-/// What a token lets its bearer do.
+/// What a token lets its bearer do, while what it was made for goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {
     /// Everything: the person whose data directory it is.
     Owner,
     /// The same, for a browser that signed in: worth nothing but as its cookie.
     Session,
-    /// What an agent does for one node of one attempt of a job.
-    Job(NodeId),
-    /// Pull and push the images of one project.
-    Registry {
+    /// What the agent does for one node of one attempt of a job: its log, its reports, its files. No step has it.
+    Agent(NodeId),
+    /// What a step of that node may ask for: to deploy what its configuration says, and how long tests took.
+    Step(NodeId),
+    /// Pull and push the images of one project, for an attempt of a job while it goes on.
+    JobImages {
         /// The project's name.
         project: String,
-        /// The workflow whose jobs have it, by which their pushes are known.
-        workflow: Option<WorkflowId>,
+        /// By which pushes are known to be its workflow's.
+        job: JobId,
+        /// Which run of it.
+        attempt: u32,
     },
-    /// Report a push to one project's repository.
+    /// Pull the images of one project.
+    Pull {
+        /// The project's name.
+        project: String,
+    },
+    /// Report one push to one project's repository, while git takes it.
     Hook {
         /// The project's name.
         project: String,
+        /// Which push.
+        push: Uuid,
     },
 }
 
@@ -40,43 +53,43 @@ impl Grant {
         match self {
             Self::Owner => "owner".into(),
             Self::Session => "session".into(),
-            Self::Job(node) => format!("job.{node}"),
-            Self::Registry {
-                project,
-                workflow: None,
-            } => format!("registry.{project}"),
-            Self::Registry {
-                project,
-                workflow: Some(workflow),
-            } => format!("registry.{project}.{workflow}"),
-            Self::Hook { project } => format!("hook.{project}"),
+            Self::Agent(node) => format!("agent.{node}"),
+            Self::Step(node) => format!("step.{node}"),
+            Self::JobImages { project, job, attempt } => format!("images.{project}.{job}.{attempt}"),
+            Self::Pull { project } => format!("pull.{project}"),
+            Self::Hook { project, push } => format!("hook.{project}.{push}"),
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once('.').unwrap_or((text, ""));
-        match kind {
-            "owner" if rest.is_empty() => Some(Self::Owner),
-            "session" if rest.is_empty() => Some(Self::Session),
-            "job" => rest.parse().ok().map(Self::Job),
-            "registry" => {
-                let of_workflow = rest
-                    .rsplit_once('.')
-                    .and_then(|(project, workflow)| Some((project, workflow.parse().ok()?)));
-                let (project, workflow) = match of_workflow {
-                    Some((project, workflow)) => (project, Some(workflow)),
-                    None => (rest, None),
-                };
-                Some(Self::Registry {
+        Some(match kind {
+            "owner" if rest.is_empty() => Self::Owner,
+            "session" if rest.is_empty() => Self::Session,
+            "agent" => Self::Agent(rest.parse().ok()?),
+            "step" => Self::Step(rest.parse().ok()?),
+            // A project's name may have dots, so these are read from their end.
+            "images" => {
+                let (rest, attempt) = rest.rsplit_once('.')?;
+                let (project, job) = rest.rsplit_once('.')?;
+                Self::JobImages {
                     project: project.to_string(),
-                    workflow,
-                })
+                    job: job.parse().ok()?,
+                    attempt: attempt.parse().ok()?,
+                }
             }
-            "hook" => Some(Self::Hook {
+            "pull" => Self::Pull {
                 project: rest.to_string(),
-            }),
-            _ => None,
-        }
+            },
+            "hook" => {
+                let (project, push) = rest.rsplit_once('.')?;
+                Self::Hook {
+                    project: project.to_string(),
+                    push: push.parse().ok()?,
+                }
+            }
+            _ => return None,
+        })
     }
 }
 
@@ -240,24 +253,27 @@ mod tests {
     #[test]
     fn a_token_is_known_again_after_a_restart_and_by_nobody_else() {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let node = NodeId {
+            job: Uuid::now_v7().into(),
+            attempt: 2,
+            node: 3,
+        };
         let grants = [
             Grant::Owner,
             Grant::Session,
-            Grant::Job(NodeId {
-                job: uuid::Uuid::now_v7().into(),
-                attempt: 2,
-                node: 3,
-            }),
-            Grant::Registry {
+            Grant::Agent(node),
+            Grant::Step(node),
+            Grant::JobImages {
                 project: "my.app".into(),
-                workflow: None,
+                job: node.job,
+                attempt: 7,
             },
-            Grant::Registry {
+            Grant::Pull {
                 project: "my.app".into(),
-                workflow: Some(WorkflowId::from(uuid::Uuid::now_v7())),
             },
             Grant::Hook {
-                project: "claims".into(),
+                project: "my.app".into(),
+                push: Uuid::new_v4(),
             },
         ];
         let tokens = Tokens::open(dir.path()).unwrap();
@@ -265,8 +281,10 @@ mod tests {
             let token = tokens.issue(&grant);
             assert_eq!(Tokens::open(dir.path()).unwrap().check(token.expose()), Some(grant));
             assert_eq!(Tokens::open(other.path()).unwrap().check(token.expose()), None);
-            let forged = token.expose().replace("job.", "owner.");
-            assert!(forged == token.expose() || tokens.check(&forged).is_none());
+            for (from, to) in [("step.", "agent."), ("pull.", "images."), ("agent.", "owner.")] {
+                let forged = token.expose().replace(from, to);
+                assert!(forged == token.expose() || tokens.check(&forged).is_none());
+            }
         }
         for bad in ["", "tp.", "tp.owner", "tp.owner.00", "owner"] {
             assert_eq!(tokens.check(bad), None, "{bad}");

@@ -151,7 +151,7 @@ impl DockerEngine {
                 variable::AGENT_SOCKET.to_string(),
                 SecretString::new(self.socket_inside.clone()),
             ),
-            (variable::JOB_TOKEN.to_string(), token.clone()),
+            (variable::AGENT_TOKEN.to_string(), token.clone()),
             (
                 variable::STATE_DIR.to_string(),
                 SecretString::new(STATE_DIRECTORY.to_string()),

@@ -1,8 +1,8 @@
 //! A job's environment as processes of this machine, each job in a private directory.
 //!
 //! The mark of a job's processes is the state directory in their environment. Every process that a step starts inherits it,
-//! wherever it moves itself. By it an agent is found again whose pid file was never written, and what a job left running is ended
-//! with the job.
+//! wherever it moves itself. An agent is started under it as its name, because it closes its environment. By it an agent is found
+//! again whose pid file was never written, and what a job left running is ended with the job.
 
 use crate::{
     engine::{Capacity, Engine, EngineError, EnvironmentKind, EnvironmentRequest, EnvironmentState, ServiceLog},
@@ -22,7 +22,7 @@ use std::{
     os::unix::{
         ffi::OsStrExt,
         fs::{MetadataExt, PermissionsExt},
-        process::ExitStatusExt,
+        process::{CommandExt, ExitStatusExt},
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -131,13 +131,14 @@ impl HostEngine {
         let inherited = inherited.filter_map(|name| Some((name, std::env::var_os(name)?)));
         let mut command = Command::new(&self.options.agent_binary);
         command
+            .arg0(place.state())
             .arg("agent")
             .env_clear()
             .envs(inherited)
             .env("HOME", place.home())
             .env("TMPDIR", place.tmp())
             .env(variable::AGENT_SOCKET, &self.options.agent_socket)
-            .env(variable::JOB_TOKEN, request.token.expose())
+            .env(variable::AGENT_TOKEN, request.token.expose())
             .env(variable::STATE_DIR, place.state())
             .current_dir(place.home())
             .stdin(Stdio::null())
@@ -392,7 +393,7 @@ impl Place {
     fn processes(&self) -> Vec<Process> {
         let mut mark = OsString::from(format!("{}=", variable::STATE_DIR));
         mark.push(self.state());
-        process::with_variable(mark.as_bytes())
+        process::marked(mark.as_bytes(), self.state().as_os_str().as_bytes())
     }
 
     /// Kills every process of the job, also those that are started meanwhile.
@@ -442,7 +443,6 @@ fn prepare_directory(directory: &Path) -> io::Result<Prepared> {
 
 #[allow(unsafe_code)]
 fn in_own_session(command: &mut Command) {
-    use std::os::unix::process::CommandExt;
     // SAFETY: between fork and exec only `setsid` runs, which is async-signal-safe and touches no memory of ours.
     unsafe {
         command.pre_exec(|| nix::unistd::setsid().map(|_| ()).map_err(io::Error::from));

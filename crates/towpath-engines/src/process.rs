@@ -92,17 +92,20 @@ impl Process {
     }
 }
 
-/// Every process of this machine that runs with `variable` (`NAME=value`) in its environment.
+/// Every process of this machine that runs with `variable` (`NAME=value`) in its environment, or was started under `name`.
 ///
-/// Other users' environments cannot be read, so their processes are not found.
-pub(crate) fn with_variable(variable: &[u8]) -> Vec<Process> {
+/// Other users' environments cannot be read, nor those of processes that closed theirs, as agents do. Those are known by the
+/// name, which everybody may read.
+pub(crate) fn marked(variable: &[u8], name: &[u8]) -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let items = |pid: i32, file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let marked = pids.filter(|pid| {
-        fs::read(format!("/proc/{pid}/environ"))
-            .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|item| item == variable))
+        let is_zero = |byte: &u8| *byte == 0;
+        items(*pid, "environ").split(is_zero).any(|item| item == variable)
+            || items(*pid, "cmdline").split(is_zero).next() == Some(name)
     });
     marked
         .filter_map(|pid| Process::of(pid).ok())
@@ -146,6 +149,7 @@ fn boot_id() -> io::Result<String> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn a_reused_process_id_is_not_the_same_process() {
@@ -161,6 +165,37 @@ mod tests {
             ..own
         };
         assert!(!before_the_boot.is_running() && before_the_boot.wait(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn a_process_is_found_by_its_environment_and_by_the_name_that_it_was_started_under() {
+        use std::os::unix::process::CommandExt;
+        let (variable, name) = ("TOWPATH_TEST_MARK=of process.rs", "/of/process.rs/state");
+        let mut sleeps = [
+            std::process::Command::new("sleep"),
+            std::process::Command::new("sleep"),
+            std::process::Command::new("sleep"),
+        ];
+        sleeps[0].env("TOWPATH_TEST_MARK", "of process.rs");
+        sleeps[1].arg0(name).env_clear();
+        sleeps[2].env_clear();
+        let mut children = sleeps.map(|mut sleep| sleep.arg("1000").spawn().unwrap());
+        // The child has its name and its environment once it runs its program.
+        let wanted: BTreeSet<i32> = children[..2]
+            .iter()
+            .map(|child| i32::try_from(child.id()).unwrap())
+            .collect();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut found = BTreeSet::new();
+        while found != wanted && Instant::now() < deadline {
+            let all = marked(variable.as_bytes(), name.as_bytes());
+            found = all.into_iter().map(|process| process.pid).collect();
+        }
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert_eq!(found, wanted);
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub struct JobSpec {
     /// The most bytes that one step's log may have. The rest is cut off, with a line that says so. `None`: the agent's default.
     #[serde(default)]
     pub log_limit_bytes: Option<u64>,
+    /// What steps get as [`variable::JOB_TOKEN`](crate::variable::JOB_TOKEN); `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_token: Option<SecretString>,
 }
 
 /// One environment variable. The value may be a secret, so it never prints itself.

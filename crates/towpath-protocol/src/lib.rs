@@ -1,7 +1,8 @@
 //! The protocol between agents and the server: HTTP/1.1 over a unix socket, with JSON and byte streams.
 //!
 //! The agent runs inside a job's environment and sends requests; the server only answers. Every request carries
-//! `Authorization: Bearer <job token>`. The token names one node of one job, so paths do not. Either side may die and come back
+//! `Authorization: Bearer <token>`. The token names one node of one attempt of a job, so paths do not; it is worth nothing once
+//! that node has reported its end, or its job has ended. Either side may die and come back
 //! at any moment; the rules below make that harmless.
 //!
 //! # The requests
@@ -108,7 +109,10 @@ pub const CACHE_KEY_HEADER: &str = "towpath-cache-key";
 pub mod variable {
     /// The path of the server's unix socket, inside the environment.
     pub const AGENT_SOCKET: &str = "TOWPATH_AGENT_SOCKET";
-    /// The job's token. Steps have it too, so that `towpath deploy` can act for the job. Logs never show it.
+    /// The agent's own token, with which it speaks for its node. An engine sets it, and no step ever has it.
+    pub const AGENT_TOKEN: &str = "TOWPATH_AGENT_TOKEN";
+    /// What a step has: it may ask for the deployment that its job's configuration names, and how long tests took. Logs never
+    /// show it.
     pub const JOB_TOKEN: &str = "TOWPATH_JOB_TOKEN";
     /// The directory for the agent's spools, scripts and links. The agent creates it if it is missing.
     pub const STATE_DIR: &str = "TOWPATH_STATE_DIR";

@@ -62,6 +62,14 @@ pub enum Write {
     Workflow(WorkflowRow, Expect),
     /// Inserts or updates a job; its number is kept.
     Job(JobRow, Expect),
+    /// Writes nothing, and expects that an attempt of a job goes on ([`JobRow::goes_on`]): what its step asked for is stored
+    /// before the job is canceled, or not at all.
+    JobGoesOn {
+        /// The job.
+        job: JobId,
+        /// The attempt.
+        attempt: u32,
+    },
     /// Inserts what a job does.
     JobSpec(JobSpecRow),
     /// Gives a job the next number of its project, unless it has one. Its row must be there, or come earlier in the commit.

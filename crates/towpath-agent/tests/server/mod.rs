@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, MutexGuard},
@@ -31,7 +32,9 @@ use towpath_testkit::{Probe, until};
 use towpath_types::{JobId, Outcome, SecretString};
 
 pub const BOUND: Duration = Duration::from_secs(60);
-const TOKEN: &str = "the-token-of-this-job";
+pub const TOKEN: &str = "the-token-of-this-agent";
+const NOBODY: u32 = 65_534;
+pub const STEP_TOKEN: &str = "the-token-of-its-steps";
 
 /// A fault of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +152,7 @@ impl World {
             cache_key_values: CacheKeyValues::default(),
             time_limit_seconds: None,
             log_limit_bytes: None,
+            step_token: Some(SecretString::new(STEP_TOKEN.into())),
         };
         change(&mut spec);
         let mut server = Server {
@@ -171,23 +175,39 @@ impl World {
     }
 
     pub fn start(&self) -> Child {
+        self.command().spawn().unwrap()
+    }
+
+    /// Starts it as a user who may not look into every process, as in a container or on a host.
+    pub fn start_without_power(&self) -> Child {
+        let mut command = self.command();
+        if nix::unistd::geteuid().is_root() {
+            for path in [self.folder.path(), &self.home(), &self.server.socket] {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+            }
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command.spawn().unwrap()
+    }
+
+    fn command(&self) -> Command {
         std::fs::create_dir_all(self.home()).unwrap();
-        Command::new(env!("CARGO_BIN_EXE_towpath-agent-testagent"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_towpath-agent-testagent"));
+        command
             .arg("agent")
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", self.home())
             .env("TMPDIR", self.folder.path())
             .env(variable::AGENT_SOCKET, &self.server.socket)
-            .env(variable::JOB_TOKEN, TOKEN)
+            .env(variable::AGENT_TOKEN, TOKEN)
             .env(variable::STATE_DIR, self.folder.path().join("state"))
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap()
+            .kill_on_drop(true);
+        command
     }
 
     /// Runs the job to its end. The agent has to exit with 0.

@@ -74,9 +74,10 @@ impl Prepared {
     }
 
     /// What the agent of a node runs.
-    pub(crate) fn spec(&self, node: u32) -> JobSpec {
+    pub(crate) fn spec(&self, node: u32, step_token: SecretString) -> JobSpec {
         let mut spec = self.spec.clone();
         spec.node_index = node;
+        spec.step_token = Some(step_token);
         if !self.sets_node_index {
             for variable in spec
                 .environment
@@ -128,17 +129,19 @@ impl Preparation {
         let number = job.number.unwrap_or_default();
 
         let mut secrets = self.contexts.variables(&stored.contexts)?;
-        // A push with a workflow's own token is known to be that workflow's.
-        let registry_token = |workflow| {
-            self.identity.issue(&Grant::Registry {
-                project: job.project.to_string(),
-                workflow,
-            })
-        };
-        let (of_project, of_workflow) = (registry_token(None), registry_token(Some(workflow.id)));
+        // A push with a job's own token is known to be its workflow's.
+        let project = job.project.to_string();
+        let of_project = self.identity.issue(&Grant::Pull {
+            project: project.clone(),
+        });
+        let of_job = self.identity.issue(&Grant::JobImages {
+            project,
+            job: job.id,
+            attempt: job.attempt,
+        });
         for (_, value) in &mut secrets {
             if value.expose() == of_project.expose() {
-                *value = of_workflow.clone();
+                *value = of_job.clone();
             }
         }
         let built_in = BuiltIn {
@@ -174,7 +177,7 @@ impl Preparation {
             })
         };
         let (kind, image) = match &stored.executor {
-            StoredExecutor::Docker { images } => self.containers(subject, images, &of_workflow, &lookup).await?,
+            StoredExecutor::Docker { images } => self.containers(subject, images, &of_job, &lookup).await?,
             StoredExecutor::Host => (EnvironmentKind::Host, None),
         };
         let in_containers = matches!(stored.executor, StoredExecutor::Docker { .. });
@@ -199,6 +202,8 @@ impl Preparation {
             },
             time_limit_seconds: Some(TIME_LIMIT_SECONDS),
             log_limit_bytes: None,
+            // Each node has its own.
+            step_token: None,
         };
         Ok(Prepared {
             nodes: stored.nodes,

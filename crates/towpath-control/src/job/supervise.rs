@@ -336,7 +336,7 @@ impl Supervisor {
         id: NodeId,
         changes: &mut Changes,
     ) -> Result<bool, DeliveryError> {
-        let token = self.identity.issue(&Grant::Job(id));
+        let token = self.identity.issue(&Grant::Agent(id));
         let request = prepared.environment(id, token);
         let begun = Instant::now();
         loop {

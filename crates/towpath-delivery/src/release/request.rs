@@ -56,7 +56,8 @@ impl Releases {
     }
 
     /// Begins to release a plan that `actor` agreed to: commits the release, its plan, its first events, and the work of
-    /// carrying it out. `cause` says how it came to be; `job` is the job whose step asked for it.
+    /// carrying it out. `cause` says how it came to be; `job` is the job whose step asked for it: it has to go on until the
+    /// release is stored.
     ///
     /// # Errors
     /// `Conflict` when the plan has blockers, while somebody deploys to the environment, and when somebody else has locked
@@ -66,7 +67,7 @@ impl Releases {
         plan: &Plan,
         cause: &str,
         actor: &Actor,
-        job: Option<JobId>,
+        job: Option<&JobRow>,
     ) -> Result<ReleaseRow, DeliveryError> {
         self.begin_as(new_release(), plan, cause, actor, job).await
     }
@@ -77,7 +78,7 @@ impl Releases {
         plan: &Plan,
         cause: &str,
         actor: &Actor,
-        job: Option<JobId>,
+        job: Option<&JobRow>,
     ) -> Result<ReleaseRow, DeliveryError> {
         if !plan.blockers.is_empty() {
             return Err(DeliveryError::conflict(format!(
@@ -100,7 +101,7 @@ impl Releases {
             cause: cause.to_string(),
             plan: stored.digest.clone(),
             parent: plan.parent,
-            job,
+            job: job.map(|job| job.id),
             created_at: now,
             stopped_at: None,
             message: None,
@@ -132,6 +133,12 @@ impl Releases {
             })
             .with(Write::Work(work::release(id, &row.environment, now)))
             .with(Write::Work(work::look(&row.environment, now)));
+        if let Some(job) = job {
+            commit.write(Write::JobGoesOn {
+                job: job.id,
+                attempt: job.attempt,
+            });
+        }
         if self.store.environment(&row.environment).await?.is_none() {
             commit.write(Write::Environment(unseen(&plan.place), Expect::Absent));
         }
@@ -163,7 +170,7 @@ impl Releases {
     ///
     /// # Errors
     /// `Conflict` when the gate approved no plan of this environment, when the job's configuration does not say that it
-    /// deploys there, and as for [`Releases::begin`].
+    /// deploys there, when the job has ended or is to stop, and as for [`Releases::begin`].
     pub async fn deploy_for_job(&self, job: JobId, environment: &str) -> Result<ReleaseRow, DeliveryError> {
         until_stored!(async {
             let (workflow, job) = WorkflowJobs::of_job(self.store.as_ref(), job).await?;
@@ -185,13 +192,19 @@ impl Releases {
                     job.name
                 )));
             }
+            if !job.goes_on(job.attempt) {
+                return Err(DeliveryError::conflict(format!(
+                    "job `{}` does not run any more, so it deploys nothing",
+                    job.name
+                )));
+            }
             let (plan, cause, by) = self.plan_for_job(&workflow, &job.name, &id).await?;
             let actor = Actor {
                 name: by,
                 via: Via::Job,
                 right: Right::Job,
             };
-            self.begin_as(release, &plan, &cause, &actor, Some(job.id)).await
+            self.begin_as(release, &plan, &cause, &actor, Some(&job)).await
         })
     }
 

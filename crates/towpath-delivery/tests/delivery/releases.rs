@@ -10,7 +10,7 @@ use towpath_store::{
     WorkflowStore as _, Write,
 };
 use towpath_testkit::Probe;
-use towpath_types::{Clock as _, JobId, Outcome, ReleaseStatus, Via};
+use towpath_types::{Clock as _, JobId, JobStatus, Outcome, ReleaseStatus, Via};
 
 #[tokio::test]
 async fn a_release_is_committed_with_its_plan_its_events_and_its_work() {
@@ -313,6 +313,36 @@ async fn a_job_deploys_the_plan_that_its_gate_set_free() {
     world.carry_out(begun.id).await;
     let again = releases.deploy_for_job(flow.deploy.id, "dev").await.unwrap();
     assert_eq!((again.id, again.status), (begun.id, ReleaseStatus::Succeeded));
+}
+
+#[tokio::test]
+async fn a_job_that_does_not_go_on_begins_no_release() {
+    let world = World::new().await;
+    let commit = world.push_commit(&[(".k8s/live/dev/web.yaml", WEB)]).await;
+    let flow = world.workflow(&commit).await;
+    world.approve(flow.hold.id).await;
+    let releases = &world.delivery.releases;
+    let stop: [fn(&mut towpath_store::JobRow); 2] = [
+        |job| job.stop_requested = true,
+        |job| {
+            job.stop_requested = false;
+            job.status = JobStatus::Ended(Outcome::Canceled);
+        },
+    ];
+    for stop in stop {
+        world.change_job(flow.deploy.id, stop).await;
+        let error = releases.deploy_for_job(flow.deploy.id, "dev").await.unwrap_err();
+        assert!(error.to_string().contains("does not run any more"), "{error}");
+    }
+    // It may also be canceled after it was asked about: the commit itself expects it to go on.
+    world.push_image("app-latest");
+    let plan = world.planned("dev", request("latest")).await.unwrap();
+    let error = releases
+        .begin(&plan, "x", &bob(), Some(&flow.deploy))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert!(world.store.releases(&environment("dev"), 10).await.unwrap().is_empty());
 }
 
 #[tokio::test]

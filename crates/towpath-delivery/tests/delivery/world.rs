@@ -370,7 +370,10 @@ impl World {
         };
         let build = job(0, "build", JobKind::Build, &[], false);
         let hold = job(1, "hold", JobKind::Approval, &["build"], true);
-        let deploy = job(2, "deploy", JobKind::Build, &["hold"], true);
+        let deploy = JobRow {
+            status: JobStatus::Running,
+            ..job(2, "deploy", JobKind::Build, &["hold"], true)
+        };
         let gate = GateRow {
             job: hold.id,
             workflow: row.id,

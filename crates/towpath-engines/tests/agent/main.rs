@@ -37,7 +37,7 @@ fn agent() {
     // As process 1 nothing has an effect that was not asked for.
     handle(Signal::SIGTERM, SigHandler::Handler(leave));
     let socket = std::env::var(variable::AGENT_SOCKET).unwrap();
-    let token = std::env::var(variable::JOB_TOKEN).unwrap();
+    let token = std::env::var(variable::AGENT_TOKEN).unwrap();
     loop {
         let Ok(stream) = UnixStream::connect(&socket) else {
             std::thread::sleep(Duration::from_millis(20));

@@ -35,6 +35,8 @@ pub enum Verdict {
     Unauthenticated,
     /// The caller is known and may not do this: 403.
     Forbidden,
+    /// Who the caller is cannot be found out now: 503, and the client asks again.
+    Unavailable,
 }
 
 /// Decides who may do what.

@@ -212,6 +212,7 @@ impl Asked<'_> {
             Verdict::AllowedAs(by) => Ok(Some(by)),
             Verdict::Unauthenticated => Err(Refusal::unauthenticated()),
             Verdict::Forbidden => Err(Refusal::forbidden()),
+            Verdict::Unavailable => Err(Refusal::unavailable()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A step's `towpath deploy`, and the lines of the release that it began.
 
-use super::speaker::Speaker;
+use super::speaker::Step;
 use crate::{
     App,
     answer::{Answer, id},
@@ -26,11 +26,7 @@ struct Deploy {
     environment: String,
 }
 
-async fn deploy(
-    State(app): State<App>,
-    Speaker(node): Speaker,
-    Json(Deploy { environment }): Json<Deploy>,
-) -> Answer<Value> {
+async fn deploy(State(app): State<App>, Step(node): Step, Json(Deploy { environment }): Json<Deploy>) -> Answer<Value> {
     let release = app.delivery.releases.deploy_for_job(node.job, &environment).await?;
     Ok(Json(json!({ "id": release.id })))
 }
@@ -43,7 +39,7 @@ struct Start {
 
 async fn progress(
     State(app): State<App>,
-    Speaker(node): Speaker,
+    Step(node): Step,
     Path(release): Path<String>,
     Query(Start { from }): Query<Start>,
 ) -> Answer<ProgressView> {

@@ -1,6 +1,6 @@
 //! What steps keep and pass on: caches, the workspace, artifacts, test results.
 
-use super::speaker::{Speaker, to_agent, to_step};
+use super::speaker::{Speaker, Step, to_agent, to_step};
 use crate::App;
 use axum::{
     Json, Router,
@@ -138,7 +138,7 @@ async fn test_results(
     Ok(StatusCode::CREATED)
 }
 
-async fn test_timings(State(app): State<App>, Speaker(node): Speaker) -> Result<Response, Response> {
+async fn test_timings(State(app): State<App>, Step(node): Step) -> Result<Response, Response> {
     Ok(match app.agents.test_timings(node).await.map_err(to_step)? {
         Some(timings) => Json(timings).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),

@@ -1,6 +1,6 @@
 //! A job, its log, its reports, its orders, and the commit that it checks out.
 
-use super::speaker::{Speaker, to_agent, to_step};
+use super::speaker::{Reporter, Speaker, to_agent, to_step};
 use crate::App;
 use axum::{
     Json, Router,
@@ -49,7 +49,7 @@ async fn log(
     )
 }
 
-async fn report(State(app): State<App>, Speaker(node): Speaker, body: Bytes) -> Result<StatusCode, Response> {
+async fn report(State(app): State<App>, Reporter(node): Reporter, body: Bytes) -> Result<StatusCode, Response> {
     let report: SequencedReport = serde_json::from_slice(&body)
         .map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response())?;
     app.agents.report(node, report).await.map_err(to_agent)?;

@@ -25,7 +25,14 @@ pub(crate) async fn require_owner(State(app): State<App>, mut request: Request, 
     let caller = match grant(&app, headers) {
         Some(Grant::Owner) => Some(Caller::with_token(headers)),
         // A token that allows less is not made up for by a cookie.
-        Some(Grant::Session | Grant::Job(_) | Grant::Registry { .. } | Grant::Hook { .. }) => None,
+        Some(
+            Grant::Session
+            | Grant::Agent(_)
+            | Grant::Step(_)
+            | Grant::JobImages { .. }
+            | Grant::Pull { .. }
+            | Grant::Hook { .. },
+        ) => None,
         None => {
             let session = cookie(headers).and_then(|value| app.identity.grant(value));
             (session == Some(Grant::Session)).then(Caller::on_page)

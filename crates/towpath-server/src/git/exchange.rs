@@ -11,11 +11,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use std::io::{self, Read};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
-use towpath_control::Grant;
+use towpath_control::{Grant, Push};
 use towpath_delivery::DeliveryError;
 use towpath_forge::{ForgeError, Service};
 use towpath_types::ProjectName;
@@ -116,14 +116,12 @@ async fn exchange(
         Service::from_name(&service).ok_or_else(|| refused(StatusCode::NOT_FOUND, "git has no such service"))?;
     let headers = request.headers().clone();
     let body = body(&headers, request.into_body()).await?;
-    let token = app.identity.issue(&Grant::Hook {
-        project: project.to_string(),
-    });
-    let environment = [
-        ("TOWPATH_HOOK_SOCKET", app.agent_socket.to_string_lossy().into_owned()),
-        ("TOWPATH_HOOK_TOKEN", token.expose().to_string()),
-        ("TOWPATH_PUSHED_BY", caller.name),
-    ];
+    // The hooks' token is good for as long as git runs: the answer holds it.
+    let push = app.pushes.begin();
+    let environment = match service {
+        Service::ReceivePack => hook_environment(&app, &project, &push, caller.name),
+        Service::UploadPack => Vec::new(),
+    };
     let answer = app
         .git
         .exchange(&project, service, protocol(&headers), &environment, body)
@@ -131,9 +129,24 @@ async fn exchange(
         .map_err(forge_failure)?;
     Ok((
         uncached(format!("application/x-{}-result", service.name())),
-        Body::from_stream(answer),
+        Body::from_stream(answer.inspect(move |_| {
+            let _ = &push;
+        })),
     )
         .into_response())
+}
+
+/// What git's hooks need to report a push.
+fn hook_environment(app: &App, project: &ProjectName, push: &Push, by: String) -> Vec<(&'static str, String)> {
+    let token = app.identity.issue(&Grant::Hook {
+        project: project.to_string(),
+        push: push.id(),
+    });
+    vec![
+        ("TOWPATH_HOOK_SOCKET", app.agent_socket.to_string_lossy().into_owned()),
+        ("TOWPATH_HOOK_TOKEN", token.expose().to_string()),
+        ("TOWPATH_PUSHED_BY", by),
+    ]
 }
 
 async fn body(headers: &HeaderMap, body: Body) -> Result<Box<dyn AsyncRead + Unpin + Send>, Response> {

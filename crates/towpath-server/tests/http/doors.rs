@@ -1,10 +1,10 @@
 //! Who is let in, and what changes and refusals look like from outside.
 
-use super::world::{ADDRESS, GATE, RELEASE, World, plan};
+use super::world::{ADDRESS, BUILD, GATE, RELEASE, World, plan};
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 use towpath_control::Grant;
-use towpath_types::{JobId, NodeId};
+use towpath_types::{JobStatus, NodeId};
 
 #[tokio::test]
 async fn a_stranger_is_told_how_to_sign_in() {
@@ -19,9 +19,8 @@ async fn a_stranger_is_told_how_to_sign_in() {
     let wrong = [("circle-token", "tp.owner.00")];
     let (status, _) = world.ask_as(&wrong, Method::GET, "/api/v2/me", None).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
-    let registry = world.system.identity.issue(&Grant::Registry {
+    let registry = world.system.identity.issue(&Grant::Pull {
         project: "claims".into(),
-        workflow: None,
     });
     let other = [("circle-token", registry.expose())];
     let (status, _) = world.ask_as(&other, Method::GET, "/api/v2/me", None).await;
@@ -96,13 +95,114 @@ async fn the_same_statuses_have_our_words_and_circlecis() {
     );
 }
 
+/// Every request of the agents' socket, and what it sends.
+fn agents_requests() -> Vec<(Method, &'static str, String)> {
+    let report = json!({ "sequence": 0, "report": {
+        "type": "job_finished", "outcome": "succeeded", "at": "2026-01-01T00:00:00Z",
+    } });
+    vec![
+        (Method::POST, "/agent/v1/logs/0?offset=0", "all is well\n".into()),
+        (Method::POST, "/agent/v1/reports", report.to_string()),
+        (Method::GET, "/agent/v1/source", String::new()),
+        (Method::GET, "/agent/v1/caches?prefix=v1", String::new()),
+        (Method::HEAD, "/agent/v1/caches?key=v1", String::new()),
+        (Method::PUT, "/agent/v1/caches?key=v1", "poison".into()),
+        (Method::GET, "/agent/v1/workspace", String::new()),
+        (Method::PUT, "/agent/v1/workspace/0", "poison".into()),
+        (Method::PUT, "/agent/v1/artifacts?path=a", "poison".into()),
+        (Method::PUT, "/agent/v1/test-results?path=a.xml", "<testsuite/>".into()),
+    ]
+}
+
+fn steps_requests() -> Vec<(Method, String, String)> {
+    let path = format!("/agent/v1/releases/{RELEASE}/progress");
+    vec![
+        (
+            Method::POST,
+            "/agent/v1/deploy".into(),
+            json!({ "environment": "dev" }).to_string(),
+        ),
+        (Method::GET, path, String::new()),
+        (Method::GET, "/agent/v1/test-timings".into(), String::new()),
+    ]
+}
+
 #[tokio::test]
-async fn an_agent_reads_the_lines_of_its_own_releases_only() {
+async fn a_steps_token_does_nothing_of_the_agents_and_an_agents_nothing_of_a_step() {
     let world = World::start().await;
+    world.change_job(BUILD, |row| row.status = JobStatus::Running).await;
+    let node = NodeId::first_attempt(BUILD, 0);
+    let step = world.system.identity.issue(&Grant::Step(node));
+    for (method, path, body) in agents_requests() {
+        let (status, text) = world.ask_as_agent(step.expose(), method, path, &body).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{path}: {text}");
+    }
+    let nodes = world.system.store.nodes(BUILD, 1).await.unwrap();
+    assert!(nodes.is_empty(), "a step reported for its job: {nodes:?}");
+    let agent = world.system.identity.issue(&Grant::Agent(node));
+    for (method, path, body) in steps_requests() {
+        let (status, text) = world.ask_as_agent(agent.expose(), method, &path, &body).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{path}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_nodes_tokens_die_with_its_lease() {
+    let world = World::start().await;
+    let node = NodeId::first_attempt(BUILD, 0);
+    let agent = world.system.identity.issue(&Grant::Agent(node));
+    let step = world.system.identity.issue(&Grant::Step(node));
+    let ask_all = async |expected: [StatusCode; 2], when: &str| {
+        for (method, path, body) in agents_requests() {
+            let (status, text) = world.ask_as_agent(agent.expose(), method, path, &body).await;
+            assert_eq!(status, expected[0], "{when}: {path}: {text}");
+        }
+        for (method, path, body) in steps_requests() {
+            let (status, text) = world.ask_as_agent(step.expose(), method, &path, &body).await;
+            assert_eq!(status, expected[1], "{when}: {path}: {text}");
+        }
+    };
+    ask_all([StatusCode::GONE; 2], "after its end").await;
+    world
+        .change_job(BUILD, |row| {
+            row.status = JobStatus::Running;
+            row.attempt = 2;
+        })
+        .await;
+    ask_all([StatusCode::GONE; 2], "in another attempt").await;
+    world
+        .change_job(BUILD, |row| {
+            row.attempt = 1;
+            row.stop_requested = true;
+        })
+        .await;
+    for (method, path, body) in steps_requests() {
+        let (status, text) = world.ask_as_agent(step.expose(), method, &path, &body).await;
+        assert_eq!(status, StatusCode::GONE, "canceled: {path}: {text}");
+    }
+    // Its agent still says how it ended, once.
+    let (_, path, report) = &agents_requests()[1];
+    for _ in 0..2 {
+        let (status, text) = world.ask_as_agent(agent.expose(), Method::POST, path, report).await;
+        assert_eq!(status, StatusCode::NO_CONTENT, "{text}");
+    }
+    let again = report.replace("\"sequence\":0", "\"sequence\":1");
+    let (status, text) = world.ask_as_agent(agent.expose(), Method::POST, path, &again).await;
+    assert_eq!(status, StatusCode::GONE, "{text}");
+    let (status, _) = world
+        .ask_as_agent(agent.expose(), Method::GET, "/agent/v1/workspace", "")
+        .await;
+    assert_eq!(status, StatusCode::GONE);
+}
+
+#[tokio::test]
+async fn a_step_reads_the_lines_of_its_own_releases_only() {
+    let world = World::start().await;
+    world.change_job(BUILD, |row| row.status = JobStatus::Running).await;
     let token = world
         .system
         .identity
-        .issue(&Grant::Job(NodeId::first_attempt(JobId::from_u128(99), 0)));
+        .issue(&Grant::Step(NodeId::first_attempt(BUILD, 0)));
     let path = format!("/agent/v1/releases/{RELEASE}/progress");
     let (status, text) = world.ask_as_agent(token.expose(), Method::GET, &path, "").await;
     assert_eq!(status, StatusCode::NOT_FOUND, "{text}");
@@ -113,8 +213,10 @@ async fn an_agent_reads_the_lines_of_its_own_releases_only() {
 #[tokio::test]
 async fn a_push_of_another_ref_is_refused_before_git_accepts_it() {
     let world = World::start().await;
+    let under_way = world.system.pushes.begin();
     let token = world.system.identity.issue(&Grant::Hook {
         project: "claims".into(),
+        push: under_way.id(),
     });
     let push = |name: &str| format!("by ann\n{} {} {name}\n", "0".repeat(40), "b".repeat(40));
     let ask = async |body: &str| {
@@ -129,5 +231,10 @@ async fn a_push_of_another_ref_is_refused_before_git_accepts_it() {
     let (status, text) = ask(&push("refs/heads/feature")).await;
     assert_eq!(status, StatusCode::OK, "{text}");
     // The trigger is stored before git hears that the push is accepted.
+    assert_eq!(world.system.store.open_triggers().await.unwrap().len(), before + 1);
+    // The token is worth nothing once git is done.
+    drop(under_way);
+    let (status, text) = ask(&push("refs/heads/later")).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "{text}");
     assert_eq!(world.system.store.open_triggers().await.unwrap().len(), before + 1);
 }

@@ -139,6 +139,15 @@ impl World {
         answer(self.agents.clone(), request).await
     }
 
+    /// Changes a job's row.
+    pub async fn change_job(&self, id: JobId, change: impl FnOnce(&mut JobRow)) {
+        let mut row = self.system.store.job(id).await.unwrap().unwrap();
+        let expect = Expect::Version(row.version);
+        change(&mut row);
+        let write = Write::Job(row, expect);
+        self.system.store.commit(Commit::new().with(write)).await.unwrap();
+    }
+
     async fn ask_with(
         &self,
         router: &Router,

@@ -49,6 +49,20 @@ pub struct JobRow {
     pub version: u64,
 }
 
+impl JobRow {
+    /// Whether `attempt` is the current one and runs: what it reports counts.
+    #[must_use]
+    pub fn runs(&self, attempt: u32) -> bool {
+        self.attempt == attempt && matches!(self.status, JobStatus::Claimed | JobStatus::Running)
+    }
+
+    /// Whether `attempt` runs and is not to stop: what its steps ask for is done.
+    #[must_use]
+    pub fn goes_on(&self, attempt: u32) -> bool {
+        self.runs(attempt) && !self.stop_requested
+    }
+}
+
 /// What a job does, in the conductor's wire form. Written once, with the job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobSpecRow {

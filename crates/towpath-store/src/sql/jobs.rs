@@ -96,6 +96,20 @@ pub(crate) async fn add_spec(to: &mut Transaction<'_>, row: &JobSpecRow) -> Resu
     add(to, row, row.columns()).await
 }
 
+/// Fails when the attempt has ended, or is to stop.
+pub(crate) async fn check_goes_on(to: &mut Transaction<'_>, job: JobId, attempt: u32) -> Result<(), StoreError> {
+    let lock = to.dialect().for_update();
+    let query = select::<JobRow>().sql(" WHERE id = ").value(&job).sql(lock);
+    let rows = to.rows(JobRow::TABLE, query).await?;
+    let row = rows.first().map(JobRow::read).transpose()?;
+    match row.is_some_and(|row| row.goes_on(attempt)) {
+        true => Ok(()),
+        false => Err(StoreError::Conflict {
+            what: format!("attempt {attempt} of the job `{job}`"),
+        }),
+    }
+}
+
 /// Answers with the number that the job took; `None` if it had one.
 pub(crate) async fn number_job(to: &mut Transaction<'_>, job: JobId) -> Result<Option<i64>, StoreError> {
     let lock = to.dialect().for_update();

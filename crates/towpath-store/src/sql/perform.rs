@@ -64,6 +64,7 @@ async fn write(to: &mut Transaction<'_>, write: &Write, committed: &mut Committe
         } => workflows::append(to, stream, *expected, events).await,
         Write::Workflow(row, expect) => workflows::put_workflow(to, row, *expect).await,
         Write::Job(row, expect) => jobs::put_job(to, row, *expect).await,
+        Write::JobGoesOn { job, attempt } => jobs::check_goes_on(to, *job, *attempt).await,
         Write::JobSpec(row) => jobs::add_spec(to, row).await,
         Write::NumberJob(job) => {
             let number = jobs::number_job(to, *job).await?;

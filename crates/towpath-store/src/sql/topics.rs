@@ -65,6 +65,7 @@ pub(crate) fn topics_of(write: &Write) -> Vec<Topic> {
         // No page shows these by themselves; rows that it shows are written beside them.
         Write::HandledRef(_)
         | Write::Events { .. }
+        | Write::JobGoesOn { .. }
         | Write::JobSpec(_)
         | Write::Cache(_)
         | Write::WorkspaceLayer(_)

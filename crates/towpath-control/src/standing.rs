@@ -1,0 +1,107 @@
+//! What the credentials of a node are worth at a moment. They die with the node's lease: with its end, its job's end, another
+//! attempt; and those of its steps as soon as the job is to stop.
+
+use crate::storage::store_error;
+use towpath_delivery::DeliveryError;
+use towpath_store::{JobRow, NodeRow, Store};
+use towpath_types::NodeId;
+
+/// How far a node of an attempt of a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It runs.
+    GoesOn,
+    /// It runs, and is to stop: its agent says how it ended, and its steps ask for nothing any more.
+    Stops,
+    /// It has reported its end, and its job has not ended: its last report may come again.
+    Reported,
+    /// There is no such node, or nothing of it counts any more.
+    Over,
+}
+
+impl Standing {
+    /// Asks the store.
+    ///
+    /// # Errors
+    /// When the storage does not work.
+    pub async fn of(store: &dyn Store, node: NodeId) -> Result<Self, DeliveryError> {
+        let job = store.job(node.job).await.map_err(store_error)?;
+        let nodes = store.nodes(node.job, node.attempt).await.map_err(store_error)?;
+        Ok(Self::from_rows(node, job.as_ref(), &nodes))
+    }
+
+    /// Pure.
+    fn from_rows(node: NodeId, job: Option<&JobRow>, nodes: &[NodeRow]) -> Self {
+        let Some(job) = job.filter(|job| job.runs(node.attempt) && node.node < job.nodes.max(1)) else {
+            return Self::Over;
+        };
+        let has_ended = |row: &NodeRow| row.node == node.node && row.outcome.is_some();
+        if nodes.iter().any(has_ended) {
+            Self::Reported
+        } else if job.stop_requested {
+            Self::Stops
+        } else {
+            Self::GoesOn
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::job_row;
+    use towpath_types::{JobId, JobStatus, Outcome};
+
+    #[test]
+    fn a_nodes_credentials_die_with_its_lease() {
+        let id = JobId::from_u128(1);
+        let running = JobRow {
+            status: JobStatus::Running,
+            nodes: 2,
+            attempt: 2,
+            ..job_row(id)
+        };
+        let node = NodeId {
+            job: id,
+            attempt: 2,
+            node: 1,
+        };
+        let ended = |node: u32| NodeRow {
+            job: id,
+            attempt: 2,
+            node,
+            reports: 1,
+            outcome: Some(Outcome::Succeeded),
+            message: None,
+            stopped_at: None,
+        };
+        let check = |job: &JobRow, nodes: &[NodeRow], expected: Standing| {
+            assert_eq!(Standing::from_rows(node, Some(job), nodes), expected, "{job:?}");
+        };
+        check(&running, &[], Standing::GoesOn);
+        check(&running, &[ended(0)], Standing::GoesOn);
+        check(&running, &[ended(0), ended(1)], Standing::Reported);
+        let with = |change: fn(&mut JobRow)| {
+            let mut row = running.clone();
+            change(&mut row);
+            row
+        };
+        check(&with(|row| row.status = JobStatus::Claimed), &[], Standing::GoesOn);
+        check(&with(|row| row.stop_requested = true), &[], Standing::Stops);
+        check(&with(|row| row.attempt = 3), &[], Standing::Over);
+        check(&with(|row| row.nodes = 1), &[], Standing::Over);
+        for over in [
+            JobStatus::Queued,
+            JobStatus::Blocked,
+            JobStatus::Ended(Outcome::Succeeded),
+            JobStatus::Ended(Outcome::Canceled),
+        ] {
+            let row = JobRow {
+                status: over,
+                ..running.clone()
+            };
+            check(&row, &[], Standing::Over);
+        }
+        assert_eq!(Standing::from_rows(node, None, &[]), Standing::Over);
+    }
+}
