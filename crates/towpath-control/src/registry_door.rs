@@ -42,7 +42,7 @@ impl Authorize for RegistryDoor {
                         }
                     }
                 }
-                Some(Grant::Session | Grant::Agent(_) | Grant::Step(_) | Grant::Hook { .. }) => Verdict::Forbidden,
+                Some(Grant::Agent(_) | Grant::Step(_) | Grant::Hook { .. }) => Verdict::Forbidden,
                 None => Verdict::Unauthenticated,
             }
         })

@@ -2,7 +2,7 @@
 
 use crate::{
     AgentDoor, Approvals, Contexts, Engines, Grant, Identity, Orbs, Outside, ProgressLogs, Pushes, Queries, Reconciler,
-    Secrets, ServerIdentity, Settings, TargetSettings, Triggers, Worker,
+    Secrets, ServerIdentity, Sessions, Settings, TargetSettings, Triggers, Worker,
     capacity::Capacity,
     conductor::Conductor,
     job::{
@@ -50,6 +50,7 @@ pub struct System {
     pub queries: Queries,
     pub contexts: Contexts,
     pub secrets: Secrets,
+    pub sessions: Sessions,
     pub orbs: Orbs,
     pub delivery: Arc<Delivery>,
     pub progress: ProgressLogs,
@@ -246,6 +247,10 @@ impl System {
                 engines,
             },
             secrets: Secrets { vault },
+            sessions: Sessions {
+                store: store.clone(),
+                clock: clock.clone(),
+            },
             address: settings.address,
             store,
             objects,

@@ -19,8 +19,6 @@ use uuid::Uuid;
 pub enum Grant {
     /// Everything: the person whose data directory it is.
     Owner,
-    /// The same, for a browser that signed in: worth nothing but as its cookie.
-    Session,
     /// What the agent does for one node of one attempt of a job: its log, its reports, its files. No step has it.
     Agent(NodeId),
     /// What a step of that node may ask for: to deploy what its configuration says, and how long tests took.
@@ -52,7 +50,6 @@ impl Grant {
     fn text(&self) -> String {
         match self {
             Self::Owner => "owner".into(),
-            Self::Session => "session".into(),
             Self::Agent(node) => format!("agent.{node}"),
             Self::Step(node) => format!("step.{node}"),
             Self::JobImages { project, job, attempt } => format!("images.{project}.{job}.{attempt}"),
@@ -65,7 +62,6 @@ impl Grant {
         let (kind, rest) = text.split_once('.').unwrap_or((text, ""));
         Some(match kind {
             "owner" if rest.is_empty() => Self::Owner,
-            "session" if rest.is_empty() => Self::Session,
             "agent" => Self::Agent(rest.parse().ok()?),
             "step" => Self::Step(rest.parse().ok()?),
             // A project's name may have dots, so these are read from their end.
@@ -260,7 +256,6 @@ mod tests {
         };
         let grants = [
             Grant::Owner,
-            Grant::Session,
             Grant::Agent(node),
             Grant::Step(node),
             Grant::JobImages {

@@ -5,7 +5,8 @@
 //!
 //! - **Invariant:** without a token, a session or a job's token, only these are answered: the sign-in page, the stylesheet and
 //!   the script, and what a configuration or an orb compiles to that the request itself brings along.
-//! - **Invariant:** a request by cookie that changes something comes from our own pages. A request for another host's name is
+//! - **Invariant:** a session is a stored row, and its cookie goes to the pages below [`PAGES`] only. A request by cookie that
+//!   changes something comes from our own pages. A request for another host's name is
 //!   refused.
 //! - **Invariant:** a request that changes something runs to its end, whatever becomes of its client.
 //! - **Invariant:** `GET` reads rows, logs and blobs. It asks no cluster, registry, engine or git (the git remote excepted).
@@ -26,6 +27,9 @@ mod to_its_end;
 pub use auth::owner_name;
 pub use circleci::words as circleci_words;
 pub use serve::{ServeError, agent_router, router, serve};
+
+/// Below which path a browser finds the pages: the only one to which it sends the session's cookie.
+pub(crate) const PAGES: &str = "/towpath";
 
 /// What every handler is given.
 pub type App = std::sync::Arc<towpath_control::System>;

@@ -1,6 +1,6 @@
 //! The routers, and the sockets that they answer on.
 
-use crate::{App, agents, api, auth, circleci, events, git, pages, to_its_end::to_its_end};
+use crate::{App, PAGES, agents, api, auth, circleci, events, git, pages, to_its_end::to_its_end};
 use axum::{Router, ServiceExt, extract::Request, http::Uri, middleware};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -38,12 +38,15 @@ pub enum ServeError {
 
 /// Everything behind the public address.
 pub fn router(app: App) -> Router {
+    let shown = pages::routes()
+        .layer(middleware::from_fn(to_its_end))
+        .merge(events::routes());
     let owned = Router::new()
-        .merge(pages::routes())
         .merge(api::routes())
         .merge(circleci::routes())
         .layer(middleware::from_fn(to_its_end))
-        .merge(events::routes())
+        .merge(shown.clone())
+        .nest(PAGES, shown)
         // Git ends with its client.
         .merge(git::routes())
         .layer(middleware::from_fn_with_state(app.clone(), auth::require_owner));

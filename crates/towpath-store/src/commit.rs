@@ -2,12 +2,12 @@
 
 use crate::{
     Artifact, Cache, EnvironmentRow, FetchedOrb, GateRow, HandledRef, ImagePush, JobRow, JobSpecRow, Lease, NodeRow,
-    OrbNamespace, OrbRow, OrbVersionRow, PipelineConfig, PipelineRow, PlanRow, ProjectRow, ReleaseRow, RunRow, StepRow,
-    TestRow, Topic, TriggerRow, Work, WorkKey, WorkflowRow, WorkspaceLayer,
+    OrbNamespace, OrbRow, OrbVersionRow, PipelineConfig, PipelineRow, PlanRow, ProjectRow, ReleaseRow, RunRow,
+    SessionRow, StepRow, TestRow, Topic, TriggerRow, Work, WorkKey, WorkflowRow, WorkspaceLayer,
 };
 use jiff::Timestamp;
 use serde_json::Value;
-use towpath_types::{JobId, PipelineId, ProjectName, ReleaseId};
+use towpath_types::{Digest, JobId, PipelineId, ProjectName, ReleaseId};
 
 /// What a write expects to find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +120,17 @@ pub enum Write {
     OrbVersion(OrbVersionRow),
     /// Keeps what another registry gave.
     FetchedOrb(FetchedOrb),
+    /// Inserts a session.
+    Session(SessionRow),
+    /// Notes that a session was used; one that has ended stays ended.
+    SessionSeen {
+        /// Of its token.
+        digest: Digest,
+        /// When.
+        at: Timestamp,
+    },
+    /// Ends a session, if it has not ended.
+    EndSession(Digest),
     /// Adds work unless there is work of that key; then makes that one due at the earlier of both moments, counts its
     /// failures anew and, if it was set aside, makes it ready. Work that is leased is marked to be done once more when its
     /// lease ends ([`Write::WorkDone`] then leaves it in the queue), so that no wish is lost.

@@ -3,8 +3,8 @@
 use crate::{
     Artifact, Cache, Changes, Commit, Committed, EnvironmentRow, EventRow, FetchedOrb, GateRow, HandledRef, ImagePush,
     JobRow, JobSpecRow, Lease, NodeRow, OrbNamespace, OrbRow, OrbVersionRow, PipelineConfig, PipelineRow, PlanRow,
-    ProjectRow, ReleaseRow, RunRow, ServerRow, StepRow, StoreError, TestRow, TriggerRow, Work, WorkKey, WorkKind,
-    WorkflowRow, WorkspaceLayer,
+    ProjectRow, ReleaseRow, RunRow, ServerRow, SessionRow, StepRow, StoreError, TestRow, TriggerRow, Work, WorkKey,
+    WorkKind, WorkflowRow, WorkspaceLayer,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -219,6 +219,15 @@ pub trait ServerStore {
     async fn remove_server(&self, id: &str) -> Result<(), StoreError>;
 }
 
+/// Browsers that signed in.
+#[async_trait]
+pub trait SessionStore {
+    /// A session, by the digest of its token.
+    async fn session(&self, digest: &Digest) -> Result<Option<SessionRow>, StoreError>;
+    /// Every session, oldest first.
+    async fn sessions(&self) -> Result<Vec<SessionRow>, StoreError>;
+}
+
 /// Everything that Towpath remembers in rows.
 ///
 /// # Contract
@@ -243,6 +252,7 @@ pub trait Store:
     + OrbStore
     + WorkStore
     + ServerStore
+    + SessionStore
     + Send
     + Sync
 {

@@ -30,7 +30,7 @@ pub use mask::{Mask, Masker};
 pub use node::{EngineName, NodeId};
 pub use outcome::Outcome;
 pub use project::{ProjectName, ProjectNameError};
-pub use secret::SecretString;
+pub use secret::{SESSION_COOKIE_PREFIX, SecretString};
 pub use status::{
     JobKind, JobStatus, PipelineStatus, ReleaseStatus, StatusError, StepStatus, TestResult, TriggerStatus,
     WorkflowStatus,

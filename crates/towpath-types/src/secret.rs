@@ -4,6 +4,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use zeroize::Zeroize;
 
+/// How the names of the cookies begin by which browsers are signed in to a Towpath. They are for Towpath alone: its proxy passes
+/// them on to no application.
+pub const SESSION_COOKIE_PREFIX: &str = "towpath_session_";
+
 /// A secret value. `Debug` shows stars, there is no `Display`, and memory is cleared on drop.
 ///
 /// It serialises *with* its value, because a job's specification must carry it to the agent; what is written to a disk

@@ -93,6 +93,7 @@ async fn answer(port: &Port, client: &Client, peer: SocketAddr, mut request: Req
     let (mut head, body) = request.into_parts();
     forwarded(&mut head.headers, peer, host.as_deref());
     strip_hop_by_hop(&mut head.headers);
+    super::cookies::strip_session(&mut head.headers);
     if let Some(protocol) = &upgrade {
         head.headers
             .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));

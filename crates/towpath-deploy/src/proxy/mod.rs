@@ -11,6 +11,7 @@
 //! It does not terminate TLS, and it knows nothing of pods, probes or releases.
 
 mod backends;
+mod cookies;
 mod http;
 mod port;
 mod routes;

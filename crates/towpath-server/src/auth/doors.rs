@@ -3,9 +3,9 @@
 use super::{
     caller::Caller,
     origin::{comes_from_our_page, host_is_ours},
-    session::cookie,
+    session::session_token,
 };
-use crate::App;
+use crate::{App, PAGES, answer};
 use axum::{
     Json,
     extract::{Request, State},
@@ -25,18 +25,16 @@ pub(crate) async fn require_owner(State(app): State<App>, mut request: Request, 
     let caller = match grant(&app, headers) {
         Some(Grant::Owner) => Some(Caller::with_token(headers)),
         // A token that allows less is not made up for by a cookie.
-        Some(
-            Grant::Session
-            | Grant::Agent(_)
-            | Grant::Step(_)
-            | Grant::JobImages { .. }
-            | Grant::Pull { .. }
-            | Grant::Hook { .. },
-        ) => None,
-        None => {
-            let session = cookie(headers).and_then(|value| app.identity.grant(value));
-            (session == Some(Grant::Session)).then(Caller::on_page)
+        Some(Grant::Agent(_) | Grant::Step(_) | Grant::JobImages { .. } | Grant::Pull { .. } | Grant::Hook { .. }) => {
+            None
         }
+        None => match session_token(&app, headers) {
+            Some(token) => match app.sessions.is_open(&token).await {
+                Ok(is_open) => is_open.then(Caller::on_page),
+                Err(error) => return answer::Failure(error).into_response(),
+            },
+            None => None,
+        },
     };
     let Some(caller) = caller else {
         return ask_to_sign_in(&request);
@@ -91,13 +89,23 @@ fn ask_to_sign_in(request: &Request) -> Response {
         )
             .into_response();
     }
+    // A browser's session is good below the pages' own path only. The addresses without it, which people are told, lead there.
+    let is_below = path
+        .strip_prefix(PAGES)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if !is_below && *request.method() == Method::GET {
+        let asked = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
+        // The board is the prefix itself.
+        let asked = if path == "/" { &asked[1..] } else { asked };
+        return Redirect::to(&format!("{PAGES}{asked}")).into_response();
+    }
     // Show the page that was asked for after the sign-in.
     let asked = request
         .uri()
         .path_and_query()
         .filter(|_| *request.method() == Method::GET)
         .map(PathAndQuery::as_str)
-        .filter(|asked| *asked != "/");
+        .filter(|asked| *asked != PAGES);
     let query: String = url::form_urlencoded::Serializer::new(String::new())
         .extend_pairs(asked.map(|asked| ("to", asked)))
         .finish();

@@ -8,4 +8,4 @@ mod session;
 pub use caller::owner_name;
 pub(crate) use caller::{Caller, audience};
 pub(crate) use doors::{identify, require_owner};
-pub(crate) use session::session_cookie;
+pub(crate) use session::{no_session_cookie, session_cookie, session_token};

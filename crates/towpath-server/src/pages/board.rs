@@ -6,7 +6,7 @@ use super::{
     status,
     text::{ago, images},
 };
-use crate::App;
+use crate::{App, PAGES};
 use axum::{Router, extract::State, routing::get};
 use maud::{Markup, html};
 use towpath_control::{Board, GateView, PipelineView, SetAsideView};
@@ -45,6 +45,10 @@ fn board(board: &Board, set_aside: &[SetAsideView]) -> Markup {
             @if board.pipelines.is_empty() { p.quiet { "None yet." } }
             ul.rows { @for pipeline in &board.pipelines { (pipeline_row(pipeline)) } }
         }
+        form.inline method="post" action=(format!("{PAGES}/logout")) {
+            button type="submit" { "Sign out" }
+            button type="submit" name="everywhere" value="yes" { "Sign out everywhere" }
+        }
     }
 }
 
@@ -65,7 +69,7 @@ fn gate_card(gate: &GateView) -> Markup {
     let of = gate.branch.as_deref().or(gate.tag.as_deref()).unwrap_or_default();
     html! {
         li.card.hold {
-            a.title href=(format!("/gates/{}", gate.job)) { (gate.name) }
+            a.title href=(format!("{PAGES}/gates/{}", gate.job)) { (gate.name) }
             p { (gate.project) " · pipeline " (gate.pipeline_number) " · " (of) }
             p.quiet { code { (gate.commit.short()) } " " (gate.subject) }
             @match (&gate.plan, &gate.plan_error, &gate.environment) {
@@ -85,7 +89,7 @@ fn environment_card(environment: &EnvironmentView) -> Markup {
         .any(|workload| workload.ready < workload.desired);
     html! {
         li.card {
-            a.title href=(format!("/projects/{}/environments/{}", environment.project, environment.name)) { (environment.name) }
+            a.title href=(format!("{PAGES}/projects/{}/environments/{}", environment.project, environment.name)) { (environment.name) }
             (sighting(&environment.sighting))
             @if !environment.ambiguous.is_empty() {
                 p.problem { "More than one kube context has it: " (environment.ambiguous.join(", ")) }
@@ -124,7 +128,7 @@ fn pipeline_row(pipeline: &PipelineView) -> Markup {
     let of = pipeline.branch.as_deref().or(pipeline.tag.as_deref());
     html! {
         li {
-            a href=(format!("/projects/{}/pipelines/{}", pipeline.project, pipeline.number)) { (pipeline.project) " #" (pipeline.number) }
+            a href=(format!("{PAGES}/projects/{}/pipelines/{}", pipeline.project, pipeline.number)) { (pipeline.project) " #" (pipeline.number) }
             span { code { (pipeline.commit.short()) } " " (pipeline.subject) }
             span.quiet { (of.unwrap_or_default()) " · " (ago(pipeline.created_at)) }
             span.statuses {

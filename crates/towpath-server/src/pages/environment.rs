@@ -8,7 +8,7 @@ use super::{
     status,
     text::{ago, images},
 };
-use crate::{App, answer::environment as environment_id, auth::Caller};
+use crate::{App, PAGES, answer::environment as environment_id, auth::Caller};
 use axum::{
     Extension, Form, Router,
     extract::{Path, State},
@@ -55,12 +55,12 @@ async fn rollback(
 ) -> Result<Redirect, Problem> {
     let id = environment_id(&project, &name)?;
     app.delivery.releases.rollback(&id, Some(to), &caller.actor()).await?;
-    Ok(Redirect::to(&format!("/projects/{project}/environments/{name}")))
+    Ok(Redirect::to(&format!("{PAGES}/projects/{project}/environments/{name}")))
 }
 
 fn environment(view: &EnvironmentView, history: &[ReleaseView]) -> Markup {
     html! {
-        p.crumbs { a href="/" { "Board" } " / " (view.project) }
+        p.crumbs { a href=(PAGES) { "Board" } " / " (view.project) }
         h1 { (view.name) }
         (sighting(&view.sighting))
         @if !view.ambiguous.is_empty() {
@@ -145,7 +145,7 @@ fn release_row(view: &EnvironmentView, release: &ReleaseView) -> Markup {
             span { (images(&release.image)) @if let Some(commit) = &release.commit { " from " code { (commit.short()) } } }
             span.quiet { (release.cause) ", by " (release.by) ", " (ago(release.at)) }
             @if !current && release.status == ReleaseStatus::Succeeded {
-                form method="post" action=(format!("/projects/{}/environments/{}/rollback", view.project, view.name)) {
+                form method="post" action=(format!("{PAGES}/projects/{}/environments/{}/rollback", view.project, view.name)) {
                     input type="hidden" name="to" value=(release.number);
                     button type="submit" { "Go back to this" }
                 }

@@ -7,7 +7,7 @@ use super::{
     status,
     text::{ago, images},
 };
-use crate::{App, answer::id, auth::Caller};
+use crate::{App, PAGES, answer::id, auth::Caller};
 use axum::{
     Extension, Form, Router,
     extract::{Path, State},
@@ -59,7 +59,7 @@ async fn approve(
         ),
     };
     match app.approvals.approve(job, shown.as_ref(), &caller.actor()).await {
-        Ok(()) => Ok(Redirect::to(&format!("/gates/{job}")).into_response()),
+        Ok(()) => Ok(Redirect::to(&format!("{PAGES}/gates/{job}")).into_response()),
         Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Invalid) => {
             // The plan is no longer the one that was shown, say: the reason comes with the gate as it is now.
             let view = app.queries.gate(job).await?;
@@ -77,8 +77,8 @@ fn gate(view: &GateView, problem: Option<&str>) -> Markup {
     let blocked = unseen || view.plan.as_ref().is_some_and(|plan| !plan.blockers.is_empty());
     html! {
         p.crumbs {
-            a href="/" { "Board" } " / " (view.project) " / "
-            a href=(format!("/projects/{}/pipelines/{number}", view.project)) { "pipeline " (number) }
+            a href=(PAGES) { "Board" } " / " (view.project) " / "
+            a href=(format!("{PAGES}/projects/{}/pipelines/{number}", view.project)) { "pipeline " (number) }
             " / " (view.workflow_name)
         }
         h1 { (view.name) " " (status::job(view.status)) }
@@ -91,7 +91,7 @@ fn gate(view: &GateView, problem: Option<&str>) -> Markup {
         @if view.waiting { (state_of_plan(view)) }
         @if let Some(plan) = &view.plan { (self::plan(plan, view.waiting)) }
         @if view.waiting {
-            form.approve method="post" action=(format!("/gates/{}/approve", view.job)) {
+            form.approve method="post" action=(format!("{PAGES}/gates/{}/approve", view.job)) {
                 @if let Some(plan) = &view.plan { input type="hidden" name="plan" value=(plan.id); }
                 button.primary #approve type="submit" disabled[blocked] {
                     @match &view.plan { Some(plan) => { "Approve: deploy this to " (plan.environment) }, None => "Approve" }

@@ -6,7 +6,7 @@ use super::{
     status,
     text::{plain, took},
 };
-use crate::{App, answer::project};
+use crate::{App, PAGES, answer::project};
 use axum::{
     Router,
     body::Bytes,
@@ -54,8 +54,8 @@ fn job(view: &JobDetail, logs: &[Bytes]) -> Markup {
     let number = view.workflow.pipeline_number;
     html! {
         p.crumbs {
-            a href="/" { "Board" } " / " (project) " / "
-            a href=(format!("/projects/{project}/pipelines/{number}")) { "pipeline " (number) }
+            a href=(PAGES) { "Board" } " / " (project) " / "
+            a href=(format!("{PAGES}/projects/{project}/pipelines/{number}")) { "pipeline " (number) }
             " / " (view.workflow.name)
         }
         h1 { (view.job.name) " " (status::job(view.job.status)) " " (took(view.job.started_at, view.job.stopped_at)) }
@@ -85,7 +85,7 @@ fn job(view: &JobDetail, logs: &[Bytes]) -> Markup {
             section aria-labelledby="artifacts" {
                 h2 #artifacts { "Artifacts" }
                 ul.rows { @for artifact in &view.artifacts { li {
-                    a href=(format!("/artifacts/{}/{}/{}", view.job.id, artifact.node, artifact.path)) { (artifact.path) }
+                    a href=(format!("{PAGES}/artifacts/{}/{}/{}", view.job.id, artifact.node, artifact.path)) { (artifact.path) }
                     span.quiet { (artifact.bytes) " bytes" }
                 } } }
             }
@@ -100,7 +100,7 @@ fn step(view: &JobDetail, step: &StepView, log: &Bytes) -> Markup {
         details id=(format!("step-{}-{}", step.node, step.index)) open[open] {
             summary { (status::step(step.status)) " " (step.name) " " (took(Some(step.started_at), step.stopped_at)) }
             @if step.log_bytes > shown {
-                p.quiet { "The last " (shown >> 10) " KiB. " a href=(format!("/logs/{}/{}/{}", view.job.id, step.node, step.index)) { "From the beginning" } }
+                p.quiet { "The last " (shown >> 10) " KiB. " a href=(format!("{PAGES}/logs/{}/{}/{}", view.job.id, step.node, step.index)) { "From the beginning" } }
             }
             @if !log.is_empty() { pre.log { (plain(log)) } }
             @if let Some(message) = &step.message { p.problem { (message) } }

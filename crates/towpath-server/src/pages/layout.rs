@@ -1,5 +1,6 @@
 //! What every page shares.
 
+use crate::PAGES;
 use maud::{DOCTYPE, Markup, html};
 use towpath_store::Topic;
 
@@ -19,13 +20,13 @@ impl Watches {
     fn events(&self) -> Option<String> {
         match self {
             Self::Nothing => None,
-            Self::Board => Some("/events".into()),
+            Self::Board => Some(format!("{PAGES}/events")),
             Self::Topics(topics) => {
                 let pairs = topics.iter().map(|topic| ("topic", topic.to_string()));
                 let query = url::form_urlencoded::Serializer::new(String::new())
                     .extend_pairs(pairs)
                     .finish();
-                Some(format!("/events?{query}"))
+                Some(format!("{PAGES}/events?{query}"))
             }
         }
     }
@@ -46,7 +47,7 @@ pub(super) fn page(title: &str, watches: &Watches, main: Markup) -> Markup {
             }
             body data-events=[watches.events()] {
                 a.skip href="#main" { "Skip to content" }
-                header { nav { a.brand href="/" { "Towpath" } } }
+                header { nav { a.brand href=(PAGES) { "Towpath" } } }
                 main #main { (main) }
             }
         }
@@ -61,13 +62,13 @@ mod tests {
     #[test]
     fn a_page_says_which_events_it_wants() {
         let text = |watches: &Watches| page("x", watches, html! {}).into_string();
-        assert!(text(&Watches::Board).contains(r#"<body data-events="/events">"#));
+        assert!(text(&Watches::Board).contains(r#"<body data-events="/towpath/events">"#));
         assert!(text(&Watches::Nothing).contains("<body>"));
         let topics = Watches::Topics(vec![Topic::Pipeline(PipelineId::from_u128(1)), Topic::Gates]);
         let id = PipelineId::from_u128(1);
         assert_eq!(
             topics.events(),
-            Some(format!("/events?topic=pipeline%2F{id}&topic=gates"))
+            Some(format!("{PAGES}/events?topic=pipeline%2F{id}&topic=gates"))
         );
     }
 }

@@ -1,19 +1,51 @@
 //! The sign-in.
 
-use super::layout::{Watches, page};
-use crate::{App, auth::session_cookie};
+use super::{
+    layout::{Watches, page},
+    problem::Problem,
+};
+use crate::{
+    App, PAGES,
+    auth::{no_session_cookie, session_cookie, session_token},
+};
 use axum::{
     Form, Router,
     extract::{Query, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
-    routing::get,
+    routing::{get, post},
 };
 use maud::{Markup, html};
 use towpath_control::Grant;
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/login", get(login_page).post(login))
+}
+
+/// Behind the sign-in.
+pub(super) fn owned_routes() -> Router<App> {
+    Router::new().route("/logout", post(logout))
+}
+
+#[derive(serde::Deserialize)]
+struct SignOut {
+    /// Whether to end the sessions of all browsers.
+    #[serde(default)]
+    everywhere: Option<String>,
+}
+
+async fn logout(State(app): State<App>, headers: HeaderMap, Form(given): Form<SignOut>) -> Response {
+    let token = session_token(&app, &headers);
+    let ended = match (&given.everywhere, &token) {
+        (Some(_), _) => app.sessions.end(None).await,
+        (None, Some(token)) => app.sessions.end(Some(token)).await,
+        (None, None) => Ok(()),
+    };
+    if let Err(error) = ended {
+        return Problem::from(error).into_response();
+    }
+    let cookie = no_session_cookie(&app).map(|cookie| [(header::SET_COOKIE, cookie)]);
+    (cookie, Redirect::to("/login")).into_response()
 }
 
 #[derive(serde::Deserialize)]
@@ -32,27 +64,31 @@ impl SignIn {
             && !to.starts_with("//")
             && !to.contains('\\')
             && to.bytes().all(|byte| byte.is_ascii_graphic());
-        if is_ours { to } else { "/" }
+        if is_ours { to } else { PAGES }
     }
 }
 
-async fn login_page(State(app): State<App>, Query(given): Query<SignIn>) -> Response {
+async fn login_page(State(app): State<App>, headers: HeaderMap, Query(given): Query<SignIn>) -> Response {
     match &given.token {
         // The redirect takes the token out of the address bar at once.
-        Some(token) => sign_in(&app, token, given.page()),
+        Some(token) => sign_in(&app, token, given.page(), &headers).await,
         None => page("Sign in", &Watches::Nothing, form(given.page(), None)).into_response(),
     }
 }
 
-async fn login(State(app): State<App>, Form(given): Form<SignIn>) -> Response {
-    sign_in(&app, given.token.as_deref().unwrap_or_default().trim(), given.page())
+async fn login(State(app): State<App>, headers: HeaderMap, Form(given): Form<SignIn>) -> Response {
+    let token = given.token.as_deref().unwrap_or_default().trim();
+    sign_in(&app, token, given.page(), &headers).await
 }
 
-fn sign_in(app: &App, token: &str, to: &str) -> Response {
-    if app.identity.grant(token) == Some(Grant::Owner)
-        && let Some(cookie) = session_cookie(app)
-    {
-        return ([(header::SET_COOKIE, cookie)], Redirect::to(to)).into_response();
+async fn sign_in(app: &App, token: &str, to: &str, headers: &HeaderMap) -> Response {
+    if app.identity.grant(token) == Some(Grant::Owner) {
+        let browser = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let session = app.sessions.begin(browser.unwrap_or_default()).await;
+        return match session.map(|token| session_cookie(app, &token)) {
+            Ok(cookie) => (cookie.map(|cookie| [(header::SET_COOKIE, cookie)]), Redirect::to(to)).into_response(),
+            Err(error) => Problem::from(error).into_response(),
+        };
     }
     let form = form(to, Some("This is not the owner's token."));
     (StatusCode::UNAUTHORIZED, page("Sign in", &Watches::Nothing, form)).into_response()
@@ -95,7 +131,7 @@ mod tests {
             "/\t/evil.example",
             "",
         ] {
-            assert_eq!(page(other), "/", "{other:?}");
+            assert_eq!(page(other), PAGES, "{other:?}");
         }
     }
 }

@@ -32,6 +32,7 @@ pub(crate) fn routes() -> Router<App> {
         .merge(environment::routes())
         .merge(gate::routes())
         .merge(files::routes())
+        .merge(login::owned_routes())
         .layer(middleware::map_response(secure))
 }
 

@@ -6,7 +6,7 @@ use super::{
     status,
     text::{ago, took},
 };
-use crate::{App, answer::project, auth::Caller};
+use crate::{App, PAGES, answer::project, auth::Caller};
 use axum::{
     Extension, Router,
     extract::{Path, State},
@@ -38,14 +38,14 @@ async fn cancel(
 ) -> Result<Redirect, Problem> {
     app.conductor.cancel(workflow, &caller.name).await?;
     let view = app.queries.workflow(workflow).await?;
-    let address = format!("/projects/{}/pipelines/{}", view.project, view.pipeline_number);
+    let address = format!("{PAGES}/projects/{}/pipelines/{}", view.project, view.pipeline_number);
     Ok(Redirect::to(&address))
 }
 
 fn pipeline(view: &PipelineView) -> Markup {
     let of = view.branch.as_deref().or(view.tag.as_deref()).unwrap_or_default();
     html! {
-        p.crumbs { a href="/" { "Board" } " / " (view.project) }
+        p.crumbs { a href=(PAGES) { "Board" } " / " (view.project) }
         h1 { "Pipeline " (view.number) }
         p { code { (view.commit.short()) } " " strong { (view.subject) } " by " (view.author) ", on " (of) ", " (ago(view.created_at)) }
         @if !view.errors.is_empty() {
@@ -70,7 +70,7 @@ fn workflow(view: &WorkflowView) -> Markup {
             h2 {
                 (view.name) " " (status::workflow(view.status)) " " (took(Some(view.created_at), view.stopped_at))
                 @if view.stopped_at.is_none() {
-                    form.inline method="post" action=(format!("/workflows/{}/cancel", view.id)) { button type="submit" { "Cancel" } }
+                    form.inline method="post" action=(format!("{PAGES}/workflows/{}/cancel", view.id)) { button type="submit" { "Cancel" } }
                 }
             }
             @if let Some(message) = &view.message { pre.message { (message) } }
@@ -81,8 +81,8 @@ fn workflow(view: &WorkflowView) -> Markup {
 
 fn job_card(project: &str, job: &JobView) -> Markup {
     let link = match (job.kind, job.number) {
-        (JobKind::Approval, _) => Some(format!("/gates/{}", job.id)),
-        (JobKind::Build | JobKind::NoOp, Some(number)) => Some(format!("/projects/{project}/jobs/{number}")),
+        (JobKind::Approval, _) => Some(format!("{PAGES}/gates/{}", job.id)),
+        (JobKind::Build | JobKind::NoOp, Some(number)) => Some(format!("{PAGES}/projects/{project}/jobs/{number}")),
         (JobKind::Build | JobKind::NoOp, None) => None,
     };
     html! {

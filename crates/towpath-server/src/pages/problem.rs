@@ -1,7 +1,7 @@
 //! An error as a page.
 
 use super::layout::{Watches, page};
-use crate::answer;
+use crate::{PAGES, answer};
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 use towpath_delivery::{DeliveryError, ErrorKind};
@@ -31,7 +31,7 @@ impl IntoResponse for Problem {
         let body = html! {
             h1 { (title) }
             pre.message { (self.0.to_string()) }
-            p { a href="/" { "Back to the board" } }
+            p { a href=(PAGES) { "Back to the board" } }
         };
         (answer::status(&self.0), page(title, &Watches::Nothing, body)).into_response()
     }

@@ -31,11 +31,19 @@ async fn a_stranger_is_told_how_to_sign_in() {
     );
 }
 
+/// Signs a browser in: its cookie as it sends it, and everything that the cookie was set with.
+async fn sign_in(world: &World) -> (String, String) {
+    let body = format!("token={}", world.system.owner_token().expose());
+    let answer = world.form("/login", &[], &body).await;
+    assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+    let set = answer.headers()["set-cookie"].to_str().unwrap().to_string();
+    (set.split(';').next().unwrap().to_string(), set)
+}
+
 #[tokio::test]
 async fn a_session_changes_something_only_from_our_own_page() {
     let world = World::start().await;
-    let session = world.system.identity.issue(&Grant::Session);
-    let cookie = format!("towpath_session={}", session.expose());
+    let (cookie, _) = sign_in(&world).await;
     let path = format!("/api/towpath/gates/{GATE}/approve");
     let approve = async |origin: &str| {
         let headers = [("cookie", cookie.as_str()), ("origin", origin)];
@@ -43,11 +51,72 @@ async fn a_session_changes_something_only_from_our_own_page() {
             .ask_as(&headers, Method::POST, &path, Some(json!({ "plan": "x" })))
             .await
     };
-    let (status, text) = approve("http://evil.example").await;
-    assert_eq!(status, StatusCode::FORBIDDEN, "{text}");
+    for origin in ["http://evil.example", "http://127.0.0.1:8080", "null"] {
+        let (status, text) = approve(origin).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{origin}: {text}");
+    }
     let (status, text) = approve(&format!("http://{ADDRESS}")).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{text}");
     assert!(text.contains("does not name a plan"), "{text}");
+}
+
+#[tokio::test]
+async fn every_sign_in_is_a_session_of_its_own_that_can_be_ended() {
+    let world = World::start().await;
+    let (one, set) = sign_in(&world).await;
+    let (other, _) = sign_in(&world).await;
+    assert_ne!(one, other, "two sign-ins have one cookie");
+    let instance = &world.system.store.instance()[..8];
+    assert!(set.starts_with(&format!("towpath_session_{instance}=")), "{set}");
+    for part in ["; Path=/towpath;", "; HttpOnly", "; SameSite=Strict", "; Max-Age="] {
+        assert!(set.contains(part), "{set}");
+    }
+    assert!(!set.contains(world.system.owner_token().expose()));
+    let looks = async |cookie: &str| {
+        let headers = [("cookie", cookie)];
+        world.ask_as(&headers, Method::GET, "/towpath", None).await.0
+    };
+    assert_eq!(
+        (looks(&one).await, looks(&other).await),
+        (StatusCode::OK, StatusCode::OK)
+    );
+    let from_us = ("origin", format!("http://{ADDRESS}"));
+    let sign_out = async |cookie: &str, body: &str| {
+        let headers = [("cookie", cookie), (from_us.0, from_us.1.as_str())];
+        let answer = world.form("/towpath/logout", &headers, body).await;
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+        assert!(answer.headers()["set-cookie"].to_str().unwrap().contains("Max-Age=0"));
+    };
+    sign_out(&one, "").await;
+    assert_eq!(
+        (looks(&one).await, looks(&other).await),
+        (StatusCode::SEE_OTHER, StatusCode::OK)
+    );
+    let (third, _) = sign_in(&world).await;
+    sign_out(&third, "everywhere=yes").await;
+    assert_eq!(
+        (looks(&third).await, looks(&other).await),
+        (StatusCode::SEE_OTHER, StatusCode::SEE_OTHER)
+    );
+}
+
+#[tokio::test]
+async fn an_address_without_the_pages_own_path_leads_there() {
+    let world = World::start().await;
+    for (asked, leads) in [
+        ("/", "/towpath"),
+        ("/?x=1", "/towpath?x=1"),
+        (
+            "/projects/claims/pipelines/1?x=y",
+            "/towpath/projects/claims/pipelines/1?x=y",
+        ),
+        ("/towpath", "/login"),
+        ("/towpath/gates/1", "/login?to=%2Ftowpath%2Fgates%2F1"),
+    ] {
+        let answer = world.answer(Method::GET, asked, &[]).await;
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{asked}");
+        assert_eq!(answer.headers()["location"], leads, "{asked}");
+    }
 }
 
 #[tokio::test]

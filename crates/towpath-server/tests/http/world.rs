@@ -4,6 +4,7 @@ use axum::{
     Router,
     body::Body,
     http::{Method, Request, StatusCode, header},
+    response::Response,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -126,6 +127,33 @@ impl World {
         body: Option<Value>,
     ) -> (StatusCode, String) {
         self.ask_with(&self.router, method, path, headers, body).await
+    }
+
+    /// An answer to a browser's form, with its headers.
+    pub async fn form(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header(header::HOST, ADDRESS);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let request = request.body(Body::from(body.to_string())).unwrap();
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// An answer with its headers.
+    pub async fn answer(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Response {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, ADDRESS);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        self.router.clone().oneshot(request).await.unwrap()
     }
 
     /// An answer on the agents' socket.

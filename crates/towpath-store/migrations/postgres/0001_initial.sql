@@ -401,3 +401,11 @@ CREATE TABLE servers (
     started_at BIGINT NOT NULL,
     seen_at    BIGINT NOT NULL
 );
+
+-- Browsers that signed in, by the digest of their token.
+CREATE TABLE sessions (
+    digest  TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    browser TEXT COLLATE "C" NOT NULL,
+    made_at BIGINT NOT NULL,
+    seen_at BIGINT NOT NULL
+);

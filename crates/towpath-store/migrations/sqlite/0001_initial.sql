@@ -397,3 +397,11 @@ CREATE TABLE servers (
     started_at INTEGER NOT NULL,
     seen_at    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Browsers that signed in, by the digest of their token.
+CREATE TABLE sessions (
+    digest  TEXT    NOT NULL PRIMARY KEY,
+    browser TEXT    NOT NULL,
+    made_at INTEGER NOT NULL,
+    seen_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -11,6 +11,7 @@ mod orb;
 mod pipeline;
 mod release;
 mod server;
+mod session;
 mod trigger;
 mod workflow;
 
@@ -22,5 +23,6 @@ pub use orb::{FetchedOrb, OrbNamespace, OrbRow, OrbVersionRow};
 pub use pipeline::{PipelineConfig, PipelineRow, ProjectRow};
 pub use release::{ImagePush, ReleaseRow, RunRow};
 pub use server::ServerRow;
+pub use session::SessionRow;
 pub use trigger::{HandledRef, TriggerKind, TriggerRow};
 pub use workflow::{EventRow, WorkflowRow};

@@ -34,6 +34,7 @@ mod query;
 mod record;
 mod releases;
 mod servers;
+mod sessions;
 mod store;
 mod topics;
 mod triggers;

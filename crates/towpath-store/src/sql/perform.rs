@@ -5,7 +5,7 @@ use super::{
     database::Transaction,
     environments, gates, jobs,
     operation::{Done, Operation},
-    orbs, pipelines, releases, servers, triggers, work, workflows,
+    orbs, pipelines, releases, servers, sessions, triggers, work, workflows,
 };
 use crate::{Commit, Committed, StoreError, Write};
 
@@ -110,6 +110,9 @@ async fn write(to: &mut Transaction<'_>, write: &Write, committed: &mut Committe
         Write::Orb(row, expect) => orbs::put_orb(to, row, *expect).await,
         Write::OrbVersion(row) => orbs::put_version(to, row).await,
         Write::FetchedOrb(row) => orbs::keep_fetched(to, row).await,
+        Write::Session(row) => sessions::add_session(to, row).await,
+        Write::SessionSeen { digest, at } => sessions::seen(to, digest, *at).await,
+        Write::EndSession(digest) => sessions::end(to, digest).await,
         Write::Work(row) => work::enqueue(to, row).await,
         Write::WorkDone(guard) => work::done(to, guard).await,
         Write::CancelWork(key) => work::cancel(to, key).await,

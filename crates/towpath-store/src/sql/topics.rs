@@ -75,6 +75,9 @@ pub(crate) fn topics_of(write: &Write) -> Vec<Topic> {
         | Write::Orb(..)
         | Write::OrbVersion(_)
         | Write::FetchedOrb(_)
+        | Write::Session(_)
+        | Write::SessionSeen { .. }
+        | Write::EndSession(_)
         | Write::WorkBound { .. } => Vec::new(),
     }
 }

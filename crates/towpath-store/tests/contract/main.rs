@@ -17,6 +17,7 @@ mod pipelines;
 mod releases;
 mod rows;
 mod servers;
+mod sessions;
 mod work;
 mod workflows;
 
@@ -95,6 +96,7 @@ contract!(
     crate::releases::runs_are_listed_newest_first as runs_are_listed_newest_first,
     crate::releases::the_last_push_of_a_tag_is_found as the_last_push_of_a_tag_is_found,
     crate::servers::servers_are_seen_and_removed as servers_are_seen_and_removed,
+    crate::sessions::sessions_are_seen_and_end as sessions_are_seen_and_end,
     crate::work::work_is_due_in_order as work_is_due_in_order,
     crate::work::work_is_leased_to_one_server as work_is_leased_to_one_server,
     crate::work::an_ended_lease_is_claimed_with_a_higher_fence as an_ended_lease_is_claimed_with_a_higher_fence,

@@ -1,0 +1,140 @@
+//! Browsers that signed in: random tokens of which the digest is stored, that expire, and that can be ended.
+
+use crate::storage::store_error;
+use jiff::{SignedDuration, Timestamp};
+use std::sync::Arc;
+use towpath_delivery::DeliveryError;
+use towpath_store::{Commit, SessionRow, Store, Write};
+use towpath_types::{Clock, Digest, SecretString};
+
+/// A session that is not used for this long is over.
+const IDLE: SignedDuration = SignedDuration::from_hours(12);
+/// However much it is used, this long after the sign-in it is over.
+pub const SESSION_LASTS: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// That a session was used is stored this often at most.
+const NOTED_EVERY: SignedDuration = SignedDuration::from_mins(1);
+/// The longest introduction of a browser that is kept.
+const LONGEST_BROWSER: usize = 200;
+
+/// The sessions in a store. Clones share it.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct Sessions {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Sessions {
+    /// Begins a session, and forgets those that are over. The token is stored nowhere.
+    ///
+    /// # Errors
+    /// When the storage does not work.
+    pub async fn begin(&self, browser: &str) -> Result<SecretString, DeliveryError> {
+        let token = SecretString::new(hex::encode(rand::random::<[u8; 32]>()));
+        let now = self.clock.now();
+        let mut commit = Commit::new();
+        for row in self.store.sessions().await.map_err(store_error)? {
+            if is_over(&row, now) {
+                commit.write(Write::EndSession(row.digest));
+            }
+        }
+        commit.write(Write::Session(SessionRow {
+            digest: digest(&token),
+            browser: browser.chars().take(LONGEST_BROWSER).collect(),
+            made_at: now,
+            seen_at: now,
+        }));
+        self.store.commit(commit).await.map_err(store_error)?;
+        Ok(token)
+    }
+
+    /// Whether `token` is that of a session that is not over. That is noted, so that the session goes on.
+    ///
+    /// # Errors
+    /// When the storage does not work.
+    pub async fn is_open(&self, token: &SecretString) -> Result<bool, DeliveryError> {
+        let digest = digest(token);
+        let now = self.clock.now();
+        let row = self.store.session(&digest).await.map_err(store_error)?;
+        let Some(row) = row.filter(|row| !is_over(row, now)) else {
+            return Ok(false);
+        };
+        if now.duration_since(row.seen_at) >= NOTED_EVERY {
+            let seen = Write::SessionSeen { digest, at: now };
+            self.store.commit(Commit::new().with(seen)).await.map_err(store_error)?;
+        }
+        Ok(true)
+    }
+
+    /// Ends one session; `None` ends all of them.
+    ///
+    /// # Errors
+    /// When the storage does not work.
+    pub async fn end(&self, token: Option<&SecretString>) -> Result<(), DeliveryError> {
+        let mut commit = Commit::new();
+        match token {
+            Some(token) => commit.write(Write::EndSession(digest(token))),
+            None => {
+                for row in self.store.sessions().await.map_err(store_error)? {
+                    commit.write(Write::EndSession(row.digest));
+                }
+            }
+        }
+        self.store.commit(commit).await.map(drop).map_err(store_error)
+    }
+}
+
+fn digest(token: &SecretString) -> Digest {
+    Digest::of(token.expose().as_bytes())
+}
+
+/// Pure.
+fn is_over(row: &SessionRow, now: Timestamp) -> bool {
+    now.duration_since(row.seen_at) >= IDLE || now.duration_since(row.made_at) >= SESSION_LASTS
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use towpath_delivery::FakeClock;
+    use towpath_store::{Database, SqlStore};
+
+    #[tokio::test]
+    async fn a_session_is_random_goes_on_while_it_is_used_and_ends() {
+        let clock = Arc::new(FakeClock::at(Timestamp::UNIX_EPOCH));
+        let store: Arc<dyn Store> = Arc::new(SqlStore::open(Database::SqliteMemory).await.unwrap());
+        let sessions = Sessions {
+            store: store.clone(),
+            clock: clock.clone(),
+        };
+        let one = sessions.begin("one").await.unwrap();
+        let other = sessions.begin("other").await.unwrap();
+        assert_ne!(one.expose(), other.expose());
+        assert!(one.expose().len() >= 64);
+        let stored = format!("{:?}", store.sessions().await.unwrap());
+        assert!(!stored.contains(one.expose()), "the token itself is stored");
+        let forged = SecretString::new(digest(&one).to_string());
+        assert!(!sessions.is_open(&forged).await.unwrap());
+        // Used every eleven hours, it goes on for a week; unused, it is over after twelve.
+        for _ in 0..15 {
+            assert!(sessions.is_open(&one).await.unwrap());
+            clock.advance(SignedDuration::from_hours(11));
+        }
+        assert!(!sessions.is_open(&other).await.unwrap());
+        clock.advance(SignedDuration::from_hours(4));
+        assert!(!sessions.is_open(&one).await.unwrap(), "a week is over");
+        let ended = sessions.begin("ended").await.unwrap();
+        let kept = sessions.begin("kept").await.unwrap();
+        assert_eq!(
+            store.sessions().await.unwrap().len(),
+            2,
+            "those that are over are forgotten"
+        );
+        sessions.end(Some(&ended)).await.unwrap();
+        assert!(!sessions.is_open(&ended).await.unwrap());
+        assert!(sessions.is_open(&kept).await.unwrap());
+        sessions.end(None).await.unwrap();
+        assert!(!sessions.is_open(&kept).await.unwrap());
+    }
+}

@@ -1,0 +1,17 @@
+//! Browsers that signed in.
+
+use jiff::Timestamp;
+use towpath_types::Digest;
+
+/// A browser that signed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct SessionRow {
+    /// Of its token, which is stored nowhere.
+    pub digest: Digest,
+    /// How the browser introduced itself, for people.
+    pub browser: String,
+    pub made_at: Timestamp,
+    /// When it was last seen, to the minute.
+    pub seen_at: Timestamp,
+}
