@@ -95,7 +95,8 @@ pub fn parse(source: &Arc<SourceFile>, options: &ParseOptions) -> (Vec<Node>, Ve
         block_nesting_limit: depth,
         simple_key_max_lookahead: 4096,
     };
-    for next in Parser::new_from_str_with_options(source.text(), parser_options) {
+    let text = with_marks_before_documents(source.text());
+    for next in Parser::new_from_str_with_options(&text, parser_options) {
         match next {
             Ok((event, span)) => {
                 let start = span.start.byte_offset().unwrap_or(0);
@@ -124,6 +125,40 @@ pub fn parse(source: &Arc<SourceFile>, options: &ParseOptions) -> (Vec<Node>, Ve
         }
     }
     (builder.documents, builder.diagnostics)
+}
+
+/// A text in which no byte order mark is between `---` and its document.
+///
+/// Tools that join files leave one there. YAML allows a mark only before the `---`, and Kubernetes' own tools read it. The bytes
+/// of the mark become blanks at the end of the line before, so that every place stays where it is.
+fn with_marks_before_documents(text: &str) -> Cow<'_, str> {
+    const MARK: &str = "\u{feff}";
+    let mut out = String::new();
+    let mut done = 0;
+    for (at, _) in text.match_indices(MARK) {
+        let before = &text[done..at];
+        let line_end = before.trim_end_matches('\n').trim_end_matches('\r');
+        let line = line_end.rsplit('\n').next().unwrap_or_default();
+        let is_start = line.strip_prefix("---").is_some_and(|rest| {
+            let rest = rest.trim_start_matches([' ', '\t']);
+            rest.is_empty() || rest.starts_with('#')
+        });
+        let breaks = &before[line_end.len()..];
+        if !is_start || !matches!(breaks, "\n" | "\r\n") {
+            continue;
+        }
+        out.push_str(line_end);
+        out.push_str(&" ".repeat(MARK.len()));
+        out.push_str(breaks);
+        done = at + MARK.len();
+    }
+    match done {
+        0 => Cow::Borrowed(text),
+        _ => {
+            out.push_str(&text[done..]);
+            Cow::Owned(out)
+        }
+    }
 }
 
 struct Builder<'a> {
@@ -632,5 +667,19 @@ mod tests {
             chain += &format!("a{level}: &a{level} [*a{}]\n", level - 1);
         }
         assert_eq!(read(&chain).1[0].code, "yaml::too-deep");
+    }
+
+    #[test]
+    fn a_byte_order_mark_may_be_behind_the_marker_of_a_document() {
+        check(
+            "\u{feff}a: 1\n---\n\u{feff}b: 2\nc: 3\n",
+            "{\"a\":1}\n{\"b\":2,\"c\":3}",
+        );
+        check("---  # one\r\n\u{feff}---\r\n\u{feff}b: 2\r\n", "{\"b\":2}");
+        let (documents, _) = read("---\n\u{feff}b: ä\nc: 3\n");
+        let third = documents[0].get("c").map(|node| node.span().place().to_string());
+        assert_eq!(third.as_deref(), Some("test.yml:3:4"));
+        // In a text it is the text's.
+        check("a: |\n  ---\n  \u{feff}b\n", "{\"a\":\"---\\n\u{feff}b\\n\"}");
     }
 }
