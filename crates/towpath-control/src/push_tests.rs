@@ -394,11 +394,11 @@ async fn a_storage_that_fails_is_no_reason_to_give_a_push_up() {
 async fn a_configuration_that_is_too_large_is_said_at_once() {
     let world = World::new().await;
     let server = world.start();
-    let config = format!("{CONFIG}#{}\n", "x".repeat(5 << 20));
+    let config = format!("{CONFIG}#{}\n", "x".repeat(9 << 20));
     let pipeline = server.push_config(&world, &config).await;
     assert_eq!(pipeline.status, PipelineStatus::Errored);
     assert!(
-        pipeline.errors[0].contains("`.circleci/config.yml`") && pipeline.errors[0].contains("larger than"),
+        pipeline.errors[0].contains("`.circleci/config.yml`") && pipeline.errors[0].contains("a file may have 8 MiB"),
         "{:?}",
         pipeline.errors
     );

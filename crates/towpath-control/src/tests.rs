@@ -132,6 +132,51 @@ async fn a_configuration_that_does_not_compile_makes_a_pipeline_that_says_where(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_is_read_through_links_or_the_pipeline_says_why_not() {
+    let world = World::new().await;
+    let server = world.start();
+    let draft = || world.forge.commit_to(&world.project, "main");
+    let linked = draft()
+        .file("ci/circle.yml", CHAIN)
+        .link(".circleci/config.yml", "../ci/circle.yml")
+        .push();
+    let pipeline = server.push(&world, "main", &linked).await;
+    assert_eq!((pipeline.status, pipeline.errors), (PipelineStatus::Created, vec![]));
+    for (draft, says) in [
+        (
+            draft().link(".circleci/config.yml", "../../circle.yml"),
+            "is a link to `../../circle.yml`, which is outside of this repository",
+        ),
+        (
+            draft().link(".circleci/config.yml", "../ci/gone.yml"),
+            "is a link to `../ci/gone.yml`, and there is nothing",
+        ),
+        (
+            draft().file(".circleci/config.yml", b"version: 2.1\n# gr\xfc\xdfe\n"),
+            "`.circleci/config.yml` is not UTF-8: line 2, column 5 has the byte 0xfc",
+        ),
+        (
+            draft()
+                .file(".circleci/config.yml", CHAIN)
+                .file("towpath.toml", b"# \xe9\n"),
+            "`towpath.toml` is not UTF-8: line 1, column 3",
+        ),
+        (
+            draft()
+                .file("towpath.toml", "")
+                .link(".circleci/orbs/acme", "../../gone"),
+            "`.circleci/orbs/acme` is a link to `../../gone`",
+        ),
+    ] {
+        let commit = draft.push();
+        let pipeline = server.push(&world, "main", &commit).await;
+        assert_eq!(pipeline.status, PipelineStatus::Errored, "{says}");
+        assert!(pipeline.errors[0].contains(says), "{:?}", pipeline.errors);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_cannot_run_fails_when_it_is_reached_and_the_rest_runs() {
     let world = World::new().await;
     let server = world.start();

@@ -3,7 +3,7 @@
 use crate::{
     environment::unseen,
     error::DeliveryError,
-    manifests::{ManifestFile, Whereabouts, environments_in, fill_in, namespace_pattern},
+    manifests::{Source, Whereabouts, environments_in, fill_in, namespace_pattern},
     project_file::ProjectFile,
     repository::{Repositories, project_name},
     retry::until_stored,
@@ -13,6 +13,7 @@ use towpath_deploy::{
     Environment,
     render::{RenderError, RenderFailure, Renderer},
 };
+use towpath_manifest::ManifestFile;
 use towpath_store::{Commit, EnvironmentRow, Expect, Store, Write};
 use towpath_types::{EnvironmentId, ProjectName, with_causes};
 
@@ -72,11 +73,15 @@ impl Discoverer {
         project_file: &ProjectFile,
     ) -> Result<Discovered, DeliveryError> {
         let name = project_name(project)?;
-        let (found, is_final) = self.find(project, files, project_file).await;
+        let Found {
+            environments: found,
+            is_whole,
+            is_final,
+        } = self.find(project, files, project_file).await;
         until_stored!(async {
             let known = self.store.environments(Some(&name)).await?;
             let mut commit = Commit::new();
-            for write in changes(&known, &found) {
+            for write in changes(&known, &found, is_whole) {
                 commit.write(write);
             }
             if !commit.is_empty() {
@@ -90,14 +95,9 @@ impl Discoverer {
         })
     }
 
-    async fn find(
-        &self,
-        project: &str,
-        files: Vec<ManifestFile>,
-        project_file: &ProjectFile,
-    ) -> (BTreeMap<EnvironmentId, Whereabouts>, bool) {
+    async fn find(&self, project: &str, files: Vec<ManifestFile>, project_file: &ProjectFile) -> Found {
         let pattern = namespace_pattern(project, project_file);
-        let files = files.into_iter().map(|file| (file.path, file.text)).collect();
+        let unread = Source::unread_of(&files);
         let rendered = self
             .renderer
             .render(files, project, None, |kube_context, environment| {
@@ -114,19 +114,29 @@ impl Discoverer {
             );
         }
         // What a program refuses it refuses again. One that was missing or too slow may do better next time.
-        let is_for_good = |failure: &RenderFailure| matches!(failure.error, RenderError::Refused { .. });
+        let is_for_good =
+            |failure: &RenderFailure| matches!(failure.error, RenderError::Refused { .. } | RenderError::Unread { .. });
         let is_final = rendered.failures.iter().all(is_for_good);
-        let files: Vec<ManifestFile> = rendered
-            .files
-            .into_iter()
-            .map(|(path, text)| ManifestFile { path, text })
-            .collect();
-        (environments_in(project, &files, project_file), is_final)
+        let source = Source::new(unread, rendered);
+        Found {
+            environments: environments_in(project, &source, project_file),
+            is_whole: source.knows_environments(),
+            is_final,
+        }
     }
 }
 
-/// The rows that have to change so that exactly `found` is listed.
-fn changes(known: &[EnvironmentRow], found: &BTreeMap<EnvironmentId, Whereabouts>) -> Vec<Write> {
+/// What was found in a project's manifests.
+struct Found {
+    environments: BTreeMap<EnvironmentId, Whereabouts>,
+    /// Whether there are no others: a folder that cannot be read may hide some.
+    is_whole: bool,
+    /// Whether looking again finds the same.
+    is_final: bool,
+}
+
+/// The rows that have to change so that exactly `found` is listed, if that `is_whole`.
+fn changes(known: &[EnvironmentRow], found: &BTreeMap<EnvironmentId, Whereabouts>, is_whole: bool) -> Vec<Write> {
     let mut writes = Vec::new();
     for (id, whereabouts) in found {
         let before = known.iter().find(|row| row.id == *id);
@@ -146,7 +156,8 @@ fn changes(known: &[EnvironmentRow], found: &BTreeMap<EnvironmentId, Whereabouts
         }
     }
     // An environment that is deployed to outlives its manifests.
-    for row in known.iter().filter(|row| row.listed && !found.contains_key(&row.id)) {
+    let is_gone = |row: &&EnvironmentRow| is_whole && row.listed && !found.contains_key(&row.id);
+    for row in known.iter().filter(is_gone) {
         let gone = EnvironmentRow {
             listed: false,
             ..row.clone()
@@ -202,7 +213,7 @@ mod tests {
             ..rows::environment("claims", environment)
         };
         let known = [listed("dev"), listed("gone")];
-        let writes = rows_of(changes(&known, &found));
+        let writes = rows_of(changes(&known, &found, true));
         let said: Vec<(&str, bool, Expect)> = writes
             .iter()
             .map(|(row, expect)| (row.id.environment(), row.listed, *expect))
@@ -211,7 +222,9 @@ mod tests {
             said,
             [("qa", true, Expect::Absent), ("gone", false, Expect::Version(4))]
         );
-        assert!(changes(&[listed("dev")], &BTreeMap::from([at("dev", "claims-dev")])).is_empty());
+        let dev = BTreeMap::from([at("dev", "claims-dev")]);
+        assert!(changes(&[listed("dev")], &dev, true).is_empty());
+        assert!(changes(&[listed("dev"), listed("unread")], &dev, false).is_empty());
     }
 
     #[test]
@@ -222,7 +235,7 @@ mod tests {
             ..rows::environment("claims", "dev")
         };
         let found = BTreeMap::from([at("dev", "elsewhere")]);
-        let [(row, _)] = rows_of(changes(std::slice::from_ref(&before), &found))
+        let [(row, _)] = rows_of(changes(std::slice::from_ref(&before), &found, true))
             .try_into()
             .unwrap();
         assert_eq!((row.namespace.as_str(), row.release), ("elsewhere", before.release));

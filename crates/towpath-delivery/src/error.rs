@@ -169,7 +169,7 @@ impl From<ForgeError> for DeliveryError {
     fn from(error: ForgeError) -> Self {
         match error {
             ForgeError::UnknownProject(_) | ForgeError::NotFound { .. } => Self::not_found(error.to_string()),
-            ForgeError::TooLarge { .. } => Self::invalid(error.to_string()),
+            ForgeError::TooLarge { .. } | ForgeError::Unread { .. } => Self::invalid(error.to_string()),
             other => Self::unavailable("git does not work as it should").caused_by(other),
         }
     }

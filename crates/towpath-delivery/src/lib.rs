@@ -54,7 +54,9 @@ pub use gate::{Approval, Gates};
 pub use history::{HISTORY, History};
 pub use image::{ImageFinder, image_repository};
 pub use lock::Locks;
-pub use manifests::{JobKind, ManifestFile, check_project_name, environment_id, workload_images};
+pub use manifests::{
+    JobKind, MANIFESTS_FOLDER, check_project_name, environment_id, manifest_files, select_manifests, workload_images,
+};
 pub use observe::Observer;
 pub use plan::{ChangeAction, Plan, PlanChange, PlanCommit, PlanView, PlanWireError, read_plan, write_plan};
 pub use planner::{Fingerprinter, Planner, PullSecret};
@@ -64,4 +66,5 @@ pub use release::Releases;
 pub use request::LaptopRequest;
 pub use run::Runs;
 pub use towpath_deploy::{CronFailure, Deploying, Hold, Writer};
+pub use towpath_manifest::{ManifestContent, ManifestFile};
 pub use workflow::WorkflowJobs;

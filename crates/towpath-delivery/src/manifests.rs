@@ -4,24 +4,17 @@ use crate::{
     error::DeliveryError,
     project_file::{PROJECT_FILE, ProjectFile},
 };
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use towpath_deploy::{
     Environment,
-    render::{is_yaml, needs_every_file},
+    render::{RenderFailure, Rendered, is_yaml, needs_every_file},
 };
-use towpath_forge::TreeFile;
-use towpath_manifest::{Object, Tree};
-use towpath_types::{EnvironmentId, ImageReference, ProjectName};
+use towpath_forge::{TreeEntry, TreeFile};
+use towpath_manifest::{Layout, ManifestContent, ManifestFile, Object, Tree};
+use towpath_types::{EnvironmentId, ImageReference, ProjectName, with_causes};
 
-/// One manifest file, as the command line sends it and as it is read from a commit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ManifestFile {
-    /// Its path from the repository's root.
-    pub path: String,
-    /// Its content.
-    pub text: String,
-}
+/// The folder that all manifests are in.
+pub const MANIFESTS_FOLDER: &str = ".k8s";
 
 /// The id of an environment, from names that a person wrote.
 ///
@@ -42,23 +35,40 @@ pub fn check_project_name(name: &str) -> Result<(), DeliveryError> {
         .map_err(|error| DeliveryError::invalid(error.to_string()))
 }
 
-/// A commit's files as a plan takes them: the YAML files, and with Kustomize or Helm every text file.
-pub(crate) fn manifest_files(files: Vec<TreeFile>) -> Vec<ManifestFile> {
-    let every = needs_every_file(files.iter().map(|file| file.path.as_str()));
-    let text = |file: TreeFile| match (is_yaml(&file.path), String::from_utf8(file.bytes)) {
-        (true, Err(error)) => Some((file.path, String::from_utf8_lossy(error.as_bytes()).into_owned())),
-        (true, Ok(text)) => Some((file.path, text)),
-        // Nothing is rendered from a file that is not text. A program that needs it complains.
-        (false, text) => text.ok().filter(|_| every).map(|text| (file.path, text)),
+/// Leaves the entries below [`MANIFESTS_FOLDER`] that a plan takes: the YAML files, and with Kustomize or Helm every file. A link
+/// that leads nowhere stays, whatever its name: there may have been a folder.
+pub fn select_manifests(entries: &mut Vec<TreeEntry>) {
+    let every = needs_every_file(entries.iter().map(|entry| entry.path.as_str()));
+    entries.retain(|entry| every || entry.found.is_err() || is_yaml(&entry.path));
+}
+
+/// A tree's files as a plan takes them, with those that cannot be read. One function for a commit and a working tree.
+#[must_use]
+pub fn manifest_files(files: Vec<TreeFile>) -> Vec<ManifestFile> {
+    let content = |path: &str, bytes: Vec<u8>| match is_yaml(path) {
+        true => match towpath_forge::text(bytes) {
+            Ok(text) => ManifestContent::Text(text),
+            Err(why) => ManifestContent::Unread(why.to_string()),
+        },
+        false => match String::from_utf8(bytes) {
+            Ok(text) => ManifestContent::Text(text),
+            Err(error) => ManifestContent::Bytes(error.into_bytes()),
+        },
     };
-    let files = files.into_iter().filter_map(text);
-    files.map(|(path, text)| ManifestFile { path, text }).collect()
+    let file = |file: TreeFile| ManifestFile {
+        content: match file.content {
+            Ok(bytes) => content(&file.path, bytes),
+            Err(why) => ManifestContent::Unread(why.to_string()),
+        },
+        path: file.path,
+    };
+    files.into_iter().map(file).collect()
 }
 
 /// The images, without tag and digest, that the workloads of manifests run, each with the names of its containers.
 #[must_use]
 pub fn workload_images(files: &[ManifestFile]) -> BTreeMap<String, BTreeSet<String>> {
-    let (tree, _) = read_tree(files);
+    let (tree, _) = Tree::read(files.iter().map(|file| (file.path.as_str(), file.text_or_nothing())));
     let environments = tree
         .kube_contexts
         .values()
@@ -75,14 +85,70 @@ pub fn workload_images(files: &[ManifestFile]) -> BTreeMap<String, BTreeSet<Stri
     images
 }
 
-fn read_tree(files: &[ManifestFile]) -> (Tree, Vec<String>) {
-    let (tree, diagnostics) = Tree::read(files.iter().map(|file| (file.path.as_str(), file.text.as_str())));
-    let errors = diagnostics
-        .iter()
-        .filter(|diagnostic| diagnostic.is_error())
-        .map(|diagnostic| diagnostic.render(false))
-        .collect();
-    (tree, errors)
+/// The files of a repository after rendering.
+pub(crate) struct Source {
+    rendered: Rendered,
+    /// The paths of what cannot be read, each with the sentence that says so.
+    unread: Vec<(String, String)>,
+}
+
+impl Source {
+    /// What was rendered of `files`.
+    pub(crate) fn new(unread: Vec<(String, String)>, rendered: Rendered) -> Self {
+        Self { rendered, unread }
+    }
+
+    /// The paths of `files` that cannot be read, each with a sentence that says so.
+    pub(crate) fn unread_of(files: &[ManifestFile]) -> Vec<(String, String)> {
+        let unread = files.iter().filter_map(|file| Some((file.path.clone(), file.wrong()?)));
+        unread.collect()
+    }
+
+    /// Refuses an environment that could not be rendered.
+    fn check_rendering(&self, kube_context: &str, environment: &str) -> Result<(), DeliveryError> {
+        let rendered = &self.rendered;
+        let layout = &rendered.layout;
+        let wrong = rendered.diagnostics.iter();
+        let wrong = wrong.filter(|diagnostic| layout.concerned_by(kube_context, environment, diagnostic));
+        let is_of_it =
+            |failure: &&RenderFailure| failure.kube_context == kube_context && failure.environment == environment;
+        let failed = rendered.failures.iter().filter(is_of_it);
+        let failed = failed.map(|failure| with_causes(&failure.error));
+        let wrong: Vec<String> = wrong.map(|diagnostic| diagnostic.render(false)).chain(failed).collect();
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err(DeliveryError::invalid(wrong.join("\n"))),
+        }
+    }
+
+    fn tree(&self) -> (Tree, Vec<towpath_manifest::Diagnostic>) {
+        let layout = &self.rendered.layout;
+        let texts = self
+            .rendered
+            .files
+            .iter()
+            .map(|(path, text)| (path.as_str(), text.as_str()));
+        // A file that cannot be read has an environment all the same.
+        let unread = self.unread.iter().map(|(path, _)| (path.as_str(), ""));
+        Tree::read(texts.chain(unread.filter(|(path, _)| layout.reads_as_it_is(path))))
+    }
+
+    /// Whether the names of all environments are known. They are not behind a folder that cannot be read.
+    pub(crate) fn knows_environments(&self) -> bool {
+        let is_around = |(path, _): &(String, String)| path.split('/').count() <= 3 && !is_yaml(path);
+        !self.unread.iter().any(is_around)
+    }
+
+    /// Why there may be no environment of this name: what cannot be read in its folder, or around it.
+    fn unread_around(&self, environment: &str) -> Vec<&str> {
+        let is_around = |path: &str| match path.split('/').collect::<Vec<_>>().as_slice() {
+            [_] | [_, _] => !is_yaml(path),
+            [_, _, name, ..] => *name == environment,
+            _ => false,
+        };
+        let around = self.unread.iter().filter(|(path, _)| is_around(path));
+        around.map(|(_, why)| why.as_str()).collect()
+    }
 }
 
 /// The kube context whose folder the project's file names.
@@ -131,31 +197,111 @@ pub(crate) struct Manifests {
     tree: Tree,
     /// Where the environment is.
     pub place: Environment,
-    /// What is wrong in any file of the tree, rendered.
+    /// What is wrong in the files that the environment can depend on, rendered.
     pub errors: Vec<String>,
     /// Objects that name another namespace than the project's file gives their environment; sentences.
     pub misplaced: Vec<String>,
+    /// What deserves a look; sentences.
+    pub warnings: Vec<String>,
+}
+
+/// The namespaces of a kube context's environments.
+struct Namespaces {
+    /// By environment.
+    named: BTreeMap<String, String>,
+    /// Whether that is all: an environment that was not rendered may name another.
+    all_known: bool,
+}
+
+impl Namespaces {
+    fn of(tree: &Tree, layout: &Layout, kube_context: &str, project: &str, project_file: &ProjectFile) -> Self {
+        let names = tree.kube_contexts.get(kube_context).into_iter();
+        let names = names.flat_map(|context| context.environments.keys());
+        let is_rendered = |name: &String| layout.rendered(kube_context, name).is_some();
+        Self {
+            all_known: project_file.namespace.is_some() || !names.clone().any(is_rendered),
+            named: names
+                .map(|name| {
+                    (
+                        name.clone(),
+                        namespace_in(tree, kube_context, project, name, project_file),
+                    )
+                })
+                .collect(),
+        }
+    }
+
+    /// What is said of objects that all environments share and that name a namespace of none of them: nothing applies those.
+    fn homeless(&self, tree: &Tree, kube_context: &str) -> Vec<String> {
+        let Some(context) = tree.kube_contexts.get(kube_context) else {
+            return Vec::new();
+        };
+        let known: Vec<String> = self
+            .named
+            .iter()
+            .map(|(name, namespace)| format!("{name}: `{namespace}`"))
+            .collect();
+        let sentence = |object: &Object| {
+            let namespace = object.namespace.as_ref()?;
+            (!self.named.values().any(|named| named == namespace)).then(|| {
+                format!(
+                    "{}: {} is shared by the environments of `{kube_context}` and names the namespace `{namespace}`, which is none of \
+                     theirs ({}), so it belongs to none: leave `metadata.namespace` out, or name one of those",
+                    object.place_of("/metadata/namespace"),
+                    object.id(),
+                    known.join(", ")
+                )
+            })
+        };
+        context
+            .jobs
+            .iter()
+            .chain(&context.cron_jobs)
+            .filter_map(sentence)
+            .collect()
+    }
+}
+
+fn warnings_of(rendered: &Rendered, environment: &str) -> Vec<String> {
+    let own = rendered.warnings.iter().filter(|(name, _)| name == environment);
+    own.map(|(_, warning)| warning.clone()).collect()
 }
 
 impl Manifests {
     /// Finds an environment in the files of a repository.
     ///
     /// # Errors
-    /// `NotFound` when there is no such environment, `Invalid` when several kube contexts have one.
-    pub(crate) fn read(
-        files: &[ManifestFile],
-        project_file: &ProjectFile,
-        id: &EnvironmentId,
-    ) -> Result<Self, DeliveryError> {
-        let (tree, errors) = read_tree(files);
-        let has = tree.kube_contexts_of(id.environment());
+    /// `NotFound` when there is no such environment, `Invalid` when several kube contexts have one, and when it could not be
+    /// rendered.
+    pub(crate) fn read(source: &Source, project_file: &ProjectFile, id: &EnvironmentId) -> Result<Self, DeliveryError> {
+        let name = id.environment();
+        if let Some(reason) = source.rendered.why_no_environment(name) {
+            return Err(DeliveryError::not_found(reason));
+        }
+        let (tree, diagnostics) = source.tree();
+        let has = tree.kube_contexts_of(name);
         let kube_context = match (wanted_kube_context(project_file), has.as_slice()) {
             (Some(wanted), has) if has.contains(&wanted) => wanted.to_string(),
             (None, [only]) => (*only).to_string(),
-            (None, [_, _, ..]) => return Err(ambiguous(id.environment(), &has)),
-            (Some(_), _) | (None, []) => return Err(no_environment(&tree, project_file, id)),
+            (None, [_, _, ..]) => return Err(ambiguous(name, &has)),
+            (Some(_), _) | (None, []) => return Err(no_environment(&tree, source, project_file, id)),
         };
-        let namespace = namespace_in(&tree, &kube_context, id.project(), id.environment(), project_file);
+        source.check_rendering(&kube_context, name)?;
+        let layout = &source.rendered.layout;
+        let wrong = diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
+        let wrong = wrong.filter(|diagnostic| layout.concerned_by(&kube_context, name, diagnostic));
+        let unread = source.unread.iter();
+        let unread = unread.filter(|(path, _)| layout.concerns(&kube_context, name, path));
+        let errors = unread.map(|(_, wrong)| wrong.clone());
+        let mut errors: Vec<String> = errors.chain(wrong.map(|diagnostic| diagnostic.render(false))).collect();
+        let namespace = namespace_in(&tree, &kube_context, id.project(), name, project_file);
+        let namespaces = Namespaces::of(&tree, layout, &kube_context, id.project(), project_file);
+        let homeless = namespaces.homeless(&tree, &kube_context);
+        let mut warnings = warnings_of(&source.rendered, name);
+        match namespaces.all_known {
+            true => errors.extend(homeless),
+            false => warnings.extend(homeless),
+        }
         let mut manifests = Self {
             tree,
             place: Environment {
@@ -165,6 +311,7 @@ impl Manifests {
             },
             errors,
             misplaced: Vec::new(),
+            warnings,
         };
         if project_file.namespace.is_some() {
             manifests.misplaced = manifests.other_namespaces();
@@ -220,7 +367,9 @@ impl Manifests {
         let place = &self.place;
         let objects: Vec<Object> = match kind {
             JobKind::Job => {
-                let jobs = self.tree.jobs(&place.kube_context, place.id.environment());
+                let jobs = self
+                    .tree
+                    .jobs(&place.kube_context, place.id.environment(), &place.namespace);
                 jobs.into_iter().cloned().collect()
             }
             JobKind::CronJob => self.objects(),
@@ -275,8 +424,12 @@ impl JobKind {
     }
 }
 
-fn no_environment(tree: &Tree, project_file: &ProjectFile, id: &EnvironmentId) -> DeliveryError {
+fn no_environment(tree: &Tree, source: &Source, project_file: &ProjectFile, id: &EnvironmentId) -> DeliveryError {
     let environment = id.environment();
+    let unread = source.unread_around(environment);
+    if !unread.is_empty() {
+        return DeliveryError::invalid(unread.join("\n"));
+    }
     let wanted = wanted_kube_context(project_file);
     let is_wanted = |name: &str| wanted.is_none_or(|wanted| wanted == name);
     let folder = project_file.manifests.as_deref();
@@ -311,10 +464,10 @@ pub(crate) enum Whereabouts {
 /// A folder whose name cannot name an environment is left out here. Whoever deploys to it is told why.
 pub(crate) fn environments_in(
     project: &str,
-    files: &[ManifestFile],
+    source: &Source,
     project_file: &ProjectFile,
 ) -> BTreeMap<EnvironmentId, Whereabouts> {
-    let (tree, _) = read_tree(files);
+    let (tree, _) = source.tree();
     let wanted = wanted_kube_context(project_file);
     let mut environments = BTreeMap::new();
     for (kube_context, context) in &tree.kube_contexts {
@@ -347,12 +500,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::error::ErrorKind;
+    use towpath_forge::Unread;
 
     fn file(path: &str, text: &str) -> ManifestFile {
-        ManifestFile {
-            path: path.into(),
-            text: text.into(),
-        }
+        ManifestFile::text(path, text)
     }
 
     fn deployment(name: &str, namespace: &str) -> String {
@@ -373,8 +524,24 @@ mod tests {
         ProjectFile::parse(text).unwrap()
     }
 
+    /// Files that nothing renders.
+    fn plain(files: &[ManifestFile]) -> Source {
+        let texts = files.iter().filter(|file| file.wrong().is_none());
+        let rendered = Rendered {
+            files: texts
+                .map(|file| (file.path.clone(), file.text_or_nothing().to_string()))
+                .collect(),
+            ..Rendered::default()
+        };
+        Source::new(Source::unread_of(files), rendered)
+    }
+
+    fn read(files: &[ManifestFile], file: &ProjectFile, environment: &str) -> Manifests {
+        Manifests::read(&plain(files), file, &id(environment)).unwrap()
+    }
+
     fn refused(files: &[ManifestFile], file: &str, environment: &str) -> DeliveryError {
-        Manifests::read(files, &project_file(file), &id(environment))
+        Manifests::read(&plain(files), &project_file(file), &id(environment))
             .err()
             .unwrap()
     }
@@ -385,13 +552,13 @@ mod tests {
             file(".k8s/live/dev/web.yaml", &deployment("web", "")),
             file(".k8s/old/qa/web.yaml", &deployment("web", "elsewhere")),
         ];
-        let dev = Manifests::read(&files, &ProjectFile::default(), &id("dev")).unwrap();
+        let dev = read(&files, &ProjectFile::default(), "dev");
         assert_eq!(
             (dev.place.kube_context.as_str(), dev.place.namespace.as_str()),
             ("live", "claims-dev")
         );
         assert_eq!(dev.objects().len(), 1);
-        let qa = Manifests::read(&files, &ProjectFile::default(), &id("qa")).unwrap();
+        let qa = read(&files, &ProjectFile::default(), "qa");
         assert_eq!(qa.place.namespace, "elsewhere");
     }
 
@@ -405,14 +572,14 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains("(live, old)"), "{error}");
         let file = project_file("manifests = \".k8s/old/\"");
-        let found = Manifests::read(&files, &file, &id("dev")).unwrap();
+        let found = read(&files, &file, "dev");
         assert_eq!(found.place.kube_context, "old");
-        let all = environments_in("claims", &files, &ProjectFile::default());
+        let all = environments_in("claims", &plain(&files), &ProjectFile::default());
         assert_eq!(
             all[&id("dev")],
             Whereabouts::Ambiguous(vec!["live".into(), "old".into()])
         );
-        let told = environments_in("claims", &files, &file);
+        let told = environments_in("claims", &plain(&files), &file);
         assert!(matches!(&told[&id("dev")], Whereabouts::At(place) if place.kube_context == "old"));
     }
 
@@ -441,7 +608,7 @@ mod tests {
     fn an_object_in_another_namespace_than_the_project_file_says_is_named_with_its_place() {
         let files = [file(".k8s/live/dev/web.yaml", &deployment("web", "other"))];
         let pattern = project_file("namespace = \"c-{environment}-{kube_context}\"");
-        let manifests = Manifests::read(&files, &pattern, &id("dev")).unwrap();
+        let manifests = read(&files, &pattern, "dev");
         assert_eq!(manifests.place.namespace, "c-dev-live");
         let [misplaced] = manifests.misplaced.as_slice() else {
             panic!("{:?}", manifests.misplaced)
@@ -459,7 +626,7 @@ mod tests {
             file(".k8s/live/dev/web.yaml", &deployment("web", "")),
             file(".k8s/live/jobs/migrate.yaml", job),
         ];
-        let manifests = Manifests::read(&files, &ProjectFile::default(), &id("dev")).unwrap();
+        let manifests = read(&files, &ProjectFile::default(), "dev");
         for name in ["claims-migrate", "migrate"] {
             let found = manifests.job(JobKind::Job, name).unwrap();
             assert_eq!((found.name.as_str(), found.kind.as_str()), ("claims-migrate", "Job"));
@@ -486,7 +653,7 @@ mod tests {
                 "apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: m\n",
             ),
         ];
-        let manifests = Manifests::read(&files, &ProjectFile::default(), &id("dev")).unwrap();
+        let manifests = read(&files, &ProjectFile::default(), "dev");
         let error = manifests.job(JobKind::Job, "m").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains(".k8s/live/dev/web.yaml"), "{error}");
@@ -500,19 +667,157 @@ mod tests {
     }
 
     #[test]
-    fn only_text_that_may_be_needed_is_taken_from_a_commit() {
-        let tree = |path: &str, bytes: &[u8]| TreeFile {
+    fn only_files_that_may_be_needed_are_taken_from_a_tree() {
+        let entry = |path: &str, found| TreeEntry {
             path: path.into(),
-            bytes: bytes.to_vec(),
+            found,
         };
-        let plain = manifest_files(vec![tree(".k8s/a/b/x.yaml", b"a"), tree(".k8s/a/b/notes.txt", b"b")]);
-        assert_eq!(plain, [file(".k8s/a/b/x.yaml", "a")]);
-        let with_helm = manifest_files(vec![
-            tree(".k8s/a/b/Chart.yaml", b"name: x\nversion: 1\napiVersion: v2\n"),
-            tree(".k8s/a/b/templates/_helpers.tpl", b"b"),
-            tree(".k8s/a/b/logo.png", b"\xff\xfe"),
+        let good = |path: &str| entry(path, Ok((path.into(), 1)));
+        let selected = |mut entries: Vec<TreeEntry>| {
+            select_manifests(&mut entries);
+            entries.into_iter().map(|entry| entry.path).collect::<Vec<_>>()
+        };
+        let gone = entry(".k8s/a/b/more", Err(Unread::LeadsNowhere("x".into())));
+        assert_eq!(
+            selected(vec![good(".k8s/a/b/x.yaml"), good(".k8s/a/b/notes.txt"), gone]),
+            [".k8s/a/b/x.yaml", ".k8s/a/b/more"]
+        );
+        let with_helm = vec![good(".k8s/a/b/Chart.yaml"), good(".k8s/a/b/notes.txt")];
+        assert_eq!(selected(with_helm).len(), 2);
+    }
+
+    #[test]
+    fn what_is_not_text_is_said_of_yaml_and_kept_for_renderers() {
+        let tree = |path: &str, content: Result<&[u8], Unread>| TreeFile {
+            path: path.into(),
+            content: content.map(<[u8]>::to_vec),
+        };
+        let files = manifest_files(vec![
+            tree("a.yaml", Ok(b"a: b\n")),
+            tree("latin.yaml", Ok(b"a: b\nc: M\xfcnchen\n")),
+            tree("locked.yaml", Ok(b"\0GITCRYPT\0\x01\x02")),
+            tree("logo.png", Ok(b"\x89PNG\xff")),
+            tree("large.yaml", Err(Unread::TooLarge(10 << 20))),
         ]);
-        let paths: Vec<&str> = with_helm.iter().map(|file| file.path.as_str()).collect();
-        assert_eq!(paths, [".k8s/a/b/Chart.yaml", ".k8s/a/b/templates/_helpers.tpl"]);
+        assert_eq!(files[0], file("a.yaml", "a: b\n"));
+        assert_eq!(files[3].content, ManifestContent::Bytes(b"\x89PNG\xff".to_vec()));
+        let wrong: Vec<String> = files.iter().filter_map(ManifestFile::wrong).collect();
+        let [latin, locked, large] = wrong.as_slice() else {
+            panic!("{wrong:?}")
+        };
+        assert!(latin.contains("`latin.yaml` is not UTF-8: line 2, column 5"), "{latin}");
+        assert!(locked.contains("`locked.yaml` is encrypted by git-crypt"), "{locked}");
+        assert!(
+            large.contains("`large.yaml` has 10.0 MiB, and a file may have 8 MiB"),
+            "{large}"
+        );
+    }
+
+    fn unread(path: &str) -> ManifestFile {
+        ManifestFile {
+            path: path.into(),
+            content: ManifestContent::Unread("is away".into()),
+        }
+    }
+
+    #[test]
+    fn an_environment_is_wrong_with_what_it_needs_and_with_nothing_else() {
+        let files = |path: &str| {
+            [
+                file(".k8s/live/dev/web.yaml", &deployment("web", "")),
+                file(".k8s/live/qa/web.yaml", &deployment("web", "")),
+                unread(path),
+            ]
+        };
+        for (path, wrong_in_dev) in [
+            (".k8s/live/dev/secrets.yaml", true),
+            (".k8s/live/dev/common", true),
+            (".k8s/live/dev", true),
+            (".k8s/live/cron_jobs/clean.yaml", true),
+            (".k8s/live/jobs", true),
+            (".k8s/live", true),
+            (".k8s", true),
+            (".k8s/live/qa/secrets.yaml", false),
+            (".k8s/live/qa", false),
+            (".k8s/live/api-sandbox/secrets.yaml", false),
+            (".k8s/other/dev-2/web.yaml", false),
+            (".k8s/other/cron_jobs/clean.yaml", false),
+            (".k8s/other", false),
+        ] {
+            let manifests = read(&files(path), &ProjectFile::default(), "dev");
+            let expect = match wrong_in_dev {
+                true => vec![format!("error[manifest::unread]: `{path}` is away")],
+                false => Vec::new(),
+            };
+            assert_eq!(manifests.errors, expect, "{path}");
+        }
+        let broken = [
+            file(".k8s/live/dev/web.yaml", &deployment("web", "")),
+            file(".k8s/live/qa/web.yaml", "kind: [\n"),
+        ];
+        assert_eq!(
+            read(&broken, &ProjectFile::default(), "dev").errors,
+            Vec::<String>::new()
+        );
+        assert_eq!(read(&broken, &ProjectFile::default(), "qa").errors.len(), 1);
+    }
+
+    #[test]
+    fn an_environment_whose_folder_cannot_be_read_is_not_said_to_be_missing() {
+        let files = [
+            file(".k8s/live/dev/web.yaml", &deployment("web", "")),
+            unread(".k8s/live/qa"),
+        ];
+        let error = refused(&files, "", "qa");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("`.k8s/live/qa` is away"), "{error}");
+        assert_eq!(refused(&files, "", "prod").kind(), ErrorKind::NotFound);
+        assert!(!plain(&files).knows_environments());
+        assert!(plain(&[unread(".k8s/live/dev/web.yaml")]).knows_environments());
+        // The only file of an environment.
+        let found = environments_in(
+            "claims",
+            &plain(&[unread(".k8s/live/dev/web.yaml")]),
+            &ProjectFile::default(),
+        );
+        assert!(found.contains_key(&id("dev")));
+    }
+
+    fn cron_job(name: &str, namespace: &str) -> String {
+        format!("apiVersion: batch/v1\nkind: CronJob\nmetadata:\n  name: {name}\n  namespace: {namespace}\n")
+    }
+
+    #[test]
+    fn a_shared_object_that_names_a_namespace_belongs_to_the_environment_there() {
+        let files = [
+            file(".k8s/live/dev/web.yaml", &deployment("web", "team-dev")),
+            file(".k8s/live/qa/web.yaml", &deployment("web", "")),
+            file(".k8s/live/cron_jobs/a.yaml", &cron_job("clean", "team-dev")),
+            file(".k8s/live/cron_jobs/b.yaml", &cron_job("clean", "claims-qa")),
+            file(".k8s/live/cron_jobs/c.yaml", &cron_job("dev-only", "team-dev")),
+        ];
+        for (environment, expect) in [("dev", vec!["web", "clean", "dev-only"]), ("qa", vec!["web", "clean"])] {
+            let manifests = read(&files, &ProjectFile::default(), environment);
+            assert_eq!(manifests.errors, Vec::<String>::new());
+            let names: Vec<String> = manifests.objects().into_iter().map(|object| object.name).collect();
+            assert_eq!(names, expect);
+        }
+        let homeless = [
+            files.to_vec(),
+            vec![file(".k8s/live/cron_jobs/d.yaml", &cron_job("lost", "team-dve"))],
+        ]
+        .concat();
+        for environment in ["dev", "qa"] {
+            let [error] = read(&homeless, &ProjectFile::default(), environment)
+                .errors
+                .try_into()
+                .unwrap();
+            let error: String = error;
+            assert!(
+                error.starts_with(".k8s/live/cron_jobs/d.yaml:5:3: CronJob/lost is shared")
+                    && error.contains("(dev: `team-dev`, qa: `claims-qa`)"),
+                "{error}"
+            );
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     freeze::{Frozen, frozen},
     history::History,
     image::{ImageFinder, finder::ImageMap},
-    manifests::{JobKind, ManifestFile, Manifests, fill_in, namespace_pattern},
+    manifests::{JobKind, Manifests, Source, fill_in, namespace_pattern},
     plan::{Plan, PlanChange},
     project_file::{OnFailure, ProjectFile},
     repository::{Repositories, project_name},
@@ -15,9 +15,9 @@ use crate::{
 use std::{collections::BTreeSet, sync::Arc};
 use towpath_deploy::{Environment, PULL_SECRET, Severity, Target, render::Renderer};
 use towpath_manifest::{
-    ImageRule, Object, ObjectId, diff, sort_for_apply, with_config_hash, with_image, with_pull_secret,
+    ImageRule, ManifestFile, Object, ObjectId, diff, sort_for_apply, with_config_hash, with_image, with_pull_secret,
 };
-use towpath_types::{Clock, CommitId, EnvironmentId, with_causes};
+use towpath_types::{Clock, CommitId, EnvironmentId};
 
 /// Makes a stand-in for a Secret's value: equal for equal values, and revealing nothing of them.
 pub type Fingerprinter = Arc<dyn Fn(&[u8]) -> String + Send + Sync>;
@@ -104,8 +104,7 @@ impl Planner {
             Ok(images) => images,
             // Nobody misses an image where there is no such environment.
             Err(error) => {
-                let (files, _) = self.rendered(id, request.files, &project_file).await?;
-                Manifests::read(&files, &project_file, id)?;
+                self.manifests(id, request.files, &project_file).await?;
                 return Err(error);
             }
         };
@@ -128,8 +127,8 @@ impl Planner {
     /// Makes the plan of `source` against what runs now.
     pub(crate) async fn plan(&self, source: PlanSource) -> Result<Plan, DeliveryError> {
         let file = &source.project_file;
-        let (files, mut warnings) = self.rendered(&source.id, source.files, file).await?;
-        let manifests = Manifests::read(&files, file, &source.id)?;
+        let manifests = self.manifests(&source.id, source.files, file).await?;
+        let mut warnings = manifests.warnings.clone();
         let mut blockers = manifests.errors.clone();
         blockers.extend(manifests.misplaced.iter().cloned());
         let is_whole = blockers.is_empty();
@@ -243,7 +242,10 @@ impl Planner {
         }
         let changes = preflight.changes.unwrap_or_else(|| {
             let before = runs.map(|runs| runs.objects.as_slice()).unwrap_or_default();
-            diff(before, &plan.objects, &|bytes| (self.fingerprint)(bytes))
+            let wanted: BTreeSet<ObjectId> = plan.objects.iter().map(Object::id).collect();
+            let stays_known = |object: &&Object| is_whole || wanted.contains(&object.id());
+            let before: Vec<Object> = before.iter().filter(stays_known).cloned().collect();
+            diff(&before, &plan.objects, &|bytes| (self.fingerprint)(bytes))
         });
         (plan.changes, plan.unchanged) = PlanChange::of(changes);
         Ok(())
@@ -266,15 +268,14 @@ impl Planner {
         Ok(file.and_then(|file| frozen(&file.freeze, id.environment(), self.clock.now())))
     }
 
-    /// The files with what Kustomize and Helm make of the environment in the place of their own files, and what deserves a
-    /// look there. Files without either come back as they are.
-    async fn rendered(
+    /// The manifests of an environment, with what Kustomize and Helm make of it in the place of their own files.
+    async fn manifests(
         &self,
         id: &EnvironmentId,
         files: Vec<ManifestFile>,
         project_file: &ProjectFile,
-    ) -> Result<(Vec<ManifestFile>, Vec<String>), DeliveryError> {
-        let files = files.into_iter().map(|file| (file.path, file.text)).collect();
+    ) -> Result<Manifests, DeliveryError> {
+        let unread = Source::unread_of(&files);
         let pattern = namespace_pattern(id.project(), project_file);
         let rendered = self
             .renderer
@@ -285,19 +286,7 @@ impl Planner {
                 |kube_context, environment| fill_in(&pattern, kube_context, environment),
             )
             .await;
-        if let Some(reason) = rendered.why_no_environment(id.environment()) {
-            return Err(DeliveryError::not_found(reason));
-        }
-        let wrong = rendered.diagnostics.iter().map(|diagnostic| diagnostic.render(false));
-        let failed = rendered.failures.iter().map(|failure| with_causes(&failure.error));
-        let wrong: Vec<String> = wrong.chain(failed).collect();
-        if !wrong.is_empty() {
-            return Err(DeliveryError::invalid(wrong.join("\n")));
-        }
-        let files = rendered.files.into_iter();
-        let files = files.map(|(path, text)| ManifestFile { path, text }).collect();
-        let warnings = rendered.warnings.into_iter().map(|(_, warning)| warning).collect();
-        Ok((files, warnings))
+        Manifests::read(&Source::new(unread, rendered), project_file, id)
     }
 
     /// The Job or CronJob that a request names, with the project's images.
@@ -318,8 +307,7 @@ impl Planner {
                 kind.as_str()
             )));
         };
-        let (files, _) = self.rendered(id, request.files, &project_file).await?;
-        let manifests = Manifests::read(&files, &project_file, id)?;
+        let manifests = self.manifests(id, request.files, &project_file).await?;
         let mut objects = [manifests.job(kind, &name)?];
         self.put_images(&mut objects, &images, &project_file, id.project())?;
         let [object] = objects;

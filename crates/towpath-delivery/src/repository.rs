@@ -1,13 +1,14 @@
 //! What a project's repository says: its project file, its manifests, its history.
 
 use crate::{
-    error::DeliveryError,
-    manifests::{ManifestFile, manifest_files},
+    error::{DeliveryError, ErrorKind},
+    manifests::{MANIFESTS_FOLDER, manifest_files, select_manifests},
     plan::PlanCommit,
     project_file::{PROJECT_FILE, ProjectFile},
 };
 use std::sync::Arc;
 use towpath_forge::{Forge, ForgeError};
+use towpath_manifest::ManifestFile;
 use towpath_types::{CommitId, ProjectName};
 
 /// How many commits a plan lists.
@@ -74,7 +75,9 @@ impl Repositories {
         commit: &CommitId,
     ) -> Result<Option<String>, DeliveryError> {
         match self.forge.file(project, commit, PROJECT_FILE).await {
-            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Ok(bytes) => towpath_forge::text(bytes)
+                .map(Some)
+                .map_err(|why| DeliveryError::invalid(format!("`{PROJECT_FILE}` {why}"))),
             Err(ForgeError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -89,8 +92,11 @@ impl Repositories {
         let Some(head) = self.head(project).await? else {
             return Ok(None);
         };
-        let text = self.project_file_text(project, &head).await?;
-        Ok(ProjectFile::parse(&text.unwrap_or_default()).ok())
+        match self.project_file_text(project, &head).await {
+            Ok(text) => Ok(ProjectFile::parse(&text.unwrap_or_default()).ok()),
+            Err(error) if error.kind() == ErrorKind::Invalid => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Every manifest at a commit.
@@ -99,7 +105,8 @@ impl Repositories {
         project: &ProjectName,
         commit: &CommitId,
     ) -> Result<Vec<ManifestFile>, DeliveryError> {
-        Ok(manifest_files(self.forge.files(project, commit, ".k8s").await?))
+        let files = self.forge.files(project, commit, MANIFESTS_FOLDER, &select_manifests);
+        Ok(manifest_files(files.await?))
     }
 
     /// The commits from `from`, which does not count, to `to`; only `to` itself without a `from`.

@@ -2,10 +2,10 @@
 
 use crate::{
     error::DeliveryError,
-    manifests::ManifestFile,
     project_file::{OnFailure, ProjectFile},
 };
 use serde::{Deserialize, Serialize};
+use towpath_manifest::ManifestFile;
 use towpath_types::CommitId;
 
 /// Something to do in one environment, from a laptop's working tree.

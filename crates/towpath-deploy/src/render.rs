@@ -20,8 +20,8 @@ use tokio::{
     process::Command,
     sync::{OnceCell, Semaphore},
 };
-use towpath_manifest::RenderedFiles;
 pub use towpath_manifest::{Diagnostic, Layout, RenderedBy, RenderedEnvironment, is_yaml, needs_every_file};
+use towpath_manifest::{ManifestContent, ManifestFile, RenderedFiles};
 use towpath_types::{Digest, Digester};
 
 /// How long a program may take. What is rendered in seconds is already much; the rest hangs.
@@ -51,6 +51,14 @@ pub enum RenderError {
         wanted: &'static str,
         /// How to get it.
         remedy: &'static str,
+    },
+    /// A file that the environment may depend on cannot be read.
+    #[error("`{folder}` cannot be rendered:\n{}", .files.join("\n"))]
+    Unread {
+        /// The environment's folder.
+        folder: String,
+        /// A sentence for each file.
+        files: Vec<String>,
     },
     /// A file cannot be laid down for the program.
     #[error(
@@ -133,7 +141,7 @@ pub struct Rendered {
     /// Paths and texts for [`towpath_manifest::Tree::read`]. An environment that was not rendered, for it was not asked for or could not be,
     /// has one empty file, so that the tree knows its name.
     pub files: Vec<(String, String)>,
-    /// What is wrong with the layout. With one of these nothing was rendered, and nothing shall be deployed.
+    /// What is wrong with the layout. An environment that one of these concerns was not rendered, and shall not be deployed.
     pub diagnostics: Vec<Diagnostic>,
     /// What could not be rendered.
     pub failures: Vec<RenderFailure>,
@@ -203,7 +211,8 @@ impl Renderer {
         self
     }
 
-    /// Renders the environments in `files` (paths from the repository's root, and texts): those called `only`, or all.
+    /// Renders the environments in `files` (paths from the repository's root): those called `only`, or all. One that can depend
+    /// on a file that cannot be read is not rendered: a program takes a missing file for one that never was.
     ///
     /// Where [`needs_every_file`] says so, `files` holds what is not YAML too. `project` becomes the name of Helm's
     /// releases, and `namespace` answers the namespace of a kube context's environment where manifests name none.
@@ -211,29 +220,51 @@ impl Renderer {
     /// May be called any number of times at once, and dropped while it runs: the program is stopped then.
     pub async fn render(
         &self,
-        files: Vec<(String, String)>,
+        files: Vec<ManifestFile>,
         project: &str,
         only: Option<&str>,
         namespace: impl Fn(&str, &str) -> String,
     ) -> Rendered {
-        if !needs_every_file(files.iter().map(|(path, _)| path.as_str())) {
+        let is_rendered = needs_every_file(files.iter().map(|file| file.path.as_str()));
+        let mut inputs = Inputs::new();
+        let mut unread = Vec::new();
+        for file in files {
+            match file.wrong() {
+                Some(wrong) => unread.push((file.path, wrong)),
+                None => inputs.files.push(file),
+            }
+        }
+        if !is_rendered {
             return Rendered {
-                files,
+                files: inputs.plain(|_| true),
                 ..Rendered::default()
             };
         }
-        let (layout, diagnostics) = Layout::read(files.iter().map(|(path, text)| (path.as_str(), text.as_str())));
+        // A file that cannot be read still says by its name what a folder is.
+        let known = inputs
+            .files
+            .iter()
+            .map(|file| (file.path.as_str(), file.text_or_nothing()));
+        let (layout, diagnostics) = Layout::read(known.chain(unread.iter().map(|(path, _)| (path.as_str(), ""))));
         let mut rendered = Rendered::default();
-        let mut inputs = Inputs::new(&files);
         for environment in layout.environments() {
-            let wanted = only.is_none_or(|only| only == environment.environment) && diagnostics.is_empty();
-            let name = &environment.environment;
-            let outcome = match wanted {
-                true => {
-                    let namespace = namespace(&environment.kube_context, name);
-                    self.one(environment, &mut inputs, project, &namespace).await.map(Some)
-                }
-                false => Ok(None),
+            let (kube_context, name) = (&environment.kube_context, &environment.environment);
+            let is_asked_for = only.is_none_or(|only| only == name);
+            let is_wrong = |diagnostic: &Diagnostic| layout.concerned_by(kube_context, name, diagnostic);
+            let concerning = unread
+                .iter()
+                .filter(|(path, _)| layout.concerns(kube_context, name, path));
+            let lacks: Vec<String> = concerning.map(|(_, wrong)| wrong.clone()).collect();
+            let outcome = if !is_asked_for || diagnostics.iter().any(is_wrong) {
+                Ok(None)
+            } else if !lacks.is_empty() {
+                Err(RenderError::Unread {
+                    folder: environment.folder.clone(),
+                    files: lacks,
+                })
+            } else {
+                let namespace = namespace(kube_context, name);
+                self.one(environment, &mut inputs, project, &namespace).await.map(Some)
             };
             match outcome {
                 Ok(Some(found)) => {
@@ -253,10 +284,7 @@ impl Renderer {
                 .files
                 .push((environment.path_of("not rendered"), String::new()));
         }
-        let plain = files
-            .into_iter()
-            .filter(|(path, _)| is_yaml(path) && layout.reads_as_it_is(path));
-        rendered.files.extend(plain);
+        rendered.files.extend(inputs.plain(|path| layout.reads_as_it_is(path)));
         rendered.files.sort_unstable();
         rendered.diagnostics = diagnostics;
         rendered.layout = layout;
@@ -266,7 +294,7 @@ impl Renderer {
     async fn one(
         &self,
         environment: &RenderedEnvironment,
-        inputs: &mut Inputs<'_>,
+        inputs: &mut Inputs,
         project: &str,
         namespace: &str,
     ) -> Result<Arc<RenderedFiles>, RenderError> {
@@ -370,7 +398,11 @@ impl Renderer {
             let folder = &environment.folder;
             tracing::debug!(folder, "{} said while it rendered: {}", program.name, complaints.trim());
         }
-        Ok(Ok(String::from_utf8_lossy(&printed).into_owned()))
+        Ok(String::from_utf8(printed).map_err(|error| {
+            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+            format!("it printed something that is not UTF-8, in line {line} of its output")
+        }))
     }
 
     /// How to start a program in a network of its own, in which there is nothing.
@@ -446,28 +478,49 @@ impl Outcome {
 }
 
 /// The files of one call, laid down once for all of its environments, and only if a program runs.
-struct Inputs<'a> {
-    files: &'a [(String, String)],
+struct Inputs {
+    files: Vec<ManifestFile>,
     digest: Option<Digest>,
     folder: Option<(tempfile::TempDir, PathBuf)>,
 }
 
-impl<'a> Inputs<'a> {
-    fn new(files: &'a [(String, String)]) -> Self {
+fn bytes_of(file: &ManifestFile) -> &[u8] {
+    match &file.content {
+        ManifestContent::Text(text) => text.as_bytes(),
+        ManifestContent::Bytes(bytes) => bytes,
+        ManifestContent::Unread(_) => &[],
+    }
+}
+
+impl Inputs {
+    fn new() -> Self {
         Self {
-            files,
+            files: Vec::new(),
             digest: None,
             folder: None,
         }
     }
 
+    /// The manifests among the files that `wanted` takes.
+    fn plain(self, wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+        let files = self
+            .files
+            .into_iter()
+            .filter(|file| is_yaml(&file.path) && wanted(&file.path));
+        let text = |file: ManifestFile| match file.content {
+            ManifestContent::Text(text) => Some((file.path, text)),
+            ManifestContent::Bytes(_) | ManifestContent::Unread(_) => None,
+        };
+        files.filter_map(text).collect()
+    }
+
     fn digest(&mut self) -> &Digest {
-        let files = self.files;
+        let files = &self.files;
         self.digest.get_or_insert_with(|| {
             let mut digester = Digester::default();
-            for (path, text) in files {
-                add(&mut digester, path.as_bytes());
-                add(&mut digester, text.as_bytes());
+            for file in files {
+                add(&mut digester, file.path.as_bytes());
+                add(&mut digester, bytes_of(file));
             }
             digester.finish()
         })
@@ -479,13 +532,13 @@ impl<'a> Inputs<'a> {
         let laid_down = match self.folder.take() {
             Some(laid_down) => laid_down,
             None => {
-                if let Some((path, _)) = self.files.iter().find(|(path, _)| !is_clean(path)) {
+                if let Some(file) = self.files.iter().find(|file| !is_clean(&file.path)) {
                     return Err(RenderError::Path {
                         folder: folder.clone(),
-                        path: path.clone(),
+                        path: file.path.clone(),
                     });
                 }
-                let files = self.files.to_vec();
+                let files = self.files.clone();
                 let written = tokio::task::spawn_blocking(move || lay_down(&files)).await;
                 let written = written.map_err(std::io::Error::other).and_then(|written| written);
                 written.map_err(|source| RenderError::Write {
@@ -498,17 +551,19 @@ impl<'a> Inputs<'a> {
     }
 }
 
-fn lay_down(files: &[(String, String)]) -> std::io::Result<(tempfile::TempDir, PathBuf)> {
+fn lay_down(files: &[ManifestFile]) -> std::io::Result<(tempfile::TempDir, PathBuf)> {
     let dir = tempfile::Builder::new().prefix("towpath-render-").tempdir()?;
     // Programs name files without the links on the way to them.
     let folder = dir.path().canonicalize()?;
     std::fs::create_dir_all(folder.join("home"))?;
-    for (path, text) in files {
-        let path = folder.join("files").join(path.strip_prefix("./").unwrap_or(path));
+    for file in files {
+        let path = folder
+            .join("files")
+            .join(file.path.strip_prefix("./").unwrap_or(&file.path));
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        std::fs::File::create_new(&path)?.write_all(text.as_bytes())?;
+        std::fs::File::create_new(&path)?.write_all(bytes_of(file))?;
     }
     Ok((dir, folder))
 }

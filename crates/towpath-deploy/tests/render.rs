@@ -6,7 +6,7 @@
 
 use std::{ffi::OsString, os::unix::fs::PermissionsExt as _, path::PathBuf};
 use towpath_deploy::render::{RenderError, RenderFailure, Rendered, Renderer};
-use towpath_manifest::Tree;
+use towpath_manifest::{ManifestContent, ManifestFile, Tree};
 use towpath_testkit::{Absent, skipped};
 
 /// A renderer for which `program` is there and, of the other two, none: which one ran is then no question.
@@ -63,9 +63,7 @@ impl World {
     }
 
     async fn render_only(&self, files: &[(&str, &str)], only: Option<&str>) -> Rendered {
-        let files = files
-            .iter()
-            .map(|(path, text)| ((*path).to_string(), (*text).to_string()));
+        let files = files.iter().map(|(path, text)| ManifestFile::text(*path, *text));
         let namespace = |kube_context: &str, environment: &str| format!("{kube_context}-{environment}-ns");
         self.renderer.render(files.collect(), "my_app", only, namespace).await
     }
@@ -164,7 +162,7 @@ async fn check_overlays(world: &World) {
     assert_eq!(environments, ["dev", "plain"]);
     assert_eq!(names(&tree, "live", "plain"), ["Deployment/web"]);
     assert_eq!(tree.namespace("live", "dev", "other"), "shop-dev");
-    assert_eq!(tree.jobs("live", "dev")[0].name, "migrate");
+    assert_eq!(tree.jobs("live", "dev", "x")[0].name, "migrate");
 
     let wanted = tree.wanted("live", "dev", "shop-dev").unwrap();
     let deployment = wanted.iter().find(|object| object.kind == "Deployment").unwrap();
@@ -406,7 +404,11 @@ async fn a_chart_with_values() {
         "live-dev-ns",
         "what the release is given"
     );
-    let jobs: Vec<_> = tree.jobs("live", "dev").iter().map(|job| job.name.clone()).collect();
+    let jobs: Vec<_> = tree
+        .jobs("live", "dev", "x")
+        .iter()
+        .map(|job| job.name.clone())
+        .collect();
     assert_eq!(jobs, ["migrate"]);
     assert_eq!(
         rendered.warnings.len(),
@@ -456,11 +458,10 @@ async fn a_chart_in_an_environments_folder_and_what_helm_says_of_a_broken_one() 
 }
 
 #[tokio::test]
-async fn a_plain_tree_comes_back_as_it_went_in() {
+async fn the_manifests_of_a_plain_tree_come_back_as_they_went_in() {
     let world = World::around(&[]);
     let files = [
         (".k8s/live/dev/web.yaml", DEPLOYMENT),
-        ("README.md", "x"),
         (".k8s/live/dev/values.yaml", "a: 1"),
     ];
     let rendered = world.render(&files).await;
@@ -541,4 +542,79 @@ async fn a_program_sees_nothing_of_the_servers_surroundings() {
     for word in ["CARGO", "USER", "SSH", "TOKEN", "DOCKER"] {
         assert!(!said.contains(word), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_program_is_given_bytes_as_they_are() {
+    let script = "printf 'apiVersion: v1\\nkind: ConfigMap\\nmetadata: {name: a%s}\\n' \"$(od -An -tx1 .k8s/live/dev/key.bin | tr -d ' ')\"";
+    let world = World::scripted("kustomize", script);
+    let files = vec![
+        ManifestFile::text(".k8s/live/dev/kustomization.yaml", "namePrefix: a\n"),
+        ManifestFile {
+            path: ".k8s/live/dev/key.bin".into(),
+            content: ManifestContent::Bytes(vec![0, 0xff, 0x10]),
+        },
+    ];
+    let rendered = world.renderer.render(files, "shop", None, |_, _| "x".into()).await;
+    assert_eq!(names(&tree(&rendered), "live", "dev"), ["ConfigMap/a00ff10"]);
+}
+
+#[tokio::test]
+async fn what_is_printed_has_to_be_text() {
+    let world = World::scripted("kustomize", "printf 'a: b\\nc: \\374\\n'");
+    let error = world
+        .refused(&[(".k8s/live/dev/kustomization.yaml", "namePrefix: a\n")])
+        .await
+        .to_string();
+    assert!(error.contains("not UTF-8, in line 2"), "{error}");
+}
+
+#[tokio::test]
+async fn a_fault_of_one_environment_leaves_the_others_rendered() {
+    let world = World::scripted(
+        "kustomize",
+        "printf 'apiVersion: v1\\nkind: ConfigMap\\nmetadata: {name: a}\\n'",
+    );
+    let unread = |path: &str| ManifestFile {
+        path: path.into(),
+        content: ManifestContent::Unread("is away".into()),
+    };
+    let kustomization =
+        |environment: &str, text: &str| ManifestFile::text(format!(".k8s/live/{environment}/kustomization.yaml"), text);
+    let base = "resources: [../../base]\n";
+    let files = vec![
+        ManifestFile::text(".k8s/base/kustomization.yaml", "namePrefix: a\n"),
+        unread(".k8s/base/secrets.yaml"),
+        kustomization("based", base),
+        kustomization("broken", "namePrefix: [\n"),
+        unread(".k8s/live/hidden/kustomization.yaml"),
+        kustomization("whole", "namePrefix: a\n"),
+        kustomization("without", "namePrefix: a\n"),
+        unread(".k8s/live/without/notes.txt"),
+    ];
+    let rendered = world.renderer.render(files, "shop", None, |_, _| "x".into()).await;
+    let failed: Vec<String> = rendered
+        .failures
+        .iter()
+        .map(|failure| failure.error.to_string())
+        .collect();
+    let said =
+        |folder: &str, path: &str| format!("`{folder}` cannot be rendered:\nerror[manifest::unread]: `{path}` is away");
+    assert_eq!(
+        failed,
+        [
+            said(".k8s/live/based", ".k8s/base/secrets.yaml"),
+            said(".k8s/live/hidden", ".k8s/live/hidden/kustomization.yaml"),
+            said(".k8s/live/without", ".k8s/live/without/notes.txt"),
+        ]
+    );
+    let (tree, _) = Tree::read(rendered.files.iter().map(|(path, text)| (path.as_str(), text.as_str())));
+    assert_eq!(names(&tree, "live", "whole"), ["ConfigMap/a"]);
+    assert_eq!(names(&tree, "live", "broken"), Vec::<String>::new());
+    let concerned = |name: &str| {
+        let all = rendered.diagnostics.iter();
+        all.filter(|diagnostic| rendered.layout.concerned_by("live", name, diagnostic))
+            .count()
+    };
+    assert!(concerned("broken") > 0 && concerned("whole") == 0);
 }

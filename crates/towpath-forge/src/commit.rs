@@ -1,4 +1,4 @@
-//! Commits and what is in them.
+//! Commits.
 
 use towpath_types::CommitId;
 
@@ -13,13 +13,4 @@ pub struct Commit {
     pub body: String,
     /// The author's name, without the address.
     pub author: String,
-}
-
-/// One file of a commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct TreeFile {
-    /// The path from the repository's root.
-    pub path: String,
-    pub bytes: Vec<u8>,
 }

@@ -1,7 +1,8 @@
 //! What can go wrong with a forge.
 
+use crate::tree::Unread;
 use std::io;
-use towpath_types::ProjectName;
+use towpath_types::{CommitId, ProjectName};
 
 /// What went wrong with a repository.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,16 @@ pub enum ForgeError {
         project: ProjectName,
         /// What was searched for: ``commit, branch or tag `v1` ``.
         what: String,
+    },
+    /// The commit has something of this name that cannot be read as a file.
+    #[error("`{path}` at {} {why}", .commit.short())]
+    Unread {
+        /// The commit.
+        commit: CommitId,
+        /// The path from the root.
+        path: String,
+        /// The rest of the sentence.
+        why: Unread,
     },
 }
 

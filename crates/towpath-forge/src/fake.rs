@@ -2,7 +2,10 @@
 //!
 //! It counts its calls, so that a test can show that a page made none, and it can be told to fail.
 
-use crate::{Commit, Forge, ForgeError, LARGEST_FILE_BYTES, MOST_FILES, SourceStream, TreeFile};
+use crate::{
+    Commit, Forge, ForgeError, Select, SourceStream, TreeFile,
+    tree::{Entry, Listing},
+};
 use bytes::Bytes;
 use futures::future::{BoxFuture, ready};
 use std::{
@@ -10,9 +13,6 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 use towpath_types::{CommitId, Digest, ProjectName};
-
-/// How many links [`Forge::file`] follows before it takes them for a loop.
-const MOST_LINKS: usize = 40;
 
 /// A forge in memory.
 ///
@@ -61,6 +61,7 @@ struct Stored {
 enum Content {
     File(Vec<u8>),
     Link(String),
+    Submodule,
 }
 
 impl FakeForge {
@@ -199,6 +200,12 @@ impl Draft<'_> {
         self
     }
 
+    /// Adds a submodule: a commit of another repository.
+    pub fn submodule(mut self, path: &str) -> Self {
+        self.changes.insert(path.to_string(), Some(Content::Submodule));
+        self
+    }
+
     /// Removes a file or link.
     pub fn without(mut self, path: &str) -> Self {
         self.changes.insert(path.to_string(), None);
@@ -290,34 +297,28 @@ impl Repository {
 }
 
 impl Stored {
-    /// The file that a checkout has at `path`.
-    fn file(&self, path: &str) -> Option<&[u8]> {
-        let mut path = path.to_string();
-        for _ in 0..MOST_LINKS {
-            match self.tree.get(&path)? {
-                Content::File(bytes) => return Some(bytes),
-                Content::Link(target) => path = joined(&path, target)?,
-            }
+    fn listing(&self) -> Listing {
+        let mut listing = Listing::default();
+        for (path, content) in &self.tree {
+            let entry = match content {
+                Content::File(bytes) => Entry::File {
+                    bytes: bytes.len() as u64,
+                },
+                Content::Link(target) => Entry::Link(target.clone()),
+                Content::Submodule => Entry::Submodule,
+            };
+            listing.insert(path.clone(), entry);
         }
-        None
+        listing
     }
-}
 
-/// Where the link at `link` leads; `None` when that is outside the repository.
-fn joined(link: &str, target: &str) -> Option<String> {
-    if target.starts_with('/') {
-        return None;
-    }
-    let mut parts: Vec<&str> = link.split('/').collect();
-    parts.pop();
-    for part in target.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()?),
-            part => parts.push(part),
+    /// The content of the file at `path`, which no link leads to.
+    fn content(&self, path: &str) -> Vec<u8> {
+        match self.tree.get(path) {
+            Some(Content::File(bytes)) => bytes.clone(),
+            _ => Vec::new(),
         }
     }
-    (!parts.is_empty()).then(|| parts.join("/"))
 }
 
 impl Forge for FakeForge {
@@ -406,12 +407,12 @@ impl Forge for FakeForge {
         self.answer_of("file", project, |repository| {
             let missing = || ForgeError::not_found(project, format!("file `{path}` at {}", commit.short()));
             let stored = repository.stored(commit).ok_or_else(missing)?;
-            let bytes = stored.file(path).ok_or_else(missing)?;
-            if bytes.len() as u64 > LARGEST_FILE_BYTES {
-                let what = format!("file `{path}` at {}", commit.short());
-                return Err(ForgeError::too_large(what, LARGEST_FILE_BYTES));
-            }
-            Ok(bytes.to_vec())
+            let found = stored.listing().find(path).map_err(|why| ForgeError::Unread {
+                commit: commit.clone(),
+                path: path.to_string(),
+                why,
+            })?;
+            found.map(|(real, _)| stored.content(&real)).ok_or_else(missing)
         })
     }
 
@@ -420,26 +421,17 @@ impl Forge for FakeForge {
         project: &'a ProjectName,
         commit: &'a CommitId,
         folder: &'a str,
+        select: Select<'a>,
     ) -> BoxFuture<'a, Result<Vec<TreeFile>, ForgeError>> {
         self.answer_of("files", project, |repository| {
             let stored = repository.must_have(project, commit)?;
-            let below = |path: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-            let paths = stored.tree.keys().filter(|path| below(path));
-            let files = paths.filter_map(|path| {
-                let bytes = stored.file(path)?.to_vec();
-                let path = path.clone();
-                Some(TreeFile { path, bytes })
-            });
-            let files: Vec<TreeFile> = files
-                .filter(|file| file.bytes.len() as u64 <= LARGEST_FILE_BYTES)
-                .collect();
-            if files.len() > MOST_FILES {
-                return Err(ForgeError::TooLarge {
-                    what: format!("folder `{folder}` at {}", commit.short()),
-                    limit: format!("{MOST_FILES} files"),
-                });
-            }
-            Ok(files)
+            let found = stored.listing().walk(folder, select).into_iter();
+            Ok(found
+                .map(|entry| TreeFile {
+                    path: entry.path,
+                    content: entry.found.map(|(real, _)| stored.content(&real)),
+                })
+                .collect())
         })
     }
 
@@ -464,6 +456,8 @@ impl Forge for FakeForge {
                             .append_data(&mut header, path, bytes.as_slice())
                             .map_err(failed())?;
                     }
+                    // A checkout has an empty folder there, which an archive need not have.
+                    Content::Submodule => {}
                     Content::Link(target) => {
                         header.set_entry_type(tar::EntryType::Symlink);
                         header.set_size(0);

@@ -1,17 +1,10 @@
 //! What Towpath needs of its git remote.
 
-use crate::{Commit, ForgeError, TreeFile};
+use crate::{Commit, ForgeError, TreeFile, tree::Select};
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
 use std::io;
 use towpath_types::{CommitId, ProjectName};
-
-/// The largest file that [`Forge::files`] reads: no manifest and no configuration is larger.
-pub const LARGEST_FILE_BYTES: u64 = 4 << 20;
-/// How many files [`Forge::files`] reads at most, and how many bytes all together.
-pub const MOST_FILES: usize = 20_000;
-/// See [`MOST_FILES`].
-pub const MOST_FILES_BYTES: u64 = 256 << 20;
 
 /// A tar archive as it is made.
 pub type SourceStream = BoxStream<'static, io::Result<Bytes>>;
@@ -25,8 +18,8 @@ pub type SourceStream = BoxStream<'static, io::Result<Bytes>>;
 /// - Methods that take a project fail with [`ForgeError::UnknownProject`] if it has no repository ([`Forge::exists`] and
 ///   [`Forge::create`] excepted), and with [`ForgeError::NotFound`] if the repository lacks the commit, ref or file. Every other
 ///   error means that the forge does not work at the moment.
-/// - No answer takes more memory than the bounds above allow, whatever somebody pushed: what is larger is
-///   [`ForgeError::TooLarge`].
+/// - No answer takes much more memory than [`LARGEST_TREE_BYTES`](crate::LARGEST_TREE_BYTES), whatever somebody pushed. What
+///   git itself says is bounded, too: more is [`ForgeError::TooLarge`].
 /// - Only `refs/heads/*` and `refs/tags/*` exist. `refs/replace/*` never changes what a commit is.
 /// - A call may take as long as a process start; none is fit for rendering a page.
 /// - Reading changes nothing. [`Forge::create`] and [`Forge::set_default_branch`] are safe to repeat.
@@ -74,9 +67,9 @@ pub trait Forge: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Commit>, ForgeError>>;
 
-    /// The file that a checkout of `commit` has at `path`: symbolic links within the commit are followed. A folder, and a link
-    /// that leads nowhere or out of the repository, are [`ForgeError::NotFound`]; a file of more than [`LARGEST_FILE_BYTES`] is
-    /// [`ForgeError::TooLarge`].
+    /// The file that a checkout of `commit` has at `path`: symbolic links within the commit are followed. What has this name and
+    /// cannot be read as a file (a folder, a link that leads nowhere or out of the repository, a file of more than
+    /// [`LARGEST_FILE_BYTES`](crate::LARGEST_FILE_BYTES)) is [`ForgeError::Unread`].
     fn file<'a>(
         &'a self,
         project: &'a ProjectName,
@@ -84,15 +77,16 @@ pub trait Forge: Send + Sync + 'static {
         path: &'a str,
     ) -> BoxFuture<'a, Result<Vec<u8>, ForgeError>>;
 
-    /// Every file below `folder`, sorted by path; empty if there is no such folder.
+    /// Every file below `folder` that `select` leaves, sorted by path; empty if there is no such folder.
     ///
-    /// A link to a file of the same commit counts as that file. Left out are links to anything else, submodules, and files of
-    /// more than [`LARGEST_FILE_BYTES`].
+    /// A link counts as the file or the folder of the same commit that it leads to. What cannot be read (other links,
+    /// submodules, files that are too large) is in the answer with the reason.
     fn files<'a>(
         &'a self,
         project: &'a ProjectName,
         commit: &'a CommitId,
         folder: &'a str,
+        select: Select<'a>,
     ) -> BoxFuture<'a, Result<Vec<TreeFile>, ForgeError>>;
 
     /// A tar archive of `commit` checked out on `branch`, or detached without one: what a job without git unpacks.

@@ -4,6 +4,9 @@
 //! serve them over smart HTTP, and reads them with it. [`fake::FakeForge`] keeps commits in memory. One contract suite runs on
 //! both.
 //!
+//! Which files a commit has is decided in one place, `tree.rs`, for every forge and for a [`WorkingTree`]: a plan of a laptop's
+//! files is the plan of the commit that they become.
+//!
 //! This crate does not know what a push means. Git's hooks hand the refs to whoever set the hooks' environment: `pre-receive`
 //! before git accepts a push, `post-receive` after the refs have moved.
 //!
@@ -16,9 +19,15 @@ pub mod fake;
 mod forge;
 mod git;
 mod ref_update;
+mod text;
+mod tree;
+mod working_tree;
 
-pub use commit::{Commit, TreeFile};
+pub use commit::Commit;
 pub use error::ForgeError;
-pub use forge::{Forge, LARGEST_FILE_BYTES, MOST_FILES, MOST_FILES_BYTES, SourceStream};
+pub use forge::{Forge, SourceStream};
 pub use git::{GitForge, Service};
 pub use ref_update::RefUpdate;
+pub use text::{NotText, text};
+pub use tree::{EVERYTHING, LARGEST_FILE_BYTES, LARGEST_TREE_BYTES, RealFile, Select, TreeEntry, TreeFile, Unread};
+pub use working_tree::{WorkingTree, WorkingTreeError};

@@ -6,7 +6,7 @@ mod subject;
 use futures::TryStreamExt;
 use std::{collections::BTreeMap, io::Read};
 use subject::{Change, Fake, Git, Subject};
-use towpath_forge::{ForgeError, LARGEST_FILE_BYTES, MOST_FILES};
+use towpath_forge::{EVERYTHING, ForgeError, LARGEST_FILE_BYTES, LARGEST_TREE_BYTES, TreeEntry, Unread};
 use towpath_types::{CommitId, ProjectName};
 
 /// Runs each part of the contract on a fresh fake and on a fresh folder of git repositories.
@@ -36,7 +36,9 @@ contract! {
     the_log_is_the_history_of_one_commit_without_that_of_another,
     a_file_is_what_a_checkout_has_there,
     files_come_sorted_and_with_what_links_lead_to,
-    a_folder_of_too_many_files_is_not_read,
+    what_cannot_be_read_has_its_place_in_the_answer,
+    of_files_that_are_too_much_together_the_largest_are_not_read,
+    links_do_not_make_a_tree_endless,
     a_commit_outlives_its_branch,
     a_source_is_an_archive_of_the_working_tree,
     many_tasks_may_read_at_once,
@@ -89,7 +91,7 @@ async fn an_unknown_project_is_an_error_everywhere(subject: &dyn Subject) {
         forge.commit(&claims, &id).await.map(drop),
         forge.log(&claims, None, &id, 1).await.map(drop),
         forge.file(&claims, &id, "a").await.map(drop),
-        forge.files(&claims, &id, "a").await.map(drop),
+        forge.files(&claims, &id, "a", EVERYTHING).await.map(drop),
         forge.source(&claims, &id, None, "origin").await.map(drop),
     ];
     for error in errors {
@@ -248,32 +250,48 @@ async fn a_file_is_what_a_checkout_has_there(subject: &dyn Subject) {
     ] {
         assert_eq!(forge.file(&claims, &commit, path).await.unwrap(), expected, "{path}");
     }
-    for path in ["nosuch", ".circleci", "out", "absolute", "nowhere", "loop", "a\nb"] {
+    for path in ["nosuch", "nosuch/deep", "bin/deep", "a\nb"] {
         let error = forge.file(&claims, &commit, path).await.unwrap_err();
         assert!(matches!(error, ForgeError::NotFound { .. }), "{path}: {error}");
         let expected = format!("there is no file `{path}` at {} in project `claims`", commit.short());
         assert_eq!(error.to_string(), expected);
     }
+    for (path, says) in [
+        (".circleci", "is a folder, and a file is needed"),
+        (
+            "out",
+            "is a link to `../../etc/passwd`, which is outside of this repository",
+        ),
+        (
+            "absolute",
+            "is a link to `/etc/passwd`, which is outside of this repository",
+        ),
+        ("nowhere", "is a link to `nosuch`, and there is nothing"),
+        ("loop", "is a link to `loop`, which leads back"),
+    ] {
+        let error = forge.file(&claims, &commit, path).await.unwrap_err();
+        assert!(matches!(error, ForgeError::Unread { .. }), "{path}: {error}");
+        let expected = format!("`{path}` at {} {says}", commit.short());
+        assert!(error.to_string().starts_with(&expected), "{error}");
+    }
     assert!(is_not_found(forge.file(&claims, &nobody(), "bin").await));
-    let large = vec![b'x'; usize::try_from(LARGEST_FILE_BYTES).unwrap() + 1];
-    let changes = [Change::File("large", &large), Change::File("fits", &large[1..])];
-    let commit_of_large = subject.commit(&claims, "main", "Large", &changes);
-    let fits = forge.file(&claims, &commit_of_large, "fits").await.unwrap();
-    assert_eq!(fits.len(), large.len() - 1);
-    let error = forge.file(&claims, &commit_of_large, "large").await.unwrap_err();
-    let expected = format!(
-        "file `large` at {} is larger than the 4194304 bytes that Towpath reads",
-        commit_of_large.short()
-    );
-    assert_eq!(error.to_string(), expected);
     let later = subject.commit(&claims, "main", "Fewer", &[Change::Removed("bin")]);
     assert!(is_not_found(forge.file(&claims, &later, "bin").await));
     assert_eq!(forge.file(&claims, &commit, "bin").await.unwrap(), binary);
 }
 
+/// The answer for a folder: each path with its content, or why there is none.
+async fn listed(subject: &dyn Subject, commit: &CommitId, folder: &str) -> Vec<(String, Result<Vec<u8>, Unread>)> {
+    let files = subject.forge().files(&claims(), commit, folder, EVERYTHING).await;
+    files
+        .unwrap()
+        .into_iter()
+        .map(|file| (file.path, file.content))
+        .collect()
+}
+
 async fn files_come_sorted_and_with_what_links_lead_to(subject: &dyn Subject) {
     let (forge, claims) = (subject.forge(), claims());
-    let large = vec![b'x'; usize::try_from(LARGEST_FILE_BYTES).unwrap() + 1];
     let commit = subject.commit(
         &claims,
         "main",
@@ -282,52 +300,147 @@ async fn files_come_sorted_and_with_what_links_lead_to(subject: &dyn Subject) {
             Change::File(".k8s/live/dev/b.yaml", b"b"),
             Change::File(".k8s/live/dev/a.yaml", b"a\n\n"),
             Change::File(".k8s/live/base.yaml", b"base"),
-            Change::File(".k8s/large.yaml", &large),
-            Change::File(".k8s/fits.yaml", &large[1..]),
             Change::File("shared.yaml", b"shared"),
+            Change::File("common/one.yaml", b"one"),
+            Change::File("common/deep/two.yaml", b"two"),
             Change::File(".k8ss/other.yaml", b"other"),
             Change::Link(".k8s/live/dev/shared.yaml", "../../../shared.yaml"),
             Change::Link(".k8s/live/dev/twice.yaml", "shared.yaml"),
-            Change::Link(".k8s/out.yaml", "../../out.yaml"),
-            Change::Link(".k8s/folder", "live"),
-            Change::Link(".k8s/large-link", "large.yaml"),
+            Change::Link(".k8s/live/dev/common", "../../../common"),
+            Change::Link(".k8s/live/qa", "dev"),
+            Change::Link("ci", ".k8s/live"),
         ],
     );
-    let files = forge.files(&claims, &commit, ".k8s").await.unwrap();
+    let files = listed(subject, &commit, ".k8s").await;
     let files: Vec<(&str, &[u8])> = files
         .iter()
-        .map(|file| (file.path.as_str(), file.bytes.as_slice()))
+        .map(|(path, content)| (path.as_str(), content.as_deref().unwrap()))
         .collect();
-    let expected: [(&str, &[u8]); 6] = [
-        (".k8s/fits.yaml", &large[1..]),
-        (".k8s/live/base.yaml", b"base"),
-        (".k8s/live/dev/a.yaml", b"a\n\n"),
-        (".k8s/live/dev/b.yaml", b"b"),
-        (".k8s/live/dev/shared.yaml", b"shared"),
-        (".k8s/live/dev/twice.yaml", b"shared"),
-    ];
-    assert_eq!(files.len(), expected.len());
-    for (file, expected) in files.iter().zip(expected) {
-        assert!(*file == expected, "{} is not as expected", file.0);
-    }
-    assert_eq!(forge.files(&claims, &commit, ".k8s/live/dev").await.unwrap().len(), 4);
-    assert_eq!(forge.files(&claims, &commit, "nosuch").await.unwrap(), []);
-    assert!(is_not_found(forge.files(&claims, &nobody(), ".k8s").await));
+    let of = |environment: &str| {
+        [
+            ("a.yaml", b"a\n\n".as_slice()),
+            ("b.yaml", b"b"),
+            ("common/deep/two.yaml", b"two"),
+            ("common/one.yaml", b"one"),
+            ("shared.yaml", b"shared"),
+            ("twice.yaml", b"shared"),
+        ]
+        .map(|(name, content)| (format!(".k8s/live/{environment}/{name}"), content))
+    };
+    let mut expected = vec![(".k8s/live/base.yaml".to_string(), b"base".as_slice())];
+    expected.extend(of("dev"));
+    expected.extend(of("qa"));
+    let expected: Vec<(&str, &[u8])> = expected
+        .iter()
+        .map(|(path, content)| (path.as_str(), *content))
+        .collect();
+    assert_eq!(files, expected);
+    assert_eq!(listed(subject, &commit, ".k8s/live/dev").await.len(), 6);
+    let through_links = listed(subject, &commit, "ci/qa").await;
+    assert_eq!(through_links[0], ("ci/qa/a.yaml".into(), Ok(b"a\n\n".to_vec())));
+    assert_eq!(listed(subject, &commit, "nosuch").await, []);
+    assert_eq!(listed(subject, &commit, "nosuch/deep").await, []);
+    assert!(is_not_found(forge.files(&claims, &nobody(), ".k8s", EVERYTHING).await));
+    let only_b = |entries: &mut Vec<TreeEntry>| entries.retain(|entry| entry.path.ends_with("b.yaml"));
+    let files = forge.files(&claims, &commit, ".k8s", &only_b).await.unwrap();
+    let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(paths, [".k8s/live/dev/b.yaml", ".k8s/live/qa/b.yaml"]);
 }
 
-async fn a_folder_of_too_many_files_is_not_read(subject: &dyn Subject) {
-    let (forge, claims) = (subject.forge(), claims());
-    let paths: Vec<String> = (0..=MOST_FILES).map(|number| format!("many/{number}")).collect();
-    let changes: Vec<Change<'_>> = paths.iter().map(|path| Change::File(path, b"")).collect();
-    let commit = subject.commit(&claims, "main", "Many", &changes);
-    let error = forge.files(&claims, &commit, "many").await.unwrap_err();
-    let expected = format!(
-        "folder `many` at {} is larger than the {MOST_FILES} files that Towpath reads",
-        commit.short()
+async fn what_cannot_be_read_has_its_place_in_the_answer(subject: &dyn Subject) {
+    let claims = claims();
+    let large = vec![b'x'; usize::try_from(LARGEST_FILE_BYTES).unwrap() + 1];
+    let commit = subject.commit(
+        &claims,
+        "main",
+        "Manifests",
+        &[
+            Change::File("m/fits.yaml", &large[1..]),
+            Change::File("m/large.yaml", &large),
+            Change::File("m/dev/a.yaml", b"a"),
+            Change::Link("m/large-link", "large.yaml"),
+            Change::Link("m/out.yaml", "../../out.yaml"),
+            Change::Link("m/absolute", "/etc"),
+            Change::Link("m/gone", "../gone"),
+            Change::Link("m/behind-a-file", "dev/a.yaml/deep"),
+            Change::Link("m/dev/around", ".."),
+            Change::Link("m/one", "two"),
+            Change::Link("m/two", "one"),
+            Change::Submodule("m/vendor"),
+            Change::Link("m/into", "vendor/deploy"),
+        ],
     );
-    assert_eq!(error.to_string(), expected);
-    let fewer = subject.commit(&claims, "main", "Fewer", &[Change::Removed("many/0")]);
-    assert_eq!(forge.files(&claims, &fewer, "many").await.unwrap().len(), MOST_FILES);
+    let too_large = LARGEST_FILE_BYTES + 1;
+    let expected: [(&str, Result<Vec<u8>, Unread>); 13] = [
+        ("m/absolute", Err(Unread::LeadsOut("/etc".into()))),
+        ("m/behind-a-file", Err(Unread::LeadsNowhere("dev/a.yaml/deep".into()))),
+        ("m/dev/a.yaml", Ok(b"a".to_vec())),
+        ("m/dev/around", Err(Unread::LeadsBack("..".into()))),
+        ("m/fits.yaml", Ok(large[1..].to_vec())),
+        ("m/gone", Err(Unread::LeadsNowhere("../gone".into()))),
+        ("m/into", Err(Unread::Submodule)),
+        ("m/large-link", Err(Unread::TooLarge(too_large))),
+        ("m/large.yaml", Err(Unread::TooLarge(too_large))),
+        ("m/one", Err(Unread::LeadsBack("two".into()))),
+        ("m/out.yaml", Err(Unread::LeadsOut("../../out.yaml".into()))),
+        ("m/two", Err(Unread::LeadsBack("one".into()))),
+        ("m/vendor", Err(Unread::Submodule)),
+    ];
+    let found = listed(subject, &commit, "m").await;
+    let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, expected.each_ref().map(|(path, _)| *path));
+    for ((path, content), (_, expected)) in found.iter().zip(&expected) {
+        assert!(content == expected, "{path}: {:?}", content.as_ref().err());
+    }
+    let said = |path: &str| {
+        let (_, content) = found.iter().find(|(found, _)| found == path).unwrap();
+        content.clone().unwrap_err().to_string()
+    };
+    assert_eq!(said("m/large.yaml"), "has 8.1 MiB, and a file may have 8 MiB: split it");
+    assert!(said("m/vendor").contains("git submodule"));
+    // The folder itself, when it cannot be read.
+    for (folder, why) in [
+        ("m/gone", Unread::LeadsNowhere("../gone".into())),
+        ("m/vendor", Unread::Submodule),
+        ("m/dev/a.yaml", Unread::NoFile("a file, where a folder is needed")),
+    ] {
+        assert_eq!(listed(subject, &commit, folder).await, [(folder.to_string(), Err(why))]);
+    }
+}
+
+async fn of_files_that_are_too_much_together_the_largest_are_not_read(subject: &dyn Subject) {
+    let large = vec![b'x'; usize::try_from(LARGEST_FILE_BYTES).unwrap()];
+    let count = LARGEST_TREE_BYTES / LARGEST_FILE_BYTES;
+    let names: Vec<String> = (0..count).map(|at| format!("m/{at}.yaml")).collect();
+    let mut changes: Vec<Change> = names.iter().map(|name| Change::File(name, &large)).collect();
+    changes.push(Change::File("m/small.yaml", b"s"));
+    let commit = subject.commit(&claims(), "main", "Much", &changes);
+    let found = listed(subject, &commit, "m").await;
+    let bytes = LARGEST_FILE_BYTES;
+    let together = LARGEST_TREE_BYTES + 1;
+    assert_eq!(found[0], ("m/0.yaml".into(), Err(Unread::TooMuch { bytes, together })));
+    assert!(found[1..].iter().all(|(_, content)| content.is_ok()));
+}
+
+async fn links_do_not_make_a_tree_endless(subject: &dyn Subject) {
+    // Each folder has two links to the next: two to the power of 30 files.
+    let names: Vec<[String; 3]> = (0..30)
+        .map(|at| [format!("m/{at}/a"), format!("m/{at}/b"), format!("../{}", at + 1)])
+        .collect();
+    let mut changes: Vec<Change> = Vec::new();
+    for [one, other, next] in &names {
+        changes.extend([Change::Link(one, next), Change::Link(other, next)]);
+    }
+    changes.push(Change::File("m/30/c.yaml", b"c"));
+    let deep = format!("d/{}x", "f/".repeat(2_000));
+    changes.push(Change::File(&deep, b"x"));
+    let commit = subject.commit(&claims(), "main", "Endless", &changes);
+    assert_eq!(
+        listed(subject, &commit, "m").await,
+        [("m".to_string(), Err(Unread::TooMany))]
+    );
+    let found = listed(subject, &commit, "d").await;
+    assert!(matches!(found.as_slice(), [(_, Err(Unread::TooDeep))]), "{found:?}");
 }
 
 async fn a_commit_outlives_its_branch(subject: &dyn Subject) {
@@ -370,7 +483,7 @@ async fn many_tasks_may_read_at_once(subject: &dyn Subject) {
     let reads = (0..20).map(|_| async {
         assert_eq!(forge.find(&claims, "main").await.unwrap(), commit);
         assert_eq!(forge.file(&claims, &commit, "a/b").await.unwrap(), b"1");
-        assert_eq!(forge.files(&claims, &commit, "a").await.unwrap().len(), 1);
+        assert_eq!(forge.files(&claims, &commit, "a", EVERYTHING).await.unwrap().len(), 1);
     });
     futures::future::join_all(reads).await;
 }

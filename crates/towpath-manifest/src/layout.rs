@@ -34,9 +34,11 @@ const REFERENCES: [&str; 6] = [
 pub struct Layout {
     /// By folder: `.k8s/live/dev`.
     environments: BTreeMap<String, RenderedEnvironment>,
-    /// Folders that environments are rendered from, each with one of those environments: `.k8s/base`, `.k8s/live/dev`. They
-    /// are not environments themselves.
-    shared: BTreeMap<String, String>,
+    /// Folders that environments are rendered from, each with those environments: `.k8s/base`, `.k8s/live/dev`. They are not
+    /// environments themselves.
+    shared: BTreeMap<String, BTreeSet<String>>,
+    /// Charts that no environment uses. Who was to use them is not known.
+    unused: BTreeSet<String>,
 }
 
 /// An environment that a program renders.
@@ -95,7 +97,7 @@ impl Layout {
     ///
     /// Files that are not YAML do not change the result.
     ///
-    /// All diagnostics are errors, and with one of them nothing may be rendered: those of the YAML reader (an invalid
+    /// All diagnostics are errors, and with one of them an environment that it concerns may not be rendered: those of the YAML reader (an invalid
     /// kustomization), `manifest::outside-root`, `manifest::two-renderers`, `manifest::ambiguous-chart` and
     /// `manifest::unused-chart`.
     pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> (Self, Vec<Diagnostic>) {
@@ -117,7 +119,7 @@ impl Layout {
     /// Whether every file is a plain manifest.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        self.environments.is_empty() && self.shared.is_empty()
+        self.environments.is_empty() && self.shared.is_empty() && self.unused.is_empty()
     }
 
     /// The rendered environments, sorted by folder.
@@ -135,16 +137,48 @@ impl Layout {
     #[must_use]
     pub fn reads_as_it_is(&self, path: &str) -> bool {
         let path = path.strip_prefix("./").unwrap_or(path);
-        self.is_plain()
-            || !ancestors(path).any(|dir| self.environments.contains_key(dir) || self.shared.contains_key(dir))
+        let is_input = |dir: &str| {
+            self.environments.contains_key(dir) || self.shared.contains_key(dir) || self.unused.contains(dir)
+        };
+        self.is_plain() || !ancestors(path).any(is_input)
+    }
+
+    /// Whether an environment can depend on the file or folder at `path`: on what is its own, what all environments of its kube
+    /// context share, and what it is rendered from. It does not depend on what only another environment has.
+    #[must_use]
+    pub fn concerns(&self, kube_context: &str, environment: &str, path: &str) -> bool {
+        let path = path.strip_prefix("./").unwrap_or(path);
+        let around = || std::iter::once(path).chain(ancestors(path));
+        if around().any(|dir| self.unused.contains(dir)) {
+            return true;
+        }
+        let users = around().find_map(|dir| self.shared.get(dir));
+        if let Some(users) = users {
+            return users.contains(&format!("{ROOT}/{kube_context}/{environment}"));
+        }
+        let Some(inside) = inside(path) else { return true };
+        match inside.split('/').collect::<Vec<_>>().as_slice() {
+            // A folder of bases or a kube context.
+            [folder] => *folder == kube_context || self.rendered(kube_context, environment).is_some(),
+            [context, JOBS | CRON_JOBS, ..] => *context == kube_context,
+            [context, name, ..] => *context == kube_context && *name == environment,
+            [] => true,
+        }
+    }
+
+    /// Whether a diagnostic is about something that an environment can depend on.
+    #[must_use]
+    pub fn concerned_by(&self, kube_context: &str, environment: &str, diagnostic: &Diagnostic) -> bool {
+        let Some(label) = &diagnostic.primary else { return true };
+        self.concerns(kube_context, environment, &label.span.place().file)
     }
 
     /// The folders that environments are rendered from, each with one of those environments: `.k8s/base`, `.k8s/live/dev`.
     /// Neither they nor their subfolders are environments or kube contexts.
     pub fn shared(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.shared
-            .iter()
-            .map(|(folder, user)| (folder.as_str(), user.as_str()))
+        let used = self.shared.iter();
+        used.filter_map(|(folder, users)| Some((folder.as_str(), users.first()?.as_str())))
+            .chain(self.unused.iter().map(|chart| (chart.as_str(), chart.as_str())))
     }
 
     fn find_kustomizations(&mut self, files: &BTreeMap<&str, &str>, diagnostics: &mut Vec<Diagnostic>) {
@@ -212,9 +246,8 @@ impl Layout {
             // The bases of a base belong to the environment that uses it.
             if self.environments.contains_key(*user) {
                 for base in bases.iter().filter(|base| !self.environments.contains_key(**base)) {
-                    self.shared
-                        .entry((*base).to_string())
-                        .or_insert_with(|| (*user).to_string());
+                    let users = self.shared.entry((*base).to_string()).or_default();
+                    users.insert((*user).to_string());
                 }
             }
         }
@@ -277,9 +310,8 @@ impl Layout {
                 match candidates.as_slice() {
                     [] => return true,
                     [chart] => {
-                        self.shared
-                            .entry((*chart).to_string())
-                            .or_insert_with(|| (*folder).to_string());
+                        let users = self.shared.entry((*chart).to_string()).or_default();
+                        users.insert((*folder).to_string());
                         self.add_helm(folder, chart, values);
                     }
                     several => diagnostics.push(ambiguous_chart(folder, values, several, files)),
@@ -292,7 +324,7 @@ impl Layout {
             let Some((_, environment)) = environment_of(chart) else {
                 diagnostics.push(unused_chart(chart, files));
                 // Its templates are not manifests. Reading them would only repeat this error.
-                self.shared.insert(chart.to_string(), chart.to_string());
+                self.unused.insert(chart.to_string());
                 continue;
             };
             let own = ["-", "."]
@@ -903,6 +935,6 @@ mod tests {
             tree.kube_contexts["live"].environments.keys().collect::<Vec<_>>(),
             ["plain"]
         );
-        assert_eq!(tree.jobs("live", "plain").len(), 1);
+        assert_eq!(tree.jobs("live", "plain", "x").len(), 1);
     }
 }

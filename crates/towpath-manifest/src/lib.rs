@@ -10,6 +10,7 @@
 
 mod config_hash;
 mod diff;
+mod file;
 mod images;
 mod kinds;
 mod layout;
@@ -23,6 +24,7 @@ mod tree;
 
 pub use config_hash::{CONFIG_HASH, Fingerprints, config_hash, with_config_hash};
 pub use diff::{Change, ChangeKind, DiffLine, Fingerprint, Hunk, diff, normalise};
+pub use file::{ManifestContent, ManifestFile};
 pub use images::{
     Container, ImageRule, NotPinned, ReplacedImage, containers, pull_secrets, with_image, with_pull_secret,
 };

@@ -27,9 +27,10 @@ pub struct Tree {
 pub struct KubeContext {
     /// By name.
     pub environments: BTreeMap<String, Environment>,
-    /// The Jobs in `jobs/`, which can be run in every environment.
+    /// The Jobs in `jobs/`, which can be run in every environment. One that names a namespace belongs to the environment there.
     pub jobs: Vec<Object>,
-    /// The objects in `cron_jobs/`, which are applied in every environment.
+    /// The objects in `cron_jobs/`, which are applied in every environment. One that names a namespace belongs to the
+    /// environment there.
     pub cron_jobs: Vec<Object>,
 }
 
@@ -65,8 +66,8 @@ impl Tree {
     /// It ignores files outside `.k8s/` and files that do not end in `.yaml`, `.yml` or `.json`. Subfolders of an environment
     /// belong to it. Returns everything that it could read, together with all diagnostics.
     ///
-    /// Codes of the diagnostics: those of the YAML reader, `manifest::outside-environment`, `manifest::not-an-object`,
-    /// `manifest::duplicate-object`, `manifest::other-namespace` and `manifest::not-a-job`.
+    /// Codes of the diagnostics: those of the YAML reader, `manifest::outside-environment`, `manifest::encrypted`,
+    /// `manifest::not-an-object`, `manifest::duplicate-object`, `manifest::other-namespace` and `manifest::not-a-job`.
     pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> (Self, Vec<Diagnostic>) {
         let mut files: Vec<_> = files.into_iter().collect();
         files.sort_unstable();
@@ -142,7 +143,8 @@ impl Tree {
     }
 
     /// The objects that a release applies to an environment, in the order of application and all in `namespace`: its own and
-    /// those in the kube context's `cron_jobs/`. An object of the environment replaces one with the same name in `cron_jobs/`.
+    /// those in the kube context's `cron_jobs/` that name no other namespace. An object of the environment replaces one with the
+    /// same name in `cron_jobs/`.
     ///
     /// `None` if the environment does not exist.
     #[must_use]
@@ -152,6 +154,7 @@ impl Tree {
         let shared = context
             .cron_jobs
             .iter()
+            .filter(|shared| belongs_to(shared, namespace))
             .filter(|shared| own.iter().all(|own| own.id() != shared.id()));
         let mut objects: Vec<Object> = own
             .iter()
@@ -162,9 +165,10 @@ impl Tree {
         Some(objects)
     }
 
-    /// The Jobs that can be run in an environment: its own, and those in the kube context's `jobs/` with other names.
+    /// The Jobs that can be run in an environment, which is in `namespace`: its own, and those in the kube context's `jobs/` with
+    /// other names that name no other namespace.
     #[must_use]
-    pub fn jobs(&self, kube_context: &str, environment: &str) -> Vec<&Object> {
+    pub fn jobs(&self, kube_context: &str, environment: &str, namespace: &str) -> Vec<&Object> {
         let Some(context) = self.kube_contexts.get(kube_context) else {
             return Vec::new();
         };
@@ -176,9 +180,30 @@ impl Tree {
         let shared = context
             .jobs
             .iter()
+            .filter(|shared| belongs_to(shared, namespace))
             .filter(|shared| own.iter().all(|own| own.name != shared.name));
         own.iter().chain(shared).collect()
     }
+}
+
+/// What encrypted texts begin with, and the program. Binary ones are no text and come to nobody here.
+const ENCRYPTED: [(&str, &str); 4] = [
+    ("$ANSIBLE_VAULT;", "ansible-vault"),
+    ("-----BEGIN AGE ENCRYPTED FILE-----", "age"),
+    ("-----BEGIN PGP MESSAGE-----", "PGP"),
+    // `Salted__` in base64.
+    ("U2FsdGVkX1", "openssl"),
+];
+
+fn encrypted(span: &Span, by: &str) -> Diagnostic {
+    Diagnostic::error("manifest::encrypted", format!("this file is encrypted by {by}"))
+        .at(span, "")
+        .hint("decrypt it in a working tree and deploy from there, or keep its values out of the repository")
+}
+
+/// Whether an object that the environments share belongs to the one in `namespace`.
+fn belongs_to(shared: &Object, namespace: &str) -> bool {
+    shared.namespace.as_deref().is_none_or(|named| named == namespace)
 }
 
 /// The path below [`ROOT`], for a file whose name says that it is YAML.
@@ -201,6 +226,10 @@ fn read_file(
     found: &mut Vec<Found>,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
+    if let Some((_, by)) = ENCRYPTED.iter().find(|(start, _)| source.text().starts_with(start)) {
+        diagnostics.push(encrypted(&first_line(&Span::new(source, 0..source.text().len())), by));
+        return;
+    }
     let options = ParseOptions {
         // The API server accepts objects up to 1.5 MiB (etcd's limit for a request). A file may hold several.
         limits: Limits {
@@ -244,6 +273,11 @@ fn read_object(node: &Node, in_jobs: bool, found: &mut Vec<Found>, diagnostics: 
         for item in items {
             read_object(item, in_jobs, found, diagnostics);
         }
+        return;
+    }
+    // Source: <https://github.com/getsops/sops#encryption-protocol>
+    if node.get("sops").and_then(|sops| sops.get("mac")).is_some() {
+        diagnostics.push(encrypted(&first_line(node.span()), "sops"));
         return;
     }
     let mut places = BTreeMap::new();
@@ -335,7 +369,6 @@ struct Places<'a> {
 impl Places<'_> {
     fn check(self, diagnostics: &mut Vec<Diagnostic>) -> KubeContext {
         let mut context = KubeContext::default();
-        let mut namespaces: Vec<(&str, String, Span)> = Vec::new();
         for (name, found) in &self.environments {
             let what = format!("the environment `{name}`");
             let namespace = check_namespace(&what, found, diagnostics);
@@ -345,29 +378,10 @@ impl Places<'_> {
             let mut environment = Environment {
                 objects: unique(&what, objects, diagnostics),
                 jobs: unique(&what, jobs, diagnostics),
-                namespace: namespace.as_ref().map(|(namespace, _)| namespace.clone()),
+                namespace,
             };
-            namespaces.extend(namespace.map(|(namespace, span)| (*name, namespace, span)));
             sort_for_apply(&mut environment.objects);
             context.environments.insert((*name).to_string(), environment);
-        }
-        for shared in self.jobs.iter().chain(&self.cron_jobs) {
-            let Some(theirs) = &shared.object.namespace else {
-                continue;
-            };
-            let Some((name, ours, span)) = namespaces.iter().find(|(_, ours, _)| ours != theirs) else {
-                continue;
-            };
-            let id = shared.object.id();
-            let message = format!(
-                "`{id}` sets the namespace `{theirs}`, but it is shared by all environments, and `{name}` is in the namespace `{ours}`"
-            );
-            diagnostics.push(
-                Diagnostic::error("manifest::other-namespace", message)
-                    .at(&span_of(&shared.node, &["metadata", "namespace"]), "")
-                    .also(span, "named here")
-                    .hint("remove `metadata.namespace`: Towpath sets the namespace of each environment"),
-            );
         }
         check_jobs(self.jobs.iter().filter(|found| found.object.kind != "Job"), diagnostics);
         context.jobs = unique(&format!("`{JOBS}/`"), self.jobs.iter().collect(), diagnostics);
@@ -391,15 +405,21 @@ fn check_jobs<'a>(found: impl Iterator<Item = &'a Found>, diagnostics: &mut Vec<
     }
 }
 
-/// The objects of one owner, without duplicates: the first of each name stays.
+/// The objects of one owner, without duplicates: the first of each name stays. Two that name different namespaces never meet:
+/// in an environment that is an error of its own, and shared ones belong to different environments.
 fn unique(owner: &str, found: Vec<&Found>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Object> {
-    let mut seen: BTreeMap<ObjectId, &Found> = BTreeMap::new();
+    let mut seen: BTreeMap<ObjectId, Vec<&Found>> = BTreeMap::new();
     let mut objects = Vec::new();
     for found in found {
         let id = found.object.id();
-        let Some(first) = seen.get(&id) else {
+        let same_name = seen.entry(id.clone()).or_default();
+        let meets = |other: &&&Found| match (&other.object.namespace, &found.object.namespace) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        let Some(first) = same_name.iter().find(meets).copied() else {
             objects.push(found.object.clone());
-            seen.insert(id, found);
+            same_name.push(found);
             continue;
         };
         diagnostics.push(
@@ -413,7 +433,7 @@ fn unique(owner: &str, found: Vec<&Found>, diagnostics: &mut Vec<Diagnostic>) ->
 }
 
 /// The namespace of an environment's manifests: the name of its Namespace object, otherwise the one that most objects set.
-fn check_namespace(owner: &str, found: &[Found], diagnostics: &mut Vec<Diagnostic>) -> Option<(String, Span)> {
+fn check_namespace(owner: &str, found: &[Found], diagnostics: &mut Vec<Diagnostic>) -> Option<String> {
     let mut said: Vec<(&Found, &str, Span)> = Vec::new();
     for found in found {
         if found.object.kind == "Namespace" {
@@ -449,7 +469,7 @@ fn check_namespace(owner: &str, found: &[Found], diagnostics: &mut Vec<Diagnosti
                 .hint("an environment has one namespace: set the same one everywhere, or none"),
         );
     }
-    Some(((*namespace).to_string(), span.clone()))
+    Some((*namespace).to_string())
 }
 
 /// The span of the deepest node on `path` that exists.

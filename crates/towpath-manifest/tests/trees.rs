@@ -203,7 +203,7 @@ fn a_typical_tree_is_read() {
     );
 
     let jobs = |environment: &str| -> Vec<String> {
-        tree.jobs("live", environment)
+        tree.jobs("live", environment, &format!("claims-{environment}"))
             .iter()
             .map(|job| format!("{} {}", job.name, job.place.file))
             .collect()
@@ -441,21 +441,12 @@ fn different_namespaces_in_one_environment_are_reported() {
             (".k8s/live/dev/a.yaml", &service("a", "staging")),
             (".k8s/live/dev/b.yaml", &service("b", "dev")),
             (".k8s/live/dev/c.yaml", &service("c", "dev")),
+            // Shared objects belong to the environment whose namespace they name.
             (".k8s/live/cron_jobs/d.yaml", &service("d", "production")),
+            (".k8s/live/cron_jobs/e.yaml", &service("d", "dev")),
             (".k8s/live/production/a.yaml", &service("a", "production")),
         ],
-        r#"error[manifest::other-namespace]: `Service/d` sets the namespace `production`, but it is shared by all environments, and `dev` is in the namespace `dev`
- --> .k8s/live/cron_jobs/d.yaml:5:14
-  |
-5 |   namespace: production
-  |              ^^^^^^^^^^
- ::: .k8s/live/dev/b.yaml:5:14
-  |
-5 |   namespace: dev
-  |              --- named here
-hint: remove `metadata.namespace`: Towpath sets the namespace of each environment
-
-error[manifest::other-namespace]: `Service/a` is in the namespace `staging`, but the environment `dev` is in the namespace `dev`
+        r#"error[manifest::other-namespace]: `Service/a` is in the namespace `staging`, but the environment `dev` is in the namespace `dev`
  --> .k8s/live/dev/a.yaml:5:14
   |
 5 |   namespace: staging
@@ -465,6 +456,33 @@ error[manifest::other-namespace]: `Service/a` is in the namespace `staging`, but
 5 |   namespace: dev
   |              --- named here
 hint: an environment has one namespace: set the same one everywhere, or none
+"#,
+    );
+}
+
+#[test]
+fn encrypted_manifests_are_named_as_such() {
+    check(
+        &[
+            (".k8s/live/dev/a.yaml", "$ANSIBLE_VAULT;1.1;AES256\n6235\n"),
+            (
+                ".k8s/live/dev/b.yaml",
+                "apiVersion: v1\nkind: Secret\nmetadata: {name: b}\nsops:\n  mac: ENC[AES256_GCM,data:x]\n",
+            ),
+        ],
+        r#"error[manifest::encrypted]: this file is encrypted by ansible-vault
+ --> .k8s/live/dev/a.yaml:1:1
+  |
+1 | $ANSIBLE_VAULT;1.1;AES256
+  | ^^^^^^^^^^^^^^^^^^^^^^^^^
+hint: decrypt it in a working tree and deploy from there, or keep its values out of the repository
+
+error[manifest::encrypted]: this file is encrypted by sops
+ --> .k8s/live/dev/b.yaml:1:1
+  |
+1 | apiVersion: v1
+  | ^^^^^^^^^^^^^^
+hint: decrypt it in a working tree and deploy from there, or keep its values out of the repository
 "#,
     );
 }

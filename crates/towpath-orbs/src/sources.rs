@@ -17,6 +17,12 @@ pub const VENDORED_FOLDER: &str = ".circleci/orbs";
 pub struct Vendored(BTreeMap<OrbName, BTreeMap<OrbVersion, String>>);
 
 impl Vendored {
+    /// Whether a file below [`VENDORED_FOLDER`] may be an orb's, by its name.
+    #[must_use]
+    pub fn may_be(path: &str) -> bool {
+        path.ends_with(".yml") || path.ends_with(".yaml")
+    }
+
     /// Of files, by their paths below [`VENDORED_FOLDER`]. A file whose path names no orb and version is not one.
     #[must_use]
     pub fn of_files<'a>(files: impl IntoIterator<Item = (&'a str, String)>) -> Self {

@@ -1,12 +1,11 @@
 //! The working tree that a command is run in.
 
 use anyhow::{Context, Result, bail};
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
+use std::{path::PathBuf, process::Command};
+use towpath_delivery::{
+    LaptopRequest, MANIFESTS_FOLDER, ManifestFile, PROJECT_FILE, ProjectFile, manifest_files, select_manifests,
 };
-use towpath_delivery::{LaptopRequest, ManifestFile, PROJECT_FILE, ProjectFile};
-use towpath_deploy::render::{is_yaml, needs_every_file};
+use towpath_forge::WorkingTree;
 use towpath_types::CommitId;
 
 /// A repository's working tree.
@@ -35,12 +34,7 @@ impl Repository {
                 here.display()
             );
         };
-        let path = root.join(PROJECT_FILE);
-        let file_text = match std::fs::read_to_string(&path) {
-            Ok(text) => Some(text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error).with_context(|| format!("failed to read `{}`", path.display())),
-        };
+        let file_text = WorkingTree::open(root)?.text(PROJECT_FILE)?;
         let file = file_text
             .as_deref()
             .map(ProjectFile::parse)
@@ -92,7 +86,7 @@ impl Repository {
         self.git(&["symbolic-ref", "--quiet", "--short", "HEAD"]).ok()
     }
 
-    /// Every manifest below `.k8s/`, for the server; with Kustomize or Helm, every text that they could be rendered from.
+    /// Every manifest below `.k8s/`, for the server; with Kustomize or Helm, every file that they could be rendered from.
     pub fn request(&self) -> Result<LaptopRequest> {
         Ok(LaptopRequest {
             files: self.manifests()?,
@@ -102,29 +96,11 @@ impl Repository {
         })
     }
 
-    /// The files of a [`Self::request`], by path.
+    /// The files of a [`Self::request`], by path. What cannot be read is among them: which environment needs it is decided
+    /// where the plan is made.
     pub fn manifests(&self) -> Result<Vec<ManifestFile>> {
-        let mut found = Vec::new();
-        find_files(&self.root, &self.root.join(".k8s"), &mut found)?;
-        found.sort();
-        let every = needs_every_file(found.iter().map(|(path, _)| path.as_str()));
-        let mut files = Vec::new();
-        for (path, file) in found {
-            let is_yaml = is_yaml(&path);
-            if !is_yaml && !every {
-                continue;
-            }
-            let bytes = std::fs::read(&file).with_context(|| format!("failed to read `{}`", file.display()))?;
-            match String::from_utf8(bytes) {
-                Ok(text) => files.push(ManifestFile { path, text }),
-                Err(error) if is_yaml => {
-                    return Err(error).with_context(|| format!("failed to read `{}`", file.display()));
-                }
-                // An archive or a picture: whoever renders says so if it needs one.
-                Err(_) => {}
-            }
-        }
-        Ok(files)
+        let files = WorkingTree::open(&self.root)?.files(MANIFESTS_FOLDER, &select_manifests)?;
+        Ok(manifest_files(files))
     }
 }
 
@@ -138,27 +114,4 @@ fn project_of_folder(folder: &str) -> String {
     let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
     let name: String = name.chars().take(63).collect();
     name.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).to_string()
-}
-
-/// Adds every file below `dir`, and what links to files lead to: its path from `root`, and where it is.
-fn find_files(root: &Path, dir: &Path, files: &mut Vec<(String, PathBuf)>) -> Result<()> {
-    let entries = match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.with_context(|| format!("failed to read `{}`", dir.display()))?,
-    };
-    for entry in entries {
-        let entry = entry.with_context(|| format!("failed to read `{}`", dir.display()))?;
-        let path = entry.path();
-        let kind = entry
-            .file_type()
-            .with_context(|| format!("failed to look at `{}`", path.display()))?;
-        let leads_to_file = || kind.is_symlink() && path.metadata().is_ok_and(|behind| behind.is_file());
-        if kind.is_dir() {
-            find_files(root, &path, files)?;
-        } else if kind.is_file() || leads_to_file() {
-            let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
-            files.push((name, path));
-        }
-    }
-    Ok(())
 }

@@ -90,8 +90,8 @@ impl Orbs {
     pub(crate) fn places_of(&self, files: Vec<(String, Vec<u8>)>, lock: Option<&str>) -> Result<Places, DeliveryError> {
         let mut vendored = Vec::with_capacity(files.len());
         for (path, bytes) in files {
-            let text = String::from_utf8(bytes)
-                .map_err(|error| DeliveryError::invalid(format!("`{path}` is not UTF-8 text")).caused_by(error))?;
+            let text = towpath_forge::text(bytes);
+            let text = text.map_err(|why| DeliveryError::invalid(format!("`{path}` {why}")))?;
             let below = path.strip_prefix(towpath_orbs::VENDORED_FOLDER).unwrap_or(&path);
             vendored.push((below.trim_start_matches('/').to_string(), text));
         }

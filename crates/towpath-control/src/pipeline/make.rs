@@ -17,7 +17,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use towpath_config::{CompileOptions, Document};
 use towpath_delivery::{DeliveryError, ErrorKind, PROJECT_FILE};
-use towpath_forge::{Commit as GitCommit, Forge, ForgeError};
+use towpath_forge::{Commit as GitCommit, Forge, ForgeError, TreeEntry, TreeFile};
+use towpath_orbs::{LOCK_FILE, VENDORED_FOLDER, Vendored};
 use towpath_store::{
     Commit, Expect, Guard, HandledRef, JobRow, JobSpecRow, Lease, PipelineConfig, PipelineRow, Store, TriggerKind,
     TriggerRow, WorkflowRow, Write,
@@ -233,21 +234,36 @@ impl PipelineMaker {
 
     async fn compile(&self, trigger: &TriggerRow, git: &GitCommit) -> Result<Made, DeliveryError> {
         let project = &trigger.project;
-        let project_file = self.optional_file(project, &git.id, PROJECT_FILE).await?;
-        let source = self.optional_file(project, &git.id, CONFIG_FILE).await?;
         let mut config = PipelineConfig {
             pipeline: trigger.pipeline,
-            source: source.clone().unwrap_or_default(),
+            source: String::new(),
             processed: String::new(),
-            project_file,
+            project_file: None,
+        };
+        let errored = |config, error: String| Made {
+            config,
+            compiled: Compiled {
+                errors: vec![error],
+                ..Compiled::default()
+            },
+        };
+        let read = async {
+            let project_file = self.optional_file(project, &git.id, PROJECT_FILE).await?;
+            let source = self.optional_file(project, &git.id, CONFIG_FILE).await?;
+            Ok::<_, DeliveryError>((project_file, source))
+        };
+        let source;
+        (config.project_file, source) = match read.await {
+            Ok(found) => found,
+            // The commit holds it, and it is no text: that is for whoever pushed it.
+            Err(error) if error.kind() == ErrorKind::Invalid => return Ok(errored(config, error.chain())),
+            Err(error) => return Err(error),
         };
         let Some(source) = source else {
-            let compiled = Compiled {
-                errors: vec![format!("no configuration was found: the commit has no `{CONFIG_FILE}`")],
-                ..Compiled::default()
-            };
-            return Ok(Made { config, compiled });
+            let error = format!("no configuration was found: the commit has no `{CONFIG_FILE}`");
+            return Ok(errored(config, error));
         };
+        config.source.clone_from(&source);
         let default_branch = self.forge.default_branch(project).await.map_err(forge_error)?;
         let repository_url = format!("{}/git/{project}.git", self.base_url);
         let cause = Cause {
@@ -290,16 +306,18 @@ impl PipelineMaker {
 
     /// Where the orbs of a commit's configuration come from: its own folder and its lock file first.
     async fn places(&self, project: &ProjectName, commit: &CommitId) -> Result<Places, DeliveryError> {
-        let lock = self.optional_file(project, commit, towpath_orbs::LOCK_FILE).await?;
-        let vendored = self
-            .forge
-            .files(project, commit, towpath_orbs::VENDORED_FOLDER)
-            .await
-            .map_err(forge_error)?;
-        self.orbs.places_of(
-            vendored.into_iter().map(|file| (file.path, file.bytes)).collect(),
-            lock.as_deref(),
-        )
+        let lock = self.optional_file(project, commit, LOCK_FILE).await?;
+        let select = |entries: &mut Vec<TreeEntry>| {
+            entries.retain(|entry| entry.found.is_err() || Vendored::may_be(&entry.path));
+        };
+        let vendored = self.forge.files(project, commit, VENDORED_FOLDER, &select);
+        let vendored = vendored.await.map_err(forge_error)?;
+        let content = |file: TreeFile| match file.content {
+            Ok(bytes) => Ok((file.path, bytes)),
+            Err(why) => Err(DeliveryError::invalid(format!("`{}` {why}", file.path))),
+        };
+        let vendored = vendored.into_iter().map(content).collect::<Result<Vec<_>, _>>()?;
+        self.orbs.places_of(vendored, lock.as_deref())
     }
 
     /// A file of a commit as text; `None` when it has none of that name.
@@ -310,7 +328,10 @@ impl PipelineMaker {
         path: &str,
     ) -> Result<Option<String>, DeliveryError> {
         match self.forge.file(project, commit, path).await {
-            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Ok(bytes) => match towpath_forge::text(bytes) {
+                Ok(text) => Ok(Some(text)),
+                Err(why) => Err(DeliveryError::invalid(format!("`{path}` {why}"))),
+            },
             Err(ForgeError::NotFound { .. }) => Ok(None),
             Err(error) => Err(forge_error(error)),
         }

@@ -539,7 +539,7 @@ fn first_branch<'a>(known: &str, refs: &[(String, CommitId)], updates: &'a [RefU
 pub(crate) fn forge_error(error: ForgeError) -> DeliveryError {
     match error {
         ForgeError::UnknownProject(_) | ForgeError::NotFound { .. } => DeliveryError::not_found(error.to_string()),
-        ForgeError::TooLarge { .. } => DeliveryError::invalid(error.to_string()),
+        ForgeError::TooLarge { .. } | ForgeError::Unread { .. } => DeliveryError::invalid(error.to_string()),
         other => DeliveryError::unavailable("git failed").caused_by(other),
     }
 }

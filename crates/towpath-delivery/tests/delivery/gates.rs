@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use jiff::SignedDuration;
-use towpath_delivery::{ErrorKind, PlanView};
+use towpath_delivery::{ChangeAction, ErrorKind, PlanView};
 use towpath_deploy::{Deploying, Hold};
 use towpath_store::{Commit, Expect, GateRow, Store as _, Write};
 use towpath_types::{Clock as _, Digest, JobId};
@@ -76,6 +76,69 @@ async fn a_gate_whose_plan_cannot_be_made_says_why() {
     world.target.set_unreachable(None);
     let gate = world.delivery.gates.refresh(flow.hold.id).await.unwrap();
     assert_eq!((gate.plan.is_some(), gate.plan_error), (true, None));
+}
+
+#[tokio::test]
+async fn a_gate_names_what_it_cannot_read_and_shows_no_deletion_of_it() {
+    let world = World::new().await;
+    let first = world.push_commit(&[(".k8s/live/dev/web.yaml", WEB)]).await;
+    world.push_image(&format!("app-{first}"));
+    world.deploy("dev", first.as_str()).await;
+    let large = format!("{WEB}# {}\n", "x".repeat(8 << 20));
+    let project = claims();
+    let draft = || world.forge.commit_to(&project, "main");
+    let bad = [
+        (
+            draft().file(".k8s/live/dev/web.yaml", &large),
+            "`.k8s/live/dev/web.yaml` has 8.1 MiB",
+        ),
+        (
+            draft().link(".k8s/live/dev/web.yaml", "../../gone.yaml"),
+            "is a link to `../../gone.yaml`",
+        ),
+        (
+            draft().file(".k8s/live/dev/web.yaml", b"a: \xfc\n"),
+            "is not UTF-8: line 1, column 4",
+        ),
+        (
+            draft().file(".k8s/live/dev/web.yaml", b"\0GITCRYPT\0abc"),
+            "is encrypted by git-crypt",
+        ),
+        (
+            draft().without(".k8s/live/dev/web.yaml").submodule(".k8s/live/dev/app"),
+            "`.k8s/live/dev/app` is a git submodule",
+        ),
+        (
+            draft()
+                .without(".k8s/live/dev/web.yaml")
+                .without(".k8s/live/dev/app")
+                .link(".k8s/live/dev", "../gone"),
+            "`.k8s/live/dev` is a link to `../gone`",
+        ),
+    ];
+    for (number, (draft, says)) in (1..).zip(bad) {
+        let commit = draft.push();
+        let image = world.push_image(&format!("app-{commit}"));
+        let flow = world.workflow_without_image(&commit, number).await;
+        world
+            .change_job(flow.build.id, |job| job.image = Some(repository().at(image)))
+            .await;
+        let gate = world.delivery.gates.refresh(flow.hold.id).await.unwrap();
+        let Some(plan) = &gate.plan else {
+            let error = gate.plan_error.unwrap();
+            assert!(error.contains(says), "{error}");
+            continue;
+        };
+        let view = PlanView::from_row(&world.plan(plan).await).unwrap();
+        assert!(view.blockers[0].contains(says), "{:?}", view.blockers);
+        let deleted = view
+            .changes
+            .iter()
+            .filter(|change| change.action == ChangeAction::Deleted);
+        assert_eq!(deleted.count(), 0, "{says}");
+        let (kind, _) = refused(&world, flow.hold.id, Some(plan)).await;
+        assert_eq!(kind, ErrorKind::Conflict);
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use jiff::SignedDuration;
-use towpath_delivery::{ChangeAction, ErrorKind, OnFailure, Plan, PlanView};
+use towpath_delivery::{ChangeAction, ErrorKind, ManifestContent, OnFailure, Plan, PlanView};
 use towpath_store::{Commit, Expect, PlanRow, Store as _, Write};
 use towpath_types::{Clock as _, Outcome, ReleaseStatus};
 
@@ -70,7 +70,7 @@ async fn what_left_the_manifests_is_deleted() {
     world.push_image("app-latest");
     world.deploy("dev", "latest").await;
     let mut request = request("latest");
-    request.files[0].text = WEB.split("---\n").next().unwrap().into();
+    request.files[0] = file(".k8s/live/dev/web.yaml", WEB.split("---\n").next().unwrap());
     let planned = world.planned("dev", request);
     assert_eq!(said(&planned.await.unwrap()), ["deleted ConfigMap/web"]);
 }
@@ -102,6 +102,24 @@ async fn a_wrong_manifest_is_a_blocker_with_its_place() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_read_blocks_the_environment_that_needs_it_and_deletes_nothing() {
+    let world = World::new().await;
+    world.push_image("app-latest");
+    world.deploy("dev", "latest").await;
+    world.deploy("qa", "latest").await;
+    let mut request = request("latest");
+    request.files[0].content = ManifestContent::Unread("has 9.0 MiB, and a file may have 8 MiB: split it".into());
+    let dev = world.planned("dev", request.clone()).await.unwrap();
+    assert_eq!(
+        dev.blockers,
+        ["error[manifest::unread]: `.k8s/live/dev/web.yaml` has 9.0 MiB, and a file may have 8 MiB: split it"]
+    );
+    assert_eq!(said(&dev), Vec::<String>::new());
+    let qa = world.planned("qa", request).await.unwrap();
+    assert_eq!((qa.blockers.len(), qa.unchanged), (0, 2));
+}
+
+#[tokio::test]
 async fn a_target_that_refuses_blocks_and_its_notes_are_warnings() {
     let world = World::new().await;
     world.push_image("app-latest");
@@ -121,7 +139,7 @@ async fn an_image_that_nothing_runs_is_a_warning() {
     let world = World::new().await;
     world.push_image("app-latest");
     let mut request = request("latest");
-    request.files[0].text = WEB.replace("claims:latest", "nginx");
+    request.files[0] = file(".k8s/live/dev/web.yaml", &WEB.replace("claims:latest", "nginx"));
     let planned = world.planned("dev", request.clone());
     let plan = planned.await.unwrap();
     assert!(

@@ -71,7 +71,7 @@ async fn what_left_the_manifests_is_removed() {
     world.push_image("app-latest");
     world.deploy("dev", "latest").await;
     let mut request = request("latest");
-    request.files[0].text = WEB.split("---\n").next().unwrap().into();
+    request.files[0] = file(".k8s/live/dev/web.yaml", WEB.split("---\n").next().unwrap());
     let releases = &world.delivery.releases;
     let begun = releases.deploy(&environment("dev"), request, &ann()).await.unwrap();
     world.carry_out(begun.id).await;

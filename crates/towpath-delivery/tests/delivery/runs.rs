@@ -80,7 +80,10 @@ async fn each_run_has_a_name_of_its_own_and_the_label_of_its_job() {
     let long = format!("{}-end", "m".repeat(70));
     let mut request = migrate();
     request.name = Some(long.clone());
-    request.files[3].text = MIGRATE.replace("name: migrate", &format!("name: {long}"));
+    request.files[3] = file(
+        ".k8s/live/jobs/migrate.yaml",
+        &MIGRATE.replace("name: migrate", &format!("name: {long}")),
+    );
     let first = runs
         .start_job(&environment("dev"), request.clone(), &ann())
         .await

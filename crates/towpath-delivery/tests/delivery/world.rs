@@ -133,10 +133,7 @@ pub fn tag(text: &str) -> TagName {
 }
 
 pub fn file(path: &str, text: &str) -> ManifestFile {
-    ManifestFile {
-        path: path.into(),
-        text: text.into(),
-    }
+    ManifestFile::text(path, text)
 }
 
 /// A request to deploy `tag` from a working tree with [`WEB`] in `dev` and `qa`.

@@ -106,7 +106,7 @@ async fn only_one_of_several_simultaneous_runs_of_a_job_starts() {
             );
             let text = text.replace("IMAGE", &world.image);
             let (tree, _) = towpath_manifest::Tree::read([(".k8s/live/dev/job.yaml", text.as_str())]);
-            let job = tree.jobs("live", "dev").into_iter().next().cloned().unwrap();
+            let job = tree.jobs("live", "dev", "x").into_iter().next().cloned().unwrap();
             job.in_namespace(&world.environment.namespace)
         };
         for round in 0..2 {

@@ -1,7 +1,7 @@
 //! [`GitForge`] as a [`Forge`].
 
 use super::GitForge;
-use crate::{Commit, Forge, ForgeError, SourceStream, TreeFile};
+use crate::{Commit, Forge, ForgeError, Select, SourceStream, TreeFile};
 use futures::future::BoxFuture;
 use towpath_types::{CommitId, ProjectName};
 
@@ -66,8 +66,9 @@ impl Forge for GitForge {
         project: &'a ProjectName,
         commit: &'a CommitId,
         folder: &'a str,
+        select: Select<'a>,
     ) -> BoxFuture<'a, Result<Vec<TreeFile>, ForgeError>> {
-        Box::pin(self.read_files(project, commit, folder))
+        Box::pin(self.read_files(project, commit, folder, select))
     }
 
     fn source<'a>(

@@ -1,7 +1,11 @@
 //! Reading a repository: refs, commits, files.
 
 use super::{GitForge, program::Failure};
-use crate::{Commit, ForgeError, LARGEST_FILE_BYTES, MOST_FILES, MOST_FILES_BYTES, TreeFile};
+use crate::{
+    Commit, ForgeError, Select, TreeFile,
+    tree::{EVERYTHING, Entry, LONGEST_LINK_BYTES, Listing},
+};
+use std::collections::BTreeMap;
 use towpath_types::{CommitId, ProjectName};
 
 /// How many characters of a subject or a name are read.
@@ -108,21 +112,16 @@ impl GitForge {
         commit: &CommitId,
         path: &str,
     ) -> Result<Vec<u8>, ForgeError> {
-        let name = format!("{commit}:{path}");
-        let what = format!("file `{path}` at {}", commit.short());
-        let found = self
-            .read_blobs(project, &[name.into_bytes()], LARGEST_FILE_BYTES)
-            .await?;
-        let Some(mut found) = found else {
-            return Err(ForgeError::too_large(what, LARGEST_FILE_BYTES));
-        };
-        match found.pop().flatten() {
-            Some(bytes) if bytes.len() as u64 > LARGEST_FILE_BYTES => {
-                Err(ForgeError::too_large(what, LARGEST_FILE_BYTES))
-            }
-            Some(bytes) => Ok(bytes),
-            None => Err(ForgeError::not_found(project, what)),
-        }
+        let tree = self.tree(project, commit, path).await?;
+        let found = tree.listing.find(path).map_err(|why| ForgeError::Unread {
+            commit: commit.clone(),
+            path: path.to_string(),
+            why,
+        })?;
+        let missing = || ForgeError::not_found(project, format!("file `{path}` at {}", commit.short()));
+        let (real, _) = found.ok_or_else(missing)?;
+        let mut content = self.read_blobs(project, &[tree.id(&real)]).await?;
+        content.pop().ok_or_else(missing)
     }
 
     pub(super) async fn read_files(
@@ -130,101 +129,124 @@ impl GitForge {
         project: &ProjectName,
         commit: &CommitId,
         folder: &str,
+        select: Select<'_>,
     ) -> Result<Vec<TreeFile>, ForgeError> {
-        let arguments = [
-            "ls-tree",
-            "-r",
-            "-l",
-            "-z",
-            "--full-tree",
-            commit.as_str(),
-            "--",
-            folder,
-        ];
-        let listing = self.git(project, &arguments, Vec::new()).await?;
-        let listing = listing.map_err(|failure| missing_commit(project, failure, commit.as_str()))?;
-        let (mut paths, mut names, mut total) = (Vec::new(), Vec::new(), 0);
-        for record in listing.split(|byte| *byte == 0).filter(|record| !record.is_empty()) {
-            let Some(entry) = Entry::parse(record) else {
-                let stderr = format!("`{}` is not an entry of a tree", String::from_utf8_lossy(record));
-                let command = "ls-tree".to_string();
-                return Err(ForgeError::Git { command, stderr });
-            };
-            if entry.bytes.is_some_and(|bytes| bytes > LARGEST_FILE_BYTES) {
-                let path = String::from_utf8_lossy(entry.path);
-                tracing::warn!(%project, %commit, %path, "left out a file that is too large for a manifest");
-                continue;
-            }
-            total += entry.bytes.unwrap_or_default();
-            names.push(match entry.kind {
-                EntryKind::File => entry.id.to_vec(),
-                // Git follows links in names that lead through a tree.
-                EntryKind::Link => [commit.as_str().as_bytes(), b":", entry.path].concat(),
-                EntryKind::Submodule => continue,
-            });
-            paths.push(String::from_utf8_lossy(entry.path).into_owned());
-        }
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        let what = || format!("folder `{folder}` at {}", commit.short());
-        if names.len() > MOST_FILES {
-            return Err(ForgeError::TooLarge {
-                what: what(),
-                limit: format!("{MOST_FILES} files"),
-            });
-        }
-        let too_large = || ForgeError::too_large(what(), MOST_FILES_BYTES);
-        if total > MOST_FILES_BYTES {
-            return Err(too_large());
-        }
-        // A link may lead to something that is larger than itself.
-        let blobs = self
-            .read_blobs(project, &names, MOST_FILES_BYTES)
-            .await?
-            .ok_or_else(too_large)?;
-        let files = paths.into_iter().zip(blobs);
-        Ok(files
-            .filter_map(|(path, bytes)| Some(TreeFile { path, bytes: bytes? }))
-            .filter(|file| file.bytes.len() as u64 <= LARGEST_FILE_BYTES)
-            .collect())
+        let tree = self.tree(project, commit, folder).await?;
+        let entries = tree.listing.walk(folder, select);
+        let reals = entries.iter().filter_map(|entry| entry.found.as_ref().ok());
+        let ids: Vec<&str> = reals.map(|(real, _)| tree.id(real)).collect();
+        let mut contents = self.read_blobs(project, &ids).await?.into_iter();
+        let files = entries.into_iter().map(|entry| TreeFile {
+            path: entry.path,
+            // As many as there are files that were found.
+            content: entry.found.map(|_| contents.next().unwrap_or_default()),
+        });
+        Ok(files.collect())
     }
 
-    /// The content of each object in `names` (an id, or `<commit>:<path>`, links followed), in their order; `None` where there
-    /// is no file. `None` instead of all that when it were more than `most` bytes together.
-    async fn read_blobs(
+    /// What has to be known of a commit's tree to find `path`, and what is below it: only that, unless a link is met.
+    async fn tree(&self, project: &ProjectName, commit: &CommitId, path: &str) -> Result<KnownTree, ForgeError> {
+        let below = self.list_tree(project, commit, &["-r", "-l"], &[path]).await?;
+        let is_special = |entry: &Listed| entry.kind != ListedKind::File;
+        if !below.is_empty() && !below.iter().any(is_special) {
+            return Ok(KnownTree::of(below, &BTreeMap::new()));
+        }
+        if below.is_empty() {
+            // A folder on the way may be a link.
+            let folders = path.match_indices('/').map(|(end, _)| &path[..end]);
+            let on_the_way: Vec<&str> = folders.collect();
+            let on_the_way = match on_the_way.is_empty() {
+                true => Vec::new(),
+                false => self.list_tree(project, commit, &[], &on_the_way).await?,
+            };
+            if !on_the_way.iter().any(is_special) {
+                return Ok(KnownTree::default());
+            }
+        }
+        let all = self.list_tree(project, commit, &["-r"], &[]).await?;
+        let links: Vec<&str> = all
+            .iter()
+            .filter(|entry| entry.kind == ListedKind::Link)
+            .map(|entry| &*entry.id)
+            .collect();
+        let sizes = self.read_sizes(project, &links).await?;
+        let short = |id: &&str| sizes.get(*id).is_some_and(|bytes| *bytes <= LONGEST_LINK_BYTES);
+        let links: Vec<&str> = links.into_iter().filter(short).collect();
+        let texts = self.read_blobs(project, &links).await?;
+        let texts = links.iter().map(ToString::to_string).zip(texts).collect();
+        let mut tree = KnownTree::of(all, &texts);
+        // Sizes of those that may be read, not of a whole repository.
+        let mut reals: Vec<String> = tree
+            .listing
+            .find(path)
+            .ok()
+            .flatten()
+            .map(|(real, _)| real)
+            .into_iter()
+            .collect();
+        let found = tree.listing.walk(path, EVERYTHING).into_iter();
+        reals.extend(found.filter_map(|entry| Some(entry.found.ok()?.0)));
+        let ids: Vec<&str> = reals.iter().map(|real| tree.id(real)).collect();
+        let sizes = self.read_sizes(project, &ids).await?;
+        for real in reals {
+            let bytes = sizes.get(tree.id(&real)).copied().unwrap_or_default();
+            tree.listing.insert(real, Entry::File { bytes });
+        }
+        Ok(tree)
+    }
+
+    async fn list_tree(
         &self,
         project: &ProjectName,
-        names: &[Vec<u8>],
-        most: u64,
-    ) -> Result<Option<Vec<Option<Vec<u8>>>>, ForgeError> {
-        // Git reads one name a line, so it cannot be asked for a path with a line break.
-        let askable = |name: &&Vec<u8>| !name.contains(&b'\n');
-        let input: Vec<u8> = names
-            .iter()
-            .filter(askable)
-            .flat_map(|name| [name, &b"\n"[..]].concat())
-            .collect();
-        // An answer has a line of its own, which repeats the name where there is no such file.
-        let most = most + input.len() as u64 + 128 * names.len() as u64;
-        let arguments = ["cat-file", "--batch", "--follow-symlinks"];
-        let Some(output) = self.git_at_most(project, &arguments, input, most).await? else {
-            return Ok(None);
-        };
-        let output = output?;
-        let mut rest = output.as_slice();
-        let broken = || ForgeError::Git {
-            command: "cat-file".into(),
-            stderr: "its output ended early".into(),
-        };
-        let mut blobs = Vec::new();
-        for name in names {
-            blobs.push(match askable(&name) {
-                true => take_blob(&mut rest, name).ok_or_else(broken)?,
-                false => None,
-            });
+        commit: &CommitId,
+        options: &[&str],
+        paths: &[&str],
+    ) -> Result<Vec<Listed>, ForgeError> {
+        let mut arguments = vec!["ls-tree", "-z", "--full-tree"];
+        arguments.extend(options);
+        arguments.extend([commit.as_str(), "--"]);
+        arguments.extend(paths);
+        let listing = self.git(project, &arguments, Vec::new()).await?;
+        let listing = listing.map_err(|failure| missing_commit(project, failure, commit.as_str()))?;
+        let records = listing.split(|byte| *byte == 0).filter(|record| !record.is_empty());
+        let entries = records.map(|record| {
+            Listed::parse(record).ok_or_else(|| ForgeError::Git {
+                command: "ls-tree".to_string(),
+                stderr: format!("`{}` is not an entry of a tree", String::from_utf8_lossy(record)),
+            })
+        });
+        entries.collect()
+    }
+
+    /// The size of each object, by id.
+    async fn read_sizes(&self, project: &ProjectName, ids: &[&str]) -> Result<BTreeMap<String, u64>, ForgeError> {
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
         }
-        Ok(Some(blobs))
+        let format = "--batch-check=%(objectname) %(objectsize)";
+        let output = self.git(project, &["cat-file", format], lines(ids)).await??;
+        let output = String::from_utf8_lossy(&output);
+        let sizes = output.lines().filter_map(|line| {
+            let (id, size) = line.split_once(' ')?;
+            Some((id.to_string(), size.parse().ok()?))
+        });
+        Ok(sizes.collect())
+    }
+
+    /// The content of each object, in the order of `ids`.
+    async fn read_blobs(&self, project: &ProjectName, ids: &[&str]) -> Result<Vec<Vec<u8>>, ForgeError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let output = self.git(project, &["cat-file", "--batch"], lines(ids)).await??;
+        let mut rest = output.as_slice();
+        let broken = |id: &str| ForgeError::Git {
+            command: "cat-file".into(),
+            stderr: format!("it did not print the object {id}"),
+        };
+        ids.iter()
+            .map(|id| take_blob(&mut rest).ok_or_else(|| broken(id)))
+            .collect()
     }
 }
 
@@ -236,6 +258,56 @@ fn cut(text: &str, most: usize) -> String {
     }
 }
 
+fn lines(ids: &[&str]) -> Vec<u8> {
+    ids.iter().flat_map(|id| [id.as_bytes(), b"\n"].concat()).collect()
+}
+
+/// What is known of a commit's tree.
+#[derive(Default)]
+struct KnownTree {
+    listing: Listing,
+    /// The objects of files and links, by path.
+    ids: BTreeMap<String, String>,
+}
+
+impl KnownTree {
+    /// `texts` holds the targets of links by their objects.
+    fn of(entries: Vec<Listed>, texts: &BTreeMap<String, Vec<u8>>) -> Self {
+        let mut tree = Self::default();
+        for entry in entries {
+            let path = match String::from_utf8(entry.path) {
+                Ok(path) => path,
+                Err(error) => {
+                    // The first folder or file that cannot be named.
+                    let (good, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
+                    let end = bytes[good..].iter().position(|byte| *byte == b'/');
+                    let name = &bytes[..end.map_or(bytes.len(), |end| good + end)];
+                    let name = String::from_utf8_lossy(name).into_owned();
+                    tree.listing.insert(name, Entry::BadName);
+                    continue;
+                }
+            };
+            let content = match entry.kind {
+                ListedKind::File => Entry::File { bytes: entry.bytes },
+                ListedKind::Submodule => Entry::Submodule,
+                ListedKind::Folder => continue,
+                ListedKind::Link => match texts.get(&entry.id).map(|text| String::from_utf8(text.clone())) {
+                    Some(Ok(target)) => Entry::Link(target),
+                    Some(Err(_)) => Entry::Other("a link whose text is not UTF-8"),
+                    None => Entry::Other("a link whose text is too long"),
+                },
+            };
+            tree.ids.insert(path.clone(), entry.id);
+            tree.listing.insert(path, content);
+        }
+        tree
+    }
+
+    fn id(&self, path: &str) -> &str {
+        self.ids.get(path).map(String::as_str).unwrap_or_default()
+    }
+}
+
 fn missing_commit(project: &ProjectName, failure: Failure, name: &str) -> ForgeError {
     if failure.is_missing_object() {
         ForgeError::not_found(project, format!("commit {name}"))
@@ -244,62 +316,57 @@ fn missing_commit(project: &ProjectName, failure: Failure, name: &str) -> ForgeE
     }
 }
 
-/// One line of `git ls-tree -l -z`: `<mode> <type> <id> <size>\t<path>`.
-struct Entry<'a> {
-    kind: EntryKind,
-    id: &'a [u8],
-    /// `None` for a submodule.
-    bytes: Option<u64>,
-    path: &'a [u8],
+/// One line of `git ls-tree -z`: `<mode> <type> <id>\t<path>`, with `-l` a size before the tab.
+struct Listed {
+    kind: ListedKind,
+    id: String,
+    /// 0 without `-l`, and where there is no size.
+    bytes: u64,
+    path: Vec<u8>,
 }
 
-enum EntryKind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ListedKind {
     File,
+    Folder,
     Link,
     Submodule,
 }
 
-impl<'a> Entry<'a> {
-    fn parse(record: &'a [u8]) -> Option<Self> {
+impl Listed {
+    fn parse(record: &[u8]) -> Option<Self> {
         let tab = record.iter().position(|byte| *byte == b'\t')?;
-        let (meta, path) = (&record[..tab], &record[tab + 1..]);
-        let mut words = meta.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
-        let (mode, _, id, size) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        let (meta, path) = (std::str::from_utf8(&record[..tab]).ok()?, &record[tab + 1..]);
+        let mut words = meta.split(' ').filter(|word| !word.is_empty());
+        let (mode, _, id) = (words.next()?, words.next()?, words.next()?);
         let kind = match mode {
-            b"120000" => EntryKind::Link,
-            b"160000" => EntryKind::Submodule,
-            mode if mode.starts_with(b"100") => EntryKind::File,
+            "120000" => ListedKind::Link,
+            "160000" => ListedKind::Submodule,
+            "040000" => ListedKind::Folder,
+            mode if mode.starts_with("100") => ListedKind::File,
             _ => return None,
         };
         Some(Self {
             kind,
-            id,
-            bytes: std::str::from_utf8(size).ok()?.parse().ok(),
-            path,
+            id: id.to_string(),
+            bytes: words.next().and_then(|size| size.parse().ok()).unwrap_or_default(),
+            path: path.to_vec(),
         })
     }
 }
 
-/// Takes one answer of `git cat-file --batch` from `output`: `Some(None)` when there is no file of that name, `None` when the
-/// output is not an answer about `name`.
+/// Takes one answer of `git cat-file --batch` from `output`; `None` when it is not a blob's.
 ///
 /// Source: <https://git-scm.com/docs/git-cat-file#_batch_output>
-fn take_blob(output: &mut &[u8], name: &[u8]) -> Option<Option<Vec<u8>>> {
-    for ending in [b" missing\n".as_slice(), b" ambiguous\n"] {
-        if let Some(rest) = output.strip_prefix(name).and_then(|rest| rest.strip_prefix(ending)) {
-            *output = rest;
-            return Some(None);
-        }
-    }
+fn take_blob(output: &mut &[u8]) -> Option<Vec<u8>> {
     let end = output.iter().position(|byte| *byte == b'\n')?;
     let line = std::str::from_utf8(&output[..end]).ok()?;
     let (what, size) = line.rsplit_once(' ')?;
-    let size: usize = size.parse().ok()?;
+    let size: usize = size.parse().ok().filter(|_| what.ends_with(" blob"))?;
     let body = output.get(end + 1..)?;
     let content = body.get(..size)?;
     *output = body.get(size..)?.strip_prefix(b"\n")?;
-    // Besides objects (`<id> blob`) there are links that lead nowhere: `dangling`, `loop`, `notdir` and `symlink`.
-    Some(what.ends_with(" blob").then(|| content.to_vec()))
+    Some(content.to_vec())
 }
 
 #[cfg(test)]
@@ -308,15 +375,13 @@ mod tests {
 
     #[test]
     fn answers_of_a_batch_are_taken_one_by_one() {
-        let mut output: &[u8] = b"ab:x missing\n0123 blob 4\na\nb\n\nsymlink 3\n../\n0123 tree 2\nxx\nab:a b missing\n";
-        let mut take = |name: &str| take_blob(&mut output, name.as_bytes());
-        assert_eq!(take("ab:x"), Some(None));
-        assert_eq!(take("0123"), Some(Some(b"a\nb\n".to_vec())));
-        assert_eq!(take("ab:out"), Some(None));
-        assert_eq!(take("ab:folder"), Some(None));
-        assert_eq!(take("ab:a b"), Some(None));
-        assert_eq!(take("more"), None);
+        let mut output: &[u8] = b"0123 blob 4\na\nb\n\n4567 blob 0\n\n89ab missing\n";
+        assert_eq!(take_blob(&mut output), Some(b"a\nb\n".to_vec()));
+        assert_eq!(take_blob(&mut output), Some(Vec::new()));
+        assert_eq!(take_blob(&mut output), None);
         let mut cut: &[u8] = b"0123 blob 10\nabc";
-        assert_eq!(take_blob(&mut cut, b"0123"), None);
+        assert_eq!(take_blob(&mut cut), None);
+        let mut tree: &[u8] = b"0123 tree 2\nxx\n";
+        assert_eq!(take_blob(&mut tree), None);
     }
 }

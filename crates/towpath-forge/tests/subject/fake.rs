@@ -22,6 +22,7 @@ impl Subject for Fake {
             draft = match change {
                 Change::File(path, content) => draft.file(path, content),
                 Change::Link(path, target) => draft.link(path, target),
+                Change::Submodule(path) => draft.submodule(path),
                 Change::Removed(path) => draft.without(path),
             };
         }

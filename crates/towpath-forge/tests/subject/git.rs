@@ -74,6 +74,11 @@ impl Subject for Git {
             let (path, mode, content) = match change {
                 Change::File(path, content) => (path, "100644", *content),
                 Change::Link(path, target) => (path, "120000", target.as_bytes()),
+                Change::Submodule(path) => {
+                    let commit = "0123456789012345678901234567890123456789";
+                    stream.extend(format!("M 160000 {commit} {path}\n").bytes());
+                    continue;
+                }
                 Change::Removed(path) => {
                     stream.extend(format!("D {path}\n").bytes());
                     continue;

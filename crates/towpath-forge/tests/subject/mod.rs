@@ -14,6 +14,7 @@ use towpath_types::{CommitId, ProjectName};
 pub enum Change<'a> {
     File(&'a str, &'a [u8]),
     Link(&'a str, &'a str),
+    Submodule(&'a str),
     Removed(&'a str),
 }
 

@@ -8,6 +8,7 @@ mod contexts;
 mod environments;
 mod gates;
 mod jobs;
+mod laptop;
 mod locks;
 mod projects;
 mod releases;

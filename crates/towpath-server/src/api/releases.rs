@@ -1,6 +1,9 @@
 //! Releases: what would be released, releasing it, going back, and following along.
 
-use super::environments::Where;
+use super::{
+    environments::Where,
+    laptop::{self, Laptop},
+};
 use crate::{
     App,
     answer::{Answer, environment as environment_id, id},
@@ -12,7 +15,7 @@ use axum::{
     routing::{get, post},
 };
 use towpath_control::ProgressView;
-use towpath_delivery::{LaptopRequest, PlanView, ReleaseView};
+use towpath_delivery::{PlanView, ReleaseView};
 use towpath_types::ReleaseId;
 
 pub(super) fn routes() -> Router<App> {
@@ -28,13 +31,10 @@ pub(super) fn routes() -> Router<App> {
             get(history),
         )
         .route("/api/towpath/releases/{id}/progress", get(progress))
+        .layer(laptop::limit())
 }
 
-async fn plan(
-    State(app): State<App>,
-    Path((project, name)): Where,
-    Json(request): Json<LaptopRequest>,
-) -> Answer<PlanView> {
+async fn plan(State(app): State<App>, Path((project, name)): Where, Laptop(request): Laptop) -> Answer<PlanView> {
     let id = environment_id(&project, &name)?;
     let plan = app.delivery.planner.plan_of_request(&id, request).await?;
     Ok(Json(PlanView::from(plan)))
@@ -44,7 +44,7 @@ async fn deploy(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path((project, name)): Where,
-    Json(request): Json<LaptopRequest>,
+    Laptop(request): Laptop,
 ) -> Answer<ReleaseView> {
     let id = environment_id(&project, &name)?;
     let release = app.delivery.releases.deploy(&id, request, &caller.actor()).await?;

@@ -1,6 +1,10 @@
 //! One-off jobs and cron jobs.
 
-use super::{environments::Where, releases::Start};
+use super::{
+    environments::Where,
+    laptop::{self, Laptop},
+    releases::Start,
+};
 use crate::{
     App,
     answer::{Answer, environment as environment_id, id},
@@ -13,7 +17,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use towpath_control::{ProgressView, RunView};
-use towpath_delivery::{CronJobStatus, LaptopRequest};
+use towpath_delivery::CronJobStatus;
 use towpath_types::RunId;
 
 pub(super) fn routes() -> Router<App> {
@@ -29,6 +33,7 @@ pub(super) fn routes() -> Router<App> {
             post(run_cron_job),
         )
         .route("/api/towpath/runs/{id}/progress", get(progress))
+        .layer(laptop::limit())
 }
 
 async fn runs(State(app): State<App>, Path((project, name)): Where) -> Answer<Vec<RunView>> {
@@ -39,7 +44,7 @@ async fn run_job(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path((project, name)): Where,
-    Json(request): Json<LaptopRequest>,
+    Laptop(request): Laptop,
 ) -> Answer<Value> {
     let id = environment_id(&project, &name)?;
     let run = app.delivery.runs.start_job(&id, request, &caller.actor()).await?;
@@ -56,7 +61,7 @@ async fn apply_cron_job(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path((project, name)): Where,
-    Json(request): Json<LaptopRequest>,
+    Laptop(request): Laptop,
 ) -> Answer<Vec<String>> {
     let id = environment_id(&project, &name)?;
     let lines = app.delivery.runs.apply_cron_job(&id, request, &caller.actor()).await?;

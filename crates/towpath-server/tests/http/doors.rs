@@ -139,6 +139,22 @@ async fn what_is_not_there_is_said_in_our_words_and_in_circlecis() {
 }
 
 #[tokio::test]
+async fn many_manifests_are_one_request_and_too_many_are_refused_in_words() {
+    let world = World::start().await;
+    let path = "/api/towpath/environments/claims/dev/plan";
+    let text = "# a comment, as generators write it\n".repeat(150_000);
+    let body = |count: usize| {
+        let file = |at: usize| json!({ "path": format!(".k8s/local/dev/{at}.yaml"), "text": text });
+        json!({ "files": (0..count).map(file).collect::<Vec<_>>() })
+    };
+    let (status, said) = world.ask(Method::POST, path, Some(body(1))).await;
+    assert_eq!(status, StatusCode::OK, "{said}");
+    let (status, said) = world.ask(Method::POST, path, Some(body(14))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(said.contains("a request of more than 65 MiB"), "{said}");
+}
+
+#[tokio::test]
 async fn the_same_statuses_have_our_words_and_circlecis() {
     let world = World::start().await;
     let json = async |path: &str| -> Value {

@@ -16,6 +16,7 @@ use towpath_config::{
     Capabilities, CompileOptions, CompiledConfig, Document, GraphFormat, Orbs, PackKind, PipelineValues,
 };
 use towpath_control::supply_orbs;
+use towpath_forge::{TreeEntry, WorkingTree};
 use towpath_orbs::{LOCK_FILE, Lock, Origin, PublicRegistry, Sources, UrlOrbs, VENDORED_FOLDER, Vendored};
 use towpath_yaml::{Diagnostic, render_all};
 
@@ -257,7 +258,7 @@ impl Inputs {
         let file = &options.file;
         let text = match file.as_os_str() == "-" {
             true => std::io::read_to_string(std::io::stdin()).context("failed to read standard input")?,
-            false => std::fs::read_to_string(file).with_context(|| format!("failed to read `{}`", file.display()))?,
+            false => configuration(file)?,
         };
         Self::with_text(options, obey_lock, text).await
     }
@@ -266,7 +267,7 @@ impl Inputs {
     pub async fn with_text(options: &Compile, obey_lock: bool, text: String) -> Result<Self> {
         let file = &options.file;
         let root = repository_of(file);
-        let vendored = vendored(&root.join(VENDORED_FOLDER))?;
+        let vendored = vendored(&root)?;
         let lock = match obey_lock {
             true => read_lock(&root)?,
             false => Lock::default(),
@@ -419,40 +420,38 @@ pub fn repository_of(file: &Path) -> PathBuf {
 }
 
 fn read_lock(root: &Path) -> Result<Lock> {
-    let path = root.join(LOCK_FILE);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Lock::parse(&text)?),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Lock::default()),
-        Err(error) => Err(error).with_context(|| format!("failed to read `{}`", path.display())),
+    match WorkingTree::open(root)?.text(LOCK_FILE)? {
+        Some(text) => Ok(Lock::parse(&text)?),
+        None => Ok(Lock::default()),
     }
 }
 
-/// The orbs below `folder`: `<namespace>/<orb>@<version>.yml`.
-fn vendored(folder: &Path) -> Result<Vendored> {
-    let mut files = Vec::new();
-    let read = |path: &Path| match std::fs::read_dir(path) {
-        Ok(entries) => Ok(entries.collect::<Result<Vec<_>, _>>()?),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(anyhow::Error::new(error).context(format!("failed to read `{}`", path.display()))),
+/// The text of a configuration. One in a `.circleci` is read as the server reads it from a commit: a link is followed, and must
+/// not lead out of the repository.
+fn configuration(file: &Path) -> Result<String> {
+    let root = repository_of(file);
+    let inside = file.strip_prefix(&root).unwrap_or(file);
+    let in_tree = inside.to_str().filter(|path| path.starts_with(".circleci/"));
+    if let Some(path) = in_tree
+        && let Some(text) = WorkingTree::open(&root)?.text(path)?
+    {
+        return Ok(text);
+    }
+    let bytes = std::fs::read(file).with_context(|| format!("failed to read `{}`", file.display()))?;
+    towpath_forge::text(bytes).map_err(|why| anyhow!("`{}` {why}", file.display()))
+}
+
+/// The orbs in a repository's folder for them: `<namespace>/<orb>@<version>.yml`.
+fn vendored(root: &Path) -> Result<Vendored> {
+    let select = |entries: &mut Vec<TreeEntry>| {
+        entries.retain(|entry| entry.found.is_err() || Vendored::may_be(&entry.path));
     };
-    for namespace in read(folder)? {
-        if !namespace.file_type()?.is_dir() {
-            continue;
-        }
-        for file in read(&namespace.path())? {
-            let path = file.path();
-            if !file.file_type()?.is_file() {
-                continue;
-            }
-            let text =
-                std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
-            let name = format!(
-                "{}/{}",
-                namespace.file_name().to_string_lossy(),
-                file.file_name().to_string_lossy()
-            );
-            files.push((name, text));
-        }
+    let mut files = Vec::new();
+    for file in WorkingTree::open(root)?.files(VENDORED_FOLDER, &select)? {
+        let bytes = file.content.map_err(|why| anyhow!("`{}` {why}", file.path))?;
+        let text = towpath_forge::text(bytes).map_err(|why| anyhow!("`{}` {why}", file.path))?;
+        let below = file.path.strip_prefix(VENDORED_FOLDER).unwrap_or(&file.path);
+        files.push((below.trim_start_matches('/').to_string(), text));
     }
     Ok(Vendored::of_files(
         files.iter().map(|(name, text)| (name.as_str(), text.clone())),

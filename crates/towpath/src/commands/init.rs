@@ -25,7 +25,7 @@ pub async fn init(at: &At) -> Result<()> {
     }
     outln!("Looked at `{}`:", repository.root.display());
     let files = repository.manifests()?;
-    let (layout, wrong) = Layout::read(files.iter().map(|file| (file.path.as_str(), file.text.as_str())));
+    let (layout, wrong) = Layout::read(files.iter().map(|file| (file.path.as_str(), file.text_or_nothing())));
     look(&repository.root, &layout);
     for diagnostic in wrong {
         outln!("{}", diagnostic.render(false));
@@ -70,7 +70,7 @@ fn look(root: &Path, layout: &Layout) {
 /// The names of the environments that a repository's manifests have.
 pub fn environments(repository: &Repository) -> Result<Vec<String>> {
     let files = repository.manifests()?;
-    let (layout, _) = Layout::read(files.iter().map(|file| (file.path.as_str(), file.text.as_str())));
+    let (layout, _) = Layout::read(files.iter().map(|file| (file.path.as_str(), file.text_or_nothing())));
     let mut names: Vec<String> = kube_contexts(&repository.root, &layout)
         .into_iter()
         .flat_map(|(_, names)| names)

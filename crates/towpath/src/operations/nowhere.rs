@@ -6,7 +6,7 @@ use futures::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use towpath_deploy::SecretSource;
-use towpath_forge::{Commit, Forge, ForgeError, SourceStream, TreeFile};
+use towpath_forge::{Commit, Forge, ForgeError, Select, SourceStream, TreeFile};
 use towpath_types::{CommitId, Digest, EnvironmentId, ProjectName, RegistryCredentials, SecretString};
 
 /// No project has a repository here: manifests come with what is asked for.
@@ -73,6 +73,7 @@ impl Forge for NoRepositories {
         project: &'a ProjectName,
         _: &'a CommitId,
         _: &'a str,
+        _: Select<'a>,
     ) -> BoxFuture<'a, Result<Vec<TreeFile>, ForgeError>> {
         unknown(project)
     }

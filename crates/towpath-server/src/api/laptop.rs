@@ -1,0 +1,40 @@
+//! The body of a request that brings a working tree's manifests.
+
+use crate::answer::Failure;
+use axum::{
+    Json,
+    extract::{DefaultBodyLimit, FromRequest, Request, rejection::JsonRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use towpath_delivery::{DeliveryError, LaptopRequest};
+use towpath_forge::LARGEST_TREE_BYTES;
+
+/// The largest body. What may be read of a tree fits: JSON writes a line break and a quote as two bytes.
+pub(super) const LARGEST_BODY_BYTES: usize = 2 * LARGEST_TREE_BYTES as usize + (1 << 20);
+
+/// The limit, for the routes that take a [`Laptop`].
+pub(super) fn limit() -> DefaultBodyLimit {
+    DefaultBodyLimit::max(LARGEST_BODY_BYTES)
+}
+
+/// What a laptop asks for.
+pub(super) struct Laptop(pub LaptopRequest);
+
+impl<S: Send + Sync> FromRequest<S> for Laptop {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        match Json::from_request(request, state).await {
+            Ok(Json(request)) => Ok(Self(request)),
+            Err(JsonRejection::BytesRejection(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                let message = format!(
+                    "the files below `.k8s/` are a request of more than {} MiB, and the server takes no larger one: which are the largest?",
+                    LARGEST_BODY_BYTES >> 20
+                );
+                Err(Failure(DeliveryError::invalid(message)).into_response())
+            }
+            Err(rejection) => Err(rejection.into_response()),
+        }
+    }
+}
