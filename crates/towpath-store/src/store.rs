@@ -180,7 +180,8 @@ pub trait OrbStore {
 #[async_trait]
 pub trait WorkStore {
     /// Work of `kinds` that may be claimed at `now` by a server with `engines`: due, ready or with an ended lease, and
-    /// bound to none or one of these engines. Oldest first by `created_at`, `limit` at most.
+    /// bound to none or one of these engines. The oldest of each project by `created_at`, then the second of each, and so on:
+    /// `limit` at most, however many one project has.
     async fn due_work(
         &self,
         kinds: &[WorkKind],

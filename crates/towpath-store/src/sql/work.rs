@@ -116,7 +116,7 @@ impl WorkStore for SqlStore {
             .value(&now)
             .sql(" AND (engine IS NULL OR engine IN ")
             .list(engines.iter().map(ToValue::to_value))
-            .sql(") ORDER BY created_at, kind, key LIMIT ")
+            .sql(") ORDER BY ROW_NUMBER() OVER (PARTITION BY project ORDER BY created_at, kind, key), created_at, kind, key LIMIT ")
             .value(&limit);
         self.all("due_work", query).await
     }
@@ -270,8 +270,7 @@ pub(crate) async fn returned(
     engine: Option<&String>,
 ) -> Result<(), StoreError> {
     let query = Query::new(
-        "UPDATE work SET server = NULL, again = NULL, again_engine = NULL, state = 'ready',
-            failures = CASE WHEN again IS NULL THEN failures ELSE 0 END, engine = ",
+        "UPDATE work SET server = NULL, again = NULL, again_engine = NULL, state = 'ready', failures = 0, engine = ",
     )
     .value(&engine.cloned());
     held(to, of_guard(due_at(query, due), guard), guard).await

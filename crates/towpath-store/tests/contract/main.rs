@@ -98,6 +98,7 @@ contract!(
     crate::servers::servers_are_seen_and_removed as servers_are_seen_and_removed,
     crate::sessions::sessions_are_seen_and_end as sessions_are_seen_and_end,
     crate::work::work_is_due_in_order as work_is_due_in_order,
+    crate::work::a_project_with_much_work_hides_nobody_elses as a_project_with_much_work_hides_nobody_elses,
     crate::work::work_is_leased_to_one_server as work_is_leased_to_one_server,
     crate::work::an_ended_lease_is_claimed_with_a_higher_fence as an_ended_lease_is_claimed_with_a_higher_fence,
     crate::work::a_lost_lease_changes_nothing as a_lost_lease_changes_nothing,

@@ -44,11 +44,11 @@ pub async fn work_is_due_in_order(store: SqlStore) {
     let timer = WorkKey::new(WorkKind::Timer, "later");
     let of = |key: WorkKey, created: i64, second: i64| Work {
         due: at(second),
+        project: Some(name("claims")),
         ..Work::new(key, at(created))
     };
     let bound = Work {
         engine: Some("docker".into()),
-        project: Some(name("claims")),
         cpu_millis: 2_500,
         memory_bytes: 4 << 30,
         ..of(job("bound"), 3, 3)
@@ -86,6 +86,27 @@ pub async fn work_is_due_in_order(store: SqlStore) {
     assert_eq!(store.next_due(&jobs).await.unwrap(), Some(at(62)));
     assert_eq!(due(&store, &jobs, &["docker"], 61, 9).await, [""; 0]);
     assert_eq!(due(&store, &jobs, &["docker"], 64, 9).await, ["second", "bound"]);
+}
+
+pub async fn a_project_with_much_work_hides_nobody_elses(store: SqlStore) {
+    for number in 0..20 {
+        let of_much = Work {
+            project: Some(name("much")),
+            ..Work::new(job(&format!("much{number:02}")), at(number))
+        };
+        enqueue(&store, of_much).await;
+    }
+    for (key, project) in [("other0", "other"), ("other1", "other"), ("third", "third")] {
+        let work = Work {
+            project: Some(name(project)),
+            ..Work::new(job(key), at(30))
+        };
+        enqueue(&store, work).await;
+    }
+    assert_eq!(
+        due(&store, &[WorkKind::Job], &[], 60, 6).await,
+        ["much00", "other0", "third", "much01", "other1", "much02"]
+    );
 }
 
 pub async fn work_is_leased_to_one_server(store: SqlStore) {
