@@ -42,6 +42,8 @@ mod timers;
 mod tokens;
 mod views;
 mod worker;
+#[cfg(test)]
+mod worker_tests;
 
 pub use agents::{AgentDoor, LogAnswer};
 pub use approvals::Approvals;

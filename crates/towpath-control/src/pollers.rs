@@ -82,9 +82,13 @@ impl Handler for EnvironmentPoller {
             };
             let drift_is_old = row.drift_at.is_none_or(|at| now.duration_since(at) >= DRIFT_EVERY);
             if row.release.is_some() && drift_is_old && matches!(row.sighting, Sighting::Seen { .. }) {
-                let view = self.delivery.observer.look_for_drift(&id).await?;
-                if !view.objects.is_empty() {
-                    tracing::warn!(environment = %id, objects = view.objects.len(), "an environment has drifted");
+                match self.delivery.observer.look_for_drift(&id).await {
+                    Ok(view) if view.objects.is_empty() => {}
+                    Ok(view) => {
+                        tracing::warn!(environment = %id, objects = view.objects.len(), "an environment has drifted");
+                    }
+                    // What was seen is stored, and drift is looked for again with the next look.
+                    Err(error) => tracing::warn!(environment = %id, error = error.chain(), "failed to look for drift"),
                 }
             }
             Ok(Done::Again(now + next))
@@ -140,6 +144,22 @@ impl Handler for ReleaseCarrier {
             Ok(Done::Committed)
         })
     }
+
+    // A release that has not ended holds up every one behind it.
+    fn give_up<'a>(
+        &'a self,
+        lease: &'a Lease,
+        error: &'a DeliveryError,
+    ) -> BoxFuture<'a, Result<Option<Done>, DeliveryError>> {
+        Box::pin(async move {
+            let id = key(lease, "a release's id")?;
+            let guard = Guard::from(lease);
+            let release = self.delivery.releases.give_up(&guard, id, &error.chain()).await?;
+            self.progress.write_release(id).await?.close(true).await;
+            self.look_again(&release.environment).await?;
+            Ok(Some(Done::Committed))
+        })
+    }
 }
 
 impl ReleaseCarrier {
@@ -176,6 +196,20 @@ impl Handler for RunFollower {
                 .await;
             followed?;
             Ok(Done::Committed)
+        })
+    }
+
+    fn give_up<'a>(
+        &'a self,
+        lease: &'a Lease,
+        error: &'a DeliveryError,
+    ) -> BoxFuture<'a, Result<Option<Done>, DeliveryError>> {
+        Box::pin(async move {
+            let id = key(lease, "a run's id")?;
+            let guard = Guard::from(lease);
+            self.delivery.runs.give_up(&guard, id, &error.chain()).await?;
+            self.progress.write_run(id).close(true).await;
+            Ok(Some(Done::Committed))
         })
     }
 }

@@ -339,15 +339,8 @@ async fn a_poisoned_push_becomes_a_pipeline_that_says_why_after_a_few_tries() {
         .remove(0);
     world.forge.fail(Some("fatal: loose object is corrupt"));
     let lease = claimed(&world, &trigger, 0).await;
-    maker.handle(&lease, &lost).await.unwrap_err();
-    let lease = Lease {
-        work: Work {
-            failures: 3,
-            ..lease.work
-        },
-        ..lease
-    };
-    assert_eq!(maker.handle(&lease, &lost).await.unwrap(), Done::Committed);
+    let error = maker.handle(&lease, &lost).await.unwrap_err();
+    assert_eq!(maker.give_up(&lease, &error).await.unwrap(), Some(Done::Committed));
     world.forge.fail(None);
     let pipeline = pipelines(&world).await.remove(0);
     assert_eq!((pipeline.status, &pipeline.commit), (PipelineStatus::Errored, &commit));

@@ -34,7 +34,10 @@ impl Default for Pauses {
 
 impl Pauses {
     /// Waits, and says in the log for what and why.
-    pub(crate) async fn wait(&mut self, clock: &dyn Clock, what: &str, error: &StoreError) {
+    pub(crate) async fn wait<E>(&mut self, clock: &dyn Clock, what: &str, error: &E)
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
         let error = towpath_types::with_causes(error);
         tracing::warn!(what, error, "the storage does not answer; waiting for it");
         clock.sleep(self.0).await;

@@ -19,11 +19,11 @@ use crate::{
     views::{JobView, PipelineView},
     worker::Handler,
 };
-use jiff::Timestamp;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::task::JoinHandle;
+use jiff::{SignedDuration, Timestamp};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use towpath_delivery::{Delivery, Ports, PullSecret, SystemClock};
+use towpath_delivery::{Delivery, Ports, PullSecret};
 use towpath_deploy::{fake::FakeTarget, render::Renderer};
 use towpath_engines::ScriptedEngine;
 use towpath_forge::{Forge, RefUpdate, fake::FakeForge};
@@ -40,6 +40,38 @@ use towpath_types::{
 const BOUND: Duration = Duration::from_secs(20);
 /// How often it looks, should it miss a change.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// This machine's clock, which a test puts forward; whoever sleeps notices. Clones are the same clock.
+#[derive(Clone)]
+pub(crate) struct ForwardClock(watch::Sender<SignedDuration>);
+
+impl ForwardClock {
+    /// Puts the clock forward.
+    pub(crate) fn advance(&self, by: SignedDuration) {
+        self.0.send_modify(|ahead| *ahead += by);
+    }
+}
+
+impl Clock for ForwardClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now() + *self.0.borrow()
+    }
+
+    fn sleep_until(&self, at: Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            let mut moved = self.0.subscribe();
+            while let Ok(left) = Duration::try_from(at.duration_since(self.now()))
+                && !left.is_zero()
+            {
+                tokio::select! {
+                    // The sender lives as long as this borrow of the clock.
+                    _ = moved.changed() => {}
+                    () = tokio::time::sleep(left) => {}
+                }
+            }
+        })
+    }
+}
 
 /// A job's row with nothing in it.
 pub(crate) fn job_row(id: JobId) -> JobRow {
@@ -78,6 +110,8 @@ pub(crate) struct World {
     pub faults: Faults,
     pub objects: Arc<dyn Objects>,
     pub clock: Arc<dyn Clock>,
+    /// The same clock.
+    pub time: ForwardClock,
     pub forge: Arc<FakeForge>,
     pub images: Arc<FakeImages>,
     pub target: FakeTarget,
@@ -118,11 +152,13 @@ impl World {
     /// A world over a store that others may share.
     pub(crate) fn over(store: Arc<dyn Store>, faults: Faults) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
+        let time = ForwardClock(watch::Sender::new(SignedDuration::ZERO));
         Self {
             store,
             faults,
             objects: Arc::new(FolderObjects::open(&folder.path().join("objects")).unwrap()),
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(time.clone()),
+            time,
             forge: Arc::default(),
             images: Arc::default(),
             target: FakeTarget::default(),

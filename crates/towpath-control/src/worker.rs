@@ -30,7 +30,7 @@ const RENEW_EVERY: Duration = Duration::from_secs(5);
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(10);
 /// How many pieces of work of the jobs' kind are looked at for one decision.
 const QUEUE_WINDOW: u32 = 500;
-/// How often work is tried before it is set aside.
+/// How often work is tried before it is given up or set aside.
 const TRIES: u32 = 8;
 /// The same for triggers: somebody waits for their pipeline, or for why there is none.
 const TRIGGER_TRIES: u32 = 4;
@@ -38,6 +38,8 @@ const TRIGGER_TRIES: u32 = 4;
 const STORE_PAUSE: Duration = Duration::from_secs(2);
 /// The pause after the first failure; it doubles.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// The longest pause after a failure.
+const LONGEST_RETRY: Duration = Duration::from_mins(5);
 
 /// How many pieces of work of a kind one server does at once. Jobs are limited by the machine instead.
 fn limit(kind: WorkKind) -> usize {
@@ -50,22 +52,18 @@ fn limit(kind: WorkKind) -> usize {
     }
 }
 
-fn tries(kind: WorkKind) -> u32 {
+/// `None` for work that is tried for ever: rows that pages read are kept fresh, whatever happened before.
+fn tries(kind: WorkKind) -> Option<u32> {
     match kind {
-        WorkKind::Trigger => TRIGGER_TRIES,
-        WorkKind::Job
-        | WorkKind::Timer
-        | WorkKind::Release
-        | WorkKind::Run
-        | WorkKind::Gate
-        | WorkKind::Environment
-        | WorkKind::Project => TRIES,
+        WorkKind::Trigger => Some(TRIGGER_TRIES),
+        WorkKind::Job | WorkKind::Timer | WorkKind::Release | WorkKind::Run => Some(TRIES),
+        WorkKind::Gate | WorkKind::Environment | WorkKind::Project => None,
     }
 }
 
-/// Whether work is set aside if it fails now.
-pub(crate) fn is_last_try(lease: &Lease) -> bool {
-    lease.work.failures + 1 >= tries(lease.work.key.kind)
+/// Whether this is the last try of work.
+fn is_last_try(lease: &Lease) -> bool {
+    tries(lease.work.key.kind).is_some_and(|tries| lease.work.failures + 1 >= tries)
 }
 
 /// How a handler left its work.
@@ -96,6 +94,20 @@ pub trait Handler: Send + Sync {
         lease: &'a Lease,
         lost: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<Done, DeliveryError>>;
+
+    /// Ends what the work was for, as errored with `error`, after the last try: somebody waits for it, or it holds others up.
+    /// `None` if nothing has to be ended; the work is set aside then, with its reason.
+    ///
+    /// # Errors
+    /// Why it could not be ended; the work is set aside then.
+    fn give_up<'a>(
+        &'a self,
+        lease: &'a Lease,
+        error: &'a DeliveryError,
+    ) -> BoxFuture<'a, Result<Option<Done>, DeliveryError>> {
+        let _ = (lease, error);
+        Box::pin(async { Ok(None) })
+    }
 }
 
 /// Who this server is.
@@ -327,11 +339,31 @@ impl Worker {
                 () = lost.cancelled() => None,
             };
             if let Some(result) = result {
+                let result = match result {
+                    Err(error) if is_last_try(&lease) && !error.is_of_store_that_is_away() => {
+                        worker.give_up(&*handler, &lease, error).await
+                    }
+                    other => other,
+                };
                 worker.leave(&lease, result).await;
             }
             worker.lock().remove(&lease.work.key);
             worker.0.freed.notify_one();
         });
+    }
+
+    /// Lets the handler end what the work was for.
+    async fn give_up(&self, handler: &dyn Handler, lease: &Lease, error: DeliveryError) -> Result<Done, DeliveryError> {
+        let reason = error.chain();
+        tracing::error!(work = %lease.work.key, error = reason, "failed again and again; giving up");
+        match AssertUnwindSafe(handler.give_up(lease, &error)).catch_unwind().await {
+            Ok(Ok(Some(done))) => Ok(done),
+            Ok(Ok(None)) | Err(_) => Err(error),
+            Ok(Err(other)) => {
+                tracing::error!(work = %lease.work.key, error = other.chain(), "failed to give up");
+                Err(error)
+            }
+        }
     }
 
     /// Says to the store how work ended, however long the store takes to answer.
@@ -423,5 +455,5 @@ impl Worker {
 /// The pause before work that failed `failures` times is tried again.
 fn back_off(failures: u32) -> jiff::SignedDuration {
     let pause = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
-    jiff::SignedDuration::try_from(pause).unwrap_or(jiff::SignedDuration::from_secs(60))
+    jiff::SignedDuration::try_from(pause.min(LONGEST_RETRY)).unwrap_or(jiff::SignedDuration::from_mins(5))
 }

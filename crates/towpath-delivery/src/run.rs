@@ -313,7 +313,27 @@ impl Runs {
         if !end.message.is_empty() {
             progress.line(&format!("-- {}", end.message));
         }
-        let ended = self.ended(&row, end);
+        self.end(guard, &row, end).await
+    }
+
+    /// Ends a run that cannot be followed, so that nobody waits for it: for work that failed again and again. It may still
+    /// run.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such run; when the lease was lost or the store does not work.
+    pub async fn give_up(&self, guard: &Guard, id: RunId, reason: &str) -> Result<RunRow, DeliveryError> {
+        let missing = || DeliveryError::not_found(format!("there is no run {id}"));
+        let row = self.store.run(id).await?.ok_or_else(missing)?;
+        let end = JobEnd {
+            outcome: Outcome::Errored,
+            exit_code: None,
+            message: format!("Towpath cannot follow it, so it is not known whether it still runs: {reason}"),
+        };
+        self.end(guard, &row, end).await
+    }
+
+    async fn end(&self, guard: &Guard, row: &RunRow, end: JobEnd) -> Result<RunRow, DeliveryError> {
+        let ended = self.ended(row, end);
         let mut commit = Commit::new();
         commit.guard(guard.clone());
         commit.write(Write::Run(ended.clone(), Expect::Version(row.version)));

@@ -12,7 +12,7 @@ use crate::{
         stored::{StoredExecutor, StoredJob},
     },
     loaded::{Loaded, Placement},
-    storage::{patiently, store_error},
+    storage::{Pauses, patiently, store_error},
     tokens::{Grant, Identity},
     worker::{Done, Handler},
 };
@@ -129,6 +129,22 @@ impl Handler for Supervisor {
             self.run(job, lease).await
         })
     }
+
+    fn give_up<'a>(
+        &'a self,
+        lease: &'a Lease,
+        error: &'a DeliveryError,
+    ) -> BoxFuture<'a, Result<Option<Done>, DeliveryError>> {
+        Box::pin(async move {
+            let Ok(job) = lease.work.key.key.parse() else {
+                return Ok(None);
+            };
+            let row = self.row(job).await?;
+            let end = (Outcome::Errored, Some(error.chain()));
+            self.clear(&row, row.attempt).await;
+            self.finish(&row, row.attempt, end, lease).await.map(Some)
+        })
+    }
 }
 
 /// How an attempt ended, or that it is over already.
@@ -156,7 +172,7 @@ impl Supervisor {
         let attended = self.attendance.begin(job, attempt);
         let end = self.attend(&loaded, job, attempt, lease, &attended).await;
         self.attendance.end(job, &attended);
-        let (outcome, message) = match end {
+        let end = match end {
             Ok(End::Over) => {
                 self.clear(&row, attempt).await;
                 return Ok(Done::Finished);
@@ -168,6 +184,18 @@ impl Supervisor {
             }
         };
         self.clear(&row, attempt).await;
+        self.finish(&row, attempt, end, lease).await
+    }
+
+    /// Stores how an attempt ended, and that its work is done.
+    async fn finish(
+        &self,
+        row: &JobRow,
+        attempt: u32,
+        (outcome, message): (Outcome, Option<String>),
+        lease: &Lease,
+    ) -> Result<Done, DeliveryError> {
+        let job = row.id;
         let event = Event::JobFinished {
             job: row.name.clone(),
             attempt,
@@ -232,7 +260,7 @@ impl Supervisor {
         };
         let nodes = self.nodes(job, attempt).await?;
         let reported = |node: u32| nodes.iter().find(|row| row.node == node);
-        let prepared = Arc::new(self.preparation.prepare(&subject, self.machine).await?);
+        let prepared = Arc::new(self.prepare(&subject).await?);
         let ids: Vec<NodeId> = (0..prepared.nodes).map(|node| NodeId { job, attempt, node }).collect();
         if ids
             .iter()
@@ -246,7 +274,7 @@ impl Supervisor {
                 if node.outcome.is_some() {
                     continue;
                 }
-                if engine.state(id).await.map_err(engine_error)? == EnvironmentState::Absent {
+                if self.state_patiently(engine.as_ref(), id).await? == EnvironmentState::Absent {
                     return Err(DeliveryError::unavailable(
                         "the job's environment disappeared while Towpath was not running",
                     ));
@@ -267,6 +295,32 @@ impl Supervisor {
         let end = self.wait_for_end(engine.as_ref(), &ids, attended, &mut changes).await?;
         self.keep_service_logs(engine.as_ref(), &ids, &prepared).await;
         Ok(end)
+    }
+
+    /// What the job needs, however long the storage takes to say it.
+    async fn prepare(&self, subject: &Subject<'_>) -> Result<Prepared, DeliveryError> {
+        let mut pauses = Pauses::default();
+        loop {
+            match self.preparation.prepare(subject, self.machine).await {
+                Err(error) if error.is_of_store_that_is_away() => {
+                    pauses.wait(&*self.clock, "what a job needs", &error).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The state of an environment that was started, from an engine that may be starting itself.
+    async fn state_patiently(&self, engine: &dyn Engine, id: &NodeId) -> Result<EnvironmentState, DeliveryError> {
+        let begun = Instant::now();
+        loop {
+            match engine.state(id).await {
+                Err(EngineError::Failed { .. }) if begun.elapsed() < ENGINE_PATIENCE => {
+                    self.clock.sleep(ENGINE_PAUSE).await;
+                }
+                other => return other.map_err(engine_error),
+            }
+        }
     }
 
     /// Says that this server has the attempt, and on which engine, unless that was said before. From now on only a server
@@ -498,10 +552,11 @@ impl Supervisor {
             node: step.node,
             step: step.step,
         };
-        let kept = async {
-            self.objects.append_log(log, 0, output).await?;
-            self.store.commit(Commit::new().with(Write::Step(step))).await
-        };
+        let kept = patiently(&*self.clock, "the log of a service", || async {
+            // What is stored already is not stored twice.
+            self.objects.append_log(log, 0, output.clone()).await?;
+            self.store.commit(Commit::new().with(Write::Step(step.clone()))).await
+        });
         if let Err(error) = kept.await {
             tracing::warn!(%log, error = towpath_types::with_causes(&error), "failed to keep the log of a service");
         }

@@ -10,7 +10,7 @@ use crate::{
         triggers::forge_error,
     },
     storage::store_error,
-    worker::{Done, Handler, is_last_try},
+    worker::{Done, Handler},
 };
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -58,10 +58,23 @@ impl Handler for PipelineMaker {
                 TriggerStatus::Done | TriggerStatus::Dropped => return Ok(Done::Finished),
                 TriggerStatus::Announced | TriggerStatus::Received => {}
             }
-            match self.take_up(&trigger, lease).await {
-                // Nobody waits for a person to look at what was set aside: the pipeline itself says why there is none.
-                Err(error) if is_last_try(lease) && !error.is_of_store() => self.give_up(&trigger, &error, lease).await,
-                ended => ended,
+            self.take_up(&trigger, lease).await
+        })
+    }
+
+    // Nobody waits for a person to look at what was set aside: the pipeline itself says why there is none.
+    fn give_up<'a>(
+        &'a self,
+        lease: &'a Lease,
+        error: &'a DeliveryError,
+    ) -> BoxFuture<'a, Result<Option<Done>, DeliveryError>> {
+        Box::pin(async move {
+            let Ok(id) = lease.work.key.key.parse() else {
+                return Ok(None);
+            };
+            match self.store.trigger(id).await.map_err(store_error)? {
+                Some(trigger) => self.make_failed(&trigger, error, lease).await.map(Some),
+                None => Ok(None),
             }
         })
     }
@@ -144,7 +157,12 @@ impl PipelineMaker {
     }
 
     /// Makes a pipeline that says why there is none.
-    async fn give_up(&self, trigger: &TriggerRow, error: &DeliveryError, lease: &Lease) -> Result<Done, DeliveryError> {
+    async fn make_failed(
+        &self,
+        trigger: &TriggerRow,
+        error: &DeliveryError,
+        lease: &Lease,
+    ) -> Result<Done, DeliveryError> {
         let reason = format!("no pipeline could be made of this commit: {}", error.chain());
         tracing::error!(project = %trigger.project, trigger = %trigger.id, reason, "gave up");
         let nameless = GitCommit {
