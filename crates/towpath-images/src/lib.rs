@@ -21,10 +21,12 @@ pub mod fake;
 pub mod registry;
 pub mod tags;
 
+mod authorities;
 mod credentials;
 mod images;
 mod registry_images;
 
+pub use authorities::AUTHORITIES_VARIABLE;
 pub use build::{BuildError, BuildRequest, BuiltImage, PushError, build, push};
 pub use client::{ClientError, RegistryClient, Retries};
 pub use credentials::{CredentialsError, docker_credentials};

@@ -160,6 +160,11 @@ impl Identity {
         if !has_own_proxy {
             config.proxy_url = proxy_for(&config.cluster_url, &variable)?;
         }
+        // The library asks the machine itself, and fails on one without certificates, even if the server has no TLS.
+        if config.root_cert.is_none() {
+            let trusted = towpath_trust::authorities().map_err(|error| IdentityError::Settings(error.to_string()))?;
+            config.root_cert = Some(trusted.iter().map(|authority| authority.to_vec()).collect());
+        }
         // `Client` retries what is safe to send twice, and logs it.
         config.default_retry = false;
         let server = config.cluster_url.to_string();

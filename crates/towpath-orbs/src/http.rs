@@ -1,24 +1,18 @@
 //! What both kinds of servers are asked with.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use towpath_types::with_causes;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// An orb's source is far smaller; an answer that is larger is none.
 const MAX_BYTES: usize = 16 << 20;
 
-/// A client that trusts Mozilla's certificate authorities, wherever this runs.
+/// A client that trusts whom the machine trusts.
 pub(crate) fn client(
     redirects: reqwest::redirect::Policy,
 ) -> Result<reqwest::Client, Box<dyn std::error::Error + Send + Sync>> {
-    // The provider does not depend on the process.
-    let roots = rustls::RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     let http = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
+        .tls_backend_preconfigured(towpath_trust::tls(Vec::new())?)
         .user_agent(concat!("towpath/", env!("CARGO_PKG_VERSION")))
         .redirect(redirects)
         .timeout(TIMEOUT)
@@ -31,7 +25,16 @@ pub(crate) fn client(
 /// # Errors
 /// Why there is none, for a person.
 pub(crate) async fn body(request: reqwest::RequestBuilder) -> Result<Vec<u8>, String> {
-    let mut response = request.send().await.map_err(|error| with_causes(&error))?;
+    let mut response = request.send().await.map_err(|error| {
+        let words = with_causes(&error);
+        match towpath_trust::is_distrust(&words) {
+            true => format!(
+                "{words}: its certificate is of an authority that this machine does not trust; add the authority to the machine's \
+                 certificates, or name a file with it in `SSL_CERT_FILE`"
+            ),
+            false => words,
+        }
+    })?;
     if !response.status().is_success() {
         return Err(format!("it answers {}", response.status()));
     }

@@ -17,6 +17,7 @@ mod registry;
 mod repository;
 mod s3;
 mod server;
+mod tls;
 mod traffic;
 mod wait;
 
@@ -33,5 +34,6 @@ pub use registry::{REGISTRY_PASSWORD, REGISTRY_USER, Registry};
 pub use repository::{PROJECT, Repository, example_directory};
 pub use s3::S3Server;
 pub use server::{ServerOptions, Towpath, host_environment_for_cargo};
+pub use tls::TlsServer;
 pub use traffic::{Failure, Traffic, TrafficReport};
 pub use wait::{Probe, until};

@@ -102,6 +102,67 @@ fn a_configuration_is_checked_explained_and_linted_without_a_server() {
 }
 
 #[test]
+fn a_step_needs_no_certificates_to_reach_the_server() {
+    use std::io::{Read as _, Write as _};
+    let folder = repository();
+    let socket = folder.path().join("agent.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 65536]);
+            let _ = stream.write_all(
+                b"HTTP/1.1 403 Forbidden\r\ncontent-length: 24\r\nconnection: close\r\n\r\n{\"message\":\"not for you\"}",
+            );
+        }
+    });
+    std::fs::create_dir(folder.path().join("no-certificates")).unwrap();
+    let output = towpath(&["deploy", "dev"])
+        .current_dir(folder.path())
+        .env("TOWPATH_AGENT_SOCKET", &socket)
+        .env("TOWPATH_JOB_TOKEN", "t")
+        .env("SSL_CERT_DIR", folder.path().join("no-certificates"))
+        .env_remove("SSL_CERT_FILE")
+        .output()
+        .unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(text.contains("not for you"), "{text}");
+}
+
+#[test]
+fn an_orb_registry_is_trusted_as_the_machine_trusts_it() {
+    let body =
+        r#"{"data":{"orbVersion":{"id":"1","version":"1.0.0","source":"commands: {hi: {steps: [run: echo hi]}}"}}}"#;
+    let server = towpath_testkit::TlsServer::start(format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    ))
+    .unwrap();
+    let folder = repository();
+    let config =
+        "version: 2.1\norbs: {o: a/o@1.0.0}\njobs: {j: {machine: true, steps: [o/hi]}}\nworkflows: {w: {jobs: [j]}}\n";
+    std::fs::write(folder.path().join(".circleci/config.yml"), config).unwrap();
+    let process = |authority: Option<&std::path::Path>| {
+        let output = towpath(&["config", "process"])
+            .current_dir(folder.path())
+            .env("TOWPATH_DATA_DIR", folder.path().join("no-server"))
+            .env("TOWPATH_ORB_REGISTRY", format!("https://{}", server.address))
+            .env_remove("SSL_CERT_DIR")
+            .env_remove("SSL_CERT_FILE")
+            .envs(authority.map(|file| ("SSL_CERT_FILE", file)))
+            .output()
+            .unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let trusted = process(Some(&server.authority));
+    assert!(trusted.contains("command: echo hi"), "{trusted}");
+    let untrusted = process(None);
+    assert!(
+        untrusted.contains("of an authority that this machine does not trust") && untrusted.contains("`SSL_CERT_FILE`"),
+        "{untrusted}"
+    );
+}
+
+#[test]
 fn an_orb_includes_files_of_its_repository_and_no_others() {
     let folder = tempfile::tempdir().unwrap();
     let at = |path: &str| folder.path().join(path);

@@ -20,20 +20,24 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("towpath-workflow", &["towpath-types"]),
     ("towpath-config", &["towpath-types", "towpath-yaml"]),
     ("towpath-manifest", &["towpath-types", "towpath-yaml"]),
-    // adapters; two things are shared by several of them: what an agent and a server say to each other, and the client of a
-    // container engine
+    // adapters; three things are shared by several of them: what an agent and a server say to each other, the client of a
+    // container engine, and whose certificates are trusted
     ("towpath-protocol", &["towpath-types"]),
     ("towpath-container", &["towpath-types"]),
+    ("towpath-trust", &[]),
     ("towpath-agent", &["towpath-types", "towpath-protocol"]),
     (
         "towpath-engines",
         &["towpath-types", "towpath-container", "towpath-protocol"],
     ),
-    ("towpath-store", &["towpath-types"]),
+    ("towpath-store", &["towpath-types", "towpath-trust"]),
     ("towpath-forge", &["towpath-types"]),
     ("towpath-secrets", &["towpath-types"]),
-    ("towpath-images", &["towpath-types", "towpath-container"]),
-    ("towpath-kube", &["towpath-types", "towpath-manifest"]),
+    (
+        "towpath-images",
+        &["towpath-types", "towpath-container", "towpath-trust"],
+    ),
+    ("towpath-kube", &["towpath-types", "towpath-manifest", "towpath-trust"]),
     (
         "towpath-deploy",
         &[
@@ -44,7 +48,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "towpath-kube",
         ],
     ),
-    ("towpath-orbs", &["towpath-types"]),
+    ("towpath-orbs", &["towpath-types", "towpath-trust"]),
     // app
     (
         "towpath-delivery",
@@ -107,6 +111,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "towpath-delivery",
             "towpath-control",
             "towpath-server",
+            "towpath-trust",
         ],
     ),
     // dev

@@ -1,5 +1,6 @@
 //! What can go wrong with a registry.
 
+use crate::authorities::AUTHORITIES_VARIABLE;
 use http::StatusCode;
 
 /// What went wrong with a registry. Messages name the image, the answer and a remedy.
@@ -89,6 +90,22 @@ pub enum ClientError {
         /// The client's registry.
         registry: String,
         /// The reason of the last attempt.
+        source: reqwest::Error,
+    },
+    /// The registry's certificate is of an authority that nobody here trusts.
+    #[error(
+        "failed to {attempt} `{image}`: the certificate of registry `{registry}` is of an authority that this machine does not trust. Add \
+         the authority to the machine's certificates, or name its file (PEM) for this registry alone: \
+         `{AUTHORITIES_VARIABLE}={registry}=FILE`"
+    )]
+    Untrusted {
+        /// The image's whole name.
+        image: String,
+        /// A verb: `read`, `tag`, `list the tags of`.
+        attempt: &'static str,
+        /// The client's registry.
+        registry: String,
+        #[allow(missing_docs)]
         source: reqwest::Error,
     },
     /// The answer violates the protocol.

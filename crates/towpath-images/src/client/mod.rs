@@ -3,7 +3,8 @@
 //! A client talks to one registry, so that credentials cannot leak to another. All its requests are safe to repeat. It retries
 //! what a busy registry or a broken connection refused, a limited number of times with growing pauses.
 //!
-//! It uses TLS, with Mozilla's certificate authorities, except for loopback addresses.
+//! It uses TLS, except for loopback addresses, and trusts whom the machine trusts, and the authorities that somebody named for the
+//! registry.
 //!
 //! Source: <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>,
 //! <https://distribution.github.io/distribution/spec/auth/token/>
@@ -13,17 +14,17 @@ mod error;
 
 pub use error::ClientError;
 
-use crate::registry::TagName;
+use crate::{authorities, registry::TagName};
 use bytes::{Bytes, BytesMut};
 use challenge::{Challenge, challenges};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
-use towpath_types::{Digest, ImageReference, RegistryCredentials, SecretString};
+use towpath_types::{Digest, ImageReference, RegistryCredentials, SecretString, with_causes};
 use url::{Host, Url};
 
 /// The most bytes that a manifest, an index, a page of tags or a token may have.
@@ -122,13 +123,7 @@ impl RegistryClient {
             registry: registry.to_string(),
             source,
         };
-        let roots = rustls::RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        // Name the provider here, so that it does not matter which one the process installed, if any.
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| setup(e.into()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = authorities::tls(registry).map_err(|e| setup(e.into()))?;
         let mut http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("towpath/", env!("CARGO_PKG_VERSION")))
@@ -324,6 +319,14 @@ impl RegistryClient {
     }
 
     fn unreachable(&self, ask: &Ask<'_>, source: reqwest::Error) -> ClientError {
+        if towpath_trust::is_distrust(&with_causes(&source)) {
+            return ClientError::Untrusted {
+                image: ask.image.to_string(),
+                attempt: ask.attempt,
+                registry: self.registry.clone(),
+                source: source.without_url(),
+            };
+        }
         ClientError::Unreachable {
             image: ask.image.to_string(),
             attempt: ask.attempt,

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{
-    BackoffConfig, ClientOptions, Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-    RetryConfig, WriteMultipart,
+    BackoffConfig, Certificate, ClientOptions, Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    PutPayload, RetryConfig, WriteMultipart,
     aws::{AmazonS3Builder, AmazonS3ConfigKey},
     path::Path as Key,
 };
@@ -107,10 +107,17 @@ impl S3Objects {
             is_plain |= name.starts_with("AWS_ENDPOINT") && value.starts_with("http://");
             builder = builder.with_config(key, value);
         }
-        let client = ClientOptions::new()
+        let mut client = ClientOptions::new()
             .with_timeout(REQUEST)
             .with_connect_timeout(CONNECT)
             .with_allow_http(is_plain);
+        // The library asks the machine itself, and fails on one without certificates, even if the endpoint has no TLS.
+        let untrusting =
+            |why: String| StoreError::Address(format!("the object store `{bucket}` cannot be used: {why}"));
+        for authority in towpath_trust::authorities().map_err(|error| untrusting(error.to_string()))? {
+            let authority = Certificate::from_der(&authority).map_err(|error| untrusting(error.to_string()))?;
+            client = client.with_root_certificate(authority);
+        }
         let retry = RetryConfig {
             backoff: BackoffConfig::default(),
             max_retries: 10,
