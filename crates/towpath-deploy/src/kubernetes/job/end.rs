@@ -126,7 +126,7 @@ mod tests {
         // Deleted at 00:00:06 with ten seconds of grace.
         let stopped = pod(Some(("2026-01-01T00:00:16Z", 10)), "2026-01-01T00:00:06Z", 143);
         assert_eq!(code(&[failed, stopped.clone()]), Some(7));
-        assert_eq!(code(&[stopped.clone()]), Some(143));
+        assert_eq!(code(std::slice::from_ref(&stopped)), Some(143));
         // Deleted after its end, as `ttlSecondsAfterFinished` does.
         let cleared_away = pod(Some(("2026-01-01T00:00:09Z", 0)), "2026-01-01T00:00:09Z", 9);
         assert_eq!(code(&[cleared_away, stopped]), Some(9));
