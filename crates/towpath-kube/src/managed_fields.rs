@@ -67,6 +67,56 @@ pub fn ours(object: &Value) -> Option<&Value> {
     entries(object).find(Entry::is_ours).map(|entry| entry.fields)
 }
 
+/// Whether only Towpath's deployments and `kubectl apply` own the field at a path, so that it is removed when no manifest has it.
+#[must_use]
+pub fn is_ours_alone(object: &Value, path: &[&str]) -> bool {
+    let owns = |entry: &Entry<'_>| {
+        path.iter()
+            .try_fold(entry.fields, |fields, part| fields.get(part))
+            .is_some()
+    };
+    let (ours, others): (Vec<Entry<'_>>, Vec<Entry<'_>>) = entries(object)
+        .filter(owns)
+        .partition(|entry| entry.is_ours() || entry.is_kubectl_apply());
+    !ours.is_empty() && others.is_empty()
+}
+
+/// The `fieldsV1` of Towpath's entry, with the items of each list in the order that they have in `object`. Entries themselves
+/// say nothing about order, so a change of it alone leaves no other trace.
+#[must_use]
+pub fn owned_in_order(object: &Value) -> Option<Value> {
+    ours(object).map(|fields| in_order(fields, object))
+}
+
+fn in_order(fields: &Value, value: &Value) -> Value {
+    let Some(map) = fields.as_object() else {
+        return fields.clone();
+    };
+    let mut found: Vec<(Option<usize>, &String, Value)> = Vec::new();
+    for (element, inner) in map {
+        let (position, inside) = match element.split_once(':') {
+            Some(("f", key)) => (None, value.get(key)),
+            // The items of a set have no order.
+            Some(("k", keys)) => {
+                let at = item_position(value, keys);
+                (at, at.and_then(|at| value.get(at)))
+            }
+            _ => (None, None),
+        };
+        found.push((position, element, in_order(inner, inside.unwrap_or(&Value::Null))));
+    }
+    found.sort_by_key(|(position, ..)| *position);
+    let found = found.into_iter().map(|(_, element, inner)| (element.clone(), inner));
+    Value::Object(found.collect())
+}
+
+/// Where a list has the item with these keys, which are JSON.
+fn item_position(list: &Value, keys: &str) -> Option<usize> {
+    let keys: Map<String, Value> = serde_json::from_str(keys).ok()?;
+    let is_it = |item: &Value| keys.iter().all(|(key, value)| item.get(key) == Some(value));
+    list.as_array()?.iter().position(is_it)
+}
+
 /// All paths that an entry owns: its leaves, and the mappings and lists that it marks with `.`.
 #[must_use]
 pub fn paths(fields: &Value) -> BTreeSet<Path> {
@@ -297,18 +347,30 @@ pub fn with_values_of(live: &Value, wanted: &Value, is_known: impl Fn(&str) -> b
     wanted
 }
 
-/// The `managedFields` that make Towpath the owner of everything `kubectl apply` owned; `None` if it owned nothing.
-///
-/// Without this step, a field that was removed from the manifest would stay forever, because `kubectl` still owns it.
+/// Whether `kubectl apply` owns fields that Towpath has to take over.
 #[must_use]
-pub fn taken_over(live: &Value) -> Option<Value> {
-    if !entries(live).any(|entry| entry.is_kubectl_apply()) {
+pub fn is_to_be_taken_over(live: &Value) -> bool {
+    entries(live).any(|entry| entry.is_kubectl_apply())
+}
+
+/// The `managedFields` that make Towpath the owner of everything `kubectl apply` owned, but not of the field `given_up`; `None`
+/// if that changes nothing.
+///
+/// Without this step, a field that was removed from the manifest would stay forever, because `kubectl` still owns it; and a
+/// field that somebody else takes over would be removed, because Towpath still owns it.
+#[must_use]
+pub fn handed_over(live: &Value, given_up: Option<&Path>) -> Option<Value> {
+    let gives_up = given_up.is_some_and(|path| ours(live).is_some_and(|fields| paths(fields).contains(path)));
+    if !is_to_be_taken_over(live) && !gives_up {
         return None;
     }
     let list = live.pointer("/metadata/managedFields")?.as_array()?;
     let mut fields = ours(live).cloned().unwrap_or_else(|| Value::Object(Map::new()));
     for entry in entries(live).filter(Entry::is_kubectl_apply) {
         merge(&mut fields, entry.fields);
+    }
+    if let Some(path) = given_up {
+        disown(&mut fields, path);
     }
     let entry_of = |value: &Value| {
         let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_string();
@@ -332,6 +394,18 @@ pub fn taken_over(live: &Value) -> Option<Value> {
         "fieldsType": "FieldsV1", "fieldsV1": fields,
     }));
     Some(Value::Array(kept))
+}
+
+fn disown(fields: &mut Value, path: &[String]) {
+    match (path, fields.as_object_mut()) {
+        ([last], Some(map)) => drop(map.shift_remove(last)),
+        ([first, rest @ ..], Some(map)) => {
+            if let Some(inner) = map.get_mut(first) {
+                disown(inner, rest);
+            }
+        }
+        _ => {}
+    }
 }
 
 fn merge(into: &mut Value, from: &Value) {
@@ -460,7 +534,7 @@ mod tests {
 
     #[test]
     fn fields_of_kubectl_become_towpaths() {
-        let after = json!({"metadata": {"managedFields": taken_over(&live()).unwrap()}});
+        let after = json!({"metadata": {"managedFields": handed_over(&live(), None).unwrap()}});
         assert_eq!(entries(&after).filter(Entry::is_kubectl_apply).count(), 0);
         assert_eq!(entries(&after).count(), 3);
         let owned = paths(ours(&after).unwrap());
@@ -468,7 +542,34 @@ mod tests {
             owned.contains(&vec!["f:metadata".to_string(), "f:labels".into(), "f:old".into()]),
             "{owned:?}"
         );
-        assert_eq!(taken_over(&after), None);
+        assert_eq!(handed_over(&after, None), None);
+        assert!(is_to_be_taken_over(&live()) && !is_to_be_taken_over(&after));
+    }
+
+    #[test]
+    fn a_field_that_is_given_up_has_no_owner() {
+        let replicas: Path = vec!["f:spec".into(), "f:replicas".into()];
+        let live = json!({"metadata": {"managedFields": [{"manager": "towpath", "operation": "Apply",
+            "fieldsV1": {"f:spec": {"f:replicas": {}, "f:paused": {}}}}]}, "spec": {"replicas": 5}});
+        assert!(is_ours_alone(&live, &["f:spec", "f:replicas"]));
+        let after = json!({"metadata": {"managedFields": handed_over(&live, Some(&replicas)).unwrap()}});
+        assert_eq!(ours(&after), Some(&json!({"f:spec": {"f:paused": {}}})));
+        assert!(!is_ours_alone(&after, &["f:spec", "f:replicas"]));
+        assert_eq!(handed_over(&after, Some(&replicas)), None);
+    }
+
+    #[test]
+    fn the_order_of_items_is_seen_and_that_of_sets_and_keys_is_not() {
+        let object = |env: Value, finalizers: Value| {
+            json!({"metadata": {"finalizers": finalizers, "managedFields": [{"manager": "towpath", "operation": "Apply", "fieldsV1": {
+                "f:env": {"k:{\"name\":\"A\"}": {".": {}, "f:name": {}}, "k:{\"name\":\"B\"}": {".": {}, "f:name": {}}},
+                "f:metadata": {"f:finalizers": {"v:\"x\"": {}, "v:\"y\"": {}}}}}]}, "env": env})
+        };
+        let owned = |env: Value, finalizers: Value| owned_in_order(&object(env, finalizers)).unwrap().to_string();
+        let (a, b, c) = (json!({"name": "A"}), json!({"name": "B"}), json!({"name": "C"}));
+        let before = owned(json!([a, b]), json!(["x", "y"]));
+        assert_eq!(owned(json!([c, a, c, b]), json!(["y", "x"])), before);
+        assert_ne!(owned(json!([b, a]), json!(["x", "y"])), before);
     }
 
     #[test]

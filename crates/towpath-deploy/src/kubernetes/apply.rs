@@ -7,7 +7,7 @@ use super::{
     lock::{self, Held, NotTaken},
     memory::CheckedPlan,
     options::KubernetesOptions,
-    preflight::{CheckedObject, Checker, Report, redacted},
+    preflight::{CheckedObject, Checker, Report, redacted, replicas_path},
     prune::{why_kind_stays, why_object_stays},
     record::{self, Begun, State},
     rollout::{Awaited, Waiter},
@@ -312,18 +312,19 @@ impl Applier<'_> {
             true => self.newly_served(checked).await?,
             false => checked.resource.clone(),
         };
-        self.take_over_from_kubectl(&resource.object(namespace, &checked.object.name), checked)
+        self.hand_over(&resource.object(namespace, &checked.object.name), checked)
             .await?;
         let object = marks.put_on(&checked.object, checked.live.as_ref());
         let answer = self.client.apply(&resource, namespace, &object, Mode::Apply).await?;
         Ok(answer.value)
     }
 
-    /// Makes Towpath the owner of the fields that `kubectl apply` owns.
-    async fn take_over_from_kubectl(&self, path: &str, checked: &CheckedObject) -> Result<(), ApiError> {
+    /// Makes Towpath the owner of the fields that `kubectl apply` owns, and of none that an autoscaler takes over.
+    async fn hand_over(&self, path: &str, checked: &CheckedObject) -> Result<(), ApiError> {
+        let given_up = checked.hands_over_replicas.then(replicas_path);
         let mut live = checked.live.clone();
         while let Some(object) = &live {
-            let Some(managed) = managed_fields::taken_over(object) else {
+            let Some(managed) = managed_fields::handed_over(object, given_up.as_ref()) else {
                 break;
             };
             let patch = json!([

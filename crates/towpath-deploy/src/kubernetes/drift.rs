@@ -1,6 +1,6 @@
 //! Objects in the cluster that differ from their release, and who changed them.
 
-use super::labels::without_marks;
+use super::{labels::without_marks, preflight::with_live_replicas};
 use crate::target::{Drift, Environment, Writer};
 use futures::future::try_join_all;
 use serde_json::Value;
@@ -40,8 +40,10 @@ pub(super) async fn drift(
         let Some(live) = client.find(&path).await? else {
             return Ok((object, None));
         };
+        // A manifest without a number of pods leaves it to whoever scales.
+        let manifest = with_live_replicas(object, &live);
         let answer = client
-            .apply(&resource, &environment.namespace, &object.value, Mode::DryRun)
+            .apply(&resource, &environment.namespace, &manifest, Mode::DryRun)
             .await;
         let would_be = match answer {
             Ok(answer) => Some(answer.value),
@@ -237,7 +239,7 @@ mod tests {
             json!({"selector": {"app": "other"}, "nothing": 2, "more": 3}),
             json!({"selector": {"app": "other"}, "paused": false}),
         );
-        // Items are found by their key, at any position.
+        // Items are found by their key.
         check(
             json!([{"name": "web", "image": "1", "args": ["a"]}, {"name": "gone"}]),
             json!([{"name": "side", "image": "9"}, {"name": "web", "image": "2", "tty": true, "args": ["a", "b"]}]),

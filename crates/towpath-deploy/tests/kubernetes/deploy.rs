@@ -462,3 +462,69 @@ async fn objects_are_pruned_although_their_record_was_lost() {
     })
     .await;
 }
+
+/// The server's default in the place of a number that has left the manifest is one pod.
+#[tokio::test]
+async fn the_number_of_pods_is_handed_over_to_an_autoscaler() {
+    in_cluster("handover", async |world| {
+        let web = |spec: &str, version: &str| {
+            world.objects(&format!(
+                "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n{spec}  selector: {{matchLabels: {{app: web}}}}\n  \
+                 template:\n    metadata: {{labels: {{app: web}}}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      containers: \
+                 [{{name: web, image: IMAGE, env: [{{name: VERSION, value: {version}}}]}}]\n"
+            ))
+        };
+        let replicas = async |world: &World| {
+            let live = world.get("deployment", "web").await;
+            live.pointer("/spec/replicas").cloned()
+        };
+        world.apply(web("  replicas: 3\n", "one")).await.unwrap();
+
+        // Nothing scales it: the plan says what that means.
+        let said: Vec<String> = world.findings(&web("", "two")).await.iter().map(ToString::to_string).collect();
+        let dropped = "nothing scales it: instead of 3 pods, one will run";
+        assert!(said.iter().any(|line| line.contains(dropped)), "{said:?}");
+
+        // Without metrics, the autoscaler itself changes nothing between these limits.
+        let autoscaler = "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: sizes}\nspec:\n  \
+                          scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}\n  minReplicas: 1\n  maxReplicas: 5\n";
+        world.namespace.kubectl_apply(autoscaler).await.unwrap();
+        let preflight = world.target.preflight(&world.environment, &web("", "two"), &[]).await.unwrap();
+        let said: Vec<String> = preflight.findings.iter().map(ToString::to_string).collect();
+        let handed = "HorizontalPodAutoscaler `sizes` decides from now on how many pods run; until then it stays at 3";
+        assert!(said.iter().any(|line| line.contains(handed)), "{said:?}");
+        let changes: String = preflight.changes.unwrap().iter().map(ToString::to_string).collect();
+        assert!(changes.contains("value: two") && !changes.contains("-  replicas"), "{changes}");
+        world.apply(web("", "two")).await.unwrap();
+        assert_eq!(replicas(world).await, Some(json!(3)));
+        // From now on it is as if it had never been ours.
+        world.apply(web("", "three")).await.unwrap();
+        assert_eq!(replicas(world).await, Some(json!(3)));
+        assert_eq!(world.target.drift(&world.environment, &web("", "three")).await.unwrap(), []);
+        let said = world.findings(&web("", "three")).await;
+        assert_eq!(said, []);
+    })
+    .await;
+}
+
+/// The same where `kubectl apply` has set the number.
+#[tokio::test]
+async fn the_number_of_pods_of_kubectl_is_handed_over_too() {
+    in_cluster("kubectlsize", async |world| {
+        let web = |spec: &str| {
+            format!(
+                "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n{spec}  selector: {{matchLabels: {{app: web}}}}\n  \
+                 template:\n    metadata: {{labels: {{app: web}}}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      containers: \
+                 [{{name: web, image: {}}}]\n",
+                world.image
+            )
+        };
+        world.namespace.kubectl_apply(&web("  replicas: 2\n")).await.unwrap();
+        let scaler = "---\napiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: web}\nspec:\n  \
+                      scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}\n  minReplicas: 1\n  maxReplicas: 5\n";
+        world.apply(world.objects(&format!("{}{scaler}", web("")))).await.unwrap();
+        let live = world.get("deployment", "web").await;
+        assert_eq!(live.pointer("/spec/replicas"), Some(&json!(2)));
+    })
+    .await;
+}

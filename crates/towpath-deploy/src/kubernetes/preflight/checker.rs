@@ -7,6 +7,7 @@ use super::{
     references::References,
     refusal,
     report::{CheckedObject, Report},
+    scaling::{Scalers, with_live_replicas},
 };
 use crate::kubernetes::{
     error::ClusterError, inventory::InventoryEntry, labels::without_marks, prune::why_kind_stays, record::State,
@@ -192,6 +193,8 @@ impl Checker<'_> {
     ) -> Result<bool, ClusterError> {
         let inventory: HashMap<&ObjectId, &InventoryEntry> =
             self.state.objects.iter().map(|entry| (&entry.id, entry)).collect();
+        let existing = served.iter().map(|(object, ..)| (*object, live.get(&object.id())));
+        let scalers = Scalers::find(self.client, self.environment, objects, self.prune, existing).await?;
         let predicted = served.iter().map(|one @ (object, ..)| {
             let id = object.id();
             let live = live.remove(&id);
@@ -211,28 +214,36 @@ impl Checker<'_> {
         self.confirm(&mut predicted).await?;
         let answers = predicted
             .into_iter()
-            .map(|((object, resource, from_vault), live, prediction)| async move {
-                let answer = match prediction {
-                    Prediction::Unchanged => None,
-                    Prediction::Certain => Some(Ok(Answer {
-                        value: object.value.clone(),
-                        warnings: Vec::new(),
-                    })),
-                    Prediction::Likely | Prediction::Unknown => {
-                        Some(self.dry_run_one(object, resource, live.as_ref()).await)
-                    }
-                };
-                (*object, resource, *from_vault, live, answer)
-            });
+            .map(|((object, resource, from_vault), live, prediction)| {
+                let hands_over = live.as_ref().is_some_and(|live| scalers.take_over(object, live));
+                (object, resource, from_vault, live, prediction, hands_over)
+            })
+            .map(
+                |(object, resource, from_vault, live, prediction, hands_over)| async move {
+                    let answer = match prediction {
+                        Prediction::Unchanged => None,
+                        Prediction::Certain => Some(Ok(Answer {
+                            value: object.value.clone(),
+                            warnings: Vec::new(),
+                        })),
+                        Prediction::Likely | Prediction::Unknown => {
+                            Some(self.dry_run_one(object, resource, live.as_ref(), hands_over).await)
+                        }
+                    };
+                    (*object, resource, *from_vault, live, answer, hands_over)
+                },
+            );
         let brings_namespace = objects
             .iter()
             .any(|object| object.kind == "Namespace" && object.name == self.environment.namespace);
         let mut has_namespace = true;
         let mut without_namespace = Vec::new();
-        for (object, resource, from_vault, live, answer) in join_all(answers).await {
+        for (object, resource, from_vault, live, answer, hands_over) in join_all(answers).await {
             if let Some(live) = &live {
-                let findings = ownership::check(self.environment, object, resource, live, objects);
-                report.findings.extend(findings);
+                let findings = ownership::check(self.environment, object, resource, live);
+                report
+                    .findings
+                    .extend(findings.into_iter().chain(scalers.check(object, live)));
             }
             let (would_be, applies) = match answer {
                 None => (None, false),
@@ -268,6 +279,7 @@ impl Checker<'_> {
                 resource: resource.clone(),
                 live,
                 would_be,
+                hands_over_replicas: hands_over,
                 applies,
                 from_vault,
             });
@@ -307,12 +319,14 @@ impl Checker<'_> {
         object: &Object,
         resource: &Resource,
         live: Option<&Value>,
+        hands_over_replicas: bool,
     ) -> Result<Answer, ApiError> {
         let namespace = &self.environment.namespace;
-        let mut answer = self
-            .client
-            .apply(resource, namespace, &object.value, Mode::DryRun)
-            .await?;
+        let manifest = match live {
+            Some(live) if hands_over_replicas => &with_live_replicas(object, live),
+            _ => &object.value,
+        };
+        let mut answer = self.client.apply(resource, namespace, manifest, Mode::DryRun).await?;
         if let Some(live) = live {
             let defaults = self.defaults(object, resource, live).await;
             answer.value = managed_fields::without_fields_of_kubectl(live, &answer.value, defaults.as_ref());
@@ -381,6 +395,7 @@ impl Checker<'_> {
                 resource: Resource::unserved(&object.api_version, &object.kind),
                 live: None,
                 would_be: None,
+                hands_over_replicas: false,
                 applies: true,
                 from_vault: false,
             });
@@ -412,7 +427,7 @@ impl Checker<'_> {
 
 /// Whether applying changes anything that matters: a field, or that Towpath becomes the owner.
 fn differs(live: &Value, would_be: &Value) -> bool {
-    if managed_fields::ours(live).is_none() || managed_fields::taken_over(live).is_some() {
+    if managed_fields::ours(live).is_none() || managed_fields::is_to_be_taken_over(live) {
         return true;
     }
     if text_at(live, "/kind") == "Secret" && live.get("data") != would_be.get("data") {

@@ -2,7 +2,7 @@
 //!
 //! [`checker`] asks the server for a dry run of each object and collects the result of the other modules, each of which looks at
 //! one subject: [`permissions`] of the account, [`admission`] of pods, [`references`] to other objects, [`ownership`] by other
-//! environments and controllers, and the [`refusal`]s of the server, which it turns into findings with places.
+//! environments, [`scaling`] by controllers, and the [`refusal`]s of the server, which it turns into findings with places.
 //! [`prediction`] saves dry runs of ConfigMaps where their result is certain.
 
 mod admission;
@@ -14,7 +14,9 @@ mod prediction;
 mod references;
 mod refusal;
 mod report;
+mod scaling;
 
 pub(super) use checker::Checker;
 pub(super) use refusal::redacted;
 pub(super) use report::{CheckedObject, Report};
+pub(super) use scaling::{replicas_path, with_live_replicas};

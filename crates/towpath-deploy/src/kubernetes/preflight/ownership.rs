@@ -1,23 +1,16 @@
-//! Objects that somebody else owns, deletes or scales.
+//! Objects that somebody else owns or deletes.
 
 use super::finding::{note, refused_at};
 use crate::kubernetes::labels::other_owner;
 use crate::target::{Environment, Finding};
 use serde_json::Value;
-use towpath_kube::{Resource, managed_fields, text_at};
+use towpath_kube::Resource;
 use towpath_manifest::Object;
 
 /// All findings about an object that exists.
-pub(super) fn check(
-    environment: &Environment,
-    object: &Object,
-    resource: &Resource,
-    live: &Value,
-    objects: &[Object],
-) -> Vec<Finding> {
+pub(super) fn check(environment: &Environment, object: &Object, resource: &Resource, live: &Value) -> Vec<Finding> {
     let other = other_owner(live, environment).map(|owner| belongs_to_other(environment, object, resource, &owner));
-    let findings = [other, is_being_deleted(object, live), is_scaled(object, live, objects)];
-    findings.into_iter().flatten().collect()
+    other.into_iter().chain(is_being_deleted(object, live)).collect()
 }
 
 fn belongs_to_other(environment: &Environment, object: &Object, resource: &Resource, owner: &str) -> Finding {
@@ -58,42 +51,4 @@ fn is_being_deleted(object: &Object, live: &Value) -> Option<Finding> {
          it is gone"
     );
     Some(refused_at(object, "/metadata/name", message))
-}
-
-/// A workload whose number of replicas somebody else decides, too.
-///
-/// Source: <https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/#migrating-deployments-and-statefulsets-to-horizontal-autoscaling>
-fn is_scaled(object: &Object, live: &Value, objects: &[Object]) -> Option<Finding> {
-    let wanted = object.value.pointer("/spec/replicas")?;
-    let current = live.pointer("/spec/replicas")?;
-    let scaler = objects.iter().find(|other| {
-        other.kind == "HorizontalPodAutoscaler"
-            && text_at(&other.value, "/spec/scaleTargetRef/kind") == object.kind
-            && text_at(&other.value, "/spec/scaleTargetRef/name") == object.name
-    });
-    let by = match scaler {
-        Some(scaler) => format!("HorizontalPodAutoscaler `{}` decides", scaler.name),
-        None if wanted != current && is_autoscaled(live) => "a HorizontalPodAutoscaler decides".to_string(),
-        None => return None,
-    };
-    let now = match wanted == current {
-        true => String::new(),
-        false => format!(" ({current} run now)"),
-    };
-    let message =
-        format!("{by} how many pods run{now}, and this deployment sets {wanted}: remove `replicas` from the manifest");
-    Some(Finding {
-        place: object.place_of("/spec/replicas"),
-        field: "spec.replicas".into(),
-        ..note(object, &message)
-    })
-}
-
-/// Whether a HorizontalPodAutoscaler has last set the number of replicas.
-fn is_autoscaled(live: &Value) -> bool {
-    managed_fields::entries(live).any(|entry| {
-        entry.manager == "kube-controller-manager"
-            && entry.subresource == "scale"
-            && entry.fields.pointer("/f:spec/f:replicas").is_some()
-    })
 }

@@ -14,6 +14,8 @@ pub(in crate::kubernetes) struct CheckedObject {
     pub live: Option<Value>,
     /// The object after applying it; `None` if that is the same as `live`, or not known yet.
     pub would_be: Option<Value>,
+    /// Whether an autoscaler takes over its number of pods.
+    pub hands_over_replicas: bool,
     /// Whether the deployment has to apply it.
     pub applies: bool,
     /// Whether it is a Secret from the vault, which no manifest has.
