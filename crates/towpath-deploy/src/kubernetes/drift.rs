@@ -176,13 +176,12 @@ fn common_items(live: &[Value], manifest: &[Value]) -> Vec<Value> {
         let pairs = live.iter().zip(manifest).map(|(live, wanted)| common(live, wanted));
         return pairs.chain(live.iter().skip(manifest.len()).cloned()).collect();
     };
-    let mut items = Vec::new();
-    for item in manifest {
-        if let Some(live) = live.iter().find(|live| live.get(key) == item.get(key)) {
-            items.push(common(live, item));
-        }
-    }
-    items
+    // In the order of the cluster: a variable may refer only to those before it, and the first container is the default one.
+    let items = live.iter().filter_map(|live| {
+        let item = manifest.iter().find(|item| item.get(key) == live.get(key))?;
+        Some(common(live, item))
+    });
+    items.collect()
 }
 
 /// Whether each of `items` has its own value for `key`.
@@ -249,7 +248,7 @@ mod tests {
         check(
             json!([{"name": "data", "mountPath": "/a"}, {"name": "data", "mountPath": "/b"}]),
             json!([{"name": "data", "mountPath": "/b"}, {"name": "other", "mountPath": "/a", "subPath": "x"}]),
-            json!([{"name": "other", "mountPath": "/a"}, {"name": "data", "mountPath": "/b"}]),
+            json!([{"name": "data", "mountPath": "/b"}, {"name": "other", "mountPath": "/a"}]),
         );
         // Without a key, the list counts as one value.
         check(

@@ -19,7 +19,7 @@ pub(super) struct InventoryEntry {
     /// The digest of the manifest that was applied; empty while it is being changed.
     #[serde(default)]
     pub manifest: String,
-    /// The digest of the fields that Towpath owned afterwards.
+    /// The digest of the fields that Towpath owned afterwards, and of the order of their list items.
     #[serde(default)]
     pub owned: String,
     /// Whether Towpath created it. Only such an object is pruned.
@@ -35,7 +35,10 @@ impl InventoryEntry {
             api_version: object.api_version.clone(),
             uid: text_at(applied, "/metadata/uid"),
             manifest: digest(&object.value),
-            owned: managed_fields::ours(applied).map(digest).unwrap_or_default(),
+            owned: managed_fields::owned_in_order(applied)
+                .as_ref()
+                .map(digest)
+                .unwrap_or_default(),
             made,
         }
     }
@@ -46,7 +49,7 @@ impl InventoryEntry {
             && self.uid == text_at(live, "/metadata/uid")
             && !self.uid.is_empty()
             && self.manifest == digest(&object.value)
-            && managed_fields::ours(live).is_some_and(|ours| digest(ours) == self.owned)
+            && managed_fields::owned_in_order(live).is_some_and(|owned| digest(&owned) == self.owned)
             && !managed_fields::entries(live).any(|entry| entry.is_kubectl_apply())
     }
 }
@@ -91,6 +94,16 @@ mod tests {
         assert!(entry.is_as_applied(&object, &live("1", "other")));
         assert!(!entry.is_as_applied(&object, &live("2", "other")));
         assert!(!entry.is_as_applied(&object, &live("1", "kubectl-client-side-apply")));
+        let ordered = |names: [&str; 2]| {
+            let mut live = live("1", "other");
+            live["metadata"]["managedFields"][0]["fieldsV1"] =
+                json!({"f:env": {"k:{\"name\":\"A\"}": {".": {}}, "k:{\"name\":\"B\"}": {".": {}}}});
+            live["env"] = json!([{"name": names[0]}, {"name": "of others"}, {"name": names[1]}]);
+            live
+        };
+        let entry_of_two = InventoryEntry::of(&object, &ordered(["A", "B"]), true);
+        assert!(entry_of_two.is_as_applied(&object, &ordered(["A", "B"])));
+        assert!(!entry_of_two.is_as_applied(&object, &ordered(["B", "A"])));
         let mut changed = object.clone();
         changed.value["data"]["k"] = json!("2");
         assert!(!entry.is_as_applied(&changed, &live("1", "other")));

@@ -304,3 +304,45 @@ async fn finalizers_of_controllers_are_no_drift() {
     })
     .await;
 }
+
+/// A variable may refer only to those before it, and the owners of fields say nothing about order.
+#[tokio::test]
+async fn another_order_is_drift_that_a_deployment_mends() {
+    in_cluster("order", async |world| {
+        let two = APPLICATION.replace(
+            "env: [{name: VERSION, value: one}]",
+            "env: [{name: VERSION, value: one}, {name: TITLE, value: version $(VERSION)}]",
+        );
+        let objects = world.objects(&two.replace("replicas: 2", "replicas: 0"));
+        world.apply(objects.clone()).await.unwrap();
+        assert_eq!(world.changes(&objects).await, Vec::<String>::new());
+        let swapped = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/env", "value": [
+            {"name": "TITLE", "value": "version $(VERSION)"}, {"name": "VERSION", "value": "one"}]}]);
+        world
+            .namespace
+            .kubectl(&[
+                "patch",
+                "deployment",
+                "web",
+                "--type=json",
+                "--patch",
+                &swapped.to_string(),
+            ])
+            .await
+            .unwrap();
+        let found = world.target.drift(&world.environment, &objects).await.unwrap();
+        assert!(
+            has_line(&drift_of(&found, "Deployment"), '-', "name: TITLE"),
+            "{found:?}"
+        );
+        assert_eq!(world.changes(&objects).await, ["changed deployment/web"]);
+        let said = world.apply(objects.clone()).await.unwrap();
+        assert!(said.contains(&"Deployment/web: changed".to_string()), "{said:?}");
+        let web = world.get("deployment", "web").await;
+        let first = web.pointer("/spec/template/spec/containers/0/env/0/name");
+        assert_eq!(first, Some(&json!("VERSION")));
+        assert_eq!(world.target.drift(&world.environment, &objects).await.unwrap(), []);
+        assert_eq!(world.changes(&objects).await, Vec::<String>::new());
+    })
+    .await;
+}
