@@ -36,6 +36,8 @@ pub(crate) fn record_of(row: &ReleaseRow, plan: &Plan) -> ReleaseRecord {
         at: row.created_at,
         stopped_at: row.stopped_at,
         message: row.message.clone(),
+        repeats: row.repeats,
+        repeated_at: row.repeated_at,
         plan: wire::write(plan),
     }
 }
@@ -86,12 +88,16 @@ pub(crate) fn lesson(
         }
     };
     if let Some(known) = known {
-        let is_same = known.outcome == Some(outcome) && known.number == record.number;
+        let is_same =
+            known.outcome == Some(outcome) && known.number == record.number && known.repeats >= record.repeats;
         if !known.status.is_over() || is_same {
             return Ok(None);
         }
         let mut row = known.clone();
         row.number = record.number;
+        if record.repeats > known.repeats {
+            (row.repeats, row.repeated_at) = (record.repeats, record.repeated_at);
+        }
         // A release that was gone back from failed in both: only here it is known that the one before runs again.
         if row.outcome != Some(outcome) {
             row.status = status;
@@ -122,6 +128,8 @@ pub(crate) fn lesson(
         created_at: record.at,
         stopped_at: record.stopped_at,
         message: record.message.clone(),
+        repeats: record.repeats,
+        repeated_at: record.repeated_at,
         version: 0,
     };
     Ok(Some(Lesson {
@@ -363,6 +371,20 @@ mod tests {
                 plan().digest()
             )
         );
+    }
+
+    #[test]
+    fn a_repeat_that_somebody_else_counted_is_learned() {
+        let here = known(ReleaseStatus::Succeeded, Some(Outcome::Succeeded));
+        let repeated = ReleaseRecord {
+            repeats: 2,
+            repeated_at: Some(rows::start()),
+            ..recorded("succeeded")
+        };
+        let row = learn(&repeated, Some(&here)).unwrap().row;
+        assert_eq!((row.repeats, row.repeated_at), (2, Some(rows::start())));
+        assert_eq!(row.message, here.message);
+        assert_eq!(learn(&repeated, Some(&row)), None);
     }
 
     #[test]

@@ -392,6 +392,8 @@ impl Runs {
                 at: self.clock.now(),
                 stopped_at: None,
                 message: None,
+                repeats: 0,
+                repeated_at: None,
                 plan: Value::Null,
             },
             objects: vec![cron_job],

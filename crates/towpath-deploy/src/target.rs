@@ -111,6 +111,12 @@ pub struct ReleaseRecord {
     pub stopped_at: Option<Timestamp>,
     /// Why it failed.
     pub message: Option<String>,
+    /// How often it was deployed again, which changed nothing.
+    #[serde(default)]
+    pub repeats: i64,
+    /// When last.
+    #[serde(default)]
+    pub repeated_at: Option<Timestamp>,
     /// The plan that was carried out. A target reads only its `objects`.
     pub plan: serde_json::Value,
 }
@@ -435,7 +441,8 @@ pub trait SecretSource: Send + Sync {
 /// `cancel_job` of a Job that has ended does nothing, or finds no Job.
 ///
 /// **Refused.** `apply` refuses with `Rejected`, and has changed nothing, if `preflight` would refuse, if it contains a Job (Jobs
-/// are run by name), if somebody else's hold keeps the caller out, or if the environment has changed since the plan was made.
+/// are run by name), if somebody else's hold keeps the caller out, or if the environment has changed since the plan was made: a
+/// release that others began has its number, and left other objects than there were. Otherwise it gets the next free number.
 ///
 /// **After a failure** of `apply`, the old version still serves, the new one stays as it is, and nothing changes until the next
 /// `apply`. The environment says so: `current` has no `release`, and `attempted` names the one that failed. The way back is
@@ -475,6 +482,15 @@ pub trait Target: Send + Sync {
         request: ApplyRequest,
         progress: mpsc::UnboundedSender<Progress>,
     ) -> BoxFuture<'_, Result<(), ApplyError>>;
+
+    /// Counts on the record of the release `id` that it was deployed again at `at`, which changed nothing. Does nothing if the
+    /// environment keeps no such record.
+    fn count_repeat<'a>(
+        &'a self,
+        environment: &'a Environment,
+        id: ReleaseId,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<(), TargetError>>;
 
     /// How the workloads are doing. Empty for an environment that was never applied.
     fn status<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<WorkloadStatus>, TargetError>>;

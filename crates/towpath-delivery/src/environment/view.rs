@@ -134,6 +134,24 @@ pub struct ReleaseView {
     pub cause: String,
     /// Why it failed.
     pub message: Option<String>,
+    /// How often it was deployed again, which changed nothing.
+    #[serde(default)]
+    pub repeats: i64,
+    /// When last.
+    #[serde(default)]
+    pub repeated_at: Option<Timestamp>,
+}
+
+impl ReleaseView {
+    /// How often it was deployed again, for people: `deployed again 3 times, last at …`.
+    #[must_use]
+    pub fn repeats_text(&self) -> Option<String> {
+        let at = self.repeated_at?;
+        match self.repeats {
+            1 => Some(format!("deployed again at {at}: nothing changed")),
+            repeats => Some(format!("deployed again {repeats} times, last at {at}: nothing changed")),
+        }
+    }
 }
 
 impl From<&ReleaseRow> for ReleaseView {
@@ -156,6 +174,8 @@ impl From<&ReleaseRow> for ReleaseView {
             stopped_at: row.stopped_at,
             cause: row.cause.clone(),
             message: row.message.clone(),
+            repeats: row.repeats,
+            repeated_at: row.repeated_at,
         }
     }
 }

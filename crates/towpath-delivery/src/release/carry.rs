@@ -8,7 +8,7 @@
 //! done half of it or all of it, and somebody else may have deployed since.
 
 use super::{
-    decide::{failure_message, is_refusal, left_as_it_is, overtaken, stale},
+    decide::{Left, failure_message, is_refusal, left_as_it_is, overtaken, same_objects, stale},
     request::Releases,
     stream::Loaded,
 };
@@ -181,7 +181,8 @@ impl Releases {
         let plan = self.history.plan_of(row).await?;
         self.history.learn(&plan.place).await?;
         let runs = self.history.last(&row.environment).await?;
-        if let Some(message) = stale(&plan, runs.as_ref()) {
+        let left = self.left(&plan, runs.as_ref()).await?;
+        if let Some(message) = stale(&plan, runs.as_ref(), left) {
             return Err(NotExpected::There(Why::StalePlan, message));
         }
         let applied = self.target.current(&plan.place).await.map_err(DeliveryError::from)?;
@@ -190,6 +191,28 @@ impl Releases {
             Ok(()) => Ok(plan),
             Err(error) => Err(NotExpected::There(Why::Refused, error.to_string())),
         }
+    }
+
+    /// What whoever deployed since `plan` was made has left: the release `runs`.
+    async fn left(&self, plan: &Plan, runs: Option<&ReleaseRow>) -> Result<Left, DeliveryError> {
+        let Some(runs) = runs.filter(|runs| Some(runs.id) != plan.parent) else {
+            return Ok(Left::Other);
+        };
+        let running = self.history.plan_of(runs).await?;
+        if same_objects(plan, &running) {
+            return Ok(Left::NothingElse);
+        }
+        let parent = match plan.parent {
+            Some(parent) => self.store.release(parent).await?,
+            None => None,
+        };
+        let Some(parent) = parent else {
+            return Ok(Left::Other);
+        };
+        Ok(match same_objects(&self.history.plan_of(&parent).await?, &running) {
+            true => Left::NothingElse,
+            false => Left::Other,
+        })
     }
 
     /// Applies the plan and watches the rollouts.

@@ -1,15 +1,16 @@
 //! What is decided about releases, from what is known. Pure.
 
 use crate::{error::DeliveryError, plan::Plan};
-use towpath_deploy::{ApplyError, ReleaseRecord};
+use towpath_deploy::{ApplyError, ReleaseRecord, WorkloadStatus};
 use towpath_store::ReleaseRow;
 use towpath_types::{Digest, JobId, Outcome, ReleaseId, ReleaseStatus};
 use towpath_workflow::release::{Release, State};
 use uuid::Uuid;
 
-/// Why a plan is stale, if it is: it starts from another release than the one that runs.
-pub(crate) fn stale(plan: &Plan, runs: Option<&ReleaseRow>) -> Option<String> {
-    if runs.map(|runs| runs.id) == plan.parent {
+/// Why a plan is stale, if it is: it starts from another release than the one that runs. `left` says whether that one has the
+/// objects of the release that the plan starts from, or those of the plan.
+pub(crate) fn stale(plan: &Plan, runs: Option<&ReleaseRow>, left: Left) -> Option<String> {
+    if runs.map(|runs| runs.id) == plan.parent || left == Left::NothingElse {
         return None;
     }
     let runs = runs.map_or_else(|| "nothing".into(), |runs| format!("release {}", runs.number));
@@ -17,6 +18,32 @@ pub(crate) fn stale(plan: &Plan, runs: Option<&ReleaseRow>) -> Option<String> {
         "{} changed since this plan was made: {runs} runs there now. Look at a new plan",
         plan.environment()
     ))
+}
+
+/// What others have left in an environment since a plan was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// What was there, or what is to be there.
+    NothingElse,
+    /// Other objects, or nobody knows.
+    Other,
+}
+
+/// Whether a plan is of what runs already, as the release `runs`: to carry it out is no release of its own.
+pub(crate) fn is_repeat(plan: &Plan, runs: &ReleaseRow, running: &Plan) -> bool {
+    plan.parent == Some(runs.id)
+        && plan.changes_nothing()
+        && (&plan.place, &plan.images, &plan.commit) == (&running.place, &running.images, &running.commit)
+        && same_objects(plan, running)
+}
+
+/// Whether every workload is as it should be.
+pub(crate) fn is_well(workloads: &[WorkloadStatus]) -> bool {
+    let rolls_out = |one: &&WorkloadStatus| towpath_manifest::Kind::of(&one.kind).rolls_out;
+    workloads
+        .iter()
+        .filter(rolls_out)
+        .all(|one| one.ready >= one.desired && one.message.is_empty())
 }
 
 /// Who deployed to the environment after the release `mine` began to change it, if somebody did. `runs` is the newest
@@ -159,13 +186,16 @@ mod tests {
     #[test]
     fn a_plan_is_stale_once_another_release_runs() {
         // The plan starts from release 1.
-        assert_eq!(stale(&plan(), Some(&release(1, ReleaseStatus::Succeeded))), None);
+        let first = release(1, ReleaseStatus::Succeeded);
+        assert_eq!(stale(&plan(), Some(&first), Left::Other), None);
+        let second = release(2, ReleaseStatus::Succeeded);
         assert_eq!(
-            stale(&plan(), Some(&release(2, ReleaseStatus::Succeeded))).as_deref(),
+            stale(&plan(), Some(&second), Left::Other).as_deref(),
             Some("dev changed since this plan was made: release 2 runs there now. Look at a new plan")
         );
+        assert_eq!(stale(&plan(), Some(&second), Left::NothingElse), None);
         assert_eq!(
-            stale(&plan(), None).as_deref(),
+            stale(&plan(), None, Left::Other).as_deref(),
             Some("dev changed since this plan was made: nothing runs there now. Look at a new plan")
         );
     }
@@ -218,6 +248,41 @@ mod tests {
         assert!(same_objects(&plan(), &moved));
         moved.objects = vec![config_map("web", "hello")];
         assert!(!same_objects(&plan(), &moved));
+    }
+
+    #[test]
+    fn a_deployment_of_what_runs_is_no_release_of_its_own() {
+        let runs = release(1, ReleaseStatus::Succeeded);
+        let mut again = plan();
+        assert!(!is_repeat(&again, &runs, &plan()), "it has changes");
+        again.changes.clear();
+        assert!(is_repeat(&again, &runs, &plan()));
+        let other = |change: fn(&mut Plan)| {
+            let mut other = again.clone();
+            change(&mut other);
+            is_repeat(&other, &runs, &plan())
+        };
+        assert!(!other(|plan| plan.parent = None));
+        assert!(!other(|plan| plan.commit = None));
+        assert!(!other(|plan| plan.images.clear()));
+        assert!(!other(|plan| plan.objects = vec![config_map("web", "good evening")]));
+    }
+
+    #[test]
+    fn what_does_not_run_well_is_watched_again() {
+        let workload = |kind: &str, ready, message: &str| WorkloadStatus {
+            kind: kind.into(),
+            ready,
+            desired: 2,
+            message: message.into(),
+            ..WorkloadStatus::default()
+        };
+        assert!(is_well(&[
+            workload("Deployment", 2, ""),
+            workload("CronJob", 0, "it failed")
+        ]));
+        assert!(!is_well(&[workload("Deployment", 1, "")]));
+        assert!(!is_well(&[workload("Deployment", 2, "a pod is in a crash loop")]));
     }
 
     #[test]

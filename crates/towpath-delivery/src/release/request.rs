@@ -1,7 +1,7 @@
 //! What is released: the plan of a laptop, of a gate, of an earlier release.
 
 use super::{
-    decide::{earlier, is_meant_again, new_release, no_earlier, release_of_attempt, same_objects},
+    decide::{earlier, is_meant_again, is_repeat, is_well, new_release, no_earlier, release_of_attempt, same_objects},
     stream::stream,
 };
 use crate::{
@@ -59,6 +59,8 @@ impl Releases {
     /// carrying it out. `cause` says how it came to be; `job` is the job whose step asked for it: it has to go on until the
     /// release is stored.
     ///
+    /// A plan of exactly what runs is no new release: it is counted on the one that runs, which is the answer and is over.
+    ///
     /// # Errors
     /// `Conflict` when the plan has blockers, while somebody deploys to the environment, and when somebody else has locked
     /// it.
@@ -87,6 +89,9 @@ impl Releases {
             )));
         }
         self.locks.refuse_busy(&plan.place, actor).await?;
+        if let Some(repeated) = self.repeat(plan, actor).await? {
+            return Ok(repeated);
+        }
         let now = self.clock.now();
         let stored = plan.row(now);
         let mut row = ReleaseRow {
@@ -105,6 +110,8 @@ impl Releases {
             created_at: now,
             stopped_at: None,
             message: None,
+            repeats: 0,
+            repeated_at: None,
             version: 1,
         };
         let events = [
@@ -147,6 +154,34 @@ impl Releases {
         row.number = number.map_or(0, |(_, number)| *number);
         tracing::info!(release = %id, number = row.number, environment = %row.environment, by = %actor, cause, "release begun");
         Ok(row)
+    }
+
+    /// Counts a plan of what runs already, and runs well, on the release that runs. `None` if it is something else.
+    async fn repeat(&self, plan: &Plan, actor: &Actor) -> Result<Option<ReleaseRow>, DeliveryError> {
+        let id = &plan.place.id;
+        let Some(runs) = self.history.last(id).await? else {
+            return Ok(None);
+        };
+        if !is_repeat(plan, &runs, &self.history.plan_of(&runs).await?) {
+            return Ok(None);
+        }
+        let applied = self.target.current(&plan.place).await?;
+        if applied.and_then(|applied| applied.release) != Some(runs.id)
+            || !is_well(&self.target.status(&plan.place).await?)
+        {
+            return Ok(None);
+        }
+        let at = self.clock.now();
+        self.target.count_repeat(&plan.place, runs.id, at).await?;
+        let repeated = ReleaseRow {
+            repeats: runs.repeats + 1,
+            repeated_at: Some(at),
+            ..runs
+        };
+        let write = Write::Release(repeated.clone(), Expect::Version(repeated.version));
+        self.store.commit(Commit::new().with(write)).await?;
+        tracing::info!(release = %repeated.id, environment = %id, by = %actor, "deployed again: nothing changes");
+        Ok(Some(repeated))
     }
 
     /// Deploys what a laptop asks for, or promotes.

@@ -86,6 +86,8 @@ pub(crate) fn release(project: &str, environment: &str) -> ReleaseRow {
         created_at: start(),
         stopped_at: None,
         message: None,
+        repeats: 0,
+        repeated_at: None,
         version: 1,
     }
 }

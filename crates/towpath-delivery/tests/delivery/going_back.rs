@@ -1,7 +1,7 @@
 //! What happens when a deployment fails, and going back by hand.
 
 use crate::world::*;
-use towpath_delivery::{ErrorKind, OnFailure};
+use towpath_delivery::{ErrorKind, LaptopRequest, OnFailure};
 use towpath_deploy::Occasion;
 use towpath_types::{Outcome, ReleaseStatus};
 
@@ -138,9 +138,14 @@ async fn rollback_goes_to_the_nearest_release_that_differs() {
     );
     world.push_image("app-latest");
     world.deploy("dev", "latest").await;
-    // Once more the same.
-    let (third, _) = world.deploy("dev", "latest").await;
+    // Once more the same, of another commit.
     let releases = &world.delivery.releases;
+    let again = LaptopRequest {
+        commit: Some("89abcdef0123456789abcdef0123456789abcdef".parse().unwrap()),
+        ..request("latest")
+    };
+    let third = releases.deploy(&environment("dev"), again, &ann()).await.unwrap();
+    let (third, _) = world.carry_out(third.id).await;
     let back = releases.rollback(&environment("dev"), None, &bob()).await.unwrap();
     assert_eq!(
         (

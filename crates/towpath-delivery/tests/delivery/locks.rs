@@ -28,6 +28,7 @@ async fn a_lock_keeps_others_out_and_its_owner_in() {
             .starts_with("dev is locked by ann until 2026-01-01 01:00 UTC (looking); ann ends that"),
         "{error}"
     );
+    world.push_image("app-latest");
     let own = releases.deploy(&id, request("latest"), &ann()).await.unwrap();
     world.carry_out(own.id).await;
     let error = locks.lock(&id, "me too", hour, &bob()).await.unwrap_err();

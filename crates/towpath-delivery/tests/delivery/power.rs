@@ -357,6 +357,8 @@ async fn somebody_else_who_deployed_while_nobody_was_at_work_is_left_alone() {
             at: now,
             stopped_at: Some(now),
             message: None,
+            repeats: 0,
+            repeated_at: None,
             plan: towpath_delivery::write_plan(&plan),
         };
         theatre.world.target.change(&id, |place| {

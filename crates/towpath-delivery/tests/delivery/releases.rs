@@ -121,6 +121,9 @@ async fn two_at_once(world: &World) -> (towpath_store::ReleaseRow, towpath_store
     let hide = |row: &towpath_store::ReleaseRow, status| towpath_store::ReleaseRow { status, ..row.clone() };
     let write = Write::Release(hide(&first, ReleaseStatus::Abandoned), Expect::Version(first.version));
     world.store.commit(Commit::new().with(write)).await.unwrap();
+    world.push_image("app-latest");
+    let planner = &world.delivery.planner;
+    let plan = planner.plan_of_request(&id, request("latest")).await.unwrap();
     let second = releases.begin(&plan, "two", &bob(), None).await.unwrap();
     let write = Write::Release(
         hide(&first, ReleaseStatus::Approved),
@@ -252,6 +255,7 @@ async fn a_release_of_a_laptop_is_learned_and_makes_plans_stale() {
     // A laptop with a store of its own deploys to the same cluster.
     let laptop = World::on_cluster().await;
     laptop.push_image("app-latest");
+    laptop.push_image("app-latest");
     let (theirs, _) = laptop.deploy("dev", "latest").await;
     let there = laptop.target.place(&environment("dev"));
     world.target.change(&environment("dev"), |place| *place = there);
@@ -284,6 +288,7 @@ async fn a_number_that_the_environment_gave_is_taken_over() {
         .await
         .unwrap();
     assert_eq!(world.release(row.id).await.number, 5);
+    world.push_image("app-latest");
     let (next, _) = world.deploy("dev", "latest").await;
     assert_eq!(next.number, 6);
 }
@@ -542,4 +547,79 @@ async fn giving_up_what_never_began_changes_nothing() {
     assert_eq!(row.message.as_deref(), Some("it failed ten times"));
     assert_eq!(world.store.work(&guard.key).await.unwrap(), None);
     world.clock.advance(SignedDuration::from_secs(1));
+}
+
+#[tokio::test]
+async fn deploying_what_runs_again_is_counted_and_no_new_release() {
+    let world = World::on_cluster().await;
+    world.push_image("app-latest");
+    let (first, _) = world.deploy("dev", "latest").await;
+    world.push_image("app-latest");
+    let (second, _) = world.deploy("dev", "latest").await;
+    let releases = &world.delivery.releases;
+    let id = environment("dev");
+    let applied = world.target.place(&id).applied.len();
+    for repeats in 1..=12 {
+        world.clock.advance(SignedDuration::from_secs(60));
+        let again = releases.deploy(&id, request("latest"), &bob()).await.unwrap();
+        assert_eq!((again.id, again.status), (second.id, ReleaseStatus::Succeeded));
+        assert_eq!((again.repeats, again.repeated_at), (repeats, Some(world.clock.now())));
+    }
+    assert_eq!(world.target.place(&id).applied.len(), applied, "nothing was applied");
+    let rows = world.store.releases(&id, 50).await.unwrap();
+    let said: Vec<(i64, i64)> = rows.iter().map(|row| (row.number, row.repeats)).collect();
+    assert_eq!(said, [(2, 12), (1, 0)]);
+    let records = world.target.place(&id).records;
+    let record = records.iter().find(|record| record.id == second.id).unwrap();
+    assert_eq!((record.repeats, record.repeated_at), (12, Some(world.clock.now())));
+    // What was there before is still in reach.
+    let back = releases.rollback(&id, None, &ann()).await.unwrap();
+    assert_eq!(back.cause, format!("rollback to release {}", first.number));
+}
+
+#[tokio::test]
+async fn what_runs_and_does_not_run_well_is_deployed_again() {
+    let world = World::on_cluster().await;
+    world.push_image("app-latest");
+    let (first, _) = world.deploy("dev", "latest").await;
+    let id = environment("dev");
+    // Left between two releases.
+    world.target.change(&id, |place| place.release = None);
+    let again = world
+        .delivery
+        .releases
+        .deploy(&id, request("latest"), &ann())
+        .await
+        .unwrap();
+    assert_ne!(again.id, first.id);
+    assert_eq!(again.status, ReleaseStatus::Approved);
+}
+
+#[tokio::test]
+async fn a_release_that_left_the_objects_as_they_were_makes_no_plan_stale() {
+    let world = World::on_cluster().await;
+    world.push_image("app-latest");
+    let (first, _) = world.deploy("dev", "latest").await;
+    let unchanged = world.planned("dev", request("latest")).await.unwrap();
+    world.push_image("app-latest");
+    let plan = world.planned("dev", request("latest")).await.unwrap();
+    assert_eq!(plan.parent, Some(first.id));
+    // Somebody deploys what runs, as a release of its own, before the plan is carried out.
+    let mut theirs = unchanged.clone();
+    theirs.warnings.push("of another commit".into());
+    theirs.commit = Some("89abcdef0123456789abcdef0123456789abcdef".parse().unwrap());
+    let releases = &world.delivery.releases;
+    let begun = releases.begin(&theirs, "theirs", &bob(), None).await.unwrap();
+    let (theirs, _) = world.carry_out(begun.id).await;
+    assert_ne!(theirs.id, first.id);
+    let begun = releases.begin(&plan, "ours", &ann(), None).await.unwrap();
+    let (ours, said) = world.carry_out(begun.id).await;
+    assert_eq!(ours.status, ReleaseStatus::Succeeded, "{said}");
+    // Something else makes it stale.
+    world.push_image("app-latest");
+    let late = world.planned("dev", request("latest")).await.unwrap();
+    world.push_image("app-latest");
+    world.deploy("dev", "latest").await;
+    let begun = releases.begin(&late, "late", &ann(), None).await.unwrap();
+    assert_eq!(world.carry_out(begun.id).await.0.status, ReleaseStatus::Abandoned);
 }

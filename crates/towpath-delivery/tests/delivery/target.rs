@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream, stream::BoxStream};
+use jiff::Timestamp;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -416,6 +417,22 @@ impl Target for FakeTarget {
         progress: mpsc::UnboundedSender<Progress>,
     ) -> BoxFuture<'_, Result<(), ApplyError>> {
         self.carry_out(request, progress).boxed()
+    }
+
+    fn count_repeat<'a>(
+        &'a self,
+        environment: &'a Environment,
+        id: ReleaseId,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<(), TargetError>> {
+        self.call("count_repeat", move |state| {
+            let place = state.places.entry(environment.id.clone()).or_default();
+            for record in place.records.iter_mut().filter(|record| record.id == id) {
+                record.repeats += 1;
+                record.repeated_at = Some(at);
+            }
+        })
+        .boxed()
     }
 
     fn status<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<WorkloadStatus>, TargetError>> {

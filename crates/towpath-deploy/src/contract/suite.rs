@@ -87,6 +87,8 @@ impl<'a> Suite<'a> {
                 at: Timestamp::now(),
                 stopped_at: None,
                 message: None,
+                repeats: 0,
+                repeated_at: None,
                 plan: json!({"objects": []}),
             },
             objects,

@@ -166,11 +166,24 @@ impl FakeEnvironment {
         Ok(())
     }
 
+    /// Counts on the record of a release that it was deployed again.
+    pub(super) fn count_repeat(&mut self, id: ReleaseId, at: Timestamp) {
+        for record in self.releases.iter_mut().filter(|record| record.id == id) {
+            record.repeats += 1;
+            record.repeated_at = Some(at);
+        }
+    }
+
     fn record_start(&mut self, request: &mut ApplyRequest) -> Result<(), String> {
         let record = &mut request.record;
         record.state = "running".into();
         self.releases.retain(|release| release.id != record.id);
-        if self.releases.iter().any(|release| release.number == record.number) {
+        let number_of = |number: i64| self.releases.iter().find(|release| release.number == number);
+        // One that has failed has left what was there before.
+        while number_of(record.number).is_some_and(|other| other.state != Outcome::Succeeded.as_str()) {
+            record.number += 1;
+        }
+        if number_of(record.number).is_some() {
             return Err(format!(
                 "{} has changed since this plan was made: there is already a release {}. Make a new plan",
                 request.environment, record.number

@@ -12,6 +12,7 @@ pub enum Method {
     Releases,
     Current,
     Apply,
+    CountRepeat,
     Status,
     Drift,
     SetHold,

@@ -25,7 +25,7 @@ use std::{
 };
 use tokio::sync::mpsc;
 use towpath_manifest::{ChangeKind, Fingerprints, Object, ObjectId};
-use towpath_types::Outcome;
+use towpath_types::{Outcome, ReleaseId};
 
 #[derive(Default)]
 struct State {
@@ -369,6 +369,21 @@ impl Target for FakeTarget {
                 Some(_) => Err(errored(self.state().faults.error(Method::Apply))),
                 None => result,
             }
+        })
+    }
+
+    fn count_repeat<'a>(
+        &'a self,
+        environment: &'a Environment,
+        id: ReleaseId,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<(), TargetError>> {
+        Box::pin(async move {
+            self.call(Method::CountRepeat, |environments| {
+                let environment = environments.entry(environment.clone()).or_default();
+                environment.count_repeat(id, at);
+                Ok(())
+            })
         })
     }
 

@@ -200,7 +200,7 @@ impl Applier<'_> {
             None => self.check(request, &state).await?,
         };
         if request.occasion == Occasion::Release {
-            self.record_start(&request.environment, &mut request.record).await?;
+            self.record_start(request).await?;
         }
         let request = &*request;
         // Record what will be created before it exists, so that nothing is ever forgotten.
@@ -240,7 +240,14 @@ impl Applier<'_> {
     }
 
     /// Records the start of the release, under the next free number.
-    async fn record_start(&self, environment: &Environment, record: &mut ReleaseRecord) -> Result<(), ApplyError> {
+    async fn record_start(&self, request: &mut ApplyRequest) -> Result<(), ApplyError> {
+        let ApplyRequest {
+            environment,
+            record,
+            objects,
+            ..
+        } = request;
+        let environment = &*environment;
         record.state = "running".into();
         loop {
             let begun = record::begin(self.client, environment, record).await;
@@ -260,6 +267,8 @@ impl Applier<'_> {
                     record::end(self.client, environment, &ended).await.map_err(errored)?;
                     record.number += 1;
                 }
+                // Whoever was ahead has left everything as it was, or as it is to be.
+                Some(other) if self.changed_nothing(environment, &other, objects).await? => record.number += 1,
                 _ => {
                     let message = format!(
                         "{environment} has changed since this plan was made: there is already a release {}. Make a new plan",
@@ -269,6 +278,29 @@ impl Applier<'_> {
                 }
             }
         }
+    }
+
+    /// Whether the release `other`, which has ended, left the objects that ran before it, or those that are wanted now.
+    async fn changed_nothing(
+        &self,
+        environment: &Environment,
+        other: &ReleaseRecord,
+        wanted: &[Object],
+    ) -> Result<bool, ApplyError> {
+        if other.state != Outcome::Succeeded.as_str() {
+            return Ok(true);
+        }
+        let wanted: Vec<&Value> = wanted.iter().map(|object| &object.value).collect();
+        let left = record::objects_of(other);
+        if left.is_some() && left.as_ref() == Some(&wanted) {
+            return Ok(true);
+        }
+        let records = record::read(self.client, environment).await.map_err(errored)?;
+        let before = records
+            .releases
+            .iter()
+            .find(|release| release.number < other.number && release.state == Outcome::Succeeded.as_str());
+        Ok(left.is_some() && left == before.and_then(record::objects_of))
     }
 
     /// Applies the changed objects of a wave at the same time.

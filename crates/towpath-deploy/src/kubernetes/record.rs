@@ -331,6 +331,12 @@ pub(super) async fn trim(
     Ok(())
 }
 
+/// The objects of the plan that a release carried out, without their places; `None` if its plan cannot be read.
+pub(super) fn objects_of(release: &ReleaseRecord) -> Option<Vec<&Value>> {
+    let objects = release.plan.get("objects")?.as_array()?;
+    objects.iter().map(|object| object.get("value")).collect()
+}
+
 fn release_name(environment: &Environment, number: i64) -> String {
     format!("{}.{number}", state_name(environment))
 }

@@ -23,6 +23,7 @@ use crate::target::{
 };
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
+use jiff::Timestamp;
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -31,7 +32,7 @@ use std::{
 use tokio::sync::{Mutex, mpsc};
 use towpath_kube::{Client, Discovery, Lookup, Resource, text_at};
 use towpath_manifest::{Fingerprints, Kind, Object, ObjectId};
-use towpath_types::Outcome;
+use towpath_types::{Outcome, ReleaseId};
 
 /// The connection to a cluster.
 struct Cluster {
@@ -268,6 +269,30 @@ impl Target for KubernetesTarget {
             let result = applier.apply(&request, plan).await;
             self.memory.begin_write(&request.environment, &[]);
             result
+        })
+    }
+
+    fn count_repeat<'a>(
+        &'a self,
+        environment: &'a Environment,
+        id: ReleaseId,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<(), TargetError>> {
+        Box::pin(async move {
+            let failed = || failed_to(format!("write the releases of {environment}"));
+            let cluster = self.cluster(environment).await?;
+            let records = record::read(&cluster.client, environment).await.map_err(failed())?;
+            let Some(record) = records.releases.into_iter().find(|record| record.id == id) else {
+                return Ok(());
+            };
+            let counted = ReleaseRecord {
+                repeats: record.repeats + 1,
+                repeated_at: Some(at),
+                ..record
+            };
+            let written = record::end(&cluster.client, environment, &counted).await;
+            self.memory.begin_write(environment, &[]);
+            written.map_err(failed())
         })
     }
 

@@ -18,6 +18,7 @@ use crate::target::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, future::BoxFuture, stream::BoxStream};
+use jiff::Timestamp;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -31,7 +32,7 @@ use towpath_container::{
     scratch::{FileContent, ScratchFile},
 };
 use towpath_manifest::{Fingerprints, Object, ObjectId, SourceKind, reads};
-use towpath_types::Clock;
+use towpath_types::{Clock, ReleaseId};
 
 /// The first pause before a crashed container is started again; it doubles.
 ///
@@ -279,6 +280,16 @@ impl Target for LocalTarget {
         progress: mpsc::UnboundedSender<Progress>,
     ) -> BoxFuture<'_, Result<(), ApplyError>> {
         Box::pin(self.carry_out(request, progress))
+    }
+
+    fn count_repeat<'a>(
+        &'a self,
+        _: &'a Environment,
+        _: ReleaseId,
+        _: Timestamp,
+    ) -> BoxFuture<'a, Result<(), TargetError>> {
+        // The caller's storage is the only record.
+        Box::pin(async { Ok(()) })
     }
 
     fn status<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<WorkloadStatus>, TargetError>> {

@@ -136,6 +136,8 @@ impl World {
                 at: Timestamp::now(),
                 stopped_at: None,
                 message: None,
+                repeats: 0,
+                repeated_at: None,
                 plan: json!({"objects": objects.len()}),
             },
             objects,

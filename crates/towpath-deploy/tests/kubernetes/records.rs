@@ -1,9 +1,10 @@
 //! The lock and the records of an environment.
 
-use crate::cluster::{APPLICATION, carry_out, in_cluster};
+use crate::cluster::{APPLICATION, World, carry_out, in_cluster};
 use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
 use std::time::Duration;
-use towpath_deploy::{Hold, Identity, KubernetesOptions, KubernetesTarget, Severity, Target};
+use towpath_deploy::{ApplyRequest, Hold, Identity, KubernetesOptions, KubernetesTarget, Severity, Target};
 use towpath_types::Outcome;
 
 #[tokio::test]
@@ -194,6 +195,82 @@ async fn failed_releases_do_not_displace_successful_ones() {
             .collect();
         assert_eq!(good, [14, 2, 1]);
         assert_eq!(releases.len() - good.len(), 10);
+    })
+    .await;
+}
+
+/// A request for the release `number` whose record has its objects, as a plan has.
+fn numbered(world: &World, number: i64, greeting: &str) -> ApplyRequest {
+    let text =
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: app-config}}\ndata: {{GREETING: {greeting}}}\n");
+    let mut request = world.request(world.objects(&text));
+    request.record.number = number;
+    request.record.plan = json!({"objects": request.objects});
+    request
+}
+
+/// Two plans that were made at the same moment have the same number.
+#[tokio::test]
+async fn a_release_that_others_began_and_that_changed_nothing_keeps_nobody_out() {
+    in_cluster("numbers", async |world| {
+        let releases = async |world: &World| {
+            let releases = world.target.releases(&world.environment).await.unwrap();
+            releases
+                .iter()
+                .map(|release| (release.number, release.state.clone()))
+                .collect::<Vec<_>>()
+        };
+        let succeeded = |number: i64| (number, "succeeded".to_string());
+        carry_out(&world.target, numbered(world, 1, "hello")).await.unwrap();
+        // The first of two deploys what runs already, the second something new.
+        carry_out(&world.target, numbered(world, 2, "hello")).await.unwrap();
+        carry_out(&world.target, numbered(world, 2, "good-day")).await.unwrap();
+        assert_eq!(releases(world).await, [succeeded(3), succeeded(2), succeeded(1)]);
+        // Both deploy the same.
+        carry_out(&world.target, numbered(world, 3, "good-day")).await.unwrap();
+        // Somebody has changed it since: what was planned is not what would happen.
+        let refused = carry_out(&world.target, numbered(world, 3, "good-evening"))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.outcome, Outcome::Rejected);
+        assert!(refused.message.contains("there is already a release 3"), "{refused}");
+        // One that failed has left what was there before.
+        let mut broken = numbered(world, 5, "good-evening");
+        broken.objects = world.objects(&APPLICATION.replace("GREETING: hello", "GREETING: good-evening"));
+        broken.deadline = Duration::from_millis(1);
+        let failed = carry_out(&world.target, broken).await.unwrap_err();
+        assert_eq!(failed.outcome, Outcome::TimedOut, "{failed}");
+        carry_out(&world.target, numbered(world, 5, "good-night"))
+            .await
+            .unwrap();
+        let now = releases(world).await;
+        assert_eq!(now[..2], [succeeded(6), (5, "timed_out".to_string())]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_repeat_is_counted_on_the_record_of_its_release() {
+    in_cluster("repeats", async |world| {
+        let request = numbered(world, 1, "hello");
+        let id = request.record.id;
+        carry_out(&world.target, request).await.unwrap();
+        let at = Timestamp::now();
+        for _ in 0..2 {
+            world.target.count_repeat(&world.environment, id, at).await.unwrap();
+        }
+        // Somebody else's release, or one that was trimmed.
+        let other = towpath_types::ReleaseId::from_u128(7);
+        world.target.count_repeat(&world.environment, other, at).await.unwrap();
+        let [record] = world
+            .target
+            .releases(&world.environment)
+            .await
+            .unwrap()
+            .try_into()
+            .unwrap();
+        assert_eq!((record.id, record.repeats, record.repeated_at), (id, 2, Some(at)));
+        assert_eq!(record.state, "succeeded");
     })
     .await;
 }

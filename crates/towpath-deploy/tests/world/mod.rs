@@ -480,6 +480,8 @@ fn record() -> ReleaseRecord {
         at: Timestamp::now(),
         stopped_at: None,
         message: None,
+        repeats: 0,
+        repeated_at: None,
         plan: Value::Null,
     }
 }

@@ -28,7 +28,12 @@ struct Deploy {
 
 async fn deploy(State(app): State<App>, Step(node): Step, Json(Deploy { environment }): Json<Deploy>) -> Answer<Value> {
     let release = app.delivery.releases.deploy_for_job(node.job, &environment).await?;
-    Ok(Json(json!({ "id": release.id })))
+    // It asks for what runs already: there is nothing of its own to follow.
+    let is_repeat = release.status.is_over() && release.job != Some(node.job);
+    let number = release.number;
+    let repeated =
+        is_repeat.then(|| format!("nothing to change: release {number} of {environment} is exactly this, and it runs"));
+    Ok(Json(json!({ "id": release.id, "repeated": repeated })))
 }
 
 #[derive(serde::Deserialize)]

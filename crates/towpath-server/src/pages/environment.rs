@@ -150,6 +150,7 @@ fn release_row(view: &EnvironmentView, release: &ReleaseView) -> Markup {
                     button type="submit" { "Go back to this" }
                 }
             }
+            @if let Some(repeats) = release.repeats_text() { span.quiet { (repeats) } }
             @if let Some(message) = &release.message { pre.message { (message) } }
         }
     }

@@ -475,6 +475,8 @@ pub fn rows() -> Vec<Write> {
                 created_at: now,
                 stopped_at: Some(now),
                 message: None,
+                repeats: 0,
+                repeated_at: None,
                 version: 0,
             },
             Expect::Absent,

@@ -277,6 +277,8 @@ CREATE TABLE releases (
     created_at  BIGINT NOT NULL,
     stopped_at  BIGINT,
     message     TEXT COLLATE "C",
+    repeats     BIGINT NOT NULL,
+    repeated_at BIGINT,
     version     BIGINT NOT NULL
 );
 CREATE INDEX releases_by_number ON releases (environment, number, id);

@@ -273,6 +273,8 @@ CREATE TABLE releases (
     created_at  INTEGER NOT NULL,
     stopped_at  INTEGER,
     message     TEXT,
+    repeats     INTEGER NOT NULL,
+    repeated_at INTEGER,
     version     INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX releases_by_number ON releases (environment, number, id);

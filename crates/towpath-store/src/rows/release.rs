@@ -32,6 +32,10 @@ pub struct ReleaseRow {
     pub created_at: Timestamp,
     pub stopped_at: Option<Timestamp>,
     pub message: Option<String>,
+    /// How often it was deployed again, which changed nothing.
+    pub repeats: i64,
+    /// When last.
+    pub repeated_at: Option<Timestamp>,
     pub version: u64,
 }
 

@@ -14,7 +14,7 @@ use towpath_types::{EnvironmentId, ImageReference, JobId, ReleaseId, ReleaseStat
 
 record!(ReleaseRow in "releases", "release" by ["id"] {
     id, environment, number, status, outcome, images, commit = "commit_id", actor, cause, plan, parent, job,
-    created_at, stopped_at, message, version,
+    created_at, stopped_at, message, repeats, repeated_at, version,
 });
 
 record!(RunRow in "runs", "run" by ["id"] {

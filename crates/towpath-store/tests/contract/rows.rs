@@ -238,6 +238,8 @@ pub fn release(environment: &str, status: ReleaseStatus) -> ReleaseRow {
         created_at: at(6),
         stopped_at: Some(at(7)),
         message: Some("a pod does not start".into()),
+        repeats: 3,
+        repeated_at: Some(at(8)),
         version: 1,
     }
 }

@@ -96,6 +96,9 @@ fn print_release(release: &ReleaseView) {
         release.cause
     );
     outln!("    {}", release.image);
+    if let Some(repeats) = release.repeats_text() {
+        outln!("    {repeats}");
+    }
     if let Some(message) = &release.message {
         outln!("    {message}");
     }

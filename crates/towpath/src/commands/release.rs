@@ -38,6 +38,9 @@ async fn deploy_in_job(client: &Client, options: &Deploy) -> Result<()> {
     #[derive(Deserialize)]
     struct Begun {
         id: ReleaseId,
+        /// What there is to say if nothing was begun, because exactly this runs already.
+        #[serde(default)]
+        repeated: Option<String>,
     }
     let policy = &options.policy;
     if options.tag.is_some() || policy.on_failure.is_some() || policy.despite_freeze.is_some() {
@@ -48,6 +51,10 @@ async fn deploy_in_job(client: &Client, options: &Deploy) -> Result<()> {
     }
     let body = serde_json::json!({ "environment": options.environment });
     let begun: Begun = client.post("/agent/v1/deploy", &body).await?;
+    if let Some(repeated) = begun.repeated {
+        outln!("{repeated}");
+        return Ok(());
+    }
     let end = follow_release(client, "/agent/v1", begun.id).await?;
     end.expect_success("the deployment")
 }

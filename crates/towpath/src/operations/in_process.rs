@@ -5,6 +5,7 @@
 use super::{
     End, Operations, Started,
     nowhere::{NoRepositories, NoVault},
+    repeated,
     target::target_settings,
 };
 use crate::{cli::Target, ending, repository::Repository};
@@ -164,12 +165,12 @@ impl Operations for InProcess {
     async fn deploy(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Started> {
         refuse_no_registry(&request)?;
         let release = self.delivery.releases.deploy(id, request, &self.actor).await?;
-        Ok(Started::Release(release.id))
+        Ok(Started::release(release.id, release.number, release.status))
     }
 
     async fn rollback(&self, id: &EnvironmentId, to: Option<i64>) -> Result<Started> {
         let release = self.delivery.releases.rollback(id, to, &self.actor).await?;
-        Ok(Started::Release(release.id))
+        Ok(Started::release(release.id, release.number, release.status))
     }
 
     async fn run_job(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Started> {
@@ -216,6 +217,7 @@ impl Operations for InProcess {
                     exit_code: None,
                 })
             }
+            Started::Repeated { number } => Ok(repeated(*number)),
             Started::Run { id, .. } => {
                 let guard = self.lease(WorkKind::Run, id).await?;
                 let run = self.delivery.runs.follow(&guard, *id, &Printed).await?;

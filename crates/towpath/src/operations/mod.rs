@@ -14,13 +14,18 @@ use anyhow::{Result, bail};
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use towpath_delivery::{DriftView, EnvironmentView, Hold, LaptopRequest, PlanView, ReleaseView};
-use towpath_types::{EnvironmentId, Outcome, ReleaseId, RunId};
+use towpath_types::{EnvironmentId, Outcome, ReleaseId, ReleaseStatus, RunId};
 
 /// What was begun and is followed to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Started {
     /// A release.
     Release(ReleaseId),
+    /// Nothing: it runs already, as this release.
+    Repeated {
+        /// The release's number.
+        number: i64,
+    },
     /// A one-off run.
     Run {
         /// The run.
@@ -28,6 +33,25 @@ pub enum Started {
         /// The name of its Job in the environment.
         object: String,
     },
+}
+
+impl Started {
+    /// What a release stands for that was just asked for.
+    fn release(id: ReleaseId, number: i64, status: ReleaseStatus) -> Self {
+        match status.is_over() {
+            true => Self::Repeated { number },
+            false => Self::Release(id),
+        }
+    }
+}
+
+/// Says that nothing has to be done, and ends well.
+fn repeated(number: i64) -> End {
+    outln!("nothing to change: release {number} is exactly this, and it runs");
+    End {
+        outcome: Outcome::Succeeded,
+        exit_code: None,
+    }
 }
 
 /// How a release or a run ended.

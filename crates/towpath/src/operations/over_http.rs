@@ -1,6 +1,6 @@
 //! Operations through a server.
 
-use super::{End, Operations, Started};
+use super::{End, Operations, Started, repeated};
 use crate::client::{Client, escape};
 use anyhow::Result;
 use async_trait::async_trait;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 use towpath_control::ProgressView;
 use towpath_delivery::{DriftView, EnvironmentView, Hold, LaptopRequest, PlanView, ReleaseView};
-use towpath_types::{EnvironmentId, ReleaseId, RunId};
+use towpath_types::{EnvironmentId, ReleaseId, ReleaseStatus, RunId};
 
 /// Operations of a server that is up.
 pub struct OverHttp {
@@ -19,6 +19,14 @@ pub struct OverHttp {
 #[derive(Deserialize)]
 struct Release {
     id: ReleaseId,
+    number: i64,
+    status: ReleaseStatus,
+}
+
+impl From<Release> for Started {
+    fn from(release: Release) -> Self {
+        Self::release(release.id, release.number, release.status)
+    }
 }
 
 #[derive(Deserialize)]
@@ -91,12 +99,12 @@ impl Operations for OverHttp {
 
     async fn deploy(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Started> {
         let release: Release = self.client.post(&path(id, "/deploy"), &request).await?;
-        Ok(Started::Release(release.id))
+        Ok(release.into())
     }
 
     async fn rollback(&self, id: &EnvironmentId, to: Option<i64>) -> Result<Started> {
         let release: Release = self.client.post(&path(id, "/rollback"), &json!({ "to": to })).await?;
-        Ok(Started::Release(release.id))
+        Ok(release.into())
     }
 
     async fn run_job(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Started> {
@@ -131,6 +139,7 @@ impl Operations for OverHttp {
     async fn follow(&self, started: &Started) -> Result<End> {
         match started {
             Started::Release(id) => follow_release(&self.client, "/api/towpath", *id).await,
+            Started::Repeated { number } => Ok(repeated(*number)),
             Started::Run { id, .. } => follow(&self.client, &format!("/api/towpath/runs/{id}/progress")).await,
         }
     }
