@@ -380,3 +380,39 @@ async fn the_changes_of_many_config_maps_are_predicted_without_a_dry_run_of_each
     })
     .await;
 }
+
+/// What the server says of a `Recreate` behind a `RollingUpdate`, an immutable Secret and a double variable names the way out.
+#[tokio::test]
+async fn refusals_name_the_way_out() {
+    in_cluster("ways", async |world| {
+        let secret = |value: &str| {
+            format!("---\napiVersion: v1\nkind: Secret\nmetadata: {{name: sealed}}\nimmutable: true\nstringData: {{KEY: {value}}}\n")
+        };
+        let text = format!("{}{}", APPLICATION.replace("replicas: 2", "replicas: 0"), secret("hunter2"));
+        world.apply(world.objects(&text)).await.unwrap();
+        let changed = format!(
+            "{}{}",
+            APPLICATION
+                .replace("replicas: 2", "replicas: 0\n  strategy: {type: Recreate}"),
+            secret("hunter3")
+        );
+        let said: Vec<String> = world.findings(&world.objects(&changed)).await.iter().map(ToString::to_string).collect();
+        let all = said.join("\n");
+        assert!(all.contains("patch deployment web --type=merge --patch"), "{all}");
+        assert!(all.contains("field is immutable when `immutable` is set. Give the new one another name"), "{all}");
+        assert!(!all.contains("hunter") && !all.contains("base64"), "{all}");
+        let double = APPLICATION.replace("env: [{name: VERSION, value: one}]", "env: [{name: VERSION, value: one}, {name: VERSION, value: two}]");
+        let said: Vec<String> = world.findings(&world.objects(&double)).await.iter().map(ToString::to_string).collect();
+        assert!(
+            said.iter().any(|line| line.contains("is in the list twice: at .k8s/live/dev/all.yaml:") && line.contains("with \"one\" and here with \"two\"")),
+            "{said:?}"
+        );
+        // The way out is one.
+        let patch = r#"{"spec":{"strategy":{"type":"Recreate","rollingUpdate":null}}}"#;
+        let way = ["patch", "deployment", "web", "--type=merge", "--patch", patch];
+        world.namespace.kubectl(&way).await.unwrap();
+        let recreate = APPLICATION.replace("replicas: 2", "replicas: 0\n  strategy: {type: Recreate}");
+        world.apply(world.objects(&recreate)).await.unwrap();
+    })
+    .await;
+}

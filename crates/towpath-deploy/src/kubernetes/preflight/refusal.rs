@@ -5,7 +5,7 @@ use base64::Engine as _;
 use regex::Regex;
 use serde_json::Value;
 use std::sync::LazyLock;
-use towpath_kube::ApiError;
+use towpath_kube::{ApiError, text_at};
 use towpath_manifest::Object;
 use towpath_types::{Mask, SecretString};
 
@@ -34,8 +34,17 @@ pub(super) fn findings(object: &Object, message: &str, causes: &[(String, String
         object: object.id(),
         field: field.to_string(),
         place: object.place_of(&pointer_of(&object.value, field)),
-        message: format!("the server refuses it: {}", redacted(object, field, sentence)),
+        message: format!(
+            "the server refuses it: {}{}",
+            redacted(object, field, sentence),
+            remedy(object, sentence)
+                .map(|remedy| format!(". {remedy}"))
+                .unwrap_or_default()
+        ),
     };
+    if let Some(found) = duplicate(object, message) {
+        return vec![found];
+    }
     if !causes.is_empty() {
         return causes
             .iter()
@@ -68,8 +77,12 @@ pub(in crate::kubernetes) fn redacted(object: &Object, field: &str, sentence: &s
     if object.kind != "Secret" {
         return sentence.to_string();
     }
-    // A missing field has no value.
-    if sentence.trim_end() == "Required value" || sentence.trim_end().ends_with(": Required value") {
+    // A missing field has no value, and of a forbidden change only the field is named.
+    let has_no_value = ["Required value", "field is immutable when `immutable` is set"];
+    if has_no_value
+        .iter()
+        .any(|end| sentence.trim_end() == *end || sentence.trim_end().ends_with(&format!(": {end}")))
+    {
         return sentence.to_string();
     }
     // Servers quote values in a form in which the mask would not find them.
@@ -87,6 +100,95 @@ pub(in crate::kubernetes) fn redacted(object: &Object, field: &str, sentence: &s
         collect_scalars(object.value.get(field).unwrap_or(&Value::Null), &mut values);
     }
     Mask::new(&values).text(sentence)
+}
+
+/// What to do about a refusal that the server's own sentence says nothing about.
+fn remedy(object: &Object, sentence: &str) -> Option<String> {
+    let namespace = match text_at(&object.value, "/metadata/namespace").as_str() {
+        "" => String::new(),
+        namespace => format!(" --namespace {namespace}"),
+    };
+    let kind = object.kind.to_lowercase();
+    let name = &object.name;
+    if sentence.contains("may not be specified when strategy `type` is 'Recreate'")
+        && object.value.pointer("/spec/strategy/rollingUpdate").is_none()
+    {
+        return Some(format!(
+            "The defaults of the `RollingUpdate` that it has now stand in the way. Remove them, then deploy again: `kubectl{namespace} \
+             patch {kind} {name} --type=merge --patch '{{\"spec\":{{\"strategy\":{{\"type\":\"Recreate\",\"rollingUpdate\":null}}}}}}'`"
+        ));
+    }
+    let is_immutable = [
+        "immutable",
+        "updates to statefulset spec for fields other than",
+        "may not change once set",
+        "cannot change roleRef",
+    ];
+    if !is_immutable.iter().any(|text| sentence.contains(text)) {
+        return None;
+    }
+    let by_another_name = "Give the new one another name, and name that where it is used";
+    Some(match object.kind.as_str() {
+        "Secret" | "ConfigMap" => by_another_name.to_string(),
+        "PersistentVolumeClaim" | "PersistentVolume" => {
+            format!("{by_another_name}: deleting the old one deletes its data")
+        }
+        // Without its pods: they serve until the new one has started its own.
+        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" => format!(
+            "{by_another_name}; or delete it without its pods, then deploy again: `kubectl{namespace} delete {kind} {name} \
+             --cascade=orphan`"
+        ),
+        _ => format!("{by_another_name}; or delete it, then deploy again: `kubectl{namespace} delete {kind} {name}`"),
+    })
+}
+
+static DUPLICATE: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"\.([A-Za-z]\S*): duplicate entries for key \[(.+?)\](?:\s|$)"#).ok());
+
+/// The finding for two items of a list that have the same key, with the places of both.
+fn duplicate(object: &Object, message: &str) -> Option<Finding> {
+    let captures = DUPLICATE.as_ref()?.captures(message)?;
+    let (field, keys) = (captures.get(1)?.as_str(), captures.get(2)?.as_str());
+    let list = pointer_of(&object.value, field);
+    let items = object.value.pointer(&list)?.as_array()?;
+    let same: Vec<(usize, &Value)> = items
+        .iter()
+        .enumerate()
+        .filter(|(_, item)| has_keys(item, keys))
+        .collect();
+    let [(first, one), (second, other), ..] = same[..] else {
+        return None;
+    };
+    let at = |index: usize| object.place_of(&format!("{list}/{index}"));
+    // Beside what they have in common. A Secret has no lists.
+    let said = |item: &Value| {
+        item.get("value")
+            .map(|value| format!(" with {value}"))
+            .unwrap_or_default()
+    };
+    Some(Finding {
+        severity: Severity::Refused,
+        object: object.id(),
+        field: format!("{}.{second}", list.trim_start_matches('/').replace('/', ".")),
+        place: at(second),
+        message: format!(
+            "`{keys}` is in the list twice: at {}{} and here{}. Keep one of them",
+            at(first),
+            said(one),
+            said(other)
+        ),
+    })
+}
+
+/// Whether an item has all of `name="app"` or `port=80,protocol="TCP"`. A key that it leaves out has its default.
+fn has_keys(item: &Value, keys: &str) -> bool {
+    keys.split(',').all(|pair| {
+        let Some((key, wanted)) = pair.split_once('=') else {
+            return false;
+        };
+        let wanted = serde_json::from_str::<Value>(wanted).unwrap_or_default();
+        item.get(key).is_none_or(|value| *value == wanted)
+    })
 }
 
 /// Collects every scalar as text, and strings also decoded from base64.
@@ -139,11 +241,8 @@ fn pointer_of(object: &Value, field: &str) -> String {
             .filter(|text| !text.is_empty())
         {
             let number = index.parse::<usize>().ok().or_else(|| {
-                let (key, value) = index.split_once('=')?;
                 let items = at?.as_array()?;
-                items
-                    .iter()
-                    .position(|item| item.get(key).and_then(Value::as_str) == Some(value.trim_matches('"')))
+                items.iter().position(|item| has_keys(item, index))
             });
             let Some(number) = number else { return pointer };
             pointer = format!("{pointer}/{number}");
@@ -195,6 +294,91 @@ mod tests {
             found[0].message,
             "the server refuses it: there is no field `datax`: check its spelling and its indentation"
         );
+    }
+
+    #[test]
+    fn two_items_with_one_key_are_shown_with_their_places() {
+        let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  template:\n    spec:\n      containers:\n        \
+                    - name: web\n          env:\n            - {name: A, value: \"1\"}\n            - {name: B, value: \"1\"}\n            \
+                    - {name: A, value: \"2\"}\n";
+        let (tree, _) = towpath_manifest::Tree::read([(".k8s/live/dev/web.yaml", text)]);
+        let object = tree.environment("live", "dev").unwrap().objects[0].clone();
+        let message = "failed to create typed patch object (dev/web; apps/v1, Kind=Deployment): \
+                       .spec.template.spec.containers[name=\"web\"].env: duplicate entries for key [name=\"A\"]";
+        let found = findings(&object, message, &[]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            (found[0].place.line, found[0].field.as_str()),
+            (12, "spec.template.spec.containers.0.env.2")
+        );
+        assert_eq!(
+            found[0].message,
+            "`name=\"A\"` is in the list twice: at .k8s/live/dev/web.yaml:10:15 with \"1\" and here with \"2\". Keep one of them"
+        );
+    }
+
+    #[test]
+    fn two_ports_of_a_service_with_one_number_are_found_by_their_defaults() {
+        let value = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+                           "spec": {"ports": [{"name": "a", "port": 80}, {"name": "b", "port": 80, "protocol": "TCP"}]}});
+        let object = Object::from_value(value, "a.yaml").unwrap();
+        let message = "failed to create typed patch object (dev/web; /v1, Kind=Service): .spec.ports: duplicate entries for key \
+                       [port=80,protocol=\"TCP\"]";
+        let found = findings(&object, message, &[]);
+        assert_eq!(found[0].field, "spec.ports.1");
+    }
+
+    #[test]
+    fn what_cannot_change_comes_with_a_way() {
+        let said = |kind: &str, field: &str, sentence: &str| {
+            let value = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "a", "namespace": "dev"}, "data": {"A": "Yg=="},
+                               "spec": {"strategy": {"type": "Recreate"}}});
+            let object = Object::from_value(value, "a.yaml").unwrap();
+            let causes = [(field.to_string(), sentence.to_string())];
+            findings(&object, "x", &causes).remove(0).message
+        };
+        let secret = said(
+            "Secret",
+            "data",
+            "Forbidden: field is immutable when `immutable` is set",
+        );
+        assert_eq!(
+            secret,
+            "the server refuses it: Forbidden: field is immutable when `immutable` is set. Give the new one another name, and name that \
+             where it is used"
+        );
+        let selector = said("Deployment", "spec.selector", "Invalid value: {}: field is immutable");
+        assert!(
+            selector.ends_with("then deploy again: `kubectl --namespace dev delete deployment a --cascade=orphan`"),
+            "{selector}"
+        );
+        let sentence = "Forbidden: updates to statefulset spec for fields other than 'replicas' are forbidden";
+        assert!(said("StatefulSet", "spec", sentence).contains("--cascade=orphan"));
+        let claim = said(
+            "PersistentVolumeClaim",
+            "spec",
+            "Forbidden: spec is immutable after creation",
+        );
+        assert!(
+            claim.contains("deletes its data") && !claim.contains("kubectl"),
+            "{claim}"
+        );
+        assert!(
+            said("RoleBinding", "roleRef", "Invalid value: {}: cannot change roleRef").contains("delete rolebinding a")
+        );
+        let strategy = said(
+            "Deployment",
+            "spec.strategy.rollingUpdate",
+            "Forbidden: may not be specified when strategy `type` is 'Recreate'",
+        );
+        assert!(
+            strategy.ends_with(
+                "`kubectl --namespace dev patch deployment a --type=merge --patch \
+                 '{\"spec\":{\"strategy\":{\"type\":\"Recreate\",\"rollingUpdate\":null}}}'`"
+            ),
+            "{strategy}"
+        );
+        assert!(!said("ConfigMap", "data", "Invalid value").contains("another name"));
     }
 
     #[test]
