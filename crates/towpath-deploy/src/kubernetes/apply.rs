@@ -8,7 +8,7 @@ use super::{
     memory::CheckedPlan,
     options::KubernetesOptions,
     preflight::{CheckedObject, Checker, Report, redacted, replicas_path},
-    prune::{why_kind_stays, why_object_stays},
+    prune::{Leaving, why_kind_stays, why_object_stays},
     record::{self, Begun, State},
     rollout::{Awaited, Waiter},
     secrets::mask_of,
@@ -235,7 +235,7 @@ impl Applier<'_> {
             objects: inventory,
             ..state
         };
-        self.prune(request, &state).await?;
+        self.prune(request, &state, deadline).await?;
         Ok(inventory_after(request, &state, &report, &applied))
     }
 
@@ -458,7 +458,8 @@ impl Applier<'_> {
     }
 
     /// Removes the objects that left the manifests, in the reverse order of application.
-    async fn prune(&self, request: &ApplyRequest, state: &State) -> Result<(), ApplyError> {
+    async fn prune(&self, request: &ApplyRequest, state: &State, deadline: Instant) -> Result<(), ApplyError> {
+        let mut leaving = Leaving::new(self.client, &request.environment);
         for id in request.prune.iter().rev() {
             let Some(entry) = state.objects.iter().find(|entry| entry.id == *id) else {
                 continue;
@@ -485,6 +486,7 @@ impl Applier<'_> {
                 self.tell(id, why);
                 continue;
             }
+            leaving.add(id, &live).await;
             match self.client.delete(&path, Some(&text_at(&live, "/metadata/uid"))).await {
                 // By now, it is another object.
                 Err(error) if error.is_conflict() => {}
@@ -502,6 +504,8 @@ impl Applier<'_> {
             };
             self.tell(id, &message);
         }
+        // They may still handle requests.
+        leaving.wait(deadline, |id, message| self.tell(id, message)).await;
         Ok(())
     }
 

@@ -4,8 +4,15 @@ use super::{error::ClusterError, inventory::InventoryEntry, labels};
 use crate::target::Environment;
 use futures::future::try_join_all;
 use serde_json::Value;
-use towpath_kube::{Client, Discovery, Lookup, Resource, managed_fields, text_at};
+use std::{collections::BTreeSet, time::Duration};
+use tokio::time::{Instant, sleep};
+use towpath_kube::{Client, Discovery, Lookup, Resource, Select, managed_fields, text_at};
 use towpath_manifest::{Kind, ObjectId};
+
+/// How long to wait for a pod after its grace period.
+const AFTER_GRACE: Duration = Duration::from_secs(30);
+/// How often to check whether the pods are gone.
+const CHECK: Duration = Duration::from_millis(250);
 
 /// Why no object of a kind is ever pruned. Needs no look at the object, so the account need not be allowed to read it.
 pub(super) fn why_kind_stays(resource: &Resource) -> Option<&'static str> {
@@ -29,6 +36,91 @@ pub(super) fn why_object_stays(
     let is_same = entry.uid.is_empty() || entry.uid == text_at(live, "/metadata/uid");
     let is_ours = labels::is_owned_by(live, environment) && managed_fields::ours(live).is_some();
     (!is_same || !is_ours).then_some("left the manifests and stays: somebody else has created it anew")
+}
+
+/// The pods of workloads that are removed. A renamed workload runs only when those of the old name are gone.
+pub(super) struct Leaving<'a> {
+    client: &'a Client,
+    environment: &'a Environment,
+    /// The uids of the pods of each workload.
+    pods: Vec<(ObjectId, BTreeSet<String>)>,
+    /// The longest of their grace periods.
+    grace: Duration,
+}
+
+impl<'a> Leaving<'a> {
+    pub(super) fn new(client: &'a Client, environment: &'a Environment) -> Self {
+        Self {
+            client,
+            environment,
+            pods: Vec::new(),
+            grace: Duration::ZERO,
+        }
+    }
+
+    async fn list(&self, select: &Select) -> Vec<Value> {
+        let pods = Resource::of(&Kind::POD).collection(&self.environment.namespace);
+        // Without permission to see pods there is nothing to wait for.
+        let listed = self.client.list(&pods, select).await;
+        listed.map(|(pods, _)| pods).unwrap_or_default()
+    }
+
+    /// Remembers the pods of a workload that is about to be deleted.
+    pub(super) async fn add(&mut self, id: &ObjectId, live: &Value) {
+        let labels = live.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
+        let labels: Vec<String> = labels
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+            .collect();
+        if !Kind::of(&id.kind).rolls_out || labels.is_empty() {
+            return;
+        }
+        let pods = self.list(&Select::Labels(labels.join(","))).await;
+        let own: Vec<&Value> = pods.iter().filter(|pod| belongs_to(pod, live)).collect();
+        let graces = own
+            .iter()
+            .filter_map(|pod| pod.pointer("/spec/terminationGracePeriodSeconds")?.as_u64());
+        self.grace = self.grace.max(Duration::from_secs(graces.max().unwrap_or(0)));
+        let uids = own.iter().map(|pod| text_at(pod, "/metadata/uid"));
+        self.pods.push((id.clone(), uids.collect()));
+    }
+
+    /// Waits until they are gone, at most for their grace period and a while: if its node has gone, a pod never goes.
+    pub(super) async fn wait(self, deadline: Instant, tell: impl Fn(&ObjectId, &str)) {
+        let deadline = deadline.min(Instant::now() + self.grace + AFTER_GRACE);
+        let mut told = BTreeSet::new();
+        while self.pods.iter().any(|(_, uids)| !uids.is_empty()) {
+            let pods = self.list(&Select::All).await;
+            let present: BTreeSet<String> = pods.iter().map(|pod| text_at(pod, "/metadata/uid")).collect();
+            let left = |uids: &BTreeSet<String>| uids.intersection(&present).count();
+            if self.pods.iter().all(|(_, uids)| left(uids) == 0) || Instant::now() >= deadline {
+                return;
+            }
+            for (id, uids) in &self.pods {
+                let message = match left(uids) {
+                    0 => continue,
+                    1 => "1 of its pods is being stopped".to_string(),
+                    left => format!("{left} of its pods are being stopped"),
+                };
+                if told.insert(message.clone()) {
+                    tell(id, &message);
+                }
+            }
+            sleep(CHECK).await;
+        }
+    }
+}
+
+/// Whether a pod is of a workload: its own, or of a ReplicaSet of that Deployment.
+fn belongs_to(pod: &Value, workload: &Value) -> bool {
+    let (name, uid) = (text_at(workload, "/metadata/name"), text_at(workload, "/metadata/uid"));
+    let hash = text_at(pod, "/metadata/labels/pod-template-hash");
+    let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    owners.into_iter().flatten().any(|owner| {
+        text_at(owner, "/uid") == uid
+            || (text_at(owner, "/kind") == "ReplicaSet" && text_at(owner, "/name") == format!("{name}-{hash}"))
+    })
 }
 
 /// What a deployment does with an object that left the manifests.

@@ -528,3 +528,29 @@ async fn the_number_of_pods_of_kubectl_is_handed_over_too() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_renamed_workload_runs_when_the_pods_of_the_old_name_are_gone() {
+    in_cluster("renamed", async |world| {
+        let web = |name: &str| {
+            let text = APPLICATION.replace(
+                "metadata: {name: web}\nspec:\n  replicas: 2",
+                "metadata: {name: WEB}\nspec:\n  replicas: 1",
+            );
+            let text = text.replace("terminationGracePeriodSeconds: 1", "terminationGracePeriodSeconds: 3");
+            world.objects(&text.replace("WEB", name))
+        };
+        let old = web("old");
+        let id = old.iter().map(Object::id).find(|id| id.kind == "Deployment").unwrap();
+        world.apply(old).await.unwrap();
+        world.apply_and_prune(web("new"), &[id]).await.unwrap();
+        let pods = world
+            .namespace
+            .kubectl(&["get", "pods", "--output=name"])
+            .await
+            .unwrap();
+        let left: Vec<&str> = pods.lines().filter(|pod| pod.contains("/old-")).collect();
+        assert_eq!(left, Vec::<&str>::new());
+    })
+    .await;
+}
