@@ -353,6 +353,25 @@ impl Manifests {
         wanted.unwrap_or_default()
     }
 
+    /// What deserves a look: Jobs beside what a deployment applies, outside of any `jobs/`; sentences.
+    pub(crate) fn jobs_apart(&self) -> Vec<String> {
+        let place = &self.place;
+        let found = self.tree.environment(&place.kube_context, place.id.environment());
+        let jobs = found.into_iter().flat_map(|found| &found.jobs);
+        let is_beside = |job: &&Object| !job.place.file.split('/').any(|folder| folder == "jobs");
+        jobs.filter(is_beside)
+            .map(|job| {
+                format!(
+                    "{}: {}: a deployment runs no Jobs: `towpath job {} {}` runs it",
+                    job.place,
+                    job.id(),
+                    job.name,
+                    place.id.environment()
+                )
+            })
+            .collect()
+    }
+
     /// The Job or CronJob that is called `name`, or whose file is, in the environment's namespace.
     ///
     /// # Errors

@@ -131,6 +131,7 @@ impl Planner {
         let mut warnings = manifests.warnings.clone();
         let mut blockers = manifests.errors.clone();
         blockers.extend(manifests.misplaced.iter().cloned());
+        warnings.extend(manifests.jobs_apart());
         let is_whole = blockers.is_empty();
         let mut objects = manifests.objects();
         warnings.extend(self.put_images(&mut objects, &source.images, file, source.id.project())?);

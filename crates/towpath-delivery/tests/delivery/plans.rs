@@ -388,3 +388,20 @@ async fn changes_speak_of_what_people_know() {
     );
     assert!(change.diff.contains("+  GREETING: hello"), "{}", change.diff);
 }
+
+#[tokio::test]
+async fn a_job_beside_what_is_applied_is_not_passed_over_in_silence() {
+    let world = World::new().await;
+    world.push_image("app-latest");
+    let mut request = request("latest");
+    request.files.push(file(".k8s/live/dev/migrate.yaml", MIGRATE));
+    request.files.push(file(
+        ".k8s/live/dev/jobs/seed.yaml",
+        &MIGRATE.replace("name: migrate", "name: seed"),
+    ));
+    let plan = world.planned("dev", request).await.unwrap();
+    assert_eq!(
+        plan.warnings,
+        [".k8s/live/dev/migrate.yaml:1:1: Job/migrate: a deployment runs no Jobs: `towpath job migrate dev` runs it"]
+    );
+}
