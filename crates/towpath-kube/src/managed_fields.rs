@@ -290,26 +290,31 @@ pub fn without(object: &Value, paths: BTreeSet<Path>) -> Value {
 
 /// The fields that others have added to `live` beside those of the release, and who added them: manager and time.
 ///
-/// Managers for whom `is_known` returns true do not count, nor do finalizers, which controllers add to delay a deletion. The
-/// fields of the release are Towpath's fields in `would_be`, the answer to a dry run. In `live`, Towpath no longer owns a field
+/// Managers for whom `is_known` returns true do not count, nor do finalizers, which controllers add to delay a deletion, nor
+/// values that are the server's `defaults`, which whoever creates an object owns with the rest. The fields of the release are Towpath's fields in `would_be`, the answer to a dry run. In `live`, Towpath no longer owns a field
 /// after somebody else has changed its value.
 #[must_use]
 pub fn added_by_others(
     live: &Value,
     would_be: &Value,
+    defaults: Option<&Value>,
     is_known: impl Fn(&str) -> bool,
 ) -> (BTreeSet<Path>, Vec<(String, String)>) {
     let mut released = ours(would_be).map(paths).unwrap_or_default();
     for entry in entries(live).filter(|entry| is_known(entry.manager)) {
         released.extend(paths(entry.fields));
     }
+    let is_default = |path: &Path| {
+        let default = defaults.and_then(|defaults| locate(defaults, path));
+        default.is_some() && default == locate(live, path)
+    };
     let (mut added, mut writers) = (BTreeSet::new(), Vec::new());
     let others =
         entries(live).filter(|entry| !entry.is_ours() && entry.subresource.is_empty() && !is_known(entry.manager));
     for entry in others {
         let theirs: Vec<Path> = paths(entry.fields)
             .into_iter()
-            .filter(|path| !released.contains(path) && !is_finalizer(path))
+            .filter(|path| !released.contains(path) && !is_finalizer(path) && !is_servers(path) && !is_default(path))
             .collect();
         if !theirs.is_empty() {
             writers.push((entry.manager.to_string(), entry.time.to_string()));
@@ -326,6 +331,11 @@ pub fn has_others(object: &Value, prefix: &[&str]) -> bool {
     entries(object)
         .filter(|entry| !entry.is_ours() && entry.subresource.is_empty())
         .any(|entry| leaves(entry.fields).iter().any(is_below))
+}
+
+/// The label that the server itself puts on each namespace.
+fn is_servers(path: &[String]) -> bool {
+    matches!(path, [.., last] if last == "f:kubernetes.io/metadata.name")
 }
 
 fn is_finalizer(path: &[String]) -> bool {
@@ -605,10 +615,23 @@ mod tests {
         let would_be = json!({"data": {"PORT": "80", "DEBUG": "1"}, "spec": {"replicas": 2}, "metadata": {"managedFields": [
             entry("towpath", "Apply", "", json!({"f:data": {".": {}, "f:PORT": {}}, "f:spec": {"f:replicas": {}}}))]}});
         let is_controller = |manager: &str| manager == "kube-controller-manager";
-        let (added, writers) = added_by_others(&live, &would_be, is_controller);
+        let (added, writers) = added_by_others(&live, &would_be, None, is_controller);
         let paths: Vec<String> = added.iter().map(|path| path.join(" ")).collect();
         assert_eq!(paths, ["f:data f:DEBUG"]);
         assert_eq!(writers.len(), 1);
+        // If a server makes the same of a new one, nobody has added it.
+        let defaults = json!({"data": {"DEBUG": "1"}});
+        assert_eq!(
+            added_by_others(&live, &would_be, Some(&defaults), is_controller),
+            (BTreeSet::new(), Vec::new())
+        );
+        let defaults = json!({"data": {"DEBUG": "0"}});
+        assert_eq!(
+            added_by_others(&live, &would_be, Some(&defaults), is_controller)
+                .1
+                .len(),
+            1
+        );
         let released = with_values_of(&live, &without(&would_be, added), is_controller);
         assert_eq!(released["data"], json!({"PORT": "80"}));
         assert_eq!(released["spec"], json!({"replicas": 5}));

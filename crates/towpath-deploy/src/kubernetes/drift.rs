@@ -1,6 +1,6 @@
 //! Objects in the cluster that differ from their release, and who changed them.
 
-use super::{labels::without_marks, preflight::with_live_replicas};
+use super::{comparable::common, defaults::as_new, labels::without_marks, preflight::with_live_replicas};
 use crate::target::{Drift, Environment, Writer};
 use futures::future::try_join_all;
 use serde_json::Value;
@@ -15,9 +15,6 @@ const CONTROLLERS: [&str; 5] = [
     "kube-apiserver",
     "cloud-controller-manager",
 ];
-
-/// Fields that identify the items of a list in Kubernetes' own kinds.
-const ITEM_KEYS: [&str; 6] = ["name", "mountPath", "devicePath", "containerPort", "port", "ip"];
 
 /// Compares each of `objects`, the manifests of a release, with the cluster.
 ///
@@ -50,7 +47,18 @@ pub(super) async fn drift(
             Err(error) if is_refusal(&error) => None,
             Err(error) => return Err(error),
         };
-        Ok::<_, ApiError>((object, Some((live, would_be))))
+        // Whoever creates an object without a server-side apply owns the defaults of its fields, too.
+        let defaults = match &would_be {
+            Some(would_be)
+                if !managed_fields::added_by_others(&live, would_be, None, is_controller)
+                    .0
+                    .is_empty() =>
+            {
+                as_new(client, &environment.namespace, &resource, object).await
+            }
+            _ => None,
+        };
+        Ok::<_, ApiError>((object, Some((live, would_be, defaults))))
     });
     let mut drifts = Vec::new();
     for (object, live) in try_join_all(found).await? {
@@ -61,8 +69,8 @@ pub(super) async fn drift(
         };
         let (changes, writers) = match live {
             None => (diff(&[with(&object.value)], &[], fingerprint), Vec::new()),
-            Some((live, would_be)) => {
-                let compared = compare(&object.value, &live, would_be.as_ref());
+            Some((live, would_be, defaults)) => {
+                let compared = compare(&object.value, &live, would_be.as_ref(), defaults.as_ref());
                 let changes = diff(&[with(&compared.released)], &[with(&compared.live)], fingerprint);
                 (changes, compared.writers)
             }
@@ -95,11 +103,11 @@ struct Compared {
 }
 
 /// Makes an object of a release comparable with the one in the cluster. `would_be` is the object after applying the manifest;
-/// `None` if the server refuses the manifest.
-fn compare(manifest: &Value, live: &Value, would_be: Option<&Value>) -> Compared {
+/// `None` if the server refuses the manifest. `defaults` is what a server makes of a new object, if it is known.
+fn compare(manifest: &Value, live: &Value, would_be: Option<&Value>, defaults: Option<&Value>) -> Compared {
     let (released, seen, mut writers) = match would_be {
         Some(would_be) => {
-            let (added, writers) = managed_fields::added_by_others(live, would_be, is_controller);
+            let (added, writers) = managed_fields::added_by_others(live, would_be, defaults, is_controller);
             (managed_fields::without(would_be, added), live.clone(), writers)
         }
         None => (manifest.clone(), part_in_manifest(live, manifest), Vec::new()),
@@ -146,63 +154,6 @@ fn part_in_manifest(live: &Value, manifest: &Value) -> Value {
     seen
 }
 
-/// The part of `live` that `manifest` has.
-fn common(live: &Value, manifest: &Value) -> Value {
-    match (live, manifest) {
-        (Value::Object(live), Value::Object(manifest)) => {
-            let mut fields = serde_json::Map::new();
-            for (key, wanted) in manifest {
-                match live.get(key) {
-                    // A null means nothing.
-                    _ if wanted.is_null() => {}
-                    Some(live) => drop(fields.insert(key.clone(), common(live, wanted))),
-                    // Servers drop a value that means the same as none.
-                    None if is_zero(wanted) => drop(fields.insert(key.clone(), wanted.clone())),
-                    None => {}
-                }
-            }
-            Value::Object(fields)
-        }
-        (Value::Array(live), Value::Array(manifest)) if manifest.iter().all(Value::is_object) => {
-            Value::Array(common_items(live, manifest))
-        }
-        _ => live.clone(),
-    }
-}
-
-fn common_items(live: &[Value], manifest: &[Value]) -> Vec<Value> {
-    let Some(key) = ITEM_KEYS.into_iter().find(|key| is_unique(manifest, key)) else {
-        // Without a key, the list counts as one value. More items are a change of it.
-        let pairs = live.iter().zip(manifest).map(|(live, wanted)| common(live, wanted));
-        return pairs.chain(live.iter().skip(manifest.len()).cloned()).collect();
-    };
-    // In the order of the cluster: a variable may refer only to those before it, and the first container is the default one.
-    let items = live.iter().filter_map(|live| {
-        let item = manifest.iter().find(|item| item.get(key) == live.get(key))?;
-        Some(common(live, item))
-    });
-    items.collect()
-}
-
-/// Whether each of `items` has its own value for `key`.
-fn is_unique(items: &[Value], key: &str) -> bool {
-    items.iter().enumerate().all(|(index, item)| {
-        let is_another = |other: &Value| other.get(key) != item.get(key);
-        item.get(key).is_some() && items.iter().take(index).all(is_another)
-    })
-}
-
-fn is_zero(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(value) => !value,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.is_empty(),
-    }
-}
-
 /// `object` without finalizers that `manifest` does not have: controllers add them to delay a deletion, which is not drift. The
 /// others get the order of the manifest, because they are a set.
 fn without_finalizers_of_others(object: &Value, manifest: &Value) -> Value {
@@ -231,34 +182,6 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_fields_of_the_manifest_are_compared_if_the_server_refuses_it() {
-        let check = |manifest: Value, live: Value, expect: Value| assert_eq!(common(&live, &manifest), expect);
-        check(
-            json!({"selector": {"app": "web"}, "paused": false, "gone": 1, "nothing": null}),
-            json!({"selector": {"app": "other"}, "nothing": 2, "more": 3}),
-            json!({"selector": {"app": "other"}, "paused": false}),
-        );
-        // Items are found by their key.
-        check(
-            json!([{"name": "web", "image": "1", "args": ["a"]}, {"name": "gone"}]),
-            json!([{"name": "side", "image": "9"}, {"name": "web", "image": "2", "tty": true, "args": ["a", "b"]}]),
-            json!([{"name": "web", "image": "2", "args": ["a", "b"]}]),
-        );
-        // Two mounts of the same volume.
-        check(
-            json!([{"name": "data", "mountPath": "/a"}, {"name": "data", "mountPath": "/b"}]),
-            json!([{"name": "data", "mountPath": "/b"}, {"name": "other", "mountPath": "/a", "subPath": "x"}]),
-            json!([{"name": "data", "mountPath": "/b"}, {"name": "other", "mountPath": "/a"}]),
-        );
-        // Without a key, the list counts as one value.
-        check(
-            json!([{"verbs": ["get"]}]),
-            json!([{"verbs": ["get"], "more": 1}, {"verbs": ["*"]}]),
-            json!([{"verbs": ["get"]}, {"verbs": ["*"]}]),
-        );
-    }
-
-    #[test]
     fn finalizers_of_others_are_ignored() {
         let manifest = json!({"metadata": {"finalizers": ["ours", "second"]}});
         let of = |finalizers: Value| {
@@ -284,7 +207,7 @@ mod tests {
         ]);
         let live = json!({"metadata": {"name": "web", "managedFields": managed},
                           "spec": {"replicas": 5, "selector": {"app": "other"}, "minReadySeconds": 3}});
-        let compared = compare(&manifest, &live, None);
+        let compared = compare(&manifest, &live, None, None);
         assert_eq!(
             compared.released["spec"],
             json!({"replicas": 5, "selector": {"app": "web"}})

@@ -14,7 +14,9 @@
 //! **It does not know** what a release consists of, or who may deploy.
 
 mod apply;
+mod comparable;
 mod cron;
+mod defaults;
 mod drift;
 mod error;
 mod fingerprint;

@@ -346,3 +346,34 @@ async fn another_order_is_drift_that_a_deployment_mends() {
     })
     .await;
 }
+
+/// Whoever creates an object without a server-side apply owns the server's defaults, too.
+#[tokio::test]
+async fn defaults_of_the_server_are_nobodys_change() {
+    in_cluster("defaults", async |world| {
+        let text = APPLICATION
+            .replace("IMAGE", &world.image)
+            .replace("replicas: 2", "replicas: 0");
+        world
+            .namespace
+            .cluster()
+            .kubectl_with(&["--namespace", world.namespace.name(), "create", "-f", "-"], &text)
+            .await
+            .unwrap();
+        let objects = world.objects(&text);
+        world.apply(objects.clone()).await.unwrap();
+        assert_eq!(world.target.drift(&world.environment, &objects).await.unwrap(), []);
+        // What somebody sets to something else than the default is.
+        let patch = r#"{"spec":{"template":{"spec":{"dnsPolicy":"Default"}}}}"#;
+        let arguments = ["patch", "deployment", "web", "--type=merge", "--patch", patch];
+        world.namespace.kubectl(&arguments).await.unwrap();
+        let found = world.target.drift(&world.environment, &objects).await.unwrap();
+        let web = drift_of(&found, "Deployment");
+        assert!(has_line(&web, '+', "dnsPolicy: Default"), "{web}");
+        assert!(
+            !web.contains("progressDeadlineSeconds: 600") && !has_line(&web, '+', "restartPolicy"),
+            "{web}"
+        );
+    })
+    .await;
+}

@@ -10,8 +10,8 @@ use super::{
     scaling::{Scalers, with_live_replicas},
 };
 use crate::kubernetes::{
-    error::ClusterError, inventory::InventoryEntry, labels::without_marks, prune::why_kind_stays, record::State,
-    secrets,
+    defaults::as_new, error::ClusterError, inventory::InventoryEntry, labels::without_marks, prune::why_kind_stays,
+    record::State, secrets,
 };
 use crate::target::{Environment, Finding, SecretSource};
 use futures::future::{join_all, try_join, try_join_all};
@@ -335,18 +335,12 @@ impl Checker<'_> {
     }
 
     /// The defaults that the server fills in, for an object that `kubectl apply` has written: there, defaults count as fields of
-    /// `kubectl`. Finds them with a dry run of the same object under a new name. `None` if they cannot be found.
+    /// `kubectl`. `None` if they cannot be found.
     async fn defaults(&self, object: &Object, resource: &Resource, live: &Value) -> Option<Value> {
         if !managed_fields::entries(live).any(|entry| entry.is_kubectl_apply()) {
             return None;
         }
-        let mut new = object.value.clone();
-        let name: String = object.name.chars().take(48).collect();
-        new["metadata"]["name"] = Value::from(format!("{}-new", name.trim_end_matches(['-', '.'])));
-        let answer = self
-            .client
-            .apply(resource, &self.environment.namespace, &new, Mode::DryRun);
-        answer.await.ok().map(|answer| answer.value)
+        as_new(self.client, &self.environment.namespace, resource, object).await
     }
 
     /// Checks an object whose namespace comes with it and does not exist yet: tries it in a namespace that every cluster has.

@@ -1,6 +1,6 @@
 //! The result of a preflight check.
 
-use crate::kubernetes::labels::without_marks;
+use crate::kubernetes::{comparable::common, labels::without_marks};
 use crate::target::{Finding, Severity};
 use serde_json::Value;
 use towpath_kube::Resource;
@@ -60,7 +60,12 @@ impl Report {
                 object.value = without_marks(value);
                 object
             };
-            before.extend(checked.live.as_ref().map(&with));
+            // Without the server's word, the manifest has none of its defaults: compare what the manifest speaks of.
+            let known = |live: &Value| match &checked.would_be {
+                Some(_) => with(live),
+                None => with(&common(live, &checked.object.value)),
+            };
+            before.extend(checked.live.as_ref().map(known));
             after.push(with(checked.would_be.as_ref().unwrap_or(&checked.object.value)));
         }
         for (id, value) in removed {
@@ -72,5 +77,44 @@ impl Report {
         let mut changes = diff(&before, &after, fingerprint);
         changes.extend(unchanged);
         changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+    use towpath_manifest::Kind;
+
+    #[test]
+    fn the_change_of_a_refused_object_has_no_defaults_of_the_server() {
+        let manifest = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+                              "spec": {"type": "Odd", "ports": [{"port": 80}]}});
+        let live = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "uid": "1"},
+                          "spec": {"type": "ClusterIP", "clusterIP": "10.0.0.1", "sessionAffinity": "None",
+                                   "ports": [{"port": 80, "protocol": "TCP"}]}});
+        let report = Report {
+            objects: vec![CheckedObject {
+                object: Object::from_value(manifest, "web.yaml").unwrap(),
+                resource: Resource::of(&Kind::SERVICE),
+                live: Some(live),
+                would_be: None,
+                hands_over_replicas: false,
+                applies: true,
+                from_vault: false,
+            }],
+            ..Report::default()
+        };
+        let diff: String = report
+            .changes(&[], &|_| String::new())
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert!(diff.contains("-  type: ClusterIP\n+  type: Odd"), "{diff}");
+        assert!(
+            !diff.contains("protocol") && !diff.contains("clusterIP") && !diff.contains("sessionAffinity"),
+            "{diff}"
+        );
     }
 }
