@@ -7,13 +7,13 @@ use super::{
     lock::{self, Held, NotTaken},
     memory::CheckedPlan,
     options::KubernetesOptions,
-    preflight::{CheckedObject, Checker, Report, redacted, replicas_path},
+    preflight::{CheckedObject, Checker, Report, redacted, refusals, replicas_path},
     prune::{Leaving, why_kind_stays, why_object_stays},
     record::{self, Begun, State},
     rollout::{Awaited, Waiter},
     secrets::mask_of,
 };
-use crate::target::{ApplyError, ApplyRequest, Environment, Occasion, Progress, ReleaseRecord};
+use crate::target::{ApplyError, ApplyRequest, Environment, Finding, Occasion, Progress, ReleaseRecord};
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -32,6 +32,8 @@ use towpath_types::{Outcome, with_causes};
 
 /// How long to wait until the cluster serves a kind that was just defined.
 const ESTABLISHED: Duration = Duration::from_secs(30);
+/// How long servers may go by what a definition was before it was changed.
+const CHANGED: Duration = Duration::from_secs(5);
 /// How often to check whether it does.
 const CHECK: Duration = Duration::from_millis(100);
 
@@ -228,6 +230,12 @@ impl Applier<'_> {
             self.apply_wave(&request.environment, &wave, &marks, &mut applied)
                 .await?;
             self.wait_for_definitions(&wave, deadline).await?;
+            if wave
+                .iter()
+                .any(|checked| checked.object.kind == "CustomResourceDefinition")
+            {
+                self.try_defined(&request.environment, &report).await?;
+            }
         }
         self.wait_for_rollouts(request, &report, &applied, deadline).await?;
         held.check().map_err(lost)?;
@@ -321,12 +329,15 @@ impl Applier<'_> {
                     applied.insert(id, value);
                 }
                 Err(error) => {
-                    let outcome = match error.code() {
-                        Some(code) if code < 500 => Outcome::Failed,
-                        _ => Outcome::Errored,
+                    let Some(refused) = refusals_in(&error, &checked.object) else {
+                        let message = redacted(&checked.object, "", &with_causes(&error));
+                        return Err(failure(Outcome::Errored, Some(id), message));
                     };
-                    let message = redacted(&checked.object, "", &with_causes(&error));
-                    return Err(failure(outcome, Some(id), message));
+                    let lines: Vec<String> = refused
+                        .iter()
+                        .map(|one| format!("{}: {}", one.place, one.message))
+                        .collect();
+                    return Err(failure(Outcome::Failed, Some(id), lines.join("\n")));
                 }
             }
         }
@@ -414,6 +425,55 @@ impl Applier<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Tries the objects that the server could not check before their definitions were applied. Nothing else has changed yet.
+    async fn try_defined(&self, environment: &Environment, report: &Report) -> Result<(), ApplyError> {
+        let late = report.objects.iter().filter(|checked| checked.waits_for_definition);
+        let answers = late.map(|checked| async move { (checked, self.try_one(environment, checked).await) });
+        let mut refused = Vec::new();
+        for (checked, answer) in join_all(answers).await {
+            match answer {
+                Ok(()) => {}
+                Err(error) => {
+                    let Some(found) = refusals_in(&error, &checked.object) else {
+                        let message = redacted(&checked.object, "", &with_causes(&error));
+                        return Err(failure(Outcome::Errored, Some(checked.object.id()), message));
+                    };
+                    refused.extend(found.iter().map(ToString::to_string));
+                }
+            }
+        }
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "{}\nDefinitions and namespaces were applied, and nothing else was changed",
+            refused.join("\n")
+        );
+        Err(failure(Outcome::Failed, None, message))
+    }
+
+    async fn try_one(&self, environment: &Environment, checked: &CheckedObject) -> Result<(), ClusterError> {
+        let resource = match checked.resource.is_unserved() {
+            true => self.newly_served(checked).await?,
+            false => checked.resource.clone(),
+        };
+        let deadline = Instant::now() + CHANGED;
+        loop {
+            let answer = self
+                .client
+                .apply(&resource, &environment.namespace, &checked.object.value, Mode::DryRun)
+                .await;
+            match answer {
+                Ok(_) => return Ok(()),
+                // Servers take a moment to go by a changed definition.
+                Err(error) if refusals(&checked.object, &error).is_some() && Instant::now() < deadline => {
+                    sleep(CHECK).await
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Waits for all workloads, except those that were not changed and run already.
@@ -576,6 +636,14 @@ impl Applier<'_> {
             object: Some(object.clone()),
             message: message.to_string(),
         });
+    }
+}
+
+/// What the server refuses of an object, if that is the error.
+fn refusals_in(error: &ClusterError, object: &Object) -> Option<Vec<Finding>> {
+    match error {
+        ClusterError::Api(error) => refusals(object, error),
+        _ => None,
     }
 }
 

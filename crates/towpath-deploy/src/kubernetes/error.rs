@@ -18,16 +18,6 @@ pub(super) enum ClusterError {
     NotServed { api_version: String, kind: String },
 }
 
-impl ClusterError {
-    /// The HTTP status, if an API server answered with an error.
-    pub(super) fn code(&self) -> Option<u16> {
-        match self {
-            Self::Api(error) => error.code(),
-            _ => None,
-        }
-    }
-}
-
 /// Turns an error into one of the target: "failed to `attempted`".
 pub(super) fn failed_to<E: Into<ClusterError>>(attempted: impl Into<String>) -> impl FnOnce(E) -> TargetError {
     let attempted = attempted.into();

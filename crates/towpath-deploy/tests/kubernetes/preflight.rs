@@ -381,6 +381,99 @@ async fn the_changes_of_many_config_maps_are_predicted_without_a_dry_run_of_each
     .await;
 }
 
+/// A definition of the kind `Widget`, whose objects have these fields.
+fn definition(group: &str, fields: &str) -> String {
+    format!(
+        "---\napiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{name: widgets.{group}}}\nspec:\n  group: {group}\n  \
+         scope: Namespaced\n  names: {{plural: widgets, singular: widget, kind: Widget}}\n  versions:\n    - name: v1\n      served: true\n      \
+         storage: true\n      schema:\n        openAPIV3Schema:\n          type: object\n          properties:\n            spec: {{type: object, \
+         properties: {{{fields}}}}}\n"
+    )
+}
+
+#[tokio::test]
+async fn objects_are_tried_when_their_definition_is_there_and_before_anything_else_changes() {
+    in_cluster("widgets", async |world| {
+        let group = format!("{}.example.com", world.namespace.name());
+        let widget = |spec: &str| {
+            format!("---\napiVersion: {group}/v1\nkind: Widget\nmetadata: {{name: one}}\nspec: {{{spec}}}\n")
+        };
+        let config = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: beside}\ndata: {A: b}\n";
+        let tree = |fields: &str, spec: &str| {
+            world.objects(&format!("{}{config}{}", definition(&group, fields), widget(spec)))
+        };
+
+        // A mistake that the server sees only when the kind is there.
+        let wrong = world
+            .apply(tree("size: {type: integer}", "size: large"))
+            .await
+            .unwrap_err();
+        let has_config = world.namespace.has("configmap", "beside").await.unwrap();
+        // A number that is one, and then a field that both sides gain.
+        let first = world.apply(tree("size: {type: integer}", "size: 1")).await;
+        let grown = tree("size: {type: integer}, colour: {type: string}", "size: 1, colour: red");
+        let findings = world.findings(&grown).await;
+        let second = world.apply(grown).await;
+        let typing = world
+            .findings(&tree(
+                "size: {type: integer}, colour: {type: string}",
+                "size: 1, color: red",
+            ))
+            .await;
+        let name = format!("widgets.{group}");
+        let gone = ["delete", "customresourcedefinition", name.as_str()];
+        world.namespace.cluster().kubectl(&gone).await.unwrap();
+
+        assert_eq!(wrong.outcome, Outcome::Failed, "{wrong}");
+        assert!(
+            wrong.message.contains("all.yaml:") && wrong.message.contains("`spec.size`") && !has_config,
+            "{wrong}"
+        );
+        first.unwrap();
+        assert!(
+            findings.iter().all(|finding| finding.severity == Severity::Note)
+                && findings.iter().any(|finding| finding
+                    .message
+                    .contains("when its changed CustomResourceDefinition is applied")),
+            "{findings:?}"
+        );
+        second.unwrap();
+        // Without a change of the definition, it is a typing mistake.
+        assert!(
+            typing.iter().any(|finding| finding.severity == Severity::Refused),
+            "{typing:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_limit_that_is_raised_beside_the_pods_counts_for_them() {
+    in_cluster("raised", async |world| {
+        let tree = |pods: u32, image: &str| {
+            world.objects(&format!(
+                "apiVersion: v1\nkind: ResourceQuota\nmetadata: {{name: pods}}\nspec: {{hard: {{pods: '{pods}'}}}}\n---\napiVersion: \
+                 apps/v1\nkind: Deployment\nmetadata: {{name: {image}}}\nspec:\n  replicas: 1\n  selector: {{matchLabels: {{app: web}}}}\n  \
+                 template:\n    metadata: {{labels: {{app: web}}}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      containers: [{{name: \
+                 web, image: IMAGE}}]\n"
+            ))
+        };
+        let quota = tree(0, "web").remove(0);
+        assert_eq!(quota.kind, "ResourceQuota");
+        world.apply(vec![quota]).await.unwrap();
+        let refused = world.findings(&tree(0, "web")).await;
+        assert!(refused.iter().any(|finding| finding.severity == Severity::Refused), "{refused:?}");
+        let noted = world.findings(&tree(2, "web")).await;
+        assert!(
+            noted.iter().all(|finding| finding.severity == Severity::Note)
+                && noted.iter().any(|finding| finding.message.contains("ResourceQuota `pods` is as its manifest has it")),
+            "{noted:?}"
+        );
+        world.apply(tree(2, "web")).await.unwrap();
+    })
+    .await;
+}
+
 /// What the server says of a `Recreate` behind a `RollingUpdate`, an immutable Secret and a double variable names the way out.
 #[tokio::test]
 async fn refusals_name_the_way_out() {

@@ -49,8 +49,8 @@ pub(super) async fn check(
         if *code == 404 {
             continue;
         }
-        if let Some(missing) = applied_with_pods(message, objects, checked) {
-            let message = format!("its pods can be checked only when {missing} exists, which is applied with them");
+        if let Some(awaited) = applied_with_pods(message, objects, checked) {
+            let message = format!("its pods can be checked only when {awaited}, which is applied with them");
             let workloads = trial.workloads.into_iter();
             findings.extend(workloads.map(|(workload, _)| note(&workload.object, &message)));
             continue;
@@ -102,7 +102,8 @@ fn trials(checked: &[CheckedObject]) -> Vec<Trial<'_>> {
     trials.into_values().collect()
 }
 
-/// The object whose absence made the server refuse a pod, if the same deployment applies it.
+/// What made the server refuse a pod, if the same deployment changes that: an object that does not exist yet, or a limit that it
+/// sets anew. `LimitRange `a` exists`.
 fn applied_with_pods(message: &str, objects: &[Object], checked: &[CheckedObject]) -> Option<String> {
     let exists = |object: &Object| {
         let found = checked.iter().find(|checked| checked.object.id() == object.id());
@@ -111,7 +112,12 @@ fn applied_with_pods(message: &str, objects: &[Object], checked: &[CheckedObject
     let new = |kind: &str, name: Option<&str>| {
         let is_it = |object: &&Object| object.kind == kind && name.is_none_or(|name| object.name == name);
         let found = objects.iter().filter(is_it).find(|object| !exists(object));
-        found.map(|object| format!("{kind} `{}`", object.name))
+        found.map(|object| format!("{kind} `{}` exists", object.name))
+    };
+    let changed = |kind: &str| {
+        let is_it = |checked: &&CheckedObject| checked.object.kind == kind && checked.applies && checked.live.is_some();
+        let found = checked.iter().find(is_it);
+        found.map(|checked| format!("{kind} `{}` is as its manifest has it", checked.object.name))
     };
     // `error looking up service account ns/name: serviceaccount "name" not found`
     if let Some((_, rest)) = message.split_once("serviceaccount \"") {
@@ -122,10 +128,20 @@ fn applied_with_pods(message: &str, objects: &[Object], checked: &[CheckedObject
         return new("PriorityClass", rest.split_whitespace().next());
     }
     // A LimitRange sets the values that a quota demands.
-    message
-        .contains("must specify")
-        .then(|| new("LimitRange", None))
-        .flatten()
+    if message.contains("must specify")
+        && let Some(limits) = new("LimitRange", None)
+    {
+        return Some(limits);
+    }
+    let decides = [
+        ("exceeded quota", "ResourceQuota"),
+        ("must specify", "ResourceQuota"),
+        (" usage per ", "LimitRange"),
+        ("limit to request ratio per ", "LimitRange"),
+        ("violates PodSecurity", "Namespace"),
+    ];
+    let by = decides.iter().filter(|(text, _)| message.contains(text));
+    by.map(|(_, kind)| *kind).find_map(changed)
 }
 
 /// A pod without the fields that admission does not look at: names, commands, and what its programs read.

@@ -238,7 +238,17 @@ impl Checker<'_> {
             .any(|object| object.kind == "Namespace" && object.name == self.environment.namespace);
         let mut has_namespace = true;
         let mut without_namespace = Vec::new();
-        for (object, resource, from_vault, live, answer, hands_over) in join_all(answers).await {
+        let answers = join_all(answers).await;
+        let changed: Vec<&Object> = answers
+            .iter()
+            .filter(|(object, _, _, live, answer, _)| {
+                let changes = |live: &Value| would_change(live, answer.as_ref());
+                object.kind == "CustomResourceDefinition" && live.as_ref().is_none_or(changes)
+            })
+            .map(|(object, ..)| *object)
+            .collect();
+        for (object, resource, from_vault, live, answer, hands_over) in answers {
+            let mut waits_for_definition = false;
             if let Some(live) = &live {
                 let findings = ownership::check(self.environment, object, resource, live);
                 report
@@ -269,7 +279,15 @@ impl Checker<'_> {
                     causes,
                     ..
                 })) => {
-                    report.findings.extend(refusal::findings(object, &message, &causes));
+                    // What the definition says now need not be what it is about to say.
+                    if changed.iter().any(|definition| defines(definition, object)) {
+                        waits_for_definition = true;
+                        let message =
+                            "the server can check it only when its changed CustomResourceDefinition is applied";
+                        report.findings.push(note(object, message));
+                    } else {
+                        report.findings.extend(refusal::findings(object, &message, &causes));
+                    }
                     (None, true)
                 }
                 Some(Err(error)) => return Err(error.into()),
@@ -279,6 +297,7 @@ impl Checker<'_> {
                 resource: resource.clone(),
                 live,
                 would_be,
+                waits_for_definition,
                 hands_over_replicas: hands_over,
                 applies,
                 from_vault,
@@ -286,6 +305,7 @@ impl Checker<'_> {
         }
         let asked = without_namespace
             .iter()
+            .filter(|(object, _)| !changed.iter().any(|definition| defines(definition, object)))
             .map(|(object, resource)| self.dry_run_in_default_namespace(object, resource));
         let findings = try_join_all(asked).await?;
         report.findings.extend(findings.into_iter().flatten());
@@ -375,12 +395,7 @@ impl Checker<'_> {
 
     /// Reports an object of a kind that the server does not serve, unless the kind's definition comes with it.
     fn report_unserved(&self, object: &Object, objects: &[Object], similar: Option<String>, report: &mut Report) {
-        let group = object.api_version.split_once('/').map_or("", |(group, _)| group);
-        let is_defined = objects.iter().any(|other| {
-            other.kind == "CustomResourceDefinition"
-                && text_at(&other.value, "/spec/group") == group
-                && text_at(&other.value, "/spec/names/kind") == object.kind
-        });
+        let is_defined = objects.iter().any(|other| defines(other, object));
         if is_defined {
             let message = "the server can check it only when its CustomResourceDefinition exists";
             report.findings.push(note(object, message));
@@ -389,6 +404,7 @@ impl Checker<'_> {
                 resource: Resource::unserved(&object.api_version, &object.kind),
                 live: None,
                 would_be: None,
+                waits_for_definition: true,
                 hands_over_replicas: false,
                 applies: true,
                 from_vault: false,
@@ -417,6 +433,23 @@ impl Checker<'_> {
         );
         refused_at(object, "/metadata/namespace", message)
     }
+}
+
+/// Whether a definition is that of the kind of an object, in its version.
+fn defines(definition: &Object, object: &Object) -> bool {
+    let Some((group, version)) = object.api_version.split_once('/') else {
+        return false;
+    };
+    let versions = definition.value.pointer("/spec/versions").and_then(Value::as_array);
+    definition.kind == "CustomResourceDefinition"
+        && text_at(&definition.value, "/spec/group") == group
+        && text_at(&definition.value, "/spec/names/kind") == object.kind
+        && versions.is_none_or(|versions| versions.iter().any(|known| text_at(known, "/name") == version))
+}
+
+/// Whether the answer to a dry run differs from what there is.
+fn would_change(live: &Value, answer: Option<&Result<Answer, ApiError>>) -> bool {
+    matches!(answer, Some(Ok(answer)) if differs(live, &answer.value))
 }
 
 /// Whether applying changes anything that matters: a field, or that Towpath becomes the owner.

@@ -17,6 +17,6 @@ mod report;
 mod scaling;
 
 pub(super) use checker::Checker;
-pub(super) use refusal::redacted;
+pub(super) use refusal::{of_error as refusals, redacted};
 pub(super) use report::{CheckedObject, Report};
 pub(super) use scaling::{replicas_path, with_live_replicas};

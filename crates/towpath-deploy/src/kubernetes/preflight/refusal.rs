@@ -27,6 +27,19 @@ static FIELDS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     .collect()
 });
 
+/// The findings for an error, if it is the server's word about the object. An error of the server itself, or of a webhook, says
+/// nothing about it.
+pub(in crate::kubernetes) fn of_error(object: &Object, error: &ApiError) -> Option<Vec<Finding>> {
+    let ApiError::Answered {
+        code, message, causes, ..
+    } = error
+    else {
+        return None;
+    };
+    let is_typed = message.contains("failed to create typed patch object");
+    (*code < 500 || is_typed).then(|| findings(object, message, causes))
+}
+
 /// One finding for each field that the server refused, or one for the whole object.
 pub(super) fn findings(object: &Object, message: &str, causes: &[(String, String)]) -> Vec<Finding> {
     let finding = |field: &str, sentence: &str| Finding {
@@ -280,6 +293,24 @@ mod tests {
         ] {
             assert_eq!(pointer_of(&object, field), pointer, "{field}");
         }
+    }
+
+    #[test]
+    fn a_fault_of_the_server_is_told_from_one_of_the_object() {
+        let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+        let object = Object::from_value(value, "a.yaml").unwrap();
+        let answered = |code: u16, message: &str| ApiError::Answered {
+            code,
+            reason: String::new(),
+            message: message.into(),
+            causes: Vec::new(),
+            retry_after: None,
+        };
+        let typed =
+            "failed to create typed patch object (dev/a; /v1, Kind=ConfigMap): .datax: field not declared in schema";
+        assert_eq!(of_error(&object, &answered(500, typed)).unwrap()[0].field, "datax");
+        assert!(of_error(&object, &answered(422, "no")).is_some());
+        assert!(of_error(&object, &answered(500, "failed calling webhook")).is_none());
     }
 
     #[test]

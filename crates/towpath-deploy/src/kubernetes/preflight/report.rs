@@ -14,6 +14,8 @@ pub(in crate::kubernetes) struct CheckedObject {
     pub live: Option<Value>,
     /// The object after applying it; `None` if that is the same as `live`, or not known yet.
     pub would_be: Option<Value>,
+    /// Whether the server can check it only when its definition is applied, which comes with it.
+    pub waits_for_definition: bool,
     /// Whether an autoscaler takes over its number of pods.
     pub hands_over_replicas: bool,
     /// Whether the deployment has to apply it.
@@ -100,6 +102,7 @@ mod tests {
                 resource: Resource::of(&Kind::SERVICE),
                 live: Some(live),
                 would_be: None,
+                waits_for_definition: false,
                 hands_over_replicas: false,
                 applies: true,
                 from_vault: false,
