@@ -163,7 +163,7 @@ fn prepare(image: ScratchImage) -> Result<Prepared, ScratchError> {
         "history": [{"created_by": "towpath"}],
     });
     let config = config.to_string().into_bytes();
-    let tag = Digest::of(&config).hex()[..20].to_string();
+    let tag = Digest::of(&config).hex().to_string();
     let name = format!("{}:{tag}", image.repository).parse()?;
     Ok(Prepared {
         image,

@@ -51,7 +51,7 @@ impl Fingerprints {
     }
 }
 
-/// The hash of what the pods of `object` read: 16 hex digits, or `None` if they read no ConfigMap and no Secret.
+/// The hash of what the pods of `object` read, a whole SHA-256 in hex digits, or `None` if they read no ConfigMap and no Secret.
 ///
 /// Only keys that are read count. A missing source or key counts as absent, so that adding it changes the hash.
 #[must_use]
@@ -91,7 +91,7 @@ pub fn config_hash(object: &Object, fingerprints: &Fingerprints) -> Option<Strin
         digester.update(line.as_bytes());
         digester.update(b"\n");
     }
-    Some(digester.finish().hex()[..16].to_string())
+    Some(digester.finish().hex().to_string())
 }
 
 /// Writes [`config_hash`] as the annotation [`CONFIG_HASH`] into the pod template of everything that rolls out (Deployments,
@@ -190,7 +190,7 @@ mod tests {
                 .as_str()
                 .map(str::len)
         };
-        assert_eq!(hash(&objects[0]), Some(16));
+        assert_eq!(hash(&objects[0]), Some(64));
         assert_eq!(hash(&objects[1]), None);
     }
 }

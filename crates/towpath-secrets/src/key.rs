@@ -90,7 +90,7 @@ impl Keys {
     }
 
     pub(crate) fn fingerprint(&self, value: &[u8]) -> Fingerprint {
-        Fingerprint(hex::encode(&keyed(&self.fingerprint, value)[..16]))
+        Fingerprint(hex::encode(keyed(&self.fingerprint, value)))
     }
 
     /// Seals `value` and binds it to `binding`. The result is a random nonce and the sealed bytes, as hex digits.

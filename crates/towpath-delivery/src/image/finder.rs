@@ -9,7 +9,10 @@ use crate::{
     request::LaptopRequest,
     workflow::WorkflowJobs,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use towpath_images::{Images, TagName, commit_of_tag, resolve_tag_word, tags_of_commit};
 use towpath_store::{ImagePush, ReleaseRow, Store};
 use towpath_types::{CommitId, Digest, EnvironmentId, ImageReference};
@@ -269,12 +272,20 @@ impl ImageFinder {
         if word.len() < 7 || !word.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Ok(None);
         }
-        for (tag, commit) in self.tags_of_commits(repository).await? {
-            if commit.as_str().starts_with(word) {
-                return self.resolve(repository, &tag).await;
-            }
+        let mut fits = self.tags_of_commits(repository).await?;
+        fits.retain(|(_, commit)| commit.as_str().starts_with(word));
+        let commits: BTreeSet<&CommitId> = fits.iter().map(|(_, commit)| commit).collect();
+        if commits.len() > 1 {
+            let commits: Vec<String> = commits.iter().map(|commit| format!("`{commit}`")).collect();
+            return Err(DeliveryError::conflict(format!(
+                "`{word}` may be any of the commits {}: give more of its digits",
+                commits.join(", ")
+            )));
         }
-        Ok(None)
+        match fits.first() {
+            Some((tag, _)) => self.resolve(repository, tag).await,
+            None => Ok(None),
+        }
     }
 
     /// The commit that images were built from, by their tags; `otherwise` if it is one of those, or if no tag tells.

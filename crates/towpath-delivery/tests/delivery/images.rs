@@ -184,6 +184,24 @@ async fn a_word_means_a_tag_or_a_commit() {
     }
 }
 
+/// An image that somebody else pushed for a made up commit is not taken for the one that was meant.
+#[tokio::test]
+async fn the_beginning_of_several_commits_is_refused() {
+    let world = World::new().await;
+    let one = format!("0123456{}", "a".repeat(33));
+    let other = format!("0123456{}", "b".repeat(33));
+    for commit in [&one, &other] {
+        world.push_image(&format!("feature-{commit}"));
+        world.push_image(&format!("app-{commit}"));
+    }
+    let error = world.planned("dev", request("0123456")).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("`0123456` may be any of the commits `{one}`, `{other}`: give more of its digits")
+    );
+    world.planned("dev", request("0123456a")).await.unwrap();
+}
+
 #[tokio::test]
 async fn without_a_word_the_image_that_runs_is_meant() {
     let world = World::new().await;

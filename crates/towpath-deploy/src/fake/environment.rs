@@ -52,7 +52,7 @@ pub(super) struct FakeEnvironment {
 }
 
 fn fingerprint(value: &[u8]) -> String {
-    Digest::of(value).short().to_string()
+    Digest::of(value).hex().to_string()
 }
 
 pub(super) fn failure(outcome: Outcome, message: impl Into<String>) -> ApplyError {

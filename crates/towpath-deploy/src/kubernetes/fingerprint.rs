@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use towpath_kube::{Client, Resource};
 use towpath_manifest::{Fingerprints, Kind, Object, SourceKind, names_read};
 
-/// 16 hex digits of an HMAC-SHA-256: equal for equal values in one environment, and revealing nothing about them.
+/// An HMAC-SHA-256 in hex digits: equal for equal values in one environment, and revealing nothing about them.
 pub(super) fn fingerprint(key: &[u8], value: &[u8]) -> String {
     // An HMAC accepts keys of every length.
     let Ok(mut hmac) = Hmac::<sha2::Sha256>::new_from_slice(key) else {
@@ -18,7 +18,7 @@ pub(super) fn fingerprint(key: &[u8], value: &[u8]) -> String {
     };
     hmac.update(value);
     let digest = hmac.finalize().into_bytes();
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The fingerprints of everything that the pods of `objects` read: all Secrets, and the ConfigMaps that are not among
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn fingerprints_depend_on_the_key_and_the_value() {
-        assert_eq!(fingerprint(b"key", b"value").len(), 16);
+        assert_eq!(fingerprint(b"key", b"value").len(), 64);
         assert_eq!(fingerprint(b"key", b"value"), fingerprint(b"key", b"value"));
         assert_ne!(fingerprint(b"key", b"value"), fingerprint(b"key", b"other"));
         assert_ne!(fingerprint(b"key", b"value"), fingerprint(b"other", b"value"));

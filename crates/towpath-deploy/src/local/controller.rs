@@ -346,7 +346,8 @@ impl Controller {
             }
         }
         for _ in 0..moves.start {
-            let slot = (0..).map(|slot| format!("{name}-{}-{slot}", rollout.revision));
+            let revision = names::short_revision(&rollout.revision);
+            let slot = (0..).map(|slot| format!("{name}-{revision}-{slot}"));
             let free = slot.into_iter().find(|name| !lock(&self.pods).contains_key(name));
             let Some(pod_name) = free else { break };
             let owner = Owner::Deployment {

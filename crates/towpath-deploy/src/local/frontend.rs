@@ -239,7 +239,7 @@ pub(crate) async fn ensure(context: &Context, wanted: &Wanted, folder: &Path) ->
     let name = context.names.proxy(&wanted.key);
     let is_ingress = wanted.key == INGRESS;
     let made_of = json!({"aliases": wanted.aliases, "network": context.names.network(), "version": 1}).to_string();
-    let digest = Digest::of(made_of.as_bytes()).short().to_string();
+    let digest = Digest::of(made_of.as_bytes()).to_string();
     for attempt in 0.. {
         let seen = context.engine.inspect(&name).await?;
         match seen {

@@ -74,7 +74,7 @@ impl BuildContext {
             Some(name) => (name.to_string(), None),
             None => {
                 let bytes = fs::read(&path).map_err(unreadable(&path))?;
-                (format!(".dockerfile.{}", Digest::of(&bytes).short()), Some(bytes))
+                (format!(".dockerfile.{}", Digest::of(&bytes).hex()), Some(bytes))
             }
         };
         Ok(Self {
@@ -239,8 +239,8 @@ mod tests {
         let dockerfile = elsewhere.path().join("Dockerfile");
         fs::write(&dockerfile, "FROM scratch").unwrap();
         let names = archived(&[("a", "")], dockerfile.to_str().unwrap());
-        let short = Digest::of(b"FROM scratch").short().to_string();
-        assert_eq!(names, [format!(".dockerfile.{short}"), "a".into(), "link".into()]);
+        let whole = Digest::of(b"FROM scratch").hex().to_string();
+        assert_eq!(names, [format!(".dockerfile.{whole}"), "a".into(), "link".into()]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub enum Illegal {
     #[error("a release begins with its plan, once")]
     Order,
     /// Somebody approved something else than what would be done.
-    #[error("the plan of this release is `{}`, not `{}` that was approved: look at the plan again", .plan.short(), .approved.short())]
+    #[error("the plan of this release is `{plan}`, not `{approved}` that was approved: look at the plan again")]
     OtherPlan { plan: Digest, approved: Digest },
     /// The release is somewhere where this cannot happen to it.
     #[error("the release is {is}, so it cannot be {wanted}")]
