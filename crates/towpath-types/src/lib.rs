@@ -17,6 +17,7 @@ mod outcome;
 mod project;
 mod secret;
 mod status;
+mod visible;
 
 pub use actor::{Actor, Right, Via};
 pub use causes::with_causes;
@@ -35,3 +36,4 @@ pub use status::{
     JobKind, JobStatus, PipelineStatus, ReleaseStatus, StatusError, StepStatus, TestResult, TriggerStatus,
     WorkflowStatus,
 };
+pub use visible::visible;

@@ -10,6 +10,7 @@
 //! | other | of `job`: the job's own exit code |
 
 use std::process::ExitCode;
+use towpath_types::visible;
 
 /// Something would change (`diff`).
 pub const CHANGES: u8 = 2;
@@ -39,9 +40,10 @@ impl std::error::Error for Coded {}
 
 /// Prints `error` with its causes and returns its code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error}");
+    // A server's answer may quote what somebody else wrote.
+    eprintln!("error: {}", visible(&error.to_string()));
     for cause in error.chain().skip(1) {
-        eprintln!("  because: {cause}");
+        eprintln!("  because: {}", visible(&cause.to_string()));
     }
     let code = error.downcast_ref::<Coded>().map_or(1, |coded| coded.code);
     ExitCode::from(code)

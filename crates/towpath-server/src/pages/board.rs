@@ -11,6 +11,7 @@ use axum::{Router, extract::State, routing::get};
 use maud::{Markup, html};
 use towpath_control::{Board, GateView, PipelineView, SetAsideView};
 use towpath_delivery::{EnvironmentView, SightingView};
+use towpath_types::visible;
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/", get(board_page))
@@ -71,7 +72,7 @@ fn gate_card(gate: &GateView) -> Markup {
         li.card.hold {
             a.title href=(format!("{PAGES}/gates/{}", gate.job)) { (gate.name) }
             p { (gate.project) " · pipeline " (gate.pipeline_number) " · " (of) }
-            p.quiet { code { (gate.commit.short()) } " " (gate.subject) }
+            p.quiet { code { (gate.commit.short()) } " " (visible(&gate.subject)) }
             @match (&gate.plan, &gate.plan_error, &gate.environment) {
                 (Some(plan), _, _) => p { (plan.changes.len()) " objects would change in " strong { (plan.environment) } },
                 (None, Some(_), _) => p.problem { "No plan can be made" },
@@ -129,7 +130,7 @@ fn pipeline_row(pipeline: &PipelineView) -> Markup {
     html! {
         li {
             a href=(format!("{PAGES}/projects/{}/pipelines/{}", pipeline.project, pipeline.number)) { (pipeline.project) " #" (pipeline.number) }
-            span { code { (pipeline.commit.short()) } " " (pipeline.subject) }
+            span { code { (pipeline.commit.short()) } " " (visible(&pipeline.subject)) }
             span.quiet { (of.unwrap_or_default()) " · " (ago(pipeline.created_at)) }
             span.statuses {
                 (status::pipeline(pipeline.status))

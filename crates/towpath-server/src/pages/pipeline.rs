@@ -17,7 +17,7 @@ use maud::{Markup, html};
 use std::collections::BTreeMap;
 use towpath_control::{JobView, PipelineView, WorkflowView};
 use towpath_store::Topic;
-use towpath_types::{JobKind, WorkflowId};
+use towpath_types::{JobKind, WorkflowId, visible};
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -47,7 +47,7 @@ fn pipeline(view: &PipelineView) -> Markup {
     html! {
         p.crumbs { a href=(PAGES) { "Board" } " / " (view.project) }
         h1 { "Pipeline " (view.number) }
-        p { code { (view.commit.short()) } " " strong { (view.subject) } " by " (view.author) ", on " (of) ", " (ago(view.created_at)) }
+        p { code { (view.commit.short()) } " " strong { (visible(&view.subject)) } " by " (visible(&view.author)) ", on " (of) ", " (ago(view.created_at)) }
         @if !view.errors.is_empty() {
             section role="alert" aria-label="Errors" {
                 h2 { (status::pipeline(view.status)) " The configuration does not work" }

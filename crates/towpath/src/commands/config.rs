@@ -39,7 +39,7 @@ pub async fn config(command: Config) -> Result<ExitCode> {
         Config::Process(options) => {
             let compiled = Compiled::of(&options, true).await?;
             compiled.report();
-            out!("{}", compiled.text(&options.file)?);
+            out_raw!("{}", compiled.text(&options.file)?);
             Ok(ExitCode::SUCCESS)
         }
         Config::Graph {
@@ -58,13 +58,13 @@ pub async fn config(command: Config) -> Result<ExitCode> {
             match json {
                 true => print_json(&found)?,
                 false if found.is_empty() => outln!("Nothing in {} looks unintended.", compile.file.display()),
-                false => out!("{}", render_all(&found, std::io::stdout().is_terminal())),
+                false => out_raw!("{}", render_all(&found, std::io::stdout().is_terminal())),
             }
             Ok(verdict(found.is_empty()))
         }
         Config::Pack { folder } => pack(&folder, PackKind::Config),
         Config::Schema => {
-            out!("{}", towpath_config::SCHEMA);
+            out_raw!("{}", towpath_config::SCHEMA);
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -114,7 +114,7 @@ async fn graph(compile: &Compile, workflow: Option<&str>, format: cli::Graph) ->
         cli::Graph::Svg => GraphFormat::Svg,
     };
     for workflow in drawn {
-        out!("{}", towpath_config::graph(workflow, format));
+        out_raw!("{}", towpath_config::graph(workflow, format));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -160,7 +160,7 @@ pub fn pack(folder: &Path, kind: PackKind) -> Result<ExitCode> {
     let packed = joined(Path::new("/"), &packed);
     match towpath_config::pack(&files, kind, &|name| included(&packed, name)) {
         Ok(text) => {
-            out!("{text}");
+            out_raw!("{text}");
             Ok(ExitCode::SUCCESS)
         }
         Err(errors) => {

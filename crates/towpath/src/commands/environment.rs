@@ -178,7 +178,7 @@ fn print_drift(environment: &str, drift: &DriftView) {
             outln!("    by {}{at}", writer.manager);
         }
         for line in object.diff.lines() {
-            outln!("    {}", coloured(line));
+            out_raw!("    {}\n", coloured(line));
         }
     }
     outln!(

@@ -71,7 +71,7 @@ pub async fn orb(command: Orb) -> Result<ExitCode> {
             let id = answer["data"][0]["id"].as_str();
             let id = id.ok_or_else(|| anyhow!("Towpath's registry has no orb `{reference}`"))?;
             let source = client.get_bytes(&format!("/api/v3/orb/versions/{id}/source")).await?;
-            out!("{}", String::from_utf8_lossy(&source));
+            out_raw!("{}", String::from_utf8_lossy(&source));
         }
         Orb::Pack { folder } => return pack(&folder, PackKind::Orb),
         Orb::Validate { compile, json } => {

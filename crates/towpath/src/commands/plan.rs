@@ -1,6 +1,7 @@
 //! Plans as people read them.
 
 use towpath_delivery::{OnFailure, PlanView};
+use towpath_types::visible;
 
 /// Prints a plan as a person reads it.
 pub fn print_plan(plan: &PlanView) {
@@ -16,7 +17,7 @@ pub fn print_plan(plan: &PlanView) {
     for change in &plan.changes {
         outln!("  {:<8}{} {}", change.action.as_str(), change.kind, change.name);
         for line in change.diff.lines() {
-            outln!("    {}", coloured(line));
+            out_raw!("    {}\n", coloured(line));
         }
     }
     if plan.unchanged > 0 {
@@ -33,14 +34,15 @@ pub fn print_plan(plan: &PlanView) {
     }
 }
 
-/// A line of a diff, coloured for a terminal that shows colours.
+/// A line of a diff, coloured for a terminal that shows colours. Nothing else in it steers the terminal.
 pub fn coloured(line: &str) -> String {
     use owo_colors::{OwoColorize, Stream::Stdout};
+    let line = visible(line);
     match line.as_bytes().first() {
         Some(b'+') => line.if_supports_color(Stdout, |line| line.green()).to_string(),
         Some(b'-') => line.if_supports_color(Stdout, |line| line.red()).to_string(),
         Some(b'@') => line.if_supports_color(Stdout, |line| line.cyan()).to_string(),
-        _ => line.to_string(),
+        _ => line.into_owned(),
     }
 }
 
