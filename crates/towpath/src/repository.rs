@@ -60,6 +60,8 @@ impl Repository {
     pub fn git(&self, arguments: &[&str]) -> Result<String> {
         let output = Command::new("git")
             .current_dir(&self.root)
+            // A commit is what its id says, whatever a fetched `refs/replace/*` says.
+            .env("GIT_NO_REPLACE_OBJECTS", "1")
             .args(arguments)
             .output()
             .context("failed to run git: is it installed?")?;
