@@ -73,9 +73,9 @@ pub(crate) struct Compiler<'o> {
 /// The number of diagnostics that are kept.
 const MAX_DIAGNOSTICS: usize = 1000;
 
-const MAX_STEPS: usize = 1_000_000;
-const MAX_OUTPUT_NODES: u64 = 5_000_000;
-const MAX_OUTPUT_BYTES: u64 = 256 << 20;
+const MAX_STEPS: usize = 50_000;
+const MAX_OUTPUT_NODES: u64 = 500_000;
+const MAX_OUTPUT_BYTES: u64 = 32 << 20;
 
 impl<'o> Compiler<'o> {
     /// Starts a compilation. `diagnostics` are those of the YAML parser.

@@ -15,7 +15,7 @@ use crate::unknown_keys::UnknownKeys;
 use crate::value::Value;
 
 /// The number of calls and conditions, which take time even if they expand to nothing.
-const MAX_VISITS: usize = 2_000_000;
+const MAX_VISITS: usize = 100_000;
 const MAX_DEPTH: usize = 100;
 
 impl Compiler<'_> {

@@ -18,7 +18,7 @@ use crate::value::Value;
 /// The number of errors that are reported for one text.
 const MAX_PROBLEMS: usize = 20;
 const MAX_TEXT_BYTES: usize = 4 << 20;
-const MAX_RENDERED_BYTES: usize = 256 << 20;
+const MAX_RENDERED_BYTES: usize = 32 << 20;
 
 enum Problem {
     Parameter {

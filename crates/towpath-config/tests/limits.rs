@@ -95,7 +95,7 @@ fn commands_that_multiply() {
         let _ = writeln!(text, "  c{level}:\n    steps: [{calls}]");
     }
     text.push_str("jobs:\n  build:\n    docker: [{image: a}]\n    steps: [c8]\n");
-    refused(text, "1000000 steps");
+    refused(text, "50000 steps");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn commands_that_multiply_and_do_nothing() {
         let _ = writeln!(text, "  c{level}:\n    steps: [c{0}, c{0}]", level - 1);
     }
     text.push_str("jobs:\n  build:\n    docker: [{image: a}]\n    steps: [c60]\n");
-    refused(text, "2000000 calls");
+    refused(text, "100000 calls");
     // The same in the defaults of parameters.
     let mut text = String::from(
         "version: 2.1\ncommands:\n  c0: {parameters: {s: {type: steps, default: []}}, steps: << parameters.s >>}\n",
@@ -118,7 +118,7 @@ fn commands_that_multiply_and_do_nothing() {
         );
     }
     text.push_str("jobs:\n  build:\n    docker: [{image: a}]\n    steps: [c60]\n");
-    refused(text, "2000000 calls");
+    refused(text, "100000 calls");
 }
 
 #[test]
@@ -132,14 +132,14 @@ fn environments_that_multiply() {
         "version: 2.1\njobs:\n  build:\n    parameters: {{p: {{type: integer}}}}\n    docker: [{{image: a}}]\n    environment:\n{entries}    steps: [checkout]\nworkflows: {{w: {{jobs: [{{build: {{matrix: {{parameters: {{p: [{}]}}}}}}}}]}}}}\n",
         numbers.join(", ")
     );
-    refused(job, "5000000 values");
+    refused(job, "500000 values");
     let calls = "c, ".repeat(1_000);
     let entries = entries.replace("<< parameters.p >>", "x");
     let command = format!(
         "version: 2.1\ncommands:\n  c:\n    steps:\n      - run:\n          command: echo\n          environment:\n{}jobs: {{build: {{docker: [{{image: a}}], steps: [{calls}]}}}}\n",
         entries.replace("      V", "            V")
     );
-    refused(command, "5000000 values");
+    refused(command, "500000 values");
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn texts_that_multiply() {
         format!(
             "version: 2.1\nparameters: {{text: {{type: string, default: {text}}}}}\njobs:\n  build:\n    docker: [{{image: a}}]\n    steps:\n{steps}"
         ),
-        "268435456 bytes",
+        "33554432 bytes",
     );
 }
 

@@ -50,7 +50,7 @@ pub use approvals::Approvals;
 pub use conductor::Conductor;
 pub use contexts::Contexts;
 pub use job::{prepare::Addresses, supervise::Engines};
-pub use orbs::{Audience, CheckedText, NamespaceView, OrbVersionView, OrbView, Orbs, Segment, supply_orbs};
+pub use orbs::{CheckedText, NamespaceView, OrbVersionView, OrbView, Orbs, Segment, supply_orbs};
 pub use outside::Outside;
 pub use pipeline::triggers::{Announced, MOST_TAGS, Triggers};
 pub use progress::{ProgressLogs, ProgressView};

@@ -49,26 +49,6 @@ impl IntoResponse for Failure {
 /// What API handlers return.
 pub(crate) type Answer<T> = Result<Json<T>, Failure>;
 
-/// An error on its way to somebody who need not be the owner: without its causes.
-pub(crate) struct OpenFailure(DeliveryError);
-
-impl From<DeliveryError> for OpenFailure {
-    fn from(error: DeliveryError) -> Self {
-        Self(error)
-    }
-}
-
-impl IntoResponse for OpenFailure {
-    fn into_response(self) -> Response {
-        log(&self.0);
-        let body = serde_json::json!({ "message": self.0.to_string() });
-        (status(&self.0), Json(body)).into_response()
-    }
-}
-
-/// What handlers return that answer anybody.
-pub(crate) type OpenAnswer<T> = Result<Json<T>, OpenFailure>;
-
 /// The project that a path names.
 pub(crate) fn project(name: &str) -> Result<ProjectName, DeliveryError> {
     name.parse()

@@ -15,7 +15,7 @@ use crate::trace::OUTSIDE;
 use crate::value::Value;
 use crate::workflows::model::{Invocation, Role};
 
-const MAX_INVOCATIONS: usize = 50_000;
+const MAX_INVOCATIONS: usize = 10_000;
 
 /// What an entry of `jobs` calls.
 enum Target {

@@ -13,7 +13,7 @@ use crate::scope::Scope;
 use crate::suggest::nearest;
 use crate::workflows::model::{Graph, Require};
 
-const MAX_REQUIREMENTS: usize = 1_000_000;
+const MAX_REQUIREMENTS: usize = 100_000;
 
 impl Compiler<'_> {
     /// Reads `requires`.

@@ -1,6 +1,6 @@
 //! What a text comes to, for somebody who asks: a configuration, an orb.
 
-use crate::orbs::places::{Audience, Orbs, Places};
+use crate::orbs::places::{Orbs, Places};
 use towpath_config::{CompileOptions, Document, PipelineValues};
 use towpath_delivery::DeliveryError;
 use towpath_yaml::Diagnostic;
@@ -27,7 +27,6 @@ impl Orbs {
         text: String,
         parameters: serde_json::Map<String, serde_json::Value>,
         values: serde_json::Map<String, serde_json::Value>,
-        audience: Audience,
     ) -> Result<CheckedText, DeliveryError> {
         let mut options = CompileOptions {
             values: PipelineValues::local(),
@@ -42,24 +41,25 @@ impl Orbs {
             }
         }
         let document = Document::parse("config.yml", text);
-        self.supply(&document, &mut options, &self.places(audience)).await;
-        blocking("compiling a configuration", move || {
-            let (processed, diagnostics) = towpath_config::process(&document, &options);
-            let errors = lines(&diagnostics);
-            CheckedText {
-                output: processed.filter(|_| errors.is_empty()).map(|(_, text)| text),
-                errors,
-            }
-        })
-        .await
+        self.supply(&document, &mut options, &self.places()).await;
+        self.room
+            .compile("compiling a configuration", move || {
+                let (processed, diagnostics) = towpath_config::process(&document, &options);
+                let errors = lines(&diagnostics);
+                CheckedText {
+                    output: processed.filter(|_| errors.is_empty()).map(|(_, text)| text),
+                    errors,
+                }
+            })
+            .await
     }
 
     /// Checks the source of an orb.
     ///
     /// # Errors
     /// When it could not be tried. A source that is wrong is an answer.
-    pub async fn check_orb(&self, source: String, audience: Audience) -> Result<CheckedText, DeliveryError> {
-        let places = self.places(audience);
+    pub async fn check_orb(&self, source: String) -> Result<CheckedText, DeliveryError> {
+        let places = self.places();
         let frozen = match freeze(&source, &places).await {
             Ok(frozen) => frozen,
             Err(error) => {
@@ -72,14 +72,15 @@ impl Orbs {
         let document = Document::parse("orb.yml", source);
         let mut options = CompileOptions::default();
         self.supply(&document, &mut options, &places).await;
-        blocking("checking an orb", move || {
-            let errors = lines(&towpath_config::check_orb(&document, &options));
-            CheckedText {
-                output: errors.is_empty().then_some(frozen),
-                errors,
-            }
-        })
-        .await
+        self.room
+            .compile("checking an orb", move || {
+                let errors = lines(&towpath_config::check_orb(&document, &options));
+                CheckedText {
+                    output: errors.is_empty().then_some(frozen),
+                    errors,
+                }
+            })
+            .await
     }
 }
 
@@ -127,14 +128,4 @@ fn lines(diagnostics: &[Diagnostic]) -> Vec<String> {
             None => diagnostic.full_message(),
         })
         .collect()
-}
-
-/// Compiling takes a processor for a while.
-async fn blocking<T: Send + 'static>(
-    what: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, DeliveryError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| DeliveryError::internal(format!("{what} ended early")).caused_by(error))
 }

@@ -3,9 +3,10 @@
 mod check;
 mod places;
 mod registry;
+mod room;
 mod versions;
 
 pub use check::CheckedText;
 pub(crate) use places::Places;
-pub use places::{Audience, Orbs, supply_orbs};
+pub use places::{Orbs, supply_orbs};
 pub use registry::{NamespaceView, OrbVersionView, OrbView, Segment};

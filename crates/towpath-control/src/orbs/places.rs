@@ -2,7 +2,11 @@
 //!
 //! The compiler says which orbs it is missing; they are fetched here, all of a round at once, and outside of any lock.
 
-use crate::{orbs::versions::versions_of, settings::Settings, storage::store_error};
+use crate::{
+    orbs::{room::Room, versions::versions_of},
+    settings::Settings,
+    storage::store_error,
+};
 use futures::future::{BoxFuture, join_all};
 use std::sync::Arc;
 use towpath_config::{CompileOptions, Document, OrbError, OrbSource, missing_orbs};
@@ -17,15 +21,6 @@ use towpath_types::Clock;
 /// How many rounds of orbs that import further orbs are followed: more than anybody nests them.
 const MOST_ROUNDS: usize = 32;
 
-/// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Audience {
-    /// Somebody who showed no token: private orbs do not exist for them.
-    Anyone,
-    /// Somebody who may sign in.
-    Owner,
-}
-
 /// Orbs: Towpath's registry of them, and finding others'. Clones share everything.
 #[derive(Clone)]
 pub struct Orbs {
@@ -34,6 +29,7 @@ pub struct Orbs {
     /// CircleCI's registry, if it may be asked.
     others: Option<Arc<PublicRegistry>>,
     urls: UrlOrbs,
+    pub(crate) room: Room,
 }
 
 /// Where one configuration's orbs may come from.
@@ -64,6 +60,7 @@ impl Orbs {
             clock,
             others,
             urls: UrlOrbs::new(settings.orb_url_prefixes.clone()),
+            room: Room::default(),
         })
     }
 
@@ -75,12 +72,13 @@ impl Orbs {
             clock,
             others: None,
             urls: UrlOrbs::new(Vec::new()),
+            room: Room::default(),
         }
     }
 
     /// The places of a configuration without a repository.
-    pub(crate) fn places(&self, audience: Audience) -> Places {
-        self.places_with(Vendored::default(), Lock::default(), audience)
+    pub(crate) fn places(&self) -> Places {
+        self.places_with(Vendored::default(), Lock::default())
     }
 
     /// The places of a commit's configuration: `files` are those below the folder of vendored orbs, by their whole paths.
@@ -102,16 +100,15 @@ impl Orbs {
             }
             None => Lock::default(),
         };
-        Ok(self.places_with(vendored, lock, Audience::Owner))
+        Ok(self.places_with(vendored, lock))
     }
 
-    fn places_with(&self, vendored: Vendored, lock: Lock, audience: Audience) -> Places {
+    fn places_with(&self, vendored: Vendored, lock: Lock) -> Places {
         Places {
             vendored,
             own: OwnRegistry {
                 store: self.store.clone(),
                 clock: self.clock.clone(),
-                audience,
             },
             others: self.others.clone().map(|client| OthersRegistry {
                 store: self.store.clone(),
@@ -184,7 +181,6 @@ impl Places {
 struct OwnRegistry {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    audience: Audience,
 }
 
 impl Lookup for OwnRegistry {
@@ -193,7 +189,7 @@ impl Lookup for OwnRegistry {
             let name = &reference.name;
             let orb = self.store.orb(&name.namespace, &name.name).await;
             let orb = orb.map_err(|error| store_error(error).chain())?;
-            if !orb.is_some_and(|orb| !orb.is_private || self.audience == Audience::Owner) {
+            if orb.is_none() {
                 return Ok(None);
             }
             let versions = versions_of(self.store.as_ref(), name, self.clock.now()).await;

@@ -6,10 +6,7 @@
 //! Source: <https://circleci.com/docs/orbs/author/orb-concepts/#orb-versions-development-vs-production-vs-inline>
 
 use crate::{
-    orbs::{
-        places::{Audience, Orbs},
-        versions::versions_of,
-    },
+    orbs::{places::Orbs, versions::versions_of},
     storage::store_error,
 };
 use jiff::Timestamp;
@@ -241,7 +238,7 @@ impl Orbs {
         source: String,
     ) -> Result<OrbVersionView, DeliveryError> {
         let orb = self.need(name).await?;
-        let checked = self.check_orb(source.clone(), Audience::Owner).await?;
+        let checked = self.check_orb(source.clone()).await?;
         if !checked.errors.is_empty() {
             return Err(DeliveryError::invalid(checked.errors.join("\n")));
         }

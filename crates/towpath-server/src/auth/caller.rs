@@ -1,7 +1,6 @@
 //! Who asks, as it is written beside what they did.
 
-use axum::{Extension, http::HeaderMap, http::header};
-use towpath_control::Audience;
+use axum::http::{HeaderMap, header};
 use towpath_types::{Actor, Via};
 
 /// How the `towpath` command line introduces itself: `towpath/0.1.0`.
@@ -41,14 +40,6 @@ impl Caller {
     /// The caller as the one who does something.
     pub(crate) fn actor(&self) -> Actor {
         Actor::owner(self.name.clone(), self.via)
-    }
-}
-
-/// What a caller may see.
-pub(crate) fn audience(caller: Option<&Extension<Caller>>) -> Audience {
-    match caller {
-        Some(_) => Audience::Owner,
-        None => Audience::Anyone,
     }
 }
 

@@ -5,7 +5,7 @@ mod doors;
 mod origin;
 mod session;
 
+pub(crate) use caller::Caller;
 pub use caller::owner_name;
-pub(crate) use caller::{Caller, audience};
-pub(crate) use doors::{identify, require_owner};
+pub(crate) use doors::require_owner;
 pub(crate) use session::{no_session_cookie, session_cookie, session_token};

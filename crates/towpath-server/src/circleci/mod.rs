@@ -13,12 +13,10 @@ pub mod words;
 use crate::App;
 use axum::Router;
 
-/// What only the owner may ask.
+/// Everything, for the owner.
 pub(crate) fn routes() -> Router<App> {
-    v2::routes().merge(orbs::routes())
-}
-
-/// What anybody may ask.
-pub(crate) fn open_routes() -> Router<App> {
-    compile::routes().merge(graphql::routes())
+    v2::routes()
+        .merge(orbs::routes())
+        .merge(compile::routes())
+        .merge(graphql::routes())
 }

@@ -17,7 +17,7 @@ use axum::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use towpath_control::{Audience, NamespaceView, OrbVersionView, OrbView, Segment};
+use towpath_control::{NamespaceView, OrbVersionView, OrbView, Segment};
 use towpath_delivery::DeliveryError;
 use towpath_orbs::{OrbName, OrbReference, OrbVersion};
 use uuid::Uuid;
@@ -231,7 +231,7 @@ struct Source {
 }
 
 async fn validate(State(app): State<App>, Json(Source { yaml }): Json<Source>) -> Answer<Value> {
-    let checked = app.orbs.check_orb(yaml, Audience::Owner).await?;
+    let checked = app.orbs.check_orb(yaml).await?;
     Ok(Json(json!({ "data": { "attributes": {
         "is_valid": checked.errors.is_empty(),
         "output_yaml": checked.output.unwrap_or_default(),

@@ -20,8 +20,10 @@ use towpath_delivery::DeliveryError;
 use towpath_forge::{ForgeError, Service};
 use towpath_types::ProjectName;
 
-/// The largest compressed request. Git compresses lists of what a client has, and never a pack.
-const LARGEST_COMPRESSED: usize = 64 << 20;
+/// The largest compressed request, and what it may unpack to. Git compresses lists of what a client has, and never a pack: this
+/// is a list of half a million commits.
+const LARGEST_COMPRESSED: usize = 8 << 20;
+const LARGEST_UNPACKED: usize = 32 << 20;
 
 pub(crate) fn routes() -> Router<App> {
     Router::new()
@@ -161,10 +163,45 @@ async fn body(headers: &HeaderMap, body: Body) -> Result<Box<dyn AsyncRead + Unp
     let bytes = axum::body::to_bytes(body, LARGEST_COMPRESSED)
         .await
         .map_err(unreadable)?;
+    let plain = tokio::task::spawn_blocking(move || unpacked(&bytes))
+        .await
+        .map_err(|_| refused(StatusCode::INTERNAL_SERVER_ERROR, "unpacking the request ended early"))??;
+    Ok(Box::new(io::Cursor::new(plain)))
+}
+
+#[allow(clippy::result_large_err)]
+fn unpacked(bytes: &[u8]) -> Result<Vec<u8>, Response> {
     let mut plain = Vec::new();
-    let mut decoder = flate2::read::GzDecoder::new(bytes.as_ref()).take(16 * LARGEST_COMPRESSED as u64);
+    let mut decoder = flate2::read::GzDecoder::new(bytes).take(LARGEST_UNPACKED as u64 + 1);
     decoder
         .read_to_end(&mut plain)
         .map_err(|_| refused(StatusCode::BAD_REQUEST, "the request's body is not gzip"))?;
-    Ok(Box::new(io::Cursor::new(plain)))
+    if plain.len() > LARGEST_UNPACKED {
+        let text = format!("the request's body unpacks to more than {} MiB", LARGEST_UNPACKED >> 20);
+        return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, &text));
+    }
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use flate2::{Compression, write::GzEncoder};
+    use std::io::Write;
+
+    #[test]
+    fn a_body_that_unpacks_to_too_much_is_refused_and_not_cut_off() {
+        let pack = |bytes: usize| {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            for _ in 0..bytes >> 20 {
+                encoder.write_all(&vec![0; 1 << 20]).unwrap();
+            }
+            encoder.finish().unwrap()
+        };
+        assert_eq!(unpacked(&pack(LARGEST_UNPACKED)).unwrap().len(), LARGEST_UNPACKED);
+        let bomb = unpacked(&pack(LARGEST_UNPACKED + (1 << 20))).unwrap_err();
+        assert_eq!(bomb.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(unpacked(b"no gzip").unwrap_err().status(), StatusCode::BAD_REQUEST);
+    }
 }

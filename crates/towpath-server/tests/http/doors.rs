@@ -16,6 +16,18 @@ async fn a_stranger_is_told_how_to_sign_in() {
     let (status, _) = ask(&format!("/gates/{GATE}")).await;
     assert_eq!(status, StatusCode::SEE_OTHER, "a page leads to the sign-in");
     assert_eq!(ask("/login").await.0, StatusCode::OK);
+    // Compiling costs, so nobody's page may ask for it.
+    for path in [
+        "/api/v2/compile-config-with-defaults",
+        "/api/v3/configs/compile",
+        "/graphql-unstable",
+    ] {
+        let body = json!({ "config_yaml": "version: 2.1", "query": "{ orbs { totalCount } }" });
+        let evil = [("origin", "http://evil.example")];
+        let (status, text) = world.ask_as(&evil, Method::POST, path, Some(body)).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");
+        assert!(text.contains("sign in"), "{text}");
+    }
     let wrong = [("circle-token", "tp.owner.00")];
     let (status, _) = world.ask_as(&wrong, Method::GET, "/api/v2/me", None).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
