@@ -17,6 +17,7 @@ mod outcome;
 mod project;
 mod secret;
 mod status;
+mod terminal;
 mod visible;
 
 pub use actor::{Actor, Right, Via};
@@ -36,4 +37,5 @@ pub use status::{
     JobKind, JobStatus, PipelineStatus, ReleaseStatus, StatusError, StepStatus, TestResult, TriggerStatus,
     WorkflowStatus,
 };
+pub use terminal::plain_text;
 pub use visible::visible;

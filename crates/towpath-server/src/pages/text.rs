@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use maud::{Markup, html};
+use towpath_types::plain_text;
 
 /// How long ago it was. The whole time is in the title.
 pub(super) fn ago(at: Timestamp) -> Markup {
@@ -42,30 +43,7 @@ fn image(reference: &str) -> Markup {
 
 /// A log without the characters that only a terminal understands.
 pub(super) fn plain(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let mut plain = String::with_capacity(text.len());
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '\u{1b}' => {
-                // A control sequence is `ESC [ … letter`. Other escapes have one more character.
-                if characters.next() == Some('[') {
-                    for next in characters.by_ref() {
-                        if ('\u{40}'..='\u{7e}').contains(&next) {
-                            break;
-                        }
-                    }
-                }
-            }
-            '\r' if characters.peek() == Some(&'\n') => {}
-            // A progress bar returns to the beginning of its line. Here each of its states is a line.
-            '\r' => plain.push('\n'),
-            '\n' | '\t' => plain.push(character),
-            other if other.is_control() => {}
-            other => plain.push(other),
-        }
-    }
-    plain
+    plain_text(&String::from_utf8_lossy(bytes))
 }
 
 #[cfg(test)]
@@ -74,12 +52,7 @@ mod tests {
 
     #[test]
     fn a_log_has_no_control_characters_left() {
-        let check = |bytes: &[u8], expected: &str| assert_eq!(plain(bytes), expected);
-        check(b"\x1b[1;32mok\x1b[0m done\n", "ok done\n");
-        check(b"a\r\nb\rc\x07", "a\nb\nc");
-        check(b"\x1b", "");
-        check(b"\x1b[", "");
-        check(b"\xff<script>", "\u{fffd}<script>");
+        assert_eq!(plain(b"\x1b[1mok\x1b(B\x1b[m \xff<script>\n"), "ok \u{fffd}<script>\n");
     }
 
     #[test]
