@@ -2,12 +2,14 @@
 //!
 //! Source: <https://circleci.com/docs/reference/configuration-reference/#ending-a-job-from-within-a-step>
 
-use crate::{client::Client, surroundings::halt_file, test_split::share};
+use crate::{client::Client, doublestar, env_subst, surroundings::halt_file, test_split::share};
 use std::{
     collections::BTreeMap,
     env,
+    ffi::OsString,
     io::{self, Read, Write},
-    path::PathBuf,
+    os::unix::ffi::OsStrExt,
+    path::{Component, Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
 use towpath_protocol::{TestTimings, route, variable};
@@ -26,7 +28,7 @@ pub fn in_job_main(arguments: impl Iterator<Item = String>) -> ExitCode {
         ["tests", "split", rest @ ..] => split(rest),
         ["tests", "run", rest @ ..] => return run(rest),
         ["env", "subst", rest @ ..] => substitute(rest),
-        ["version" | "--version", ..] => print(concat!("towpath ", env!("CARGO_PKG_VERSION"), "\n")),
+        ["version" | "--version", ..] => print(concat!("towpath ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
         _ => {
             eprintln!(
                 "circleci {}: unknown command (known: step halt, tests glob, tests split, tests run, env subst, version)",
@@ -48,9 +50,9 @@ fn finish(done: Result<(), String>) -> ExitCode {
     }
 }
 
-fn print(text: &str) -> Result<(), String> {
+fn print(text: &[u8]) -> Result<(), String> {
     io::stdout()
-        .write_all(text.as_bytes())
+        .write_all(text)
         .map_err(|error| format!("failed to write: {error}"))
 }
 
@@ -67,51 +69,15 @@ fn halt() -> Result<(), String> {
 }
 
 fn glob(patterns: &[&str]) -> Result<(), String> {
-    let mut text = String::new();
+    let mut found = Vec::new();
     for pattern in patterns {
-        for one in braces(pattern) {
-            let paths = glob::glob(&one).map_err(|error| format!("`{pattern}` is not a pattern: {error}"))?;
-            for path in paths.flatten() {
-                text.push_str(&path.to_string_lossy());
-                text.push('\n');
-            }
+        let paths = doublestar::matches(Path::new(""), pattern);
+        for path in paths.map_err(|error| format!("`{pattern}` is not a pattern: {error}"))? {
+            found.extend_from_slice(path.as_os_str().as_bytes());
+            found.push(b'\n');
         }
     }
-    print(&text)
-}
-
-/// Expands `a{b,c}d` to `abd` and `acd`. Braces without a comma, or without an end, stay as they are.
-fn braces(pattern: &str) -> Vec<String> {
-    let Some((before, rest)) = pattern.split_once('{') else {
-        return vec![pattern.to_string()];
-    };
-    let mut depth = 1;
-    let mut cuts = Vec::new();
-    for (at, character) in rest.char_indices() {
-        match character {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            ',' if depth == 1 => cuts.push(at),
-            _ => {}
-        }
-        if depth == 0 {
-            if cuts.is_empty() {
-                break;
-            }
-            let mut from = 0;
-            let mut choices = Vec::new();
-            for cut in cuts.into_iter().chain([at]) {
-                choices.push(&rest[from..cut]);
-                from = cut + 1;
-            }
-            let after = &rest[at + 1..];
-            return choices
-                .into_iter()
-                .flat_map(|choice| braces(&format!("{before}{choice}{after}")))
-                .collect();
-        }
-    }
-    vec![pattern.to_string()]
+    print(&found)
 }
 
 /// The options of `tests split` and `tests run`.
@@ -161,7 +127,21 @@ fn names(options: &Options) -> Result<Vec<String>, String> {
             text
         }
     };
-    Ok(text.split_whitespace().map(str::to_string).collect())
+    Ok(names_in(&text, |word| Path::new(word).exists()))
+}
+
+/// The names in `text`, one a line. A line of several files, which `echo $FILES` prints, is as many names.
+fn names_in(text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut names = Vec::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if words.len() > 1 && !exists(line) && words.iter().all(|word| exists(word)) {
+            names.extend(words.into_iter().map(str::to_string));
+        } else {
+            names.push(line.to_string());
+        }
+    }
+    names
 }
 
 fn own_share(options: &Options) -> Result<Vec<String>, String> {
@@ -187,23 +167,111 @@ fn own_share(options: &Options) -> Result<Vec<String>, String> {
                 eprintln!("Error auto-detecting timing type, falling back to weighting by name.");
                 return Ok(share(names, None, index, total));
             };
-            let weight = |name: &str| seconds.get(name).copied().unwrap_or(0.01);
+            let default = match options.values.get("time-default") {
+                Some(text) => {
+                    duration(text).ok_or_else(|| format!("`{text}` is not a time for --time-default: `10s`"))?
+                }
+                None => 0.01,
+            };
+            let weight = |name: &str| seconds.get(name).copied().unwrap_or(default);
             Ok(share(names, Some(&weight), index, total))
         }
         other => Err(format!("tests cannot be split by `{other}` (name, filesize, timings)")),
     }
 }
 
-/// What is known of how long tests took, by the kind of name that fits these.
+/// `10s`, `1.5m`, `200ms`, in seconds.
+fn duration(text: &str) -> Option<f64> {
+    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
+        .unwrap_or((text, 1.0));
+    let seconds = number.parse::<f64>().ok()? * unit;
+    (seconds.is_finite() && seconds >= 0.0).then_some(seconds)
+}
+
+/// How long files took, by whichever of their names is asked for.
+///
+/// Reporters write `./spec/x.rb` or a whole path where `tests glob` prints `spec/x.rb`.
+struct FileTimes {
+    directory: PathBuf,
+    /// By the path below the working directory, or the whole path of a file that is elsewhere.
+    seconds: BTreeMap<PathBuf, f64>,
+    /// The whole paths by their last part: another job's working directory may be another one.
+    elsewhere: BTreeMap<OsString, Vec<PathBuf>>,
+}
+
+impl FileTimes {
+    fn new(known: &BTreeMap<String, f64>, directory: &Path) -> Self {
+        let mut times = Self {
+            directory: directory.to_path_buf(),
+            seconds: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
+        };
+        for (name, seconds) in known {
+            let path = times.below(name);
+            if let (true, Some(last)) = (path.is_absolute(), path.file_name()) {
+                times
+                    .elsewhere
+                    .entry(last.to_os_string())
+                    .or_default()
+                    .push(path.clone());
+            }
+            *times.seconds.entry(path).or_default() += seconds;
+        }
+        times
+    }
+
+    fn below(&self, name: &str) -> PathBuf {
+        let path: PathBuf = Path::new(name)
+            .components()
+            .filter(|part| *part != Component::CurDir)
+            .collect();
+        match path.strip_prefix(&self.directory) {
+            Ok(below) => below.to_path_buf(),
+            Err(_) => path,
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<f64> {
+        let path = self.below(name);
+        if let Some(seconds) = self.seconds.get(&path) {
+            return Some(*seconds);
+        }
+        let known = self.elsewhere.get(path.file_name()?)?;
+        let mut same = known.iter().filter(|whole| whole.ends_with(&path));
+        match (same.next(), same.next()) {
+            (Some(one), None) => self.seconds.get(one).copied(),
+            _ => None,
+        }
+    }
+}
+
+/// How long these tests took, by the kind of name that fits them.
 fn timings(names: &[String], kind: &str) -> Option<BTreeMap<String, f64>> {
     let known = ask_timings()?;
-    let fits = |map: &BTreeMap<String, f64>| names.iter().any(|name| map.contains_key(name));
-    match kind {
-        "filename" | "file" => Some(known.by_file).filter(fits),
-        "classname" => Some(known.by_class).filter(fits),
-        "testname" => Some(known.by_name).filter(fits),
-        _ => [known.by_file, known.by_class, known.by_name].into_iter().find(fits),
-    }
+    let files = FileTimes::new(&known.by_file, &env::current_dir().unwrap_or_default());
+    let of_files = || {
+        names
+            .iter()
+            .filter_map(|name| Some((name.clone(), files.get(name)?)))
+            .collect()
+    };
+    let of_tests = |known: &BTreeMap<String, f64>| {
+        let times = names.iter().filter_map(|name| Some((name.clone(), *known.get(name)?)));
+        times.collect::<BTreeMap<String, f64>>()
+    };
+    let times = match kind {
+        "filename" | "file" => of_files(),
+        "classname" => of_tests(&known.by_class),
+        "testname" => of_tests(&known.by_name),
+        _ => {
+            let mut kinds = [of_files(), of_tests(&known.by_class), of_tests(&known.by_name)].into_iter();
+            kinds.find(|times| !times.is_empty()).unwrap_or_default()
+        }
+    };
+    (!times.is_empty()).then_some(times)
 }
 
 fn ask_timings() -> Option<TestTimings> {
@@ -220,7 +288,8 @@ fn ask_timings() -> Option<TestTimings> {
 
 fn split(arguments: &[&str]) -> Result<(), String> {
     let share = own_share(&options(arguments))?;
-    print(&share.iter().map(|name| format!("{name}\n")).collect::<String>())
+    let lines: String = share.iter().map(|name| format!("{name}\n")).collect();
+    print(lines.as_bytes())
 }
 
 /// Runs a command with this node's share of the tests on its standard input. Runs nothing when the share is empty.
@@ -266,34 +335,8 @@ fn substitute(rest: &[&str]) -> Result<(), String> {
     } else {
         rest.join(" ")
     };
-    print(&substituted(&text, |name| env::var(name).unwrap_or_default()))
-}
-
-/// Replaces `$X` and `${X}`. A dollar sign before anything else stays.
-fn substituted(text: &str, value: impl Fn(&str) -> String) -> String {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('$') {
-        out.push_str(before);
-        if let Some((name, tail)) = after.strip_prefix('{').and_then(|inner| inner.split_once('}'))
-            && !name.is_empty()
-            && name.chars().all(is_name)
-        {
-            out.push_str(&value(name));
-            rest = tail;
-            continue;
-        }
-        let end = after.find(|c| !is_name(c)).unwrap_or(after.len());
-        if end == 0 {
-            out.push('$');
-        } else {
-            out.push_str(&value(&after[..end]));
-        }
-        rest = &after[end..];
-    }
-    out.push_str(rest);
-    out
+    let lookup = |name: &str| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    print(env_subst::substituted(&text, &lookup)?.as_bytes())
 }
 
 #[cfg(test)]
@@ -301,21 +344,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn braces_are_expanded() {
-        assert_eq!(braces("spec/{a,b}/*.rb"), ["spec/a/*.rb", "spec/b/*.rb"]);
-        assert_eq!(braces("{a,{b,c}}"), ["a", "b", "c"]);
-        assert_eq!(braces("{a}"), ["{a}"]);
-        assert_eq!(braces("{a"), ["{a"]);
+    fn times_are_read_as_go_writes_them() {
+        for (text, expected) in [
+            ("10s", Some(10.0)),
+            ("1.5m", Some(90.0)),
+            ("200ms", Some(0.2)),
+            ("1h", Some(3600.0)),
+            ("7", Some(7.0)),
+            ("-1s", None),
+            ("soon", None),
+        ] {
+            assert_eq!(duration(text), expected, "{text}");
+        }
     }
 
     #[test]
-    fn variables_are_substituted() {
-        let value = |name: &str| if name == "X" { "1".to_string() } else { String::new() };
-        let check = |text: &str, expected: &str| assert_eq!(substituted(text, value), expected, "{text}");
-        check("a $X b ${X}c $Y.", "a 1 b 1c .");
-        check("100$ $", "100$ $");
-        check("${", "${");
-        check("${a-b}", "${a-b}");
+    fn a_name_is_a_line() {
+        let exists = |word: &str| matches!(word, "a.rb" | "b.rb" | "with blank.rb");
+        let check = |text: &str, expected: &[&str]| assert_eq!(names_in(text, exists), expected, "{text}");
+        check("a.rb\nwith blank.rb\r\n\n", &["a.rb", "with blank.rb"]);
+        check("a test\nb test\n", &["a test", "b test"]);
+        check("a.rb b.rb\n", &["a.rb", "b.rb"]);
+        check("a.rb gone.rb", &["a.rb gone.rb"]);
+    }
+
+    #[test]
+    fn a_file_has_one_time_however_it_is_written() {
+        let known = BTreeMap::from([
+            ("./spec/a_spec.rb".to_string(), 1.0),
+            ("/home/ci/project/spec/b_spec.rb".to_string(), 2.0),
+            ("/elsewhere/build/spec/c_spec.rb".to_string(), 3.0),
+            ("spec//d_spec.rb".to_string(), 4.0),
+            ("spec/d_spec.rb".to_string(), 0.5),
+            ("/x/one/e.rb".to_string(), 5.0),
+            ("/x/two/e.rb".to_string(), 6.0),
+        ]);
+        let files = FileTimes::new(&known, Path::new("/home/ci/project"));
+        let check = |name: &str, expected: Option<f64>| assert_eq!(files.get(name), expected, "{name}");
+        check("spec/a_spec.rb", Some(1.0));
+        check("./spec/a_spec.rb", Some(1.0));
+        check("/home/ci/project/spec/a_spec.rb", Some(1.0));
+        check("spec/b_spec.rb", Some(2.0));
+        check("spec/c_spec.rb", Some(3.0));
+        check("./spec/./d_spec.rb", Some(4.5));
+        check("pec/a_spec.rb", None);
+        check("e.rb", None);
+        check("two/e.rb", Some(6.0));
     }
 
     #[test]

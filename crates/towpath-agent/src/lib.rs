@@ -24,6 +24,8 @@ mod cache;
 mod cache_key;
 mod checkout;
 mod client;
+mod doublestar;
+mod env_subst;
 mod in_job;
 mod init;
 mod job;

@@ -2,6 +2,7 @@
 
 use crate::{
     archive::{Destination, Item, Target, receive, send},
+    doublestar,
     spool::Spool,
     step::{RunningJob, StepError},
 };
@@ -57,19 +58,14 @@ fn matches(root: &Path, pattern: &str) -> Result<Vec<Item>, StepError> {
             Vec::new()
         });
     }
-    // The root is a plain path; only the rest is a pattern.
-    let escaped = glob::Pattern::escape(&root.to_string_lossy());
-    let whole = format!("{escaped}/{}", pattern.trim_start_matches("./"));
-    let paths = glob::glob(&whole).map_err(|error| failed(error.to_string()))?;
-    let mut items = Vec::new();
-    for path in paths {
-        let path = path.map_err(|error| StepError::Failed(error.to_string()))?;
-        let Ok(name) = path.strip_prefix(root).map(Path::to_path_buf) else {
-            continue;
-        };
-        items.push(Item { path, name });
-    }
-    Ok(items)
+    // Below the root also where it begins with a slash.
+    let names =
+        doublestar::matches(root, pattern.trim_start_matches('/')).map_err(|error| failed(error.to_string()))?;
+    let items = names.into_iter().map(|name| Item {
+        path: root.join(&name),
+        name,
+    });
+    Ok(items.collect())
 }
 
 /// The layer that each file came from, to detect files that two unrelated jobs wrote.
