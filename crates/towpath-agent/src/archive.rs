@@ -64,7 +64,11 @@ fn write_archive(items: &[Item], pieces: &mut Pieces) -> io::Result<()> {
     builder.follow_symlinks(false);
     builder.sparse(false);
     for item in items {
-        for entry in WalkDir::new(&item.path).sort_by_file_name() {
+        // A link is kept as it is, also where it is what was asked for; what it leads to is not in the archive.
+        for entry in WalkDir::new(&item.path)
+            .follow_root_links(item.name.as_os_str().is_empty())
+            .sort_by_file_name()
+        {
             let entry = entry.map_err(io::Error::from)?;
             let inside = entry.path().strip_prefix(&item.path).map_err(io::Error::other)?;
             // Joining an empty path would add a slash to a file's name.
@@ -86,15 +90,14 @@ fn write_archive(items: &[Item], pieces: &mut Pieces) -> io::Result<()> {
 }
 
 fn append(builder: &mut tar::Builder<impl Write>, path: &Path, name: &Path) -> io::Result<()> {
+    // An empty name is the root itself, which exists already.
+    if name.as_os_str().is_empty() {
+        return Ok(());
+    }
     let metadata = fs::symlink_metadata(path)?;
     let kind = metadata.file_type();
     if kind.is_dir() {
-        // An empty name is the root itself, which exists already.
-        return if name.as_os_str().is_empty() {
-            Ok(())
-        } else {
-            builder.append_dir(name, path)
-        };
+        return builder.append_dir(name, path);
     }
     if kind.is_symlink() {
         return builder.append_path_with_name(path, name);
@@ -502,6 +505,62 @@ mod tests {
         );
     }
 
+    /// An archive of these paths under these names.
+    fn packed(items: &[(&Path, &str)]) -> Vec<u8> {
+        let (sender, mut receiver) = mpsc::channel(1000);
+        let mut pieces = Pieces {
+            sender,
+            buffer: Vec::new(),
+        };
+        let items: Vec<Item> = items
+            .iter()
+            .map(|(path, name)| Item {
+                path: path.to_path_buf(),
+                name: name.into(),
+            })
+            .collect();
+        write_archive(&items, &mut pieces).unwrap();
+        drop(pieces);
+        let mut bytes = Vec::new();
+        while let Some(piece) = receiver.blocking_recv() {
+            bytes.extend_from_slice(&piece.unwrap());
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_link_that_is_asked_for_is_kept_as_the_link_that_it_is() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let at = |name: &str| from.path().join(name);
+        fs::create_dir_all(at("builds/7/css")).unwrap();
+        fs::write(at("builds/7/css/x.css"), "x").unwrap();
+        symlink("builds/7", at("latest")).unwrap();
+        symlink("gone", at("broken")).unwrap();
+        symlink("builds", at("alone")).unwrap();
+        let bytes = packed(&[
+            (&at("latest"), "latest"),
+            (&at("broken"), "broken"),
+            (&at("builds"), "builds"),
+        ]);
+        let alone = packed(&[(&at("alone"), "alone")]);
+        // Unpack twice: links that exist are replaced.
+        for bytes in [&bytes, &bytes, &alone] {
+            let reader = zstd::Decoder::new(bytes.as_slice()).unwrap();
+            unpack(reader, &mut Under(to.path().to_path_buf())).unwrap();
+        }
+        let link = |name: &str| fs::read_link(to.path().join(name)).unwrap();
+        assert_eq!(link("latest"), Path::new("builds/7"));
+        assert_eq!(link("broken"), Path::new("gone"));
+        assert_eq!(link("alone"), Path::new("builds"));
+        assert_eq!(fs::read_to_string(to.path().join("latest/css/x.css")).unwrap(), "x");
+        // What a folder without a name holds is asked for, whichever way leads to it.
+        let inside = packed(&[(&at("latest"), "")]);
+        let to = tempfile::tempdir().unwrap();
+        let reader = zstd::Decoder::new(inside.as_slice()).unwrap();
+        unpack(reader, &mut Under(to.path().to_path_buf())).unwrap();
+        assert!(to.path().join("css/x.css").is_file());
+    }
+
     #[test]
     fn files_links_modes_and_times_come_back() {
         let from = tempfile::tempdir().unwrap();
@@ -514,24 +573,7 @@ mod tests {
         fs::write(tree.join(format!("{}.txt", "n".repeat(180))), "long name").unwrap();
         fs::set_permissions(tree.join("a"), Permissions::from_mode(0o555)).unwrap();
 
-        let (sender, mut receiver) = mpsc::channel(1000);
-        let mut pieces = Pieces {
-            sender,
-            buffer: Vec::new(),
-        };
-        write_archive(
-            &[Item {
-                path: tree.clone(),
-                name: PathBuf::new(),
-            }],
-            &mut pieces,
-        )
-        .unwrap();
-        drop(pieces);
-        let mut bytes = Vec::new();
-        while let Some(piece) = receiver.blocking_recv() {
-            bytes.extend_from_slice(&piece.unwrap());
-        }
+        let bytes = packed(&[(tree.as_path(), "")]);
         // Unpack twice: files that exist are replaced.
         for _ in 0..2 {
             let reader = zstd::Decoder::new(bytes.as_slice()).unwrap();
