@@ -128,6 +128,7 @@ mod tests {
             }],
             mask: Vec::new(),
             steps: Vec::new(),
+            repositories: None,
             cache_key_values: CacheKeyValues {
                 branch: "main".into(),
                 build_number: "12".into(),

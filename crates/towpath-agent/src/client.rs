@@ -195,6 +195,11 @@ impl Client {
         Ok((response.status() == StatusCode::OK).then_some(response))
     }
 
+    /// Posts `body` once, and gets the head of an answer that may come while the body is still sent.
+    pub(crate) async fn post_stream_once(&self, path: &str, body: Body) -> Result<Response<Incoming>, ClientError> {
+        self.ask_once(Method::POST, path, body, None).await
+    }
+
     /// Puts `body` once.
     pub(crate) async fn put_once(&self, path: &str, body: Body) -> Result<StatusCode, ClientError> {
         Ok(self.ask_once(Method::PUT, path, body, None).await?.status())

@@ -3,7 +3,7 @@
 //! It is the same static binary as the server. An engine starts it as `towpath agent`, either in a container, where it is
 //! process 1 and may find nothing around it (an image `FROM scratch`), or as a process on a host. It asks the server what to
 //! do, runs the steps, and reports what happened, as [`towpath_protocol`] says. Steps find it first on their `PATH`, under the
-//! names `circleci`, `circleci-agent` and `towpath`.
+//! names `circleci`, `circleci-agent` and `towpath`; git finds it as `git-remote-towpath`.
 //!
 //! **Invariant:** whatever a step prints passes the mask before it leaves the machine.
 //!
@@ -26,6 +26,7 @@ mod checkout;
 mod client;
 mod doublestar;
 mod env_subst;
+mod git_remote;
 mod in_job;
 mod init;
 mod job;
@@ -42,6 +43,7 @@ mod test_split;
 mod uplink;
 mod workspace;
 
+pub use git_remote::git_remote_main;
 pub use in_job::in_job_main;
 pub use main_entry::main;
 pub use options::{AgentOptions, OptionsError};

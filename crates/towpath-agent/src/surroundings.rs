@@ -1,6 +1,6 @@
 //! Where a job runs: the agent's own directories, the job's home and working directory, and the steps' environment.
 
-use crate::options::AgentOptions;
+use crate::{git_remote, options::AgentOptions};
 use nix::unistd::{AccessFlags, access};
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use towpath_protocol::{JobSpec, Variable, variable};
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Names under which steps find the agent's own binary.
-const NAMES: [&str; 3] = ["circleci", "circleci-agent", "towpath"];
+const NAMES: [&str; 4] = ["circleci", "circleci-agent", "towpath", git_remote::PROGRAM];
 
 /// Where a job runs. None of it changes while the job runs.
 #[derive(Debug, Clone)]
@@ -96,6 +96,9 @@ impl Surroundings {
             environment.insert(variable::JOB_TOKEN.into(), token.expose().into());
         }
         environment.insert(variable::STATE_DIR.into(), state.clone().into());
+        if let Some(repositories) = &spec.repositories {
+            git_remote::configure(&mut environment, repositories);
+        }
 
         let mut surroundings = Self {
             working_directory: PathBuf::new(),
@@ -205,6 +208,7 @@ mod tests {
             environment: job.to_vec(),
             mask: Vec::new(),
             steps: Vec::new(),
+            repositories: None,
             cache_key_values: towpath_protocol::CacheKeyValues::default(),
             time_limit_seconds: None,
             log_limit_bytes: None,

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 use towpath_delivery::DeliveryError;
-use towpath_forge::Forge;
+use towpath_forge::{Forge, ForgeError};
 use towpath_protocol::{
     JobSpec, LONG_POLL, Orders, Report, SequencedReport, TestTimings, WorkspaceLayer, WorkspaceLayers,
 };
@@ -191,7 +191,17 @@ impl AgentDoor {
         self.forge
             .source(&row.project, &workflow.commit, workflow.branch.as_deref(), &origin)
             .await
-            .map_err(|error| DeliveryError::unavailable("failed to read the commit").caused_by(error))
+            .map_err(|error| match error {
+                // The disk may have room again, and git may be installed again. What git refuses, it refuses again.
+                ForgeError::Io { .. } => DeliveryError::unavailable("failed to read the commit").caused_by(error),
+                ForgeError::Git { .. }
+                | ForgeError::UnknownProject(_)
+                | ForgeError::NotFound { .. }
+                | ForgeError::TooLarge { .. }
+                | ForgeError::Unread { .. } => {
+                    DeliveryError::invalid(format!("failed to check the commit out: {error}"))
+                }
+            })
     }
 
     /// Whether the project has a cache of exactly this key.

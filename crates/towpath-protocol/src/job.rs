@@ -32,6 +32,10 @@ pub struct JobSpec {
     pub mask: Vec<SecretString>,
     /// In order. Logs and reports name a step by its index.
     pub steps: Vec<Step>,
+    /// Where the addresses of this server's repositories begin: `http://127.0.0.1:7070/git/`. The agent lets git in the job's steps
+    /// reach these through its socket, because the address may lead elsewhere inside of a container.
+    #[serde(default)]
+    pub repositories: Option<String>,
     /// The values for templates in cache keys.
     #[serde(default)]
     pub cache_key_values: CacheKeyValues,

@@ -21,7 +21,8 @@
 //! | `GET /agent/v1/workspace/{layer}` | | `200` archive; `404` |
 //! | `PUT /agent/v1/workspace/{step}` | archive | `201` |
 //! | `PUT /agent/v1/artifacts?path=P` | the file's bytes | `201` |
-//! | `PUT /agent/v1/test-results?path=P` | one JUnit XML file | `201` |
+//! | `PUT /agent/v1/test-results?path=P` | one JUnit XML file | `201`, and a line for everything that was left out or read otherwise than written |
+//! | `POST /agent/v1/git/{project}` | what a git says that fetches | `200` what `git upload-pack` says, while the body is still sent |
 //! | `GET /agent/v1/test-timings` | | `200` [`TestTimings`]; `404` if none are known |
 //!
 //! Any request may get these answers:
@@ -90,6 +91,8 @@ pub mod route {
     /// `GET`: how long tests took in earlier jobs.
     pub const TEST_TIMINGS: &str = "/agent/v1/test-timings";
 
+    /// `POST`: a conversation with `git upload-pack`.
+    pub const GIT: &str = "/agent/v1/git/{project}";
     /// The path for the bytes of `step`'s log that begin at `offset`.
     #[must_use]
     pub fn logs(step: u32, offset: u64) -> String {

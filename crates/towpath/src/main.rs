@@ -18,7 +18,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // In a job, `circleci`, `circleci-agent` and `towpath` are links to this file.
+    // In a job, `circleci`, `circleci-agent`, `towpath` and `git-remote-towpath` are links to this file.
     let name = std::env::args_os().next().unwrap_or_default();
     let name = std::path::Path::new(&name)
         .file_name()
@@ -26,6 +26,9 @@ fn main() -> ExitCode {
         .unwrap_or_default();
     if matches!(name, "circleci" | "circleci-agent") {
         return towpath_agent::in_job_main(std::env::args().skip(1));
+    }
+    if name == "git-remote-towpath" {
+        return towpath_agent::git_remote_main(std::env::args().skip(1));
     }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,

@@ -8,6 +8,9 @@ fn main() -> ExitCode {
     if own.ends_with("circleci") || own.ends_with("circleci-agent") {
         return towpath_agent::in_job_main(std::env::args().skip(1));
     }
+    if own.ends_with("git-remote-towpath") {
+        return towpath_agent::git_remote_main(std::env::args().skip(1));
+    }
     match towpath_agent::AgentOptions::from_environment() {
         Ok(options) => towpath_agent::main(options),
         Err(error) => {

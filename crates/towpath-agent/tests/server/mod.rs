@@ -147,6 +147,7 @@ impl World {
             working_directory: "~/project".into(),
             shell: None,
             environment: Vec::new(),
+            repositories: None,
             mask: Vec::new(),
             steps,
             cache_key_values: CacheKeyValues::default(),

@@ -195,6 +195,7 @@ impl Preparation {
             environment: merge(&secrets, &built_in, &stored),
             mask: mask.clone(),
             steps: stored.steps.clone(),
+            repositories: Some(format!("{}/git/", self.addresses.base_url)),
             cache_key_values: CacheKeyValues {
                 branch: workflow.branch.clone().unwrap_or_default(),
                 build_number: number.to_string(),

@@ -93,7 +93,7 @@ impl GitForge {
         service: Service,
         protocol: Option<&str>,
         environment: &[(&str, String)],
-        mut request: Box<dyn AsyncRead + Unpin + Send>,
+        request: Box<dyn AsyncRead + Unpin + Send>,
     ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, ForgeError> {
         self.must_have(project).await?;
         let mut command = self.command(&self.path(project));
@@ -101,6 +101,30 @@ impl GitForge {
         for (name, value) in environment {
             command.env(name, value);
         }
+        self.converse(command, service, &["--stateless-rpc"], request)
+    }
+
+    /// A whole conversation with a client that fetches: what it says comes in with `request`, and what git says goes out.
+    ///
+    /// # Errors
+    /// When the project is unknown or git cannot be started.
+    pub async fn fetched(
+        &self,
+        project: &ProjectName,
+        request: Box<dyn AsyncRead + Unpin + Send>,
+    ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, ForgeError> {
+        self.must_have(project).await?;
+        let command = self.command(&self.path(project));
+        self.converse(command, Service::UploadPack, &[], request)
+    }
+
+    fn converse(
+        &self,
+        mut command: Command,
+        service: Service,
+        options: &[&str],
+        mut request: Box<dyn AsyncRead + Unpin + Send>,
+    ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, ForgeError> {
         let hooks = format!("core.hooksPath={}", self.hooks().display());
         let mut child = command
             .args([
@@ -109,9 +133,9 @@ impl GitForge {
                 "-c",
                 "receive.advertisePushOptions=false",
                 service.subcommand(),
-                "--stateless-rpc",
-                ".",
             ])
+            .args(options)
+            .arg(".")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

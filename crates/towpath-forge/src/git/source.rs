@@ -40,19 +40,20 @@ impl GitForge {
             tree.as_os_str(),
         ];
         program::run(self.command(folder.path()), &clone, Vec::new()).await??;
-        let id = OsStr::new(commit.as_str());
-        // Git would read such a branch as an option; check out the commit alone.
-        let checkout: Vec<&OsStr> = match branch.filter(|name| !name.starts_with('-')) {
-            Some(branch) => ["checkout", "--quiet", "-B", branch].map(OsStr::new).into(),
-            None => ["checkout", "--quiet", "--detach"].map(OsStr::new).into(),
-        };
-        let checkout: Vec<&OsStr> = checkout.into_iter().chain([id]).collect();
+        let checkout = ["checkout", "--quiet", "--detach", commit.as_str()].map(OsStr::new);
         program::run(self.command(&tree), &checkout, Vec::new())
             .await?
             .map_err(|failure| match failure.is_missing_object() {
                 true => ForgeError::not_found(project, format!("commit {commit}")),
                 false => failure.into(),
             })?;
+        if let Some(branch) = branch {
+            // `git checkout -B` does not take every name that a branch may have: `HEAD`, `-x`.
+            let name = format!("refs/heads/{branch}");
+            for arguments in [["update-ref", &name, commit.as_str()], ["symbolic-ref", "HEAD", &name]] {
+                program::run(self.command(&tree), &arguments.map(OsStr::new), Vec::new()).await??;
+            }
+        }
         let remote = ["remote", "set-url", "origin", origin].map(OsStr::new);
         program::run(self.command(&tree), &remote, Vec::new()).await??;
         let (sender, receiver) = mpsc::channel(8);

@@ -1,6 +1,7 @@
 //! The agents' socket: [`towpath_protocol`], git's hooks, and a step's `towpath deploy`.
 
 mod deploy;
+mod fetch;
 mod files;
 mod hooks;
 mod protocol;
@@ -16,6 +17,7 @@ pub(crate) fn routes() -> Router<App> {
     protocol::routes()
         .merge(files::routes())
         .merge(deploy::routes())
+        .merge(fetch::routes())
         .merge(hooks::routes())
         .layer(DefaultBodyLimit::max(LARGEST_BODY_BYTES))
 }
