@@ -13,6 +13,7 @@
 //! - **Invariant:** what a client can make the server hold is bounded: connections, heads, bodies, what a body unpacks to.
 //! - **Invariant:** CircleCI's words for statuses exist in [`circleci_words`] alone.
 
+mod address;
 mod agents;
 mod answer;
 mod api;

@@ -1,7 +1,7 @@
 //! What steps keep and pass on: caches, the workspace, artifacts, test results.
 
 use super::speaker::{Speaker, Step, to_agent, to_step};
-use crate::App;
+use crate::{App, address::percent_encoded};
 use axum::{
     Json, Router,
     body::{Body, Bytes},
@@ -71,18 +71,6 @@ async fn cache(
     };
     let key = HeaderValue::from_str(&percent_encoded(&key)).unwrap_or(HeaderValue::from_static(""));
     Ok(([(CACHE_KEY_HEADER, key)], archive(found)).into_response())
-}
-
-fn percent_encoded(text: &str) -> String {
-    text.bytes()
-        .map(|b| {
-            if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) {
-                char::from(b).to_string()
-            } else {
-                format!("%{b:02X}")
-            }
-        })
-        .collect()
 }
 
 async fn save_cache(

@@ -6,7 +6,7 @@ use super::{
     status,
     text::{plain, took},
 };
-use crate::{App, PAGES, answer::project};
+use crate::{App, PAGES, address, answer::project};
 use axum::{
     Router,
     body::Bytes,
@@ -85,7 +85,7 @@ fn job(view: &JobDetail, logs: &[Bytes]) -> Markup {
             section aria-labelledby="artifacts" {
                 h2 #artifacts { "Artifacts" }
                 ul.rows { @for artifact in &view.artifacts { li {
-                    a href=(format!("{PAGES}/artifacts/{}/{}/{}", view.job.id, artifact.node, artifact.path)) { (artifact.path) }
+                    a href=(address::artifact(view.job.id, artifact.node, &artifact.path)) { (artifact.path) }
                     span.quiet { (artifact.bytes) " bytes" }
                 } } }
             }

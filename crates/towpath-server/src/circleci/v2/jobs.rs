@@ -2,7 +2,7 @@
 
 use super::answer::{Numbered, list, number};
 use crate::{
-    App,
+    App, address,
     answer::Answer,
     circleci::{
         organisation::{self, project_of, project_slug},
@@ -77,10 +77,8 @@ async fn artifacts(State(app): State<App>, Path((vcs, org, name, text)): Numbere
     let project = project_of(&vcs, &org, &name)?;
     let detail = app.queries.job(&project, number(&text)?).await?;
     let item = |artifact: &ArtifactView| {
-        let url = format!(
-            "{}/artifacts/{}/{}/{}",
-            app.addresses.base_url, detail.job.id, artifact.node, artifact.path
-        );
+        let address = address::artifact(detail.job.id, artifact.node, &artifact.path);
+        let url = format!("{}{address}", app.addresses.base_url);
         json!({ "path": artifact.path, "node_index": artifact.node, "url": url })
     };
     Ok(list(detail.artifacts.iter().map(item).collect(), None))
