@@ -33,8 +33,6 @@ use towpath_types::Outcome;
 
 /// How long a step has between SIGTERM and SIGKILL. Shorter than the grace period that engines give the agent.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long the mask holds back the beginning of a possible secret when no more output follows.
-const HOLD: Duration = Duration::from_millis(500);
 const BUFFER_BYTES: usize = 64 << 10;
 /// The most bytes that an unprivileged process's pipe can hold, and so the most that a shell can leave in it.
 const PIPE_BYTES: usize = 1 << 20;
@@ -145,7 +143,6 @@ impl Attending<'_> {
         // Set when the command is asked to end: the result to report, and when to kill it.
         let mut ending: Option<(StepEnd, Instant)> = None;
         let status = loop {
-            let holds = self.spool.holds_back();
             let kill_at = ending.as_ref().map(|(_, at)| *at);
             let output = &mut self.output;
             let read = async {
@@ -163,7 +160,6 @@ impl Attending<'_> {
                     }
                 },
                 status = self.child.wait() => break status,
-                () = tokio::time::sleep_until(heard + HOLD), if holds => self.spool.flush(),
                 () = stop.cancelled(), if ending.is_none() => {
                     ending = Some((StepEnd::new(Outcome::Canceled, None), Instant::now() + GRACE));
                     signal(group, Signal::SIGTERM);

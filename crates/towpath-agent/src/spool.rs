@@ -77,8 +77,11 @@ impl Spool {
         Ok((spool, log))
     }
 
-    /// Appends output.
+    /// Appends output. What may be the beginning of a secret is written once it is decided what it is.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
+        if self.cut {
+            return;
+        }
         let mut out = std::mem::take(&mut self.buffer);
         self.masker.push(bytes, &mut out);
         self.append(&mut out);
@@ -89,19 +92,6 @@ impl Spool {
     pub(crate) fn line(&mut self, line: impl AsRef<str>) {
         self.write(line.as_ref().as_bytes());
         self.write(b"\n");
-    }
-
-    /// Whether the mask is holding output back.
-    pub(crate) fn holds_back(&self) -> bool {
-        self.masker.holds_back()
-    }
-
-    /// Writes what the mask is holding back.
-    pub(crate) fn flush(&mut self) {
-        let mut out = std::mem::take(&mut self.buffer);
-        self.masker.flush(&mut out);
-        self.append(&mut out);
-        self.buffer = out;
     }
 
     /// Blocks, but only for a write to the page cache, which needs no thread of its own.
@@ -157,7 +147,9 @@ impl Spool {
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        self.flush();
+        let mut rest = std::mem::take(&mut self.buffer);
+        self.masker.finish(&mut rest);
+        self.append(&mut rest);
         self.log.finished.store(true, Ordering::Release);
         self.written.notify_one();
     }
@@ -176,7 +168,7 @@ mod tests {
         let secrets = [SecretString::new("hunter2".into())];
         let (mut spool, log) = Spool::begin(directory.path(), 3, &Mask::new(&secrets), 20, Arc::default()).unwrap();
         spool.write(b"say hun");
-        assert!(spool.holds_back());
+        assert_eq!(fs::read_to_string(&log.path).unwrap(), "say ");
         spool.write(b"ter2\n");
         assert_eq!(fs::read_to_string(&log.path).unwrap(), "say ****\n");
         for _ in 0..100 {

@@ -43,7 +43,7 @@ impl ContainerClient {
             .map(move |piece| piece.map(|piece| piece.into_bytes()).map_err(&failed))
     }
 
-    /// The last `limit` bytes that a container printed; none when it is gone.
+    /// The last whole lines of at most `limit` bytes that a container printed; none when it is gone.
     ///
     /// # Errors
     /// When the engine cannot be asked.
@@ -51,7 +51,7 @@ impl ContainerClient {
         self.last_output_of(container, Tail::All, limit).await
     }
 
-    /// The last `lines` lines that a container printed, of these the last `limit` bytes; none when it is gone.
+    /// The last `lines` lines that a container printed, of these whole lines of at most `limit` bytes; none when it is gone.
     ///
     /// # Errors
     /// When the engine cannot be asked.
@@ -62,16 +62,26 @@ impl ContainerClient {
     async fn last_output_of(&self, container: &str, tail: Tail, limit: usize) -> Result<Vec<u8>, ContainerError> {
         let mut pieces = std::pin::pin!(self.output(container, tail, false));
         let mut last: VecDeque<u8> = VecDeque::new();
+        let mut is_cut = false;
         while let Some(piece) = pieces.next().await {
             match piece {
                 Ok(piece) => {
                     last.extend(piece);
                     let excess = last.len().saturating_sub(limit);
                     last.drain(..excess);
+                    is_cut |= excess > 0;
                 }
                 Err(error) if error.status() == Some(404) => break,
                 Err(error) => return Err(error),
             }
+        }
+        // Half a line may be the second half of a secret, which nobody would know it by.
+        if is_cut {
+            let line_end = last
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(last.len(), |at| at + 1);
+            last.drain(..line_end);
         }
         Ok(last.into())
     }

@@ -17,6 +17,7 @@
 pub mod contract;
 pub mod fake;
 pub mod kubernetes;
+mod lines;
 pub mod local;
 pub mod proxy;
 pub mod render;

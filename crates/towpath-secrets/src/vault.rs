@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use towpath_types::SecretString;
+use towpath_types::{SecretString, SeenSecrets};
 
 /// The most bytes that all values of one Secret may have together.
 ///
@@ -36,6 +36,7 @@ pub struct Vault {
     root: PathBuf,
     keys: Keys,
     patience: Duration,
+    seen: SeenSecrets,
 }
 
 /// What may be known about a value.
@@ -108,7 +109,15 @@ impl Vault {
             root: folder.to_path_buf(),
             keys,
             patience,
+            seen: SeenSecrets::default(),
         })
+    }
+
+    /// Notes every value that is set or revealed from now on in `seen`.
+    #[must_use]
+    pub fn noting(mut self, seen: SeenSecrets) -> Self {
+        self.seen = seen;
+        self
     }
 
     /// Sets `key` of `scope` to `value`, on behalf of the person `by`.
@@ -119,6 +128,7 @@ impl Vault {
     /// [`VaultError::Name`] or [`VaultError::Value`] when Kubernetes, CircleCI or Linux would not accept it; the errors of
     /// reading the scope's file; [`VaultError::Locked`]; [`VaultError::Io`].
     pub fn set(&self, scope: &Scope, key: &str, value: &SecretString, by: &str) -> Result<(), VaultError> {
+        self.seen.note(value);
         self.set_at(scope, key, value, by, Timestamp::now())
     }
 
@@ -226,6 +236,7 @@ impl Vault {
         let values = self.read(scope, &path)?.map(|file| file.values).unwrap_or_default();
         let open = |(key, value): (String, SealedValue)| {
             let opened = self.open_value(scope, &path, &key, &value)?;
+            self.seen.note(&opened);
             Ok((key, opened))
         };
         values.into_iter().map(open).collect()

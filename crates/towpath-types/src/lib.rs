@@ -16,6 +16,7 @@ mod node;
 mod outcome;
 mod project;
 mod secret;
+mod seen_secrets;
 mod status;
 mod terminal;
 mod visible;
@@ -33,6 +34,7 @@ pub use node::{EngineName, NodeId};
 pub use outcome::Outcome;
 pub use project::{ProjectName, ProjectNameError};
 pub use secret::{SESSION_COOKIE_PREFIX, SecretString};
+pub use seen_secrets::SeenSecrets;
 pub use status::{
     JobKind, JobStatus, PipelineStatus, ReleaseStatus, StatusError, StepStatus, TestResult, TriggerStatus,
     WorkflowStatus,

@@ -1,350 +1,364 @@
 //! Takes secrets out of text that passes by.
 
+mod encoding;
+mod forms;
+mod unescape;
+
 use crate::SecretString;
-use aho_corasick::{AhoCorasick, MatchKind};
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use aho_corasick::automaton::StateID;
+use forms::{Automaton, Forms};
+use std::{fmt, sync::Arc};
+use unescape::{Unescape, Unit};
 
 /// What stands in a secret's place.
 const STARS: &[u8] = b"****";
-/// Shorter values are not masked: they would take half of every log with them.
-///
-/// Source: <https://circleci.com/docs/guides/security/env-vars/#secrets-masking>
-const SHORTEST: usize = 4;
-/// An encoded form shorter than this would be found where no secret is.
-const SHORTEST_ENCODED: usize = 6;
+/// What may be the beginning of a secret is held back up to this many bytes of the stream.
+const MOST_HELD: u64 = 64 << 10;
+/// How much of what was given out is remembered, to tell what a line ends with.
+const REMEMBERED: usize = 64;
+/// A line that ends with so many digits of base64 or hex may go on in the next line.
+const WRAPPED: usize = 16;
+/// So many digits of an encoded secret at the end of a line are no chance.
+const SURE: usize = 4;
 
 /// The secrets of one job, in every form in which they are looked for. Cheap to clone.
 ///
-/// A value is masked when it has at least four characters and is neither `true` nor `false`; so are its base64 forms (both
-/// alphabets, at any place in a longer encoded text), its percent-encoded form, and each line of a value of several lines.
+/// A value is masked when it has at least four characters and is neither `true` nor `false`; so is each line of a value of several
+/// lines. It is found as it is; quoted by shells, JSON, HTML, URLs and programming languages, several times over and mixed;
+/// with a terminal's control sequences inside; and in base64 (both alphabets, at any place in a longer encoded text, once or
+/// twice) and hex, in one piece or wrapped. Encoded forms of very long values are not looked for beyond 4 MiB in all.
 #[derive(Clone)]
-pub struct Mask(Arc<Forms>);
-
-struct Forms {
-    /// Sorted, so that "is this the beginning of one" is a binary search.
-    patterns: Vec<Vec<u8>>,
-    longest: usize,
-    automaton: Option<AhoCorasick>,
-}
+pub struct Mask(Option<Arc<Forms>>);
 
 /// Masks a stream of bytes that arrives in pieces.
 ///
-/// A tail that may be the beginning of a secret is held back: at most as many bytes as the longest secret has. Whoever
-/// reads the output live calls [`Masker::flush`] when nothing has come for a while; should the held beginning turn out to
-/// be a secret after all, its remainder is still masked.
+/// A tail that may be the beginning of a secret is held back until it is decided what it is, however long that takes: at most
+/// as many bytes as the longest secret has, or 64 KiB where much of it is quoting.
 #[derive(Debug)]
 pub struct Masker {
     mask: Mask,
-    /// Bytes that a secret may still begin in.
+    style: Style,
+    /// Bytes that are not given out yet, behind some that are.
     tail: Vec<u8>,
-    /// How many of those have been given out already, as they were or as stars.
-    given: usize,
-    /// Whether stars were the last thing given out, so that a match that goes on needs no new ones.
+    /// Where the tail begins, counted from the beginning of the stream.
+    base: u64,
+    /// Up to where bytes have been given out, as they were or as stars.
+    given: u64,
+    /// Whether stars were the last thing given out, so that a secret that goes on needs no new ones.
     open: bool,
+    /// Secrets that were found and are not given out yet.
+    found: Vec<(u64, u64)>,
+    search: Option<Search>,
+}
+
+/// What a secret becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// Four stars.
+    Short,
+    /// As many stars as it has bytes.
+    SameLength,
+}
+
+/// The three ways in which a stream is read at once.
+#[derive(Debug)]
+struct Search {
+    /// As it is.
+    plain: StateID,
+    unescape: Unescape,
+    /// Without quoting.
+    unescaped: Reading,
+    /// Without quoting, blanks and line breaks: how base64 and hex are wrapped.
+    unwrapped: Reading,
+}
+
+/// Where the automaton is in one of the readings.
+#[derive(Debug)]
+struct Reading {
+    state: StateID,
+    /// Where the last bytes come from: as many as the longest form has. The length is a power of two.
+    starts: Vec<u64>,
+    count: usize,
 }
 
 impl Mask {
     /// Prepares to look for `secrets`.
     #[must_use]
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> Self {
-        let mut forms = BTreeSet::new();
-        for secret in secrets {
-            let value = secret.expose();
-            for text in std::iter::once(value).chain(value.lines()) {
-                let trimmed = text.trim_matches(['\n', '\r', ' ', '\t']);
-                if trimmed.chars().count() >= SHORTEST && !matches!(trimmed, "true" | "false") {
-                    forms.extend(forms_of(trimmed));
-                }
-            }
-        }
-        let patterns: Vec<Vec<u8>> = forms.into_iter().collect();
-        // The automaton is refused only past four thousand million states; a job's specification is smaller than that.
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::Standard)
-            .build(&patterns)
-            .ok();
-        Self(Arc::new(Forms {
-            longest: patterns.iter().map(Vec::len).max().unwrap_or_default(),
-            automaton: automaton.filter(|_| !patterns.is_empty()),
-            patterns,
-        }))
+        Self(Forms::new(secrets).map(Arc::new))
     }
 
     /// A masker for one stream.
     #[must_use]
     pub fn masker(&self) -> Masker {
+        self.masker_of(Style::Short)
+    }
+
+    fn masker_of(&self, style: Style) -> Masker {
         Masker {
+            search: self.0.as_deref().map(Search::new),
             mask: self.clone(),
+            style,
             tail: Vec::new(),
+            base: 0,
             given: 0,
             open: false,
+            found: Vec::new(),
         }
     }
 
     /// `text` without secrets.
     #[must_use]
     pub fn text(&self, text: &str) -> String {
-        let mut masker = self.masker();
+        if self.0.is_none() {
+            return text.to_string();
+        }
         let mut out = Vec::with_capacity(text.len());
+        let mut masker = self.masker();
         masker.push(text.as_bytes(), &mut out);
-        masker.flush(&mut out);
-        // Secrets are whole characters, so what is left is too.
+        masker.finish(&mut out);
+        // A form of a secret may end inside a character.
         String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// The beginning of `piece`, of the same length but with stars for secrets: all of it but what may be the beginning of a
+    /// secret, which is to come again in front of what follows. Behind the `last` piece nothing follows.
+    #[must_use]
+    pub fn in_place(&self, piece: &[u8], last: bool) -> Vec<u8> {
+        let mut out = Vec::with_capacity(piece.len());
+        let mut masker = self.masker_of(Style::SameLength);
+        masker.push(piece, &mut out);
+        if last {
+            masker.finish(&mut out);
+        }
+        out
     }
 }
 
-impl Forms {
-    /// Where the earliest secret may begin that `bytes` ends in the middle of.
-    fn pending(&self, bytes: &[u8]) -> usize {
-        let first = (bytes.len() + 1).saturating_sub(self.longest);
-        (first..bytes.len())
-            .find(|&start| {
-                let rest = &bytes[start..];
-                let next = self.patterns.partition_point(|pattern| pattern.as_slice() <= rest);
-                self.patterns.get(next).is_some_and(|pattern| pattern.starts_with(rest))
-            })
-            .unwrap_or(bytes.len())
+impl Reading {
+    fn new(forms: &Automaton) -> Self {
+        Self {
+            state: forms.start(),
+            starts: vec![0; forms.longest().next_power_of_two()],
+            count: 0,
+        }
     }
+
+    fn start_of_last(&self, length: usize) -> u64 {
+        self.starts[self.count.wrapping_sub(length) & (self.starts.len() - 1)]
+    }
+
+    /// Reads a byte. Answers the secret that ends with it.
+    fn read(&mut self, forms: &Automaton, unit: Unit) -> Option<(u64, u64)> {
+        let mask = self.starts.len() - 1;
+        self.starts[self.count & mask] = unit.start;
+        self.count = self.count.wrapping_add(1);
+        self.state = forms.next(self.state, unit.byte);
+        let length = forms.found(self.state)?;
+        Some((self.start_of_last(length), unit.end))
+    }
+
+    /// Where the beginning of a secret begins that this ends with.
+    fn pending(&self, forms: &Automaton) -> Option<u64> {
+        match forms.depth(self.state) {
+            0 => None,
+            depth => Some(self.start_of_last(depth)),
+        }
+    }
+}
+
+impl Search {
+    fn new(forms: &Forms) -> Self {
+        Self {
+            plain: forms.texts.start(),
+            unescape: Unescape::default(),
+            unescaped: Reading::new(&forms.texts),
+            unwrapped: Reading::new(&forms.encoded),
+        }
+    }
+
+    fn is_idle(&self, forms: &Forms) -> bool {
+        self.plain == forms.texts.start()
+            && self.unescaped.state == forms.texts.start()
+            && self.unwrapped.state == forms.encoded.start()
+            && self.unescape.is_idle()
+    }
+
+    /// Reads the byte of `text` at `index`. The first of `text` is at `base` of the stream.
+    fn read(&mut self, forms: &Forms, (text, base): (&[u8], u64), index: usize, found: &mut Vec<(u64, u64)>) {
+        let (byte, at) = (text[index], base + index as u64);
+        self.plain = forms.texts.next(self.plain, byte);
+        if let Some(length) = forms.texts.found(self.plain) {
+            note(found, (at + 1 - length as u64, at + 1));
+        }
+        let (unescaped, unwrapped) = (&mut self.unescaped, &mut self.unwrapped);
+        self.unescape.push(byte, at, &mut |unit| {
+            found_in(unescaped.read(&forms.texts, unit), found);
+            found_in(unwrap(&forms.encoded, unwrapped, unit, (text, base)), found);
+        });
+    }
+
+    fn finish(&mut self, forms: &Forms, (text, base): (&[u8], u64), found: &mut Vec<(u64, u64)>) {
+        let (unescaped, unwrapped) = (&mut self.unescaped, &mut self.unwrapped);
+        self.unescape.finish(&mut |unit| {
+            found_in(unescaped.read(&forms.texts, unit), found);
+            found_in(unwrap(&forms.encoded, unwrapped, unit, (text, base)), found);
+        });
+    }
+
+    /// Where the earliest thing begins that may become a secret. `end` is where the stream is.
+    fn pending(&mut self, forms: &Forms, end: u64) -> u64 {
+        let readings = [
+            self.unescaped.pending(&forms.texts),
+            self.unwrapped.pending(&forms.encoded),
+            self.unescape.pending(),
+        ];
+        let mut quoted = readings.into_iter().flatten().min().unwrap_or(end);
+        if end - quoted > MOST_HELD {
+            let plain = self.plain;
+            *self = Self::new(forms);
+            self.plain = plain;
+            quoted = end;
+        }
+        quoted.min(end - forms.texts.depth(self.plain) as u64)
+    }
+}
+
+/// Reads a byte as part of something encoded, if it can be. Answers the secret that ends with it.
+fn unwrap(forms: &Automaton, reading: &mut Reading, unit: Unit, (text, base): (&[u8], u64)) -> Option<(u64, u64)> {
+    match unit.byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => return reading.read(forms, unit),
+        // Digits of base64 that its two alphabets do not share, padding, and what stands between bytes in hex.
+        b' ' | b'\t' | b'-' | b'_' | b'/' | b'=' | b':' | b',' => {}
+        // Every line ends with some letter. Were it held back because an encoded secret begins with the same, people would
+        // wait for the last letter of what they watch.
+        b'\n' => {
+            let depth = forms.depth(reading.state);
+            if depth > 0 && depth < SURE {
+                let before = usize::try_from(unit.start.saturating_sub(base)).unwrap_or_default();
+                if !may_be_wrapped(&text[..before.min(text.len())]) {
+                    reading.state = forms.start();
+                }
+            }
+        }
+        _ => reading.state = forms.start(),
+    }
+    None
+}
+
+/// Whether a line that ends so may be one of several of base64 or hex.
+fn may_be_wrapped(line: &[u8]) -> bool {
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_=".contains(byte);
+    let is_between = |byte: &u8| b" :\t,".contains(byte);
+    let base64 = line.iter().rev().take_while(|byte| is_base64(byte)).count();
+    let hex = line
+        .iter()
+        .rev()
+        .take_while(|byte| byte.is_ascii_hexdigit() || is_between(byte));
+    base64 >= WRAPPED || hex.filter(|byte| !is_between(byte)).count() >= WRAPPED
+}
+
+fn found_in(secret: Option<(u64, u64)>, found: &mut Vec<(u64, u64)>) {
+    if let Some(secret) = secret {
+        note(found, secret);
+    }
+}
+
+/// Adds a secret, to the last one if they overlap.
+fn note(found: &mut Vec<(u64, u64)>, (mut start, mut end): (u64, u64)) {
+    while let Some(last) = found.pop_if(|last| last.1 > start && last.0 < end) {
+        start = start.min(last.0);
+        end = end.max(last.1);
+    }
+    found.push((start, end));
 }
 
 impl Masker {
     /// Takes `bytes` and appends to `out` what is certain.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        if self.mask.0.automaton.is_none() {
+        let (Some(forms), Some(search)) = (self.mask.0.clone(), &mut self.search) else {
             out.extend_from_slice(bytes);
             return;
-        }
+        };
+        let mut index = self.tail.len();
         self.tail.extend_from_slice(bytes);
-        let pending = self.mask.0.pending(&self.tail);
+        let text = (self.tail.as_slice(), self.base);
+        while index < self.tail.len() {
+            if search.is_idle(&forms) {
+                let passes = |byte: &u8| {
+                    forms.texts.begins_none(*byte) && forms.encoded.begins_none(*byte) && Unescape::is_plain(*byte)
+                };
+                index += self.tail[index..].iter().take_while(|byte| passes(byte)).count();
+                if index == self.tail.len() {
+                    break;
+                }
+            }
+            search.read(&forms, text, index, &mut self.found);
+            index += 1;
+        }
+        let end = self.base + self.tail.len() as u64;
+        let pending = search.pending(&forms, end);
         self.give(pending, out);
-        self.tail.drain(..pending);
-        self.given -= pending;
     }
 
-    /// Gives out at least the first `limit` bytes of the tail, and all of a secret that begins in them.
-    fn give(&mut self, limit: usize, out: &mut Vec<u8>) {
-        let mask = Arc::clone(&self.mask.0);
-        let Some(automaton) = &mask.automaton else {
-            return;
-        };
-        // Secrets that overlap are one run of stars: what sticks out of one of them is part of another. The search
-        // reports them by where they end.
-        let mut covered: Vec<(usize, usize)> = Vec::new();
-        for found in automaton.find_overlapping_iter(&self.tail) {
-            let mut start = found.start();
-            while let Some((previous, _)) = covered.pop_if(|(_, end)| *end > start) {
-                start = start.min(previous);
-            }
-            covered.push((start, found.end()));
+    /// Appends to `out` what is held back: the stream has ended.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        let end = self.base + self.tail.len() as u64;
+        if let (Some(forms), Some(search)) = (self.mask.0.clone(), &mut self.search) {
+            search.finish(&forms, (&self.tail, self.base), &mut self.found);
+            *search = Search::new(&forms);
         }
-        let mut at = self.given;
-        for (start, end) in covered {
-            if end <= at {
+        self.give(end, out);
+    }
+
+    /// Gives out everything before `limit`, and all of a secret that begins before it.
+    fn give(&mut self, limit: u64, out: &mut Vec<u8>) {
+        let mut found = std::mem::take(&mut self.found);
+        found.sort_unstable();
+        let mut rest = found.drain(..).peekable();
+        while let Some((start, mut end)) = rest.next_if(|(start, _)| *start < limit) {
+            // Secrets that overlap are one run of stars: what sticks out of one of them is part of another.
+            while let Some((_, further)) = rest.next_if(|(next, _)| *next < end) {
+                end = end.max(further);
+            }
+            if end <= self.given {
                 continue;
             }
-            if start >= limit {
-                break;
-            }
-            if start > at {
-                out.extend_from_slice(&self.tail[at..start]);
-                self.open = false;
-            }
-            if !(self.open && start < at) {
-                out.extend_from_slice(STARS);
+            self.give_plain(start, out);
+            let goes_on = self.open && start < self.given;
+            match self.style {
+                Style::SameLength => out.extend((self.given..end).map(|_| b'*')),
+                Style::Short if goes_on => {}
+                Style::Short => out.extend_from_slice(STARS),
             }
             self.open = true;
-            at = end;
+            self.given = end;
         }
-        if at < limit {
-            out.extend_from_slice(&self.tail[at..limit]);
+        self.found = rest.collect();
+        self.give_plain(limit, out);
+        let known = usize::try_from(self.given - self.base)
+            .unwrap_or_default()
+            .saturating_sub(REMEMBERED);
+        self.tail.drain(..known);
+        self.base += known as u64;
+    }
+
+    fn give_plain(&mut self, limit: u64, out: &mut Vec<u8>) {
+        if limit > self.given {
+            let index = |at: u64| usize::try_from(at - self.base).unwrap_or(usize::MAX);
+            out.extend_from_slice(&self.tail[index(self.given)..index(limit)]);
             self.open = false;
-            at = limit;
+            self.given = limit;
         }
-        self.given = at;
-    }
-
-    /// Whether something is held back.
-    #[must_use]
-    pub fn holds_back(&self) -> bool {
-        self.given < self.tail.len()
-    }
-
-    /// Appends to `out` what is held back: the stream has ended, or has been silent for long enough.
-    pub fn flush(&mut self, out: &mut Vec<u8>) {
-        self.give(self.tail.len(), out);
     }
 }
 
 impl fmt::Debug for Mask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Mask({} forms)", self.0.patterns.len())
+        write!(f, "Mask({} forms)", self.0.as_ref().map_or(0, |forms| forms.count()))
     }
-}
-
-fn forms_of(value: &str) -> Vec<Vec<u8>> {
-    let bytes = value.as_bytes();
-    let mut forms = vec![bytes.to_vec()];
-    let mut encoded = vec![percent(bytes, false), percent(bytes, true)];
-    for alphabet in [STANDARD, URL_SAFE] {
-        encoded.push(base64(bytes, alphabet, true));
-        // In a longer text the value begins at any of three places of a group of bytes; the digits at its edges depend
-        // on its neighbours and are left out.
-        for shift in 0..3 {
-            let mut shifted = vec![0; shift];
-            shifted.extend_from_slice(bytes);
-            let whole = shifted.len() * 8 / 6;
-            let first = (shift * 8).div_ceil(6);
-            let digits = base64(&shifted, alphabet, false);
-            encoded.push(digits[first.min(whole)..whole].to_vec());
-        }
-    }
-    forms.extend(encoded.into_iter().filter(|form| form.len() >= SHORTEST_ENCODED));
-    forms
-}
-
-const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-
-/// Source: <https://www.rfc-editor.org/rfc/rfc4648#section-4>
-fn base64(bytes: &[u8], alphabet: &[u8; 64], padded: bool) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let bits = group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
-        for digit in 0..=group.len() {
-            out.push(alphabet[(bits >> (18 - 6 * digit)) as usize & 63]);
-        }
-        if padded {
-            out.resize(out.len() + 3 - group.len(), b'=');
-        }
-    }
-    out
-}
-
-/// Source: <https://www.rfc-editor.org/rfc/rfc3986#section-2.1>; hex digits are upper case by rule and lower case in use.
-fn percent(bytes: &[u8], lower: bool) -> Vec<u8> {
-    let digits: &[u8; 16] = if lower {
-        b"0123456789abcdef"
-    } else {
-        b"0123456789ABCDEF"
-    };
-    let mut out = Vec::with_capacity(bytes.len());
-    for byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
-            out.push(*byte);
-        } else {
-            out.extend_from_slice(&[b'%', digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]);
-        }
-    }
-    out
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn mask(secrets: &[&str]) -> Mask {
-        let secrets: Vec<SecretString> = secrets.iter().map(|s| SecretString::new((*s).to_string())).collect();
-        Mask::new(&secrets)
-    }
-
-    /// The text in one piece, byte by byte, and cut in two at every place gives the same.
-    fn check(secrets: &[&str], text: &str, expect: &str) {
-        let mask = mask(secrets);
-        assert_eq!(mask.text(text), expect, "{text}");
-        let bytes = text.as_bytes();
-        let run = |pieces: &mut dyn Iterator<Item = &[u8]>| {
-            let (mut masker, mut out) = (mask.masker(), Vec::new());
-            for piece in pieces {
-                masker.push(piece, &mut out);
-            }
-            masker.flush(&mut out);
-            String::from_utf8(out).unwrap()
-        };
-        assert_eq!(run(&mut bytes.chunks(1)), expect, "{text} byte by byte");
-        for at in 0..=bytes.len() {
-            assert_eq!(
-                run(&mut [&bytes[..at], &bytes[at..]].into_iter()),
-                expect,
-                "{text} cut at {at}"
-            );
-        }
-    }
-
-    #[test]
-    fn values_are_masked_wherever_the_pieces_end() {
-        check(&[], "nothing to hide", "nothing to hide");
-        check(&["hunter2"], "pass hunter2 word", "pass **** word");
-        check(&["hunter2"], "hunter2hunter2", "********");
-        check(&["hunter2"], "hunter", "hunter");
-        check(&["hunter2"], "hunhunter2", "hun****");
-        check(&["abcdef", "defghi"], "xabcdefghix", "x****x");
-        check(&["abcd", "abcdefgh"], "abcdefgh abcdefg", "**** ****efg");
-        check(&["bcde", "abcdef"], "abcdef abcde", "**** a****");
-        check(&["aaaa"], "aaaaaaaaaaab", "****b");
-        check(&["ünïcödé"], "é ünïcödé é", "é **** é");
-    }
-
-    #[test]
-    fn short_values_and_booleans_are_left_alone() {
-        check(
-            &["abc", "true", "false", "", "    "],
-            "abc true false",
-            "abc true false",
-        );
-        check(&["äöüß"], "äöüß", "****");
-    }
-
-    #[test]
-    fn encoded_forms_are_masked() {
-        check(
-            &["p@ss/w0rd!"],
-            "url p%40ss%2Fw0rd%21 and p%40ss%2fw0rd%21",
-            "url **** and ****",
-        );
-        check(&["hunter2"], "aHVudGVyMg==", "****");
-        // user:hunter2 and admin:hunter2 in the three alignments
-        check(&["hunter22"], "dXNlcjpodW50ZXIyMg==", "dXNlcjp****g==");
-        let mask = mask(&["correct-horse?>"]);
-        for (shift, alphabet) in [(0, STANDARD), (1, STANDARD), (2, URL_SAFE), (4, URL_SAFE)] {
-            let text = [&vec![b'u'; shift], "correct-horse?>".as_bytes(), b"tail"].concat();
-            let shown = mask.text(std::str::from_utf8(&base64(&text, alphabet, true)).unwrap());
-            assert!(shown.contains("****") && shown.len() < 20, "{shown}");
-        }
-    }
-
-    #[test]
-    fn a_value_of_several_lines_is_masked_line_by_line() {
-        check(
-            &["-----BEGIN-----\nMIIEow\n}\n"],
-            "-----BEGIN-----\r\nMIIEow\n}\n",
-            "****\r\n****\n}\n",
-        );
-    }
-
-    #[test]
-    fn what_is_held_back_is_bounded_and_given_out_when_asked() {
-        let mask = mask(&["hunter2"]);
-        let (mut masker, mut out) = (mask.masker(), Vec::new());
-        masker.push(b"password: hun", &mut out);
-        assert_eq!(out, b"password: ");
-        assert!(masker.holds_back());
-        masker.flush(&mut out);
-        assert_eq!(out, b"password: hun");
-        assert!(!masker.holds_back());
-        masker.push(b"ter2 and", &mut out);
-        masker.flush(&mut out);
-        assert_eq!(String::from_utf8(out).unwrap(), "password: hun**** and");
-
-        let (mut masker, mut out) = (mask.masker(), Vec::new());
-        for _ in 0..1000 {
-            masker.push(b"hunter", &mut out);
-            assert!(masker.tail.len() < 7);
-        }
-    }
-
-    #[test]
-    fn nothing_of_it_prints() {
-        assert!(!format!("{:?}", mask(&["hunter2"]).masker()).contains("hunter2"));
-    }
-}
+#[path = "mask/tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ pub const SESSION_COOKIE_PREFIX: &str = "towpath_session_";
 ///
 /// It serialises *with* its value, because a job's specification must carry it to the agent; what is written to a disk
 /// is encrypted by whoever writes it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SecretString(String);
 
 impl SecretString {

@@ -100,7 +100,7 @@ impl Prepared {
         let mut masker = self.mask.masker();
         let mut out = Vec::with_capacity(output.len());
         masker.push(output, &mut out);
-        masker.flush(&mut out);
+        masker.finish(&mut out);
         out
     }
 }

@@ -1,20 +1,18 @@
 //! What the pods of a workload print.
 
 use super::{error::ClusterError, secrets::mask_of};
-use crate::target::{Environment, SecretSource};
+use crate::{
+    lines::{LineCutter, whole_lines},
+    target::{Environment, SecretSource},
+};
 use bytes::Bytes;
 use futures::{
     StreamExt,
     stream::{BoxStream, select_all},
 };
 use serde_json::Value;
-use tokio_util::{
-    codec::{FramedRead, LinesCodec},
-    io::StreamReader,
-};
 use towpath_kube::{Client, Discovery, Lookup, Resource, Select, escape, text_at};
 use towpath_manifest::{Kind, Object, ObjectId};
-use towpath_types::Mask;
 
 /// The last `tail` lines of each container of a workload, and later ones if `follow`; `None` if it does not exist.
 pub(super) async fn of_workload(
@@ -73,25 +71,8 @@ pub(super) async fn of_workload(
             let Ok(pieces) = client.stream(&path).await else {
                 continue;
             };
-            streams.push(whole_lines(pieces.boxed(), mask.clone(), prefix.clone()));
+            streams.push(whole_lines(pieces, LineCutter::new(&mask, prefix.clone())));
         }
     }
     Ok(Some(select_all(streams).boxed()))
-}
-
-/// Cuts the output of a container into whole lines, masks them, and puts `prefix` before each.
-fn whole_lines(
-    pieces: BoxStream<'static, std::io::Result<Bytes>>,
-    mask: Mask,
-    prefix: String,
-) -> BoxStream<'static, Bytes> {
-    let lines = FramedRead::new(StreamReader::new(pieces), LinesCodec::new());
-    lines
-        .filter_map(move |line| {
-            let line = line
-                .ok()
-                .map(|line| Bytes::from(format!("{prefix}{}\n", mask.text(&line))));
-            async move { line }
-        })
-        .boxed()
 }

@@ -4,14 +4,16 @@ use super::{
     container,
     context::Context,
     environment,
-    lines::{LineCutter, whole_lines},
     model::{self, Job, Resource},
     names,
     pod::{self, Owner, Pod, pause_before},
     start_error::StartError,
     store::{Document, JobRecord},
 };
-use crate::target::{JobEnd, JobHandle, JobLine, TargetError};
+use crate::{
+    lines::{LineCutter, whole_lines},
+    target::{JobEnd, JobHandle, JobLine, TargetError},
+};
 use futures::{StreamExt, future};
 use jiff::{SignedDuration, Timestamp};
 use std::{sync::Arc, time::Duration};

@@ -11,7 +11,6 @@ mod cron;
 mod environment;
 mod frontend;
 mod job;
-mod lines;
 mod model;
 mod mounted;
 mod names;

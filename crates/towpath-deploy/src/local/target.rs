@@ -6,12 +6,12 @@ use super::{
     controller::{self, Controller},
     environment,
     job::{self, pod_name},
-    lines::{LineCutter, whole_lines},
     model::{self, Resource},
     names::Names,
     preflight, status,
     store::Store,
 };
+use crate::lines::{LineCutter, whole_lines};
 use crate::target::{
     Applied, ApplyError, ApplyRequest, CronJobStatus, Drift, Environment, EnvironmentId, Finding, Hold, JobHandle,
     Preflight, Progress, ReleaseRecord, SecretSource, Severity, Target, TargetError, Volumes, WorkloadStatus,

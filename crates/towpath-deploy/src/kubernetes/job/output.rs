@@ -85,7 +85,7 @@ impl LogReader {
                         false => error.to_string(),
                     };
                     let note = format!("cannot show the output of `{}`: {why}", container.name);
-                    let _ = output.lines.send(JobLine::Note(note)).await;
+                    let _ = output.lines.send(JobLine::Note(self.mask.text(&note))).await;
                     break;
                 }
             };
@@ -139,7 +139,7 @@ impl LogReader {
             sleep(PAUSE).await;
         }
         let mut printed = Vec::new();
-        masker.flush(&mut printed);
+        masker.finish(&mut printed);
         output.send(printed).await;
     }
 }

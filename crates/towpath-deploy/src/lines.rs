@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream::BoxStream};
-use towpath_container::ContainerError;
 use towpath_types::{Mask, Masker, with_causes};
 
 /// A line that is longer than this is handed on in pieces.
@@ -38,7 +37,7 @@ impl LineCutter {
 
     /// The rest, when the stream has ended.
     pub(crate) fn finish(mut self) -> Option<Bytes> {
-        self.masker.flush(&mut self.rest);
+        self.masker.finish(&mut self.rest);
         let rest = std::mem::take(&mut self.rest);
         (!rest.is_empty()).then(|| self.prefixed(rest))
     }
@@ -57,8 +56,8 @@ impl LineCutter {
 }
 
 /// Cuts a container's output into whole lines. Output that cannot be read any further ends the stream.
-pub(crate) fn whole_lines(
-    pieces: impl Stream<Item = Result<Bytes, ContainerError>> + Send + 'static,
+pub(crate) fn whole_lines<E: std::error::Error + Send + 'static>(
+    pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
     cutter: LineCutter,
 ) -> BoxStream<'static, Bytes> {
     futures::stream::unfold((pieces.boxed(), Some(cutter)), |(mut pieces, mut cutter)| async move {

@@ -1,0 +1,60 @@
+//! The mask over a process's own log.
+
+use crate::{Mask, SecretString};
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// The secrets that a process has had in its hands. Clones share them.
+#[derive(Clone, Default)]
+pub struct SeenSecrets(Arc<Mutex<Seen>>);
+
+#[derive(Default)]
+struct Seen {
+    values: HashSet<SecretString>,
+    /// Of all values; `None` since another one came.
+    mask: Option<Mask>,
+}
+
+impl SeenSecrets {
+    /// Remembers `value`.
+    pub fn note(&self, value: &SecretString) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !seen.values.contains(value) {
+            seen.values.insert(value.clone());
+            seen.mask = None;
+        }
+    }
+
+    /// Hides all of them.
+    #[must_use]
+    pub fn mask(&self) -> Mask {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Seen { values, mask } = &mut *seen;
+        mask.get_or_insert_with(|| Mask::new(values.iter())).clone()
+    }
+}
+
+impl fmt::Debug for SeenSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SeenSecrets")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_is_hidden_from_then_on() {
+        let seen = SeenSecrets::default();
+        assert_eq!(seen.mask().text("hunter2 and swordfish"), "hunter2 and swordfish");
+        seen.clone().note(&SecretString::new("hunter2".into()));
+        assert_eq!(seen.mask().text("hunter2 and swordfish"), "**** and swordfish");
+        seen.note(&SecretString::new("swordfish".into()));
+        assert_eq!(seen.mask().text("hunter2 and swordfish"), "**** and ****");
+        assert_eq!(format!("{seen:?}"), "SeenSecrets");
+    }
+}
