@@ -49,7 +49,7 @@ impl Outside {
         let identity: Arc<dyn Identity> =
             Arc::new(Tokens::open(data_dir).map_err(|error| failed(data_dir, "the tokens", error))?);
         let vault = Vault::open(&data_dir.join("secrets")).map_err(|error| failed(data_dir, "the secrets", error))?;
-        let vault = Arc::new(vault);
+        let vault = Arc::new(vault.noting(settings.seen.clone()));
         let git = GitForge::open(&data_dir.join("git"), &settings.binary)
             .await
             .map_err(|error| failed(data_dir, "the git repositories", error))?;

@@ -4,7 +4,7 @@ use crate::job::prepare::Addresses;
 use std::{net::SocketAddr, path::PathBuf};
 use towpath_deploy::Identity as KubeIdentity;
 use towpath_store::ObjectLocation;
-use towpath_types::SecretString;
+use towpath_types::{SecretString, SeenSecrets};
 
 /// Where logs and blobs are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -49,6 +49,8 @@ pub struct Settings {
     pub orb_url_prefixes: Vec<towpath_orbs::UrlPrefix>,
     /// Where environments are.
     pub target: TargetSettings,
+    /// Where the values of contexts and Secrets are noted that this server has had in its hands: its log hides them.
+    pub seen: SeenSecrets,
     /// Whether there is to be a container engine for jobs. Without one only jobs on the host run.
     pub engine: bool,
 }

@@ -71,6 +71,7 @@ impl World {
             orb_url_prefixes: Vec::new(),
             // Whatever is here is replaced below.
             target: TargetSettings::Kubernetes(Identity::from_environment(|_| None)),
+            seen: towpath_types::SeenSecrets::default(),
             engine: false,
         };
         let outside = Outside::open(&settings).await.unwrap();

@@ -7,19 +7,21 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use std::{
-    io::IsTerminal,
+    io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
 use tokio_util::sync::CancellationToken;
 use towpath_control::{ObjectSettings, Settings, System, TargetSettings};
-use towpath_types::SecretString;
+use towpath_types::{SecretString, SeenSecrets};
 
 /// `towpath up`.
 pub async fn up(options: cli::Up) -> Result<()> {
+    let seen = SeenSecrets::default();
+    let log = seen.clone();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("TOWPATH_LOG").unwrap_or_else(|_| "info".into()))
-        .with_writer(std::io::stderr)
+        .with_writer(move || MaskedLog(log.clone()))
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let dir =
@@ -49,6 +51,7 @@ pub async fn up(options: cli::Up) -> Result<()> {
         orb_registry: options.orbs.registry().map(str::to_string),
         orb_url_prefixes: options.orbs.url_prefixes()?,
         target: target_settings(options.target),
+        seen,
         engine: true,
     };
     let environments = match &settings.target {
@@ -80,6 +83,21 @@ pub async fn up(options: cli::Up) -> Result<()> {
     shutdown.cancel();
     working.await.context("the server's work ended early")?;
     served.context("the server stopped")
+}
+
+/// Standard error without the secrets that this process has seen. An event comes in one piece.
+struct MaskedLog(SeenSecrets);
+
+impl Write for MaskedLog {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let masked = self.0.mask().text(&String::from_utf8_lossy(event));
+        io::stderr().write_all(masked.as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 /// The database that the options name.
