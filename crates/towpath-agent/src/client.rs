@@ -200,6 +200,19 @@ impl Client {
         self.ask_once(Method::POST, path, body, None).await
     }
 
+    /// Puts `body` once. Answers the lines that the server says about it.
+    pub(crate) async fn put_and_hear_once(&self, path: &str, body: Body) -> Result<Vec<String>, ClientError> {
+        let response = self.ask_once(Method::PUT, path, body, None).await?;
+        let said = Limited::new(response.into_body(), REFUSAL_BYTES).collect().await;
+        let said = said.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        Ok(said
+            .lines()
+            .map(str::to_string)
+            .filter(|line| !line.is_empty())
+            .collect())
+    }
+
     /// Puts `body` once.
     pub(crate) async fn put_once(&self, path: &str, body: Body) -> Result<StatusCode, ClientError> {
         Ok(self.ask_once(Method::PUT, path, body, None).await?.status())

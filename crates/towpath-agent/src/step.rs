@@ -1,7 +1,7 @@
 //! What every step uses, and how steps end.
 
 use crate::{client::Client, client::ClientError, surroundings::Surroundings};
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 use towpath_protocol::JobSpec;
 use towpath_types::{Mask, Outcome};
 
@@ -48,6 +48,17 @@ pub(crate) enum StepError {
     /// The server no longer wants to know.
     #[error("the server no longer knows this job")]
     Gone,
+}
+
+impl StepError {
+    /// Names the file that it is about.
+    pub(crate) fn about(self, file: &Path) -> Self {
+        match self {
+            Self::Failed(message) => Self::Failed(format!("{}: {message}", file.display())),
+            Self::Errored(message) => Self::Errored(format!("{}: {message}", file.display())),
+            Self::Gone => Self::Gone,
+        }
+    }
 }
 
 impl From<ClientError> for StepError {

@@ -8,6 +8,7 @@ use crate::{
 use futures::TryStreamExt;
 use std::{
     io,
+    os::unix::ffi::OsStrExt,
     path::{Component, Path, PathBuf},
 };
 use tokio_util::io::ReaderStream;
@@ -33,8 +34,10 @@ pub(crate) async fn artifacts(
             (true, false) => base.clone(),
             (false, _) => base.join(&inside),
         };
-        upload(job, route::ARTIFACTS, &file, &name).await?;
-        spool.line(format!("Uploaded {}", name.display()));
+        upload(job, route::ARTIFACTS, &file, &name)
+            .await
+            .map_err(|error| error.about(&file))?;
+        spool.line(format!("Uploaded {}", readable(&name)));
     }
     Ok(())
 }
@@ -57,9 +60,12 @@ pub(crate) async fn test_results(job: &RunningJob, written: &str, spool: &mut Sp
             inside
         };
         match upload(job, route::TEST_RESULTS, &file, &name).await {
-            Ok(()) => sent += 1,
+            Ok(notes) => {
+                sent += 1;
+                notes.iter().for_each(|note| spool.line(format!("Warning: {note}")));
+            }
             // A file that is not JUnit must not hide the results in the others.
-            Err(StepError::Errored(message)) => spool.line(format!("Warning: {message}")),
+            Err(StepError::Errored(message)) => spool.line(format!("Warning: {}: {message}", file.display())),
             Err(other) => return Err(other),
         }
     }
@@ -70,19 +76,21 @@ pub(crate) async fn test_results(job: &RunningJob, written: &str, spool: &mut Sp
     Ok(())
 }
 
-async fn upload(job: &RunningJob, route: &str, file: &Path, name: &Path) -> Result<(), StepError> {
-    let route = format!("{route}?path={}", query_value(&name.to_string_lossy()));
-    job.client
+/// Answers what the server says about the file.
+async fn upload(job: &RunningJob, route: &str, file: &Path, name: &Path) -> Result<Vec<String>, StepError> {
+    let route = format!("{route}?path={}", query_value(&readable(name)));
+    let said = job
+        .client
         .persist(|| async {
             let opened = tokio::fs::File::open(file).await;
             let body = match opened {
                 Ok(opened) => streamed(ReaderStream::with_capacity(opened, 128 << 10)),
                 Err(error) => streamed(futures::stream::once(async { Err(error) }).map_err(|error: io::Error| error)),
             };
-            job.client.put_once(&route, body).await
+            job.client.put_and_hear_once(&route, body).await
         })
         .await?;
-    Ok(())
+    Ok(said)
 }
 
 /// The files at `path`, each with its path relative to it, which is empty if `path` is a file. Follows links to files, so that
@@ -102,6 +110,16 @@ fn files(path: &Path) -> Vec<(PathBuf, PathBuf)> {
             Some((entry.into_path(), inside))
         })
         .collect()
+}
+
+/// `path` as text. A byte that belongs to no character is written as a number: two files have two names.
+fn readable(path: &Path) -> String {
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    text
 }
 
 /// A path as the name of an artifact: relative, without `.`, `..` and `~`.
@@ -125,6 +143,14 @@ mod tests {
         check("~/out/./x", "out/x");
         check("../../etc", "etc");
         check(".", "");
+    }
+
+    #[test]
+    fn two_files_have_two_names() {
+        let name = |bytes: &[u8]| readable(Path::new(std::ffi::OsStr::from_bytes(bytes)));
+        assert_eq!(name("größe 100%.txt".as_bytes()), "größe 100%.txt");
+        assert_eq!(name(b"latin\xe9.txt"), "latin\\xe9.txt");
+        assert_ne!(name(b"latin\xe9.txt"), name(b"latin\xe8.txt"));
     }
 
     #[test]

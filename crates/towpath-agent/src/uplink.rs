@@ -108,6 +108,9 @@ struct Outgoing {
     log: Arc<Log>,
     file: Option<File>,
     acknowledged: u64,
+    /// Up to where the server has seen the log. What it did not take of that may be the beginning of a secret: it decides when
+    /// more follows.
+    seen: u64,
     /// Whether the server knows that the step has begun.
     announced: bool,
     /// Whether the server refuses the rest of the log.
@@ -131,7 +134,8 @@ impl Outgoing {
     /// When to send the next bytes, if there are any.
     fn due(&self) -> Option<Instant> {
         let waiting = self.log.length().saturating_sub(self.acknowledged);
-        if !self.announced || self.refused || waiting == 0 {
+        let is_news = self.log.is_finished() || self.log.length() > self.seen;
+        if !self.announced || self.refused || waiting == 0 || !is_news {
             return None;
         }
         match self.sent_at {
@@ -193,6 +197,7 @@ impl Sender {
                 log,
                 file: None,
                 acknowledged: 0,
+                seen: 0,
                 announced: false,
                 refused: false,
                 sent_at: None,
@@ -273,6 +278,8 @@ impl Sender {
         let Some(outgoing) = self.logs.get_mut(&step) else {
             return Ok(());
         };
+        // Asked before the length: a finished log grows no more.
+        let finished = outgoing.log.is_finished();
         let batch = match outgoing.read() {
             Ok(batch) => batch,
             Err(error) => {
@@ -285,16 +292,21 @@ impl Sender {
             }
         };
         let offset = outgoing.acknowledged;
+        let end = offset + batch.len() as u64;
+        let last = finished && end == outgoing.log.length();
         match self
             .client
-            .post_once::<Acknowledged>(&route::logs(step, offset), batch)
+            .post_once::<Acknowledged>(&route::logs(step, offset, last), batch)
             .await
         {
             Ok((status, Some(Acknowledged { acknowledged }))) => {
                 // Less than before means that the server has a gap (409). The spool still has the missing bytes.
                 outgoing.acknowledged = acknowledged.min(outgoing.log.length());
+                outgoing.seen = outgoing.acknowledged.max(end);
                 outgoing.sent_at = Some(Instant::now());
-                if acknowledged <= offset && status != StatusCode::CONFLICT {
+                if status == StatusCode::CONFLICT {
+                    outgoing.seen = outgoing.acknowledged;
+                } else if acknowledged <= offset && last {
                     return Err(ClientError::Away("it took no byte of a log".to_string()));
                 }
                 Ok(())

@@ -4,7 +4,7 @@ use crate::{
     conductor::Conductor,
     job::{
         junit::{self, TestCase, TestOutcome},
-        prepare::Addresses,
+        prepare::{Addresses, Preparation},
         supervise::{Attendance, Attended},
     },
     standing::Standing,
@@ -13,7 +13,12 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use towpath_delivery::DeliveryError;
 use towpath_forge::{Forge, ForgeError};
 use towpath_protocol::{
@@ -23,10 +28,12 @@ use towpath_store::{
     Artifact, BlobReader, Cache, Commit, Expect, JobRow, LogId, NodeRow, Objects, StepRow, Store, StoreError, TestRow,
     Topic, Write,
 };
-use towpath_types::{JobId, NodeId, StepStatus, TestResult};
+use towpath_types::{Digest, JobId, Mask, NodeId, StepStatus, TestResult};
 
 /// How many of the newest files of results tell how long tests take.
 const TIMED_FILES: u32 = 20;
+/// How many masks of other servers' jobs are kept.
+const MOST_MASKS: usize = 64;
 /// How long a long poll is held open: the agent gives up a little later.
 const HELD: Duration = Duration::from_secs(LONG_POLL.as_secs() - 5);
 
@@ -48,8 +55,27 @@ pub struct AgentDoor {
     pub forge: Arc<dyn Forge>,
     pub conductor: Conductor,
     pub attendance: Attendance,
+    pub preparation: Preparation,
+    pub masks: Masks,
     pub addresses: Addresses,
     pub identity: Arc<dyn Identity>,
+}
+
+/// The masks of jobs that other servers look after, so that they are not made anew for each piece of a log.
+#[derive(Clone, Default)]
+pub struct Masks(Arc<Mutex<VecDeque<(NodeId, Mask)>>>);
+
+impl Masks {
+    fn get(&self, node: NodeId) -> Option<Mask> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().find(|(of, _)| *of == node).map(|(_, mask)| mask.clone())
+    }
+
+    fn keep(&self, node: NodeId, mask: Mask) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.truncate(MOST_MASKS - 1);
+        known.push_front((node, mask));
+    }
 }
 
 impl AgentDoor {
@@ -112,16 +138,41 @@ impl AgentDoor {
         Err(DeliveryError::unavailable("the job is not taken up yet"))
     }
 
+    /// Hides the secrets of the attempt's job. What agents send is masked here once more: whatever they are, and whoever speaks
+    /// for them, nothing else is stored.
+    ///
+    /// The server that an agent speaks to need not be the one that looks after the job.
+    async fn mask(&self, node: NodeId) -> Result<Mask, DeliveryError> {
+        let attended = self.attendance.get(node.job).filter(|one| one.attempt == node.attempt);
+        if let Some(mask) = attended.and_then(|attended| attended.mask.get().cloned()) {
+            return Ok(mask);
+        }
+        if let Some(mask) = self.masks.get(node) {
+            return Ok(mask);
+        }
+        let mask = self.preparation.mask(&self.row(node.job).await?).await?;
+        self.masks.keep(node, mask.clone());
+        Ok(mask)
+    }
+
     async fn row(&self, job: JobId) -> Result<JobRow, DeliveryError> {
         let row = self.store.job(job).await.map_err(store_error)?;
         row.ok_or_else(|| DeliveryError::not_found(format!("there is no job {job}")))
     }
 
-    /// Keeps a piece of a step's log.
+    /// Keeps a piece of a step's log, without what may be the beginning of a secret at its end, unless it is the `last` one.
     ///
     /// # Errors
     /// When the storage does not work; the agent sends it again.
-    pub async fn log(&self, node: NodeId, step: u32, offset: u64, bytes: Bytes) -> Result<LogAnswer, DeliveryError> {
+    pub async fn log(
+        &self,
+        node: NodeId,
+        step: u32,
+        offset: u64,
+        bytes: &[u8],
+        last: bool,
+    ) -> Result<LogAnswer, DeliveryError> {
+        let bytes = Bytes::from(self.mask(node).await?.in_place(bytes, last));
         let log = LogId::Step {
             job: node.job,
             attempt: node.attempt,
@@ -161,7 +212,8 @@ impl AgentDoor {
             }
             let steps = self.store.steps(node.job, node.attempt).await.map_err(store_error)?;
             let own: Vec<StepRow> = steps.into_iter().filter(|row| row.node == node.node).collect();
-            let (row, steps) = taken_report(node, known.as_ref(), &own, &report.report);
+            let masked = masked_report(report.report.clone(), &self.mask(node).await?);
+            let (row, steps) = taken_report(node, known.as_ref(), &own, &masked);
             let expect = match taken {
                 0 => Expect::Absent,
                 taken => Expect::Version(taken),
@@ -323,37 +375,70 @@ impl AgentDoor {
     /// `Invalid` for a path that climbs; otherwise when the storage does not work, or the file broke off.
     pub async fn artifact(&self, node: NodeId, path: &str, bytes: BlobReader) -> Result<(), DeliveryError> {
         check_path(path)?;
+        let mask = self.mask(node).await?;
         let project = self.row(node.job).await?.project;
         let blob = self.objects.put_blob(bytes).await.map_err(store_error)?;
         let artifact = Artifact {
             job: node.job,
             attempt: node.attempt,
             node: node.node,
-            path: path.to_string(),
+            path: self.shown_path(node, path, &mask, &blob.digest).await?,
             digest: blob.digest,
             bytes: blob.bytes,
         };
         self.keep(Write::Artifact(project, artifact)).await
     }
 
-    /// Reads a file of test results.
+    /// An artifact's path without secrets. Two paths that differ in secrets only get different names.
+    async fn shown_path(
+        &self,
+        node: NodeId,
+        path: &str,
+        mask: &Mask,
+        content: &Digest,
+    ) -> Result<String, DeliveryError> {
+        let shown = mask.text(path);
+        if shown == path {
+            return Ok(shown);
+        }
+        let known = self
+            .store
+            .artifacts(node.job, node.attempt)
+            .await
+            .map_err(store_error)?;
+        let is_free = |name: &str| {
+            let mut of_that_name = known.iter().filter(|one| one.node == node.node && one.path == name);
+            of_that_name.all(|one| one.digest == *content)
+        };
+        let numbered = (2..).map(|number| format!("{shown}.{number}"));
+        Ok(std::iter::once(shown.clone())
+            .chain(numbered)
+            .find(|name| is_free(name))
+            .unwrap_or(shown))
+    }
+
+    /// Reads a file of test results. Answers what a person should know of how it was read.
     ///
     /// # Errors
     /// `Invalid` when it is not JUnit XML; otherwise when the storage does not work.
-    pub async fn test_results(&self, node: NodeId, path: &str, xml: &[u8]) -> Result<(), DeliveryError> {
+    pub async fn test_results(&self, node: NodeId, path: &str, xml: &[u8]) -> Result<Vec<String>, DeliveryError> {
         check_path(path)?;
-        let results =
-            junit::parse(xml).map_err(|error| DeliveryError::invalid(format!("`{path}` is not JUnit XML: {error}")))?;
+        let mask = self.mask(node).await?;
+        let path = mask.text(path);
+        let results = junit::parse(xml, &mask)
+            .map_err(|error| DeliveryError::invalid(format!("`{path}` is not JUnit XML: {}", mask.text(&error))))?;
         let project = self.row(node.job).await?.project;
+        let notes = results.notes.iter().map(|note| format!("`{path}`: {note}")).collect();
         self.keep(Write::Tests {
             project,
             job: node.job,
             attempt: node.attempt,
             node: node.node,
-            path: path.to_string(),
-            tests: results.into_iter().map(test_row).collect(),
+            path,
+            tests: results.tests.into_iter().map(test_row).collect(),
         })
-        .await
+        .await?;
+        Ok(notes)
     }
 
     /// How long the project's tests took before; `None` when nothing is known.
@@ -390,6 +475,41 @@ impl AgentDoor {
             .await
             .map(drop)
             .map_err(store_error)
+    }
+}
+
+fn masked_report(report: Report, mask: &Mask) -> Report {
+    let text = |text: Option<String>| text.map(|text| mask.text(&text));
+    match report {
+        Report::StepStarted {
+            step,
+            name,
+            command,
+            at,
+        } => Report::StepStarted {
+            step,
+            name: mask.text(&name),
+            command: text(command),
+            at,
+        },
+        Report::StepFinished {
+            step,
+            exit_code,
+            outcome,
+            message,
+            at,
+        } => Report::StepFinished {
+            step,
+            exit_code,
+            outcome,
+            message: text(message),
+            at,
+        },
+        Report::JobFinished { outcome, message, at } => Report::JobFinished {
+            outcome,
+            message: text(message),
+            at,
+        },
     }
 }
 

@@ -16,6 +16,8 @@ mod conductor;
 mod contexts;
 mod job;
 mod loaded;
+#[cfg(test)]
+mod masking_tests;
 mod orbs;
 mod outside;
 mod pipeline;

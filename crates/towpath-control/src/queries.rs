@@ -277,6 +277,16 @@ impl Queries {
         })
     }
 
+    /// The results of the tests that a job's current attempt ran.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such job.
+    pub async fn tests(&self, project: &ProjectName, number: i64) -> Result<Vec<TestRow>, DeliveryError> {
+        let row = self.store.job_by_number(project, number).await.map_err(store_error)?;
+        let row = row.ok_or_else(|| DeliveryError::not_found(format!("project `{project}` has no job {number}")))?;
+        self.store.tests(row.id, row.attempt).await.map_err(store_error)
+    }
+
     async fn step_view(&self, step: StepRow) -> Result<StepView, DeliveryError> {
         let log = LogId::Step {
             job: step.job,

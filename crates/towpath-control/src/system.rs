@@ -3,6 +3,7 @@
 use crate::{
     AgentDoor, Approvals, Contexts, Engines, Grant, Identity, Orbs, Outside, ProgressLogs, Pushes, Queries, Reconciler,
     Secrets, ServerIdentity, Sessions, Settings, TargetSettings, Triggers, Worker,
+    agents::Masks,
     capacity::Capacity,
     conductor::Conductor,
     job::{
@@ -133,6 +134,13 @@ impl System {
             alone: settings.database.is_none(),
         };
         let orbs = Orbs::new(store.clone(), clock.clone(), settings)?;
+        let preparation = Preparation {
+            store: store.clone(),
+            contexts: contexts.clone(),
+            identity: identity.clone(),
+            images: images.clone(),
+            addresses: addresses.clone(),
+        };
         let handlers: BTreeMap<WorkKind, Arc<dyn Handler>> = BTreeMap::from([
             (
                 WorkKind::Trigger,
@@ -153,13 +161,7 @@ impl System {
                     clock: clock.clone(),
                     conductor: conductor.clone(),
                     engines: engines.clone(),
-                    preparation: Preparation {
-                        store: store.clone(),
-                        contexts: contexts.clone(),
-                        identity: identity.clone(),
-                        images: images.clone(),
-                        addresses: addresses.clone(),
-                    },
+                    preparation: preparation.clone(),
                     identity: identity.clone(),
                     attendance: attendance.clone(),
                     server: server.id.clone(),
@@ -231,6 +233,8 @@ impl System {
                 forge,
                 conductor: conductor.clone(),
                 attendance,
+                preparation,
+                masks: Masks::default(),
                 addresses: addresses.clone(),
                 identity: identity.clone(),
             },

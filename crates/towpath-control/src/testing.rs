@@ -5,6 +5,7 @@
 
 use crate::{
     AgentDoor, Approvals, Contexts, Engines, Identity, Queries, Reconciler, ServerIdentity, Tokens, Triggers, Worker,
+    agents::Masks,
     capacity::Capacity,
     conductor::Conductor,
     job::{
@@ -250,6 +251,13 @@ impl World {
             capacity: machine,
             alone: self.alone,
         };
+        let preparation = Preparation {
+            store: store.clone(),
+            contexts: contexts.clone(),
+            identity: self.identity.clone(),
+            images,
+            addresses: addresses.clone(),
+        };
         let handlers: BTreeMap<WorkKind, Arc<dyn Handler>> = BTreeMap::from([
             (WorkKind::Trigger, Arc::new(self.pipeline_maker()) as Arc<dyn Handler>),
             (
@@ -260,13 +268,7 @@ impl World {
                     clock: clock.clone(),
                     conductor: conductor.clone(),
                     engines: engines.clone(),
-                    preparation: Preparation {
-                        store: store.clone(),
-                        contexts,
-                        identity: self.identity.clone(),
-                        images,
-                        addresses: addresses.clone(),
-                    },
+                    preparation: preparation.clone(),
                     identity: self.identity.clone(),
                     attendance: attendance.clone(),
                     server: id.clone(),
@@ -339,6 +341,8 @@ impl World {
                 forge,
                 conductor: conductor.clone(),
                 attendance,
+                preparation,
+                masks: Masks::default(),
                 addresses,
                 identity: self.identity.clone(),
             },
@@ -367,6 +371,13 @@ impl World {
             objects: self.objects.clone(),
             clock: self.clock.clone(),
         }
+    }
+
+    /// Sets a variable of the context `vault`.
+    pub(crate) fn secret(&self, key: &str, value: &str) {
+        let scope = towpath_secrets::Scope::context("vault");
+        let value = towpath_types::SecretString::new(value.into());
+        self.vault.set(&scope, key, &value, "ada").unwrap();
     }
 
     /// Commits a configuration to `branch`, without telling any server.

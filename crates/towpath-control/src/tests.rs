@@ -614,7 +614,7 @@ async fn an_outage_of_the_storage_ends_no_job_and_loses_no_line() {
     server.push_config(&world, CHAIN).await;
     let job = world.job("test", &[JobStatus::Running]).await;
     let node = server.agent_begins(&world, &job).await;
-    server.agents.log(node, 0, 0, "one\n".into()).await.unwrap();
+    server.agents.log(node, 0, 0, b"one\n", false).await.unwrap();
     world.faults.set_away();
     // The supervisor looks at its rows again and again meanwhile.
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -622,7 +622,7 @@ async fn an_outage_of_the_storage_ends_no_job_and_loses_no_line() {
         server.agent_ends(node, Outcome::Succeeded).await.is_err(),
         "the agent hears that it was not stored"
     );
-    server.agents.log(node, 0, 4, "two\n".into()).await.unwrap();
+    server.agents.log(node, 0, 4, b"two\n", false).await.unwrap();
     world.faults.restore();
     server.agent_ends(node, Outcome::Succeeded).await.unwrap();
     world.job("test", &[JobStatus::Ended(Outcome::Succeeded)]).await;
@@ -809,7 +809,7 @@ async fn a_page_hears_of_its_own_pipeline_only() {
     let job = world.job("test", &[JobStatus::Running]).await;
     let node = server.agent_begins(&world, &job).await;
     let mut changes = world.store.changes();
-    server.agents.log(node, 0, 0, "noise\n".into()).await.unwrap();
+    server.agents.log(node, 0, 0, b"noise\n", false).await.unwrap();
     let change = changes.next().await.unwrap();
     assert!(change.concerns(&Topic::JobLogs(job.id)));
     assert!(!change.concerns(&Topic::Pipeline(first.id)));

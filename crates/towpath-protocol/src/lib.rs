@@ -10,7 +10,7 @@
 //! | request | body | answers |
 //! | --- | --- | --- |
 //! | `GET /agent/v1/job` | | `200` [`JobSpec`]; `202` if it is not ready yet |
-//! | `POST /agent/v1/logs/{step}?offset=N` | raw bytes | `200` or `409` [`Acknowledged`] |
+//! | `POST /agent/v1/logs/{step}?offset=N&last=B` | raw bytes | `200` or `409` [`Acknowledged`] |
 //! | `POST /agent/v1/reports` | [`SequencedReport`] | `204` |
 //! | `GET /agent/v1/orders` | | `200` [`Orders`] |
 //! | `GET /agent/v1/source` | | `200` a tar archive of the working tree with its `.git` |
@@ -41,6 +41,9 @@
 //!   position of the body in the step's log. The server appends the bytes that it does not have and answers how many it has
 //!   *durably*. It skips bytes that it has without comparing them. An offset beyond what it has is a gap: it answers `409`, and
 //!   the agent goes back to `acknowledged`. So a lost answer or a restart leaves no gap and no duplicate line.
+//! - **The server masks, too**, and replaces a secret by as many stars as it has bytes. It takes no byte that may be the beginning
+//!   of a secret; the agent sends such bytes again, together with what follows. `last` is `true` with the last bytes of a log:
+//!   nothing follows, and the server takes all of them.
 //! - **Reports.** Sequence numbers begin at 0 and grow by one. The agent sends one report at a time, until it is answered. The
 //!   server answers `204` to a sequence number that it has seen, and changes nothing.
 //! - **Order.** [`Report::StepStarted`] of a step comes before the first byte of its log. The last byte is acknowledged before
@@ -88,15 +91,15 @@ pub mod route {
     pub const ARTIFACTS: &str = "/agent/v1/artifacts";
     /// `PUT`: one file of test results.
     pub const TEST_RESULTS: &str = "/agent/v1/test-results";
+    /// `POST`: a conversation with `git upload-pack`.
+    pub const GIT: &str = "/agent/v1/git/{project}";
     /// `GET`: how long tests took in earlier jobs.
     pub const TEST_TIMINGS: &str = "/agent/v1/test-timings";
 
-    /// `POST`: a conversation with `git upload-pack`.
-    pub const GIT: &str = "/agent/v1/git/{project}";
-    /// The path for the bytes of `step`'s log that begin at `offset`.
+    /// The path for the bytes of `step`'s log that begin at `offset`. `last` says that the log ends with them.
     #[must_use]
-    pub fn logs(step: u32, offset: u64) -> String {
-        format!("/agent/v1/logs/{step}?offset={offset}")
+    pub fn logs(step: u32, offset: u64, last: bool) -> String {
+        format!("/agent/v1/logs/{step}?offset={offset}&last={last}")
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     storage::store_error,
     tokens::{Grant, Identity},
 };
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use towpath_delivery::DeliveryError;
 use towpath_engines::{Container, EnvironmentKind, EnvironmentRequest, Limits};
 use towpath_images::{Images, TagName};
@@ -105,6 +105,18 @@ impl Prepared {
     }
 }
 
+/// What a job is given that others must not see.
+struct Secrets {
+    /// Of its contexts.
+    variables: Vec<(String, SecretString)>,
+    /// The values among them that are masked.
+    hidden: Vec<SecretString>,
+    /// The job's own token for the registry.
+    of_job: SecretString,
+    /// Hides these values and the job's tokens.
+    mask: Mask,
+}
+
 /// Which job, with the rows around it.
 pub(crate) struct Subject<'a> {
     pub job: &'a JobRow,
@@ -113,37 +125,33 @@ pub(crate) struct Subject<'a> {
 }
 
 impl Preparation {
-    /// Everything that a job needs on a machine with `machine`.
+    /// Everything that a job needs on a machine with `machine`. What no message may show is put into `known` before anything is
+    /// done that may fail over it.
     ///
     /// # Errors
     /// `Invalid` for what its author has to mend; otherwise when something that Towpath stands on does not answer.
-    pub(crate) async fn prepare(&self, subject: &Subject<'_>, machine: Capacity) -> Result<Prepared, DeliveryError> {
+    pub(crate) async fn prepare(
+        &self,
+        subject: &Subject<'_>,
+        machine: Capacity,
+        known: &OnceLock<Mask>,
+    ) -> Result<Prepared, DeliveryError> {
         let Subject {
             job,
             workflow,
             pipeline,
         } = subject;
-        let stored = self.store.job_spec(job.id).await.map_err(store_error)?;
-        let lost = || DeliveryError::internal(format!("what job `{}` does was lost", job.name));
-        let stored = StoredJob::read(&stored.ok_or_else(lost)?.spec)?;
+        let stored = self.stored(job).await?;
         let number = job.number.unwrap_or_default();
 
-        let mut secrets = self.contexts.variables(&stored.contexts)?;
-        // A push with a job's own token is known to be its workflow's.
-        let project = job.project.to_string();
-        let of_project = self.identity.issue(&Grant::Pull {
-            project: project.clone(),
-        });
-        let of_job = self.identity.issue(&Grant::JobImages {
-            project,
-            job: job.id,
-            attempt: job.attempt,
-        });
-        for (_, value) in &mut secrets {
-            if value.expose() == of_project.expose() {
-                *value = of_job.clone();
-            }
-        }
+        let variables = self.contexts.variables(&stored.contexts)?;
+        let Secrets {
+            variables: secrets,
+            hidden,
+            of_job,
+            mask,
+        } = self.secrets(job, stored.nodes, variables);
+        let mask = known.get_or_init(|| mask).clone();
         let built_in = BuiltIn {
             project: job.project.as_str(),
             pipeline: pipeline.id,
@@ -162,13 +170,6 @@ impl Preparation {
             user: &pipeline.actor.name,
         }
         .variables();
-        // Everybody knows these of the registry, and many lines of a log hold them.
-        let is_known = |name: &str, value: &str| {
-            (name == "REGISTRY" && value == self.addresses.registry)
-                || (name == "REGISTRY_USERNAME" && value == "towpath")
-        };
-        let hidden = secrets.iter().filter(|(name, value)| !is_known(name, value.expose()));
-        let mask: Vec<SecretString> = hidden.map(|(_, value)| value.clone()).collect();
         let lookup = |name: &str| {
             let secret = secrets.iter().rev().find(|(known, _)| known == name);
             secret.map(|(_, value)| value.expose().to_string()).or_else(|| {
@@ -193,7 +194,7 @@ impl Preparation {
             working_directory: stored.working_directory.clone(),
             shell: stored.shell.clone(),
             environment: merge(&secrets, &built_in, &stored),
-            mask: mask.clone(),
+            mask: hidden,
             steps: stored.steps.clone(),
             repositories: Some(format!("{}/git/", self.addresses.base_url)),
             cache_key_values: CacheKeyValues {
@@ -217,8 +218,65 @@ impl Preparation {
             }),
             spec,
             sets_node_index: stored.environment.iter().any(|(name, _)| name == "CIRCLE_NODE_INDEX"),
-            mask: Mask::new(&mask),
+            mask,
         })
+    }
+
+    /// Hides the secrets of a job, on a server that need not look after it. A context that is gone by now has none any more.
+    ///
+    /// # Errors
+    /// When the storage does not work.
+    pub(crate) async fn mask(&self, job: &JobRow) -> Result<Mask, DeliveryError> {
+        let stored = self.stored(job).await?;
+        let of_context = |context: &String| self.contexts.variables(std::slice::from_ref(context)).ok();
+        let variables = stored.contexts.iter().filter_map(of_context).flatten().collect();
+        Ok(self.secrets(job, stored.nodes, variables).mask)
+    }
+
+    async fn stored(&self, job: &JobRow) -> Result<StoredJob, DeliveryError> {
+        let stored = self.store.job_spec(job.id).await.map_err(store_error)?;
+        let lost = || DeliveryError::internal(format!("what job `{}` does was lost", job.name));
+        StoredJob::read(&stored.ok_or_else(lost)?.spec)
+    }
+
+    fn secrets(&self, job: &JobRow, nodes: u32, mut variables: Vec<(String, SecretString)>) -> Secrets {
+        // A push with a job's own token is known to be its workflow's.
+        let project = job.project.to_string();
+        let of_project = self.identity.issue(&Grant::Pull {
+            project: project.clone(),
+        });
+        let of_job = self.identity.issue(&Grant::JobImages {
+            project,
+            job: job.id,
+            attempt: job.attempt,
+        });
+        for (_, value) in &mut variables {
+            if value.expose() == of_project.expose() {
+                *value = of_job.clone();
+            }
+        }
+        // Everybody knows these of the registry, and many lines of a log hold them.
+        let is_known = |name: &str, value: &str| {
+            (name == "REGISTRY" && value == self.addresses.registry)
+                || (name == "REGISTRY_USERNAME" && value == "towpath")
+        };
+        let hidden = variables.iter().filter(|(name, value)| !is_known(name, value.expose()));
+        let hidden: Vec<SecretString> = hidden.map(|(_, value)| value.clone()).collect();
+        let of_node = |node| NodeId {
+            job: job.id,
+            attempt: job.attempt,
+            node,
+        };
+        let of_nodes = (0..nodes).map(of_node);
+        let tokens =
+            of_nodes.flat_map(|id| [Grant::Agent(id), Grant::Step(id)].map(|grant| self.identity.issue(&grant)));
+        let tokens: Vec<SecretString> = tokens.chain([of_project, of_job.clone()]).collect();
+        Secrets {
+            mask: Mask::new(hidden.iter().chain(&tokens)),
+            variables,
+            hidden,
+            of_job,
+        }
     }
 
     async fn containers(

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
@@ -30,7 +30,7 @@ use towpath_engines::{Engine, EngineError, EnvironmentState, ServiceLog};
 use towpath_store::{
     Change, Changes, Commit, Guard, JobRow, Lease, LogId, NodeRow, Objects, StepRow, Store, Topic, Write,
 };
-use towpath_types::{Clock, JobId, JobStatus, NodeId, Outcome, StepStatus, WorkflowId};
+use towpath_types::{Clock, JobId, JobStatus, Mask, NodeId, Outcome, StepStatus, WorkflowId};
 use towpath_workflow::{Event, Illegal};
 
 /// How often a job's environments are looked at, in case one ended without a word.
@@ -68,10 +68,19 @@ impl Engines {
 pub(crate) struct Attended {
     /// Which attempt.
     pub attempt: u32,
+    /// Hides the job's secrets, once they are known.
+    pub mask: OnceLock<Mask>,
     /// Whether its environments are whole, so that its agents may begin.
     pub ready: watch::Sender<Option<Arc<Prepared>>>,
     /// Whether it is to stop.
     pub stop: watch::Sender<bool>,
+}
+
+impl Attended {
+    /// `text` without the job's secrets. Before those are known, no text can hold them.
+    fn masked(&self, text: &str) -> String {
+        self.mask.get().map_or_else(|| text.to_string(), |mask| mask.text(text))
+    }
 }
 
 /// The jobs that this process looks after now: what agents wait for, and no truth.
@@ -86,6 +95,7 @@ impl Attendance {
     fn begin(&self, job: JobId, attempt: u32) -> Arc<Attended> {
         let attended = Arc::new(Attended {
             attempt,
+            mask: OnceLock::new(),
             ready: watch::Sender::new(None),
             stop: watch::Sender::new(false),
         });
@@ -177,10 +187,12 @@ impl Supervisor {
                 self.clear(&row, attempt).await;
                 return Ok(Done::Finished);
             }
-            Ok(End::With(outcome, message)) => (outcome, message),
+            Ok(End::With(outcome, message)) => (outcome, message.map(|message| attended.masked(&message))),
             Err(error) => {
-                tracing::warn!(%job, attempt, error = error.chain(), "job errored");
-                (Outcome::Errored, Some(error.chain()))
+                // An engine's words may be a container's last ones, and an image's name may hold a variable of a context.
+                let message = attended.masked(&error.chain());
+                tracing::warn!(%job, attempt, error = message, "job errored");
+                (Outcome::Errored, Some(message))
             }
         };
         self.clear(&row, attempt).await;
@@ -260,7 +272,7 @@ impl Supervisor {
         };
         let nodes = self.nodes(job, attempt).await?;
         let reported = |node: u32| nodes.iter().find(|row| row.node == node);
-        let prepared = Arc::new(self.prepare(&subject).await?);
+        let prepared = Arc::new(self.prepare(&subject, &attended.mask).await?);
         let ids: Vec<NodeId> = (0..prepared.nodes).map(|node| NodeId { job, attempt, node }).collect();
         if ids
             .iter()
@@ -298,10 +310,10 @@ impl Supervisor {
     }
 
     /// What the job needs, however long the storage takes to say it.
-    async fn prepare(&self, subject: &Subject<'_>) -> Result<Prepared, DeliveryError> {
+    async fn prepare(&self, subject: &Subject<'_>, known: &OnceLock<Mask>) -> Result<Prepared, DeliveryError> {
         let mut pauses = Pauses::default();
         loop {
-            match self.preparation.prepare(subject, self.machine).await {
+            match self.preparation.prepare(subject, self.machine, known).await {
                 Err(error) if error.is_of_store_that_is_away() => {
                     pauses.wait(&*self.clock, "what a job needs", &error).await;
                 }

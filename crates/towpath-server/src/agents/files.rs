@@ -121,9 +121,9 @@ async fn test_results(
     Speaker(node): Speaker,
     Query(FilePath { path }): Query<FilePath>,
     xml: Bytes,
-) -> Result<StatusCode, Response> {
-    app.agents.test_results(node, &path, &xml).await.map_err(to_step)?;
-    Ok(StatusCode::CREATED)
+) -> Result<Response, Response> {
+    let notes = app.agents.test_results(node, &path, &xml).await.map_err(to_step)?;
+    Ok((StatusCode::CREATED, notes.join("\n")).into_response())
 }
 
 async fn test_timings(State(app): State<App>, Step(node): Step) -> Result<Response, Response> {

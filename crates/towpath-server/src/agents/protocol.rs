@@ -30,23 +30,24 @@ async fn job(State(app): State<App>, Speaker(node): Speaker) -> Result<Response,
 }
 
 #[derive(serde::Deserialize)]
-struct Offset {
+struct Piece {
     offset: u64,
+    #[serde(default)]
+    last: bool,
 }
 
 async fn log(
     State(app): State<App>,
     Speaker(node): Speaker,
     Path(step): Path<u32>,
-    Query(Offset { offset }): Query<Offset>,
+    Query(Piece { offset, last }): Query<Piece>,
     bytes: Bytes,
 ) -> Result<Response, Response> {
-    Ok(
-        match app.agents.log(node, step, offset, bytes).await.map_err(to_agent)? {
-            LogAnswer::Acknowledged(acknowledged) => Json(Acknowledged { acknowledged }).into_response(),
-            LogAnswer::Gap(acknowledged) => (StatusCode::CONFLICT, Json(Acknowledged { acknowledged })).into_response(),
-        },
-    )
+    let kept = app.agents.log(node, step, offset, &bytes, last).await;
+    Ok(match kept.map_err(to_agent)? {
+        LogAnswer::Acknowledged(acknowledged) => Json(Acknowledged { acknowledged }).into_response(),
+        LogAnswer::Gap(acknowledged) => (StatusCode::CONFLICT, Json(Acknowledged { acknowledged })).into_response(),
+    })
 }
 
 async fn report(State(app): State<App>, Reporter(node): Reporter, body: Bytes) -> Result<StatusCode, Response> {

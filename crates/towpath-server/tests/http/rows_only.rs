@@ -51,6 +51,7 @@ fn addresses() -> Vec<String> {
         "/api/v2/project/towpath/local/claims/pipeline/1".into(),
         "/api/v2/project/towpath/local/claims/job/1".into(),
         "/api/v2/project/towpath/local/claims/1/artifacts".into(),
+        "/api/v2/project/towpath/local/claims/1/tests".into(),
         format!("/api/v2/pipeline/{pipeline}"),
         format!("/api/v2/pipeline/{pipeline}/workflow"),
         format!("/api/v2/pipeline/{pipeline}/config"),

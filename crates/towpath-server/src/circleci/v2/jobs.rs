@@ -17,6 +17,7 @@ use axum::{
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use towpath_control::ArtifactView;
+use towpath_store::TestRow;
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -25,6 +26,7 @@ pub(super) fn routes() -> Router<App> {
             "/api/v2/project/{vcs}/{org}/{project}/{number}/artifacts",
             get(artifacts),
         )
+        .route("/api/v2/project/{vcs}/{org}/{project}/{number}/tests", get(tests))
 }
 
 async fn job(State(app): State<App>, Path((vcs, org, name, text)): Numbered) -> Answer<Value> {
@@ -71,6 +73,23 @@ async fn job(State(app): State<App>, Path((vcs, org, name, text)): Numbered) -> 
         "contexts": [],
         "organization": { "name": organisation::NAME },
     })))
+}
+
+async fn tests(State(app): State<App>, Path((vcs, org, name, text)): Numbered) -> Answer<Value> {
+    let project = project_of(&vcs, &org, &name)?;
+    let tests = app.queries.tests(&project, number(&text)?).await?;
+    let item = |test: &TestRow| {
+        json!({
+            "message": test.message,
+            "source": "",
+            "run_time": test.seconds,
+            "file": test.file,
+            "result": words::test(test.result),
+            "name": test.name,
+            "classname": test.classname.as_deref().unwrap_or_default(),
+        })
+    };
+    Ok(list(tests.iter().map(item).collect(), None))
 }
 
 async fn artifacts(State(app): State<App>, Path((vcs, org, name, text)): Numbered) -> Answer<Value> {
