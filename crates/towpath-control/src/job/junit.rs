@@ -194,6 +194,9 @@ impl Parser<'_> {
             return;
         }
         let is_error = name.eq_ignore_ascii_case("failure") || name.eq_ignore_ascii_case("error");
+        let is_skip = ["skipped", "ignored", "disabled"]
+            .iter()
+            .any(|one| name.eq_ignore_ascii_case(one));
         match (self.state, self.tests.last_mut()) {
             (State::InTest, Some(test)) if is_error => {
                 test.outcome = TestOutcome::Failed;
@@ -207,14 +210,8 @@ impl Parser<'_> {
                     self.failure.push("\n");
                 }
             }
-            (State::InTest, Some(test))
-                if ["skipped", "ignored", "disabled"]
-                    .iter()
-                    .any(|one| name.eq_ignore_ascii_case(one)) =>
-            {
-                if test.outcome == TestOutcome::Passed {
-                    test.outcome = TestOutcome::Skipped;
-                }
+            (State::InTest, Some(test)) if is_skip && test.outcome == TestOutcome::Passed => {
+                test.outcome = TestOutcome::Skipped;
             }
             (State::Outside, _) if is_error => self.stray_errors += 1,
             _ => {}

@@ -86,37 +86,18 @@ enum Terminal {
     Sequence(u8),
 }
 
-/// A few units in a row.
-#[derive(Debug, Clone, Copy)]
-struct Units<const N: usize> {
-    units: [Unit; N],
-    count: usize,
-}
-
-impl<const N: usize> Default for Units<N> {
-    fn default() -> Self {
-        Self {
-            units: [Unit::spanning(0, 0, 0); N],
-            count: 0,
-        }
-    }
-}
+/// A few units in a row: at most `N`.
+#[derive(Debug, Default)]
+struct Units<const N: usize>(Vec<Unit>);
 
 impl<const N: usize> Units<N> {
     /// `false` when there is no room.
     fn push(&mut self, unit: Unit) -> bool {
-        match self.units.get_mut(self.count) {
-            Some(free) => {
-                *free = unit;
-                self.count += 1;
-                true
-            }
-            None => false,
+        let has_room = self.0.len() < N;
+        if has_room {
+            self.0.push(unit);
         }
-    }
-
-    fn all(&self) -> &[Unit] {
-        &self.units[..self.count]
+        has_room
     }
 
     fn number(&self, radix: u32) -> Option<u32> {
@@ -124,7 +105,7 @@ impl<const N: usize> Units<N> {
     }
 
     fn text(&self) -> Option<String> {
-        let bytes = self.all().iter().map(|unit| unit.byte).collect();
+        let bytes = self.0.iter().map(|unit| unit.byte).collect();
         String::from_utf8(bytes).ok()
     }
 }
@@ -292,16 +273,16 @@ impl Unescape {
                     (b'u', None) => 4,
                     _ => MOST_DIGITS,
                 };
-                if unit.byte == b'{' && letter.byte != b'U' && brace.is_none() && digits.count == 0 {
+                if unit.byte == b'{' && letter.byte != b'U' && brace.is_none() && digits.0.is_empty() {
                     let brace = Some(unit);
                     self.backslash = Backslash::Digits { letter, brace, digits };
                 } else if unit.byte.is_ascii_hexdigit() && digits.push(unit) {
-                    if brace.is_none() && digits.count == most {
+                    if brace.is_none() && digits.0.len() == most {
                         self.decoded(letter, &digits, unit.end, sink);
                     } else {
                         self.backslash = Backslash::Digits { letter, brace, digits };
                     }
-                } else if unit.byte == b'}' && brace.is_some() && digits.count > 0 {
+                } else if unit.byte == b'}' && brace.is_some() && !digits.0.is_empty() {
                     self.decoded(letter, &digits, unit.end, sink);
                 } else {
                     self.backslash = Backslash::Digits { letter, brace, digits };
@@ -348,13 +329,13 @@ impl Unescape {
                 letter,
                 brace: None,
                 digits,
-            } if letter.byte == b'x' && digits.count > 0 => {
-                let end = digits.all().last().map_or(letter.end, |unit| unit.end);
+            } if letter.byte == b'x' && !digits.0.is_empty() => {
+                let end = digits.0.last().map_or(letter.end, |unit| unit.end);
                 self.decoded(letter, &digits, end, sink);
             }
             Backslash::Digits { letter, brace, digits } => {
                 self.high = None;
-                for unit in std::iter::once(&letter).chain(&brace).chain(digits.all()) {
+                for unit in std::iter::once(&letter).chain(&brace).chain(&digits.0) {
                     self.html(*unit, sink);
                 }
             }
@@ -403,7 +384,7 @@ impl Unescape {
 
     fn give_up_name(&mut self, sink: &mut impl FnMut(Unit)) {
         if let Html::Name { sign, name } = std::mem::take(&mut self.html) {
-            for unit in std::iter::once(&sign).chain(name.all()) {
+            for unit in std::iter::once(&sign).chain(&name.0) {
                 self.clean(*unit, sink);
             }
         }
