@@ -5,9 +5,9 @@ use futures::future::BoxFuture;
 use std::sync::Arc;
 use towpath_images::{
     Access, Action, Authorize, Verdict,
-    registry::{PushObserver, PushedManifest},
+    registry::{NotNoted, PushObserver, PushedManifest},
 };
-use towpath_store::{Commit, ImagePush, Store, Write};
+use towpath_store::{Commit, ImagePush, Store, StoreError, Write};
 use towpath_types::{Clock, ImageReference, ProjectName};
 
 /// Who may do what in the registry.
@@ -63,7 +63,7 @@ fn may(project: &str, access: &Access, actions: &[Action]) -> bool {
 pub(crate) fn push_recorder(store: Arc<dyn Store>, clock: Arc<dyn Clock>, registry: String) -> PushObserver {
     let runtime = tokio::runtime::Handle::current();
     Arc::new(move |manifest: &PushedManifest| {
-        let Some(tag) = &manifest.tag else { return };
+        let Some(tag) = &manifest.tag else { return Ok(()) };
         let repository = manifest.repository.as_str();
         // The first part of a repository's name is its project's.
         let first = repository.split('/').next().unwrap_or(repository);
@@ -71,7 +71,7 @@ pub(crate) fn push_recorder(store: Arc<dyn Store>, clock: Arc<dyn Clock>, regist
             Ok(project) => project,
             Err(error) => {
                 tracing::warn!(repository, %error, "a push to a repository of no project is not recorded");
-                return;
+                return Ok(());
             }
         };
         let push = ImagePush {
@@ -87,10 +87,14 @@ pub(crate) fn push_recorder(store: Arc<dyn Store>, clock: Arc<dyn Clock>, regist
         };
         let image = push.image.clone();
         let recorded = runtime.block_on(store.commit(Commit::new().with(Write::ImagePush(push))));
-        if let Err(error) = recorded {
-            let error = towpath_types::with_causes(&error);
-            tracing::error!(%image, error, "failed to record a push to the registry");
-        }
+        recorded.map(drop).map_err(|error| {
+            let shown = towpath_types::with_causes(&error);
+            tracing::error!(%image, error = shown, "failed to record a push to the registry");
+            NotNoted {
+                message: "Towpath's own storage does not work".into(),
+                is_disk_full: matches!(error, StoreError::Full(_)),
+            }
+        })
     })
 }
 
@@ -157,12 +161,10 @@ mod tests {
             |row| row.status = JobStatus::Ended(Outcome::Succeeded),
             |row| row.attempt = 2,
         ];
-        let mut version = 1;
-        for end in ends {
+        for (version, end) in (1..).zip(ends) {
             let mut ended = row.clone();
             end(&mut ended);
             put(&ended, Expect::Version(version)).await;
-            version += 1;
             for action in [Action::Pull, Action::Push] {
                 let said = verdict(&door, &of_job, "claims", action).await;
                 assert_eq!(said, Verdict::Unauthenticated, "{ended:?}");

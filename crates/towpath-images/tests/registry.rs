@@ -664,10 +664,31 @@ async fn the_same_blob_from_many_clients() {
     assert_eq!((served.files("blobs"), served.files("repositories/a/_uploads")), (1, 0));
 }
 
+#[tokio::test]
+async fn a_push_that_cannot_be_noted_is_not_said_to_be_done() {
+    let served = serve(Everybody).await;
+    served.blob("a", b"{}").await;
+    served.blob("a", b"layer").await;
+    let bytes = manifest(b"layer");
+    let push = async || served.put_manifest("a", "v1", OCI_MANIFEST, &bytes).await;
+    for (is_disk_full, status) in [(false, 503), (true, 507)] {
+        *served.refusal.lock().unwrap() = Some(towpath_images::registry::NotNoted {
+            message: "the storage is away".into(),
+            is_disk_full,
+        });
+        let refused = push().await.refused(status, "UNKNOWN");
+        let text = String::from_utf8_lossy(&refused.body).into_owned();
+        assert!(text.contains("the storage is away; push again"), "{text}");
+    }
+    *served.refusal.lock().unwrap() = None;
+    push().await.expect(201);
+    assert_eq!(served.pushed.lock().unwrap().len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_folder_is_served_by_several_and_cleaned_by_the_only_one() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || Registry::open(dir.path(), Arc::new(Everybody), Arc::new(|_| {})).unwrap();
+    let open = || Registry::open(dir.path(), Arc::new(Everybody), Arc::new(|_| Ok(()))).unwrap();
     let left = dir.path().join("temporary/left");
     let first = open();
     std::fs::write(&left, "x").unwrap();
@@ -697,7 +718,7 @@ proptest! {
     ) {
         let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let open = || Registry::open(dir.path(), Arc::new(Everybody), Arc::new(|_| {})).unwrap();
+        let open = || Registry::open(dir.path(), Arc::new(Everybody), Arc::new(|_| Ok(()))).unwrap();
         let mut places: Vec<(usize, u8)> = cuts.iter().map(|(at, event)| (at.index(bytes.len() + 1), *event)).collect();
         places.sort_unstable();
         places.push((bytes.len(), 0));
@@ -755,7 +776,7 @@ const SERVE: &str = "TOWPATH_TEST_SERVE";
 #[tokio::test]
 async fn a_server_to_kill() {
     let Ok(dir) = std::env::var(SERVE) else { return };
-    let registry = Registry::open(dir, Arc::new(Everybody), Arc::new(|_| {})).unwrap();
+    let registry = Registry::open(dir, Arc::new(Everybody), Arc::new(|_| Ok(()))).unwrap();
     println!("\nlistening {}", listen(registry).await);
     std::future::pending::<()>().await;
 }

@@ -158,6 +158,13 @@ impl From<ManifestRefusal> for Refusal {
                 digests,
                 ..Self::new(StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN", message)
             },
+            ManifestRefusal::NotNoted(why) => {
+                let status = match why.is_disk_full {
+                    true => StatusCode::INSUFFICIENT_STORAGE,
+                    false => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                Self::new(status, "UNKNOWN", message)
+            }
             ManifestRefusal::Registry(error) => error.into(),
         }
     }

@@ -423,7 +423,7 @@ impl Asked<'_> {
         // Report the push here, where it became visible: a client that hangs up must not hide it.
         let put = move |store: &super::store::Store| {
             let accepted = store.put_manifest(&name, claimed.as_ref(), tag_name.as_ref(), &media_type, &bytes)?;
-            observer(&accepted.pushed(&name, tag_name.as_ref(), by));
+            observer(&accepted.pushed(&name, tag_name.as_ref(), by))?;
             Ok::<_, super::store::ManifestRefusal>(accepted)
         };
         let accepted = self.registry.with_store(put).await?;

@@ -45,5 +45,5 @@ pub use collect::Collected;
 pub use error::RegistryError;
 pub use http::router;
 pub use names::{NameError, RepositoryName, TagName};
-pub use pushed::{PushObserver, PushedManifest};
+pub use pushed::{NotNoted, PushObserver, PushedManifest};
 pub use service::Registry;

@@ -3,6 +3,7 @@
 use super::{
     PushedManifest, RegistryError, RepositoryName, TagName,
     manifest::{Descriptor, ManifestDocument, Rejected, parse},
+    pushed::NotNoted,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -65,6 +66,8 @@ pub(super) enum ManifestRefusal {
     Unknown(Vec<Digest>),
     #[error("{digest} has {actual} bytes, but the manifest says that it has {claimed}")]
     WrongSize { digest: Digest, claimed: u64, actual: u64 },
+    #[error("the manifest is stored, but that it was pushed could not be noted: {0}; push again")]
+    NotNoted(#[from] NotNoted),
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }

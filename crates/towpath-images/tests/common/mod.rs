@@ -9,7 +9,7 @@ use std::{
 };
 use towpath_images::{
     Access, Action, Authorize, Registry, Verdict,
-    registry::{PushObserver, PushedManifest},
+    registry::{NotNoted, PushObserver, PushedManifest},
 };
 use towpath_types::Digest;
 
@@ -50,6 +50,8 @@ pub struct Served {
     pub address: String,
     pub registry: Registry,
     pub pushed: Arc<Mutex<Vec<PushedManifest>>>,
+    /// Why pushes cannot be noted, while they cannot.
+    pub refusal: Arc<Mutex<Option<NotNoted>>>,
     pub http: reqwest::Client,
     pub dir: tempfile::TempDir,
 }
@@ -58,14 +60,22 @@ pub struct Served {
 pub async fn serve(authorize: impl Authorize) -> Served {
     let dir = tempfile::tempdir().unwrap();
     let pushed: Arc<Mutex<Vec<PushedManifest>>> = Arc::default();
-    let log = pushed.clone();
-    let observer: PushObserver = Arc::new(move |push| log.lock().unwrap().push(push.clone()));
+    let refusal: Arc<Mutex<Option<NotNoted>>> = Arc::default();
+    let (log, refused) = (pushed.clone(), refusal.clone());
+    let observer: PushObserver = Arc::new(move |push| {
+        if let Some(why) = refused.lock().unwrap().clone() {
+            return Err(why);
+        }
+        log.lock().unwrap().push(push.clone());
+        Ok(())
+    });
     let registry = Registry::open(dir.path(), Arc::new(authorize), observer).unwrap();
     let address = listen(registry.clone()).await;
     Served {
         address,
         registry,
         pushed,
+        refusal,
         http: plain_http(),
         dir,
     }
