@@ -12,7 +12,7 @@ use towpath_engines::{DockerEngine, DockerOptions, Engine, HostEngine, HostOptio
 use towpath_forge::{Forge, GitForge};
 use towpath_images::{Images, Registry, RegistryImages};
 use towpath_secrets::Vault;
-use towpath_store::{Database, FolderObjects, ObjectLocation, Objects, S3Objects, SqlStore, Store};
+use towpath_store::{Database, FolderObjects, ObjectLocation, Objects, S3Objects, SqlStore, Store, belong_together};
 use towpath_types::Clock;
 
 /// What a server stands on.
@@ -98,9 +98,12 @@ async fn open_store(settings: &Settings) -> Result<SqlStore, DeliveryError> {
         None => Database::SqliteFile(settings.data_dir.clone()),
         Some(url) => Database::Postgres(url.expose().to_string()),
     };
-    SqlStore::open(database)
-        .await
-        .map_err(|error| failed(&settings.data_dir, "the storage", error))
+    let fail = |error| failed(&settings.data_dir, "the storage", error);
+    let store = SqlStore::open(database).await.map_err(fail)?;
+    if settings.database.is_some() {
+        belong_together(&settings.data_dir, store.instance(), store.database()).map_err(fail)?;
+    }
+    Ok(store)
 }
 
 async fn open_objects(settings: &Settings) -> Result<Arc<dyn Objects>, DeliveryError> {

@@ -34,14 +34,26 @@ pub enum StoreError {
     },
     /// A data directory has everything but its database. Beginning anew would lose what the rest belongs to.
     #[error(
-        "`{}` has {found}, but its database `towpath.db` is missing or empty: put the database back from a backup, or begin anew with an empty data directory",
+        "`{}` has {found}, but its database {database} is missing or empty: put the database back from a backup, or begin anew with an empty data directory. Nothing was changed",
         path.display()
     )]
     DatabaseLost {
         /// The directory.
         path: PathBuf,
+        /// `` `towpath.db` ``, or where else the rows are.
+        database: String,
         /// What is there: `` `instance` and `logs` ``.
         found: String,
+    },
+    /// What is on the disk is no whole database.
+    #[error(
+        "the database `{database}` is damaged: stop Towpath, and put the whole data directory back from a backup; `sqlite3 {database} .recover` prints what can still be read"
+    )]
+    Damaged {
+        /// Its file.
+        database: String,
+        /// How that showed.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The database in a data directory belongs to another one.
     #[error(
@@ -135,6 +147,7 @@ impl StoreError {
             | Self::NoBlob(_)
             | Self::InUse { .. }
             | Self::DatabaseLost { .. }
+            | Self::Damaged { .. }
             | Self::OtherInstance { .. }
             | Self::Database { .. }
             | Self::Unreadable { .. }

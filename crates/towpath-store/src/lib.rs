@@ -22,7 +22,7 @@ pub use commit::{Commit, Committed, Expect, Guard, Write};
 pub use error::StoreError;
 pub use objects::{BlobReader, FolderObjects, LogId, ObjectLocation, Objects, S3Objects, StoredBlob};
 pub use rows::*;
-pub use sql::{Database, Faults, SqlStore};
+pub use sql::{Database, Faults, SqlStore, belong_together};
 pub use store::{
     ArtifactStore, EnvironmentStore, GateStore, JobStore, OrbStore, PipelineStore, ReleaseStore, ServerStore,
     SessionStore, Store, TriggerStore, WorkStore, WorkflowStore,

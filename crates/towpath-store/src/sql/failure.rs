@@ -25,6 +25,10 @@ pub(crate) fn failed(database: &str, error: sqlx::Error) -> StoreError {
             database,
             source: Box::new(error),
         },
+        Failure::Damaged => StoreError::Damaged {
+            database,
+            source: Box::new(error),
+        },
         Failure::Refused => StoreError::Database {
             database,
             source: Box::new(error),
@@ -36,6 +40,7 @@ pub(crate) fn failed(database: &str, error: sqlx::Error) -> StoreError {
 enum Failure {
     Full,
     Away,
+    Damaged,
     Refused,
 }
 
@@ -46,6 +51,8 @@ fn sqlite_failure(code: &str) -> Failure {
         Ok(13) => Failure::Full,
         // SQLITE_BUSY, SQLITE_LOCKED, SQLITE_IOERR, SQLITE_CANTOPEN.
         Ok(5 | 6 | 10 | 14) => Failure::Away,
+        // SQLITE_CORRUPT, SQLITE_NOTADB.
+        Ok(11 | 26) => Failure::Damaged,
         _ => Failure::Refused,
     }
 }
@@ -84,7 +91,8 @@ mod tests {
     fn failures_are_sorted_by_whether_they_pass() {
         assert_eq!(sqlite_failure("13"), Failure::Full);
         assert_eq!(sqlite_failure("778"), Failure::Away);
-        assert_eq!(sqlite_failure("11"), Failure::Refused);
+        assert_eq!(sqlite_failure("11"), Failure::Damaged);
+        assert_eq!(sqlite_failure("19"), Failure::Refused);
         assert_eq!(postgres_failure("53100"), Failure::Full);
         assert_eq!(postgres_failure("57P03"), Failure::Away);
         assert_eq!(postgres_failure("08006"), Failure::Away);

@@ -58,26 +58,27 @@ pub(crate) fn lock(folder: &Path) -> Result<Flock<File>, StoreError> {
     }
 }
 
-/// Refuses a folder that holds something which only its database explains. Ask when the database is missing or empty.
+/// Refuses a folder that holds something which only its `database` explains. Ask when that is missing or empty.
 ///
 /// # Errors
 /// [`StoreError::DatabaseLost`].
-pub(crate) fn check_nothing_is_lost(folder: &Path) -> Result<(), StoreError> {
+pub(crate) fn check_nothing_is_lost(folder: &Path, database: &str) -> Result<(), StoreError> {
     let mut found = Vec::new();
     if read_name(folder)?.is_some() {
         found.push("`instance`");
     }
-    for (name, shown) in [("logs", "`logs`"), ("blobs", "`blobs`")] {
-        let path = folder.join(name);
-        let failed = StoreError::io("read the folder", &path);
-        match std::fs::read_dir(&path) {
-            Ok(mut entries) => {
-                if entries.next().is_some() {
-                    found.push(shown);
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
+    let anything = |_: &str| true;
+    let is_repository = |name: &str| name.ends_with(".git");
+    // Without the database every branch of these repositories would look as if it had just been pushed.
+    let parts: [(&str, &'static str, &dyn Fn(&str) -> bool); 4] = [
+        ("git", "`git`", &is_repository),
+        ("registry/repositories", "`registry`", &anything),
+        ("logs", "`logs`", &anything),
+        ("blobs", "`blobs`", &anything),
+    ];
+    for (name, shown, counts) in parts {
+        if has_entry(&folder.join(name), counts)? {
+            found.push(shown);
         }
     }
     if found.is_empty() {
@@ -85,8 +86,60 @@ pub(crate) fn check_nothing_is_lost(folder: &Path) -> Result<(), StoreError> {
     }
     Err(StoreError::DatabaseLost {
         path: folder.to_path_buf(),
+        database: database.to_string(),
         found: found.join(" and "),
     })
+}
+
+fn has_entry(folder: &Path, counts: &dyn Fn(&str) -> bool) -> Result<bool, StoreError> {
+    let failed = || StoreError::io("read the folder", folder);
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other.map_err(failed())?,
+    };
+    for entry in entries {
+        if counts(&entry.map_err(failed())?.file_name().to_string_lossy()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Makes sure that a data directory whose rows are in a database elsewhere belongs to that one, whose own name is `name`.
+///
+/// # Errors
+/// [`StoreError::OtherInstance`] when it belongs to another one; [`StoreError::DatabaseLost`] when it belongs to one and
+/// does not say to which.
+pub fn belong_together(folder: &Path, name: &str, database: &str) -> Result<(), StoreError> {
+    make(folder)?;
+    if read_name(folder)?.is_none() {
+        check_nothing_is_lost(folder, &format!("`{database}`"))?;
+    }
+    keep_name(folder, name)
+}
+
+/// Whether the database's file is shorter than its own header says. That is so, too, after a kill while its journal was being
+/// written back, so it has to be looked at.
+///
+/// Source: <https://www.sqlite.org/fileformat.html#the_database_header>
+pub(crate) fn looks_cut_off(database: &Path) -> Result<bool, StoreError> {
+    let failed = || StoreError::io("read", database);
+    let mut file = match File::open(database) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other.map_err(failed())?,
+    };
+    let length = file.metadata().map_err(failed())?.len();
+    let mut header = [0; 32];
+    if file.read_exact(&mut header).is_err() {
+        // The library says what it thinks of that.
+        return Ok(false);
+    }
+    let page = match u64::from(u16::from_be_bytes([header[16], header[17]])) {
+        1 => 65_536,
+        page => page,
+    };
+    let pages = u64::from(u32::from_be_bytes([header[28], header[29], header[30], header[31]]));
+    Ok(length < page * pages)
 }
 
 /// Makes the file `instance` say the store's name.

@@ -45,4 +45,5 @@ mod writer;
 
 pub use database::Database;
 pub use faults::Faults;
+pub use folder::belong_together;
 pub use handle::SqlStore;

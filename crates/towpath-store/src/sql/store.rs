@@ -23,6 +23,9 @@ use tokio::sync::{broadcast, mpsc};
 /// How many changes a listener may be behind before it is told that anything may have changed.
 const CHANGES: usize = 1_024;
 
+/// What a data directory's database is called in messages.
+const DATABASE: &str = "`towpath.db`";
+
 /// How many connections read an embedded database at once.
 const READERS: u32 = 4;
 
@@ -62,7 +65,7 @@ async fn open_file(folder: &Path) -> Result<SqlStore, StoreError> {
     let lock = folder::lock(folder)?;
     let path = folder::database(folder);
     if std::fs::metadata(&path).map_or(0, |metadata| metadata.len()) == 0 {
-        folder::check_nothing_is_lost(folder)?;
+        folder::check_nothing_is_lost(folder, DATABASE)?;
     }
     let name = path.display().to_string();
     let options = SqliteConnectOptions::new()
@@ -75,8 +78,11 @@ async fn open_file(folder: &Path) -> Result<SqlStore, StoreError> {
         .statement_cache_capacity(STATEMENTS);
     let writer = pool(1).connect_with(options.clone()).await;
     let writer = writer.map_err(|error| failed(&name, error))?;
+    if folder::looks_cut_off(&path)? {
+        check_whole(&writer, &name).await?;
+    }
     if is_empty(&writer, &name).await? {
-        folder::check_nothing_is_lost(folder)?;
+        folder::check_nothing_is_lost(folder, DATABASE)?;
     }
     let identity = prepare(&writer, &name).await?;
     folder::keep_name(folder, &identity.name)?;
@@ -94,6 +100,21 @@ async fn open_memory() -> Result<SqlStore, StoreError> {
         .map_err(|error| failed(&name, error))?;
     let identity = prepare(&only, &name).await?;
     Ok(start(name, only.clone(), only, identity, None))
+}
+
+/// Refuses a database of which something is missing.
+async fn check_whole(pool: &SqlitePool, name: &str) -> Result<(), StoreError> {
+    let said: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+        .fetch_one(pool)
+        .await
+        .map_err(|error| failed(name, error))?;
+    match said.as_str() {
+        "ok" => Ok(()),
+        said => Err(StoreError::Damaged {
+            database: name.to_string(),
+            source: said.into(),
+        }),
+    }
 }
 
 async fn is_empty(pool: &SqlitePool, name: &str) -> Result<bool, StoreError> {

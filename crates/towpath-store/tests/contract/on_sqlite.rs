@@ -10,7 +10,9 @@ use std::{
     path::Path,
     process::{Command, Stdio},
 };
-use towpath_store::{Database, Expect, JobRow, JobStore, SqlStore, Store, StoreError, WorkflowStore, Write};
+use towpath_store::{
+    Database, Expect, JobRow, JobStore, SqlStore, Store, StoreError, WorkflowStore, Write, belong_together,
+};
 use towpath_testkit::{Absent, skipped};
 
 const CHILD: &str = "TOWPATH_STORE_TEST_CHILD";
@@ -79,6 +81,13 @@ async fn a_directory_without_its_database_is_refused() {
     std::fs::create_dir_all(folder.path().join("logs/jobs")).unwrap();
     std::fs::create_dir_all(folder.path().join("blobs/ab")).unwrap();
     refused("`instance` and `logs` and `blobs`").await;
+    std::fs::create_dir_all(folder.path().join("git/claims.git")).unwrap();
+    std::fs::create_dir_all(folder.path().join("git/hooks")).unwrap();
+    refused("`instance` and `git` and `logs` and `blobs`").await;
+    std::fs::rename(folder.path().join("instance"), folder.path().join("kept")).unwrap();
+    refused("`git` and `logs` and `blobs`").await;
+    std::fs::rename(folder.path().join("kept"), folder.path().join("instance")).unwrap();
+    std::fs::remove_dir_all(folder.path().join("git/claims.git")).unwrap();
     std::fs::write(&database, "").unwrap();
     refused("`instance` and `logs` and `blobs`").await;
     // One that has no tables is as good as none.
@@ -97,6 +106,64 @@ async fn a_directory_without_its_database_is_refused() {
     std::fs::remove_file(folder.path().join("instance")).unwrap();
     // Empty folders hold nothing that could be lost.
     assert!(open(folder.path()).await.unwrap().is_new());
+}
+
+#[tokio::test]
+async fn a_database_that_was_cut_off_or_overwritten_is_refused_with_how_to_restore_it() {
+    let (folder, store) = backends::file().await;
+    let (_, writes) = one_job("claims");
+    commit(&store, writes).await.unwrap();
+    for sequence in 0..50 {
+        commit(&store, [append("s", sequence, &"x".repeat(10_000))])
+            .await
+            .unwrap();
+    }
+    drop(store);
+    // What is still in the journal goes where it belongs.
+    raw(folder.path(), "PRAGMA wal_checkpoint(TRUNCATE)").await;
+    let database = folder.path().join("towpath.db");
+    let whole = std::fs::read(&database).unwrap();
+    assert!(whole.len() > 500_000);
+    let page = 4_096;
+    let cut = |length: usize| whole[..length].to_vec();
+    for bytes in [
+        cut(whole.len() / 2),
+        cut(whole.len() - page),
+        cut(page),
+        cut(50),
+        vec![b'?'; page],
+    ] {
+        let shown = bytes.len();
+        std::fs::write(&database, bytes).unwrap();
+        let error = open(folder.path()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{shown}: {error:?}");
+        let text = error.to_string();
+        assert!(text.contains("is damaged") && text.contains("from a backup"), "{text}");
+        assert!(!error.is_temporary());
+    }
+    std::fs::write(&database, &whole).unwrap();
+    let store = open(folder.path()).await.unwrap();
+    assert_eq!(store.events("s", 0).await.unwrap().len(), 50);
+}
+
+#[tokio::test]
+async fn a_directory_belongs_to_one_database_wherever_that_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data");
+    belong_together(&path, "one", "db:5432/towpath").unwrap();
+    belong_together(&path, "one", "db:5432/towpath").unwrap();
+    // That database was emptied, and a new one made in its place.
+    let error = belong_together(&path, "two", "db:5432/towpath").unwrap_err();
+    assert!(matches!(error, StoreError::OtherInstance { .. }), "{error:?}");
+    std::fs::create_dir_all(path.join("git/claims.git")).unwrap();
+    std::fs::remove_file(path.join("instance")).unwrap();
+    let error = belong_together(&path, "two", "db:5432/towpath")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("has `git`, but its database `db:5432/towpath` is missing"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
