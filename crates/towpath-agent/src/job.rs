@@ -74,10 +74,12 @@ async fn specification(client: &Client) -> Result<Option<JobSpec>, String> {
 }
 
 /// Why the whole job has to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Stopped {
     Canceled,
     TimedOut,
+    /// A log cannot be kept.
+    LogLost(String),
 }
 
 struct Runner {
@@ -104,6 +106,7 @@ impl Runner {
     async fn run(mut self) -> (Outcome, Option<String>) {
         let watch = tokio::spawn(watch(
             self.job.client.clone(),
+            self.uplink.clone(),
             self.stop.clone(),
             self.job.spec.time_limit_seconds,
         ));
@@ -138,8 +141,12 @@ impl Runner {
                 (Outcome::TimedOut, Some(format!("the job ran longer than {limit}")))
             }
             Ok(Stopped::Canceled) => (Outcome::Canceled, None),
+            Ok(Stopped::LogLost(why)) => (Outcome::Errored, Some(why)),
             // The watch was aborted: nothing stopped the job.
-            Err(_) => (self.outcome, self.message),
+            Err(_) => match self.uplink.told().await {
+                Some(why) if self.outcome.is_success() => (Outcome::Errored, Some(why)),
+                _ => (self.outcome, self.message),
+            },
         }
     }
 
@@ -163,8 +170,9 @@ impl Runner {
     }
 }
 
-/// Waits for a reason to stop the whole job: an order, the time limit, or a server that no longer knows the job.
-async fn watch(client: Client, stop: CancellationToken, limit: Option<u64>) -> Stopped {
+/// Waits for a reason to stop the whole job: an order, the time limit, a server that no longer knows the job, or a log that
+/// cannot be kept.
+async fn watch(client: Client, uplink: Uplink, stop: CancellationToken, limit: Option<u64>) -> Stopped {
     let orders = async {
         loop {
             match client.get_json::<Orders>(route::ORDERS).await {
@@ -185,6 +193,7 @@ async fn watch(client: Client, stop: CancellationToken, limit: Option<u64>) -> S
         () = orders => Stopped::Canceled,
         () = client.gone().cancelled() => Stopped::Canceled,
         () = deadline => Stopped::TimedOut,
+        why = uplink.loss() => Stopped::LogLost(why),
     };
     stop.cancel();
     why

@@ -6,7 +6,7 @@ use std::{
     io::{self, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -23,9 +23,16 @@ pub(crate) struct Log {
     pub(crate) path: PathBuf,
     length: AtomicU64,
     finished: AtomicBool,
+    /// Why the rest of the log could not be written.
+    failure: OnceLock<String>,
 }
 
 impl Log {
+    /// Why the rest of the log was lost, if it was.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
     /// How many bytes may be sent.
     pub(crate) fn length(&self) -> u64 {
         self.length.load(Ordering::Acquire)
@@ -64,6 +71,7 @@ impl Spool {
             path,
             length: AtomicU64::new(0),
             finished: AtomicBool::new(false),
+            failure: OnceLock::new(),
         });
         let spool = Self {
             log: Arc::clone(&log),
@@ -116,7 +124,7 @@ impl Spool {
                 self.log.length.store(length + out.len() as u64, Ordering::Release);
                 self.written.notify_one();
             }
-            // A full disk loses the rest of the log, but does not fail the job.
+            // Nobody can tell what a step did whose log is lost: whoever sends the log ends the job.
             Err(error) => {
                 self.cut = true;
                 say(&format!(
@@ -124,6 +132,10 @@ impl Spool {
                     self.log.path.display()
                 ));
                 self.note_lost_rest(&error);
+                let why = format!("the log of a step could not be written: {error}");
+                // The first failure is the one that counts.
+                let _ = self.log.failure.set(why);
+                self.written.notify_one();
             }
         }
         out.clear();
@@ -197,5 +209,6 @@ mod tests {
         drop(spool);
         assert!(log.is_finished());
         assert_eq!(log.length(), 0);
+        assert!(log.failure().unwrap().contains("No space left on device"));
     }
 }

@@ -1,7 +1,7 @@
 //! Reports to the server, in order, for as long as it takes.
 //!
 //! One task sends one request at a time: the reports in their order, and between them new bytes of the logs. The report that a
-//! step has finished waits until the server has the step's whole log.
+//! step has finished waits until the server has the step's whole log. A log that cannot be kept ends the job.
 
 use crate::{
     client::{Client, ClientError},
@@ -18,7 +18,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{sync::Notify, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::Instant,
+};
 use towpath_protocol::{Acknowledged, Report, SequencedReport, route};
 
 /// The most bytes of a log in one request.
@@ -38,6 +42,10 @@ pub(crate) struct Uplink {
 struct Shared {
     queue: Mutex<Queue>,
     news: Arc<Notify>,
+    /// Whether everything that was reported so far was told.
+    is_told: watch::Sender<bool>,
+    /// Why a log is not kept whole.
+    loss: watch::Sender<Option<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -72,14 +80,33 @@ impl Uplink {
         let mut queue = self.shared.queue();
         queue.logs.push_back(log);
         queue.reports.push_back(started);
+        self.shared.is_told.send_replace(false);
         drop(queue);
         self.shared.news.notify_one();
     }
 
     /// Reports anything else.
     pub(crate) fn report(&self, report: Report) {
-        self.shared.queue().reports.push_back(report);
+        let mut queue = self.shared.queue();
+        queue.reports.push_back(report);
+        self.shared.is_told.send_replace(false);
+        drop(queue);
         self.shared.news.notify_one();
+    }
+
+    /// Waits until a log cannot be kept whole, and answers why.
+    pub(crate) async fn loss(&self) -> String {
+        let mut loss = self.shared.loss.subscribe();
+        // It does not fail: the sender lives as long as this does.
+        let why = loss.wait_for(Option::is_some).await.ok();
+        why.and_then(|why| why.clone()).unwrap_or_default()
+    }
+
+    /// Waits until all that was reported so far was told, logs included; answers why a log was not kept whole, if so.
+    pub(crate) async fn told(&self) -> Option<String> {
+        let mut is_told = self.shared.is_told.subscribe();
+        let _ = is_told.wait_for(|is_told| *is_told).await;
+        self.shared.loss.borrow().clone()
     }
 
     /// Says that there will be no more reports.
@@ -90,6 +117,15 @@ impl Uplink {
 }
 
 impl Shared {
+    fn lose(&self, why: &str) {
+        say(why);
+        self.loss.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert_with(|| why.to_string());
+            is_first
+        });
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,6 +151,8 @@ struct Outgoing {
     announced: bool,
     /// Whether the server refuses the rest of the log.
     refused: bool,
+    /// Whether it was said that this step could not write the rest of it.
+    lost: bool,
     sent_at: Option<Instant>,
 }
 
@@ -158,7 +196,15 @@ impl Outgoing {
 }
 
 impl Sender {
-    async fn run(mut self) -> bool {
+    async fn run(self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let all = self.tell().await;
+        // Nothing more is told.
+        shared.is_told.send_replace(true);
+        all
+    }
+
+    async fn tell(mut self) -> bool {
         let gone = self.client.gone().clone();
         let mut pause = FIRST_PAUSE;
         loop {
@@ -191,6 +237,12 @@ impl Sender {
     }
 
     fn next(&mut self) -> Next {
+        for outgoing in self.logs.values_mut().filter(|log| !log.lost) {
+            if let Some(why) = outgoing.log.failure() {
+                outgoing.lost = true;
+                self.shared.lose(why);
+            }
+        }
         let mut queue = self.shared.queue();
         for log in queue.logs.drain(..) {
             let outgoing = Outgoing {
@@ -200,6 +252,7 @@ impl Sender {
                 seen: 0,
                 announced: false,
                 refused: false,
+                lost: false,
                 sent_at: None,
             };
             self.logs.insert(outgoing.log.step, outgoing);
@@ -256,7 +309,10 @@ impl Sender {
             }
         }
         self.sequence += 1;
-        self.shared.queue().reports.pop_front();
+        let mut queue = self.shared.queue();
+        queue.reports.pop_front();
+        self.shared.is_told.send_replace(queue.reports.is_empty());
+        drop(queue);
         match sequenced.report {
             Report::StepStarted { step, .. } => {
                 if let Some(log) = self.logs.get_mut(&step) {
@@ -283,11 +339,9 @@ impl Sender {
         let batch = match outgoing.read() {
             Ok(batch) => batch,
             Err(error) => {
-                say(&format!(
-                    "failed to read `{}`: {error}; its rest is lost",
-                    outgoing.log.path.display()
-                ));
                 outgoing.refused = true;
+                self.shared
+                    .lose(&format!("the log of a step could not be read back: {error}"));
                 return Ok(());
             }
         };
@@ -312,11 +366,13 @@ impl Sender {
                 Ok(())
             }
             Ok((status, None)) => Err(ClientError::Away(format!("it answered {status} to a log"))),
-            Err(ClientError::Refused { status, message }) => {
-                say(&format!(
-                    "the server refused the log of step {step} ({status}): {message}"
-                ));
+            Err(ClientError::Refused { message, .. }) => {
                 outgoing.refused = true;
+                // Nobody reads it any more, and it may be on the disk that is full.
+                outgoing.file = None;
+                let _ = fs::remove_file(&outgoing.log.path);
+                self.shared
+                    .lose(&format!("the log of a step could not be kept: {message}"));
                 Ok(())
             }
             Err(error) => Err(error),

@@ -630,3 +630,28 @@ async fn no_step_finds_the_agents_token() {
         "mine: 1\nfound: 0\nthe agent is closed\nits memory is closed\n"
     );
 }
+
+#[tokio::test]
+async fn a_log_that_cannot_be_kept_fails_the_job_with_the_reason() {
+    // While the step runs: it is stopped, and nothing after it begins.
+    let world = World::new(vec![run("echo working; sleep 600"), run("echo never")]);
+    world.fault("/agent/v1/logs", [Fault::Answered(507)]);
+    let (outcome, message) = world.run().await;
+    assert_eq!(outcome, Outcome::Errored);
+    let message = message.unwrap();
+    assert!(
+        message.contains("the log of a step could not be kept: as told"),
+        "{message}"
+    );
+    assert_eq!(world.steps().len(), 1, "{:?}", world.steps());
+    // After the last step has ended: the job did not succeed all the same.
+    let late = World::new(vec![run("echo done")]);
+    late.fault("/agent/v1/logs", [Fault::Answered(503), Fault::Answered(507)]);
+    let (outcome, message) = late.run().await;
+    assert_eq!(outcome, Outcome::Errored, "{message:?}");
+    // A server that is in trouble for a moment fails nothing.
+    let away = World::new(vec![run("echo done")]);
+    away.fault("/agent/v1/logs", [Fault::Answered(503), Fault::Answered(500)]);
+    assert_eq!(away.run().await.0, Outcome::Succeeded);
+    assert_eq!(away.log(0), "done\n");
+}

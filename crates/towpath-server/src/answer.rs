@@ -20,6 +20,9 @@ impl From<DeliveryError> for Failure {
 
 /// The status code of an error.
 pub(crate) fn status(error: &DeliveryError) -> StatusCode {
+    if error.is_of_full_disk() {
+        return StatusCode::INSUFFICIENT_STORAGE;
+    }
     match error.kind() {
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::Conflict => StatusCode::CONFLICT,

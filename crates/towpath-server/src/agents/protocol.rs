@@ -44,7 +44,7 @@ async fn log(
     bytes: Bytes,
 ) -> Result<Response, Response> {
     let kept = app.agents.log(node, step, offset, &bytes, last).await;
-    Ok(match kept.map_err(to_agent)? {
+    Ok(match kept.map_err(to_step)? {
         LogAnswer::Acknowledged(acknowledged) => Json(Acknowledged { acknowledged }).into_response(),
         LogAnswer::Gap(acknowledged) => (StatusCode::CONFLICT, Json(Acknowledged { acknowledged })).into_response(),
     })

@@ -103,22 +103,28 @@ impl FromRequestParts<App> for Pushed {
 }
 
 /// Tells the agent itself. A job that is over is `410`: the agent stops. When something below us fails, it is 5xx: the agent
-/// asks again.
+/// asks again, and again while a disk is full: what it reports must not get lost.
 pub(super) fn to_agent(error: DeliveryError) -> Response {
     answer::log(&error);
     let status = match error.kind() {
         ErrorKind::NotFound => StatusCode::GONE,
+        _ if error.is_of_full_disk() => StatusCode::SERVICE_UNAVAILABLE,
         _ => answer::status(&error),
     };
     (status, error.to_string()).into_response()
 }
 
-/// Tells the step: a sentence for its log.
+/// Tells the step: a sentence for its log. A full disk is `507`: it fails the step that meets it, with that reason.
 pub(super) fn to_step(error: DeliveryError) -> Response {
     answer::log(&error);
     let status = match error.kind() {
         ErrorKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
         _ => answer::status(&error),
     };
-    (status, error.to_string()).into_response()
+    let text = match error.is_of_full_disk() {
+        // Which disk it is.
+        true => error.chain(),
+        false => error.to_string(),
+    };
+    (status, text).into_response()
 }

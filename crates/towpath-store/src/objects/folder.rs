@@ -29,9 +29,10 @@ use towpath_types::{Digest, Digester, JobId};
 ///   temporary/<process>/   blobs on their way; removed when their process is gone
 /// ```
 ///
-/// A log is written through to the operating system before it is acknowledged, so it survives the end of the process. It
-/// is forced to the disk by [`Objects::close_logs`]; a power cut before that may take the end of it. A blob is on the disk
-/// before it is acknowledged.
+/// A piece of a log and a blob are on the disk before they are acknowledged.
+///
+/// The last part of the disk is left to the database beside it: whoever fills the disk up hears that it is full while there
+/// is still room to say so.
 #[derive(Debug, Clone)]
 pub struct FolderObjects {
     shared: Arc<Shared>,
@@ -87,11 +88,38 @@ impl Drop for Shared {
     }
 }
 
+/// How much of a disk is left free at most.
+const RESERVE: u64 = 64 << 20;
+
+/// How many bytes of a disk of `size` bytes are left free.
+fn reserve(size: u64) -> u64 {
+    (size / 8).min(RESERVE)
+}
+
+/// Refuses `bytes` more on the disk of `path` if they leave less free than is reserved.
+fn check_room(path: &Path, bytes: u64) -> Result<(), StoreError> {
+    // A folder that cannot be asked says why when it is written to.
+    let Ok(disk) = nix::sys::statvfs::statvfs(path) else {
+        return Ok(());
+    };
+    let block = disk.fragment_size();
+    let (size, free) = (disk.blocks() * block, disk.blocks_available() * block);
+    match free < reserve(size).saturating_add(bytes) {
+        true => Err(StoreError::Full(path.display().to_string())),
+        false => Ok(()),
+    }
+}
+
 #[async_trait]
 impl Objects for FolderObjects {
     async fn append_log(&self, log: LogId, offset: u64, bytes: Bytes) -> Result<u64, StoreError> {
         let path = self.log(log);
-        blocking(move || append(&path, offset, &bytes)).await
+        let folder = self.shared.logs.clone();
+        blocking(move || {
+            check_room(&folder, bytes.len() as u64)?;
+            append(&path, offset, &bytes)
+        })
+        .await
     }
 
     async fn log_length(&self, log: LogId) -> Result<u64, StoreError> {
@@ -131,6 +159,7 @@ impl Objects for FolderObjects {
                 break;
             }
             digester.update(&buffer[..read]);
+            check_room(&self.shared.temporary, read as u64)?;
             file.write_all(&buffer[..read]).await.map_err(failed())?;
             bytes += read as u64;
         }
@@ -220,9 +249,10 @@ fn remove_abandoned(temporaries: &Path) -> Result<(), StoreError> {
 fn append(path: &Path, offset: u64, bytes: &[u8]) -> Result<u64, StoreError> {
     let failed = || StoreError::io("write", path);
     let open = || std::fs::OpenOptions::new().append(true).create(true).open(path);
+    let folder = path.parent().unwrap_or(path);
     let file = match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make(path.parent().unwrap_or(path))?;
+            make(folder)?;
             open().map_err(failed())?
         }
         other => other.map_err(failed())?,
@@ -239,11 +269,16 @@ fn append(path: &Path, offset: u64, bytes: &[u8]) -> Result<u64, StoreError> {
     if new.is_empty() {
         return Ok(length);
     }
-    if let Err(error) = file.write_all(new) {
+    if let Err(error) = file.write_all(new).and_then(|()| file.sync_data()) {
         // A write that was cut short (a full disk) must not leave bytes that nobody acknowledged and that a later,
         // differently cut resend would follow.
         let _ = file.set_len(length);
         return Err(failed()(error));
+    }
+    if length == 0 {
+        // The file's name is of its folder, and the folder's of the one above.
+        sync(folder)?;
+        folder.parent().map_or(Ok(()), sync)?;
     }
     Ok(length + new.len() as u64)
 }
