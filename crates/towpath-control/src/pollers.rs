@@ -154,7 +154,8 @@ impl Handler for ReleaseCarrier {
         Box::pin(async move {
             let id = key(lease, "a release's id")?;
             let guard = Guard::from(lease);
-            let release = self.delivery.releases.give_up(&guard, id, &error.chain()).await?;
+            let reason = format!("given up after several tries: {}", error.chain());
+            let release = self.delivery.releases.give_up(&guard, id, &reason).await?;
             self.progress.write_release(id).await?.close(true).await;
             self.look_again(&release.environment).await?;
             Ok(Some(Done::Committed))
@@ -218,5 +219,83 @@ fn environment_work(id: &EnvironmentId, now: Timestamp) -> Work {
     Work {
         project: id.project().parse().ok(),
         ..Work::new(WorkKey::new(WorkKind::Environment, id.slug()), now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::World;
+    use std::{collections::BTreeMap, time::Duration};
+    use towpath_store::{Expect, ReleaseRow};
+    use towpath_types::{Actor, Digest, Outcome, ReleaseId, ReleaseStatus, Via};
+    use towpath_workflow::{
+        release::{Event, OnFailure},
+        wire::write_release_event,
+    };
+
+    #[tokio::test]
+    async fn a_release_that_fails_again_and_again_ends_and_stops_nothing_behind_it() {
+        let world = World::new().await;
+        let (id, at) = (ReleaseId::from_u128(1), world.clock.now());
+        let plan = Digest::of(b"a plan that was lost");
+        let row = ReleaseRow {
+            id,
+            environment: EnvironmentId::new("claims", "dev").unwrap(),
+            number: 0,
+            status: ReleaseStatus::Applying,
+            outcome: None,
+            images: BTreeMap::new(),
+            commit: None,
+            actor: Actor::owner("ada", Via::Page),
+            cause: "a test".into(),
+            plan: plan.clone(),
+            parent: None,
+            job: None,
+            created_at: at,
+            stopped_at: None,
+            message: None,
+            repeats: 0,
+            repeated_at: None,
+            version: 0,
+        };
+        let events = [
+            Event::Planned {
+                plan: plan.clone(),
+                parent: None,
+                on_failure: OnFailure::Rollback,
+                at,
+            },
+            Event::Approved {
+                plan,
+                by: "ada".into(),
+                at,
+            },
+            Event::ApplyBegan { at },
+        ];
+        let key = WorkKey::new(WorkKind::Release, id);
+        let commit = Commit::new()
+            .with(Write::Release(row, Expect::Absent))
+            .with(Write::Events {
+                stream: format!("release/{id}"),
+                expected: 0,
+                events: events.iter().map(write_release_event).collect(),
+            })
+            .with(Write::Work(Work::new(key.clone(), at)));
+        world.store.commit(commit).await.unwrap();
+        let carrier = world.release_carrier();
+        let leases = world.store.claim(&[key], "a-server", at, Duration::from_secs(60)).await;
+        let lease = leases.unwrap().remove(0);
+        let error = carrier.handle(&lease, &CancellationToken::new()).await.unwrap_err();
+        assert_eq!(world.store.open_releases().await.unwrap().len(), 1, "it is tried again");
+        assert_eq!(carrier.give_up(&lease, &error).await.unwrap(), Some(Done::Committed));
+        let row = world.store.release(id).await.unwrap().unwrap();
+        assert_eq!(
+            (row.status, row.outcome),
+            (ReleaseStatus::Failed, Some(Outcome::Errored))
+        );
+        assert!(row.message.unwrap().contains("given up after several tries"));
+        assert_eq!(world.store.open_releases().await.unwrap(), []);
     }
 }

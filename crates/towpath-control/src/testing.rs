@@ -199,6 +199,38 @@ impl World {
         }
     }
 
+    /// What carries releases out.
+    pub(crate) fn release_carrier(&self) -> ReleaseCarrier {
+        ReleaseCarrier {
+            store: self.store.clone(),
+            delivery: self.delivery(),
+            progress: self.progress(),
+            clock: self.clock.clone(),
+        }
+    }
+
+    fn progress(&self) -> ProgressLogs {
+        ProgressLogs {
+            store: self.store.clone(),
+            objects: self.objects.clone(),
+            clock: self.clock.clone(),
+        }
+    }
+
+    fn delivery(&self) -> Arc<Delivery> {
+        Arc::new(Delivery::new(Ports {
+            store: self.store.clone(),
+            target: Arc::new(self.target.clone()),
+            forge: self.forge.clone(),
+            images: self.images.clone(),
+            clock: self.clock.clone(),
+            renderer: Arc::new(Renderer::default()),
+            fingerprint: Arc::new(|bytes: &[u8]| towpath_types::Digest::of(bytes).short().to_string()),
+            own_registry: "127.0.0.1:7070".into(),
+            pull_secret: PullSecret::NotNeeded,
+        }))
+    }
+
     fn contexts(&self) -> Contexts {
         Contexts {
             vault: self.vault.clone(),
@@ -221,24 +253,10 @@ impl World {
             containers: Some(Arc::new(engine.clone())),
             host: Arc::new(self.host.clone()),
         };
-        let delivery = Arc::new(Delivery::new(Ports {
-            store: store.clone(),
-            target: Arc::new(self.target.clone()),
-            forge: forge.clone(),
-            images: images.clone(),
-            clock: clock.clone(),
-            renderer: Arc::new(Renderer::default()),
-            fingerprint: Arc::new(|bytes: &[u8]| towpath_types::Digest::of(bytes).short().to_string()),
-            own_registry: addresses.registry.clone(),
-            pull_secret: PullSecret::NotNeeded,
-        }));
+        let delivery = self.delivery();
         let conductor = Conductor::new(store.clone(), clock.clone());
         let attendance = Attendance::default();
-        let progress = ProgressLogs {
-            store: store.clone(),
-            objects: self.objects.clone(),
-            clock: clock.clone(),
-        };
+        let progress = self.progress();
         let machine = Capacity {
             cpu_millis: 64_000,
             memory_bytes: 256 << 30,
@@ -285,10 +303,8 @@ impl World {
             (
                 WorkKind::Release,
                 Arc::new(ReleaseCarrier {
-                    store: store.clone(),
                     delivery: delivery.clone(),
-                    progress: progress.clone(),
-                    clock: clock.clone(),
+                    ..self.release_carrier()
                 }),
             ),
             (

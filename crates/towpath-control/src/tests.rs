@@ -382,6 +382,126 @@ async fn who_lost_a_race_knows_as_much_as_who_reads_everything() {
     server.stop().await;
 }
 
+/// Drops a request after more looks at its answer each time, until one of them has its answer. Answers how many were dropped.
+async fn dropped_everywhere<T, F: Future<Output = T>>(mut request: impl FnMut() -> F) -> (u32, T) {
+    let (mut dropped, mut looks) = (0, 1);
+    loop {
+        let mut asked = Box::pin(request());
+        for _ in 0..looks {
+            if let std::task::Poll::Ready(answer) = futures::poll!(&mut asked) {
+                return (dropped, answer);
+            }
+            tokio::task::yield_now().await;
+        }
+        dropped += 1;
+        // Each of the first steps, and then further and further.
+        looks += (looks / 8).max(1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_transition_is_whole_wherever_its_request_is_dropped() {
+    let world = World::new().await;
+    let server = world.start();
+    let actor = Actor::owner("ada", Via::GitPush);
+    let commit = world.commit("main", CHAIN);
+    let updates = [towpath_forge::RefUpdate {
+        name: "refs/heads/main".into(),
+        old: None,
+        new: Some(commit),
+    }];
+    let mut all = Vec::new();
+    let announce = || server.triggers.announce(&world.project, &updates, &actor);
+    let (dropped, announced) = dropped_everywhere(announce).await;
+    assert_eq!(announced.unwrap().triggers.len(), 1);
+    all.push(("announce", dropped));
+    let complete = || server.triggers.complete(&world.project, &updates, &actor);
+    let (dropped, completed) = dropped_everywhere(complete).await;
+    completed.unwrap();
+    all.push(("complete", dropped));
+    let job = world.job("test", &[JobStatus::Running]).await;
+    let pipelines = world.store.pipelines(Some(&world.project), None, 10).await.unwrap();
+    assert_eq!(pipelines.len(), 1, "one push, one pipeline");
+
+    // Agents ask again after each lost answer.
+    let node = server.agent_begins(&world, &job).await;
+    let report = || {
+        let report = towpath_protocol::SequencedReport {
+            sequence: 0,
+            report: towpath_protocol::Report::StepStarted {
+                step: 0,
+                name: "work".into(),
+                command: None,
+                at: jiff::Timestamp::UNIX_EPOCH,
+            },
+        };
+        server.agents.report(node, report)
+    };
+    let (dropped, reported) = dropped_everywhere(report).await;
+    reported.unwrap();
+    all.push(("report", dropped));
+    let log = || server.agents.log(node, 0, 0, b"line\n", false);
+    let (dropped, kept) = dropped_everywhere(log).await;
+    assert_eq!(kept.unwrap(), crate::LogAnswer::Acknowledged(5), "no line twice");
+    all.push(("log", dropped));
+
+    let workflow = job.workflow;
+    let cancel = || server.conductor.cancel(workflow, "ada");
+    let (dropped, canceled) = dropped_everywhere(cancel).await;
+    if let Err(error) = canceled {
+        assert_eq!(
+            error.kind(),
+            ErrorKind::Conflict,
+            "one that was dropped had done it: {error}"
+        );
+    }
+    all.push(("cancel", dropped));
+    assert!(
+        server.agents.orders(node).await.unwrap().cancel,
+        "the workflow is not stuck"
+    );
+    let end = towpath_protocol::SequencedReport {
+        sequence: 1,
+        report: towpath_protocol::Report::JobFinished {
+            outcome: Outcome::Canceled,
+            message: None,
+            at: jiff::Timestamp::UNIX_EPOCH,
+        },
+    };
+    server.agents.report(node, end).await.unwrap();
+    world.job("test", &[JobStatus::Ended(Outcome::Canceled)]).await;
+    world.job("package", &[JobStatus::Ended(Outcome::Canceled)]).await;
+
+    // Each of these may ask for a pipeline, and each that was asked for is made.
+    let ask = || {
+        let parameters = serde_json::Map::new();
+        server
+            .triggers
+            .request(&world.project, Some("main"), None, parameters, &actor)
+    };
+    let (dropped, asked) = dropped_everywhere(ask).await;
+    let settled = server
+        .triggers
+        .settled(vec![asked.unwrap()], Duration::from_secs(20))
+        .await;
+    assert_eq!(settled.unwrap()[0].status, TriggerStatus::Done);
+    all.push(("request", dropped));
+    world
+        .until("no open trigger", || async {
+            let open = world.store.open_triggers().await.map_err(|error| error.to_string())?;
+            if open.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{open:?}"))
+            }
+        })
+        .await;
+    println!("dropped: {all:?}");
+    // On a busy machine one of them may have its answer at the first look.
+    assert!(all.iter().filter(|(_, dropped)| *dropped > 0).count() > 3, "{all:?}");
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_servers_job_is_taken_up_and_ends_once() {
     let world = World::new().await;

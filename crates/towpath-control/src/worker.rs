@@ -457,3 +457,83 @@ fn back_off(failures: u32) -> jiff::SignedDuration {
     let pause = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
     jiff::SignedDuration::try_from(pause.min(LONGEST_RETRY)).unwrap_or(jiff::SignedDuration::from_mins(5))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use crate::{storage::store_error, testing::World};
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use towpath_store::{Work, WorkState};
+
+    /// Fails in its own way the first time.
+    struct Failing {
+        calls: AtomicU32,
+        how: fn() -> Result<Done, DeliveryError>,
+    }
+
+    impl Handler for Failing {
+        fn handle<'a>(&'a self, _: &'a Lease, _: &'a CancellationToken) -> BoxFuture<'a, Result<Done, DeliveryError>> {
+            Box::pin(async move {
+                match self.calls.fetch_add(1, Ordering::Relaxed) {
+                    0 => (self.how)(),
+                    _ => Ok(Done::Finished),
+                }
+            })
+        }
+    }
+
+    /// The work after its first failure.
+    async fn after_failure(how: fn() -> Result<Done, DeliveryError>) -> Work {
+        let world = World::new().await;
+        let key = WorkKey::new(WorkKind::Project, "claims");
+        let begun = world.clock.now();
+        let commit = Commit::new().with(Write::Work(Work::new(key.clone(), begun)));
+        world.store.commit(commit).await.unwrap();
+        let handler: Arc<dyn Handler> = Arc::new(Failing {
+            calls: AtomicU32::new(0),
+            how,
+        });
+        let server = ServerIdentity {
+            id: "a-server".into(),
+            address: "http://127.0.0.1:7070".into(),
+            engines: Vec::new(),
+            capacity: Capacity::default(),
+            alone: true,
+        };
+        let handlers = BTreeMap::from([(WorkKind::Project, handler)]);
+        let worker = Worker::new(world.store.clone(), world.clock.clone(), server, handlers);
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn({
+            let (worker, shutdown) = (worker.clone(), shutdown.clone());
+            async move { worker.run(shutdown).await }
+        });
+        let failed = world
+            .until("the work to have failed", || async {
+                let work = world.store.work(&key).await.map_err(|error| error.to_string())?;
+                let work = work.ok_or("it is done")?;
+                match work.state == WorkState::Ready && work.due > begun {
+                    true => Ok(work),
+                    false => Err(format!("{work:?}")),
+                }
+            })
+            .await;
+        shutdown.cancel();
+        running.await.unwrap();
+        assert_eq!(worker.busy(), 0);
+        failed
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_a_handler_is_a_failure_like_others() {
+        let work = after_failure(|| panic!("a defect")).await;
+        assert_eq!(work.failures, 1);
+        assert!(work.last_failure.unwrap().contains("a defect of Towpath"));
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_nobodys_failure() {
+        let work = after_failure(|| Err(store_error(StoreError::Full("towpath.db".into())))).await;
+        assert_eq!((work.failures, work.last_failure), (0, None));
+    }
+}

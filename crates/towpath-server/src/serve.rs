@@ -45,7 +45,10 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), auth::require_owner));
     // The registry asks for credentials by itself, in its own words.
     let registry = towpath_images::router(app.registry.clone());
-    owned.merge(pages::open_routes()).with_state(app).merge(registry)
+    owned
+        .merge(pages::open_routes().layer(middleware::from_fn(to_its_end)))
+        .with_state(app)
+        .merge(registry)
 }
 
 /// Everything behind the agents' socket.
