@@ -1,0 +1,7 @@
+//! Towpath under attack, as a process on a real disk: what was acknowledged is done, once, whatever dies meanwhile.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod full_disk;
+mod kills;
+mod world;
