@@ -67,17 +67,14 @@ pub(crate) fn check_nothing_is_lost(folder: &Path, database: &str) -> Result<(),
     if read_name(folder)?.is_some() {
         found.push("`instance`");
     }
-    let anything = |_: &str| true;
-    let is_repository = |name: &str| name.ends_with(".git");
-    // Without the database every branch of these repositories would look as if it had just been pushed.
-    let parts: [(&str, &'static str, &dyn Fn(&str) -> bool); 4] = [
-        ("git", "`git`", &is_repository),
-        ("registry/repositories", "`registry`", &anything),
-        ("logs", "`logs`", &anything),
-        ("blobs", "`blobs`", &anything),
-    ];
-    for (name, shown, counts) in parts {
-        if has_entry(&folder.join(name), counts)? {
+    // Without the database every branch of the repositories would look as if it had just been pushed.
+    for (name, shown, ending) in [
+        ("git", "`git`", ".git"),
+        ("registry/repositories", "`registry`", ""),
+        ("logs", "`logs`", ""),
+        ("blobs", "`blobs`", ""),
+    ] {
+        if has_entry(&folder.join(name), ending)? {
             found.push(shown);
         }
     }
@@ -91,14 +88,15 @@ pub(crate) fn check_nothing_is_lost(folder: &Path, database: &str) -> Result<(),
     })
 }
 
-fn has_entry(folder: &Path, counts: &dyn Fn(&str) -> bool) -> Result<bool, StoreError> {
+/// Whether there is anything in a folder whose name ends so.
+fn has_entry(folder: &Path, ending: &str) -> Result<bool, StoreError> {
     let failed = || StoreError::io("read the folder", folder);
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         other => other.map_err(failed())?,
     };
     for entry in entries {
-        if counts(&entry.map_err(failed())?.file_name().to_string_lossy()) {
+        if entry.map_err(failed())?.file_name().to_string_lossy().ends_with(ending) {
             return Ok(true);
         }
     }
