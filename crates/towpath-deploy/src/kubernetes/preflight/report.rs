@@ -68,7 +68,11 @@ impl Report {
                 None => with(&common(live, &checked.object.value)),
             };
             before.extend(checked.live.as_ref().map(known));
-            after.push(with(checked.would_be.as_ref().unwrap_or(&checked.object.value)));
+            let would_be = checked
+                .would_be
+                .as_ref()
+                .map(|value| without_inventions(checked, value));
+            after.push(with(would_be.as_ref().unwrap_or(&checked.object.value)));
         }
         for (id, value) in removed {
             if let Ok(object) = Object::from_value(without_marks(value), "the cluster") {
@@ -82,12 +86,110 @@ impl Report {
     }
 }
 
+/// What a dry run answers, without what the server draws anew each time: the addresses and node ports of a Service. The real
+/// ones are other ones, and nobody can promise them.
+fn without_inventions(checked: &CheckedObject, would_be: &Value) -> Value {
+    let mut value = would_be.clone();
+    if checked.object.kind != "Service" {
+        return value;
+    }
+    let manifest = &checked.object.value;
+    let is_drawn = |pointer: &str, drawn: &Value| {
+        let known = |object: &Value| object.pointer(pointer) == Some(drawn);
+        manifest.pointer(pointer).is_none() && !checked.live.as_ref().is_some_and(known)
+    };
+    let Some(spec) = value.get_mut("spec").and_then(Value::as_object_mut) else {
+        return value;
+    };
+    for field in ["clusterIP", "clusterIPs", "healthCheckNodePort"] {
+        let drawn = spec
+            .get(field)
+            .filter(|value| is_drawn(&format!("/spec/{field}"), value));
+        if drawn.is_some() {
+            spec.shift_remove(field);
+        }
+    }
+    let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
+    for (index, port) in ports.into_iter().flatten().enumerate() {
+        let Some(port) = port.as_object_mut() else { continue };
+        let drawn = port.get("nodePort");
+        if drawn.is_some_and(|drawn| is_drawn(&format!("/spec/ports/{index}/nodePort"), drawn)) {
+            port.shift_remove("nodePort");
+        }
+    }
+    value
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use serde_json::json;
-    use towpath_manifest::Kind;
+    use towpath_manifest::{DiffLine, Kind};
+
+    /// The lines that a plan adds for a Service with these specs.
+    fn added(manifest: Value, live: Option<Value>, would_be: Value) -> Vec<String> {
+        let service =
+            |spec: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec});
+        let report = Report {
+            objects: vec![CheckedObject {
+                object: Object::from_value(service(manifest), "web.yaml").unwrap(),
+                resource: Resource::of(&Kind::SERVICE),
+                live: live.map(service),
+                would_be: Some(service(would_be)),
+                waits_for_definition: false,
+                hands_over_replicas: false,
+                applies: true,
+                from_vault: false,
+            }],
+            ..Report::default()
+        };
+        let changes = report.changes(&[], &|_| String::new());
+        let lines = changes
+            .iter()
+            .flat_map(|change| &change.hunks)
+            .flat_map(|hunk| &hunk.lines);
+        let lines = lines.filter_map(|line| match line {
+            DiffLine::Added(text) => Some(text.trim().to_string()),
+            _ => None,
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn a_plan_promises_no_address_that_a_dry_run_drew() {
+        let port = |extra: Value| {
+            let mut port = json!({"port": 80});
+            port.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            json!([port])
+        };
+        let drawn = json!({
+            "clusterIP": "10.96.1.2", "clusterIPs": ["10.96.1.2"], "type": "NodePort",
+            "ports": port(json!({"nodePort": 30123})),
+        });
+        let said = added(
+            json!({"type": "NodePort", "ports": port(json!({}))}),
+            None,
+            drawn.clone(),
+        );
+        assert!(said.contains(&"type: NodePort".to_string()), "{said:?}");
+        assert!(
+            !said.iter().any(|line| line.contains("10.96") || line.contains("30123")),
+            "{said:?}"
+        );
+        // What the manifest says is promised, and what is there stays.
+        let said = added(
+            json!({"clusterIP": "10.96.1.2", "ports": port(json!({"nodePort": 30123}))}),
+            None,
+            drawn.clone(),
+        );
+        assert!(said.contains(&"clusterIP: 10.96.1.2".to_string()) && said.iter().any(|line| line.contains("30123")));
+        let live = json!({"clusterIP": "10.96.1.2", "clusterIPs": ["10.96.1.2"], "type": "ClusterIP", "ports": port(json!({}))});
+        let said = added(json!({"type": "NodePort", "ports": port(json!({}))}), Some(live), drawn);
+        assert_eq!(said, ["type: NodePort"]);
+        let headless = json!({"clusterIP": "None", "ports": port(json!({}))});
+        assert!(added(headless.clone(), None, headless).contains(&"clusterIP: None".to_string()));
+    }
 
     #[test]
     fn the_change_of_a_refused_object_has_no_defaults_of_the_server() {
