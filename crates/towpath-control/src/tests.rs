@@ -133,6 +133,43 @@ async fn a_configuration_that_does_not_compile_makes_a_pipeline_that_says_where(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mistake_in_a_shared_command_is_one_error() {
+    let world = World::new().await;
+    let server = world.start();
+    let config = "
+version: 2.1
+commands:
+  release:
+    steps:
+      - run: towpath deploy $TARGET
+      - run: |
+          towpath deploy dev
+          towpath deploy qa
+jobs:
+  deploy:
+    parameters: {number: {type: integer}}
+    machine: true
+    steps: [release]
+workflows:
+  main:
+    jobs: [{deploy: {matrix: {parameters: {number: [1, 2, 3, 4, 5, 6, 7, 8]}}}}]
+";
+    let pipeline = server.push_config(&world, config).await;
+    let [unclear, both] = pipeline.errors.as_slice() else {
+        panic!("{:#?}", pipeline.errors)
+    };
+    assert!(
+        unclear.contains("`towpath deploy $TARGET`") && unclear.contains("config.yml:6:9"),
+        "{unclear}"
+    );
+    assert!(
+        both.contains("to `dev` and to `qa`") && both.contains("config.yml:7:9"),
+        "{both}"
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_configuration_is_read_through_links_or_the_pipeline_says_why_not() {
     let world = World::new().await;
     let server = world.start();

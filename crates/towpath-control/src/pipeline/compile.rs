@@ -96,7 +96,10 @@ impl Compiled {
             } else {
                 &mut self.warnings
             };
-            list.push(diagnostic.render(false));
+            let said = diagnostic.render(false);
+            if !list.contains(&said) {
+                list.push(said);
+            }
         }
     }
 }
@@ -258,12 +261,22 @@ fn deploys_to(steps: &[Step]) -> Option<String> {
 }
 
 /// What no gate could show: an environment that is known only at run time, or two environments in one job.
+///
+/// A place is reported once, however many jobs come by it: with a command that they share, or as a matrix.
 fn unclear_deployments(document: &Document, config: &CompiledConfig) -> Vec<Diagnostic> {
-    let of = |(name, job): (&String, &CompiledJob)| unclear_in(document, name, job);
-    config.jobs.iter().flat_map(of).collect()
+    let of = |(name, job): (&String, &CompiledJob)| unclear_in(name, job);
+    let mut seen = BTreeSet::new();
+    let found = config
+        .jobs
+        .iter()
+        .flat_map(of)
+        .filter(|(place, _)| seen.insert(place.clone()));
+    found
+        .map(|(place, diagnostic)| at(document, &place, diagnostic))
+        .collect()
 }
 
-fn unclear_in(document: &Document, name: &str, job: &CompiledJob) -> Vec<Diagnostic> {
+fn unclear_in(name: &str, job: &CompiledJob) -> Vec<(Place, Diagnostic)> {
     let mut found = Vec::new();
     let mut first: Option<String> = None;
     for (place, deployment) in deployments_in(&job.steps) {
@@ -286,11 +299,8 @@ fn unclear_in(document: &Document, name: &str, job: &CompiledJob) -> Vec<Diagnos
                 "in a step, write `towpath deploy ENVIRONMENT` and nothing else: image and plan are the workflow's",
             ),
         };
-        found.push(at(
-            document,
-            place,
-            Diagnostic::error("towpath::deployment", message).hint(hint),
-        ));
+        let diagnostic = Diagnostic::error("towpath::deployment", message).hint(hint);
+        found.push((place.clone(), diagnostic));
     }
     found
 }

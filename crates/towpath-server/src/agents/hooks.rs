@@ -9,7 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use towpath_control::{MOST_TAGS, PipelineView};
 use towpath_delivery::{DeliveryError, ErrorKind};
 use towpath_forge::RefUpdate;
@@ -91,13 +94,13 @@ async fn accepted(State(app): State<App>, Pushed(project): Pushed, text: String)
     let triggers = triggers.map_err(refused)?;
     let triggers = app.triggers.settled(triggers, PATIENCE).await.map_err(refused)?;
     let more = triggers.len().saturating_sub(TOLD_IN_FULL);
-    let mut lines = Vec::new();
+    let (mut lines, mut known) = (Vec::new(), Known::new());
     for trigger in triggers.into_iter().take(TOLD_IN_FULL) {
         let pipeline = match trigger.status {
             TriggerStatus::Done => Some(app.queries.pipeline(trigger.pipeline).await.map_err(refused)?),
             TriggerStatus::Announced | TriggerStatus::Received | TriggerStatus::Dropped => None,
         };
-        lines.extend(told(&app.addresses.base_url, &trigger, pipeline.as_ref()));
+        lines.extend(told(&app.addresses.base_url, &trigger, pipeline.as_ref(), &mut known));
     }
     if more > 0 {
         lines.push(format!("{more} more pipelines: {}", app.addresses.base_url));
@@ -106,8 +109,12 @@ async fn accepted(State(app): State<App>, Pushed(project): Pushed, text: String)
     Ok(lines.iter().map(|line| format!("{line}\n")).collect())
 }
 
-/// What a pusher reads about one trigger. `pipeline` is the pipeline that it made, if it did.
-fn told(base_url: &str, trigger: &TriggerRow, pipeline: Option<&PipelineView>) -> Vec<String> {
+/// The errors that a push was told of, each list with the number of the pipeline that has it.
+type Known = BTreeMap<Vec<String>, i64>;
+
+/// What a pusher reads about one trigger. `pipeline` is the pipeline that it made, if it did. A mistake that branches share is
+/// told once.
+fn told(base_url: &str, trigger: &TriggerRow, pipeline: Option<&PipelineView>, known: &mut Known) -> Vec<String> {
     let mut lines = vec![String::new()];
     if trigger.status == TriggerStatus::Dropped {
         let why = trigger.reason.as_deref().unwrap_or("nothing runs for this push");
@@ -123,8 +130,15 @@ fn told(base_url: &str, trigger: &TriggerRow, pipeline: Option<&PipelineView>) -
     match pipeline {
         None => lines.push("  it is still being made".into()),
         Some(pipeline) => {
-            for error in &pipeline.errors {
-                lines.extend(error.lines().map(|line| format!("  {line}")));
+            match known.get(&pipeline.errors) {
+                Some(number) => lines.push(format!("  the same errors as in pipeline {number}")),
+                None => {
+                    let errors = pipeline.errors.iter().flat_map(|error| error.lines());
+                    lines.extend(errors.map(|line| format!("  {line}")));
+                }
+            }
+            if !pipeline.errors.is_empty() {
+                known.entry(pipeline.errors.clone()).or_insert(trigger.number);
             }
             for workflow in &pipeline.workflows {
                 lines.push(format!("  workflow {}: {} jobs", workflow.name, workflow.jobs.len()));
@@ -178,7 +192,8 @@ mod tests {
     }
 
     fn check(trigger: &TriggerRow, pipeline: Option<&PipelineView>, expect: &[&str]) {
-        assert_eq!(told("http://t", trigger, pipeline), [&[""], expect, &[""]].concat());
+        let told = told("http://t", trigger, pipeline, &mut Known::new());
+        assert_eq!(told, [&[""], expect, &[""]].concat());
     }
 
     #[test]
@@ -210,6 +225,27 @@ mod tests {
             None,
             &[ADDRESS, "  it is still being made"],
         );
+    }
+
+    #[test]
+    fn a_mistake_that_branches_share_is_told_once() {
+        let mut known = Known::new();
+        let (one, other) = (
+            pipeline(&["error: no"], json!([])),
+            pipeline(&["error: why"], json!([])),
+        );
+        let mut second = |number: i64, view: &PipelineView| {
+            let trigger = TriggerRow {
+                number,
+                ..trigger(TriggerStatus::Done)
+            };
+            told("http://t", &trigger, Some(view), &mut known)[2].clone()
+        };
+        assert_eq!(second(7, &one), "  error: no");
+        assert_eq!(second(8, &other), "  error: why");
+        assert_eq!(second(9, &one), "  the same errors as in pipeline 7");
+        let whole = pipeline(&[], json!([]));
+        assert_eq!(second(10, &whole), second(11, &whole));
     }
 
     #[test]
