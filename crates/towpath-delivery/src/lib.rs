@@ -55,7 +55,8 @@ pub use history::{HISTORY, History};
 pub use image::{ImageFinder, image_repository};
 pub use lock::Locks;
 pub use manifests::{
-    JobKind, MANIFESTS_FOLDER, check_project_name, environment_id, manifest_files, select_manifests, workload_images,
+    JobKind, MANIFESTS_FOLDER, check_project_name, environment_id, image_in_manifests, manifest_files,
+    select_manifests, with_found_image, workload_images,
 };
 pub use observe::Observer;
 pub use plan::{ChangeAction, Plan, PlanChange, PlanCommit, PlanView, PlanWireError, read_plan, write_plan};
@@ -66,5 +67,5 @@ pub use release::Releases;
 pub use request::LaptopRequest;
 pub use run::Runs;
 pub use towpath_deploy::{CronFailure, Deploying, Hold, Writer};
-pub use towpath_manifest::{ManifestContent, ManifestFile};
+pub use towpath_manifest::{ManifestContent, ManifestFile, Tree};
 pub use workflow::WorkflowJobs;

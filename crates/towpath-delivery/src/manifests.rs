@@ -65,10 +65,16 @@ pub fn manifest_files(files: Vec<TreeFile>) -> Vec<ManifestFile> {
     files.into_iter().map(file).collect()
 }
 
-/// The images, without tag and digest, that the workloads of manifests run, each with the names of its containers.
+/// The images, without tag and digest, that the workloads of manifests run, each with the names of its containers. Manifests that
+/// environments are rendered from count as well.
 #[must_use]
 pub fn workload_images(files: &[ManifestFile]) -> BTreeMap<String, BTreeSet<String>> {
-    let (tree, _) = Tree::read(files.iter().map(|file| (file.path.as_str(), file.text_or_nothing())));
+    // Each file as an environment of its own, wherever it is: nothing but its objects counts.
+    let yaml = files.iter().filter(|file| is_yaml(&file.path)).enumerate();
+    let texts: Vec<(String, &str)> = yaml
+        .map(|(at, file)| (format!("{MANIFESTS_FOLDER}/all/{at}/file.yaml"), file.text_or_nothing()))
+        .collect();
+    let (tree, _) = Tree::read(texts.iter().map(|(path, text)| (path.as_str(), *text)));
     let environments = tree
         .kube_contexts
         .values()
@@ -83,6 +89,53 @@ pub fn workload_images(files: &[ManifestFile]) -> BTreeMap<String, BTreeSet<Stri
         }
     }
     images
+}
+
+/// Registries whose images are mostly somebody else's.
+const PUBLIC_REGISTRIES: [&str; 8] = [
+    "docker.io",
+    "gcr.io",
+    "ghcr.io",
+    "k8s.gcr.io",
+    "mcr.microsoft.com",
+    "public.ecr.aws",
+    "quay.io",
+    "registry.k8s.io",
+];
+
+/// The project's image as manifests name it, in a registry: the only one of the project's name, or else the only one in a
+/// registry that is not the public's.
+#[must_use]
+pub fn image_in_manifests(project: &str, files: &[ManifestFile]) -> Option<String> {
+    let runs = workload_images(files);
+    let images = runs.keys().filter_map(|name| name.parse::<ImageReference>().ok());
+    let images: Vec<ImageReference> = images.collect();
+    let last = |image: &ImageReference| image.repository.rsplit('/').next() == Some(project);
+    // One of the project's name without a registry is in Towpath's own.
+    if images
+        .iter()
+        .any(|image| image.registry.is_none() && image.repository == project)
+    {
+        return None;
+    }
+    let only = |found: Vec<&ImageReference>| match found.as_slice() {
+        [one] => Some(one.name()),
+        _ => None,
+    };
+    let elsewhere = || images.iter().filter(|image| image.registry.is_some());
+    let is_public = |image: &&ImageReference| {
+        let registry = image.registry.as_deref().unwrap_or_default();
+        PUBLIC_REGISTRIES.contains(&registry)
+    };
+    only(elsewhere().filter(|image| last(image)).collect())
+        .or_else(|| only(elsewhere().filter(|image| !is_public(image)).collect()))
+}
+
+/// A project's file with the image that the manifests name, where the file itself names none.
+#[must_use]
+pub fn with_found_image(mut file: ProjectFile, project: &str, files: &[ManifestFile]) -> ProjectFile {
+    file.image = file.image.or_else(|| image_in_manifests(project, files));
+    file
 }
 
 /// The files of a repository after rendering.
@@ -683,6 +736,38 @@ mod tests {
         let files = [file(".k8s/live/dev/web.yaml", &deployment("web", ""))];
         let images = workload_images(&files);
         assert_eq!(images["web"], BTreeSet::from(["app".to_string()]));
+    }
+
+    #[test]
+    fn the_projects_image_is_where_the_manifests_say() {
+        let deployment = |image: &str| deployment("web", "").replace("image: web", &format!("image: {image}"));
+        let found = |images: &[&str]| {
+            let files: Vec<ManifestFile> = images
+                .iter()
+                .enumerate()
+                // A base of Kustomize counts, which is no environment.
+                .map(|(at, image)| file(&format!(".k8s/base/{at}.yaml"), &deployment(image)))
+                .collect();
+            image_in_manifests("claims", &files)
+        };
+        let team = "1234.dkr.ecr.eu-west-2.amazonaws.com/team/cccd";
+        let is = |name: &str| Some(name.to_string());
+        assert_eq!(found(&["claims:latest", &format!("{team}:x")]), None);
+        assert_eq!(
+            found(&[&format!("{team}:x"), "redis:7", &format!("{team}:y")]),
+            is(team)
+        );
+        assert_eq!(found(&[team, "quay.io/oauth2-proxy/oauth2-proxy:v7"]), is(team));
+        assert_eq!(found(&["ghcr.io/team/claims:1", team]), is("ghcr.io/team/claims"));
+        assert_eq!(found(&["quay.io/oauth2-proxy/oauth2-proxy:v7", "app"]), None);
+        assert_eq!(found(&["r.example.org/one", "r.example.org/two"]), None);
+        let own = project_file("image = \"mine\"");
+        let files = [file(".k8s/live/dev/web.yaml", &deployment(team))];
+        assert_eq!(with_found_image(own, "claims", &files).image, is("mine"));
+        assert_eq!(
+            with_found_image(ProjectFile::default(), "claims", &files).image,
+            is(team)
+        );
     }
 
     #[test]

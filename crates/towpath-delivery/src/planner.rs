@@ -5,7 +5,7 @@ use crate::{
     freeze::{Frozen, frozen},
     history::History,
     image::{ImageFinder, finder::ImageMap},
-    manifests::{JobKind, Manifests, Source, fill_in, namespace_pattern},
+    manifests::{JobKind, Manifests, Source, fill_in, namespace_pattern, with_found_image},
     plan::{Plan, PlanChange},
     project_file::{OnFailure, ProjectFile},
     repository::{Repositories, project_name},
@@ -81,6 +81,7 @@ impl Planner {
         let (project, commit) = (&workflow.row.project, &workflow.row.commit);
         let project_file = self.repositories.project_file(project, commit).await?;
         let files = self.repositories.manifests(project, commit).await?;
+        let project_file = with_found_image(project_file, project.as_str(), &files);
         let images = self.images.of_workflow(workflow, job, &project_file).await?;
         self.plan(PlanSource {
             id: id.clone(),
@@ -99,7 +100,7 @@ impl Planner {
     /// # Errors
     /// When the request makes no plan: it names an unknown environment or tag, for example.
     pub async fn plan_of_request(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Plan, DeliveryError> {
-        let project_file = request.parsed_project_file()?;
+        let project_file = with_found_image(request.parsed_project_file()?, id.project(), &request.files);
         let images = match self.images.of_request(id, &request, &project_file).await {
             Ok(images) => images,
             // Nobody misses an image where there is no such environment.
@@ -300,7 +301,7 @@ impl Planner {
         request: LaptopRequest,
         kind: JobKind,
     ) -> Result<NamedObject, DeliveryError> {
-        let project_file = request.parsed_project_file()?;
+        let project_file = with_found_image(request.parsed_project_file()?, id.project(), &request.files);
         let images = self.images.of_request(id, &request, &project_file).await?;
         let Some(name) = request.name else {
             return Err(DeliveryError::invalid(format!(

@@ -16,7 +16,7 @@ pub struct ProjectFile {
     /// The project's name. Without it: the name of the repository's folder.
     pub project: Option<String>,
     /// The image's repository: `claims` in Towpath's own registry, or `registry.example.org/team/claims` in another.
-    /// Without it: the project's name.
+    /// Without it: the one in another registry that the manifests name, or else the project's name.
     pub image: Option<String>,
     /// The folder with one kube context's manifests: `.k8s/live`. Without it: the only folder in `.k8s/`.
     pub manifests: Option<String>,

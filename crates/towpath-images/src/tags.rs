@@ -92,7 +92,7 @@ pub fn branch_slug(branch: &str) -> String {
 /// | `<branch>-latest` | the newest image of that branch |
 /// | a commit's id | the main branch's image of that commit |
 /// | `<branch>-<commit>` | that branch's image of the commit |
-/// | anything else | the tag itself |
+/// | anything else | the tag itself, or what `app-` makes of it: `v1` means `app-v1` if there is no `v1` |
 ///
 /// Empty when `word` cannot be a tag.
 #[must_use]
@@ -110,7 +110,11 @@ pub fn resolve_tag_word(word: &str, main_branch: &str) -> Vec<TagName> {
     {
         meant.push(format!("{}-{commit}", prefix(branch, main_branch)));
     }
+    let is_plain = meant.is_empty();
     meant.push(word.to_string());
+    if is_plain && !word.is_empty() && !word.starts_with(&format!("{MAIN}-")) {
+        meant.push(format!("{MAIN}-{word}"));
+    }
     meant.dedup();
     meant.iter().filter_map(|tag| tag.parse().ok()).collect()
 }
@@ -245,7 +249,8 @@ mod tests {
         check(COMMIT, &[&format!("app-{COMMIT}"), COMMIT]);
         check(&format!("app-{COMMIT}"), &[&format!("app-{COMMIT}")]);
         check(&format!("feature/x-{COMMIT}"), &[&format!("feature-x-{COMMIT}")]);
-        check("v1.2.3", &["v1.2.3"]);
+        check("v1.2.3", &["v1.2.3", "app-v1.2.3"]);
+        check("app-v1.2.3", &["app-v1.2.3"]);
         check("app-latest-20261124T082530Z", &["app-latest-20261124T082530Z"]);
         check("no tag", &[]);
         check("", &[]);

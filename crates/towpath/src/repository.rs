@@ -1,12 +1,21 @@
 //! The working tree that a command is run in.
 
 use anyhow::{Context, Result, bail};
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 use towpath_delivery::{
     LaptopRequest, MANIFESTS_FOLDER, ManifestFile, PROJECT_FILE, ProjectFile, manifest_files, select_manifests,
 };
 use towpath_forge::WorkingTree;
 use towpath_types::CommitId;
+
+/// What a Dockerfile is called.
+const DOCKERFILE: &str = "Dockerfile";
+
+/// How many folders a Dockerfile may be in to be found.
+const MOST_FOLDERS_TO_A_DOCKERFILE: usize = 3;
 
 /// A repository's working tree.
 #[derive(Debug)]
@@ -34,15 +43,19 @@ impl Repository {
                 here.display()
             );
         };
+        Self::at(root)
+    }
+
+    /// The repository whose root is known.
+    ///
+    /// # Errors
+    /// When its `towpath.toml` cannot be read.
+    pub fn at(root: &Path) -> Result<Self> {
         let file_text = WorkingTree::open(root)?.text(PROJECT_FILE)?;
-        let file = file_text
-            .as_deref()
-            .map(ProjectFile::parse)
-            .transpose()?
-            .unwrap_or_default();
+        let file = file_text.as_deref().map(ProjectFile::parse).transpose()?;
         Ok(Self {
             root: root.to_path_buf(),
-            file,
+            file: file.unwrap_or_default(),
             file_text,
         })
     }
@@ -96,6 +109,20 @@ impl Repository {
             commit: self.commit(),
             ..LaptopRequest::default()
         })
+    }
+
+    /// The Dockerfiles, by path: the root's first, then the nearest to it. What git ignores is none of the project's.
+    pub fn dockerfiles(&self) -> Vec<String> {
+        let walk = ignore::WalkBuilder::new(&self.root)
+            .max_depth(Some(MOST_FOLDERS_TO_A_DOCKERFILE + 1))
+            .require_git(false)
+            .build();
+        let is_one = |entry: &ignore::DirEntry| entry.file_name() == DOCKERFILE && entry.path().is_file();
+        let files = walk.flatten().filter(is_one);
+        let path = |entry: ignore::DirEntry| Some(entry.path().strip_prefix(&self.root).ok()?.to_str()?.to_string());
+        let mut found: Vec<String> = files.filter_map(path).collect();
+        found.sort_by_key(|path| (path.matches('/').count(), path.clone()));
+        found
     }
 
     /// The files of a [`Self::request`], by path. What cannot be read is among them: which environment needs it is decided

@@ -4,6 +4,7 @@ use super::choice::{Candidates, NoImage, choose, explain, image_repository};
 use crate::{
     error::DeliveryError,
     history::History,
+    manifests::with_found_image,
     project_file::ProjectFile,
     repository::{Repositories, project_name},
     request::LaptopRequest,
@@ -114,7 +115,12 @@ impl ImageFinder {
         let row = &workflow.row;
         // A file that cannot be read is the gate's to complain about.
         let file = self.repositories.project_file(&row.project, &row.commit).await;
-        let repository = self.repository_of(row.project.as_str(), &file.unwrap_or_default());
+        let mut file = file.unwrap_or_default();
+        if file.image.is_none() {
+            let files = self.repositories.manifests(&row.project, &row.commit).await?;
+            file = with_found_image(file, row.project.as_str(), &files);
+        }
+        let repository = self.repository_of(row.project.as_str(), &file);
         let known = self.store.pushes_of(row.id).await?;
         let known: Vec<ImageReference> = known.into_iter().map(|push| push.image).collect();
         let mut found = Vec::new();

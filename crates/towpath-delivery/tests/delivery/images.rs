@@ -106,6 +106,29 @@ async fn an_image_in_another_registry_is_found_by_the_commit_in_its_tag() {
 }
 
 #[tokio::test]
+async fn without_a_project_file_the_image_is_where_the_manifests_name_it() {
+    let world = World::new().await;
+    let web = WEB.replace("claims:latest", "r.io/team/cccd:latest");
+    let commit = world.push_commit(&[(".k8s/live/dev/web.yaml", &web)]).await;
+    let elsewhere: ImageReference = "r.io/team/cccd".parse().unwrap();
+    let digest = world.images.push(&elsewhere, &tag(&format!("app-{commit}")));
+    let flow = world.workflow_without_image(&commit, 1).await;
+    let plan = planned(&world, &flow).await.unwrap();
+    assert_eq!(plan.images["claims"], elsewhere.at(digest.clone()));
+    assert_eq!((plan.blockers.len(), plan.warnings.len()), (0, 0));
+    let workflow = WorkflowJobs::load(&world.store, flow.row.id).await.unwrap();
+    let found = world.delivery.images.newly_pushed(&workflow).await.unwrap();
+    assert_eq!(found[0].image.digest.as_ref(), Some(&digest));
+    // From a laptop, by a word that pipelines put `app-` before.
+    let digest = world.images.push(&elsewhere, &tag("app-v1"));
+    let mut asked = request("v1");
+    asked.files[0] = file(".k8s/live/dev/web.yaml", &web);
+    asked.files.truncate(1);
+    let plan = world.planned("dev", asked).await.unwrap();
+    assert_eq!(plan.images["claims"], elsewhere.at(digest));
+}
+
+#[tokio::test]
 async fn a_registry_that_does_not_answer_is_no_registry_without_the_image() {
     let world = World::new().await;
     let commit = world

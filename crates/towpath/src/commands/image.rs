@@ -4,6 +4,7 @@ use crate::{cli::Build, client::Client, repository::Repository};
 use anyhow::{Context, Result, anyhow, bail};
 use std::process::Command;
 use towpath_container::ContainerClient;
+use towpath_delivery::with_found_image;
 use towpath_images::{BuildRequest, ImageTags, RegistryClient, docker_credentials};
 use towpath_types::{ImageReference, RegistryCredentials};
 
@@ -37,10 +38,21 @@ pub async fn build(options: Build) -> Result<()> {
             bail!("`{prepare}` failed ({status})");
         }
     }
+    let dockerfile = match (settings.dockerfile, repository.dockerfiles().as_slice()) {
+        (Some(said), _) => said,
+        (None, []) => "Dockerfile".to_string(),
+        (None, [only]) => only.clone(),
+        (None, [first, ..]) if !first.contains('/') => first.clone(),
+        (None, several) => bail!(
+            "there are several Dockerfiles ({}): say in towpath.toml which, such as `[build]` and `dockerfile = \"{}\"`",
+            several.join(", "),
+            several.first().map(String::as_str).unwrap_or_default()
+        ),
+    };
     let engine = ContainerClient::connect().await?;
     let request = BuildRequest {
         context_dir: repository.root.clone(),
-        dockerfile: settings.dockerfile.as_deref().unwrap_or("Dockerfile").into(),
+        dockerfile: dockerfile.into(),
         build_args: [("COMMIT".to_string(), commit.to_string())].into(),
         ..BuildRequest::default()
     };
@@ -53,7 +65,8 @@ pub async fn build(options: Build) -> Result<()> {
     let client = Client::new(&options.at)?;
     let project = options.at.project.clone().unwrap_or_else(|| repository.project());
     let own = client.base().trim_start_matches("http://").to_string();
-    let name = repository.file.image.clone().unwrap_or(project);
+    let file = with_found_image(repository.file.clone(), &project, &repository.manifests()?);
+    let name = file.image.unwrap_or(project);
     let mut name: ImageReference = name.parse()?;
     let registry = name.registry.get_or_insert_with(|| own.clone()).clone();
     let credentials = if registry == own {

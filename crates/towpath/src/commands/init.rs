@@ -6,9 +6,14 @@ use crate::{
     repository::Repository,
 };
 use anyhow::{Context, Result, bail};
-use std::path::Path;
-use towpath_delivery::{Build, PROJECT_FILE, ProjectFile, check_project_name, workload_images};
-use towpath_deploy::render::{Layout, RenderedBy};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+use towpath_delivery::{
+    Build, ManifestFile, PROJECT_FILE, ProjectFile, Tree, check_project_name, image_in_manifests, workload_images,
+};
+use towpath_deploy::render::{Diagnostic, Layout, RenderedBy};
 
 /// The name of the git remote that `init` adds.
 const REMOTE: &str = "towpath";
@@ -24,141 +29,179 @@ pub async fn init(at: &At) -> Result<()> {
         bail!("`{PROJECT_FILE}` says `project = \"{written}\"`: change that, or leave `--project {name}` out");
     }
     outln!("Looked at `{}`:", repository.root.display());
-    let files = repository.manifests()?;
-    let (layout, wrong) = Layout::read(files.iter().map(|file| (file.path.as_str(), file.text_or_nothing())));
-    look(&repository.root, &layout);
-    for diagnostic in wrong {
-        outln!("{}", diagnostic.render(false));
-    }
-    write_down(&repository, &layout, &name)?;
+    let found = Found::look(&repository)?;
+    found.tell(&repository.root);
+    write_down(&repository, &found, &name)?;
     connect(&repository, at, &name).await
 }
 
-fn look(root: &Path, layout: &Layout) {
-    let there = |path: &str, found: &str, missing: &str| {
-        let (mark, text) = if root.join(path).exists() {
-            ("found  ", found)
-        } else {
-            ("missing", missing)
-        };
-        outln!("  {mark} {path}: {text}");
-    };
-    there(
-        ".circleci/config.yml",
-        "run as it is",
-        "a push will only be stored, nothing runs",
-    );
-    there(
-        "Dockerfile",
-        "`towpath build` builds it",
-        "`towpath build` has nothing to build",
-    );
-    for (context, environments) in kube_contexts(root, layout) {
-        outln!("  found   .k8s/{context}: environments {}", environments.join(", "));
-        for environment in environments {
-            if let Some(rendered) = layout.rendered(&context, &environment) {
-                let from = match &rendered.by {
-                    RenderedBy::Helm { chart, .. } if *chart != rendered.folder => format!(" from {chart}"),
-                    _ => String::new(),
-                };
-                outln!("          environment {environment}: rendered by {}{from}", rendered.by);
+/// What a repository has.
+struct Found {
+    files: Vec<ManifestFile>,
+    layout: Layout,
+    /// What is wrong with the layout.
+    wrong: Vec<String>,
+    /// The kube contexts that have environments, each with those.
+    kube_contexts: Vec<(String, Vec<String>)>,
+    dockerfiles: Vec<String>,
+}
+
+impl Found {
+    fn look(repository: &Repository) -> Result<Self> {
+        let files = repository.manifests()?;
+        let (layout, wrong) = layout_of(&files);
+        let unread = files.iter().filter_map(ManifestFile::wrong);
+        let wrong = wrong
+            .iter()
+            .map(|diagnostic| diagnostic.render(false))
+            .chain(unread)
+            .collect();
+        Ok(Self {
+            kube_contexts: kube_contexts(&files, &layout),
+            dockerfiles: repository.dockerfiles(),
+            files,
+            layout,
+            wrong,
+        })
+    }
+
+    fn tell(&self, root: &Path) {
+        let config = ".circleci/config.yml";
+        match root.join(config).exists() {
+            true => outln!("  found   {config}: run as it is"),
+            false => outln!("  missing {config}: a push will only be stored, nothing runs"),
+        }
+        match self.dockerfiles.as_slice() {
+            [] => outln!("  missing Dockerfile: `towpath build` has nothing to build"),
+            [first, more @ ..] => {
+                outln!("  found   {first}: `towpath build` builds it");
+                if !more.is_empty() {
+                    outln!("          there are others: {}", more.join(", "));
+                }
             }
         }
+        for (context, environments) in &self.kube_contexts {
+            outln!("  found   .k8s/{context}: environments {}", environments.join(", "));
+            for environment in environments {
+                if let Some(rendered) = self.layout.rendered(context, environment) {
+                    let from = match &rendered.by {
+                        RenderedBy::Helm { chart, .. } if *chart != rendered.folder => format!(" from {chart}"),
+                        _ => String::new(),
+                    };
+                    outln!("          environment {environment}: rendered by {}{from}", rendered.by);
+                }
+            }
+        }
+        for wrong in &self.wrong {
+            outln!("{wrong}");
+        }
     }
+
+    /// The kube context to write down, and what is to be said of it. Several that share no environment's name need none: a
+    /// name leads to one of them.
+    fn kube_context(&self) -> (Option<&str>, Option<String>) {
+        let contexts = &self.kube_contexts;
+        let mut names: Vec<&String> = contexts.iter().flat_map(|(_, names)| names).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        // Of several with as many environments, the first.
+        let most = contexts.iter().rev().max_by_key(|(_, names)| names.len());
+        match (contexts.as_slice(), most) {
+            ([(only, _)], _) => (Some(only), None),
+            (_, Some((most, _))) if names.len() < count => {
+                let said =
+                    format!("more than one kube context has an environment of the same name; it names `.k8s/{most}`");
+                (Some(most), Some(said))
+            }
+            _ => (None, None),
+        }
+    }
+}
+
+fn layout_of(files: &[ManifestFile]) -> (Layout, Vec<Diagnostic>) {
+    Layout::read(files.iter().map(|file| (file.path.as_str(), file.text_or_nothing())))
 }
 
 /// The names of the environments that a repository's manifests have.
 pub fn environments(repository: &Repository) -> Result<Vec<String>> {
     let files = repository.manifests()?;
-    let (layout, _) = Layout::read(files.iter().map(|file| (file.path.as_str(), file.text_or_nothing())));
-    let mut names: Vec<String> = kube_contexts(&repository.root, &layout)
-        .into_iter()
-        .flat_map(|(_, names)| names)
-        .collect();
+    let (layout, _) = layout_of(&files);
+    let contexts = kube_contexts(&files, &layout).into_iter();
+    let mut names: Vec<String> = contexts.flat_map(|(_, names)| names).collect();
     names.sort();
     names.dedup();
     Ok(names)
 }
 
-/// Each folder of `.k8s` with the folders in it that are environments.
-fn kube_contexts(root: &Path, layout: &Layout) -> Vec<(String, Vec<String>)> {
-    let is_shared = |folder: &str| layout.shared().any(|(shared, _)| shared == folder);
-    let folders = |dir: &Path| -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(dir) else {
-            return Vec::new();
-        };
-        let mut names: Vec<_> = entries
-            .flatten()
-            .filter(|entry| entry.path().is_dir())
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect();
-        names.sort();
-        names
-    };
-    let k8s = root.join(".k8s");
-    folders(&k8s)
+/// Each folder of `.k8s` that has environments, with those: folders with manifests, and what is rendered.
+fn kube_contexts(files: &[ManifestFile], layout: &Layout) -> Vec<(String, Vec<String>)> {
+    let plain = files.iter().filter(|file| layout.reads_as_it_is(&file.path));
+    let (tree, _) = Tree::read(plain.map(|file| (file.path.as_str(), file.text_or_nothing())));
+    let plain = tree.kube_contexts.iter().flat_map(|(context, found)| {
+        let names = found.environments.keys();
+        names.map(move |name| (context.clone(), name.clone()))
+    });
+    let rendered = layout.environments();
+    let rendered = rendered.map(|found| (found.kube_context.clone(), found.environment.clone()));
+    let mut contexts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (context, name) in plain.chain(rendered) {
+        contexts.entry(context).or_default().insert(name);
+    }
+    contexts
         .into_iter()
-        .filter(|context| !is_shared(&format!(".k8s/{context}")))
-        .filter_map(|context| {
-            let mut environments = folders(&k8s.join(&context));
-            environments.retain(|name| !matches!(name.as_str(), "jobs" | "cron_jobs" | "scripts"));
-            let of_all = environments.len();
-            environments.retain(|name| !is_shared(&format!(".k8s/{context}/{name}")));
-            // Where there is nothing but what others are made from, there is no kube context.
-            let only_shared = environments.is_empty() && of_all > 0;
-            (!only_shared).then_some((context, environments))
-        })
+        .map(|(context, names)| (context, names.into_iter().collect()))
         .collect()
 }
 
-fn write_down(repository: &Repository, layout: &Layout, name: &str) -> Result<()> {
+fn write_down(repository: &Repository, found: &Found, name: &str) -> Result<()> {
     let path = repository.root.join(PROJECT_FILE);
     if path.exists() {
         outln!("  kept    {PROJECT_FILE}");
         return Ok(());
     }
-    let contexts = kube_contexts(&repository.root, layout);
-    let (image, containers, said) = image_of(repository, name)?;
+    let (image, containers, image_said) = image_of(&found.files, name);
+    let (kube_context, context_said) = found.kube_context();
+    let prepare = repository
+        .root
+        .join("ci/build-binary")
+        .exists()
+        .then(|| "ci/build-binary".to_string());
+    // One at the root needs no word.
+    let dockerfile = found.dockerfiles.first().filter(|path| path.contains('/')).cloned();
     let file = ProjectFile {
         project: Some(name.to_string()),
         image: Some(image),
         containers,
-        manifests: contexts.first().map(|(context, _)| format!(".k8s/{context}")),
-        build: repository.root.join("ci/build-binary").exists().then(|| Build {
-            prepare: Some("ci/build-binary".into()),
-            dockerfile: None,
-        }),
+        manifests: kube_context.map(|context| format!(".k8s/{context}")),
+        build: (prepare.is_some() || dockerfile.is_some()).then_some(Build { prepare, dockerfile }),
         ..ProjectFile::default()
     };
     std::fs::write(&path, file.render()).with_context(|| format!("failed to write `{}`", path.display()))?;
     outln!("  wrote   {PROJECT_FILE}: look at it, and commit it");
-    if let Some(said) = said {
+    for said in [image_said, context_said].into_iter().flatten() {
         outln!("          {said}");
-    }
-    if contexts.len() > 1 {
-        outln!("          there is more than one kube context; it names the first");
     }
     Ok(())
 }
 
 /// The image that the manifests' workloads run, the containers that run it by another name, and what is to be said of it.
-fn image_of(repository: &Repository, name: &str) -> Result<(String, Vec<String>, Option<String>)> {
-    let runs = workload_images(&repository.manifests()?);
+fn image_of(files: &[ManifestFile], name: &str) -> (String, Vec<String>, Option<String>) {
+    let runs = workload_images(files);
     // One of the project's name, wherever it is: images are known by their repositories.
     let is_own =
         |image: &String| image == name || image.split_once('/').is_some_and(|(_, repository)| repository == name);
     if runs.keys().any(is_own) {
-        return Ok((name.to_string(), Vec::new(), None));
+        return (name.to_string(), Vec::new(), None);
+    }
+    if let Some(image) = image_in_manifests(name, files) {
+        let said = format!("the manifests run `{image}`: that is where pipelines are to push");
+        return (image, Vec::new(), Some(said));
     }
     let last = |image: &str| image.rsplit('/').next().unwrap_or(image).to_string();
     let found = runs.iter().find(|(image, _)| last(image) == name);
     let found = found.or_else(|| runs.iter().next().filter(|_| runs.len() == 1));
-    Ok(match found {
-        // In a registry of the team's own.
-        Some((image, _)) if image.contains('/') && image.contains(['.', ':']) => {
-            let said = format!("the manifests run `{image}`: that is where pipelines are to push");
-            (image.clone(), Vec::new(), Some(said))
-        }
+    match found {
         Some((image, containers)) => {
             let said =
                 format!("the manifests run `{image}`; `containers` says that what is built here takes its place");
@@ -173,7 +216,7 @@ fn image_of(repository: &Repository, name: &str) -> Result<(String, Vec<String>,
             );
             (name.to_string(), Vec::new(), Some(said))
         }
-    })
+    }
 }
 
 async fn connect(repository: &Repository, at: &At, name: &str) -> Result<()> {
@@ -204,17 +247,23 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn check(files: &[(&str, &str)], expect: &[(&str, &[&str])]) {
+    fn repository(files: &[(&str, &str)]) -> (tempfile::TempDir, Repository) {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = dir.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let (layout, diagnostics) = Layout::read(files.iter().copied());
-        assert!(diagnostics.is_empty(), "{diagnostics:?}");
-        let found = kube_contexts(dir.path(), &layout);
+        let repository = Repository::at(dir.path()).unwrap();
+        (dir, repository)
+    }
+
+    fn check(files: &[(&str, &str)], expect: &[(&str, &[&str])]) {
+        let (_dir, repository) = repository(files);
+        let found = Found::look(&repository).unwrap();
+        assert_eq!(found.wrong, Vec::<String>::new());
         let found: Vec<(&str, Vec<&str>)> = found
+            .kube_contexts
             .iter()
             .map(|(context, names)| (context.as_str(), names.iter().map(String::as_str).collect()))
             .collect();
@@ -225,15 +274,57 @@ mod tests {
         assert_eq!(found, expect);
     }
 
+    /// The project file that is written for these files.
+    fn written(files: &[(&str, &str)]) -> String {
+        let (dir, repository) = repository(files);
+        write_down(&repository, &Found::look(&repository).unwrap(), "claims").unwrap();
+        let text = std::fs::read_to_string(dir.path().join(PROJECT_FILE)).unwrap();
+        text.lines().skip(1).collect::<Vec<_>>().join("\n")
+    }
+
     #[test]
     fn folders_of_manifests_are_environments() {
         let files = [
             (".k8s/live/dev/web.yaml", ""),
             (".k8s/live/prod/web.yaml", ""),
             (".k8s/live/jobs/migrate.yaml", ""),
+            (".k8s/live/scripts/deploy.sh", ""),
+            (".k8s/bin/lib/common.sh", ""),
+            (".k8s/bin/deploy", ""),
             (".k8s/test/dev/web.yaml", ""),
         ];
         check(&files, &[("live", &["dev", "prod"]), ("test", &["dev"])]);
+    }
+
+    #[test]
+    fn what_is_written_down_is_what_the_repository_has() {
+        const WEB: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {template: {spec: {containers: [{name: web, image: 'r.example.org/team/cccd:1'}]}}}\n";
+        let files = [
+            (".k8s/bin/deploy", ""),
+            (".k8s/live/dev/web.yaml", WEB),
+            ("docker/Dockerfile", ""),
+            ("docker/test/Dockerfile", ""),
+            (".gitignore", "vendor/\n"),
+            ("vendor/Dockerfile", ""),
+        ];
+        assert_eq!(
+            written(&files),
+            "project = \"claims\"\nimage = \"r.example.org/team/cccd\"\nmanifests = \".k8s/live\"\n\n[build]\ndockerfile = \"docker/Dockerfile\""
+        );
+        // Names that lead to one kube context each need no folder.
+        let files = [
+            (".k8s/live/dev/a.yaml", ""),
+            (".k8s/old/qa/a.yaml", ""),
+            ("Dockerfile", ""),
+            ("x/Dockerfile", ""),
+        ];
+        assert_eq!(written(&files), "project = \"claims\"\nimage = \"claims\"");
+        let files = [
+            (".k8s/a/dev/a.yaml", ""),
+            (".k8s/b/dev/a.yaml", ""),
+            (".k8s/b/qa/a.yaml", ""),
+        ];
+        assert!(written(&files).ends_with("manifests = \".k8s/b\""));
     }
 
     #[test]

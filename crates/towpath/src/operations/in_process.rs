@@ -16,7 +16,7 @@ use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 use towpath_control::TargetSettings;
 use towpath_delivery::{
     Delivery, DriftView, EnvironmentView, HISTORY, Hold, LaptopRequest, PlanView, Ports, Progress, PullSecret,
-    ReleaseView, SystemClock,
+    ReleaseView, SystemClock, image_in_manifests,
 };
 use towpath_deploy::{KubernetesOptions, KubernetesTarget, render::Renderer};
 use towpath_images::RegistryImages;
@@ -121,11 +121,12 @@ impl InProcess {
 }
 
 /// Refuses a tag of an image that names no registry: such an image is in the registry of a server, and none is up.
-fn refuse_no_registry(request: &LaptopRequest) -> Result<()> {
+fn refuse_no_registry(project: &str, request: &LaptopRequest) -> Result<()> {
     if request.tag.is_none() || request.from.is_some() {
         return Ok(());
     }
-    let image = request.parsed_project_file()?.image;
+    let file = request.parsed_project_file()?;
+    let image = file.image.or_else(|| image_in_manifests(project, &request.files));
     let names_registry = |image: &String| {
         image
             .parse::<ImageReference>()
@@ -157,13 +158,13 @@ impl Operations for InProcess {
     }
 
     async fn plan(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<PlanView> {
-        refuse_no_registry(&request)?;
+        refuse_no_registry(id.project(), &request)?;
         let plan = self.delivery.planner.plan_of_request(id, request).await?;
         Ok(PlanView::from(plan))
     }
 
     async fn deploy(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Started> {
-        refuse_no_registry(&request)?;
+        refuse_no_registry(id.project(), &request)?;
         let release = self.delivery.releases.deploy(id, request, &self.actor).await?;
         Ok(Started::release(release.id, release.number, release.status))
     }
@@ -174,7 +175,7 @@ impl Operations for InProcess {
     }
 
     async fn run_job(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Started> {
-        refuse_no_registry(&request)?;
+        refuse_no_registry(id.project(), &request)?;
         let run = self.delivery.runs.start_job(id, request, &self.actor).await?;
         Ok(Started::Run {
             id: run.id,
@@ -191,7 +192,7 @@ impl Operations for InProcess {
     }
 
     async fn apply_cron_job(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Vec<String>> {
-        refuse_no_registry(&request)?;
+        refuse_no_registry(id.project(), &request)?;
         Ok(self.delivery.runs.apply_cron_job(id, request, &self.actor).await?)
     }
 
@@ -242,7 +243,7 @@ mod tests {
             project_file: Some(format!("image = \"{image}\"\n")),
             ..LaptopRequest::default()
         };
-        let refused = refuse_no_registry(&request("claims", Some("latest"))).unwrap_err();
+        let refused = refuse_no_registry("claims", &request("claims", Some("latest"))).unwrap_err();
         assert!(
             refused
                 .to_string()
@@ -250,10 +251,13 @@ mod tests {
             "{refused}"
         );
         assert!(
-            refuse_no_registry(&LaptopRequest {
-                tag: Some("latest".into()),
-                ..LaptopRequest::default()
-            })
+            refuse_no_registry(
+                "claims",
+                &LaptopRequest {
+                    tag: Some("latest".into()),
+                    ..LaptopRequest::default()
+                }
+            )
             .is_err()
         );
         for good in [
@@ -262,7 +266,7 @@ mod tests {
             // What the environment runs is known by its digest.
             request("claims", None),
         ] {
-            refuse_no_registry(&good).unwrap();
+            refuse_no_registry("claims", &good).unwrap();
         }
     }
 }
