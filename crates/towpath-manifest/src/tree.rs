@@ -422,6 +422,11 @@ fn unique(owner: &str, found: Vec<&Found>, diagnostics: &mut Vec<Diagnostic>) ->
             same_name.push(found);
             continue;
         };
+        let (one, other) = (first.node.span().source(), found.node.span().source());
+        if one.name() != other.name() && one.text() == other.text() {
+            // One file that is reached in two ways: by itself, and by a link to its folder.
+            continue;
+        }
         diagnostics.push(
             Diagnostic::error("manifest::duplicate-object", format!("{owner} has two objects `{id}`"))
                 .at(&span_of(&found.node, &["metadata", "name"]), "the second")

@@ -461,6 +461,22 @@ hint: an environment has one namespace: set the same one everywhere, or none
 }
 
 #[test]
+fn a_file_that_is_reached_in_two_ways_counts_once() {
+    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: app}\n";
+    let files = [
+        (".k8s/live/dev/common/app.yaml", text),
+        (".k8s/live/dev/app.yaml", text),
+    ];
+    check(&files, "");
+    let (tree, _) = Tree::read(files);
+    assert_eq!(tree.wanted("live", "dev", "x").unwrap_or_default().len(), 1);
+    // Twice in one file is a mistake.
+    let twice = format!("{text}---\n{text}");
+    let (_, diagnostics) = Tree::read([(".k8s/live/dev/app.yaml", twice.as_str())]);
+    assert_eq!(diagnostics.len(), 1);
+}
+
+#[test]
 fn encrypted_manifests_are_named_as_such() {
     check(
         &[
