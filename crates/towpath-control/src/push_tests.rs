@@ -10,7 +10,7 @@ use crate::{
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use towpath_forge::RefUpdate;
-use towpath_store::{Lease, PipelineRow, TriggerRow, Work, WorkKey, WorkKind, Write};
+use towpath_store::{Expect, Lease, PipelineRow, TriggerRow, Work, WorkKey, WorkKind, Write};
 use towpath_types::{Actor, CommitId, PipelineStatus, TriggerStatus, Via};
 
 const CONFIG: &str = "
@@ -117,6 +117,53 @@ async fn a_push_that_git_accepted_has_its_pipeline_though_nobody_told_and_the_ne
     assert_eq!(caught_up(&world, &server).await, 2);
     let commits: Vec<CommitId> = pipelines(&world).await.into_iter().map(|row| row.commit).collect();
     assert_eq!(commits, [second, first]);
+    server.stop().await;
+}
+
+/// Announces a push as two do at once, each of which looks before the other has stored anything.
+async fn announce_twice(world: &World, updates: &[RefUpdate]) -> Vec<TriggerRow> {
+    let announced = world
+        .triggers()
+        .announce(&world.project, updates, &ada())
+        .await
+        .unwrap();
+    let other = TriggerRow {
+        id: uuid::Uuid::now_v7().into(),
+        pipeline: uuid::Uuid::now_v7().into(),
+        number: 0,
+        ..announced.triggers[0].clone()
+    };
+    let commit = towpath_store::Commit::new().with(Write::Trigger(other, Expect::Absent));
+    world.store.commit(commit).await.unwrap();
+    let open = world.store.open_triggers().await.unwrap();
+    assert_eq!(open.len(), 2);
+    open
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_that_two_announced_at_once_has_one_pipeline() {
+    let world = World::new().await;
+    let commit = world.commit("main", CONFIG);
+    let open = announce_twice(&world, &[update("refs/heads/main", &commit)]).await;
+    // Nobody completes either.
+    let server = world.start();
+    let_all_be_due(&world).await;
+    settled(&world, open).await;
+    assert_eq!(caught_up(&world, &server).await, 1);
+    // Completed, and asked to complete again after it was made.
+    let next = world.commit("main", CONFIG);
+    let updates = [update("refs/heads/main", &next)];
+    announce_twice(&world, &updates).await;
+    for _ in 0..2 {
+        let completed = server
+            .triggers
+            .complete(&world.project, &updates, &ada())
+            .await
+            .unwrap();
+        settled(&world, completed).await;
+    }
+    let_all_be_due(&world).await;
+    assert_eq!(caught_up(&world, &server).await, 2);
     server.stop().await;
 }
 

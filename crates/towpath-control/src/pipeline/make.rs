@@ -7,7 +7,7 @@ use crate::{
     orbs::{Orbs, Places},
     pipeline::{
         compile::{CONFIG_FILE, Cause, Compiled, CompiledWorkflow, compile, values},
-        triggers::forge_error,
+        triggers::{forge_error, is_same_push},
     },
     storage::store_error,
     worker::{Done, Handler},
@@ -111,6 +111,11 @@ impl PipelineMaker {
             Err(ForgeError::NotFound { .. } | ForgeError::UnknownProject(_)) => None,
             Err(error) => return Err(forge_error(error)),
         };
+        if trigger.status == TriggerStatus::Announced && self.is_taken(trigger).await? {
+            return self
+                .drop_trigger(trigger, "the same push has a pipeline".into(), lease)
+                .await;
+        }
         if trigger.status == TriggerStatus::Announced && !self.was_accepted(trigger, commit.as_ref()).await? {
             let what = format!("commit {}", trigger.commit.short());
             let reason = match &trigger.kind {
@@ -139,6 +144,24 @@ impl PipelineMaker {
             made => made?,
         };
         self.make(trigger, &commit, made, lease).await
+    }
+
+    /// Whether the push of a trigger that nobody completed was tried again: by another trigger, then.
+    async fn is_taken(&self, trigger: &TriggerRow) -> Result<bool, DeliveryError> {
+        let open = self.store.open_triggers().await.map_err(store_error)?;
+        // Of two that nobody completed, the first one stands for the push.
+        let stands_for_it = |other: &TriggerRow| {
+            is_same_push(other, trigger) && (other.status == TriggerStatus::Received || other.number < trigger.number)
+        };
+        if open.iter().any(stands_for_it) {
+            return Ok(true);
+        }
+        let handled = self.store.handled_refs(&trigger.project).await.map_err(store_error)?;
+        Ok(handled.iter().any(|row| {
+            matches!(&trigger.kind, TriggerKind::Push { ref_name } if *ref_name == row.name)
+                && row.commit.as_ref() == Some(&trigger.commit)
+                && row.number > 0
+        }))
     }
 
     /// Whether git accepted a push of which `post-receive` has told nothing: its ref leads to the commit, or did before it

@@ -123,8 +123,8 @@ impl Triggers {
         self.commit_in_batches(deleted.map(|gone| vec![Write::HandledRef(gone)]).collect())
             .await?;
         loop {
-            let open = self.store.open_triggers().await.map_err(store_error)?;
-            let open = pushes(&open, project);
+            let all = self.store.open_triggers().await.map_err(store_error)?;
+            let open = pushes(&all, project);
             let now = self.clock.now();
             let (mut found, mut missing, mut writes) = (Vec::new(), Vec::new(), Vec::new());
             for (update, commit) in updates.iter().filter_map(|update| Some((update, update.new.as_ref()?))) {
@@ -138,6 +138,13 @@ impl Triggers {
                     accepted.status = TriggerStatus::Received;
                     of_it.push(Write::Trigger(accepted.clone(), Expect::Version(trigger.version)));
                     accepted.version += 1;
+                }
+                // The same push, announced by somebody who hung up, and tried again.
+                for other in all.iter().filter(|other| is_same_push(other, trigger)) {
+                    of_it.push(Write::Trigger(
+                        dropped_for(other, trigger),
+                        Expect::Version(other.version),
+                    ));
                 }
                 writes.push(of_it);
                 found.push(accepted);
@@ -476,6 +483,20 @@ fn pushes<'a>(triggers: &'a [TriggerRow], project: &ProjectName) -> HashMap<(&'a
             TriggerKind::Api | TriggerKind::Schedule => None,
         })
         .collect()
+}
+
+/// Whether two triggers are of one push.
+pub(crate) fn is_same_push(one: &TriggerRow, other: &TriggerRow) -> bool {
+    one.id != other.id && one.project == other.project && one.kind == other.kind && one.commit == other.commit
+}
+
+/// A trigger that makes nothing, because another one is of the same push.
+fn dropped_for(trigger: &TriggerRow, other: &TriggerRow) -> TriggerRow {
+    TriggerRow {
+        status: TriggerStatus::Dropped,
+        reason: Some(format!("pipeline {} is that of the same push", other.number)),
+        ..trigger.clone()
+    }
 }
 
 /// The id of the trigger of a push that was missed: the same for every server that finds it. `before` is the number of the
