@@ -153,12 +153,15 @@ async fn what_was_acknowledged_is_done_once_however_often_the_server_is_killed()
     let kills = async {
         let begun = Instant::now();
         let mut killed = 0;
+        let mut to_start = Duration::from_millis(300);
         while killed < asked.unwrap_or(KILLS) && (asked.is_some() || begun.elapsed() < BUDGET) {
-            // At another moment each time.
-            tokio::time::sleep(Duration::from_millis(u64::from(killed * 137 % 700 + 30))).await;
+            // At another moment each time, up to three times as long as this machine takes to start it.
+            tokio::time::sleep(to_start * (killed * 37 % 100) / 33).await;
             let mut server = server.write().await;
             server.kill().await.unwrap();
+            let started = Instant::now();
             server.start_again().await.unwrap();
+            to_start = started.elapsed();
             killed += 1;
         }
         told.is_over.store(true, Ordering::Relaxed);
@@ -242,7 +245,7 @@ async fn what_was_acknowledged_is_done_once_however_often_the_server_is_killed()
     let aside: serde_json::Value = api.get("/api/towpath/work").await.unwrap();
     assert_eq!(aside, serde_json::json!([]), "nothing was set aside");
     assert!(
-        killed > 3 && pushed.len() > 3 && !triggered.is_empty(),
+        killed > 3 && !pushed.is_empty() && !triggered.is_empty(),
         "{killed} kills"
     );
     server.stop().await.unwrap();
