@@ -6,28 +6,50 @@ use crate::{
     client::{Client, escape},
 };
 use anyhow::{Context, Result, bail};
-use std::io::{IsTerminal, Read};
+use std::{
+    fs::File,
+    io::{IsTerminal, Read},
+    os::fd::AsFd,
+};
 use towpath_control::KeyView;
 
+/// The value on standard input. A file is taken byte for byte. What was typed or piped is, too, unless it is one line: `echo value | …`
+/// adds a line end that nobody means.
 fn value() -> Result<Vec<u8>> {
-    if std::io::stdin().is_terminal() {
+    let input = std::io::stdin();
+    if input.is_terminal() {
         eprintln!("Type or paste the value, then press Enter and Ctrl-D:");
     }
+    let is_file = input.as_fd().try_clone_to_owned();
+    let is_file = is_file.and_then(|input| File::from(input).metadata());
+    let is_file = is_file.is_ok_and(|input| input.is_file());
     let mut value = Vec::new();
-    std::io::stdin()
+    input
+        .lock()
         .read_to_end(&mut value)
         .context("failed to read the value from standard input")?;
-    // `echo value | …` and editors add one line end that nobody means.
-    if value.ends_with(b"\n") {
-        value.pop();
-        if value.ends_with(b"\r") {
-            value.pop();
-        }
-    }
     if value.is_empty() {
         bail!("standard input has no value");
     }
+    let added = if is_file { 0 } else { line_end(&value) };
+    value.truncate(value.len() - added);
+    if value.is_empty() {
+        bail!("standard input has nothing but a line end, which is left out; to keep it, give a file: `< FILE`");
+    }
+    if added > 0 {
+        eprintln!("The line end behind the value is left out; to keep it, give a file: `< FILE`.");
+    }
     Ok(value)
+}
+
+/// How many bytes the line end of a single line of text has: 0 for everything else.
+fn line_end(value: &[u8]) -> usize {
+    let Some(line) = value.strip_suffix(b"\n") else {
+        return 0;
+    };
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let is_line = !line.contains(&b'\n') && std::str::from_utf8(line).is_ok();
+    if is_line { value.len() - line.len() } else { 0 }
 }
 
 fn print_keys(keys: &[KeyView], nothing: &str) {
@@ -100,4 +122,25 @@ pub async fn context(command: ContextCommand) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_single_line_loses_its_line_end() {
+        for (value, dropped) in [
+            (&b"value\n"[..], 1),
+            (b"value\r\n", 2),
+            (b"value", 0),
+            (b"\n", 1),
+            (b"one\ntwo\n", 0),
+            (b"value\n\n", 0),
+            (b"-----BEGIN X-----\nAQID\n-----END X-----\n", 0),
+            (b"0\x82\x05\n", 0),
+        ] {
+            assert_eq!(line_end(value), dropped, "{value:?}");
+        }
+    }
 }
