@@ -48,9 +48,11 @@ fn is_blank(character: Option<char>) -> bool {
     character.is_none_or(|character| matches!(character, '\0' | ' ' | '\t' | '\r') || is_break(character))
 }
 
+/// Whether a text with this character can be written as it is. The breaks other than `\n` cannot: YAML 1.1 ends a line at them, and
+/// 1.2 does not.
 fn is_printable(character: char) -> bool {
-    matches!(character, '\n' | '\u{20}'..='\u{7e}' | '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
-        && character != '\u{feff}'
+    matches!(character, '\n' | '\u{20}'..='\u{7e}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+        && !matches!(character, '\u{feff}' | '\u{2028}' | '\u{2029}')
 }
 
 fn allowed(text: &[char]) -> Allowed {
@@ -294,9 +296,9 @@ fn number_text(number: &serde_json::Number) -> String {
     format!("{value:?}")
 }
 
-/// Whether a YAML 1.1 reader takes an unquoted `text` for text.
+/// Whether every reader takes an unquoted `text` for text, be it one of YAML 1.1 or of 1.2.
 ///
-/// Source: <https://yaml.org/type/>
+/// Source: <https://yaml.org/type/>, <https://yaml.org/spec/1.2.2/#103-core-schema>
 fn is_text(text: &str) -> bool {
     if matches!(
         text,
@@ -346,16 +348,13 @@ fn is_number(text: &str) -> bool {
             .strip_prefix(prefix)
             .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| good(byte) || byte == b'_'))
     };
-    if of("0b", |byte| matches!(byte, b'0' | b'1')) || of("0x", |byte| byte.is_ascii_hexdigit()) {
+    if of("0b", |byte| matches!(byte, b'0' | b'1'))
+        || of("0o", |byte| matches!(byte, b'0'..=b'7'))
+        || of("0x", |byte| byte.is_ascii_hexdigit())
+    {
         return true;
     }
-    // An octal number has digits below eight only: `08` is text.
-    if let Some(rest) = unsigned.strip_prefix('0')
-        && !rest.is_empty()
-        && digits(rest)
-    {
-        return rest.bytes().all(|byte| matches!(byte, b'0'..=b'7' | b'_'));
-    }
+    // `08` is text in YAML 1.1, where a leading zero means octal, and 8 in YAML 1.2.
     if starts(unsigned) && digits(unsigned) {
         return true;
     }
@@ -462,6 +461,14 @@ mod tests {
         check(
             json!(["\n x\n", "- ", "2020-01-01", "<<", "\t"]),
             "- |2\n\n   x\n- '- '\n- '2020-01-01'\n- '<<'\n- \"\\t\"\n",
+        );
+        check(
+            json!(["0o17", "-0o7", "0o8", "08", "09", "0_8", "0O17"]),
+            "- '0o17'\n- '-0o7'\n- 0o8\n- '08'\n- '09'\n- '0_8'\n- 0O17\n",
+        );
+        check(
+            json!(["a\u{85}b", "a\u{2028}b\n", "\u{2029}", "a\n\u{85}\nb", {"k\u{85}": "v"}]),
+            "- \"a\\Nb\"\n- \"a\\Lb\\n\"\n- \"\\P\"\n- \"a\\n\\N\\nb\"\n- ? \"k\\N\"\n  : v\n",
         );
     }
 }

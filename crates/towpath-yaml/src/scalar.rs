@@ -72,7 +72,13 @@ impl ScalarRules {
             let value = i64::from_str_radix(&body.replace('_', ""), radix).ok()?;
             (body.starts_with(|first: char| first.is_digit(radix))).then_some(Typed::Int(i64::from(sign) * value))
         };
-        if let Some(value) = radix("0x", 16).or_else(|| radix("0o", 8)) {
+        if let Some(value) = radix("0x", 16) {
+            return Some(value);
+        }
+        // YAML 1.1 has no `0o`, but what `kubectl` reads numbers with does.
+        if self != ScalarRules::CircleCi
+            && let Some(value) = radix("0o", 8)
+        {
             return Some(value);
         }
         if self != ScalarRules::Core12 {
@@ -157,6 +163,10 @@ mod tests {
         check(CircleCi, "0x1F", Typed::Int(31));
         check(Kubernetes, "0644", Typed::Int(0o644));
         check(Core12, "0644", Typed::Int(644));
+        check(Core12, "0o17", Typed::Int(15));
+        check(Kubernetes, "0o17", Typed::Int(15));
+        check(CircleCi, "0o17", Typed::Text("0o17"));
+        check(CircleCi, "-0o7", Typed::Text("-0o7"));
         check(Kubernetes, "1_000", Typed::Int(1000));
         check(Core12, "1_000", Typed::Text("1_000"));
         check(CircleCi, "99999999999999999999", Typed::Float(1e20));
