@@ -451,6 +451,7 @@ impl Builder<'_> {
                 );
                 continue;
             };
+            self.check_indentation(scalar, &key);
             if self.options.merge && scalar.style == ScalarStyle::Plain && &*scalar.text == "<<" {
                 self.merge(&mut mapping, &key, &value, &mut written);
                 if self.refused {
@@ -483,6 +484,33 @@ impl Builder<'_> {
             }
         }
         mapping
+    }
+
+    /// Other blanks than spaces look like indentation and are none: the key has them in its name.
+    fn check_indentation(&mut self, key: &Scalar, node: &Node) {
+        let blank = key
+            .text
+            .chars()
+            .next()
+            .filter(|first| first.is_whitespace() && !first.is_ascii());
+        let Some(blank) = blank.filter(|_| key.style == ScalarStyle::Plain) else {
+            return;
+        };
+        let name = match blank {
+            '\u{a0}' => "a no-break space",
+            '\u{3000}' => "an ideographic space",
+            _ => "a blank",
+        };
+        let message = format!(
+            "`{}` is indented with {name} (U+{:04X}), which YAML takes for a part of the key",
+            key.text.trim(),
+            u32::from(blank)
+        );
+        self.diagnostics.push(
+            Diagnostic::error("yaml::indentation", message)
+                .at(node.span(), "")
+                .hint("replace it with spaces"),
+        );
     }
 
     fn merge(&mut self, mapping: &mut Mapping, key: &Node, value: &Node, written: &mut u64) {
@@ -618,6 +646,11 @@ mod tests {
         check("<<: 3", "{}\nyaml::bad-merge test.yml:1:5");
         check("{a: 1}: 2", "{}\nyaml::complex-key test.yml:1:1");
         check("a: [1", "yaml::syntax test.yml:1:4");
+        check(
+            "jobs:\n\u{a0}\u{a0}t:\n",
+            "{\"jobs\":null,\"\u{a0}\u{a0}t\":null}\nyaml::indentation test.yml:2:1",
+        );
+        check("'\u{a0}a': 1\nb\u{a0}c: 2", "{\"\u{a0}a\":1,\"b\u{a0}c\":2}");
     }
 
     #[test]

@@ -102,6 +102,20 @@ fn a_configuration_is_checked_explained_and_linted_without_a_server() {
 }
 
 #[test]
+fn a_file_that_is_not_utf_8_has_a_place() {
+    let folder = repository();
+    std::fs::write(folder.path().join("latin.yml"), b"version: 2.1\n# gr\xfcn\n").unwrap();
+    let (code, text) = run(folder.path(), &["config", "validate", "latin.yml"]);
+    assert_eq!(
+        (code, text.as_str()),
+        (
+            1,
+            "error: `latin.yml` is not UTF-8: line 2, column 5 has the byte 0xfc; save it as UTF-8\n"
+        )
+    );
+}
+
+#[test]
 fn a_step_needs_no_certificates_to_reach_the_server() {
     use std::io::{Read as _, Write as _};
     let folder = repository();

@@ -361,7 +361,7 @@ impl PipelineMaker {
         self.orbs.places_of(vendored, lock.as_deref())
     }
 
-    /// A file of a commit as text; `None` when it has none of that name.
+    /// A file of a commit as text; `None` when it has none of that name. `Invalid` when it is not UTF-8.
     async fn optional_file(
         &self,
         project: &ProjectName,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use indexmap::IndexMap;
 use std::{
     collections::BTreeMap,
-    io::IsTerminal,
+    io::{IsTerminal, Read as _},
     path::{Component, Path, PathBuf},
     process::ExitCode,
 };
@@ -257,7 +257,12 @@ impl Inputs {
     pub async fn of(options: &Compile, obey_lock: bool) -> Result<Self> {
         let file = &options.file;
         let text = match file.as_os_str() == "-" {
-            true => std::io::read_to_string(std::io::stdin()).context("failed to read standard input")?,
+            true => {
+                let mut bytes = Vec::new();
+                let read = std::io::stdin().read_to_end(&mut bytes);
+                read.context("failed to read standard input")?;
+                towpath_forge::text(bytes).map_err(|why| anyhow::anyhow!("standard input {why}"))?
+            }
             false => configuration(file)?,
         };
         Self::with_text(options, obey_lock, text).await
