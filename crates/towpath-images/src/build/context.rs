@@ -85,6 +85,18 @@ impl BuildContext {
         })
     }
 
+    /// The Dockerfile's text. Bytes that are not UTF-8 are shown as such: the engine decides about them.
+    pub fn dockerfile_text(&self) -> Result<String, ContextError> {
+        let bytes = match &self.outside {
+            Some(bytes) => bytes.clone(),
+            None => {
+                let path = self.dir.join(&self.dockerfile);
+                fs::read(&path).map_err(unreadable(&path))?
+            }
+        };
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// Writes the archive. All files belong to root, as if the `docker` command had sent them.
     pub fn write(&self, archive: &mut tar::Builder<&mut dyn Write>) -> Result<(), ContextError> {
         if let Some(bytes) = &self.outside {

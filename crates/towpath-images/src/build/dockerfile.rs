@@ -1,6 +1,7 @@
 //! Building an image from a Dockerfile.
 
 use super::{
+    buildkit::{Need, needs_buildkit},
     context::{BuildContext, ContextError},
     progress::Printer,
 };
@@ -47,6 +48,19 @@ pub enum BuildError {
     /// The Dockerfile is not there.
     #[error("there is no Dockerfile at `{}`", .0.display())]
     DockerfileMissing(PathBuf),
+    /// The Dockerfile uses what only BuildKit has.
+    #[error(
+        "`{}:{line}`: `{what}` needs BuildKit, and Towpath builds with the engine's own builder, which does not have it. Write it without, or \
+         build the image in a job with `docker build` and `docker push`: a deployment takes what a job pushed", path.display()
+    )]
+    NeedsBuildKit {
+        #[allow(missing_docs)]
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// In the Dockerfile's own words.
+        what: String,
+    },
     /// The context is not a folder.
     #[error("the build context `{}` is not a folder", .0.display())]
     ContextMissing(PathBuf),
@@ -100,6 +114,7 @@ impl BuildError {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::DockerfileMissing(_)
+            | Self::NeedsBuildKit { .. }
             | Self::ContextMissing(_)
             | Self::Dockerignore { .. }
             | Self::SourceMissing { .. }
@@ -138,8 +153,19 @@ pub async fn build(
     request: &BuildRequest,
     progress: &mut (dyn FnMut(&str) + Send),
 ) -> Result<BuiltImage, BuildError> {
-    let (dir, file) = (request.context_dir.clone(), request.dockerfile.clone());
-    let context = match tokio::task::spawn_blocking(move || BuildContext::open(&dir, &file)).await {
+    let (dir, file, arguments) = (
+        request.context_dir.clone(),
+        request.dockerfile.clone(),
+        request.build_args.clone(),
+    );
+    let open = move || {
+        let context = BuildContext::open(&dir, &file)?;
+        match needs_buildkit(&context.dockerfile_text()?, &arguments) {
+            Some(Need { line, what }) => Err(BuildError::NeedsBuildKit { path: file, line, what }),
+            None => Ok(context),
+        }
+    };
+    let context = match tokio::task::spawn_blocking(open).await {
         Ok(context) => context?,
         Err(e) => {
             return Err(BuildError::ContextUnreadable {

@@ -3,6 +3,7 @@
 //! The context is sent as the engine's command line would send it: without what `.dockerignore` names, as root's files, streamed.
 //! Nothing of the engine's configuration is read; credentials are the caller's.
 
+mod buildkit;
 mod context;
 mod dockerfile;
 mod dockerignore;
