@@ -1,6 +1,6 @@
 //! `save_cache` and `restore_cache`.
 //!
-//! A cache is restored to where it was saved from. Each job on a host has a home of its own, so paths below the home or the
+//! A cache is restored to where it was saved from, but on the machine itself only below the job's home and working directory. Each job on a host has a home of its own, so paths below the home or the
 //! working directory are stored relative to those, and all others as absolute paths.
 
 use crate::{
@@ -47,10 +47,15 @@ pub(crate) async fn save(
             ));
             continue;
         }
-        items.push(Item {
-            name: stored_name(&job.surroundings, &path),
-            path,
-        });
+        let name = stored_name(&job.surroundings, &path);
+        if job.spec.on_host && name.starts_with(ROOT) {
+            return Err(StepError::Failed(format!(
+                "`{}` is neither below the job's home nor below its working directory: a job on the machine itself keeps \
+                 nothing else in a cache",
+                path.display()
+            )));
+        }
+        items.push(Item { name, path });
     }
     if items.is_empty() {
         spool.line("There is nothing to store.");
@@ -71,8 +76,11 @@ fn stored_name(surroundings: &Surroundings, path: &Path) -> PathBuf {
         .unwrap_or_else(|| Path::new(ROOT).join(path.strip_prefix("/").unwrap_or(path)))
 }
 
-/// Unpacks a cache's entries to where they were saved from.
-struct Restored(Arc<Surroundings>);
+/// Unpacks a cache's entries to where they were saved from. On the machine itself, absolute paths lead to what is not the job's.
+struct Restored {
+    surroundings: Arc<Surroundings>,
+    on_host: bool,
+}
 
 impl Destination for Restored {
     fn target(&self, name: &Path) -> Option<Target> {
@@ -81,9 +89,9 @@ impl Destination for Restored {
             return None;
         };
         let base = match first.to_str()? {
-            WORK => self.0.working_directory.clone(),
-            HOME => self.0.home.clone(),
-            ROOT => PathBuf::from("/"),
+            WORK => self.surroundings.working_directory.clone(),
+            HOME => self.surroundings.home.clone(),
+            ROOT if !self.on_host => PathBuf::from("/"),
             _ => return None,
         };
         Some((base, parts.as_path().to_path_buf()))
@@ -102,7 +110,10 @@ pub(crate) async fn restore(job: &RunningJob, templates: &[String], spool: &mut 
             &job.client,
             &route,
             true,
-            || Restored(Arc::clone(&surroundings)),
+            || Restored {
+                surroundings: Arc::clone(&surroundings),
+                on_host: job.spec.on_host,
+            },
             |response| {
                 let header = response
                     .headers()

@@ -136,6 +136,7 @@ mod tests {
             },
             time_limit_seconds: None,
             log_limit_bytes: None,
+            on_host: false,
             step_token: None,
         };
         let surroundings = Surroundings::prepare(&options, &spec).unwrap();

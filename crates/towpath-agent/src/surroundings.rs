@@ -212,6 +212,7 @@ mod tests {
             cache_key_values: towpath_protocol::CacheKeyValues::default(),
             time_limit_seconds: None,
             log_limit_bytes: None,
+            on_host: false,
             step_token: Some(SecretString::new("step-token".into())),
         };
         let image = image

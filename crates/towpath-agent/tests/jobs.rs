@@ -655,3 +655,30 @@ async fn a_log_that_cannot_be_kept_fails_the_job_with_the_reason() {
     assert_eq!(away.run().await.0, Outcome::Succeeded);
     assert_eq!(away.log(0), "done\n");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_reaches_nothing_but_the_jobs_own_folders_on_the_machine_itself() {
+    let outside = tempfile::tempdir().unwrap();
+    let path = outside.path().join("planted");
+    let name = format!("root{}", path.display());
+    let restore = || {
+        action(StepAction::RestoreCache {
+            keys: vec!["v1".into()],
+        })
+    };
+    for (on_host, expected) in [(true, Outcome::Errored), (false, Outcome::Succeeded)] {
+        let world = World::with(vec![restore()], |spec| spec.on_host = on_host);
+        let entries = archive(&[(name.as_str(), EntryType::Regular, "", "planted")]);
+        world.state().caches.push(("v1".into(), entries));
+        let (outcome, message) = world.run().await;
+        assert_eq!((outcome, path.exists()), (expected, !on_host), "{message:?}");
+    }
+    let save = action(StepAction::SaveCache {
+        paths: vec![path.to_string_lossy().into_owned()],
+        key: "v2".into(),
+    });
+    let world = World::with(vec![save], |spec| spec.on_host = true);
+    let (outcome, message) = world.run().await;
+    assert_eq!(outcome, Outcome::Failed);
+    assert!(message.unwrap().contains("neither below the job's home"));
+}

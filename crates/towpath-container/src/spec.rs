@@ -120,6 +120,8 @@ pub struct Limits {
     pub memory_bytes: Option<u64>,
     /// Bytes down to which the kernel takes memory back when that is short.
     pub memory_request_bytes: Option<u64>,
+    /// How many processes and threads it may have at once.
+    pub processes: Option<u64>,
 }
 
 /// How much of a container's output the engine keeps on its disk. Older output goes.
@@ -170,6 +172,7 @@ impl ContainerSpec {
                 }),
                 memory: self.limits.memory_bytes.map(whole),
                 memory_reservation: self.limits.memory_request_bytes.map(whole),
+                pids_limit: self.limits.processes.map(whole),
                 sysctls: (!self.sysctls.is_empty()).then(|| self.sysctls.clone().into_iter().collect()),
                 cap_drop: some(self.dropped_capabilities.clone()),
                 readonly_rootfs: Some(self.read_only),
@@ -289,6 +292,7 @@ mod tests {
             cpu_request_millis: Some(1),
             memory_bytes: Some(u64::MAX),
             memory_request_bytes: None,
+            processes: Some(512),
         };
         let spec = ContainerSpec {
             limits,

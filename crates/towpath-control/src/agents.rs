@@ -10,6 +10,7 @@ use crate::{
     standing::Standing,
     storage::store_error,
     tokens::{Grant, Identity},
+    trust::TrustDomain,
 };
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -256,26 +257,31 @@ impl AgentDoor {
             })
     }
 
-    /// Whether the project has a cache of exactly this key.
+    /// Whether jobs that are trusted like this one saved a cache of exactly this key.
     ///
     /// # Errors
     /// When the storage does not work.
     pub async fn cache_exists(&self, node: NodeId, key: &str) -> Result<bool, DeliveryError> {
-        let project = self.row(node.job).await?.project;
-        self.store.has_cache(&project, key).await.map_err(store_error)
+        let row = self.row(node.job).await?;
+        let domain = TrustDomain::of(self.store.as_ref(), &row).await?;
+        let known = self.store.has_cache(&row.project, domain.name(), key).await;
+        known.map_err(store_error)
     }
 
-    /// The newest cache whose key begins with `prefix`: its key, and its archive.
+    /// The newest cache that this job may restore and whose key begins with `prefix`: its key, and its archive.
     ///
     /// # Errors
     /// When the storage does not work.
     pub async fn cache(&self, node: NodeId, prefix: &str) -> Result<Option<(String, BlobReader)>, DeliveryError> {
-        let project = self.row(node.job).await?.project;
-        let Some(cache) = self.store.find_cache(&project, prefix).await.map_err(store_error)? else {
-            return Ok(None);
-        };
-        let file = self.objects.blob(&cache.digest).await.map_err(store_error)?;
-        Ok(Some((cache.key, file)))
+        let row = self.row(node.job).await?;
+        for domain in TrustDomain::of(self.store.as_ref(), &row).await?.restores() {
+            let found = self.store.find_cache(&row.project, domain.name(), prefix).await;
+            if let Some(cache) = found.map_err(store_error)? {
+                let file = self.objects.blob(&cache.digest).await.map_err(store_error)?;
+                return Ok(Some((cache.key, file)));
+            }
+        }
+        Ok(None)
     }
 
     /// Keeps a cache; `false` when its key was taken.
@@ -283,10 +289,12 @@ impl AgentDoor {
     /// # Errors
     /// When the storage does not work, or the archive broke off.
     pub async fn save_cache(&self, node: NodeId, key: &str, archive: BlobReader) -> Result<bool, DeliveryError> {
-        let project = self.row(node.job).await?.project;
+        let row = self.row(node.job).await?;
+        let domain = TrustDomain::of(self.store.as_ref(), &row).await?;
         let blob = self.objects.put_blob(archive).await.map_err(store_error)?;
         let cache = Cache {
-            project,
+            project: row.project,
+            domain: domain.name().into(),
             key: key.to_string(),
             digest: blob.digest,
             bytes: blob.bytes,

@@ -1,18 +1,49 @@
 //! Contexts: variables that jobs share, kept sealed by the vault.
 
 use crate::{
+    storage::store_error,
     tokens::{Grant, Identity},
     views::KeyView,
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use towpath_delivery::DeliveryError;
 use towpath_secrets::{Entry, Scope, Vault, VaultError};
+use towpath_store::{Commit, ContextRule, Store, Write};
 use towpath_types::{ProjectName, SecretString};
+
+/// How the name of the context ends by which a project's jobs reach the registry.
+const REGISTRY: &str = "-registry";
+
+/// Why a job may not have a context; `None` if it may. Pure.
+fn refusal(rule: &ContextRule, project: &ProjectName, branch: Option<&str>) -> Option<String> {
+    let context = &rule.context;
+    let way = format!("`towpath context restrict {context}` says who may");
+    if !rule.projects.is_empty() && !rule.projects.iter().any(|name| name == project.as_str()) {
+        return Some(format!(
+            "jobs of project `{project}` may not have context `{context}`: {way}"
+        ));
+    }
+    let fits = |pattern: &String| {
+        branch.is_some_and(|branch| match pattern.strip_suffix('*') {
+            Some(beginning) => branch.starts_with(beginning),
+            None => branch == pattern,
+        })
+    };
+    if rule.branches.is_empty() || rule.branches.iter().any(fits) {
+        return None;
+    }
+    let what = branch.map_or("a tag".to_string(), |branch| format!("branch `{branch}`"));
+    Some(format!("jobs of {what} may not have context `{context}`: {way}"))
+}
 
 /// The contexts in a vault. Clones share it.
 #[derive(Clone)]
 #[allow(missing_docs)]
 pub struct Contexts {
+    pub store: Arc<dyn Store>,
     pub vault: Arc<Vault>,
     pub identity: Arc<dyn Identity>,
     /// The built-in registry as images are called by it.
@@ -51,13 +82,77 @@ impl Contexts {
         Ok(keys)
     }
 
-    /// The variables of a job's contexts, in order: a later one of a name wins.
+    /// Says whose jobs may have a context's variables, in place of what was said before.
     ///
     /// # Errors
-    /// `Invalid` for a context that does not exist.
-    pub(crate) fn variables(&self, contexts: &[String]) -> Result<Vec<(String, SecretString)>, DeliveryError> {
+    /// `Invalid` for a `*` that is not at the end of a branch.
+    pub async fn restrict(&self, rule: ContextRule) -> Result<(), DeliveryError> {
+        let is_wrong = |branch: &&String| branch.is_empty() || branch.trim_end_matches('*').contains('*');
+        if let Some(branch) = rule.branches.iter().find(is_wrong) {
+            return Err(DeliveryError::invalid(format!(
+                "`{}` is no branch: write its name, or the beginning of names with a `*` at the end",
+                branch.escape_debug()
+            )));
+        }
+        let commit = Commit::new().with(Write::ContextRule(rule));
+        self.store.commit(commit).await.map(drop).map_err(store_error)
+    }
+
+    /// Gives a context that is new to a project, if there is such a project: other projects' jobs may not have it.
+    ///
+    /// # Errors
+    /// When the vault cannot be read, or the storage does not work.
+    pub async fn give_new(&self, context: &str, project: &ProjectName) -> Result<(), DeliveryError> {
+        let is_new = self
+            .vault
+            .list(&Scope::context(context))
+            .map_err(vault_error)?
+            .entries
+            .is_empty();
+        let rule = self.store.context_rule(context).await.map_err(store_error)?;
+        let known = self.store.project(project).await.map_err(store_error)?;
+        if !is_new || rule.is_some() || known.is_none() {
+            return Ok(());
+        }
+        self.restrict(ContextRule {
+            context: context.to_string(),
+            projects: vec![project.to_string()],
+            branches: Vec::new(),
+        })
+        .await
+    }
+
+    /// Every rule.
+    ///
+    /// # Errors
+    /// When the storage does not work.
+    pub async fn rules(&self) -> Result<Vec<ContextRule>, DeliveryError> {
+        self.store.context_rules().await.map_err(store_error)
+    }
+
+    /// The variables of a job's contexts, in order: a later one of a name wins. `branch` is that of the job's workflow; a tag
+    /// has none.
+    ///
+    /// # Errors
+    /// `Invalid` for a context that does not exist; `Forbidden` for one that this job may not have.
+    pub(crate) async fn variables(
+        &self,
+        contexts: &[String],
+        project: &ProjectName,
+        branch: Option<&str>,
+    ) -> Result<Vec<(String, SecretString)>, DeliveryError> {
         let mut variables = Vec::new();
         for context in contexts {
+            let rule = self.store.context_rule(context).await.map_err(store_error)?;
+            let rule = match (rule, context.strip_suffix(REGISTRY).and_then(|name| name.parse().ok())) {
+                (Some(rule), _) => Some(rule),
+                // What a project's jobs need to reach the registry is that project's.
+                (None, Some(owner)) => self.registry_rule(context, &owner).await?,
+                (None, None) => None,
+            };
+            if let Some(why) = rule.and_then(|rule| refusal(&rule, project, branch)) {
+                return Err(DeliveryError::forbidden(why));
+            }
             let values = self.vault.reveal(&Scope::context(context)).map_err(vault_error)?;
             if values.is_empty() {
                 return Err(DeliveryError::invalid(format!(
@@ -69,13 +164,30 @@ impl Contexts {
         Ok(variables)
     }
 
+    /// What a context holds, whoever may have it: for hiding, and for nothing else. Empty when there is no such context.
+    ///
+    /// # Errors
+    /// When the values cannot be read.
+    pub(crate) fn to_hide(&self, context: &str) -> Result<BTreeMap<String, SecretString>, DeliveryError> {
+        self.vault.reveal(&Scope::context(context)).map_err(vault_error)
+    }
+
+    async fn registry_rule(&self, context: &str, owner: &ProjectName) -> Result<Option<ContextRule>, DeliveryError> {
+        let known = self.store.project(owner).await.map_err(store_error)?;
+        Ok(known.map(|row| ContextRule {
+            context: context.to_string(),
+            projects: vec![row.name.to_string()],
+            branches: Vec::new(),
+        }))
+    }
+
     /// Sets what a project's jobs need to reach the registry, in the context `<project>-registry`. What is there stays, but
     /// for the address: it is this server's own and changes with it.
     ///
     /// # Errors
     /// When the vault cannot be written.
     pub fn provide_registry(&self, project: &ProjectName, by: &str) -> Result<(), DeliveryError> {
-        let scope = Scope::context(&format!("{project}-registry"));
+        let scope = Scope::context(&format!("{project}{REGISTRY}"));
         // A job gets one of its own in its place, with which it pushes.
         let token = self.identity.issue(&Grant::Pull {
             project: project.to_string(),
@@ -116,5 +228,91 @@ pub(crate) fn key_view(name: &str, entry: Entry) -> KeyView {
         key: entry.key,
         by: entry.set_by,
         at: entry.set_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::Tokens;
+    use jiff::Timestamp;
+    use towpath_delivery::ErrorKind;
+    use towpath_store::{Database, Expect, ProjectRow, SqlStore};
+
+    async fn contexts(folder: &std::path::Path) -> Contexts {
+        let store: Arc<dyn Store> = Arc::new(SqlStore::open(Database::SqliteMemory).await.unwrap());
+        let mut commit = Commit::new();
+        for name in ["claims", "other"] {
+            let row = ProjectRow {
+                name: name.parse().unwrap(),
+                default_branch: "main".into(),
+                head: None,
+                created_at: Timestamp::UNIX_EPOCH,
+                version: 0,
+            };
+            commit.write(Write::Project(row, Expect::Absent));
+        }
+        store.commit(commit).await.unwrap();
+        Contexts {
+            store,
+            vault: Arc::new(Vault::open(&folder.join("secrets")).unwrap()),
+            identity: Arc::new(Tokens::open(folder).unwrap()),
+            registry: "127.0.0.1:7070".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_context_is_restricted_by_project_and_branch() {
+        let folder = tempfile::tempdir().unwrap();
+        let contexts = contexts(folder.path()).await;
+        let (claims, other): (ProjectName, ProjectName) = ("claims".parse().unwrap(), "other".parse().unwrap());
+        let value = SecretString::new("s3cret".into());
+        let names = ["deploy".to_string()];
+        let ask = async |project: &ProjectName, branch: Option<&str>| {
+            let asked = contexts.variables(&names, project, branch).await;
+            asked.map(|found| found.len()).map_err(|error| error.kind())
+        };
+        contexts.give_new("deploy", &claims).await.unwrap();
+        contexts.set("deploy", "KEY", &value, "ann").unwrap();
+        assert_eq!(ask(&claims, Some("evil")).await, Ok(1));
+        assert_eq!(ask(&other, Some("main")).await, Err(ErrorKind::Forbidden));
+        // Somebody who sets a variable later does not take it over.
+        contexts.give_new("deploy", &other).await.unwrap();
+        assert_eq!(ask(&other, Some("main")).await, Err(ErrorKind::Forbidden));
+        let rule = ContextRule {
+            context: "deploy".into(),
+            projects: Vec::new(),
+            branches: vec!["main".into(), "release/*".into()],
+        };
+        contexts.restrict(rule.clone()).await.unwrap();
+        for (branch, expected) in [
+            (Some("main"), Ok(1)),
+            (Some("release/1"), Ok(1)),
+            (Some("main2"), Err(ErrorKind::Forbidden)),
+            (Some("evil"), Err(ErrorKind::Forbidden)),
+            (None, Err(ErrorKind::Forbidden)),
+        ] {
+            assert_eq!(ask(&other, branch).await, expected, "{branch:?}");
+        }
+        let wrong = ContextRule {
+            branches: vec!["a*b".into()],
+            ..rule
+        };
+        let error = contexts.restrict(wrong).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+    }
+
+    #[tokio::test]
+    async fn what_reaches_the_registry_is_its_projects_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let contexts = contexts(folder.path()).await;
+        let (claims, other): (ProjectName, ProjectName) = ("claims".parse().unwrap(), "other".parse().unwrap());
+        contexts.provide_registry(&claims, "ann").unwrap();
+        let names = ["claims-registry".to_string()];
+        let own = contexts.variables(&names, &claims, Some("any")).await.unwrap();
+        assert_eq!(own.len(), 3);
+        let error = contexts.variables(&names, &other, Some("main")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Forbidden, "{error}");
     }
 }

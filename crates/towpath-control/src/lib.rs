@@ -42,6 +42,7 @@ mod testing;
 mod tests;
 mod timers;
 mod tokens;
+mod trust;
 mod views;
 mod worker;
 #[cfg(test)]

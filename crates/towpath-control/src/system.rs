@@ -94,6 +94,7 @@ impl System {
         } = outside;
         let addresses = settings.addresses();
         let contexts = Contexts {
+            store: store.clone(),
             vault: vault.clone(),
             identity: identity.clone(),
             registry: addresses.registry.clone(),

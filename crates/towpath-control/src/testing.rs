@@ -233,6 +233,7 @@ impl World {
 
     fn contexts(&self) -> Contexts {
         Contexts {
+            store: self.store.clone(),
             vault: self.vault.clone(),
             identity: self.identity.clone(),
             registry: "127.0.0.1:7070".into(),

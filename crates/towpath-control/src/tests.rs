@@ -973,3 +973,46 @@ async fn a_page_hears_of_its_own_pipeline_only() {
     assert!(!change.concerns(&Topic::Project(world.project.clone())));
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_branch_saves_in_a_cache_never_reaches_the_default_branch() {
+    let world = World::new().await;
+    let server = world.start();
+    let node_on = async |branch: &str| {
+        let name = format!("on-{branch}");
+        let config = CHAIN.replace("test", &name);
+        let commit = world.commit(branch, &config);
+        server.push(&world, branch, &commit).await;
+        let job = world.job(&name, &[JobStatus::Running]).await;
+        server.agent_begins(&world, &job).await
+    };
+    let (main, evil) = (node_on("main").await, node_on("evil").await);
+    let agents = &server.agents;
+    let restored = async |node| agents.cache(node, "v1").await.unwrap().map(|(key, _)| key);
+    assert!(
+        agents
+            .save_cache(evil, "v1-evil", Box::pin(&b"poison"[..]))
+            .await
+            .unwrap()
+    );
+    assert_eq!(restored(evil).await.as_deref(), Some("v1-evil"));
+    assert_eq!(restored(main).await, None);
+    assert!(!agents.cache_exists(main, "v1-evil").await.unwrap());
+    // A key that a branch took is free on the default branch, whose caches every branch may restore.
+    assert!(
+        agents
+            .save_cache(main, "v1-evil", Box::pin(&b"good"[..]))
+            .await
+            .unwrap()
+    );
+    assert!(
+        agents
+            .save_cache(main, "v2-good", Box::pin(&b"good"[..]))
+            .await
+            .unwrap()
+    );
+    assert_eq!(restored(main).await.as_deref(), Some("v1-evil"));
+    let of_main = agents.cache(evil, "v2").await.unwrap().map(|(key, _)| key);
+    assert_eq!(of_main.as_deref(), Some("v2-good"));
+    server.stop().await;
+}

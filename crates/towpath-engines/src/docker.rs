@@ -39,6 +39,8 @@ const CREATION_LIMIT: Duration = Duration::from_secs(30);
 const SERVICE_LOG_BYTES: usize = 1 << 20;
 /// How much of a dead agent's own output is handed on.
 const AGENT_LOG_BYTES: usize = 4 << 10;
+/// A job that starts processes without end stops itself and not the machine. Browsers and compilers start thousands.
+const MOST_PROCESSES: u64 = 16_384;
 /// Whatever a container prints is bounded on the host's disk.
 const LOG_LIMIT: LogLimit = LogLimit { mebibytes: 10 };
 
@@ -387,6 +389,7 @@ fn engine_limits(limits: Option<Limits>) -> towpath_container::Limits {
     towpath_container::Limits {
         cpu_millis: limits.map(|limits| limits.cpu_millis),
         memory_bytes: limits.map(|limits| limits.memory_bytes),
+        processes: Some(MOST_PROCESSES),
         ..towpath_container::Limits::default()
     }
 }

@@ -903,3 +903,17 @@ async fn wait_for_bytes(dir: &std::path::Path, at_least: usize) -> usize {
     let waited = tokio::time::timeout(Duration::from_secs(20), wait).await;
     waited.unwrap_or_else(|_| panic!("the upload has {seen} bytes after 20 s, not {at_least}"))
 }
+
+#[tokio::test]
+async fn uploads_that_nobody_finishes_are_bounded() {
+    let served = serve(Everybody).await;
+    let begin = async |repository: &str| {
+        let address = format!("http://{}/v2/{repository}/blobs/uploads/", served.address);
+        served.http.post(address).send().await.unwrap().status().as_u16()
+    };
+    for _ in 0..100 {
+        assert_eq!(begin("team/app").await, 202);
+    }
+    assert_eq!(begin("team/app").await, 429);
+    assert_eq!(begin("team/other").await, 202);
+}

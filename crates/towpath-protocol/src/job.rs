@@ -45,6 +45,9 @@ pub struct JobSpec {
     /// The most bytes that one step's log may have. The rest is cut off, with a line that says so. `None`: the agent's default.
     #[serde(default)]
     pub log_limit_bytes: Option<u64>,
+    /// Whether it runs on the server's own machine. What is unpacked there stays below the job's home and working directory.
+    #[serde(default)]
+    pub on_host: bool,
     /// What steps get as [`variable::JOB_TOKEN`](crate::variable::JOB_TOKEN); `None`: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_token: Option<SecretString>,

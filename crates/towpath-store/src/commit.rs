@@ -1,9 +1,9 @@
 //! What is stored at once.
 
 use crate::{
-    Artifact, Cache, EnvironmentRow, FetchedOrb, GateRow, HandledRef, ImagePush, JobRow, JobSpecRow, Lease, NodeRow,
-    OrbNamespace, OrbRow, OrbVersionRow, PipelineConfig, PipelineRow, PlanRow, ProjectRow, ReleaseRow, RunRow,
-    SessionRow, StepRow, TestRow, Topic, TriggerRow, Work, WorkKey, WorkflowRow, WorkspaceLayer,
+    Artifact, Cache, ContextRule, EnvironmentRow, FetchedOrb, GateRow, HandledRef, ImagePush, JobRow, JobSpecRow,
+    Lease, NodeRow, OrbNamespace, OrbRow, OrbVersionRow, PipelineConfig, PipelineRow, PlanRow, ProjectRow, ReleaseRow,
+    RunRow, SessionRow, StepRow, TestRow, Topic, TriggerRow, Work, WorkKey, WorkflowRow, WorkspaceLayer,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -120,6 +120,8 @@ pub enum Write {
     OrbVersion(OrbVersionRow),
     /// Keeps what another registry gave.
     FetchedOrb(FetchedOrb),
+    /// Replaces the rule of a context: what its owner said last holds.
+    ContextRule(ContextRule),
     /// Inserts a session.
     Session(SessionRow),
     /// Notes that a session was used; one that has ended stays ended.

@@ -24,8 +24,8 @@ pub use objects::{BlobReader, FolderObjects, LogId, ObjectLocation, Objects, S3O
 pub use rows::*;
 pub use sql::{Database, Faults, SqlStore, belong_together};
 pub use store::{
-    ArtifactStore, EnvironmentStore, GateStore, JobStore, OrbStore, PipelineStore, ReleaseStore, ServerStore,
-    SessionStore, Store, TriggerStore, WorkStore, WorkflowStore,
+    ArtifactStore, ContextStore, EnvironmentStore, GateStore, JobStore, OrbStore, PipelineStore, ReleaseStore,
+    ServerStore, SessionStore, Store, TriggerStore, WorkStore, WorkflowStore,
 };
 pub use topic::{Change, Changes, Topic};
 pub use work::{Lease, Work, WorkKey, WorkKind, WorkState};

@@ -1,10 +1,10 @@
 //! The store's contract: a trait per noun for reading, and one way to write.
 
 use crate::{
-    Artifact, Cache, Changes, Commit, Committed, EnvironmentRow, EventRow, FetchedOrb, GateRow, HandledRef, ImagePush,
-    JobRow, JobSpecRow, Lease, NodeRow, OrbNamespace, OrbRow, OrbVersionRow, PipelineConfig, PipelineRow, PlanRow,
-    ProjectRow, ReleaseRow, RunRow, ServerRow, SessionRow, StepRow, StoreError, TestRow, TriggerRow, Work, WorkKey,
-    WorkKind, WorkflowRow, WorkspaceLayer,
+    Artifact, Cache, Changes, Commit, Committed, ContextRule, EnvironmentRow, EventRow, FetchedOrb, GateRow,
+    HandledRef, ImagePush, JobRow, JobSpecRow, Lease, NodeRow, OrbNamespace, OrbRow, OrbVersionRow, PipelineConfig,
+    PipelineRow, PlanRow, ProjectRow, ReleaseRow, RunRow, ServerRow, SessionRow, StepRow, StoreError, TestRow,
+    TriggerRow, Work, WorkKey, WorkKind, WorkflowRow, WorkspaceLayer,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -87,12 +87,12 @@ pub trait ArtifactStore {
     async fn tests(&self, job: JobId, attempt: u32) -> Result<Vec<TestRow>, StoreError>;
     /// The tests of the project's newest `files` files of results.
     async fn recent_tests(&self, project: &ProjectName, files: u32) -> Result<Vec<TestRow>, StoreError>;
-    /// Whether there is a cache of exactly this key.
-    async fn has_cache(&self, project: &ProjectName, key: &str) -> Result<bool, StoreError>;
-    /// The newest cache whose key begins with `prefix`: newer wins even over an exact match.
+    /// Whether there is a cache of exactly this key in a trust domain.
+    async fn has_cache(&self, project: &ProjectName, domain: &str, key: &str) -> Result<bool, StoreError>;
+    /// The newest cache of a trust domain whose key begins with `prefix`: newer wins even over an exact match.
     ///
     /// Source: <https://circleci.com/docs/reference/configuration-reference/#restorecache>
-    async fn find_cache(&self, project: &ProjectName, prefix: &str) -> Result<Option<Cache>, StoreError>;
+    async fn find_cache(&self, project: &ProjectName, domain: &str, prefix: &str) -> Result<Option<Cache>, StoreError>;
     /// The layers of a workflow's workspace, by job, attempt, node and step.
     async fn workspace_layers(&self, workflow: WorkflowId) -> Result<Vec<WorkspaceLayer>, StoreError>;
 }
@@ -220,6 +220,15 @@ pub trait ServerStore {
     async fn remove_server(&self, id: &str) -> Result<(), StoreError>;
 }
 
+/// Who may have a context.
+#[async_trait]
+pub trait ContextStore {
+    /// The rule of a context, if it has one.
+    async fn context_rule(&self, context: &str) -> Result<Option<ContextRule>, StoreError>;
+    /// Every rule, by context.
+    async fn context_rules(&self) -> Result<Vec<ContextRule>, StoreError>;
+}
+
 /// Browsers that signed in.
 #[async_trait]
 pub trait SessionStore {
@@ -254,6 +263,7 @@ pub trait Store:
     + WorkStore
     + ServerStore
     + SessionStore
+    + ContextStore
     + Send
     + Sync
 {

@@ -423,6 +423,19 @@ pub enum Context {
         #[command(flatten)]
         at: At,
     },
+    /// Say whose jobs may have a context's variables; without a list, any project's or any branch's
+    Restrict {
+        /// The context
+        context: String,
+        /// A project whose jobs may have it; may be given several times
+        #[arg(long = "for", value_name = "PROJECT")]
+        projects: Vec<String>,
+        /// A branch whose jobs may have it: a name, or the beginning of names with a `*`; may be given several times
+        #[arg(long = "branch", value_name = "BRANCH")]
+        branches: Vec<String>,
+        #[command(flatten)]
+        at: At,
+    },
     /// List contexts and their variables, never their values
     List {
         #[command(flatten)]

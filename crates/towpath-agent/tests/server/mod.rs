@@ -153,6 +153,7 @@ impl World {
             cache_key_values: CacheKeyValues::default(),
             time_limit_seconds: None,
             log_limit_bytes: None,
+            on_host: false,
             step_token: Some(SecretString::new(STEP_TOKEN.into())),
         };
         change(&mut spec);

@@ -144,7 +144,8 @@ impl Preparation {
         let stored = self.stored(job).await?;
         let number = job.number.unwrap_or_default();
 
-        let variables = self.contexts.variables(&stored.contexts)?;
+        let branch = workflow.branch.as_deref();
+        let variables = self.contexts.variables(&stored.contexts, &job.project, branch).await?;
         let Secrets {
             variables: secrets,
             hidden,
@@ -204,6 +205,7 @@ impl Preparation {
             },
             time_limit_seconds: Some(TIME_LIMIT_SECONDS),
             log_limit_bytes: None,
+            on_host: stored.executor == StoredExecutor::Host,
             // Each node has its own.
             step_token: None,
         };
@@ -228,8 +230,10 @@ impl Preparation {
     /// When the storage does not work.
     pub(crate) async fn mask(&self, job: &JobRow) -> Result<Mask, DeliveryError> {
         let stored = self.stored(job).await?;
-        let of_context = |context: &String| self.contexts.variables(std::slice::from_ref(context)).ok();
-        let variables = stored.contexts.iter().filter_map(of_context).flatten().collect();
+        let mut variables = Vec::new();
+        for context in &stored.contexts {
+            variables.extend(self.contexts.to_hide(context)?);
+        }
         Ok(self.secrets(job, stored.nodes, variables).mask)
     }
 

@@ -173,6 +173,7 @@ fn limits(container: &Container) -> Limits {
         cpu_request_millis: positive(container.cpu_request_millis),
         memory_bytes: memory(container.memory_limit),
         memory_request_bytes: memory(container.memory_request),
+        processes: None,
     }
 }
 

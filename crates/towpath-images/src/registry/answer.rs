@@ -136,6 +136,7 @@ impl From<UploadError> for Refusal {
         let message = error.to_string();
         match error {
             UploadError::Unknown => Self::upload_unknown(),
+            UploadError::TooMany => Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message),
             UploadError::OutOfOrder { .. } => {
                 Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID", message)
             }

@@ -206,6 +206,13 @@ impl Store {
         Ok(())
     }
 
+    /// How many uploads of a repository are open.
+    pub fn open_uploads(&self, repository: &RepositoryName) -> Result<usize, RegistryError> {
+        let folder = self.uploads_dir(repository);
+        let entries = if_there(fs::read_dir(&folder)).map_err(failed("list", &folder))?;
+        Ok(entries.map_or(0, Iterator::count))
+    }
+
     /// The size of a blob in bytes; `None` when the repository does not have it.
     pub fn blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<u64>, RegistryError> {
         let link = self.layer_link(repository, digest);

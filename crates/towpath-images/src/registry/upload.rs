@@ -24,6 +24,9 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Active uploads are written more often than this, so collecting older ones cannot race with a client.
 pub(super) const LEAST_GRACE: Duration = Duration::from_secs(5 * 60);
 
+/// How many uploads of one repository may be open. A client has a few at once; those that it left are collected after a while.
+pub(super) const MOST_OPEN: usize = 100;
+
 /// The digest of the file's first bytes; `None` when this process did not see all of them.
 type Hashed = Option<(u64, Digester)>;
 
@@ -41,6 +44,8 @@ struct Session {
 pub(super) enum UploadError {
     #[error("there is no such upload: it was finished, cancelled, or abandoned for too long")]
     Unknown,
+    #[error("{MOST_OPEN} uploads of this repository are open: finish or cancel some, or try again in an hour")]
+    TooMany,
     #[error("the chunk begins at byte {begins}, but the upload is at byte {at}")]
     OutOfOrder { begins: u64, at: u64 },
     #[error("the request announced {claimed} bytes but carried {received}")]
@@ -73,12 +78,17 @@ pub(super) struct Claimed {
 }
 
 impl Uploads {
-    pub async fn begin(&self, store: &Arc<Store>, repository: &RepositoryName) -> Result<Uuid, RegistryError> {
+    /// Begins an upload, unless too many of the repository are open.
+    pub async fn begin(&self, store: &Arc<Store>, repository: &RepositoryName) -> Result<Uuid, UploadError> {
         let id = Uuid::new_v4();
         let (store, repository) = (store.clone(), repository.clone());
-        tokio::task::spawn_blocking(move || store.create_upload(&repository, id))
-            .await
-            .map_err(|_| RegistryError::Stopping)??;
+        let created = tokio::task::spawn_blocking(move || {
+            if store.open_uploads(&repository)? >= MOST_OPEN {
+                return Err(UploadError::TooMany);
+            }
+            Ok(store.create_upload(&repository, id)?)
+        });
+        created.await.map_err(|_| RegistryError::Stopping)??;
         Ok(id)
     }
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod credentials;
 mod doors;
 mod rows_only;
 mod world;

@@ -40,6 +40,7 @@ fn addresses() -> Vec<String> {
         "/api/towpath/environments/claims/dev/cronjobs".into(),
         "/api/towpath/environments/claims/dev/secrets".into(),
         "/api/towpath/contexts".into(),
+        "/api/towpath/context-rules".into(),
         "/api/towpath/work".into(),
         format!("/api/towpath/releases/{RELEASE}/progress"),
         format!("/api/towpath/runs/{RUN}/progress"),

@@ -208,12 +208,13 @@ CREATE TABLE tests (
 CREATE TABLE caches (
     position BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     project  TEXT COLLATE "C" NOT NULL,
+    domain   TEXT COLLATE "C" NOT NULL,
     key      TEXT COLLATE "C" NOT NULL,
     digest   TEXT COLLATE "C" NOT NULL,
     bytes    BIGINT NOT NULL,
-    UNIQUE (project, key)
+    UNIQUE (project, domain, key)
 );
-CREATE INDEX caches_by_age ON caches (project, position);
+CREATE INDEX caches_by_age ON caches (project, domain, position);
 
 CREATE TABLE workspace_layers (
     workflow TEXT COLLATE "C" NOT NULL,
@@ -410,4 +411,11 @@ CREATE TABLE sessions (
     browser TEXT COLLATE "C" NOT NULL,
     made_at BIGINT NOT NULL,
     seen_at BIGINT NOT NULL
+);
+
+-- Whose jobs may have a context's variables. Empty lists: any project's, any branch's.
+CREATE TABLE context_rules (
+    context  TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    projects TEXT COLLATE "C" NOT NULL,
+    branches TEXT COLLATE "C" NOT NULL
 );

@@ -204,12 +204,13 @@ CREATE TABLE tests (
 CREATE TABLE caches (
     position INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     project  TEXT    NOT NULL,
+    domain   TEXT    NOT NULL,
     key      TEXT    NOT NULL,
     digest   TEXT    NOT NULL,
     bytes    INTEGER NOT NULL,
-    UNIQUE (project, key)
+    UNIQUE (project, domain, key)
 ) STRICT;
-CREATE INDEX caches_by_age ON caches (project, position);
+CREATE INDEX caches_by_age ON caches (project, domain, position);
 
 CREATE TABLE workspace_layers (
     workflow TEXT    NOT NULL,
@@ -406,4 +407,11 @@ CREATE TABLE sessions (
     browser TEXT    NOT NULL,
     made_at INTEGER NOT NULL,
     seen_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Whose jobs may have a context's variables. Empty lists: any project's, any branch's.
+CREATE TABLE context_rules (
+    context  TEXT NOT NULL PRIMARY KEY,
+    projects TEXT NOT NULL,
+    branches TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;

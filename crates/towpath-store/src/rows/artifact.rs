@@ -32,6 +32,8 @@ pub struct TestRow {
 #[allow(missing_docs)]
 pub struct Cache {
     pub project: ProjectName,
+    /// The trust domain of the job that saved it: a key is taken once in each.
+    pub domain: String,
     /// Its whole key.
     pub key: String,
     pub digest: Digest,

@@ -4,6 +4,7 @@
 //! their writers version themselves (`{"version": 1, …}`).
 
 mod artifact;
+mod context;
 mod environment;
 mod gate;
 mod job;
@@ -16,6 +17,7 @@ mod trigger;
 mod workflow;
 
 pub use artifact::{Artifact, Cache, TestRow, WorkspaceLayer};
+pub use context::ContextRule;
 pub use environment::{EnvironmentRow, Sighting};
 pub use gate::{GateRow, PlanRow};
 pub use job::{JobRow, JobSpecRow, NodeRow, StepRow};

@@ -17,7 +17,7 @@ record!(Artifact in "artifacts", "artifact" by ["job", "attempt", "node", "path"
 
 record!(TestRow in "tests", "test" by ["name"] { name, classname, file, seconds, result, message });
 
-record!(Cache in "caches", "cache" by ["project", "key"] { project, key, digest, bytes });
+record!(Cache in "caches", "cache" by ["project", "domain", "key"] { project, domain, key, digest, bytes });
 
 record!(WorkspaceLayer in "workspace_layers", "layer" by ["workflow", "job", "attempt", "node", "step"] {
     workflow, job, attempt, node, step, digest, bytes,
@@ -71,18 +71,22 @@ impl ArtifactStore for SqlStore {
         self.all("recent_tests", query).await
     }
 
-    async fn has_cache(&self, project: &ProjectName, key: &str) -> Result<bool, StoreError> {
+    async fn has_cache(&self, project: &ProjectName, domain: &str, key: &str) -> Result<bool, StoreError> {
         let query = Query::new("SELECT position FROM caches WHERE project = ")
             .value(project)
+            .sql(" AND domain = ")
+            .value(domain)
             .sql(" AND key = ")
             .value(key);
         Ok(!self.rows("has_cache", Cache::TABLE, query).await?.is_empty())
     }
 
-    async fn find_cache(&self, project: &ProjectName, prefix: &str) -> Result<Option<Cache>, StoreError> {
+    async fn find_cache(&self, project: &ProjectName, domain: &str, prefix: &str) -> Result<Option<Cache>, StoreError> {
         let query = select::<Cache>()
             .sql(" WHERE project = ")
             .value(project)
+            .sql(" AND domain = ")
+            .value(domain)
             .sql(" AND substr(key, 1, length(")
             .value(prefix)
             .sql(")) = ")

@@ -14,6 +14,7 @@
 
 mod artifacts;
 mod connections;
+mod contexts;
 mod counters;
 mod database;
 mod environments;

@@ -2,6 +2,7 @@
 
 use super::{
     artifacts::{self, TestFile},
+    contexts,
     database::Transaction,
     environments, gates, jobs,
     operation::{Done, Operation},
@@ -110,6 +111,7 @@ async fn write(to: &mut Transaction<'_>, write: &Write, committed: &mut Committe
         Write::Orb(row, expect) => orbs::put_orb(to, row, *expect).await,
         Write::OrbVersion(row) => orbs::put_version(to, row).await,
         Write::FetchedOrb(row) => orbs::keep_fetched(to, row).await,
+        Write::ContextRule(row) => contexts::put_rule(to, row).await,
         Write::Session(row) => sessions::add_session(to, row).await,
         Write::SessionSeen { digest, at } => sessions::seen(to, digest, *at).await,
         Write::EndSession(digest) => sessions::end(to, digest).await,

@@ -75,6 +75,7 @@ pub(crate) fn topics_of(write: &Write) -> Vec<Topic> {
         | Write::Orb(..)
         | Write::OrbVersion(_)
         | Write::FetchedOrb(_)
+        | Write::ContextRule(_)
         | Write::Session(_)
         | Write::SessionSeen { .. }
         | Write::EndSession(_)

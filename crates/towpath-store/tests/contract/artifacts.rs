@@ -91,6 +91,7 @@ pub async fn tests_are_replaced_by_file(store: SqlStore) {
 pub async fn the_newest_cache_with_the_prefix_wins(store: SqlStore) {
     let cache = |project: &str, key: &str, content: &str| Cache {
         project: name(project),
+        domain: "branch".into(),
         key: key.into(),
         digest: digest(content),
         bytes: content.len() as u64,
@@ -105,14 +106,25 @@ pub async fn the_newest_cache_with_the_prefix_wins(store: SqlStore) {
     assert_eq!(committed.caches_saved, [true, true, true, false], "a key is taken once");
     let claims = name("claims");
     assert_eq!(
-        store.find_cache(&claims, "v1-ab").await.unwrap().as_ref(),
+        store.find_cache(&claims, "branch", "v1-ab").await.unwrap().as_ref(),
         Some(&rows[1])
     );
-    assert_eq!(store.find_cache(&claims, "v1-abcd").await.unwrap(), None);
-    assert_eq!(store.find_cache(&claims, "V1").await.unwrap(), None);
-    assert_eq!(store.find_cache(&claims, "%").await.unwrap(), None);
-    assert!(store.has_cache(&claims, "v1-ab").await.unwrap());
-    assert!(!store.has_cache(&claims, "v1-a").await.unwrap());
+    assert_eq!(store.find_cache(&claims, "branch", "v1-abcd").await.unwrap(), None);
+    assert_eq!(store.find_cache(&claims, "branch", "V1").await.unwrap(), None);
+    assert_eq!(store.find_cache(&claims, "branch", "%").await.unwrap(), None);
+    assert!(store.has_cache(&claims, "branch", "v1-ab").await.unwrap());
+    assert!(!store.has_cache(&claims, "branch", "v1-a").await.unwrap());
+    // Another trust domain has keys of its own.
+    assert!(!store.has_cache(&claims, "protected", "v1-ab").await.unwrap());
+    assert_eq!(store.find_cache(&claims, "protected", "v1").await.unwrap(), None);
+    let protected = Cache {
+        domain: "protected".into(),
+        ..rows[0].clone()
+    };
+    let committed = commit(&store, [Write::Cache(protected.clone())]).await.unwrap();
+    assert_eq!(committed.caches_saved, [true]);
+    let found = store.find_cache(&claims, "protected", "v1").await.unwrap();
+    assert_eq!(found, Some(protected));
 }
 
 pub async fn layers_are_sorted_and_replaced(store: SqlStore) {

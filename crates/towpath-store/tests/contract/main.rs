@@ -6,6 +6,7 @@
 mod artifacts;
 mod backends;
 mod commits;
+mod contexts;
 mod environments;
 mod faults;
 mod gates;
@@ -73,6 +74,7 @@ contract!(
     crate::commits::topics_follow_from_writes as topics_follow_from_writes,
     crate::commits::a_listener_that_lags_is_told_everything as a_listener_that_lags_is_told_everything,
     crate::commits::a_store_knows_its_name as a_store_knows_its_name,
+    crate::contexts::a_contexts_rule_is_replaced as a_contexts_rule_is_replaced,
     crate::environments::every_sighting_is_read_back as every_sighting_is_read_back,
     crate::environments::environments_are_sorted_by_project_and_name as environments_are_sorted_by_project_and_name,
     crate::gates::gates_wait_in_order as gates_wait_in_order,

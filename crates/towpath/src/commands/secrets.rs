@@ -4,6 +4,7 @@ use super::place::project;
 use crate::{
     cli::{Context as ContextCommand, Secrets},
     client::{Client, escape},
+    repository::Repository,
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -109,8 +110,34 @@ pub async fn context(command: ContextCommand) -> Result<()> {
     let path = |context: &str, key: &str| format!("/api/towpath/contexts/{}/{}", escape(context), escape(key));
     match command {
         ContextCommand::Set { context, key, at } => {
-            Client::new(&at)?.put(&path(&context, &key), value()?).await?;
+            // A context that is made in a project's repository is that project's.
+            let project = at
+                .project
+                .clone()
+                .or_else(|| Repository::find().ok().map(|repository| repository.project()));
+            let query = project.map_or(String::new(), |project| format!("?project={}", escape(&project)));
+            let path = format!("{}{query}", path(&context, &key));
+            Client::new(&at)?.put(&path, value()?).await?;
             outln!("set {key} of context {context}");
+        }
+        ContextCommand::Restrict {
+            context,
+            projects,
+            branches,
+            at,
+        } => {
+            let rule = serde_json::json!({ "context": context, "projects": projects, "branches": branches });
+            let body = serde_json::to_vec(&rule).context("failed to write the rule")?;
+            Client::new(&at)?.put("/api/towpath/context-rules", body).await?;
+            let say = |list: &[String], any: &str| {
+                if list.is_empty() {
+                    any.to_string()
+                } else {
+                    list.join(", ")
+                }
+            };
+            let (projects, branches) = (say(&projects, "any project"), say(&branches, "any branch"));
+            outln!("context {context} is for jobs of {projects}, on {branches}");
         }
         ContextCommand::List { at } => {
             let keys: Vec<KeyView> = Client::new(&at)?.get("/api/towpath/contexts").await?;
