@@ -151,6 +151,7 @@ impl System {
                     clock: clock.clone(),
                     orbs: orbs.clone(),
                     contexts: contexts.clone(),
+                    protections: delivery.protections.clone(),
                     base_url: addresses.base_url.clone(),
                 }) as Arc<dyn Handler>,
             ),

@@ -186,6 +186,7 @@ impl World {
             clock: self.clock.clone(),
             orbs: Orbs::of_store(self.store.clone(), self.clock.clone()),
             contexts: self.contexts(),
+            protections: self.delivery().protections.clone(),
             base_url: "http://127.0.0.1:7070".into(),
         }
     }

@@ -959,6 +959,36 @@ async fn a_gate_of_an_environment_does_not_open_without_its_plan() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_branch_that_takes_the_approval_away_waits_at_a_gate_of_the_environment() {
+    let world = World::new().await;
+    let server = world.start();
+    world
+        .forge
+        .commit_to(&world.project, "main")
+        .file(".k8s/live/production/settings.yml", MANIFEST)
+        .push();
+    let config = DEPLOYS
+        .replace("deploy dev", "deploy production")
+        .replace("      - hold-dev: {type: approval, requires: [build]}\n", "")
+        .replace("requires: [hold-dev]", "requires: [build]");
+    let commit = world
+        .forge
+        .commit_to(&world.project, "evil")
+        .file(".circleci/config.yml", config)
+        .file(".k8s/live/production/settings.yml", MANIFEST)
+        .file("towpath.toml", "environments.production.protected = false\n")
+        .push();
+    server.push(&world, "evil", &commit).await;
+    server.run_job(&world, "build", Outcome::Succeeded).await;
+    let gate = world.job("approve-deploy-dev", &[JobStatus::OnHold]).await;
+    assert_eq!(gate.environment.as_deref(), Some("production"));
+    world.job("deploy-dev", &[JobStatus::Blocked]).await;
+    let unseen = server.approvals.approve(gate.id, None, &ada()).await.unwrap_err();
+    assert_eq!(unseen.kind(), ErrorKind::Conflict, "{unseen}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_hears_of_its_own_pipeline_only() {
     let world = World::new().await;
     let server = world.start();

@@ -8,6 +8,7 @@ use crate::{
     lock::Locks,
     observe::Observer,
     planner::{Fingerprinter, Planner, PullSecret},
+    protection::Protections,
     release::Releases,
     repository::Repositories,
     run::Runs,
@@ -58,6 +59,8 @@ pub struct Delivery {
     pub observer: Observer,
     /// Finds the environments of projects.
     pub discoverer: Discoverer,
+    /// Says which environments are protected.
+    pub protections: Protections,
 }
 
 impl Delivery {
@@ -84,6 +87,7 @@ impl Delivery {
             history.clone(),
             own_registry,
         );
+        let protections = Protections::new(store.clone(), repositories.clone());
         let planner = Planner {
             target: target.clone(),
             clock: clock.clone(),
@@ -93,6 +97,7 @@ impl Delivery {
             repositories: repositories.clone(),
             images: images.clone(),
             history: history.clone(),
+            protections: protections.clone(),
         };
         let locks = Locks::new(store.clone(), target.clone(), clock.clone(), history.clone());
         Self {
@@ -117,6 +122,7 @@ impl Delivery {
             images,
             planner,
             locks,
+            protections,
         }
     }
 }

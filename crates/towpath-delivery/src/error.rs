@@ -1,5 +1,6 @@
 //! The error of this crate: a message for the person who asked, and what kind of answer it is.
 
+use crate::plan::PlanView;
 use std::fmt;
 use towpath_deploy::TargetError;
 use towpath_forge::ForgeError;
@@ -28,6 +29,7 @@ pub struct DeliveryError {
     kind: ErrorKind,
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    plan: Option<Box<PlanView>>,
 }
 
 impl DeliveryError {
@@ -38,7 +40,21 @@ impl DeliveryError {
             kind,
             message: message.into(),
             source: None,
+            plan: None,
         }
+    }
+
+    /// Adds the plan that has to be shown to whoever asked, so that they can agree to it.
+    #[must_use]
+    pub(crate) fn showing(mut self, plan: PlanView) -> Self {
+        self.plan = Some(Box::new(plan));
+        self
+    }
+
+    /// The plan that whoever asked has to look at: the same request goes through if it names this plan.
+    #[must_use]
+    pub fn plan(&self) -> Option<&PlanView> {
+        self.plan.as_deref()
     }
 
     /// Adds the cause.

@@ -4,9 +4,10 @@
 //! the plan is made anew; if it would do anything else, the approval is refused and the new plan is what the gate shows.
 
 use crate::{
+    agreement::{Agreed, agreed},
     error::DeliveryError,
     lock::Locks,
-    plan::{Plan, read_plan},
+    plan::Plan,
     planner::Planner,
     retry::until_stored,
     workflow::WorkflowJobs,
@@ -15,9 +16,6 @@ use jiff::Timestamp;
 use std::sync::Arc;
 use towpath_store::{Commit, Expect, GateRow, Store, Write};
 use towpath_types::{Actor, Clock, Digest, EnvironmentId, JobId};
-
-/// The fewest digits by which the command line may name a plan.
-const FEWEST_DIGITS: usize = 12;
 
 /// A decision that a gate may open. Nothing is stored yet: commit `writes` together with the event that opens the gate.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,27 +41,12 @@ enum Verdict {
     Blocked(Vec<String>),
 }
 
-/// What an approver was shown.
-#[derive(Debug)]
-enum Shown {
-    Nothing,
-    /// A plan that the store does not have, so that it cannot be compared.
-    Unknown,
-    Plan(Box<Plan>),
-}
-
-fn judge(shown: &Shown, current: &Plan) -> Verdict {
-    let differences = match shown {
-        Shown::Nothing => return Verdict::NothingShown,
-        Shown::Unknown => vec!["the one that you were shown is not known here".to_string()],
-        Shown::Plan(shown) => shown.differences(current),
-    };
-    if !differences.is_empty() {
-        return Verdict::Changed(differences);
-    }
-    match current.blockers.as_slice() {
-        [] => Verdict::Approve,
-        blockers => Verdict::Blocked(blockers.to_vec()),
+fn judge(agreed: Agreed, current: &Plan) -> Verdict {
+    match (agreed, current.blockers.as_slice()) {
+        (Agreed::Nothing, _) => Verdict::NothingShown,
+        (Agreed::Other(differences), _) => Verdict::Changed(differences),
+        (Agreed::This, []) => Verdict::Approve,
+        (Agreed::This, blockers) => Verdict::Blocked(blockers.to_vec()),
     }
 }
 
@@ -138,49 +121,12 @@ impl Gates {
         Ok(next)
     }
 
-    /// The digest of the plan that somebody names for a gate: a whole digest, its 64 digits, or at least 12 digits with
-    /// which the digest of the plan begins that the gate shows. Whatever is named, approving compares whole plans.
-    ///
-    /// # Errors
-    /// `Invalid` for a text that names no plan, `Conflict` for the beginning of another plan than the gate shows.
-    pub async fn named_plan(&self, job: JobId, text: &str) -> Result<Digest, DeliveryError> {
-        if let Ok(digest) = text.parse() {
-            return Ok(digest);
-        }
-        let digits = text.strip_prefix("sha256:").unwrap_or(text);
-        if let Ok(digest) = format!("sha256:{digits}").parse() {
-            return Ok(digest);
-        }
-        let is_hex = digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if !is_hex || digits.len() < FEWEST_DIGITS {
-            return Err(DeliveryError::invalid(format!(
-                "`{}` does not name a plan: give its digest, or at least the first {FEWEST_DIGITS} digits",
-                text.escape_debug()
-            )));
-        }
-        let gate = self.gate(job).await?;
-        match gate.plan {
-            Some(plan) if plan.hex().starts_with(digits) => Ok(plan),
-            Some(plan) => Err(DeliveryError::conflict(format!(
-                "the plan of gate `{}` is now `{}`, not `{digits}`: look at the new plan, and approve that one",
-                gate.name,
-                plan.short()
-            ))),
-            None => Err(DeliveryError::conflict(format!(
-                "gate `{}` shows no plan{}",
-                gate.name,
-                gate.plan_error.map(|why| format!(": {why}")).unwrap_or_default()
-            ))),
-        }
-    }
-
     /// Decides whether `actor` may open a gate, having been shown the plan `shown`. The plan is made anew to tell.
     ///
     /// Ask the workflow first whether the gate can be opened at all, so that whoever is late hears that first.
     ///
     /// # Errors
-    /// - `Invalid` when the gate leads to an environment and no plan was named.
-    /// - `Conflict` when the gate does not wait; when the plan would now do something else (the gate then shows the new plan,
+    /// - `Conflict` when the gate leads to an environment and no plan was named; when the gate does not wait; when the plan would now do something else (the gate then shows the new plan,
     ///   and the message says what changed); when something stands in the way; while somebody deploys to the environment, or
     ///   somebody else has locked it.
     /// - Whatever making a plan meets.
@@ -208,13 +154,10 @@ impl Gates {
         let current = self.plan(&gate, &environment).await?;
         // The gate stays for when that has ended: a plan of now would be stale by then.
         self.locks.refuse_busy(&current.place, actor).await?;
-        let known = match shown {
-            Some(digest) => self.shown(digest, &environment, &current).await?,
-            None => Shown::Nothing,
-        };
+        let agreed = agreed(self.store.as_ref(), shown, &current).await?;
         let name = environment.environment();
         let now = current.digest();
-        match (judge(&known, &current), shown) {
+        match (judge(agreed, &current), shown) {
             (Verdict::Approve, Some(shown)) => {
                 let mut approval = approval(gate, Some(shown.clone()), actor, self.clock.now());
                 if *shown == now {
@@ -224,17 +167,16 @@ impl Gates {
             }
             (Verdict::Approve | Verdict::NothingShown, _) => {
                 let gate = self.show(gate, Ok(current)).await?;
-                Err(DeliveryError::invalid(format!(
-                    "approving `{}` deploys to {name}, so name the plan that you were shown. It is now `{now}`",
+                Err(DeliveryError::conflict(format!(
+                    "approving `{}` deploys to {name}, so name the plan that you were shown by its whole digest. It is now `{now}`",
                     gate.name
                 )))
             }
             (Verdict::Changed(differences), shown) => {
                 self.show(gate, Ok(current)).await?;
-                let shown = shown.map(Digest::short).unwrap_or_default();
+                let shown = shown.map(ToString::to_string).unwrap_or_default();
                 Err(DeliveryError::conflict(format!(
-                    "the plan for {name} is now `{}`, not `{shown}` that you were shown: {}. Look at the new plan, and approve that one",
-                    now.short(),
+                    "the plan for {name} is now `{now}`, not `{shown}` that you were shown: {}. Look at the new plan, and approve that one",
                     differences.join("; ")
                 )))
             }
@@ -246,24 +188,6 @@ impl Gates {
                 )))
             }
         }
-    }
-
-    async fn shown(
-        &self,
-        digest: &Digest,
-        environment: &EnvironmentId,
-        current: &Plan,
-    ) -> Result<Shown, DeliveryError> {
-        if *digest == current.digest() {
-            return Ok(Shown::Plan(Box::new(current.clone())));
-        }
-        let row = self.store.plan(digest).await?;
-        let plan = row
-            .filter(|row| row.environment == *environment)
-            .and_then(|row| read_plan(row.plan).ok())
-            // Only a plan that is what its name says was shown under that name.
-            .filter(|plan| plan.digest() == *digest);
-        Ok(plan.map_or(Shown::Unknown, |plan| Shown::Plan(Box::new(plan))))
     }
 }
 

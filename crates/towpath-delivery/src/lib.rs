@@ -5,6 +5,7 @@
 //! [`towpath_types::Clock`]. The server uses it, and so does the command line where no server is up.
 //!
 //! - **Invariant:** what an approver was shown is what is done, or nothing is ([`Gates`]).
+//! - **Invariant:** nothing begins in a protected environment that nobody was shown and agreed to ([`Protections`]).
 //! - **Invariant:** a decision is committed before it is acted on; whoever is killed at any point is followed up by any other
 //!   process ([`Releases::carry_out`]).
 //! - **Invariant:** only [`Observer`], [`Gates::refresh`] and [`Discoverer`] look at the world for pages. What pages show
@@ -13,6 +14,7 @@
 //!
 //! It knows nothing of HTTP, of how steps run, or of who may ask for what.
 
+mod agreement;
 mod clock;
 mod delivery;
 mod discover;
@@ -29,6 +31,7 @@ mod plan;
 mod planner;
 mod progress;
 mod project_file;
+mod protection;
 mod release;
 mod repository;
 mod request;
@@ -41,6 +44,7 @@ mod workflow;
 #[cfg(test)]
 mod testing;
 
+pub use agreement::plan_digest;
 pub use clock::{FakeClock, SystemClock};
 pub use delivery::{Delivery, Ports};
 pub use discover::{Discovered, Discoverer};
@@ -62,7 +66,8 @@ pub use observe::Observer;
 pub use plan::{ChangeAction, Plan, PlanChange, PlanCommit, PlanView, PlanWireError, read_plan, write_plan};
 pub use planner::{Fingerprinter, Planner, PullSecret};
 pub use progress::{Progress, Unheard};
-pub use project_file::{Build, OnFailure, PROJECT_FILE, ProjectFile, ProjectFileError, Wait};
+pub use project_file::{Build, EnvironmentRules, OnFailure, PROJECT_FILE, ProjectFile, ProjectFileError, Wait};
+pub use protection::Protections;
 pub use release::Releases;
 pub use request::LaptopRequest;
 pub use run::Runs;

@@ -8,6 +8,7 @@ use crate::{
     manifests::{JobKind, Manifests, Source, fill_in, namespace_pattern, with_found_image},
     plan::{Plan, PlanChange},
     project_file::{OnFailure, ProjectFile},
+    protection::{Protections, Way},
     repository::{Repositories, project_name},
     request::LaptopRequest,
     workflow::WorkflowJobs,
@@ -50,6 +51,8 @@ pub(crate) struct NamedObject {
     pub object: Object,
     pub place: Environment,
     pub project_file: ProjectFile,
+    pub images: ImageMap,
+    pub commit: Option<CommitId>,
 }
 
 /// Makes plans.
@@ -63,6 +66,7 @@ pub struct Planner {
     pub(crate) repositories: Repositories,
     pub(crate) images: ImageFinder,
     pub(crate) history: History,
+    pub(crate) protections: Protections,
 }
 
 impl Planner {
@@ -83,7 +87,7 @@ impl Planner {
         let files = self.repositories.manifests(project, commit).await?;
         let project_file = with_found_image(project_file, project.as_str(), &files);
         let images = self.images.of_workflow(workflow, job, &project_file).await?;
-        self.plan(PlanSource {
+        let source = PlanSource {
             id: id.clone(),
             files,
             project_file,
@@ -91,8 +95,11 @@ impl Planner {
             commit: Some(commit.clone()),
             on_failure: None,
             despite_freeze: None,
-        })
-        .await
+        };
+        let mut plan = self.plan(source).await?;
+        let way = Way::Pipeline(self.protections.reach(project, commit).await?);
+        plan.blockers.extend(self.protections.why_not(&plan, &way).await?);
+        Ok(plan)
     }
 
     /// The plan of a laptop's request: a deployment of a tag, or a promotion.
@@ -113,16 +120,19 @@ impl Planner {
             Some(from) => self.images.release_to_promote(id, from).await?.commit,
             None => self.images.commit_of(&images, request.commit).await?,
         };
-        self.plan(PlanSource {
+        let source = PlanSource {
             id: id.clone(),
             files: request.files,
-            project_file,
+            project_file: project_file.clone(),
             images,
             commit,
             on_failure: request.on_failure,
             despite_freeze: request.despite_freeze,
-        })
-        .await
+        };
+        let mut plan = self.plan(source).await?;
+        plan.warnings
+            .extend(self.protections.unmerged(&plan, &project_file).await?);
+        Ok(plan)
     }
 
     /// Makes the plan of `source` against what runs now.
@@ -303,6 +313,7 @@ impl Planner {
     ) -> Result<NamedObject, DeliveryError> {
         let project_file = with_found_image(request.parsed_project_file()?, id.project(), &request.files);
         let images = self.images.of_request(id, &request, &project_file).await?;
+        let commit = self.images.commit_of(&images, request.commit.clone()).await?;
         let Some(name) = request.name else {
             return Err(DeliveryError::invalid(format!(
                 "the request names no {}",
@@ -317,7 +328,30 @@ impl Planner {
             object,
             place: manifests.place,
             project_file,
+            images,
+            commit,
         })
+    }
+
+    /// The plan of running or applying a single object beside the releases.
+    pub(crate) fn plan_of_object(&self, named: &NamedObject) -> Plan {
+        let objects = vec![named.object.clone()];
+        let (changes, _) = PlanChange::of(diff(&[], &objects, &|bytes| (self.fingerprint)(bytes)));
+        Plan {
+            place: named.place.clone(),
+            on_failure: OnFailure::Stop,
+            wait: named.project_file.wait,
+            images: named.images.clone(),
+            parent: None,
+            previous_images: ImageMap::new(),
+            commit: named.commit.clone(),
+            commits: Vec::new(),
+            objects,
+            changes,
+            unchanged: 0,
+            blockers: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     /// What stands in the way of one object; sentences.

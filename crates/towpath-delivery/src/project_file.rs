@@ -36,8 +36,26 @@ pub struct ProjectFile {
     /// When nothing is to be deployed.
     #[serde(default)]
     pub freeze: Vec<Freeze>,
+    /// The branches whose commits a pipeline may deploy to a protected environment, besides the default branch. Only what the
+    /// default branch says counts.
+    #[serde(default)]
+    pub protected_branches: Vec<String>,
+    /// What holds for single environments, by their names. Only what the default branch says counts.
+    #[serde(default)]
+    pub environments: BTreeMap<String, EnvironmentRules>,
     /// How `towpath build` makes the image.
     pub build: Option<Build>,
+}
+
+/// The environment that is protected unless the project file says otherwise.
+const PROTECTED: &str = "production";
+
+/// What holds for one environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvironmentRules {
+    /// Whether nothing begins there that nobody was shown and agreed to. Without it: only in `production`.
+    pub protected: Option<bool>,
 }
 
 /// What happens when a deployment fails.
@@ -166,6 +184,13 @@ impl ProjectFile {
         Ok(file)
     }
 
+    /// Whether nothing begins in `environment` that nobody was shown and agreed to.
+    #[must_use]
+    pub fn is_protected(&self, environment: &str) -> bool {
+        let said = self.environments.get(environment).and_then(|rules| rules.protected);
+        said.unwrap_or(environment == PROTECTED)
+    }
+
     /// What happens when a deployment to `environment` fails.
     #[must_use]
     pub fn on_failure(&self, environment: &str) -> OnFailure {
@@ -265,6 +290,28 @@ mod tests {
             let error = ProjectFile::parse(text).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }
+    }
+
+    #[test]
+    fn production_is_protected_unless_the_file_says_otherwise() {
+        let protected = |text: &str| {
+            let file = ProjectFile::parse(text).unwrap();
+            ["dev", "production"].map(|name| file.is_protected(name))
+        };
+        assert_eq!(protected(""), [false, true]);
+        assert_eq!(protected("[environments.production]\n"), [false, true]);
+        assert_eq!(
+            protected("[environments.production]\nprotected = false\n"),
+            [false, false]
+        );
+        assert_eq!(protected("environments.dev.protected = true\n"), [true, true]);
+        let error = ProjectFile::parse("[environments.dev]\nprotect = true\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("`towpath.toml` line 2, column 1: unknown field `protect`"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -21,6 +21,15 @@ pub(crate) fn project_name(project: &str) -> Result<ProjectName, DeliveryError> 
         .map_err(|error: towpath_types::ProjectNameError| DeliveryError::invalid(error.to_string()))
 }
 
+/// The project file of a default branch.
+pub(crate) enum DefaultFile {
+    /// The project has no repository here.
+    NoRepository,
+    Read(Box<ProjectFile>),
+    /// Why it cannot be read.
+    Unreadable(String),
+}
+
 /// Reads projects' repositories. A project may have none here: a laptop deploys from its own.
 #[derive(Clone)]
 pub(crate) struct Repositories {
@@ -38,9 +47,35 @@ impl Repositories {
             return Ok(None);
         }
         let branch = self.forge.default_branch(project).await?;
-        match self.forge.find(project, &branch).await {
+        self.tip(project, &branch).await
+    }
+
+    /// The newest commit of a branch; `None` without such a branch. By its whole name, for a tag may be called like it.
+    async fn tip(&self, project: &ProjectName, branch: &str) -> Result<Option<CommitId>, DeliveryError> {
+        match self.forge.find(project, &format!("refs/heads/{branch}")).await {
             Ok(commit) => Ok(Some(commit)),
             Err(ForgeError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a branch has `commit` in its history.
+    pub(crate) async fn is_on_branch(
+        &self,
+        project: &ProjectName,
+        commit: &CommitId,
+        branch: &str,
+    ) -> Result<bool, DeliveryError> {
+        if !self.forge.exists(project).await? {
+            return Ok(false);
+        }
+        let Some(tip) = self.tip(project, branch).await? else {
+            return Ok(false);
+        };
+        // What the branch has of the commit's own history is left out: all of it, or not even the commit.
+        match self.forge.log(project, Some(&tip), commit, 1).await {
+            Ok(missing) => Ok(missing.is_empty()),
+            Err(ForgeError::NotFound { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -97,6 +132,21 @@ impl Repositories {
             Err(error) if error.kind() == ErrorKind::Invalid => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// What the project file of the default branch says. A repository that nothing was pushed to says what an empty file does.
+    pub(crate) async fn default_file(&self, project: &ProjectName) -> Result<DefaultFile, DeliveryError> {
+        if !self.forge.exists(project).await? {
+            return Ok(DefaultFile::NoRepository);
+        }
+        let text = match self.head(project).await? {
+            Some(head) => self.project_file_text(project, &head).await?,
+            None => None,
+        };
+        Ok(match ProjectFile::parse(&text.unwrap_or_default()) {
+            Ok(file) => DefaultFile::Read(Box::new(file)),
+            Err(error) => DefaultFile::Unreadable(error.to_string()),
+        })
     }
 
     /// Every manifest at a commit.

@@ -6,7 +6,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use towpath_manifest::ManifestFile;
-use towpath_types::CommitId;
+use towpath_types::{CommitId, Digest};
 
 /// Something to do in one environment, from a laptop's working tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub struct LaptopRequest {
     /// Why it is deployed although the environment is frozen.
     #[serde(default)]
     pub despite_freeze: Option<String>,
+    /// The plan that whoever asks was shown and agreed to. A protected environment wants one.
+    #[serde(default)]
+    pub plan: Option<Digest>,
 }
 
 impl LaptopRequest {

@@ -4,13 +4,17 @@
 //! follow it afterwards, from its beginning, by the name of its Job.
 
 use crate::{
+    agreement::agreed,
     environment::unseen,
     error::{DeliveryError, ErrorKind},
     history::History,
     lock::Locks,
     manifests::JobKind,
+    plan::Plan,
     planner::Planner,
     progress::{Progress, Unheard},
+    project_file::{OnFailure, ProjectFile, Wait},
+    protection::{Asked, Way},
     request::LaptopRequest,
     retry::until_stored,
     turn,
@@ -18,7 +22,11 @@ use crate::{
 };
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::mpsc;
 use towpath_deploy::{
     ApplyRequest, CronJobStatus, Environment, JOB_LABEL, JobEnd, JobHandle, JobLine, Occasion, ReleaseRecord, Target,
@@ -26,7 +34,7 @@ use towpath_deploy::{
 };
 use towpath_manifest::Object;
 use towpath_store::{Commit, Expect, Guard, RunRow, Store, WorkKey, WorkKind, Write};
-use towpath_types::{Actor, Clock, EnvironmentId, Outcome, ReleaseId, RunId};
+use towpath_types::{Actor, Clock, Digest, EnvironmentId, Outcome, ReleaseId, RunId};
 use uuid::Uuid;
 
 /// How long starting a run may take. After that, whoever was to start it is taken for dead.
@@ -104,7 +112,7 @@ impl Runs {
     ///
     /// # Errors
     /// `NotFound` when there is no such Job, `Conflict` when it cannot run, runs already, or somebody else has locked the
-    /// environment.
+    /// environment; with a [`DeliveryError::plan`] when that has to be looked at, and named in the request.
     pub async fn start_job(
         &self,
         id: &EnvironmentId,
@@ -112,7 +120,11 @@ impl Runs {
         actor: &Actor,
     ) -> Result<RunRow, DeliveryError> {
         let name = request.name.clone().unwrap_or_default();
+        let shown = request.plan.clone();
         let named = self.planner.named_object(id, request, JobKind::Job).await?;
+        let plan = self.planner.plan_of_object(&named);
+        self.refuse_unagreed(&plan, shown.as_ref(), Some(&named.project_file))
+            .await?;
         let (mut job, place) = (named.object, named.place);
         self.locks.refuse_held(&place, actor).await?;
         let run = RunId::from(Uuid::now_v7());
@@ -139,12 +151,72 @@ impl Runs {
         self.started(row, started).await
     }
 
-    /// Runs a CronJob now, as the environment's release has it. Its lines and its end come by [`Runs::follow`].
+    /// Refuses what its environment does not let begin, as for releases.
+    async fn refuse_unagreed(
+        &self,
+        plan: &Plan,
+        shown: Option<&Digest>,
+        project_file: Option<&ProjectFile>,
+    ) -> Result<(), DeliveryError> {
+        let agreed = agreed(self.store.as_ref(), shown, plan).await?;
+        let asked = Asked {
+            way: &Way::Person,
+            agreed: &agreed,
+            project_file,
+        };
+        let protections = &self.planner.protections;
+        protections.refuse_unagreed(plan, asked, self.clock.now()).await
+    }
+
+    /// The plan of running a CronJob by hand: nothing is changed, and what runs is what the environment's release brought.
+    async fn plan_of_cron_job(&self, place: &Environment, found: &CronJobStatus) -> Result<Plan, DeliveryError> {
+        let mut plan = Plan {
+            place: place.clone(),
+            on_failure: OnFailure::Stop,
+            wait: Wait::default(),
+            images: BTreeMap::new(),
+            parent: None,
+            previous_images: BTreeMap::new(),
+            commit: None,
+            commits: Vec::new(),
+            objects: Vec::new(),
+            changes: Vec::new(),
+            unchanged: 0,
+            blockers: Vec::new(),
+            warnings: vec![format!("the cron job `{}` is run now, once", found.name)],
+        };
+        if let Some(release) = self.history.last(&place.id).await? {
+            let runs = self.history.plan_of(&release).await?;
+            plan.parent = Some(release.id);
+            plan.commit = runs.commit;
+            plan.wait = runs.wait;
+            plan.previous_images.clone_from(&runs.images);
+            plan.images = runs.images;
+            let is_it = |object: &Object| object.kind == JobKind::CronJob.as_str() && object.name == found.name;
+            plan.objects = runs.objects.into_iter().filter(is_it).collect();
+        }
+        if plan.objects.is_empty() {
+            // Somebody else brought it, so its name is all that is known.
+            let named = json!({ "apiVersion": "batch/v1", "kind": JobKind::CronJob.as_str(), "metadata": { "name": found.name } });
+            let named = Object::from_value(named, "the environment");
+            plan.objects = vec![named.map_err(|error| DeliveryError::internal(error.to_string()))?];
+        }
+        Ok(plan)
+    }
+
+    /// Runs a CronJob now, as the environment's release has it. Its lines and its end come by [`Runs::follow`]. `shown` is
+    /// the plan that `actor` was shown.
     ///
     /// # Errors
     /// `NotFound` when the environment has no such CronJob; `Conflict` when it cannot run, or somebody else has locked the
-    /// environment.
-    pub async fn start_cron_job(&self, id: &EnvironmentId, name: &str, actor: &Actor) -> Result<RunRow, DeliveryError> {
+    /// environment; with a [`DeliveryError::plan`] when that has to be looked at, and named.
+    pub async fn start_cron_job(
+        &self,
+        id: &EnvironmentId,
+        name: &str,
+        shown: Option<&Digest>,
+        actor: &Actor,
+    ) -> Result<RunRow, DeliveryError> {
         let place = self.history.place(id).await?;
         let known = self.target.cron_jobs(&place).await?;
         let Some(found) = meant(&known, name) else {
@@ -160,9 +232,11 @@ impl Runs {
             )));
         };
         self.locks.refuse_held(&place, actor).await?;
-        // Its pods wait for a node as long as those of the release that brought it.
         self.history.learn(&place).await?;
-        let unschedulable = self.wait_for_node(id).await?;
+        let plan = self.plan_of_cron_job(&place, found).await?;
+        self.refuse_unagreed(&plan, shown, None).await?;
+        // Its pods wait for a node as long as those of the release that brought it.
+        let unschedulable = plan.wait.for_node();
         let row = self.row(RunId::from(Uuid::now_v7()), id, JobKind::CronJob, name, actor);
         let row = RunRow {
             image: found.image.clone().unwrap_or_default(),
@@ -350,15 +424,18 @@ impl Runs {
     ///
     /// # Errors
     /// `NotFound` when there is no such CronJob; `Conflict` when it cannot run, during a freeze, and when somebody else has
-    /// locked the environment.
+    /// locked the environment; with a [`DeliveryError::plan`] when that has to be looked at, and named in the request.
     pub async fn apply_cron_job(
         &self,
         id: &EnvironmentId,
         request: LaptopRequest,
         actor: &Actor,
     ) -> Result<Vec<String>, DeliveryError> {
-        let (tag, commit) = (request.tag.clone(), request.commit.clone());
+        let (tag, commit, shown) = (request.tag.clone(), request.commit.clone(), request.plan.clone());
         let named = self.planner.named_object(id, request, JobKind::CronJob).await?;
+        let plan = self.planner.plan_of_object(&named);
+        self.refuse_unagreed(&plan, shown.as_ref(), Some(&named.project_file))
+            .await?;
         let (cron_job, place) = (named.object, named.place);
         self.locks.refuse_held(&place, actor).await?;
         if let Some(freeze) = self.planner.frozen(id, Some(&named.project_file)).await? {

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use towpath_delivery::{DeliveryError, ErrorKind};
 use towpath_types::{EnvironmentId, ProjectName};
 
-/// An error on its way out of an API: `{"message": …}`.
+/// An error on its way out of an API: `{"message": …}`, and `"plan"` where the request goes through if it names that plan.
 pub(crate) struct Failure(pub DeliveryError);
 
 impl From<DeliveryError> for Failure {
@@ -44,7 +44,10 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         log(&self.0);
         // Only the owner gets here, who may know the causes.
-        let body = serde_json::json!({ "message": self.0.chain() });
+        let mut body = serde_json::json!({ "message": self.0.chain() });
+        if let Some(plan) = self.0.plan() {
+            body["plan"] = serde_json::json!(plan);
+        }
         (status(&self.0), Json(body)).into_response()
     }
 }

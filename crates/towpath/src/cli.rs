@@ -171,14 +171,21 @@ pub struct Init {
 pub struct Approve {
     /// The gate's name in the configuration, such as `hold-dev`, or its id
     pub gate: String,
-    /// Approve only if the plan is this one: its id, as `towpath gates` and the page show it, or at least the first 12 digits
-    #[arg(long, value_name = "ID")]
-    pub plan: Option<String>,
-    /// Approve the plan as it is now, without asking
-    #[arg(long, short)]
-    pub yes: bool,
+    #[command(flatten)]
+    pub agreement: Agreement,
     #[command(flatten)]
     pub at: At,
+}
+
+/// To what somebody agrees. A gate that deploys, and a protected environment, begin nothing that nobody agreed to.
+#[derive(Debug, Clone, Args)]
+pub struct Agreement {
+    /// Agree to this plan and to no other: its whole digest, as `towpath gates`, `towpath diff` and the pages show it
+    #[arg(long, value_name = "DIGEST")]
+    pub plan: Option<String>,
+    /// Agree to the plan as it is now, without being asked
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -227,6 +234,8 @@ pub struct Deploy {
     #[command(flatten)]
     pub policy: Policy,
     #[command(flatten)]
+    pub agreement: Agreement,
+    #[command(flatten)]
     pub at: At,
 }
 
@@ -257,6 +266,8 @@ pub struct Promote {
     pub to: String,
     #[command(flatten)]
     pub policy: Policy,
+    #[command(flatten)]
+    pub agreement: Agreement,
     #[command(flatten)]
     pub at: At,
 }
@@ -311,6 +322,8 @@ pub struct Cronjob {
     /// The image's tag, as for `deploy` [default: what the environment runs]
     pub tag: Option<String>,
     #[command(flatten)]
+    pub agreement: Agreement,
+    #[command(flatten)]
     pub at: At,
 }
 
@@ -322,6 +335,8 @@ pub enum CronjobCommand {
         name: String,
         /// The environment
         environment: String,
+        #[command(flatten)]
+        agreement: Agreement,
         #[command(flatten)]
         at: At,
     },
@@ -353,6 +368,8 @@ pub struct Rollback {
     /// The release to go back to, by its number in `towpath history` [default: the one before the current]
     pub release: Option<i64>,
     #[command(flatten)]
+    pub agreement: Agreement,
+    #[command(flatten)]
     pub at: At,
 }
 
@@ -375,6 +392,8 @@ pub struct Named {
     pub environment: String,
     /// The image's tag, as for `deploy` [default: what the environment runs]
     pub tag: Option<String>,
+    #[command(flatten)]
+    pub agreement: Agreement,
     #[command(flatten)]
     pub at: At,
 }

@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+use towpath_delivery::PlanView;
 use towpath_types::SecretString;
 
 /// The file in a folder of a server that says where it listens.
@@ -24,6 +25,22 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const USER_AGENT: &str = concat!("towpath/", env!("CARGO_PKG_VERSION"));
 /// The longest text that is shown as an error.
 const LONGEST_ERROR_BYTES: usize = 4096;
+
+/// The server's answer to a request that goes through if it names the plan that comes with it.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Unagreed {
+    pub message: String,
+    pub plan: PlanView,
+}
+
+impl std::fmt::Display for Unagreed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Unagreed {}
 
 /// A client of one running Towpath.
 #[derive(Clone)]
@@ -215,7 +232,7 @@ impl Client {
         if status.is_success() {
             return Ok(body.to_vec());
         }
-        Err(anyhow!(refusal(status, &body)))
+        Err(refusal(status, &body))
     }
 
     /// `GET path`.
@@ -258,14 +275,23 @@ impl Client {
 }
 
 /// What a refusal says to the person who typed the command.
-fn refusal(status: StatusCode, body: &[u8]) -> String {
+fn refusal(status: StatusCode, body: &[u8]) -> anyhow::Error {
     #[derive(serde::Deserialize)]
     struct Message {
         message: String,
+        plan: Option<PlanView>,
     }
-    if let Ok(Message { message }) = serde_json::from_slice(body) {
-        return message;
+    match serde_json::from_slice(body) {
+        Ok(Message {
+            message,
+            plan: Some(plan),
+        }) => Unagreed { message, plan }.into(),
+        Ok(Message { message, plan: None }) => anyhow!(message),
+        Err(_) => anyhow!(plain_refusal(status, body)),
     }
+}
+
+fn plain_refusal(status: StatusCode, body: &[u8]) -> String {
     if status == StatusCode::UNAUTHORIZED {
         return "the server does not accept this token".into();
     }
@@ -294,7 +320,9 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_the_server_says() {
-        let check = |status, body: &str, expected: &str| assert_eq!(refusal(status, body.as_bytes()), expected);
+        let check = |status, body: &str, expected: &str| {
+            assert_eq!(refusal(status, body.as_bytes()).to_string(), expected);
+        };
         check(StatusCode::CONFLICT, "{\"message\": \"not now\"}", "not now");
         check(StatusCode::UNPROCESSABLE_ENTITY, "no such ref\n", "no such ref");
         check(

@@ -1,8 +1,13 @@
-//! The command line without a server.
+//! The command line without a server, or with one that says what a test wants.
 
 #![allow(clippy::unwrap_used)]
 
-use std::process::{Command, Stdio};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 fn towpath(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_towpath"));
@@ -246,4 +251,126 @@ fn an_orb_is_packed_and_checked_without_a_server() {
     let (code, text) = run(&["config", "pack", "nosuch"]);
     assert_eq!(code, 1);
     assert!(text.contains("failed to read `nosuch`"), "{text}");
+}
+
+/// A data directory of a server that answers every request with `status` and `body`, until the test ends.
+fn server(folder: &Path, status: &'static str, body: String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    std::fs::write(
+        folder.join("address"),
+        format!("http://{}", listener.local_addr().unwrap()),
+    )
+    .unwrap();
+    std::fs::write(folder.join("token"), "tp.owner.00").unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // One read holds the short requests of these tests.
+            let _ = stream.read(&mut [0; 16384]);
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n",
+                body.len()
+            );
+            let _ = write!(stream, "{head}Content-Type: application/json\r\n\r\n{body}");
+        }
+    });
+}
+
+/// What hides the true subject and the true change on a terminal.
+const HOSTILE: &str = "Fix\u{1b}[2J\u{1b}[1;1H\u{9b}8m \u{202e}txt\u{2066}\rApproved";
+const SHOWN: &str = "Fix\\u001b[2J\\u001b[1;1H\\u009b8m \\u202etxt\\u2066\\u000dApproved";
+
+#[test]
+fn what_was_pushed_does_not_steer_the_terminal_of_whoever_approves() {
+    let folder = tempfile::tempdir().unwrap();
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let gate = serde_json::json!({
+        "job": "00000000-0000-0000-0000-000000000001", "name": "hold", "status": "on_hold",
+        "workflow": "00000000-0000-0000-0000-000000000002", "workflow_name": HOSTILE, "project": "claims",
+        "pipeline_number": 3, "branch": HOSTILE, "tag": null, "commit": "a".repeat(40), "subject": HOSTILE,
+        "environment": { "project": "claims", "environment": "dev" }, "waiting": true,
+        "plan": { "id": digest, "environment": "dev", "image": "r/claims", "images": {}, "previous_image": null,
+                  "parent": null, "commit": null, "unchanged": 4, "on_failure": "rollback",
+                  "commits": [{ "id": "a".repeat(40), "author": HOSTILE, "subject": HOSTILE }],
+                  "blockers": [HOSTILE], "warnings": [HOSTILE],
+                  "changes": [{ "action": "changed", "kind": "ConfigMap", "name": "app",
+                                "diff": format!("@@ -1 +1 @@\n-{HOSTILE}\n+{HOSTILE}\n") }] },
+        "plan_error": null, "as_of": "2026-01-01T00:00:00Z", "approved_by": null, "message": null,
+    });
+    server(folder.path(), "200 OK", serde_json::json!([gate]).to_string());
+    let shown = |arguments: &[&str]| {
+        let output = towpath(arguments)
+            .env("TOWPATH_DATA_DIR", folder.path())
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        let steers = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202e}' | '\u{2066}');
+        assert!(!text.contains(steers), "{arguments:?}: {text:?}");
+        text
+    };
+    let text = shown(&["gates"]);
+    for line in [
+        format!("hold of {SHOWN} in pipeline 3 (claims)"),
+        format!("  commit  aaaaaaa {SHOWN}"),
+        format!("  commit  aaaaaaa {SHOWN} ({SHOWN})"),
+        format!("    -{SHOWN}"),
+        format!("  BLOCKED {SHOWN}"),
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
+    }
+    server(
+        folder.path(),
+        "409 Conflict",
+        serde_json::json!({ "message": HOSTILE }).to_string(),
+    );
+    let text = shown(&["gates"]);
+    assert_eq!(text, format!("error: {SHOWN}\n"));
+}
+
+#[test]
+fn a_plan_of_a_protected_environment_is_shown_and_nobody_agrees_by_accident() {
+    let folder = repository();
+    let manifest = folder.path().join(".k8s/live/production/settings.yml");
+    std::fs::create_dir_all(manifest.parent().unwrap()).unwrap();
+    std::fs::write(
+        manifest,
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\n",
+    )
+    .unwrap();
+    let git = Command::new("git")
+        .args(["init", "-q"])
+        .current_dir(folder.path())
+        .status();
+    assert!(git.unwrap().success());
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let plan = serde_json::json!({
+        "id": digest, "environment": "production", "image": "r/claims", "images": {}, "previous_image": null,
+        "parent": null, "commit": null, "commits": [], "changes": [], "unchanged": 1, "on_failure": "rollback",
+        "blockers": [], "warnings": [],
+    });
+    let answer = serde_json::json!({ "message": "production is protected", "plan": plan });
+    server(folder.path(), "409 Conflict", answer.to_string());
+    for (more, says) in [
+        (&[][..], "nobody is there to ask"),
+        // The server asks again, though it was shown the plan: it must be another one by now.
+        (&["--yes"], "error: production is protected"),
+        (&["--plan", &digest], "error: production is protected"),
+        (&["--plan", "000000000000"], "give its whole digest"),
+    ] {
+        let output = towpath(&[&["deploy", "production"], more].concat())
+            .current_dir(folder.path())
+            .env("TOWPATH_DATA_DIR", folder.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(says), "{more:?}: {text}");
+        let is_named_badly = says.starts_with("give");
+        assert_eq!(
+            text.contains(&format!("plan {digest} for production")),
+            !is_named_badly,
+            "{text}"
+        );
+    }
 }

@@ -7,16 +7,17 @@ use crate::{
     orbs::{Orbs, Places},
     pipeline::{
         compile::{CONFIG_FILE, Cause, Compiled, CompiledWorkflow, compile, values},
+        own_gates,
         triggers::{forge_error, is_same_push},
     },
     storage::store_error,
     worker::{Done, Handler},
 };
 use futures::future::BoxFuture;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tokio_util::sync::CancellationToken;
 use towpath_config::{CompileOptions, Document};
-use towpath_delivery::{DeliveryError, ErrorKind, PROJECT_FILE};
+use towpath_delivery::{DeliveryError, ErrorKind, PROJECT_FILE, Protections};
 use towpath_forge::{Commit as GitCommit, Forge, ForgeError, TreeEntry, TreeFile};
 use towpath_orbs::{LOCK_FILE, VENDORED_FOLDER, Vendored};
 use towpath_store::{
@@ -24,9 +25,10 @@ use towpath_store::{
     TriggerRow, WorkflowRow, Write,
 };
 use towpath_types::{
-    Clock, CommitId, JobId, JobKind, JobStatus, PipelineStatus, ProjectName, TriggerStatus, WorkflowId, WorkflowStatus,
+    Clock, CommitId, EnvironmentId, JobId, JobKind, JobStatus, PipelineStatus, ProjectName, TriggerStatus, WorkflowId,
+    WorkflowStatus,
 };
-use towpath_workflow::Event;
+use towpath_workflow::{DefinitionError, Event};
 
 /// A head commit whose message says one of these in its first 250 characters starts nothing.
 /// Source: <https://circleci.com/docs/guides/orchestrate/skip-build/>
@@ -40,6 +42,7 @@ pub(crate) struct PipelineMaker {
     pub clock: Arc<dyn Clock>,
     pub orbs: Orbs,
     pub contexts: Contexts,
+    pub protections: Protections,
     /// `http://127.0.0.1:7070`.
     pub base_url: String,
 }
@@ -342,7 +345,35 @@ impl PipelineMaker {
             Err(error) => return Err(error),
         };
         config.processed.clone_from(&compiled.text);
+        let compiled = self.with_own_gates(project, compiled).await?;
         Ok(Made { config, compiled })
+    }
+
+    /// Holds deployments to protected environments that no approval of the configuration holds.
+    async fn with_own_gates(&self, project: &ProjectName, compiled: Compiled) -> Result<Compiled, DeliveryError> {
+        let mut protected = BTreeSet::new();
+        for environment in own_gates::environments(&compiled.workflows) {
+            // Nothing can be deployed to an environment whose name cannot be one.
+            let Ok(id) = EnvironmentId::new(project.as_str(), &environment) else {
+                continue;
+            };
+            if self.protections.is_protected(&id).await? {
+                protected.insert(environment);
+            }
+        }
+        let mut warnings = compiled.warnings;
+        let workflows = compiled.workflows.into_iter().map(|workflow| {
+            let gated = own_gates::with_own_gates(workflow, &protected)?;
+            warnings.extend(gated.warnings);
+            Ok(gated.workflow)
+        });
+        let workflows: Result<Vec<CompiledWorkflow>, DefinitionError> = workflows.collect();
+        Ok(Compiled {
+            workflows: workflows
+                .map_err(|error| DeliveryError::internal("a workflow with its gates is none").caused_by(error))?,
+            warnings,
+            ..compiled
+        })
     }
 
     /// Where the orbs of a commit's configuration come from: its own folder and its lock file first.

@@ -3,4 +3,5 @@
 pub(crate) mod compile;
 pub(crate) mod deployments;
 pub(crate) mod make;
+mod own_gates;
 pub(crate) mod triggers;

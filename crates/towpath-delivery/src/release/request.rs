@@ -5,13 +5,15 @@ use super::{
     stream::stream,
 };
 use crate::{
+    agreement::{Agreed, agreed},
     environment::{between_releases, unseen},
     error::DeliveryError,
     history::History,
     lock::Locks,
     plan::Plan,
     planner::Planner,
-    project_file::OnFailure,
+    project_file::{OnFailure, ProjectFile},
+    protection::{Asked, Way},
     request::LaptopRequest,
     retry::until_stored,
     work,
@@ -20,11 +22,31 @@ use crate::{
 use std::sync::Arc;
 use towpath_deploy::Target;
 use towpath_store::{Commit, Expect, JobRow, ReleaseRow, Store, Write};
-use towpath_types::{Actor, Clock, EnvironmentId, JobId, JobKind, ReleaseId, ReleaseStatus, Right, Via};
+use towpath_types::{Actor, Clock, Digest, EnvironmentId, JobId, JobKind, ReleaseId, ReleaseStatus, Right, Via};
 use towpath_workflow::{release, wire::write_release_event};
 
 /// How many releases `rollback` looks at.
 const MOST_RELEASES: u32 = 1000;
+
+/// What is to begin, and what is known about whoever wants it.
+struct Beginning<'a> {
+    id: ReleaseId,
+    plan: &'a Plan,
+    cause: &'a str,
+    actor: &'a Actor,
+    /// The job whose step asks for it.
+    job: Option<&'a JobRow>,
+    asked: Asked<'a>,
+}
+
+/// The plan that a job carries out.
+struct PlanForJob {
+    plan: Plan,
+    cause: String,
+    /// Who agreed to it.
+    by: String,
+    agreed: Agreed,
+}
 
 /// Begins releases and carries them out.
 #[derive(Clone)]
@@ -55,9 +77,9 @@ impl Releases {
         }
     }
 
-    /// Begins to release a plan that `actor` agreed to: commits the release, its plan, its first events, and the work of
-    /// carrying it out. `cause` says how it came to be; `job` is the job whose step asked for it: it has to go on until the
-    /// release is stored.
+    /// Begins to release a plan that `actor` was shown and agreed to: commits the release, its plan, its first events, and
+    /// the work of carrying it out. `cause` says how it came to be; `job` is the job whose step asked for it: it has to go on
+    /// until the release is stored.
     ///
     /// A plan of exactly what runs is no new release: it is counted on the one that runs, which is the answer and is over.
     ///
@@ -71,17 +93,33 @@ impl Releases {
         actor: &Actor,
         job: Option<&JobRow>,
     ) -> Result<ReleaseRow, DeliveryError> {
-        self.begin_as(new_release(), plan, cause, actor, job).await
+        self.begin_as(Beginning {
+            id: new_release(),
+            plan,
+            cause,
+            actor,
+            job,
+            asked: Asked {
+                way: &Way::Person,
+                agreed: &Agreed::This,
+                project_file: None,
+            },
+        })
+        .await
     }
 
-    async fn begin_as(
-        &self,
-        id: ReleaseId,
-        plan: &Plan,
-        cause: &str,
-        actor: &Actor,
-        job: Option<&JobRow>,
-    ) -> Result<ReleaseRow, DeliveryError> {
+    /// The one place where releases begin, whichever way they come.
+    async fn begin_as(&self, beginning: Beginning<'_>) -> Result<ReleaseRow, DeliveryError> {
+        let Beginning {
+            id,
+            plan,
+            cause,
+            actor,
+            job,
+            asked,
+        } = beginning;
+        let protections = &self.planner.protections;
+        protections.refuse_unagreed(plan, asked, self.clock.now()).await?;
         if !plan.blockers.is_empty() {
             return Err(DeliveryError::conflict(format!(
                 "the plan cannot be carried out:\n{}",
@@ -187,7 +225,8 @@ impl Releases {
     /// Deploys what a laptop asks for, or promotes.
     ///
     /// # Errors
-    /// When the request makes no plan, and as for [`Releases::begin`].
+    /// When the request makes no plan, and as for [`Releases::begin`]. `Conflict` with a [`DeliveryError::plan`] when that has
+    /// to be looked at, and named in the request.
     pub async fn deploy(
         &self,
         id: &EnvironmentId,
@@ -195,8 +234,35 @@ impl Releases {
         actor: &Actor,
     ) -> Result<ReleaseRow, DeliveryError> {
         let cause = request.cause(id.environment());
+        let shown = request.plan.clone();
+        let project_file = request.parsed_project_file()?;
         let plan = self.planner.plan_of_request(id, request).await?;
-        until_stored!(self.begin(&plan, &cause, actor, None))
+        self.begin_for_person(&plan, &cause, actor, shown.as_ref(), Some(&project_file))
+            .await
+    }
+
+    /// Begins what a person asks for, who was shown the plan `shown`.
+    async fn begin_for_person(
+        &self,
+        plan: &Plan,
+        cause: &str,
+        actor: &Actor,
+        shown: Option<&Digest>,
+        project_file: Option<&ProjectFile>,
+    ) -> Result<ReleaseRow, DeliveryError> {
+        let agreed = agreed(self.store.as_ref(), shown, plan).await?;
+        until_stored!(self.begin_as(Beginning {
+            id: new_release(),
+            plan,
+            cause,
+            actor,
+            job: None,
+            asked: Asked {
+                way: &Way::Person,
+                agreed: &agreed,
+                project_file,
+            },
+        }))
     }
 
     /// Carries out what a job's step asks for with `towpath deploy ENVIRONMENT`: the plan that the gate in front of the job
@@ -205,7 +271,8 @@ impl Releases {
     ///
     /// # Errors
     /// `Conflict` when the gate approved no plan of this environment, when the job's configuration does not say that it
-    /// deploys there, when the job has ended or is to stop, and as for [`Releases::begin`].
+    /// deploys there, when the job has ended or is to stop, when the environment is protected and nobody approved the plan or
+    /// no protected branch has the commit, and as for [`Releases::begin`].
     pub async fn deploy_for_job(&self, job: JobId, environment: &str) -> Result<ReleaseRow, DeliveryError> {
         until_stored!(async {
             let (workflow, job) = WorkflowJobs::of_job(self.store.as_ref(), job).await?;
@@ -233,23 +300,44 @@ impl Releases {
                     job.name
                 )));
             }
-            let (plan, cause, by) = self.plan_for_job(&workflow, &job.name, &id).await?;
+            let found = self.plan_for_job(&workflow, &job.name, &id).await?;
             let actor = Actor {
-                name: by,
+                name: found.by,
                 via: Via::Job,
                 right: Right::Job,
             };
-            self.begin_as(release, &plan, &cause, &actor, Some(&job)).await
+            let (project, commit) = (&workflow.row.project, &workflow.row.commit);
+            let way = Way::Pipeline(self.planner.protections.reach(project, commit).await?);
+            let beginning = Beginning {
+                id: release,
+                plan: &found.plan,
+                cause: &found.cause,
+                actor: &actor,
+                job: Some(&job),
+                asked: Asked {
+                    way: &way,
+                    agreed: &found.agreed,
+                    project_file: None,
+                },
+            };
+            self.begin_as(beginning).await.map_err(|error| match error.plan() {
+                Some(plan) => DeliveryError::conflict(format!(
+                    "{environment} is protected, and nobody approved the plan of job `{}`. A pipeline that begins now has a gate \
+                     in front of the job; or put a job of `type: approval` in front of it. The plan is `{}`",
+                    job.name, plan.id
+                )),
+                None => error,
+            })
         })
     }
 
-    /// The plan that a job carries out, how it came to be, and who agreed to it.
+    /// The plan that a job carries out.
     async fn plan_for_job(
         &self,
         workflow: &WorkflowJobs,
         job: &str,
         id: &EnvironmentId,
-    ) -> Result<(Plan, String, String), DeliveryError> {
+    ) -> Result<PlanForJob, DeliveryError> {
         let pipeline = workflow.row.pipeline_number;
         let is_gate =
             |job: &&JobRow| job.kind == JobKind::Approval && job.environment.as_deref() == Some(id.environment());
@@ -270,21 +358,32 @@ impl Releases {
             if plan.place.id != *id {
                 return Err(without());
             }
-            return Ok((plan, format!("gate {} of pipeline {pipeline}", row.name), by));
+            return Ok(PlanForJob {
+                plan,
+                cause: format!("gate {} of pipeline {pipeline}", row.name),
+                by,
+                agreed: Agreed::This,
+            });
         }
-        let plan = self.planner.plan_of_workflow(workflow, job, id).await?;
-        Ok((plan, format!("job {job} of pipeline {pipeline}"), Actor::job().name))
+        Ok(PlanForJob {
+            plan: self.planner.plan_of_workflow(workflow, job, id).await?,
+            cause: format!("job {job} of pipeline {pipeline}"),
+            by: Actor::job().name,
+            agreed: Agreed::Nothing,
+        })
     }
 
     /// Goes back to an earlier release: its images and its objects, as a new release. Without `to`, to the nearest one that
-    /// differs from what runs; after a deployment that failed and was left like that, to the one before it.
+    /// differs from what runs; after a deployment that failed and was left like that, to the one before it. `shown` is the
+    /// plan that `actor` was shown.
     ///
     /// # Errors
-    /// `Conflict` when there is none to go back to, and as for [`Releases::begin`].
+    /// `Conflict` when there is none to go back to, and as for [`Releases::deploy`].
     pub async fn rollback(
         &self,
         id: &EnvironmentId,
         to: Option<i64>,
+        shown: Option<&Digest>,
         actor: &Actor,
     ) -> Result<ReleaseRow, DeliveryError> {
         let environment = id.environment();
@@ -320,6 +419,6 @@ impl Releases {
         plan.blockers = Vec::new();
         self.planner.complete(&mut plan, Some(&runs), true).await?;
         let cause = format!("rollback to release {}", row.number);
-        until_stored!(self.begin(&plan, &cause, actor, None))
+        self.begin_for_person(&plan, &cause, actor, shown, None).await
     }
 }

@@ -74,7 +74,7 @@ async fn a_release_may_be_left_as_it_failed() {
     let back = world
         .delivery
         .releases
-        .rollback(&environment("dev"), None, &ann())
+        .rollback(&environment("dev"), None, None, &ann())
         .await
         .unwrap();
     assert_eq!((back.cause.as_str(), back.number), ("rollback to release 1", 3));
@@ -129,7 +129,7 @@ async fn rollback_goes_to_the_nearest_release_that_differs() {
     let missing = world
         .delivery
         .releases
-        .rollback(&environment("dev"), None, &ann())
+        .rollback(&environment("dev"), None, None, &ann())
         .await
         .unwrap_err();
     assert_eq!(
@@ -146,7 +146,10 @@ async fn rollback_goes_to_the_nearest_release_that_differs() {
     };
     let third = releases.deploy(&environment("dev"), again, &ann()).await.unwrap();
     let (third, _) = world.carry_out(third.id).await;
-    let back = releases.rollback(&environment("dev"), None, &bob()).await.unwrap();
+    let back = releases
+        .rollback(&environment("dev"), None, None, &bob())
+        .await
+        .unwrap();
     assert_eq!(
         (
             back.cause.as_str(),
@@ -175,11 +178,11 @@ async fn rollback_goes_to_the_release_that_is_named() {
     }
     let releases = &world.delivery.releases;
     let id = environment("dev");
-    let back = releases.rollback(&id, Some(1), &ann()).await.unwrap();
+    let back = releases.rollback(&id, Some(1), None, &ann()).await.unwrap();
     assert_eq!(back.cause, "rollback to release 1");
     world.carry_out(back.id).await;
     for number in [0, 4, 9] {
-        let error = releases.rollback(&id, Some(number), &ann()).await.unwrap_err();
+        let error = releases.rollback(&id, Some(number), None, &ann()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict);
         assert!(
             error
@@ -199,6 +202,9 @@ async fn an_image_that_is_gone_cannot_be_gone_back_to() {
     world.deploy("dev", "latest").await;
     world.images.delete(&repository(), &gone);
     let releases = &world.delivery.releases;
-    let error = releases.rollback(&environment("dev"), None, &ann()).await.unwrap_err();
+    let error = releases
+        .rollback(&environment("dev"), None, None, &ann())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("it was removed there"), "{error}");
 }

@@ -9,6 +9,7 @@ mod images;
 mod locks;
 mod plans;
 mod power;
+mod protected;
 mod releases;
 mod runs;
 mod target;

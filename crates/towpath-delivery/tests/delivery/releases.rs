@@ -573,7 +573,7 @@ async fn deploying_what_runs_again_is_counted_and_no_new_release() {
     let record = records.iter().find(|record| record.id == second.id).unwrap();
     assert_eq!((record.repeats, record.repeated_at), (12, Some(world.clock.now())));
     // What was there before is still in reach.
-    let back = releases.rollback(&id, None, &ann()).await.unwrap();
+    let back = releases.rollback(&id, None, None, &ann()).await.unwrap();
     assert_eq!(back.cause, format!("rollback to release {}", first.number));
 }
 

@@ -245,7 +245,7 @@ async fn a_locked_environment_runs_nothing_of_others() {
         .unwrap();
     let error = runs.start_job(&id, migrate(), &bob()).await.unwrap_err();
     assert!(error.to_string().contains("locked by ann"), "{error}");
-    let error = runs.start_cron_job(&id, "vacuum-db", &bob()).await.unwrap_err();
+    let error = runs.start_cron_job(&id, "vacuum-db", None, &bob()).await.unwrap_err();
     assert!(error.to_string().contains("locked by ann"), "{error}");
 }
 
@@ -262,7 +262,7 @@ async fn a_cron_job_runs_by_hand_by_its_name_or_its_files() {
         .next_job(&["vacuumed"], ended(Outcome::Succeeded, Some(0), ""));
     let (runs, id) = (&world.delivery.runs, environment("dev"));
     for name in ["claims-vacuum-db", "vacuum_db", "vacuum-db"] {
-        let begun = runs.start_cron_job(&id, name, &ann()).await.unwrap();
+        let begun = runs.start_cron_job(&id, name, None, &ann()).await.unwrap();
         assert_eq!(
             (begun.kind.as_str(), begun.object.as_str(), begun.image.as_str()),
             ("CronJob", "claims-vacuum-db-1", "r.io/claims")
@@ -274,13 +274,13 @@ async fn a_cron_job_runs_by_hand_by_its_name_or_its_files() {
             "{name}"
         );
     }
-    let error = runs.start_cron_job(&id, "nosuch", &ann()).await.unwrap_err();
+    let error = runs.start_cron_job(&id, "nosuch", None, &ann()).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "`dev` runs no cron job `nosuch`: it has claims-vacuum-db"
     );
     world.target.change(&id, |place| place.cron_jobs.clear());
-    let error = runs.start_cron_job(&id, "nosuch", &ann()).await.unwrap_err();
+    let error = runs.start_cron_job(&id, "nosuch", None, &ann()).await.unwrap_err();
     assert_eq!(error.to_string(), "`dev` runs no cron job `nosuch`: it has none");
 }
 
@@ -297,7 +297,7 @@ async fn a_cron_job_whose_start_was_cut_off_says_that_nobody_knows() {
     world
         .delivery
         .runs
-        .start_cron_job(&id, "vacuum-db", &ann())
+        .start_cron_job(&id, "vacuum-db", None, &ann())
         .await
         .unwrap();
     let calls = world.target.calls()[before..].to_vec();
@@ -307,7 +307,7 @@ async fn a_cron_job_whose_start_was_cut_off_says_that_nobody_knows() {
     assert!(
         world
             .target
-            .until_death(runs.start_cron_job(&id, "vacuum-db", &ann()))
+            .until_death(runs.start_cron_job(&id, "vacuum-db", None, &ann()))
             .await
             .is_none()
     );

@@ -300,6 +300,16 @@ impl World {
         draft.push()
     }
 
+    /// Commits to another branch, on top of what the default branch has.
+    pub fn push_branch(&self, branch: &str, files: &[(&str, &str)]) -> CommitId {
+        let project = claims();
+        let mut draft = self.forge.commit_to(&project, branch).message("Work in progress");
+        for (path, text) in files {
+            draft = draft.file(path, text);
+        }
+        draft.push()
+    }
+
     /// A workflow of a commit whose job `build` pushed an image, with the gate `hold` of `dev` and the job `deploy` behind it.
     pub async fn workflow(&self, commit: &CommitId) -> Flow {
         let image = self.push_image(&format!("app-{commit}"));

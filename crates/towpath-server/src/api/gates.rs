@@ -12,7 +12,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use towpath_control::GateView;
-use towpath_delivery::DeliveryError;
+use towpath_delivery::{DeliveryError, plan_digest};
 use towpath_types::JobId;
 
 /// How many gates one answer lists unless it is told otherwise.
@@ -58,7 +58,7 @@ async fn refresh(State(app): State<App>, Path(job): Path<String>) -> Answer<Gate
 
 #[derive(serde::Deserialize)]
 struct Approval {
-    /// The plan that the approver was shown: its digest, or at least the first twelve digits of it.
+    /// The whole digest of the plan that the approver was shown.
     plan: Option<String>,
 }
 
@@ -69,10 +69,7 @@ async fn approve(
     Json(Approval { plan }): Json<Approval>,
 ) -> Answer<Value> {
     let job = gate_id(&job)?;
-    let shown = match plan {
-        Some(text) => Some(app.delivery.gates.named_plan(job, &text).await?),
-        None => None,
-    };
+    let shown = plan.as_deref().map(plan_digest).transpose()?;
     app.approvals.approve(job, shown.as_ref(), &caller.actor()).await?;
     Ok(Json(json!({ "message": "approved" })))
 }

@@ -15,7 +15,7 @@ use axum::{
     routing::{get, post},
 };
 use towpath_control::ProgressView;
-use towpath_delivery::{PlanView, ReleaseView};
+use towpath_delivery::{PlanView, ReleaseView, plan_digest};
 use towpath_types::ReleaseId;
 
 pub(super) fn routes() -> Router<App> {
@@ -55,16 +55,20 @@ async fn deploy(
 struct Back {
     /// The number of a release; without it, the one before the current.
     to: Option<i64>,
+    /// The whole digest of the plan that whoever asks was shown.
+    plan: Option<String>,
 }
 
 async fn rollback(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path((project, name)): Where,
-    Json(Back { to }): Json<Back>,
+    Json(Back { to, plan }): Json<Back>,
 ) -> Answer<ReleaseView> {
     let id = environment_id(&project, &name)?;
-    let release = app.delivery.releases.rollback(&id, to, &caller.actor()).await?;
+    let shown = plan.as_deref().map(plan_digest).transpose()?;
+    let releases = &app.delivery.releases;
+    let release = releases.rollback(&id, to, shown.as_ref(), &caller.actor()).await?;
     Ok(Json(ReleaseView::from(&release)))
 }
 

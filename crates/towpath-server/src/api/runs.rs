@@ -17,7 +17,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use towpath_control::{ProgressView, RunView};
-use towpath_delivery::CronJobStatus;
+use towpath_delivery::{CronJobStatus, plan_digest};
 use towpath_types::RunId;
 
 pub(super) fn routes() -> Router<App> {
@@ -68,16 +68,24 @@ async fn apply_cron_job(
     Ok(Json(lines))
 }
 
+#[derive(serde::Deserialize)]
+struct Agreed {
+    /// The whole digest of the plan that whoever asks was shown.
+    plan: Option<String>,
+}
+
 async fn run_cron_job(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path((project, name, cron_job)): Path<(String, String, String)>,
+    body: Option<Json<Agreed>>,
 ) -> Answer<Value> {
     let id = environment_id(&project, &name)?;
-    let run = app
-        .delivery
-        .runs
-        .start_cron_job(&id, &cron_job, &caller.actor())
+    let plan = body.and_then(|Json(Agreed { plan })| plan);
+    let shown = plan.as_deref().map(plan_digest).transpose()?;
+    let runs = &app.delivery.runs;
+    let run = runs
+        .start_cron_job(&id, &cron_job, shown.as_ref(), &caller.actor())
         .await?;
     Ok(Json(json!({ "id": run.id, "object": run.object })))
 }

@@ -4,6 +4,7 @@ use super::{
     board::sighting,
     diff::diff,
     layout::{Watches, page},
+    plan,
     problem::{Problem, Shown},
     status,
     text::{ago, images},
@@ -12,11 +13,12 @@ use crate::{App, PAGES, answer::environment as environment_id, auth::Caller};
 use axum::{
     Extension, Form, Router,
     extract::{Path, State},
-    response::Redirect,
+    http::StatusCode,
+    response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use maud::{Markup, html};
-use towpath_delivery::{CronJobStatus, DriftView, EnvironmentView, ReleaseView};
+use towpath_delivery::{CronJobStatus, DriftView, EnvironmentView, PlanView, ReleaseView, plan_digest};
 use towpath_store::Topic;
 use towpath_types::ReleaseStatus;
 
@@ -45,17 +47,51 @@ async fn environment_page(State(app): State<App>, Path((project, name)): Path<(S
 struct Back {
     /// The number of a release.
     to: i64,
+    /// The digest of the plan that a page showed; empty where none did.
+    #[serde(default)]
+    plan: String,
 }
 
 async fn rollback(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path((project, name)): Path<(String, String)>,
-    Form(Back { to }): Form<Back>,
-) -> Result<Redirect, Problem> {
+    Form(Back { to, plan }): Form<Back>,
+) -> Result<Response, Problem> {
     let id = environment_id(&project, &name)?;
-    app.delivery.releases.rollback(&id, Some(to), &caller.actor()).await?;
-    Ok(Redirect::to(&format!("{PAGES}/projects/{project}/environments/{name}")))
+    let shown = match plan.as_str() {
+        "" => None,
+        text => Some(plan_digest(text)?),
+    };
+    let releases = &app.delivery.releases;
+    match releases.rollback(&id, Some(to), shown.as_ref(), &caller.actor()).await {
+        Ok(_) => Ok(Redirect::to(&format!("{PAGES}/projects/{project}/environments/{name}")).into_response()),
+        Err(error) => match error.plan() {
+            Some(plan) => {
+                let body = going_back(&project, &name, to, &error.to_string(), plan);
+                let shown = page(&format!("Going back in {name}"), &Watches::Nothing, body);
+                Ok((StatusCode::CONFLICT, shown).into_response())
+            }
+            None => Err(error.into()),
+        },
+    }
+}
+
+/// What going back would change, and the button that agrees to it.
+fn going_back(project: &str, name: &str, to: i64, why: &str, plan: &PlanView) -> Markup {
+    let environment = format!("{PAGES}/projects/{project}/environments/{name}");
+    html! {
+        p.crumbs { a href=(PAGES) { "Board" } " / " (project) " / " a href=(environment) { (name) } }
+        h1 { "Go back to release " (to) "?" }
+        p.hold { (why) }
+        (plan::plan(plan, "Going back would change"))
+        form.approve method="post" action=(format!("{environment}/rollback")) {
+            input type="hidden" name="to" value=(to);
+            input type="hidden" name="plan" value=(plan.id);
+            button.primary #approve type="submit" { "Go back: deploy this to " (plan.environment) }
+            span.quiet { "plan " code { (plan.id) } ": exactly this is done, or nothing" }
+        }
+    }
 }
 
 fn environment(view: &EnvironmentView, history: &[ReleaseView]) -> Markup {

@@ -1,11 +1,11 @@
 //! A gate: what approving it would change, and the button.
 
 use super::{
-    diff::diff,
     layout::{Watches, page},
+    plan,
     problem::{Problem, Shown},
     status,
-    text::{ago, images},
+    text::ago,
 };
 use crate::{App, PAGES, answer::id, auth::Caller};
 use axum::{
@@ -17,9 +17,9 @@ use axum::{
 };
 use maud::{Markup, html};
 use towpath_control::GateView;
-use towpath_delivery::{ChangeAction, DeliveryError, ErrorKind, OnFailure, PlanChange, PlanView};
+use towpath_delivery::{ErrorKind, plan_digest};
 use towpath_store::Topic;
-use towpath_types::{Digest, JobId};
+use towpath_types::{JobId, visible};
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -51,12 +51,9 @@ async fn approve(
     Form(Approval { plan }): Form<Approval>,
 ) -> Result<Response, Problem> {
     let job: JobId = id(&job, "gate")?;
-    let shown: Option<Digest> = match plan.as_str() {
+    let shown = match plan.as_str() {
         "" => None,
-        text => Some(
-            text.parse()
-                .map_err(|_| DeliveryError::invalid("the form names no plan: open the gate's page again"))?,
-        ),
+        text => Some(plan_digest(text)?),
     };
     match app.approvals.approve(job, shown.as_ref(), &caller.actor()).await {
         Ok(()) => Ok(Redirect::to(&format!("{PAGES}/gates/{job}")).into_response()),
@@ -82,14 +79,17 @@ fn gate(view: &GateView, problem: Option<&str>) -> Markup {
             " / " (view.workflow_name)
         }
         h1 { (view.name) " " (status::job(view.status)) }
-        p { code { (view.commit.short()) } " " strong { (view.subject) } @if let Some(of) = of { " on " (of) } }
+        p { code { (view.commit.short()) } " " strong { (visible(&view.subject)) } @if let Some(of) = of { " on " (visible(of)) } }
         @if let Some(problem) = problem { pre.message.problem role="alert" { (problem) } }
         @if let Some(by) = &view.approved_by {
             p { "Approved by " strong { (by) } @if let Some(at) = view.as_of { " " (ago(at)) } "." }
         }
         @if let Some(message) = &view.message { p.problem { (message) } }
         @if view.waiting { (state_of_plan(view)) }
-        @if let Some(plan) = &view.plan { (self::plan(plan, view.waiting)) }
+        @if let Some(plan) = &view.plan {
+            @let title = if view.waiting { "Approving would change" } else { "What was approved for" };
+            (plan::plan(plan, title))
+        }
         @if view.waiting {
             form.approve method="post" action=(format!("{PAGES}/gates/{}/approve", view.job)) {
                 @if let Some(plan) = &view.plan { input type="hidden" name="plan" value=(plan.id); }
@@ -117,47 +117,6 @@ fn state_of_plan(view: &GateView) -> Markup {
             },
             (None, Some(at)) => p.quiet { "What would change in " (name) ", as of " (ago(at)) "." },
             (None, None) => p.quiet { "The plan for " (name) " is being made." },
-        }
-    }
-}
-
-fn plan(plan: &PlanView, waits: bool) -> Markup {
-    html! {
-        section aria-labelledby="plan" {
-            h2 #plan { @if waits { "Approving would change " } @else { "What was approved for " } (plan.environment) }
-            @if !plan.blockers.is_empty() {
-                div.problem role="alert" { strong { "This stands in the way:" } @for blocker in &plan.blockers { pre.message { (blocker) } } }
-            }
-            @for warning in &plan.warnings { p.hold { (warning) } }
-            dl.facts {
-                dt { "Image" }
-                dd {
-                    @match &plan.previous_image {
-                        Some(previous) if *previous == plan.image => { (images(&plan.image)) " (unchanged)" },
-                        Some(previous) => { (images(previous)) " → " (images(&plan.image)) },
-                        None => { (images(&plan.image)) " (the first release here)" },
-                    }
-                }
-                dt { "Commits" }
-                dd { @if plan.commits.is_empty() { "none since the last release" } ul.plain { @for commit in &plan.commits {
-                    li { code { (commit.id.short()) } " " (commit.subject) span.quiet { " " (commit.author) } }
-                } } }
-                dt { "Objects" }
-                dd { (plan.changes.len()) " change, " (plan.unchanged) " stay" }
-                @if plan.on_failure == OnFailure::Stop { dt { "If it fails" } dd { "everything stays as it is then" } }
-            }
-            @for change in &plan.changes { (self::change(change)) }
-        }
-    }
-}
-
-fn change(change: &PlanChange) -> Markup {
-    // The diff of a new object is the whole object, which people seldom look for. A changed line is what they look for.
-    let open = change.action == ChangeAction::Changed;
-    html! {
-        details.change id=(format!("change-{}-{}", change.kind, change.name)) open[open] {
-            summary { span.action.(change.action.as_str()) { (change.action.as_str()) } " " (change.kind) " " strong { (change.name) } }
-            (diff(&change.diff))
         }
     }
 }

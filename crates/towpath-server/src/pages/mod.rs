@@ -12,6 +12,7 @@ mod job;
 mod layout;
 mod login;
 mod pipeline;
+mod plan;
 mod problem;
 mod status;
 mod text;

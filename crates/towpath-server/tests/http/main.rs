@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod approvals;
 mod credentials;
 mod doors;
 mod rows_only;

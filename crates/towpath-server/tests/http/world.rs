@@ -43,8 +43,8 @@ pub const RUN: RunId = RunId::from_u128(6);
 pub struct World {
     pub system: Arc<System>,
     pub target: FakeTarget,
-    forge: Arc<FakeForge>,
-    images: Arc<FakeImages>,
+    pub forge: Arc<FakeForge>,
+    pub images: Arc<FakeImages>,
     engine: ScriptedEngine,
     router: Router,
     agents: Router,
@@ -117,6 +117,20 @@ impl World {
         let token = self.system.owner_token();
         let headers = [("circle-token", token.expose())];
         self.ask_with(&self.router, method, path, &headers, body).await
+    }
+
+    /// An answer to the owner, who sends a form.
+    pub async fn submit(&self, path: &str, form: &str) -> (StatusCode, String) {
+        let token = self.system.owner_token();
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header(header::HOST, ADDRESS)
+            .header("circle-token", token.expose())
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Body::from(form.to_string()))
+            .unwrap();
+        answer(self.router.clone(), request).await
     }
 
     /// An answer to somebody with these headers.

@@ -1,20 +1,18 @@
 //! Gates: what waits, and approving it.
 
-use super::{place::project, plan::print_plan};
+use super::{agree::asked_and_answered, place::project, plan::print_plan};
 use crate::{
     cli::{Approve, At},
     client::{Client, escape},
 };
-use anyhow::{Context, Result, anyhow, bail};
-use std::io::{IsTerminal, Write};
+use anyhow::{Result, anyhow, bail};
 use towpath_control::{GateView, PipelineView};
+use towpath_delivery::plan_digest;
 use towpath_server::circleci_words;
-use towpath_types::{Digest, JobId, JobKind};
+use towpath_types::{JobId, JobKind};
 
 /// How many gates are asked for at once.
 const PAGE: usize = 200;
-/// The fewest digits by which a person may name a plan.
-const FEWEST_DIGITS: usize = 12;
 
 /// Every gate that waits, of `project` or of all projects, the oldest first.
 async fn waiting(client: &Client, project: Option<&str>) -> Result<Vec<GateView>> {
@@ -70,6 +68,7 @@ pub async fn list(at: &At) -> Result<()> {
 /// `towpath approve`.
 pub async fn approve(options: Approve) -> Result<()> {
     let client = Client::new(&options.at)?;
+    let wanted = options.agreement.plan.as_deref().map(plan_digest).transpose()?;
     let mut gate = match options.gate.parse::<JobId>() {
         Ok(id) => client.get::<GateView>(&format!("/api/towpath/gates/{id}")).await?,
         Err(_) => named_gate(&client, &options).await?,
@@ -81,12 +80,12 @@ pub async fn approve(options: Approve) -> Result<()> {
     }
     print_gate(&gate);
     let shown = gate.plan.as_ref().map(|plan| &plan.id);
-    if let Some(wanted) = &options.plan
-        && !shown.is_some_and(|shown| names(wanted, shown))
+    if let Some(wanted) = &wanted
+        && shown != Some(wanted)
     {
         bail!("the gate's plan is no longer `{wanted}`: look at the one above, and approve that if it is right");
     }
-    if options.plan.is_none() && !options.yes && !asked_and_answered(&gate)? {
+    if wanted.is_none() && !options.agreement.yes && !asked_and_answered(&format!("Approve {}?", gate.name))? {
         bail!("not approved");
     }
     let body = serde_json::json!({ "plan": shown });
@@ -94,25 +93,6 @@ pub async fn approve(options: Approve) -> Result<()> {
     client.post::<serde_json::Value>(&path, &body).await?;
     outln!("approved {} of pipeline {}", gate.name, gate.pipeline_number);
     Ok(())
-}
-
-/// Whether a person means the plan `plan`: by its digest, or by at least the first twelve digits of it.
-fn names(text: &str, plan: &Digest) -> bool {
-    let digits = text.strip_prefix("sha256:").unwrap_or(text);
-    digits.len() >= FEWEST_DIGITS && plan.hex().starts_with(digits)
-}
-
-fn asked_and_answered(gate: &GateView) -> Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        bail!("nobody is there to ask: approve what you saw with --plan ID, or whatever it is now with --yes");
-    }
-    out!("Approve {}? [y/N] ", gate.name);
-    std::io::stdout().flush().context("failed to ask")?;
-    let mut answer = String::new();
-    std::io::stdin()
-        .read_line(&mut answer)
-        .context("failed to read the answer")?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Why a gate that somebody named does not wait.
@@ -157,25 +137,6 @@ async fn named_gate(client: &Client, options: &Approve) -> Result<GateView> {
                 options.gate,
                 all.join(", ")
             )
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn a_plan_is_named_by_enough_of_its_digest() {
-        let plan = Digest::of(b"plan");
-        let hex = plan.hex();
-        for good in [plan.as_str(), hex, &hex[..12], &format!("sha256:{}", &hex[..20])] {
-            assert!(names(good, &plan), "{good}");
-        }
-        let other = Digest::of(b"other");
-        for bad in ["", &hex[..11], other.as_str(), "sha256:"] {
-            assert!(!names(bad, &plan), "{bad}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One function for each command: it gathers what it needs, asks, and prints.
 
+mod agree;
 mod config;
 mod environment;
 mod gates;

@@ -1,11 +1,12 @@
 //! Releases from a laptop and from a step: `deploy`, `diff`, `promote`, `rollback`.
 
 use super::{
+    agree::agreed,
     place::at_environment,
     plan::{markdown, print_plan},
 };
 use crate::{
-    cli::{self, At, Deploy, Diff, Policy, Promote, Rollback},
+    cli::{self, Agreement, At, Deploy, Diff, Policy, Promote, Rollback},
     client::Client,
     ending, exit,
     operations::{End, Operations, follow_release, operations},
@@ -28,7 +29,7 @@ pub async fn deploy(options: Deploy) -> Result<()> {
         tag: Some(options.tag.clone().unwrap_or_else(|| "latest".into())),
         ..request
     };
-    release(here.as_ref(), &id, request)
+    release(here.as_ref(), &id, request, &options.agreement)
         .await?
         .expect_success("the deployment")
 }
@@ -43,7 +44,9 @@ async fn deploy_in_job(client: &Client, options: &Deploy) -> Result<()> {
         repeated: Option<String>,
     }
     let policy = &options.policy;
-    if options.tag.is_some() || policy.on_failure.is_some() || policy.despite_freeze.is_some() {
+    let agreement = &options.agreement;
+    let is_policy = policy.on_failure.is_some() || policy.despite_freeze.is_some();
+    if options.tag.is_some() || is_policy || agreement.plan.is_some() || agreement.yes {
         bail!(
             "in a job it is `towpath deploy {}`, and nothing else: image and plan are the workflow's",
             options.environment
@@ -67,13 +70,25 @@ pub async fn promote(options: Promote) -> Result<()> {
         from: Some(options.from.clone()),
         ..request
     };
-    release(here.as_ref(), &id, request)
+    release(here.as_ref(), &id, request, &options.agreement)
         .await?
         .expect_success("the deployment")
 }
 
-async fn release(here: &dyn Operations, id: &EnvironmentId, request: LaptopRequest) -> Result<End> {
-    let started = here.deploy(id, request).await?;
+async fn release(
+    here: &dyn Operations,
+    id: &EnvironmentId,
+    request: LaptopRequest,
+    agreement: &Agreement,
+) -> Result<End> {
+    let started = agreed(agreement, async |plan| {
+        let request = LaptopRequest {
+            plan,
+            ..request.clone()
+        };
+        here.deploy(id, request).await
+    })
+    .await?;
     leaves_half_done(id.environment());
     here.follow(&started).await
 }
@@ -142,7 +157,10 @@ pub async fn diff(options: Diff) -> Result<ExitCode> {
 pub async fn rollback(options: Rollback) -> Result<()> {
     let here = operations(&options.at).await?;
     let id = at_environment(&options.at, &options.environment)?;
-    let started = here.rollback(&id, options.release).await?;
+    let started = agreed(&options.agreement, async |plan| {
+        here.rollback(&id, options.release, plan).await
+    })
+    .await?;
     leaves_half_done(&options.environment);
     here.follow(&started).await?.expect_success("the rollback")
 }

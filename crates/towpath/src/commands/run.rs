@@ -1,6 +1,6 @@
 //! One-off jobs and cron jobs.
 
-use super::place::at_environment;
+use super::{agree::agreed, place::at_environment};
 use crate::{
     cli::{Cronjob, CronjobCommand, Environment, Named},
     ending,
@@ -27,7 +27,14 @@ fn named(options: &Named) -> Result<(EnvironmentId, LaptopRequest)> {
 pub async fn job(options: Named) -> Result<ExitCode> {
     let here = operations(&options.at).await?;
     let (id, request) = named(&options)?;
-    let started = here.run_job(&id, request).await?;
+    let started = agreed(&options.agreement, async |plan| {
+        let request = LaptopRequest {
+            plan,
+            ..request.clone()
+        };
+        here.run_job(&id, request).await
+    })
+    .await?;
     ending::leaves(format!(
         "The job goes on in the cluster: `towpath job {} {}` is refused until it has ended.",
         options.name, options.environment
@@ -48,9 +55,18 @@ async fn end_of(here: &dyn Operations, started: &Started) -> Result<ExitCode> {
 pub async fn cronjob(options: Cronjob) -> Result<ExitCode> {
     match (options.command, options.name.zip(options.environment)) {
         (Some(CronjobCommand::List(options)), _) => list(options).await.map(|()| ExitCode::SUCCESS),
-        (Some(CronjobCommand::Run { name, environment, at }), _) => {
+        (
+            Some(CronjobCommand::Run {
+                name,
+                environment,
+                agreement,
+                at,
+            }),
+            _,
+        ) => {
             let here = operations(&at).await?;
-            let started = here.run_cron_job(&at_environment(&at, &environment)?, &name).await?;
+            let id = at_environment(&at, &environment)?;
+            let started = agreed(&agreement, async |plan| here.run_cron_job(&id, &name, plan).await).await?;
             if let Started::Run { object, .. } = &started {
                 ending::leaves(format!(
                     "The job goes on in the cluster, as `{object}`: `towpath cronjob list {environment}` says how the runs went."
@@ -63,6 +79,7 @@ pub async fn cronjob(options: Cronjob) -> Result<ExitCode> {
                 name,
                 environment,
                 tag: options.tag,
+                agreement: options.agreement,
                 at: options.at,
             };
             apply(&options).await.map(|()| ExitCode::SUCCESS)
@@ -79,7 +96,14 @@ async fn apply(options: &Named) -> Result<()> {
         "`towpath cronjob list {}` says whether the cron job was applied by then.",
         options.environment
     ));
-    let lines = here.apply_cron_job(&id, request).await?;
+    let lines = agreed(&options.agreement, async |plan| {
+        let request = LaptopRequest {
+            plan,
+            ..request.clone()
+        };
+        here.apply_cron_job(&id, request).await
+    })
+    .await?;
     lines.iter().for_each(|line| outln!("{line}"));
     Ok(())
 }

@@ -5,7 +5,7 @@
 use super::{
     End, Operations, Started,
     nowhere::{NoRepositories, NoVault},
-    repeated,
+    print_of_release, print_of_run, repeated,
     target::target_settings,
 };
 use crate::{cli::Target, ending, repository::Repository};
@@ -21,7 +21,7 @@ use towpath_delivery::{
 use towpath_deploy::{KubernetesOptions, KubernetesTarget, render::Renderer};
 use towpath_images::RegistryImages;
 use towpath_store::{Database, Guard, SqlStore, Store, WorkKey, WorkKind};
-use towpath_types::{Actor, Clock, EnvironmentId, ImageReference, Outcome};
+use towpath_types::{Actor, Clock, Digest, EnvironmentId, ImageReference, Outcome};
 
 /// The variable that says where environments are, as `towpath up --target` does.
 const TARGET_VARIABLE: &str = "TOWPATH_TARGET";
@@ -39,11 +39,11 @@ pub struct InProcess {
 }
 
 /// Prints lines as they come.
-struct Printed;
+struct Printed(fn(&str));
 
 impl Progress for Printed {
     fn line(&self, line: &str) {
-        outln!("{line}");
+        self.0(line);
     }
 }
 
@@ -169,8 +169,9 @@ impl Operations for InProcess {
         Ok(Started::release(release.id, release.number, release.status))
     }
 
-    async fn rollback(&self, id: &EnvironmentId, to: Option<i64>) -> Result<Started> {
-        let release = self.delivery.releases.rollback(id, to, &self.actor).await?;
+    async fn rollback(&self, id: &EnvironmentId, to: Option<i64>, plan: Option<Digest>) -> Result<Started> {
+        let releases = &self.delivery.releases;
+        let release = releases.rollback(id, to, plan.as_ref(), &self.actor).await?;
         Ok(Started::release(release.id, release.number, release.status))
     }
 
@@ -183,8 +184,9 @@ impl Operations for InProcess {
         })
     }
 
-    async fn run_cron_job(&self, id: &EnvironmentId, name: &str) -> Result<Started> {
-        let run = self.delivery.runs.start_cron_job(id, name, &self.actor).await?;
+    async fn run_cron_job(&self, id: &EnvironmentId, name: &str, plan: Option<Digest>) -> Result<Started> {
+        let runs = &self.delivery.runs;
+        let run = runs.start_cron_job(id, name, plan.as_ref(), &self.actor).await?;
         Ok(Started::Run {
             id: run.id,
             object: run.object,
@@ -212,7 +214,11 @@ impl Operations for InProcess {
         match started {
             Started::Release(id) => {
                 let guard = self.lease(WorkKind::Release, id).await?;
-                let release = self.delivery.releases.carry_out(&guard, *id, &Printed).await?;
+                let release = self
+                    .delivery
+                    .releases
+                    .carry_out(&guard, *id, &Printed(print_of_release))
+                    .await?;
                 Ok(End {
                     outcome: release.outcome.unwrap_or(Outcome::Errored),
                     exit_code: None,
@@ -221,7 +227,7 @@ impl Operations for InProcess {
             Started::Repeated { number } => Ok(repeated(*number)),
             Started::Run { id, .. } => {
                 let guard = self.lease(WorkKind::Run, id).await?;
-                let run = self.delivery.runs.follow(&guard, *id, &Printed).await?;
+                let run = self.delivery.runs.follow(&guard, *id, &Printed(print_of_run)).await?;
                 Ok(End {
                     outcome: run.outcome.unwrap_or(Outcome::Errored),
                     exit_code: run.exit_code,

@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use towpath_delivery::{DriftView, EnvironmentView, Hold, LaptopRequest, PlanView, ReleaseView};
-use towpath_types::{EnvironmentId, Outcome, ReleaseId, ReleaseStatus, RunId};
+use towpath_types::{Digest, EnvironmentId, Outcome, ReleaseId, ReleaseStatus, RunId};
 
 /// What was begun and is followed to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +67,8 @@ pub struct End {
 ///
 /// # Contract
 /// - Every method looks at the environment as it is now.
-/// - An error is for the person who typed the command.
+/// - An error is for the person who typed the command. Where a plan has to be looked at first, it is a [`DeliveryError`](towpath_delivery::DeliveryError) with
+///   the plan, or an [`Unagreed`](crate::client::Unagreed); the same request goes through if it names that plan.
 /// - What `deploy`, `rollback`, `run_job` and `run_cron_job` begin ends only if it is followed: in this process nobody else
 ///   carries it out.
 #[async_trait]
@@ -84,14 +85,14 @@ pub trait Operations: Send + Sync {
     /// Begins a release.
     async fn deploy(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Started>;
 
-    /// Begins to go back to the release `to`; without it, to the one before the current.
-    async fn rollback(&self, id: &EnvironmentId, to: Option<i64>) -> Result<Started>;
+    /// Begins to go back to the release `to`; without it, to the one before the current. `plan` is what was agreed to.
+    async fn rollback(&self, id: &EnvironmentId, to: Option<i64>, plan: Option<Digest>) -> Result<Started>;
 
     /// Begins a one-off job.
     async fn run_job(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Started>;
 
-    /// Runs a cron job now.
-    async fn run_cron_job(&self, id: &EnvironmentId, name: &str) -> Result<Started>;
+    /// Runs a cron job now. `plan` is what was agreed to.
+    async fn run_cron_job(&self, id: &EnvironmentId, name: &str, plan: Option<Digest>) -> Result<Started>;
 
     /// Applies one cron job. Answers with lines to print.
     async fn apply_cron_job(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Vec<String>>;
@@ -129,6 +130,16 @@ pub async fn operations(at: &At) -> Result<Box<dyn Operations>> {
         // Whatever is asked of it says that it does not answer.
         None => Ok(Box::new(OverHttp::new(client?))),
     }
+}
+
+/// Prints a line of a release: it may quote what a commit says.
+fn print_of_release(line: &str) {
+    outln!("{line}");
+}
+
+/// Prints a line of a run as the application printed it, its colours too.
+fn print_of_run(line: &str) {
+    out_raw!("{line}\n");
 }
 
 impl End {

@@ -1,6 +1,6 @@
 //! Operations through a server.
 
-use super::{End, Operations, Started, repeated};
+use super::{End, Operations, Started, print_of_release, print_of_run, repeated};
 use crate::client::{Client, escape};
 use anyhow::Result;
 use async_trait::async_trait;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 use towpath_control::ProgressView;
 use towpath_delivery::{DriftView, EnvironmentView, Hold, LaptopRequest, PlanView, ReleaseView};
-use towpath_types::{EnvironmentId, ReleaseId, ReleaseStatus, RunId};
+use towpath_types::{Digest, EnvironmentId, ReleaseId, ReleaseStatus, RunId};
 
 /// Operations of a server that is up.
 pub struct OverHttp {
@@ -61,15 +61,15 @@ impl OverHttp {
 
 /// Prints the lines of a release as they come. `prefix` is `/api/towpath`, or `/agent/v1` in a job.
 pub async fn follow_release(client: &Client, prefix: &str, id: ReleaseId) -> Result<End> {
-    follow(client, &format!("{prefix}/releases/{id}/progress")).await
+    follow(client, &format!("{prefix}/releases/{id}/progress"), print_of_release).await
 }
 
-async fn follow(client: &Client, path: &str) -> Result<End> {
+async fn follow(client: &Client, path: &str, print: fn(&str)) -> Result<End> {
     let mut from = 0;
     loop {
         let progress: ProgressView = client.get(&format!("{path}?from={from}")).await?;
         for line in &progress.lines {
-            outln!("{line}");
+            print(line);
         }
         from = progress.next;
         if let Some(outcome) = progress.outcome {
@@ -102,8 +102,9 @@ impl Operations for OverHttp {
         Ok(release.into())
     }
 
-    async fn rollback(&self, id: &EnvironmentId, to: Option<i64>) -> Result<Started> {
-        let release: Release = self.client.post(&path(id, "/rollback"), &json!({ "to": to })).await?;
+    async fn rollback(&self, id: &EnvironmentId, to: Option<i64>, plan: Option<Digest>) -> Result<Started> {
+        let body = json!({ "to": to, "plan": plan });
+        let release: Release = self.client.post(&path(id, "/rollback"), &body).await?;
         Ok(release.into())
     }
 
@@ -112,9 +113,9 @@ impl Operations for OverHttp {
         Ok(run.into())
     }
 
-    async fn run_cron_job(&self, id: &EnvironmentId, name: &str) -> Result<Started> {
+    async fn run_cron_job(&self, id: &EnvironmentId, name: &str, plan: Option<Digest>) -> Result<Started> {
         let what = format!("/cronjobs/{}/run", escape(name));
-        let run: Run = self.client.post(&path(id, &what), &json!({})).await?;
+        let run: Run = self.client.post(&path(id, &what), &json!({ "plan": plan })).await?;
         Ok(run.into())
     }
 
@@ -140,7 +141,9 @@ impl Operations for OverHttp {
         match started {
             Started::Release(id) => follow_release(&self.client, "/api/towpath", *id).await,
             Started::Repeated { number } => Ok(repeated(*number)),
-            Started::Run { id, .. } => follow(&self.client, &format!("/api/towpath/runs/{id}/progress")).await,
+            Started::Run { id, .. } => {
+                follow(&self.client, &format!("/api/towpath/runs/{id}/progress"), print_of_run).await
+            }
         }
     }
 }

@@ -12,13 +12,14 @@ use crate::{
 };
 use axum::{
     Extension, Json, Router,
+    body::Bytes,
     extract::{Path, State},
     http::StatusCode,
     routing::{get, post},
 };
 use serde_json::{Map, Value, json};
 use towpath_control::JobView;
-use towpath_delivery::DeliveryError;
+use towpath_delivery::{DeliveryError, ErrorKind, plan_digest};
 use towpath_types::{JobId, JobKind, WorkflowId};
 
 pub(super) fn routes() -> Router<App> {
@@ -76,17 +77,45 @@ async fn cancel(
     Ok((StatusCode::ACCEPTED, accepted()))
 }
 
-/// CircleCI's clients name no plan: they approve the plan as it is now.
+/// What approving names besides CircleCI's own parts.
+#[derive(Default, serde::Deserialize)]
+struct Approval {
+    /// The whole digest of the plan that the approver was shown.
+    plan: Option<String>,
+}
+
+impl Approval {
+    /// CircleCI's clients send no body, or `null`.
+    fn of(body: &Bytes) -> Result<Self, DeliveryError> {
+        if body.is_empty() {
+            return Ok(Self::default());
+        }
+        let approval: Result<Option<Self>, _> = serde_json::from_slice(body);
+        approval
+            .map(Option::unwrap_or_default)
+            .map_err(|error| DeliveryError::invalid(format!("the body is not `{{\"plan\": DIGEST}}`: {error}")))
+    }
+}
+
+/// CircleCI's clients name no plan, so they open only gates that lead to no environment.
 async fn approve(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path((workflow, request)): Path<(String, String)>,
+    body: Bytes,
 ) -> Result<(StatusCode, Json<Value>), Failure> {
     let (workflow, job) = (workflow_id(&workflow)?, id::<JobId>(&request, "approval")?);
     if app.queries.gate(job).await?.workflow != workflow {
         return Err(Failure(DeliveryError::not_found("the workflow has no such approval")));
     }
-    let gate = app.delivery.gates.refresh(job).await?;
-    app.approvals.approve(job, gate.plan.as_ref(), &caller.actor()).await?;
+    let shown = Approval::of(&body)?.plan.as_deref().map(plan_digest).transpose()?;
+    let approved = app.approvals.approve(job, shown.as_ref(), &caller.actor()).await;
+    if let Err(error) = approved {
+        let is_unnamed = shown.is_none() && error.kind() == ErrorKind::Conflict;
+        return Err(Failure(match is_unnamed {
+            true => DeliveryError::conflict(format!("{error}\n{}/gates/{job} shows it", app.addresses.base_url)),
+            false => error,
+        }));
+    }
     Ok((StatusCode::ACCEPTED, accepted()))
 }
