@@ -1,6 +1,6 @@
 //! `git fetch` in a job's step. The step's git speaks through the agent's socket, and it may only read.
 
-use super::speaker::Speaker;
+use super::speaker::Step;
 use crate::App;
 use axum::{
     Router,
@@ -24,7 +24,7 @@ pub(super) fn routes() -> Router<App> {
 /// A job may read every repository of its server: submodules are in other ones.
 async fn fetch(
     State(app): State<App>,
-    Speaker(_): Speaker,
+    Step(_): Step,
     Path(project): Path<ProjectName>,
     body: Body,
 ) -> Result<Response, Response> {

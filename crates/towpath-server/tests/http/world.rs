@@ -414,7 +414,9 @@ pub fn rows() -> Vec<Write> {
         Write::Job(job(BUILD, 0, "build", JobKind::Build, succeeded, now), Expect::Absent),
         Write::JobSpec(JobSpecRow {
             job: BUILD,
-            spec: json!({}),
+            spec: json!({"version": 1, "job": {
+                "executor": {"type": "host"}, "nodes": 1, "working_directory": "~/project", "steps": [],
+            }}),
         }),
         Write::NumberJob(BUILD),
         Write::Step(StepRow {
