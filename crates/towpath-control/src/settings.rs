@@ -45,6 +45,8 @@ pub struct Settings {
     pub host_environment: Vec<String>,
     /// The public orb registry's address; `None` asks none.
     pub orb_registry: Option<String>,
+    /// What the public registry knows this server by.
+    pub orb_registry_token: Option<SecretString>,
     /// The beginnings of URLs that orbs may come from.
     pub orb_url_prefixes: Vec<towpath_orbs::UrlPrefix>,
     /// Where environments are.

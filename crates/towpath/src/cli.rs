@@ -602,7 +602,8 @@ pub enum Orb {
 /// Where orbs come from, apart from the configuration, the repository and Towpath's own registry.
 #[derive(Debug, Clone, Args)]
 pub struct OrbOptions {
-    /// The public registry for orbs that are neither vendored nor published in Towpath's own; `none` asks none
+    /// The public registry for orbs that are neither vendored nor published in Towpath's own; `none` asks none. A token for
+    /// it is in TOWPATH_ORB_REGISTRY_TOKEN
     #[arg(
         long,
         env = "TOWPATH_ORB_REGISTRY",
@@ -624,6 +625,12 @@ impl OrbOptions {
     pub fn url_prefixes(&self) -> Result<Vec<UrlPrefix>, UrlPrefixError> {
         let said = self.orb_url_prefix.iter().map(|text| text.trim());
         said.filter(|text| !text.is_empty()).map(str::parse).collect()
+    }
+
+    /// What that registry knows its reader by, from TOWPATH_ORB_REGISTRY_TOKEN. It is no argument: others could read it.
+    pub fn registry_token() -> Option<SecretString> {
+        let token = std::env::var("TOWPATH_ORB_REGISTRY_TOKEN").ok();
+        token.filter(|token| !token.is_empty()).map(SecretString::new)
     }
 
     /// The public registry, unless it must not be asked.

@@ -347,6 +347,7 @@ async fn orbs_come_from_the_repository_the_registry_or_another_server_and_stay_l
         elsewhere
             .args(["config", "process", "--orb-registry", world.server.base()])
             .env("TOWPATH_DATA_DIR", world.folder.path().join("no-server-here"))
+            .env("TOWPATH_ORB_REGISTRY_TOKEN", world.server.token().unwrap().expose())
             .current_dir(world.repository.directory());
         let output = elsewhere.output().await.unwrap();
         assert_eq!(
@@ -553,7 +554,7 @@ spec:
       terminationGracePeriodSeconds: 2
       containers:
         - name: web
-          image: registry.example.org/app:app-latest
+          image: app:app-latest
           ports:
             - {name: http, containerPort: 8080}
           readinessProbe:

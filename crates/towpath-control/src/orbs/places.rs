@@ -52,7 +52,10 @@ impl Orbs {
             Some(base) => {
                 let client = PublicRegistry::new(base)
                     .map_err(|error| DeliveryError::internal("failed to set up TLS").caused_by(error))?;
-                Some(Arc::new(client))
+                Some(Arc::new(match &settings.orb_registry_token {
+                    Some(token) => client.signed_in(token.clone()),
+                    None => client,
+                }))
             }
         };
         Ok(Self {

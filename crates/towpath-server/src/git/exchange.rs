@@ -163,9 +163,10 @@ async fn body(headers: &HeaderMap, body: Body) -> Result<Box<dyn AsyncRead + Unp
     let bytes = axum::body::to_bytes(body, LARGEST_COMPRESSED)
         .await
         .map_err(unreadable)?;
-    let plain = tokio::task::spawn_blocking(move || unpacked(&bytes))
+    let plain = tokio::task::spawn_blocking(move || unpacked(&bytes).map_err(Box::new))
         .await
-        .map_err(|_| refused(StatusCode::INTERNAL_SERVER_ERROR, "unpacking the request ended early"))??;
+        .map_err(|_| refused(StatusCode::INTERNAL_SERVER_ERROR, "unpacking the request ended early"))?
+        .map_err(|refusal| *refusal)?;
     Ok(Box::new(io::Cursor::new(plain)))
 }
 

@@ -68,6 +68,7 @@ impl World {
             binary: PathBuf::from("/nowhere/towpath"),
             host_environment: Vec::new(),
             orb_registry: None,
+            orb_registry_token: None,
             orb_url_prefixes: Vec::new(),
             // Whatever is here is replaced below.
             target: TargetSettings::Kubernetes(Identity::from_environment(|_| None)),

@@ -288,7 +288,13 @@ impl Inputs {
         };
         let others = match options.orbs.registry() {
             None => None,
-            Some(base) => Some(PublicRegistry::new(base).map_err(tls)?),
+            Some(base) => {
+                let registry = PublicRegistry::new(base).map_err(tls)?;
+                Some(match cli::OrbOptions::registry_token() {
+                    Some(token) => registry.signed_in(token),
+                    None => registry,
+                })
+            }
         };
         let urls = UrlOrbs::new(options.orbs.url_prefixes()?);
         let mut values = PipelineValues::local();

@@ -49,6 +49,7 @@ pub async fn up(options: cli::Up) -> Result<()> {
             .chain(options.host_env.iter().cloned())
             .collect(),
         orb_registry: options.orbs.registry().map(str::to_string),
+        orb_registry_token: cli::OrbOptions::registry_token(),
         orb_url_prefixes: options.orbs.url_prefixes()?,
         target: target_settings(options.target),
         seen,
