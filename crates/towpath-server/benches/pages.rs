@@ -126,14 +126,14 @@ async fn main() {
     let mut worst = Duration::ZERO;
     for (name, address) in [
         ("a file without rows (floor)", "/assets/towpath.css".to_string()),
-        ("the board", "/".to_string()),
-        ("a pipeline", format!("/projects/{PROJECT}/pipelines/5000")),
-        ("a job", format!("/projects/{PROJECT}/jobs/5000")),
+        ("the board", "/towpath".to_string()),
+        ("a pipeline", format!("/towpath/projects/{PROJECT}/pipelines/5000")),
+        ("a job", format!("/towpath/projects/{PROJECT}/jobs/5000")),
         (
             "an environment",
-            format!("/projects/{PROJECT}/environments/{ENVIRONMENT}"),
+            format!("/towpath/projects/{PROJECT}/environments/{ENVIRONMENT}"),
         ),
-        ("a gate", format!("/gates/{GATE}")),
+        ("a gate", format!("/towpath/gates/{GATE}")),
         ("the list of gates", "/api/towpath/gates".to_string()),
         (
             "pipelines, CircleCI's API",
