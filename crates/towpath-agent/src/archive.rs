@@ -64,7 +64,7 @@ fn write_archive(items: &[Item], pieces: &mut Pieces) -> io::Result<()> {
     builder.follow_symlinks(false);
     builder.sparse(false);
     for item in items {
-        // A link is kept as it is, also where it is what was asked for; what it leads to is not in the archive.
+        // Keep a link as a link, even if it is the item itself. The archive does not hold the link's target.
         for entry in WalkDir::new(&item.path)
             .follow_root_links(item.name.as_os_str().is_empty())
             .sort_by_file_name()
@@ -105,7 +105,7 @@ fn append(builder: &mut tar::Builder<impl Write>, path: &Path, name: &Path) -> i
     if !kind.is_file() {
         return Ok(());
     }
-    // If the file grows meanwhile, the extra bytes must not overwrite the next entry.
+    // If the file grows meanwhile, do not let the extra bytes overwrite the next entry.
     let file = File::open(path)?;
     let size = metadata.len();
     let mut header = tar::Header::new_gnu();
@@ -543,7 +543,7 @@ mod tests {
             (&at("builds"), "builds"),
         ]);
         let alone = packed(&[(&at("alone"), "alone")]);
-        // Unpack twice: links that exist are replaced.
+        // Unpack twice: the second time replaces the links.
         for bytes in [&bytes, &bytes, &alone] {
             let reader = zstd::Decoder::new(bytes.as_slice()).unwrap();
             unpack(reader, &mut Under(to.path().to_path_buf())).unwrap();
@@ -553,7 +553,7 @@ mod tests {
         assert_eq!(link("broken"), Path::new("gone"));
         assert_eq!(link("alone"), Path::new("builds"));
         assert_eq!(fs::read_to_string(to.path().join("latest/css/x.css")).unwrap(), "x");
-        // What a folder without a name holds is asked for, whichever way leads to it.
+        // Items with an empty name are the content of a folder. A link to the folder gives the same content.
         let inside = packed(&[(&at("latest"), "")]);
         let to = tempfile::tempdir().unwrap();
         let reader = zstd::Decoder::new(inside.as_slice()).unwrap();
@@ -574,7 +574,7 @@ mod tests {
         fs::set_permissions(tree.join("a"), Permissions::from_mode(0o555)).unwrap();
 
         let bytes = packed(&[(tree.as_path(), "")]);
-        // Unpack twice: files that exist are replaced.
+        // Unpack twice: the second time replaces the files.
         for _ in 0..2 {
             let reader = zstd::Decoder::new(bytes.as_slice()).unwrap();
             let result = unpack(reader, &mut Under(to.path().to_path_buf()));

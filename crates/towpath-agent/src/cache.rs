@@ -1,7 +1,8 @@
 //! `save_cache` and `restore_cache`.
 //!
-//! A cache is restored to where it was saved from, but on the machine itself only below the job's home and working directory. Each job on a host has a home of its own, so paths below the home or the
-//! working directory are stored relative to those, and all others as absolute paths.
+//! The agent restores a cache to the paths it was saved from. On a host, it writes only below the job's home and working
+//! directory. Each job on a host has its own home, so the agent stores paths below the home or the working directory relative
+//! to those, and all other paths as absolute paths.
 
 use crate::{
     archive::{Destination, Item, Target, receive, send},
@@ -76,7 +77,8 @@ fn stored_name(surroundings: &Surroundings, path: &Path) -> PathBuf {
         .unwrap_or_else(|| Path::new(ROOT).join(path.strip_prefix("/").unwrap_or(path)))
 }
 
-/// Unpacks a cache's entries to where they were saved from. On the machine itself, absolute paths lead to what is not the job's.
+/// Unpacks a cache's entries to where they were saved from. On a host, absolute paths lead outside of the job, so it refuses
+/// them.
 struct Restored {
     surroundings: Arc<Surroundings>,
     on_host: bool,

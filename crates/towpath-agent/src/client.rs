@@ -22,9 +22,9 @@ use towpath_types::SecretString;
 /// The body of a request.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// After this time without an answer the server counts as away.
+/// How long the server may take to answer before it counts as away.
 const ANSWER: Duration = Duration::from_secs(60);
-/// The same for a long poll.
+/// Like [`ANSWER`], for a long poll.
 const POLL_ANSWER: Duration = Duration::from_secs(LONG_POLL.as_secs() + 10);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
@@ -132,7 +132,7 @@ impl Client {
         }
     }
 
-    /// Repeats `attempt` while the server is away. Whatever it does has to be safe to repeat.
+    /// Repeats `attempt` while the server is away. `attempt` has to be safe to repeat.
     pub(crate) async fn persist<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, ClientError>
     where
         F: Future<Output = Result<T, ClientError>>,
@@ -200,7 +200,7 @@ impl Client {
         self.ask_once(Method::POST, path, body, None).await
     }
 
-    /// Puts `body` once. Answers the lines that the server says about it.
+    /// Puts `body` once. Returns the lines that the server answers.
     pub(crate) async fn put_and_hear_once(&self, path: &str, body: Body) -> Result<Vec<String>, ClientError> {
         let response = self.ask_once(Method::PUT, path, body, None).await?;
         let said = Limited::new(response.into_body(), REFUSAL_BYTES).collect().await;
@@ -235,7 +235,7 @@ pub(crate) fn empty() -> Body {
     Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A body made of pieces. An error in the stream breaks the request off, so that the server does not take half a body for a
+/// A body made of pieces. An error in the stream aborts the request, so that the server does not mistake half a body for the
 /// whole one.
 pub(crate) fn streamed(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
     StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync()

@@ -1,7 +1,13 @@
-//! Patterns of file names, as Go's doublestar has them: what CircleCI's `tests glob` takes.
+//! File name patterns in the dialect of Go's doublestar, which CircleCI's `tests glob` uses.
 //!
-//! `*` is anything but a slash, `?` one such character, `[a-z]` one of a set and `[^a-z]` or `[!a-z]` one that is not, `{a,b}` one or
-//! the other, `**` as a whole part of the path any number of folders, `\` the next character itself. A hidden file is a file.
+//! - `*` matches any characters but a slash, `?` one such character.
+//! - `[a-z]` matches one character of a set, `[^a-z]` or `[!a-z]` one character outside of it.
+//! - `{a,b}` matches either alternative.
+//! - `**` as a whole part of the path matches any number of folders.
+//! - `\` makes the next character literal.
+//!
+//! Hidden files match like all others.
+//!
 //! Source: <https://pkg.go.dev/github.com/bmatcuk/doublestar#readme-patterns>
 
 use std::{
@@ -10,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// More patterns than any set of braces stands for.
+/// The most patterns that one pattern may expand to through its braces.
 const MOST_PATTERNS: usize = 10_000;
 
 /// Why a text is not a pattern.
@@ -31,9 +37,9 @@ pub(crate) enum PatternError {
 /// A part of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
-    /// This name.
+    /// Exactly this name.
     Name(String),
-    /// A name like this.
+    /// A name that matches these tokens.
     Like(Vec<Token>),
     /// `**`
     AnyDepth,
@@ -52,7 +58,8 @@ enum Token {
     },
 }
 
-/// The files and folders below `base` that `pattern` means, relative to it unless the pattern begins with a slash; sorted.
+/// The files and folders below `base` that match `pattern`, sorted. Paths are relative to `base`, unless the pattern begins
+/// with a slash.
 pub(crate) fn matches(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, PatternError> {
     let mut found = BTreeSet::new();
     let mut patterns = Vec::new();
@@ -92,7 +99,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Looks for `parts` in the folder `at`.
+    /// Matches `parts` against the content of the folder `at`.
     fn enter(&mut self, at: &Path, parts: &[Part]) {
         let Some((part, rest)) = parts.split_first() else {
             return;
@@ -113,7 +120,7 @@ impl Walk<'_> {
                     if rest.is_empty() {
                         self.take(path.clone(), &[]);
                     }
-                    // A link may lead back to where it is.
+                    // Do not follow links: a link may lead back to a folder around it.
                     if fs::symlink_metadata(self.base.join(&path)).is_ok_and(|found| found.is_dir()) {
                         self.enter(&path, parts);
                     }
@@ -145,7 +152,7 @@ impl Walk<'_> {
     }
 }
 
-/// Puts the patterns without braces into `found` that `pattern` stands for.
+/// Adds the patterns that `pattern` expands to, without braces, to `found`.
 fn expand_braces(pattern: &str, found: &mut Vec<String>) -> Result<(), PatternError> {
     let mut open: Option<usize> = None;
     let (mut depth, mut in_set, mut cuts) = (0, false, Vec::new());
@@ -188,7 +195,7 @@ fn expand_braces(pattern: &str, found: &mut Vec<String>) -> Result<(), PatternEr
     Ok(())
 }
 
-/// The parts between slashes. A slash in a set separates, too: no name has one.
+/// Splits a pattern at its slashes. A slash in a set separates, too, because no name contains one.
 fn split(pattern: &str) -> Vec<String> {
     let parts = pattern.split('/').filter(|part| !part.is_empty() && *part != ".");
     parts.map(str::to_string).collect()
@@ -254,7 +261,7 @@ fn set(characters: &mut std::str::Chars<'_>) -> Result<Token, PatternError> {
     }
 }
 
-/// Whether `name` is like `tokens`. Only the last `*` is ever tried anew, so it takes no longer than both are long together, squared.
+/// Whether `name` matches `tokens`. It retries only the last `*`, so the time is at most quadratic in the two lengths.
 fn fits(tokens: &[Token], name: &str) -> bool {
     let name: Vec<char> = name.chars().collect();
     let (mut token, mut at) = (0, 0);
@@ -335,7 +342,7 @@ mod tests {
         );
         check("**/three.*", &["lib/x/deep/er/three.test.rb"]);
         check("lib/**/**/three.*", &["lib/x/deep/er/three.test.rb"]);
-        // Not a whole part of the path: it is a `*`.
+        // `**` that is not a whole part of the path works like `*`.
         check("lib/**.spec.rb", &["lib/top.spec.rb"]);
         check("lib/x/**er/*/*.rb", &[]);
         check("lib/x/deep/**", &["lib/x/deep/er", "lib/x/deep/er/three.test.rb"]);

@@ -2,10 +2,10 @@
 //!
 //! CircleCI's command is the library a8m/envsubst. Source: <https://github.com/a8m/envsubst#docs>
 
-/// Replaces `$X`, `${X}` and `${X:-default}` in `text` by what `lookup` knows; `$$` is a dollar sign.
+/// Replaces `$X`, `${X}` and `${X:-default}` in `text` by the values that `lookup` knows. `$$` is a dollar sign.
 ///
-/// `-` and `=` give the default where the variable is not set, `:-` and `:=` also where it is empty; `+` and `:+` give it where the
-/// variable is set, and nothing otherwise. A default may hold variables in its turn. A dollar sign before anything else stays.
+/// `-` and `=` give the default when the variable is not set; `:-` and `:=` also when it is empty. `+` and `:+` give it when
+/// the variable is set, and nothing otherwise. A default may contain variables. A dollar sign before anything else stays.
 pub(crate) fn substituted(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -46,7 +46,7 @@ fn name_length(text: &str) -> usize {
         .unwrap_or(text.len())
 }
 
-/// Where the expression ends that `inner` begins with. It ends on its line.
+/// The end of the expression at the beginning of `inner`. An expression ends on its own line.
 fn closing_brace(inner: &str) -> Option<usize> {
     let mut depth = 0;
     let mut previous = ' ';
@@ -63,7 +63,7 @@ fn closing_brace(inner: &str) -> Option<usize> {
     None
 }
 
-/// What `${inner}` stands for; `None` if that is no expression.
+/// The value of `${inner}`; `None` if `inner` is not an expression.
 fn expression(inner: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
     let (name, rest) = inner.split_at(name_length(inner));
     if name.is_empty() {
@@ -76,7 +76,7 @@ fn expression(inner: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Op
     };
     let counts_empty = rest.starts_with(':');
     let chosen = match (operator, value) {
-        // Nothing is chosen from.
+        // There is no default to choose.
         ("-" | "=" | "+", value) if word.is_empty() => value,
         ("-" | "=", Some(value)) if !counts_empty || !value.is_empty() => Some(value),
         ("-" | "=", _) | ("+", Some(_)) => Some(substituted(word, lookup)?),

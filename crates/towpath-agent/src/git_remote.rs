@@ -100,7 +100,7 @@ fn serve(address: &str) -> Result<(), String> {
     }
 }
 
-/// Passes standard input to the server's git, and what that says to standard output.
+/// Connects standard input and output to the server's git.
 fn converse(project: &str) -> Result<(), String> {
     let missing = || "this address works in a step of a job only".to_string();
     let socket = env::var_os(variable::AGENT_SOCKET).ok_or_else(missing)?;
@@ -111,7 +111,7 @@ fn converse(project: &str) -> Result<(), String> {
         .map_err(|error| format!("failed to start: {error}"))?;
     let done = runtime.block_on(async {
         let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(4);
-        // A thread of its own, which ends with the process: reading a pipe cannot be given up.
+        // Use a thread of its own, which ends with the process, because a read from a pipe cannot be cancelled.
         std::thread::spawn(move || {
             let mut input = io::stdin().lock();
             let mut buffer = vec![0; PIECE_BYTES];

@@ -130,7 +130,7 @@ fn names(options: &Options) -> Result<Vec<String>, String> {
     Ok(names_in(&text, |word| Path::new(word).exists()))
 }
 
-/// The names in `text`, one a line. A line of several files, which `echo $FILES` prints, is as many names.
+/// The names in `text`, one a line. A line that lists several files, as `echo $FILES` prints them, holds several names.
 fn names_in(text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
     let mut names = Vec::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -191,14 +191,14 @@ fn duration(text: &str) -> Option<f64> {
     (seconds.is_finite() && seconds >= 0.0).then_some(seconds)
 }
 
-/// How long files took, by whichever of their names is asked for.
+/// How long each file took. It finds a file by any of its names.
 ///
-/// Reporters write `./spec/x.rb` or a whole path where `tests glob` prints `spec/x.rb`.
+/// Test reporters write `./spec/x.rb` or an absolute path where `tests glob` prints `spec/x.rb`.
 struct FileTimes {
     directory: PathBuf,
-    /// By the path below the working directory, or the whole path of a file that is elsewhere.
+    /// Keyed by the path relative to the working directory, or by the absolute path of a file outside of it.
     seconds: BTreeMap<PathBuf, f64>,
-    /// The whole paths by their last part: another job's working directory may be another one.
+    /// The absolute paths, keyed by their last part, because another job's working directory may differ.
     elsewhere: BTreeMap<OsString, Vec<PathBuf>>,
 }
 
@@ -248,7 +248,7 @@ impl FileTimes {
     }
 }
 
-/// How long these tests took, by the kind of name that fits them.
+/// How long these tests took, keyed by the kind of name that matches them.
 fn timings(names: &[String], kind: &str) -> Option<BTreeMap<String, f64>> {
     let known = ask_timings()?;
     let files = FileTimes::new(&known.by_file, &env::current_dir().unwrap_or_default());

@@ -26,7 +26,7 @@ const READY_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
     Yes,
-    /// The server no longer knows the job.
+    /// The server no longer knows the job, so nobody wants to hear its outcome.
     NobodyAsks,
 }
 

@@ -10,8 +10,8 @@
 //! **Invariant:** the server may be killed and come back at any moment of a job. Steps go on; their output and results are
 //! reported later, without gaps and without duplicates.
 //!
-//! **Invariant:** no step holds or finds the agent's token: it is not in a step's environment, and the agent's own environment and
-//! memory are closed to other processes of its user.
+//! **Invariant:** no step holds or finds the agent's token: it is not in a step's environment, and the agent's own environment
+//! and memory are closed to other processes of its user.
 //!
 //! **Invariant:** memory does not grow with what a job prints or stores. Logs are spooled to disk, archives are streamed.
 //!

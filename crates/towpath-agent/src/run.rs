@@ -195,8 +195,8 @@ impl Attending<'_> {
         }
     }
 
-    /// Takes what the shell left in the pipe. A process that the shell left behind may hold the pipe open. Keep reading, so that
-    /// the process can keep writing, but discard the output: it belongs to no step any more.
+    /// Reads what the shell left in the pipe. A process that the shell left behind may hold the pipe open. Then it keeps
+    /// reading, so that the process can keep writing, but discards the output, which no longer belongs to any step.
     fn drain(&mut self, buffer: &mut [u8]) {
         let Some(mut output) = self.output.take() else {
             return;
@@ -222,8 +222,8 @@ enum Rest {
 
 /// Passes what is in the pipe now to `sink`, without waiting for more.
 ///
-/// Asks the kernel directly. The runtime's `try_read` only knows what its driver has heard of, and a command that writes and
-/// ends at once often seems to end before that.
+/// Asks the kernel directly. The runtime's `try_read` knows only what its driver has reported. Without this, the last output of
+/// a command that writes and ends at once would often be missed.
 fn take_what_is_there(output: impl AsFd, buffer: &mut [u8], mut sink: impl FnMut(&[u8])) -> Rest {
     let mut taken = 0;
     while taken < PIPE_BYTES {

@@ -85,7 +85,7 @@ impl Spool {
         Ok((spool, log))
     }
 
-    /// Appends output. What may be the beginning of a secret is written once it is decided what it is.
+    /// Appends output. It holds back what may be the beginning of a secret until more output decides it.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         if self.cut {
             return;
@@ -102,7 +102,7 @@ impl Spool {
         self.write(b"\n");
     }
 
-    /// Blocks, but only for a write to the page cache, which needs no thread of its own.
+    /// Writes on this thread: a write to the page cache is too short to need another thread.
     fn append(&mut self, out: &mut Vec<u8>) {
         if out.is_empty() || self.cut {
             out.clear();
@@ -124,7 +124,7 @@ impl Spool {
                 self.log.length.store(length + out.len() as u64, Ordering::Release);
                 self.written.notify_one();
             }
-            // Nobody can tell what a step did whose log is lost: whoever sends the log ends the job.
+            // Without its log, nobody can tell what a step did, so whoever sends the log ends the job.
             Err(error) => {
                 self.cut = true;
                 say(&format!(
@@ -141,7 +141,7 @@ impl Spool {
         out.clear();
     }
 
-    /// Ends the log with a line about the error, in the room of the output that was only partly written.
+    /// Ends the log with a line about the error. The line takes the room of the last output, which was only partly written.
     fn note_lost_rest(&mut self, error: &io::Error) {
         let length = self.log.length();
         let note = format!("\n[failed to write this step's log: {error}; the rest is not kept]\n");

@@ -45,13 +45,13 @@ pub(crate) enum StepError {
     /// The server or the machine failed.
     #[error("{0}")]
     Errored(String),
-    /// The server no longer wants to know.
+    /// The server no longer knows the job.
     #[error("the server no longer knows this job")]
     Gone,
 }
 
 impl StepError {
-    /// Names the file that it is about.
+    /// Adds the name of the file to the message.
     pub(crate) fn about(self, file: &Path) -> Self {
         match self {
             Self::Failed(message) => Self::Failed(format!("{}: {message}", file.display())),

@@ -64,7 +64,7 @@ pub(crate) async fn test_results(job: &RunningJob, written: &str, spool: &mut Sp
                 sent += 1;
                 notes.iter().for_each(|note| spool.line(format!("Warning: {note}")));
             }
-            // A file that is not JUnit must not hide the results in the others.
+            // A file that is not JUnit must not hide the results of the other files.
             Err(StepError::Errored(message)) => spool.line(format!("Warning: {}: {message}", file.display())),
             Err(other) => return Err(other),
         }
@@ -76,7 +76,7 @@ pub(crate) async fn test_results(job: &RunningJob, written: &str, spool: &mut Sp
     Ok(())
 }
 
-/// Answers what the server says about the file.
+/// Returns the server's answer about the file.
 async fn upload(job: &RunningJob, route: &str, file: &Path, name: &Path) -> Result<Vec<String>, StepError> {
     let route = format!("{route}?path={}", query_value(&readable(name)));
     let said = job
@@ -93,8 +93,8 @@ async fn upload(job: &RunningJob, route: &str, file: &Path, name: &Path) -> Resu
     Ok(said)
 }
 
-/// The files at `path`, each with its path relative to it, which is empty if `path` is a file. Follows links to files, so that
-/// people find their content, but not links to directories.
+/// The files at `path`, each with its path relative to `path` (empty if `path` is itself a file). Follows links to files, so
+/// that people find their content, but not links to directories.
 fn files(path: &Path) -> Vec<(PathBuf, PathBuf)> {
     if path.is_file() {
         return vec![(path.to_path_buf(), PathBuf::new())];
@@ -112,7 +112,7 @@ fn files(path: &Path) -> Vec<(PathBuf, PathBuf)> {
         .collect()
 }
 
-/// `path` as text. A byte that belongs to no character is written as a number: two files have two names.
+/// `path` as text. Writes a byte that is not UTF-8 as a number, so that different files keep different names.
 fn readable(path: &Path) -> String {
     let mut text = String::new();
     for chunk in path.as_os_str().as_bytes().utf8_chunks() {

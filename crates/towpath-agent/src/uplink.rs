@@ -42,9 +42,9 @@ pub(crate) struct Uplink {
 struct Shared {
     queue: Mutex<Queue>,
     news: Arc<Notify>,
-    /// Whether everything that was reported so far was told.
+    /// Whether the server has received everything that was reported so far.
     is_told: watch::Sender<bool>,
-    /// Why a log is not kept whole.
+    /// Why a log is incomplete, once one is.
     loss: watch::Sender<Option<String>>,
 }
 
@@ -56,8 +56,8 @@ struct Queue {
 }
 
 impl Uplink {
-    /// Starts reporting. The task ends with `true` when everything was reported after [`Uplink::close`], and with `false` when
-    /// the server no longer knows the job.
+    /// Starts reporting. The task ends with `true` when it has reported everything after [`Uplink::close`], and with `false`
+    /// when the server no longer knows the job.
     pub(crate) fn start(client: Client) -> (Self, JoinHandle<bool>) {
         let shared = Arc::new(Shared::default());
         let sender = Sender {
@@ -94,15 +94,15 @@ impl Uplink {
         self.shared.news.notify_one();
     }
 
-    /// Waits until a log cannot be kept whole, and answers why.
+    /// Waits until a log becomes incomplete, and returns why.
     pub(crate) async fn loss(&self) -> String {
         let mut loss = self.shared.loss.subscribe();
-        // It does not fail: the sender lives as long as this does.
+        // This cannot fail: the sender lives as long as `self`.
         let why = loss.wait_for(Option::is_some).await.ok();
         why.and_then(|why| why.clone()).unwrap_or_default()
     }
 
-    /// Waits until all that was reported so far was told, logs included; answers why a log was not kept whole, if so.
+    /// Waits until the server has received all reports so far, logs included. Returns why a log is incomplete, if one is.
     pub(crate) async fn told(&self) -> Option<String> {
         let mut is_told = self.shared.is_told.subscribe();
         let _ = is_told.wait_for(|is_told| *is_told).await;
@@ -144,14 +144,14 @@ struct Outgoing {
     log: Arc<Log>,
     file: Option<File>,
     acknowledged: u64,
-    /// Up to where the server has seen the log. What it did not take of that may be the beginning of a secret: it decides when
-    /// more follows.
+    /// The offset up to which the server has seen the log. The server may leave bytes at the end that could begin a secret, and
+    /// takes them once more bytes follow.
     seen: u64,
     /// Whether the server knows that the step has begun.
     announced: bool,
     /// Whether the server refuses the rest of the log.
     refused: bool,
-    /// Whether it was said that this step could not write the rest of it.
+    /// Whether the loss of the rest of this log was reported.
     lost: bool,
     sent_at: Option<Instant>,
 }
@@ -159,7 +159,7 @@ struct Outgoing {
 enum Next {
     Report(Report),
     Log(u32),
-    /// Nothing is due. Something will be at the given time, if there is one.
+    /// Nothing is due now. Something is due at the given time, if there is one.
     Wait(Option<Instant>),
     Done,
 }
@@ -199,7 +199,7 @@ impl Sender {
     async fn run(self) -> bool {
         let shared = Arc::clone(&self.shared);
         let all = self.tell().await;
-        // Nothing more is told.
+        // Nothing more will be reported.
         shared.is_told.send_replace(true);
         all
     }
@@ -321,7 +321,7 @@ impl Sender {
             }
             Report::StepFinished { step, .. } => {
                 if let Some(done) = self.logs.remove(&step) {
-                    // The file only takes up space. If it stays, it goes with the environment.
+                    // The file only takes up space. If it cannot be deleted, it goes with the environment.
                     let _ = fs::remove_file(&done.log.path);
                 }
             }
@@ -334,7 +334,7 @@ impl Sender {
         let Some(outgoing) = self.logs.get_mut(&step) else {
             return Ok(());
         };
-        // Asked before the length: a finished log grows no more.
+        // Read this before the length: a finished log no longer grows.
         let finished = outgoing.log.is_finished();
         let batch = match outgoing.read() {
             Ok(batch) => batch,
@@ -354,7 +354,7 @@ impl Sender {
             .await
         {
             Ok((status, Some(Acknowledged { acknowledged }))) => {
-                // Less than before means that the server has a gap (409). The spool still has the missing bytes.
+                // A smaller number than before means that the server lost bytes (409). The spool still has them.
                 outgoing.acknowledged = acknowledged.min(outgoing.log.length());
                 outgoing.seen = outgoing.acknowledged.max(end);
                 outgoing.sent_at = Some(Instant::now());
@@ -368,7 +368,7 @@ impl Sender {
             Ok((status, None)) => Err(ClientError::Away(format!("it answered {status} to a log"))),
             Err(ClientError::Refused { message, .. }) => {
                 outgoing.refused = true;
-                // Nobody reads it any more, and it may be on the disk that is full.
+                // Nobody reads the file any more, and the disk may be full.
                 outgoing.file = None;
                 let _ = fs::remove_file(&outgoing.log.path);
                 self.shared

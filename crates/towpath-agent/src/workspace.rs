@@ -58,7 +58,7 @@ fn matches(root: &Path, pattern: &str) -> Result<Vec<Item>, StepError> {
             Vec::new()
         });
     }
-    // Below the root also where it begins with a slash.
+    // A pattern that begins with a slash is also relative to the root.
     let names =
         doublestar::matches(root, pattern.trim_start_matches('/')).map_err(|error| failed(error.to_string()))?;
     let items = names.into_iter().map(|name| Item {

@@ -142,7 +142,7 @@ async fn a_step_may_halt_the_job() {
     assert_eq!(world.run().await, (Outcome::Succeeded, None));
     assert_eq!(world.log(0), "to the end of this step\n");
     assert_eq!(world.steps().len(), 1);
-    // The command has another name, too. After a failure the job has failed.
+    // `circleci step halt` is another name of the command. A job that has failed before it still fails.
     let world = World::new(vec![run("circleci step halt; exit 4"), run("echo never")]);
     assert_eq!(world.run().await.0, Outcome::Failed);
     assert_eq!(world.steps().len(), 1);
@@ -297,7 +297,7 @@ async fn a_job_goes_on_while_there_is_no_server() {
     world.log_until(0, "begun").await;
     world.server.close();
     fs::write(world.home().join("project/go"), "").unwrap();
-    // The second step, and with it the job, ends while no server listens.
+    // The second step ends while no server listens, and the job with it.
     let scripts = world.folder.path().join("state/scripts");
     until("the second step to have begun", BOUND, async || {
         Ok(if scripts.join("1.sh").exists() {
@@ -606,7 +606,7 @@ async fn what_is_kept_comes_back_also_when_the_connection_breaks() {
 
 #[tokio::test]
 async fn no_step_finds_the_agents_token() {
-    // In two pieces, so that the script itself does not have what it looks for.
+    // Build the token from two parts, so that the search does not find the script itself.
     let (one, two) = server::TOKEN.split_at(4);
     let script = format!(
         r#"
@@ -633,7 +633,7 @@ async fn no_step_finds_the_agents_token() {
 
 #[tokio::test]
 async fn a_log_that_cannot_be_kept_fails_the_job_with_the_reason() {
-    // While the step runs: it is stopped, and nothing after it begins.
+    // Lose the log while the step runs: the agent stops the step and begins no other.
     let world = World::new(vec![run("echo working; sleep 600"), run("echo never")]);
     world.fault("/agent/v1/logs", [Fault::Answered(507)]);
     let (outcome, message) = world.run().await;
@@ -644,12 +644,12 @@ async fn a_log_that_cannot_be_kept_fails_the_job_with_the_reason() {
         "{message}"
     );
     assert_eq!(world.steps().len(), 1, "{:?}", world.steps());
-    // After the last step has ended: the job did not succeed all the same.
+    // Lose the log after the last step has ended: the job still does not succeed.
     let late = World::new(vec![run("echo done")]);
     late.fault("/agent/v1/logs", [Fault::Answered(503), Fault::Answered(507)]);
     let (outcome, message) = late.run().await;
     assert_eq!(outcome, Outcome::Errored, "{message:?}");
-    // A server that is in trouble for a moment fails nothing.
+    // A short outage of the server fails nothing.
     let away = World::new(vec![run("echo done")]);
     away.fault("/agent/v1/logs", [Fault::Answered(503), Fault::Answered(500)]);
     assert_eq!(away.run().await.0, Outcome::Succeeded);

@@ -1,4 +1,4 @@
-//! Tar archives that are written while they are sent. Neither a build's context nor a program is ever whole in memory.
+//! Tar archives written while they are sent, so that neither a build context nor a program is ever whole in memory.
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
-/// The size of the pieces that are sent, in bytes.
+/// The size of the pieces to send, in bytes.
 const PIECE: usize = 256 * 1024;
 
 struct Sender {
@@ -41,10 +41,10 @@ impl Write for Sender {
     }
 }
 
-/// Writes an archive with `write`, on a thread that may block, while the stream is read.
+/// Writes an archive with `write`, on a blocking thread, while the stream is read.
 ///
-/// When `write` fails, the stream ends with an error, so that no engine takes half an archive for a whole one. The second value
-/// says why it failed. It stays empty when the reader went away first.
+/// When `write` fails, the stream ends with an error, so that no engine mistakes half an archive for a whole one. The
+/// second value receives the error; it stays empty when the reader went away first.
 pub fn stream_tar<E: Send + 'static>(
     write: impl FnOnce(&mut tar::Builder<&mut dyn Write>) -> Result<(), E> + Send + 'static,
 ) -> (
@@ -62,13 +62,13 @@ pub fn stream_tar<E: Send + 'static>(
         let written = write(&mut archive);
         // Ends the archive: two empty blocks.
         let ended = archive.into_inner().map(drop).and_then(|()| sender.flush());
-        // A reader that went away knows why. That the archive could not be sent after that is no news.
+        // If the reader went away, the error is a consequence of that.
         if sender.pieces.is_closed() {
             return;
         }
         if written.is_err() || ended.is_err() {
             if let Err(e) = written {
-                // Nobody may wait for it.
+                // The receiver may be gone.
                 let _ = failure.send(e);
             }
             let end = io::Error::other("the archive could not be written to its end");
@@ -78,7 +78,8 @@ pub fn stream_tar<E: Send + 'static>(
     (ReceiverStream::new(receiver).fuse(), failed)
 }
 
-/// Reads exactly as many bytes as were promised. A file that shrinks or grows while it is archived must not shift what follows.
+/// Reads exactly the promised number of bytes. A file that shrinks or grows meanwhile must not shift what follows in
+/// the archive.
 #[derive(Debug)]
 pub struct Exactly<R> {
     inner: R,

@@ -4,12 +4,12 @@ use crate::error::ContainerError;
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use std::fmt;
 
-/// The oldest version of the API with everything that is asked for here (Docker 19.03).
+/// The oldest API version with everything that this crate needs (Docker 19.03).
 const OLDEST: ClientVersion = ClientVersion {
     major_version: 1,
     minor_version: 40,
 };
-/// How long the beginning of an answer may take, in seconds.
+/// How long an answer may take to begin, in seconds.
 const PATIENCE_SECONDS: u64 = 120;
 
 /// An engine's API. Cheap to clone; clones share the connection.
@@ -21,7 +21,7 @@ pub struct ContainerClient {
 /// What an engine says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineInfo {
-    /// What tells this engine from every other, for as long as it keeps its storage.
+    /// Identifies this engine for as long as it keeps its storage.
     pub id: String,
     /// The processors that containers may use together.
     pub processors: u64,
@@ -30,8 +30,7 @@ pub struct EngineInfo {
 }
 
 impl ContainerClient {
-    /// Connects to the engine that `DOCKER_HOST` names, or to the one at the usual socket, and agrees with it on a version of
-    /// the API.
+    /// Connects to the engine that `DOCKER_HOST` names, or at the default socket, and negotiates the API version.
     ///
     /// # Errors
     /// When none answers, or it is too old.
@@ -42,13 +41,13 @@ impl ContainerClient {
         Self { docker }.agreed().await
     }
 
-    /// The engine at `address` (`http://127.0.0.1:2375`). Nothing is asked of it yet.
+    /// The engine at `address` (`http://127.0.0.1:2375`). Sends no request yet.
     ///
     /// # Errors
-    /// When it is no address.
+    /// When it is not a valid address.
     pub fn at(address: &str) -> Result<Self, ContainerError> {
         let attempted = format!("understand the engine's address `{address}`");
-        // The client itself finds out only when it connects.
+        // The client itself checks the address only when it connects.
         let host = address
             .strip_prefix("http://")
             .or_else(|| address.strip_prefix("tcp://"));
@@ -84,7 +83,7 @@ impl ContainerClient {
         Ok(Self { docker })
     }
 
-    /// Which engine this is, and what it has.
+    /// The engine's identity and resources.
     ///
     /// # Errors
     /// When it cannot be asked, or does not say which it is.
@@ -116,7 +115,7 @@ mod tests {
         net::TcpListener,
     };
 
-    /// An engine that answers every request with `body`; where it is.
+    /// Starts an engine that answers every request with `body`, and returns its address.
     async fn engine_that_says(body: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());

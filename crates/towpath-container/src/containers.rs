@@ -21,26 +21,26 @@ use std::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long a removal may take, somebody else's too.
+/// How long a removal may take, including one by another process.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
-/// How long somebody else's removal is waited for before it is tried again.
+/// How long to wait for another process's removal before trying again.
 const REMOVAL_TURN: Duration = Duration::from_secs(5);
-/// How long an engine that went away while it was waited for is given before it is asked again.
+/// The pause before asking an engine again that went away during a wait.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How far back events are asked for, so that none is missed between a look and the wait for it. A machine whose clock differs
-/// by more costs a second look and nothing else.
+/// How far back to ask for events, so that none is missed between a look and the wait for it. A larger clock difference
+/// only costs a second look.
 const EVENTS_SINCE: Duration = Duration::from_secs(30);
 
-/// How far a container is.
+/// The phase of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Made and never started.
+    /// Created and never started.
     Created,
-    /// Started and not ended; paused, or between two starts by the engine, too.
+    /// Started and not ended; includes paused, and between restarts by the engine.
     Running,
     #[allow(missing_docs)]
     Ended,
-    /// About to be gone.
+    /// Being removed.
     Removing,
 }
 
@@ -49,13 +49,13 @@ pub enum Phase {
 #[allow(missing_docs)]
 pub struct ContainerState {
     pub phase: Phase,
-    /// Of the last end, if there was one.
+    /// The exit code of the last end, if there was one.
     pub exit_code: Option<i64>,
     /// Whether the kernel ended it because its memory limit was reached.
     pub out_of_memory: bool,
-    /// The engine's word on why it could not start or ended; mostly empty.
+    /// The engine's reason why it could not start or ended; usually empty.
     pub error: String,
-    /// In its first network; `None` once it has ended, and for one that shares another's network.
+    /// Its address in its first network; `None` once it has ended, and if it shares another container's network.
     pub address: Option<IpAddr>,
     pub labels: Labels,
 }
@@ -69,13 +69,13 @@ pub struct ContainerSummary {
     pub labels: Labels,
 }
 
-/// What became of a request to make a container.
+/// The result of creating a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Creation {
     #[allow(missing_docs)]
     Made,
-    /// Another one has the name, or is about to have it.
+    /// Another container has the name, or is about to.
     NameTaken,
 }
 
@@ -106,12 +106,13 @@ impl ContainerClient {
         }
     }
 
-    /// Makes the container `name` unless it is there, and says how far it is then.
+    /// Creates the container `name` unless it exists, and returns its phase.
     ///
-    /// Somebody who makes it at the same time has its name before it can be seen. That is waited for.
+    /// Another process that creates it at the same time takes the name before the container is visible; this waits for
+    /// it.
     ///
     /// # Errors
-    /// When the engine refuses, or the name stays taken by nothing that can be seen for `limit`.
+    /// When the engine refuses, or the name is taken for `limit` without a visible container.
     pub async fn ensure_created(
         &self,
         name: &str,
@@ -134,7 +135,7 @@ impl ContainerClient {
         }
     }
 
-    /// Waits for the creation of a container called `name`; whether it may have come.
+    /// Waits for the creation of a container called `name`; returns whether it may exist.
     async fn appears(&self, name: &str, deadline: Instant) -> bool {
         if Instant::now() >= deadline {
             return false;
@@ -153,13 +154,13 @@ impl ContainerClient {
             .filters(&filters)
             .build();
         let mut events = std::pin::pin!(self.docker.events(Some(options)));
-        // Whoever has the name may give up on it without an event: then it is free again.
+        // The other process may give up without an event: then the name is free again.
         let turn = deadline.min(Instant::now() + Duration::from_secs(1));
         let _ = timeout_at(turn, events.next()).await;
         true
     }
 
-    /// Starts a container; of no effect on one that runs.
+    /// Starts a container; does nothing if it already runs.
     ///
     /// # Errors
     /// When it is not there, or its program cannot be started.
@@ -171,7 +172,7 @@ impl ContainerClient {
         }
     }
 
-    /// How a container is doing; `None` when there is none.
+    /// The state of a container; `None` if it does not exist.
     ///
     /// # Errors
     /// When the engine cannot be asked.
@@ -183,7 +184,7 @@ impl ContainerClient {
         }
     }
 
-    /// The containers with all of `labels`, in no order. An empty value stands for any.
+    /// The containers with all of `labels`, in no particular order. An empty value matches any.
     ///
     /// # Errors
     /// When the engine cannot be asked.
@@ -206,9 +207,10 @@ impl ContainerClient {
         Ok(summaries.collect())
     }
 
-    /// Waits until a container has ended; its exit code. `None` when it is gone, or its code is not known.
+    /// Waits until a container has ended, and returns its exit code. `None` when the container is gone or the code is
+    /// unknown.
     ///
-    /// Never gives up: an engine that goes away is waited for.
+    /// Never gives up: waits for an engine that goes away.
     pub async fn wait(&self, name: &str) -> Option<i64> {
         loop {
             let mut waiting = std::pin::pin!(self.docker.wait_container(name, None));
@@ -226,7 +228,8 @@ impl ContainerClient {
         }
     }
 
-    /// Sends the image's stop signal, waits for `grace`, and kills then. A container that has ended or is gone is stopped.
+    /// Sends the image's stop signal, waits for `grace`, and then kills. A container that has ended or is gone counts
+    /// as stopped.
     ///
     /// # Errors
     /// When the engine does not obey.
@@ -256,7 +259,7 @@ impl ContainerClient {
                 match self.docker.remove_container(name, Some(options)).await {
                     Ok(()) => return Ok(()),
                     Err(error) if status(&error) == Some(404) => return Ok(()),
-                    // Somebody else is at it.
+                    // Another process is removing it.
                     Err(error) if status(&error) == Some(409) => {
                         if let Ok(true) = timeout(REMOVAL_TURN, self.is_removed(name)).await {
                             return Ok(());
@@ -275,7 +278,7 @@ impl ContainerClient {
         timeout(REMOVAL_LIMIT, removing).await.unwrap_or_else(late)
     }
 
-    /// Waits until somebody else's removal is over; whether the container is gone.
+    /// Waits until another process's removal is over; returns whether the container is gone.
     async fn is_removed(&self, name: &str) -> bool {
         let options = WaitContainerOptionsBuilder::default().condition("removed").build();
         let mut waiting = std::pin::pin!(self.docker.wait_container(name, Some(options)));
@@ -285,7 +288,7 @@ impl ContainerClient {
         }
     }
 
-    /// Waits until nobody has a container called `name`, whoever removes it.
+    /// Waits until no container is called `name`, whoever removes it.
     pub async fn wait_until_removed(&self, name: &str) {
         while !self.is_removed(name).await {
             tokio::time::sleep(PAUSE).await;
@@ -293,7 +296,7 @@ impl ContainerClient {
     }
 }
 
-/// A filter for things that have all of `labels`.
+/// A filter for objects with all of `labels`.
 pub(crate) fn label_filter(labels: &[(&str, &str)]) -> HashMap<String, Vec<String>> {
     let labels = labels.iter().map(|(key, value)| match *value {
         "" => (*key).to_string(),
@@ -314,7 +317,7 @@ fn state(found: ContainerInspectResponse) -> ContainerState {
         Some(Status::REMOVING) => Phase::Removing,
         Some(Status::EXITED | Status::DEAD) => Phase::Ended,
         Some(Status::RUNNING | Status::PAUSED | Status::RESTARTING) => Phase::Running,
-        // An engine that does not say.
+        // The engine did not report a status.
         _ if state.running == Some(true) => Phase::Running,
         _ => Phase::Ended,
     };

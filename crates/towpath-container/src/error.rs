@@ -1,7 +1,7 @@
 //! Why an engine did not do what it was asked.
 //!
-//! Engines answer with a status and a sentence. Where only the sentence tells two cases apart, its words are looked at here
-//! and nowhere else.
+//! Engines answer with a status and a sentence. Only this module inspects the words of a sentence, where nothing else
+//! tells two cases apart.
 
 use bollard::errors::Error as DockerError;
 use std::error::Error;
@@ -18,14 +18,14 @@ pub struct ContainerError {
     source: Box<dyn Error + Send + Sync>,
 }
 
-/// Whether another attempt can help.
+/// Whether a retry can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// No engine answers. It may next time.
     Unreachable,
-    /// What was asked for can never be: there is no such user, program or option.
+    /// The request can never succeed: there is no such user, program or option.
     Impossible,
-    /// The engine did not do it, and may next time.
+    /// The engine failed, and may succeed next time.
     Failed,
 }
 
@@ -41,7 +41,7 @@ impl ContainerError {
         }
     }
 
-    /// An attempt that failed without a word of the engine's.
+    /// A failure without a message from the engine.
     pub(crate) fn other<E: Into<Box<dyn Error + Send + Sync>>>(attempted: impl Into<String>) -> impl FnOnce(E) -> Self {
         move |source| Self {
             attempted: attempted.into(),
@@ -52,7 +52,7 @@ impl ContainerError {
         }
     }
 
-    /// What was attempted on what: `start the container `x``.
+    /// The attempted action and its object: `start the container `x``.
     #[must_use]
     pub fn attempted(&self) -> &str {
         &self.attempted
@@ -64,13 +64,13 @@ impl ContainerError {
         self.kind
     }
 
-    /// The HTTP status of an answer that is an error. `None` when there was no answer, or one that began well.
+    /// The HTTP status of an error answer. `None` when there was no answer, or when the answer began successfully.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.status
     }
 
-    /// Whether the engine began to do what it was asked and said then why it stopped, as in a build.
+    /// Whether the engine reported the error after it had begun, as in a build.
     #[must_use]
     pub fn is_said_midway(&self) -> bool {
         self.is_said_midway
@@ -82,7 +82,7 @@ impl ContainerError {
         self.source.to_string()
     }
 
-    /// What was attempted, and why it failed: for an error of the caller's own.
+    /// The attempted action and the cause, for an error of the caller's own.
     #[must_use]
     pub fn into_parts(self) -> (String, Box<dyn Error + Send + Sync>) {
         (self.attempted, self.source)
@@ -103,7 +103,7 @@ pub struct PullError {
 pub enum PullFailure {
     /// The registry has no such image. Trying again does not help.
     Absent,
-    /// The registry does not let these credentials, or nobody without, read it. Trying again does not help.
+    /// The registry denies these credentials, or anonymous access. A retry does not help.
     Denied,
     /// The engine could not reach the registry, or the registry failed.
     Failed,
@@ -118,7 +118,7 @@ impl PullError {
         let absent = ["not found", "manifest unknown", "does not exist", "no such image"];
         let failure = if says(&denied) {
             PullFailure::Denied
-        // "No such host" is said in words that contain "not found", too.
+        // "No such host" messages also contain "not found".
         } else if says(&absent) && !says(&["no such host"]) {
             PullFailure::Absent
         } else {
@@ -149,7 +149,7 @@ impl PullError {
         self.source.to_string()
     }
 
-    /// Why it failed, for an error of the caller's own.
+    /// The cause, for an error of the caller's own.
     #[must_use]
     pub fn into_source(self) -> Box<dyn Error + Send + Sync> {
         self.source
@@ -164,7 +164,7 @@ pub(crate) fn status(error: &DockerError) -> Option<u16> {
     }
 }
 
-/// What the engine said; the library's error where it said nothing.
+/// The engine's message, or the library's error if there is none.
 fn said(error: DockerError) -> Box<dyn Error + Send + Sync> {
     match error {
         DockerError::DockerResponseServerError { message, .. } => message.trim().into(),

@@ -11,7 +11,7 @@ use nix::{
     unistd::Pid,
 };
 
-/// How much of what a command prints is kept, in bytes.
+/// How much of a command's output to keep, in bytes.
 const OUTPUT: usize = 4096;
 
 /// A command that ran to its end.
@@ -19,12 +19,12 @@ const OUTPUT: usize = 4096;
 pub struct Executed {
     /// -1 when the engine does not say.
     pub exit_code: i64,
-    /// The first 4 KiB that it printed, standard output and error in order, without blanks around.
+    /// The first 4 KiB of its output, standard output and error in order, trimmed.
     pub output: String,
 }
 
-/// A command that runs. Dropped before it is over, its process is killed: engines have no request for that, so it is killed as
-/// one of this machine's, where it is one.
+/// A running command. Dropping it early kills its process. Engines have no request for that, so this kills it as a
+/// process of this machine, where it is one.
 struct Running {
     docker: Docker,
     exec: Option<String>,
@@ -49,7 +49,7 @@ impl Drop for Running {
             let pid = known.pid.filter(|_| known.running == Some(true));
             let pid = pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 1);
             if let Some(pid) = pid {
-                // Without the right to it, or when it has just ended, there is nothing more to do.
+                // Nothing to do if this is not permitted or the process has just ended.
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
         });

@@ -18,8 +18,8 @@ use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use std::{collections::BTreeMap, io, time::Duration};
 use towpath_types::{ImageReference, RegistryCredentials};
 
-/// The library gives up on a request after this time when no answer begins. A build and a push begin to answer when the engine
-/// has all of what is sent; callers who want less have a timeout of their own.
+/// Disables the library's timeout for the beginning of an answer. A build and a push answer only when the engine has
+/// received everything; callers that need a limit set their own.
 const NO_LIMIT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long an engine may take to read an archive.
 const LOAD_LIMIT: Duration = Duration::from_secs(600);
@@ -30,21 +30,21 @@ const LOAD_LIMIT: Duration = Duration::from_secs(600);
 pub struct BuildSettings {
     /// The Dockerfile's name in the archive.
     pub dockerfile: String,
-    /// They can be read from the image's history, so no secrets.
+    /// Build arguments. The image's history shows them, so do not pass secrets.
     pub arguments: BTreeMap<String, String>,
     pub labels: Labels,
     /// The stage to stop at; the last one when `None`.
     pub target: Option<String>,
-    /// For base images, by registry.
+    /// Credentials for base images, by registry.
     pub credentials: BTreeMap<String, RegistryCredentials>,
 }
 
 /// What an engine says while it builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BuildProgress {
-    /// A piece of what it prints; lines may be cut anywhere.
+    /// A piece of the output; lines may be cut anywhere.
     Printed(String),
-    /// How far something is: a layer that is pulled, by its id.
+    /// The status of an item: a layer being pulled, by its id.
     Status {
         #[allow(missing_docs)]
         id: Option<String>,
@@ -60,11 +60,11 @@ pub enum BuildProgress {
 #[allow(missing_docs)]
 pub struct PushProgress {
     pub text: String,
-    /// Whether it is about one layer of several. The engine's library drops which.
+    /// Whether it is about one of several layers. The engine's library drops which.
     pub is_of_a_layer: bool,
 }
 
-/// As the engine takes them, which speaks to the registry for us.
+/// Credentials in the engine's form; the engine talks to the registry for us.
 fn for_registry(credentials: &RegistryCredentials, registry: &str) -> DockerCredentials {
     DockerCredentials {
         username: Some(credentials.username.clone()),
@@ -82,7 +82,7 @@ fn for_image(credentials: &RegistryCredentials, image: &ImageReference) -> Docke
 }
 
 impl ContainerClient {
-    /// Whether the engine has the image of that reference or id.
+    /// Whether the engine has an image with that reference or id.
     ///
     /// # Errors
     /// When the engine cannot be asked.
@@ -104,7 +104,7 @@ impl ContainerClient {
         Ok(found.config.and_then(|config| config.user).unwrap_or_default())
     }
 
-    /// Pulls an image; its digest wins over its tag, and without either it is `latest`.
+    /// Pulls an image. A digest overrides a tag; the default is `latest`.
     ///
     /// # Errors
     /// See [`PullError`].
@@ -128,10 +128,10 @@ impl ContainerClient {
         drained(pulled).await.map_err(|error| PullError::of(image, error))
     }
 
-    /// Whether an image's registry has it, without pulling it.
+    /// Whether the registry has an image, without pulling it.
     ///
     /// # Errors
-    /// When it has not, or cannot be asked: see [`PullError`].
+    /// When it does not have the image, or does not answer: see [`PullError`].
     pub async fn find_in_registry(
         &self,
         image: &ImageReference,
@@ -145,7 +145,7 @@ impl ContainerClient {
         found.map(drop).map_err(|error| PullError::of(image, error))
     }
 
-    /// Loads the images of an archive that `docker save` could have written.
+    /// Loads the images in an archive in the format of `docker save`.
     ///
     /// # Errors
     /// When the engine does not take it, or `archive` breaks off.
@@ -227,7 +227,7 @@ impl ContainerClient {
         progress.boxed()
     }
 
-    /// Removes an image's name, and the image with its last one.
+    /// Removes an image's name, and the image itself with its last name.
     ///
     /// # Errors
     /// When a container that runs uses it.
@@ -240,7 +240,7 @@ impl ContainerClient {
         }
     }
 
-    /// Gives an image of the engine another name; its tag, `latest` when it has none.
+    /// Gives an image in the engine another name, with its tag or `latest`.
     ///
     /// # Errors
     /// When the engine has no such image.

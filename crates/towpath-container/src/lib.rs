@@ -1,19 +1,21 @@
-//! The client of a container engine: whatever Towpath asks of Docker, or of an engine that speaks its API, goes through here.
+//! The client of a container engine: all of Towpath's requests to Docker, or to an engine with the same API, go through
+//! here.
 //!
-//! Jobs run in containers, the local target runs an environment's pods in them, and images are built and pushed by the same
-//! engine. All use [`ContainerClient`] and describe containers by [`ContainerSpec`]; no other crate names the library that
-//! speaks to the engine.
+//! Jobs run in containers, the local target runs an environment's pods in them, and images are built and pushed by the
+//! same engine. All use [`ContainerClient`] and describe containers by [`ContainerSpec`]; no other crate names the
+//! library that speaks to the engine.
 //!
-//! - `client` connects; `containers`, `exec`, `output`, `images`, `networks` and `volumes` have a subject each;
+//! - `client` connects; `containers`, `exec`, `output`, `images`, `networks` and `volumes` cover one subject each;
 //! - [`spec`] says what a container is made of;
-//! - [`error`] tells what can never work from what may work next time;
+//! - [`error`] distinguishes permanent failures from temporary ones;
 //! - [`scratch`] makes images of single files, and [`archive`] writes the archives that an engine reads.
 //!
-//! **Invariant:** every request is safe to repeat. What is there already, stopped already or gone already is no error.
+//! **Invariant:** every request is safe to repeat. It is no error if something already exists, is already stopped or is
+//! already gone.
 //!
-//! **Invariant:** what this crate calls removed is gone when the call returns, whoever removed it.
+//! **Invariant:** when a removal returns, the object is gone, whoever removed it.
 //!
-//! It does not know what a job, a pod or a project is, and it neither chooses names nor labels.
+//! It does not know what a job, a pod or a project is, and it chooses neither names nor labels.
 
 pub mod archive;
 mod client;

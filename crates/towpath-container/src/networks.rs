@@ -11,14 +11,14 @@ use std::collections::HashMap;
 impl ContainerClient {
     /// The ids of the networks called `name`, the oldest first.
     ///
-    /// The name of a network is not unique. Of two requests at once, or before and after a `kill -9`, each may get one, and
-    /// from then on the engine takes the name for ambiguous.
+    /// A network's name is not unique. Two concurrent requests, or two around a `kill -9`, may each create one, and
+    /// from then on the engine rejects the name as ambiguous.
     async fn networks(&self, name: &str) -> Result<Vec<String>, ContainerError> {
         let filters = HashMap::from([("name".to_string(), vec![name.to_string()])]);
         let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
         let found = self.docker.list_networks(Some(options)).await;
         let found = found.map_err(ContainerError::of("list the engine's networks"))?;
-        // The filter also finds names that merely contain it.
+        // The filter also matches names that merely contain it.
         let named = found
             .into_iter()
             .filter(|network| network.name.as_deref() == Some(name));
@@ -30,7 +30,7 @@ impl ContainerClient {
     /// Makes sure that there is exactly one network called `name`.
     ///
     /// # Errors
-    /// When the engine makes none, or keeps two.
+    /// When the engine creates none, or keeps two.
     pub async fn ensure_network(&self, name: &str, labels: &Labels) -> Result<(), ContainerError> {
         let mut found = self.networks(name).await?;
         if found.is_empty() {
@@ -58,7 +58,7 @@ impl ContainerClient {
                     true
                 }
                 Err(error) if status(&error) == Some(404) => true,
-                // A container is in it. Then another one is the spare one.
+                // A container uses it, so keep it and remove another one.
                 Err(error) if status(&error) == Some(403) => false,
                 Err(error) => {
                     let attempted = format!("remove the network `{name}` ({id}), of which there are two");

@@ -12,15 +12,15 @@ use std::collections::VecDeque;
 /// Where output begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tail {
-    /// At the first line that the engine has kept.
+    /// At the oldest line that the engine still has.
     All,
-    /// So many lines before the end.
+    /// This many lines before the end.
     Lines(u32),
 }
 
 impl ContainerClient {
-    /// What a container printed, standard output and error in order, in pieces of any length. With `follow`, also what it
-    /// prints from now on; the stream ends with the container then.
+    /// A container's output, standard output and error in order, in pieces of any length. With `follow`, continues with
+    /// new output until the container ends.
     pub fn output(
         &self,
         container: &str,
@@ -43,7 +43,7 @@ impl ContainerClient {
             .map(move |piece| piece.map(|piece| piece.into_bytes()).map_err(&failed))
     }
 
-    /// The last whole lines of at most `limit` bytes that a container printed; none when it is gone.
+    /// The last whole lines of a container's output, at most `limit` bytes; none when the container is gone.
     ///
     /// # Errors
     /// When the engine cannot be asked.
@@ -51,7 +51,8 @@ impl ContainerClient {
         self.last_output_of(container, Tail::All, limit).await
     }
 
-    /// The last `lines` lines that a container printed, of these whole lines of at most `limit` bytes; none when it is gone.
+    /// The last `lines` lines of a container's output, limited to whole lines in the last `limit` bytes; none when the
+    /// container is gone.
     ///
     /// # Errors
     /// When the engine cannot be asked.
@@ -75,7 +76,7 @@ impl ContainerClient {
                 Err(error) => return Err(error),
             }
         }
-        // Half a line may be the second half of a secret, which nobody would know it by.
+        // A partial line may begin with the second half of a secret, which no mask would recognise.
         if is_cut {
             let line_end = last
                 .iter()
@@ -86,7 +87,7 @@ impl ContainerClient {
         Ok(last.into())
     }
 
-    /// Whether there is something at `path` in a container's file system, running or not.
+    /// Whether `path` exists in a container's file system, running or not.
     ///
     /// # Errors
     /// When the container is not there, or the engine cannot be asked.

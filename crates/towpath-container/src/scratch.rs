@@ -1,9 +1,10 @@
 //! Images `FROM scratch`: a few files, without a Dockerfile and without a builder.
 //!
-//! The same files and settings make the same image, byte for byte, and the image's tag is a digest of all of that. So an image
-//! of that name that the engine has already is the one that is wanted.
+//! The same files and settings give the same image, byte for byte, and the image's tag is a digest of its content. So
+//! if the engine already has an image of that name, it is the right one.
 //!
-//! Source: <https://github.com/opencontainers/image-spec/blob/main/config.md>. The archive is what `docker save` writes.
+//! Source: <https://github.com/opencontainers/image-spec/blob/main/config.md>. The archive is what `docker save`
+//! writes.
 
 use crate::{
     archive::{Exactly, stream_tar},
@@ -21,7 +22,7 @@ use towpath_types::{Digest, Digester, ImageReference};
 /// The content of a file of the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileContent {
-    /// That of a file of this machine: `/proc/self/exe`, for one.
+    /// A copy of a file of this machine, such as `/proc/self/exe`.
     Copy(PathBuf),
     #[allow(missing_docs)]
     Bytes(Vec<u8>),
@@ -31,7 +32,7 @@ pub enum FileContent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct ScratchFile {
-    /// Without a leading slash: `bin/towpath`. The folders above it are made.
+    /// The path without a leading slash: `bin/towpath`. Parent folders are created.
     pub path: String,
     /// Permissions: `0o755`.
     pub mode: u32,
@@ -42,13 +43,13 @@ pub struct ScratchFile {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct ScratchImage {
-    /// The image's name without a tag: `towpath/agent`. The tag is made of the digest.
+    /// The image's name without a tag: `towpath/agent`. The tag comes from the digest.
     pub repository: String,
     pub files: Vec<ScratchFile>,
     /// Empty folders, with their permissions: `tmp`, `0o1777`.
     pub folders: Vec<(String, u32)>,
     pub entrypoint: Vec<String>,
-    /// The arguments of a container that has none of its own.
+    /// The default arguments of a container.
     pub command: Vec<String>,
     /// `NAME=value`.
     pub environment: Vec<String>,
@@ -71,18 +72,18 @@ pub enum ScratchError {
     Engine { image: String, source: ContainerError },
 }
 
-/// What an image's digest depends on, ready to be sent.
+/// The inputs of an image's digest, ready to send.
 struct Prepared {
     image: ScratchImage,
     config: Vec<u8>,
-    /// In bytes, in the order of the image's files.
+    /// The sizes in bytes, in the order of the image's files.
     sizes: Vec<u64>,
     layer_size: u64,
     name: ImageReference,
 }
 
-/// Loads `image` into the engine unless it is there. Answers its name: the repository, and as a tag the beginning of the digest
-/// of everything in it.
+/// Loads `image` into the engine unless it is there. Returns its name: the repository, with the beginning of the
+/// content's digest as its tag.
 ///
 /// Safe to repeat, and to do several times at once.
 ///
@@ -109,7 +110,7 @@ pub async fn load_scratch_image(engine: &ContainerClient, image: ScratchImage) -
     let (archive, mut unreadable) = stream_tar(move |archive| write_archive(archive, &prepared));
     match engine.load(archive).await {
         Ok(()) => Ok(name),
-        // When the archive broke off, what the engine says about it is beside the point.
+        // If reading the archive failed, the engine's message is only a consequence.
         Err(error) => Err(unreadable.try_recv().unwrap_or_else(|_| failed(error))),
     }
 }
@@ -119,7 +120,7 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> ScratchError {
     move |source| ScratchError::File { path, source }
 }
 
-/// Takes the size and the digest of what is written to it.
+/// Measures the size and the digest of what is written to it.
 #[derive(Default)]
 struct Measure {
     digester: Digester,
@@ -246,14 +247,14 @@ fn write_archive(archive: &mut tar::Builder<&mut dyn Write>, prepared: &Prepared
             )
             .map_err(failed(Path::new(name)))?;
     }
-    // The layer is an archive in the archive. It is written a second time rather than kept; the engine compares its digest, so
-    // a file that changed in between is noticed.
+    // The layer is an archive in the archive. Write it a second time rather than keep it: the engine compares its
+    // digest, so a file that changed in between is noticed.
     let path = Path::new("layer.tar");
     let mut outer = header(0o644, prepared.layer_size, tar::EntryType::Regular);
     outer.set_path(path).map_err(failed(path))?;
     outer.set_cksum();
     let writer = archive.get_mut();
     writer.write_all(outer.as_bytes()).map_err(failed(path))?;
-    // An archive is made of whole blocks, so nothing needs to be filled up behind it.
+    // An archive consists of whole blocks, so no padding is needed after it.
     write_layer(writer, &prepared.image, &prepared.sizes)
 }

@@ -15,20 +15,20 @@ use towpath_types::SecretString;
 /// Labels of a container, a network or a volume.
 pub type Labels = BTreeMap<String, String>;
 
-/// A container to make. What is not set is as the image or the engine has it.
+/// A container to create. Unset fields default to the image's or the engine's settings.
 #[derive(Debug, Clone, Default)]
 pub struct ContainerSpec {
     /// A reference or an id. The engine has to have it.
     pub image: String,
-    /// Replaces the image's.
+    /// Overrides the image's entrypoint.
     pub entrypoint: Option<Vec<String>>,
-    /// Replaces the image's.
+    /// Overrides the image's command.
     pub command: Option<Vec<String>>,
-    /// Replaces the image's; absolute.
+    /// Overrides the image's working directory; an absolute path.
     pub working_directory: Option<String>,
-    /// Replaces the image's: a name or a number, and perhaps a group behind a colon.
+    /// Overrides the image's user: a name or a number, optionally with a group after a colon.
     pub user: Option<String>,
-    /// Over the image's. Values may be secrets.
+    /// Added to the image's environment. Values may be secrets.
     pub environment: Vec<(String, SecretString)>,
     #[allow(missing_docs)]
     pub labels: Labels,
@@ -36,7 +36,7 @@ pub struct ContainerSpec {
     pub host_name: Option<String>,
     #[allow(missing_docs)]
     pub network: Network,
-    /// Further names that the container finds at an address.
+    /// Additional host names with their addresses.
     pub hosts: Vec<(String, IpAddr)>,
     #[allow(missing_docs)]
     pub mounts: Vec<Mount>,
@@ -48,51 +48,51 @@ pub struct ContainerSpec {
     pub sysctls: BTreeMap<String, String>,
     /// Capabilities to take away; `ALL` takes all.
     pub dropped_capabilities: Vec<String>,
-    /// Whether only mounts can be written to.
+    /// Whether the root file system is read-only.
     pub read_only: bool,
-    /// Whether no program in it gets more rights than it was started with.
+    /// Whether programs in it can never gain privileges.
     pub no_new_privileges: bool,
-    /// Whether the engine starts it again when it ends with another code than 0.
+    /// Whether the engine restarts it when it ends with another code than 0.
     pub restart_on_failure: bool,
-    /// How long it has between the stop signal and the kill when the engine itself stops it.
+    /// The time between the stop signal and the kill when the engine itself stops it.
     pub stop_timeout: Option<Duration>,
     #[allow(missing_docs)]
     pub log_limit: Option<LogLimit>,
 }
 
-/// Which network a container is in.
+/// The network of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Network {
     /// The engine's own bridge.
     #[default]
     Default,
-    /// One that was made, in which the container answers to these names besides its own.
+    /// A created network, in which the container also answers to these names.
     Named {
         #[allow(missing_docs)]
         name: String,
         #[allow(missing_docs)]
         aliases: Vec<String>,
     },
-    /// That of the container of this name: they share all addresses and ports.
+    /// The network of the container with this name: they share all addresses and ports.
     OfContainer(String),
 }
 
-/// Something that a container sees in its file system.
+/// A mount in a container's file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Mount {
     pub source: MountSource,
-    /// Where it is seen: an absolute path.
+    /// The absolute path in the container.
     pub target: String,
     pub read_only: bool,
 }
 
-/// What is mounted.
+/// The source of a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountSource {
     /// A file or folder of the engine's machine, which has to be there.
     Host(PathBuf),
-    /// A volume. The engine makes it, with these labels, when there is none of that name.
+    /// A volume. The engine creates it with these labels if it does not exist.
     Volume {
         #[allow(missing_docs)]
         name: String,
@@ -101,7 +101,7 @@ pub enum MountSource {
     },
 }
 
-/// A port of a container that is reached at an address of the engine's machine.
+/// A port of a container, published at an address of the engine's machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct PublishedPort {
@@ -109,29 +109,29 @@ pub struct PublishedPort {
     pub at: SocketAddr,
 }
 
-/// What a container may use of the machine.
+/// The resources that a container may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// Thousandths of a processor that it never gets more than.
+    /// The CPU limit, in thousandths of a processor.
     pub cpu_millis: Option<u64>,
-    /// Thousandths of a processor by which it is weighed when processors are short.
+    /// The CPU share when processors are short, in thousandths of a processor.
     pub cpu_request_millis: Option<u64>,
-    /// Bytes past which it is killed.
+    /// The memory limit in bytes; the kernel kills a container that exceeds it.
     pub memory_bytes: Option<u64>,
-    /// Bytes down to which the kernel takes memory back when that is short.
+    /// The memory in bytes that the kernel leaves the container when memory is short.
     pub memory_request_bytes: Option<u64>,
-    /// How many processes and threads it may have at once.
+    /// The most processes and threads at once.
     pub processes: Option<u64>,
 }
 
-/// How much of a container's output the engine keeps on its disk. Older output goes.
+/// How much of a container's output the engine keeps on disk. Older output is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogLimit {
     /// The size of each of two files, in MiB.
     pub mebibytes: u32,
 }
 
-/// The kernel's bounds of a container's weight; 1024 stands for one processor.
+/// The kernel's range for CPU shares; 1024 stands for one processor.
 const CPU_SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 
 impl ContainerSpec {
@@ -218,7 +218,7 @@ impl ContainerSpec {
 }
 
 impl Mount {
-    /// A file or folder of the engine's machine that the container can only read.
+    /// Mounts a file or folder of the engine's machine read-only.
     #[must_use]
     pub fn read_only_host(source: impl Into<PathBuf>, target: &str) -> Self {
         Self {
@@ -261,7 +261,7 @@ impl LogLimit {
     }
 }
 
-/// `None` instead of an empty list, which engines take for a setting.
+/// `None` for an empty list, because engines treat an empty list as a setting.
 fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }

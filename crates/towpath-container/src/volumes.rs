@@ -1,4 +1,4 @@
-//! Volumes. They come into being with the first container that mounts them.
+//! Volumes. The first container that mounts a volume creates it.
 
 use crate::{
     client::ContainerClient,
@@ -20,7 +20,7 @@ impl ContainerClient {
         }
     }
 
-    /// The names of the volumes with all of `labels`. An empty value stands for any.
+    /// The names of the volumes with all of `labels`. An empty value matches any.
     ///
     /// # Errors
     /// When the engine cannot be asked.
@@ -34,7 +34,7 @@ impl ContainerClient {
         Ok(volumes.into_iter().map(|volume| volume.name).collect())
     }
 
-    /// Removes a volume with all that is in it.
+    /// Removes a volume with its content.
     ///
     /// # Errors
     /// When a container uses it.

@@ -1,4 +1,4 @@
-//! The client on a real container engine. What runs in the containers is this test program, which is static.
+//! The client on a real container engine. The containers run this test program, which is static.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use futures::{FutureExt, StreamExt, future::join_all};
@@ -76,7 +76,7 @@ impl World {
     }
 }
 
-/// Runs `test` with an instance of its own, and removes what it left, also when it fails.
+/// Runs `test` with its own instance, and removes what it left, even if it fails.
 async fn in_world<F: Future<Output = ()>>(name: &str, test: impl FnOnce(std::sync::Arc<World>) -> F) {
     if let Err(absent) = engine_answers().await {
         return skipped(name, &absent);
@@ -144,7 +144,7 @@ async fn a_container_from_its_creation_to_its_removal() {
                 .unwrap(),
             []
         );
-        // As process 1 it does not hear the signal, so it is killed after the grace period.
+        // As process 1 it ignores the signal, so it is killed after the grace period.
         for _ in 0..2 {
             client.stop(&name, Duration::from_secs(1)).await.unwrap();
         }
@@ -236,7 +236,7 @@ async fn a_command_says_how_it_ended_and_is_killed_when_nobody_waits() {
         let nothing = world.client.execute(&name, &["/no-such-program".into()]).await;
         assert!(nothing.is_err() || nothing.unwrap().exit_code != 0);
 
-        // It has the container's variable, so it never ends by itself.
+        // It has the container's variable, so it never ends on its own.
         let mark = format!("--skip={}", world.instance);
         let endless = program(&[&mark]);
         let waiting = world.client.execute(&name, &endless);
@@ -263,7 +263,7 @@ async fn a_command_says_how_it_ended_and_is_killed_when_nobody_waits() {
     .await;
 }
 
-/// How many processes of this machine have `argument`.
+/// The number of processes on this machine that have `argument`.
 fn processes_with(argument: &str) -> usize {
     let all = std::fs::read_dir("/proc").unwrap().flatten();
     let has = |entry: &std::fs::DirEntry| {

@@ -1,4 +1,4 @@
-//! What agents ask for and tell. The server has checked the token: `node` is what it grants.
+//! What agents ask for and report. The server has checked the token: it grants access to `node`.
 
 use crate::{
     conductor::Conductor,
@@ -31,23 +31,23 @@ use towpath_store::{
 };
 use towpath_types::{Digest, JobId, Mask, NodeId, StepStatus, TestResult};
 
-/// How many of the newest files of results tell how long tests take.
+/// The number of newest result files that test timings are computed from.
 const TIMED_FILES: u32 = 20;
-/// How many masks of other servers' jobs are kept.
+/// The most masks to cache for jobs that other servers supervise.
 const MOST_MASKS: usize = 64;
-/// How long a long poll is held open: the agent gives up a little later.
+/// How long a long poll stays open. The agent gives up a little later.
 const HELD: Duration = Duration::from_secs(LONG_POLL.as_secs() - 5);
 
-/// What became of a piece of a log.
+/// The result of storing a piece of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogAnswer {
-    /// It is kept; the log is this long now.
+    /// The piece is stored; the log now has this length.
     Acknowledged(u64),
-    /// It begins beyond the end of what is there, which is this long.
+    /// The piece begins past the end of the log, which has this length.
     Gap(u64),
 }
 
-/// The agents' counterpart. Clones share everything.
+/// What serves agents' requests. Clones share everything.
 #[derive(Clone)]
 #[allow(missing_docs)]
 pub struct AgentDoor {
@@ -62,7 +62,7 @@ pub struct AgentDoor {
     pub identity: Arc<dyn Identity>,
 }
 
-/// The masks of jobs that other servers look after, so that they are not made anew for each piece of a log.
+/// Masks of jobs that other servers supervise, cached so that they are not rebuilt for each piece of a log.
 #[derive(Clone, Default)]
 pub struct Masks(Arc<Mutex<VecDeque<(NodeId, Mask)>>>);
 
@@ -80,7 +80,7 @@ impl Masks {
 }
 
 impl AgentDoor {
-    /// What the credentials of a node are worth now.
+    /// What the credentials of a node allow now.
     ///
     /// # Errors
     /// When the storage does not work.
@@ -88,7 +88,7 @@ impl AgentDoor {
         Standing::of(self.store.as_ref(), node).await
     }
 
-    /// The job's specification, once its environments are whole; `None` when they were not within a long poll.
+    /// The job's specification, once its environments are ready; `None` when they were not ready within a long poll.
     ///
     /// # Errors
     /// `NotFound` when the attempt is over or unknown: the agent stops.
@@ -123,8 +123,8 @@ impl AgentDoor {
         })
     }
 
-    /// The attempt as this process looks after it. One that is not over but not yet taken up after a start is waited for by
-    /// the agent, which asks again.
+    /// The attempt that this process supervises. After a restart, an unfinished attempt may not have a supervisor yet:
+    /// the agent waits and asks again.
     async fn attended(&self, node: NodeId) -> Result<Arc<Attended>, DeliveryError> {
         if let Some(attended) = self.attendance.get(node.job).filter(|one| one.attempt == node.attempt) {
             return Ok(attended);
@@ -139,10 +139,10 @@ impl AgentDoor {
         Err(DeliveryError::unavailable("the job is not taken up yet"))
     }
 
-    /// Hides the secrets of the attempt's job. What agents send is masked here once more: whatever they are, and whoever speaks
-    /// for them, nothing else is stored.
+    /// Hides the secrets of the attempt's job. The server masks everything that agents send once more, so that an agent
+    /// that does not mask cannot store a secret.
     ///
-    /// The server that an agent speaks to need not be the one that looks after the job.
+    /// The server that an agent talks to need not be the one that supervises the job.
     async fn mask(&self, node: NodeId) -> Result<Mask, DeliveryError> {
         let attended = self.attendance.get(node.job).filter(|one| one.attempt == node.attempt);
         if let Some(mask) = attended.and_then(|attended| attended.mask.get().cloned()) {
@@ -161,7 +161,8 @@ impl AgentDoor {
         row.ok_or_else(|| DeliveryError::not_found(format!("there is no job {job}")))
     }
 
-    /// Keeps a piece of a step's log, without what may be the beginning of a secret at its end, unless it is the `last` one.
+    /// Stores a piece of a step's log. Holds back an end that may be the start of a secret, unless the piece is the
+    /// `last` one.
     ///
     /// # Errors
     /// When the storage does not work; the agent sends it again.
@@ -190,10 +191,11 @@ impl AgentDoor {
         }
     }
 
-    /// Keeps a report; one that was seen before changes nothing.
+    /// Stores a report. A report that is already stored changes nothing.
     ///
     /// # Errors
-    /// `Conflict` when reports are missing before this one; `NotFound` after the node's last one; otherwise when the storage does not work.
+    /// `Conflict` when reports are missing before this one; `NotFound` after the node's last one; otherwise when the
+    /// storage does not work.
     pub async fn report(&self, node: NodeId, report: SequencedReport) -> Result<(), DeliveryError> {
         loop {
             let nodes = self.store.nodes(node.job, node.attempt).await.map_err(store_error)?;
@@ -225,7 +227,7 @@ impl AgentDoor {
             }
             match self.store.commit(commit).await {
                 Ok(_) => return Ok(()),
-                // The same report came twice at once: look again.
+                // The same report arrived twice at once: load again.
                 Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(store_error(error)),
             }
@@ -245,7 +247,7 @@ impl AgentDoor {
             .source(&row.project, &workflow.commit, workflow.branch.as_deref(), &origin)
             .await
             .map_err(|error| match error {
-                // The disk may have room again, and git may be installed again. What git refuses, it refuses again.
+                // A full disk may have room again, and git may be installed again. What git refuses, it refuses again.
                 ForgeError::Io { .. } => DeliveryError::unavailable("failed to read the commit").caused_by(error),
                 ForgeError::Git { .. }
                 | ForgeError::UnknownProject(_)
@@ -257,7 +259,7 @@ impl AgentDoor {
             })
     }
 
-    /// Whether jobs that are trusted like this one saved a cache of exactly this key.
+    /// Whether a job with the same trust domain saved a cache under exactly this key.
     ///
     /// # Errors
     /// When the storage does not work.
@@ -268,7 +270,7 @@ impl AgentDoor {
         known.map_err(store_error)
     }
 
-    /// The newest cache that this job may restore and whose key begins with `prefix`: its key, and its archive.
+    /// The newest cache that this job may restore whose key begins with `prefix`: its key and its archive.
     ///
     /// # Errors
     /// When the storage does not work.
@@ -284,7 +286,7 @@ impl AgentDoor {
         Ok(None)
     }
 
-    /// Keeps a cache; `false` when its key was taken.
+    /// Stores a cache; `false` when its key is taken.
     ///
     /// # Errors
     /// When the storage does not work, or the archive broke off.
@@ -358,7 +360,7 @@ impl AgentDoor {
         self.objects.blob(&found.digest).await.map_err(store_error)
     }
 
-    /// Keeps a layer of the workspace.
+    /// Stores a layer of the workspace.
     ///
     /// # Errors
     /// When the storage does not work, or the archive broke off.
@@ -377,7 +379,7 @@ impl AgentDoor {
         self.keep(Write::WorkspaceLayer(layer)).await
     }
 
-    /// Keeps an artifact.
+    /// Stores an artifact.
     ///
     /// # Errors
     /// `Invalid` for a path that climbs; otherwise when the storage does not work, or the file broke off.
@@ -397,7 +399,7 @@ impl AgentDoor {
         self.keep(Write::Artifact(project, artifact)).await
     }
 
-    /// An artifact's path without secrets. Two paths that differ in secrets only get different names.
+    /// An artifact's path with secrets masked. Two paths that differ only in secrets get different names.
     async fn shown_path(
         &self,
         node: NodeId,
@@ -425,7 +427,7 @@ impl AgentDoor {
             .unwrap_or(shown))
     }
 
-    /// Reads a file of test results. Answers what a person should know of how it was read.
+    /// Reads a file of test results. Returns notes for the step's log about how the file was read.
     ///
     /// # Errors
     /// `Invalid` when it is not JUnit XML; otherwise when the storage does not work.
@@ -554,7 +556,7 @@ fn taken_report(node: NodeId, known: Option<&NodeRow>, own: &[StepRow], report: 
             message,
             at,
         } => {
-            // The protocol has its beginning reported first.
+            // The protocol reports a step's beginning before its end.
             if let Some(known) = own.iter().find(|known| known.step == *step) {
                 changed.push(StepRow {
                     status: StepStatus::Ended(*outcome),
@@ -566,7 +568,7 @@ fn taken_report(node: NodeId, known: Option<&NodeRow>, own: &[StepRow], report: 
             }
         }
         Report::JobFinished { outcome, message, at } => {
-            // Nothing reports any more how steps in the background end.
+            // No later report tells how background steps end.
             for known in own.iter().filter(|known| known.stopped_at.is_none()) {
                 changed.push(StepRow {
                     status: StepStatus::Ended(*outcome),

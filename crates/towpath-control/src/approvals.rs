@@ -39,7 +39,7 @@ impl Approvals {
             plan,
             at: self.clock.now(),
         };
-        // Asked before a plan is made, so that whoever is late hears that first.
+        // Check this before making a plan, so that a late approver hears that first.
         let mut state = loaded.state.clone();
         if let Err(illegal) = state.apply(event(None)) {
             return Err(DeliveryError::conflict(illegal.to_string()));
@@ -48,7 +48,7 @@ impl Approvals {
             None => (None, Vec::new()),
             Some(_) => {
                 let mut approval = self.delivery.gates.decide_approval(job, shown, actor).await?;
-                // The conductor closes the gate's row itself, as whenever a gate ends.
+                // The conductor closes the gate's row itself, as it does whenever a gate ends.
                 approval.writes.retain(|write| !matches!(write, Write::Gate(..)));
                 (approval.plan.map(|plan| plan.to_string()), approval.writes)
             }

@@ -1,10 +1,10 @@
-//! Which of the waiting jobs begin now: a pure decision over what waits, what runs and what the machine has.
+//! Which waiting jobs start now: a pure decision from the queue, the running jobs and the machine's capacity.
 
 use std::collections::BTreeMap;
 use towpath_store::{Work, WorkKey};
 use towpath_types::ProjectName;
 
-/// What a machine has, or a job needs.
+/// What a machine has, or what a job needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capacity {
     /// Processors, in thousandths of one.
@@ -25,7 +25,7 @@ impl Capacity {
         }
     }
 
-    /// What of `self` a machine with `all` can give: no more than it has.
+    /// Caps `self` at what a machine with `all` has.
     #[must_use]
     pub fn at_most(self, all: Self) -> Self {
         Self {
@@ -90,10 +90,10 @@ pub fn choose(queue: &[Work], running: &[Occupant], all: Capacity) -> Vec<WorkKe
             continue;
         }
         if place == 0 {
-            // The machine empties until the oldest fits.
+            // Start nothing until enough of the machine is free for the oldest job.
             return chosen;
         }
-        // Others of this project wait behind it.
+        // Later jobs of this project wait behind this one.
         waiting.remove(&project);
     }
 }

@@ -1,10 +1,10 @@
 //! Feeds events to the state machine of each workflow and stores them with everything that follows.
 //!
-//! A workflow's truth is its stream of events. One commit stores an event, the rows that it changes and the work that it
-//! asks for, and expects the stream to be as long as it was; whoever loses that race loads again and decides again. What is
-//! held in memory is a bounded cache.
+//! The stream of events defines a workflow. One commit stores an event, the rows that it changes and the work that it
+//! requests, and expects the stream's length to be unchanged; the loser of a race loads and decides again. Memory holds
+//! only a bounded cache.
 //!
-//! - **Invariant:** a transition runs in a task of its own, to its end, whatever becomes of the request that asked for it.
+//! - **Invariant:** a transition runs in its own task and completes even if its request is dropped.
 //! - **Invariant:** nothing acts on an event before it is stored: effects are rows and work of the same commit.
 
 use crate::{
@@ -31,8 +31,8 @@ const RACES: u32 = 50;
 /// The longest pause after a lost race.
 const LONGEST_RACE_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long to wait after the lost race `race`, from 1: at random, and up to twice as long as after the one before, so that
-/// several servers do not meet again and again.
+/// How long to wait after losing race number `race`, counted from 1. The wait is random with a bound that doubles each
+/// time, so that servers do not collide again and again.
 fn pause_after(race: u32) -> Duration {
     let bound = Duration::from_millis(1 << race.min(7)).min(LONGEST_RACE_PAUSE);
     // The lower bits of a version 7 are random.
@@ -45,14 +45,14 @@ pub(crate) fn stream(id: WorkflowId) -> String {
     format!("workflow/{id}")
 }
 
-/// What else is stored with an event, and under which condition.
+/// What to store with an event, and under which condition.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Also {
-    /// More writes.
+    /// Additional writes.
     pub writes: Vec<Write>,
-    /// The lease that has to hold.
+    /// The lease that must still hold.
     pub guard: Option<Guard>,
-    /// What is known of where the job of the event runs.
+    /// Where the event's job runs, as far as it is known.
     pub placement: Option<Placement>,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Also {
 pub(crate) enum NotApplied {
     /// The state machine refused the event.
     Illegal(Illegal),
-    /// Other servers changed the workflow each time before this was stored. It may be asked again.
+    /// Other servers changed the workflow before each attempt to store this. The caller may try again.
     Contended(WorkflowId),
     /// Anything else.
     Failed(DeliveryError),
@@ -95,7 +95,7 @@ type Slot = Arc<tokio::sync::Mutex<Option<Arc<Loaded>>>>;
 pub struct Conductor {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    /// One slot a workflow, so that this process's own transitions of it take turns instead of racing.
+    /// One slot per workflow, so that transitions in this process take turns instead of racing.
     slots: Arc<Mutex<HashMap<WorkflowId, Slot>>>,
 }
 
@@ -123,7 +123,7 @@ impl Conductor {
         Ok(())
     }
 
-    /// The workflow as it is stored now, or as this process stored it last.
+    /// The workflow as it is stored now, or as this process last stored it.
     pub(crate) async fn load(&self, id: WorkflowId) -> Result<Arc<Loaded>, NotApplied> {
         let slot = self.slot(id);
         let mut slot = slot.lock().await;
@@ -135,8 +135,7 @@ impl Conductor {
         Ok(loaded)
     }
 
-    /// Applies `event` and stores it with what follows and what `also` adds. It happens to its end even if the caller goes
-    /// away meanwhile.
+    /// Applies `event`, and stores it with its consequences and with `also`. It completes even if the caller goes away.
     pub(crate) async fn apply(&self, id: WorkflowId, event: Event, also: Also) -> Result<Arc<Loaded>, NotApplied> {
         let conductor = self.clone();
         let applied = tokio::spawn(async move { conductor.apply_to_end(id, event, also).await });
@@ -147,8 +146,7 @@ impl Conductor {
         })
     }
 
-    /// Like [`Conductor::apply`], and waits for a store that does not answer, and for its turn among other servers, however
-    /// long that takes.
+    /// Like [`Conductor::apply`], but retries for as long as the store is away or other servers win the race.
     pub(crate) async fn apply_patiently(
         &self,
         id: WorkflowId,
@@ -173,7 +171,7 @@ impl Conductor {
             return slot.clone();
         }
         if slots.len() >= CACHED {
-            // Slots that nobody uses now. Should all be in use, the cache grows for as long as they are.
+            // Keep only slots in use. If all are in use, the cache grows until they are released.
             slots.retain(|_, slot| Arc::strong_count(slot) > 1);
         }
         slots.entry(id).or_default().clone()
@@ -181,8 +179,8 @@ impl Conductor {
 
     async fn read(&self, id: WorkflowId) -> Result<Loaded, NotApplied> {
         let missing = || NotApplied::Failed(DeliveryError::not_found(format!("there is no workflow {id}")));
-        // The row first: events and rows change together, so rows that are read after the events may be newer than
-        // these, but then the commit's expectation fails and everything is read again.
+        // Read the row first. Events and rows change together, so a row read after the events may be newer than them;
+        // the commit's expectation then fails and everything is read again.
         let row = self.store.workflow(id).await?.ok_or_else(missing)?;
         let pipeline = self.store.pipeline(row.pipeline).await?.ok_or_else(missing)?;
         let stored = self.store.events(&stream(id), 0).await?;
@@ -202,8 +200,8 @@ impl Conductor {
         })
     }
 
-    /// `stale` with what was stored since: the new events, and the rows of the jobs that they changed. `None` when its stream
-    /// has no new event.
+    /// Brings `stale` up to date: reads the events stored since, and the rows of the jobs that they changed. `None`
+    /// when the stream has no new event.
     ///
     /// A job's row changes only together with an event that changes the job's state, so no other row can be newer.
     async fn catch_up(&self, stale: &Loaded) -> Result<Option<Loaded>, NotApplied> {
@@ -235,9 +233,9 @@ impl Conductor {
     async fn apply_to_end(&self, id: WorkflowId, event: Event, also: Also) -> Result<Arc<Loaded>, NotApplied> {
         let slot = self.slot(id);
         let mut slot = slot.lock().await;
-        // What lost the last race.
+        // The state that lost the last race.
         let mut stale: Option<Arc<Loaded>> = None;
-        // Where our event would be, if a commit that failed was stored all the same.
+        // Where our event is if a commit that reported a failure was stored after all.
         let mut doubtful: Option<u64> = None;
         for race in 0..RACES {
             if race > 0 {
@@ -261,7 +259,7 @@ impl Conductor {
             let effects = match next.state.apply(event.clone()) {
                 Ok(effects) => effects,
                 Err(illegal) => {
-                    // A cache of ours may be behind another server's decision; what is refused is refused by the truth.
+                    // The cache may be behind another server's decision: refuse an event only on fresh state.
                     let Some(fresh) = self.catch_up(&loaded).await? else {
                         *slot = Some(loaded);
                         return Err(NotApplied::Illegal(illegal));
@@ -296,7 +294,7 @@ impl Conductor {
                         }
                     }
                     let next = Arc::new(next);
-                    // What has ended is asked about by nobody.
+                    // Nobody asks about an ended workflow, so do not cache it.
                     *slot = next.row.stopped_at.is_none().then(|| next.clone());
                     return Ok(next);
                 }
@@ -306,7 +304,8 @@ impl Conductor {
                 }
                 Err(error) if error.is_temporary() => {
                     doubtful = Some(loaded.events);
-                    // Whether it was stored shows at the next read; without an answer to that, the caller hears of it.
+                    // The next read shows whether the event was stored. If that read fails too, report the error to the
+                    // caller.
                     if self.store.events(&stream(id), loaded.events).await.is_err() {
                         return Err(error.into());
                     }
@@ -324,7 +323,7 @@ impl Conductor {
             .is_some_and(|stored| stored.event == wire::write_workflow_event(event)))
     }
 
-    /// The gate rows of jobs that are no longer held after this event.
+    /// The rows of the gates whose jobs this event released from hold.
     async fn gates_that_close(&self, before: &Loaded, after: &Loaded) -> Result<Vec<GateRow>, NotApplied> {
         let mut gates = Vec::new();
         for (name, row) in &before.jobs {

@@ -14,7 +14,7 @@ use towpath_secrets::{Entry, Scope, Vault, VaultError};
 use towpath_store::{Commit, ContextRule, Store, Write};
 use towpath_types::{ProjectName, SecretString};
 
-/// How the name of the context ends by which a project's jobs reach the registry.
+/// The suffix of the name of the context that gives a project's jobs access to the registry.
 const REGISTRY: &str = "-registry";
 
 /// Why a job may not have a context; `None` if it may. Pure.
@@ -46,7 +46,7 @@ pub struct Contexts {
     pub store: Arc<dyn Store>,
     pub vault: Arc<Vault>,
     pub identity: Arc<dyn Identity>,
-    /// The built-in registry as images are called by it.
+    /// The address of the built-in registry in image names.
     pub registry: String,
 }
 
@@ -82,7 +82,7 @@ impl Contexts {
         Ok(keys)
     }
 
-    /// Says whose jobs may have a context's variables, in place of what was said before.
+    /// Sets which jobs may use a context's variables; replaces the previous rule.
     ///
     /// # Errors
     /// `Invalid` for a `*` that is not at the end of a branch.
@@ -98,7 +98,7 @@ impl Contexts {
         self.store.commit(commit).await.map(drop).map_err(store_error)
     }
 
-    /// Gives a context that is new to a project, if there is such a project: other projects' jobs may not have it.
+    /// Restricts a new context to a project, if that project exists: other projects' jobs may not use it.
     ///
     /// # Errors
     /// When the vault cannot be read, or the storage does not work.
@@ -130,8 +130,8 @@ impl Contexts {
         self.store.context_rules().await.map_err(store_error)
     }
 
-    /// The variables of a job's contexts, in order: a later one of a name wins. `branch` is that of the job's workflow; a tag
-    /// has none.
+    /// The variables of a job's contexts, in order; a later context overrides an earlier one. `branch` is the branch of
+    /// the job's workflow, and `None` for a tag.
     ///
     /// # Errors
     /// `Invalid` for a context that does not exist; `Forbidden` for one that this job may not have.
@@ -146,7 +146,7 @@ impl Contexts {
             let rule = self.store.context_rule(context).await.map_err(store_error)?;
             let rule = match (rule, context.strip_suffix(REGISTRY).and_then(|name| name.parse().ok())) {
                 (Some(rule), _) => Some(rule),
-                // What a project's jobs need to reach the registry is that project's.
+                // Only the project's own jobs may use its registry context.
                 (None, Some(owner)) => self.registry_rule(context, &owner).await?,
                 (None, None) => None,
             };
@@ -164,7 +164,7 @@ impl Contexts {
         Ok(variables)
     }
 
-    /// What a context holds, whoever may have it: for hiding, and for nothing else. Empty when there is no such context.
+    /// The values of a context, whoever may use it. Use them for masking only. Empty when there is no such context.
     ///
     /// # Errors
     /// When the values cannot be read.
@@ -181,14 +181,14 @@ impl Contexts {
         }))
     }
 
-    /// Sets what a project's jobs need to reach the registry, in the context `<project>-registry`. What is there stays, but
-    /// for the address: it is this server's own and changes with it.
+    /// Sets what a project's jobs need to reach the registry, in the context `<project>-registry`. Existing variables
+    /// stay, except the address: it is this server's own and changes with it.
     ///
     /// # Errors
     /// When the vault cannot be written.
     pub fn provide_registry(&self, project: &ProjectName, by: &str) -> Result<(), DeliveryError> {
         let scope = Scope::context(&format!("{project}{REGISTRY}"));
-        // A job gets one of its own in its place, with which it pushes.
+        // A job gets a token of its own instead, which may also push.
         let token = self.identity.issue(&Grant::Pull {
             project: project.to_string(),
         });
@@ -277,7 +277,7 @@ mod tests {
         contexts.set("deploy", "KEY", &value, "ann").unwrap();
         assert_eq!(ask(&claims, Some("evil")).await, Ok(1));
         assert_eq!(ask(&other, Some("main")).await, Err(ErrorKind::Forbidden));
-        // Somebody who sets a variable later does not take it over.
+        // Setting a variable later does not change the owner.
         contexts.give_new("deploy", &other).await.unwrap();
         assert_eq!(ask(&other, Some("main")).await, Err(ErrorKind::Forbidden));
         let rule = ContextRule {

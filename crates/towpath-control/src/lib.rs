@@ -1,11 +1,11 @@
 //! What runs: triggers become pipelines, jobs are dispatched and looked after, timers fire, rows are kept fresh.
 //!
-//! Everything that has to happen is a row or a piece of leased work in the store, so any server may die at any moment and
-//! another goes on. What is decided about environments is decided in `towpath-delivery`.
+//! All pending work is a row or a piece of leased work in the store, so when a server dies, another one continues.
+//! `towpath-delivery` decides everything about environments.
 //!
 //! - **Invariant:** an event is stored before anything acts on it.
-//! - **Invariant:** whoever acts looks at what is there first, so that acting twice is acting once.
-//! - **Invariant:** a query reads rows and does nothing else.
+//! - **Invariant:** before acting, check what already exists, so that acting twice has the effect of acting once.
+//! - **Invariant:** a query only reads rows.
 //!
 //! It knows nothing of HTTP.
 

@@ -5,12 +5,12 @@ use towpath_store::{Expect, JobRow, PipelineRow, WorkflowRow};
 use towpath_types::{ImageReference, JobId};
 use towpath_workflow::Workflow;
 
-/// A workflow as it is stored: its state, and the rows that follow from it with their versions.
+/// A workflow as it is stored: its state, its rows and their versions.
 #[derive(Debug, Clone)]
 pub(crate) struct Loaded {
     pub row: WorkflowRow,
     pub pipeline: Arc<PipelineRow>,
-    /// By the job's name.
+    /// Rows by job name.
     pub jobs: BTreeMap<String, JobRow>,
     pub state: Workflow,
     /// How many events its stream has.
@@ -23,7 +23,7 @@ impl Loaded {
         self.jobs.values().find(|row| row.id == id)
     }
 
-    /// Notes where a job runs.
+    /// Records where a job runs.
     pub(crate) fn place(&mut self, placement: &Placement) {
         let Some(row) = self.jobs.values_mut().find(|row| row.id == placement.job) else {
             return;
@@ -37,7 +37,7 @@ impl Loaded {
     }
 }
 
-/// Where a job runs: columns of its row that its state does not decide.
+/// Where a job runs: columns of its row that the state machine does not decide.
 #[derive(Debug, Clone)]
 pub(crate) struct Placement {
     pub job: JobId,
@@ -47,7 +47,7 @@ pub(crate) struct Placement {
     pub image: Option<ImageReference>,
 }
 
-/// What a write of a row expects, by the version that was read.
+/// The expectation for writing a row that was read at `version`.
 pub(crate) fn expecting(version: u64) -> Expect {
     match version {
         0 => Expect::Absent,

@@ -1,4 +1,4 @@
-//! No way into the storage leads past the mask, whoever speaks for the agent.
+//! Every write to the storage is masked, whatever the agent sends.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 

@@ -1,4 +1,4 @@
-//! What a server stands on: everything that has an effect outside of this process. Tests give fakes in its place.
+//! A server's dependencies: everything with an effect outside of this process. Tests replace them with fakes.
 
 use crate::{
     Engines, Identity, ObjectSettings, Settings, TargetSettings, Tokens,
@@ -15,7 +15,7 @@ use towpath_secrets::Vault;
 use towpath_store::{Database, FolderObjects, ObjectLocation, Objects, S3Objects, SqlStore, Store, belong_together};
 use towpath_types::Clock;
 
-/// What a server stands on.
+/// A server's dependencies.
 #[derive(Clone)]
 #[allow(missing_docs)]
 pub struct Outside {
@@ -24,9 +24,9 @@ pub struct Outside {
     pub clock: Arc<dyn Clock>,
     pub identity: Arc<dyn Identity>,
     pub vault: Arc<Vault>,
-    /// The git remote as git talks to it.
+    /// The git remote, as git talks to it.
     pub git: Arc<GitForge>,
-    /// The same as everything else reads it.
+    /// The same remote, as all other code reads it.
     pub forge: Arc<dyn Forge>,
     pub registry: Registry,
     pub images: Arc<dyn Images>,
@@ -35,11 +35,11 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Opens what `settings` name.
+    /// Opens the dependencies that `settings` name.
     ///
     /// # Errors
-    /// When another Towpath uses the data directory, something in it cannot be used, the database does not answer, or there
-    /// is no container engine in reach.
+    /// When another Towpath uses the data directory, something in it cannot be used, the database does not answer, or
+    /// no container engine is reachable.
     pub async fn open(settings: &Settings) -> Result<Self, DeliveryError> {
         let data_dir = &settings.data_dir;
         let own = settings.own_folder();
@@ -125,7 +125,7 @@ async fn open_engines(
     instance: &str,
     agent_socket: &Path,
 ) -> Result<Engines, DeliveryError> {
-    // Two servers on one machine must not take each other's environments for orphans.
+    // Two servers on one machine must not treat each other's environments as orphans.
     let instance = match &settings.name {
         None => instance.to_string(),
         Some(name) => format!("{instance}-{name}"),

@@ -1,7 +1,6 @@
-//! Keeps the rows fresh that pages read: gates' plans, environments, projects. And carries releases and runs out.
+//! Keeps the rows that pages read up to date: gates' plans, environments, projects. Also carries out releases and runs.
 //!
-//! Each is work that is due again and again. What a cluster, a registry or git has to be asked for is asked here, and never
-//! by a page.
+//! Each is recurring work. Only this module asks clusters, registries and git; pages never do.
 
 use crate::{
     progress::ProgressLogs,
@@ -16,17 +15,17 @@ use towpath_delivery::{Delivery, DeliveryError, ErrorKind};
 use towpath_store::{Commit, Guard, Lease, Sighting, Store, Work, WorkKey, WorkKind, Write};
 use towpath_types::{Clock, EnvironmentId};
 
-/// How often a waiting gate's plan is made anew without a reason.
+/// How often to refresh a waiting gate's plan when nothing changed.
 const GATE_EVERY: SignedDuration = SignedDuration::from_mins(5);
-/// How often a gate whose plan could not be made is tried again.
+/// How often to retry a gate whose plan could not be made.
 const GATE_AGAIN: SignedDuration = SignedDuration::from_secs(30);
-/// How often an environment is looked at.
+/// How often to look at an environment.
 const ENVIRONMENT_EVERY: SignedDuration = SignedDuration::from_secs(15);
-/// How often drift is looked for.
+/// How often to look for drift.
 const DRIFT_EVERY: SignedDuration = SignedDuration::from_mins(5);
-/// How often one that cannot be looked at is tried again.
+/// How often to retry an unreachable environment.
 const UNREACHABLE_EVERY: SignedDuration = SignedDuration::from_secs(30);
-/// How often a project's environments are read without a push.
+/// How often to read a project's environments when nothing was pushed.
 const PROJECT_EVERY: SignedDuration = SignedDuration::from_hours(1);
 
 fn key<T: FromStr>(lease: &Lease, what: &str) -> Result<T, DeliveryError> {
@@ -87,7 +86,7 @@ impl Handler for EnvironmentPoller {
                     Ok(view) => {
                         tracing::warn!(environment = %id, objects = view.objects.len(), "an environment has drifted");
                     }
-                    // What was seen is stored, and drift is looked for again with the next look.
+                    // What was seen is stored. The next look checks for drift again.
                     Err(error) => tracing::warn!(environment = %id, error = error.chain(), "failed to look for drift"),
                 }
             }
@@ -96,7 +95,7 @@ impl Handler for EnvironmentPoller {
     }
 }
 
-/// Reads which environments projects have.
+/// Reads which environments each project has.
 #[derive(Clone)]
 #[allow(missing_docs)]
 pub struct ProjectPoller {
@@ -145,7 +144,7 @@ impl Handler for ReleaseCarrier {
         })
     }
 
-    // A release that has not ended holds up every one behind it.
+    // A release that does not end blocks every release behind it.
     fn give_up<'a>(
         &'a self,
         lease: &'a Lease,
@@ -164,7 +163,7 @@ impl Handler for ReleaseCarrier {
 }
 
 impl ReleaseCarrier {
-    /// What runs in the environment has changed: it is looked at, and the gates that lead there get new plans.
+    /// Looks at an environment after it changed, and refreshes the plans of the gates that lead there.
     async fn look_again(&self, environment: &EnvironmentId) -> Result<(), DeliveryError> {
         let now = self.clock.now();
         let mut commit = Commit::new().with(Write::Work(environment_work(environment, now)));

@@ -1,9 +1,9 @@
-//! The lines of releases and one-off runs: stored while they are carried out, read by whoever follows them.
+//! The log lines of releases and one-off runs: stored while they are carried out, and read by followers.
 //!
-//! **Invariant:** a reader that hears of an end has had every line before it, unless the process that was writing died.
+//! **Invariant:** a reader that gets the end has got every line before it, unless the writing process died.
 //!
-//! Lines are kept in [`Objects`] and the end is in the row. The row is committed by delivery, which does not wait for lines
-//! to be stored. So the writer marks the end of the lines, and a reader waits for that mark for a while after the end.
+//! Lines are in [`Objects`]; the end is in the row. Delivery commits the row without waiting for the lines to be
+//! stored. So the writer marks the end of the lines, and after the end a reader waits for that mark for a while.
 
 use crate::storage::{patiently, store_error};
 use bytes::Bytes;
@@ -15,27 +15,27 @@ use towpath_delivery::{DeliveryError, Progress};
 use towpath_store::{LogId, Objects, Store, StoreError, Topic};
 use towpath_types::{Clock, Outcome, ReleaseId, RunId};
 
-/// How long a reader is kept waiting for a line.
+/// How long a read waits for a line.
 const HELD: Duration = Duration::from_secs(20);
-/// The most that one answer reads.
+/// The most bytes that one answer reads.
 const PIECE_BYTES: u64 = 1 << 20;
-/// The most that is kept of one log. A run may print without end.
+/// The most bytes to store of one log. A run may print without end.
 const LARGEST_LOG_BYTES: u64 = 64 << 20;
-/// Nothing more comes: ASCII's end of transmission, on a line of its own.
+/// Marks that nothing more comes: ASCII's end of transmission, on a line of its own.
 const MARK: &str = "\u{4}";
-/// How long after the end the mark may come. Later, its writer is taken for dead.
+/// How long after the end the mark may still come. After that, the writer counts as dead.
 const MARK_WITHIN: SignedDuration = SignedDuration::from_secs(10);
-/// How soon a reader looks again for the mark if it hears of no change.
+/// How soon a reader looks for the mark again if it hears of no change.
 const LOOK_FOR_MARK: Duration = Duration::from_millis(500);
 
-/// What has happened so far in a release or a run, from where the reader left off.
+/// The progress of a release or a run, from where the reader left off.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgressView {
     /// Whole lines.
     pub lines: Vec<String>,
-    /// Where the next answer is to begin.
+    /// The offset to pass for the next answer.
     pub next: u64,
-    /// How it ended, once it did and all lines were read.
+    /// How it ended; set once it has ended and all lines were read.
     pub outcome: Option<Outcome>,
     /// The exit code of a run that ended.
     pub exit_code: Option<i64>,
@@ -59,7 +59,7 @@ pub struct ProgressLogs {
 }
 
 impl ProgressLogs {
-    /// The lines of a release from `from` on, as soon as there are any; none if none came within a long poll.
+    /// The lines of a release from offset `from`. Waits for new lines; empty if none came within a long poll.
     ///
     /// # Errors
     /// `NotFound` when there is no such release; when the storage does not work.
@@ -78,7 +78,7 @@ impl ProgressLogs {
             .await
     }
 
-    /// The same of a one-off run.
+    /// The same for a one-off run.
     ///
     /// # Errors
     /// `NotFound` when there is no such run; when the storage does not work.
@@ -105,7 +105,7 @@ impl ProgressLogs {
     where
         F: Future<Output = Result<Option<End>, DeliveryError>>,
     {
-        // Before the first look, so that nothing is missed in between.
+        // Subscribe before the first look, so that no change is missed.
         let mut changes = self.store.changes();
         let deadline = Instant::now() + HELD;
         loop {
@@ -141,7 +141,7 @@ impl ProgressLogs {
         }
     }
 
-    /// Stores the lines of a release behind those that it has.
+    /// Appends the lines of a release to those already stored.
     ///
     /// # Errors
     /// When the storage does not work.
@@ -151,8 +151,8 @@ impl ProgressLogs {
         Ok(self.write(log, Topic::lines_of_release(id), offset))
     }
 
-    /// Stores the lines of a run. A run is followed from its beginning again after a restart, so lines that are stored
-    /// already are passed over.
+    /// Stores the lines of a run. After a restart a run is followed from its beginning again, so lines that are already
+    /// stored are skipped.
     pub(crate) fn write_run(&self, id: RunId) -> LineWriter {
         self.write(LogId::Run(id), Topic::Run(id), 0)
     }
@@ -176,9 +176,9 @@ impl ProgressLogs {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Part {
     lines: Vec<String>,
-    /// How many bytes they are.
+    /// The number of bytes that they take.
     taken: u64,
-    /// Whether nothing comes behind them.
+    /// Whether the end mark follows them.
     is_marked: bool,
 }
 
@@ -186,7 +186,7 @@ impl Part {
     fn of(piece: &[u8]) -> Self {
         let whole = match piece.iter().rposition(|byte| *byte == b'\n') {
             Some(last) => last + 1,
-            // A line that fills a whole piece is handed on in parts.
+            // A line longer than a piece is returned in parts.
             None if piece.len() as u64 >= PIECE_BYTES => piece.len(),
             None => 0,
         };
@@ -205,13 +205,13 @@ impl Part {
     }
 }
 
-/// What a writer is told.
+/// A message to a writer.
 enum Told {
     Line(String),
     End,
 }
 
-/// Stores lines as they come. Dropped, it stores what it was given, without the mark.
+/// Stores lines as they come. When dropped, it stores the lines that it was given, without the mark.
 pub(crate) struct LineWriter {
     lines: mpsc::UnboundedSender<Told>,
     done: JoinHandle<()>,
@@ -219,13 +219,13 @@ pub(crate) struct LineWriter {
 
 impl Progress for LineWriter {
     fn line(&self, line: &str) {
-        // The task takes lines for as long as this sender lives.
+        // The task accepts lines for as long as this sender exists.
         let _ = self.lines.send(Told::Line(line.to_string()));
     }
 }
 
 impl LineWriter {
-    /// Waits until every line is stored. `is_over` says that nothing more comes, from any process.
+    /// Waits until every line is stored. `is_over` says that no process will add more.
     pub(crate) async fn close(self, is_over: bool) {
         if is_over {
             let _ = self.lines.send(Told::End);
@@ -281,7 +281,7 @@ impl Writing {
         let (log, end) = (self.log, self.offset + bytes.len() as u64);
         let append = || self.logs.objects.append_log(log, self.offset, bytes.clone());
         match patiently(self.logs.clock.as_ref(), "lines", append).await {
-            // A run's earlier follower may have stored more than this one has read again.
+            // An earlier follower of the run may have stored more than this one has read again.
             Ok(_) => self.offset = end,
             Err(StoreError::LogGap { length }) => self.offset = length,
             Err(error) => {
@@ -355,7 +355,7 @@ mod tests {
         put(logs, ended, Expect::Version(1)).await;
     }
 
-    /// Everything that a reader gets up to the end.
+    /// Reads everything up to the end.
     async fn read(logs: &ProgressLogs, id: RunId) -> (Vec<String>, ProgressView) {
         let mut lines = Vec::new();
         let mut from = 0;
@@ -398,7 +398,7 @@ mod tests {
         let writer = logs.write_run(id);
         writer.line("one");
         writer.line("two\nthree");
-        // The row says so before the last line is stored.
+        // The row says that it ended before the last line is stored.
         end(&logs, id, Timestamp::now()).await;
         tokio::task::yield_now().await;
         writer.line("four");

@@ -1,4 +1,4 @@
-//! From a workflow's state and its effects to the writes of a commit. Pure.
+//! Turns a workflow's state and effects into the writes of a commit. Pure.
 
 use crate::loaded::{Loaded, expecting};
 use jiff::Timestamp;
@@ -17,7 +17,7 @@ pub(crate) fn read_timer_key(key: &str) -> Option<(WorkflowId, Timer)> {
     Some((workflow.parse().ok()?, timer.parse().ok()?))
 }
 
-/// Writes every row of a new workflow, and the work that its first event asks for.
+/// Writes every row of a new workflow, and the work for the effects of its first event.
 pub(crate) fn insert(loaded: &mut Loaded, effects: &[Effect], now: Timestamp, commit: &mut Commit) {
     loaded.row.status = loaded.state.status();
     loaded.row.stopped_at = loaded.state.ended_at();
@@ -33,8 +33,8 @@ pub(crate) fn insert(loaded: &mut Loaded, effects: &[Effect], now: Timestamp, co
     follow(loaded, effects, now, commit);
 }
 
-/// Writes the rows that differ between `before` and `after`, and what the effects ask for. `gates` are the gates whose jobs
-/// are no longer held. Brings the rows of `after` up to date.
+/// Writes the rows that differ between `before` and `after`, and the work for the effects. `gates` are the gates whose
+/// jobs are no longer on hold. Updates the rows in `after`.
 pub(crate) fn project(
     before: &Loaded,
     after: &mut Loaded,
@@ -65,7 +65,7 @@ pub(crate) fn project(
             commit.write(Write::Job(row.clone(), expecting(row.version)));
         }
         row.version += 1;
-        // A job that leaves the queue unclaimed needs no server any more.
+        // A job that leaves the queue unclaimed no longer needs a server.
         if matches!(was.state, JobState::Queued) && is.is_over() {
             commit.write(Write::CancelWork(WorkKey::new(WorkKind::Job, row.id)));
         }
@@ -76,7 +76,7 @@ pub(crate) fn project(
         gate.waiting = false;
         if let Some(approval) = job.and_then(|job| job.approval.as_ref()) {
             gate.approved_by = Some(approval.by.clone());
-            // A plan that was approved is named by its whole digest.
+            // An approved plan is named by its full digest.
             if let Some(Ok(digest)) = approval.plan.as_ref().map(|plan| plan.parse()) {
                 gate.plan = Some(digest);
                 gate.plan_error = None;
@@ -117,7 +117,7 @@ fn follow(loaded: &Loaded, effects: &[Effect], now: Timestamp, commit: &mut Comm
                     commit.write(Write::Work(job_work(loaded, row, now)));
                 }
             }
-            // The row says that it is to stop, and whoever looks after the job hears of the row.
+            // The row records the stop request, and the job's supervisor watches the row.
             Effect::StopJob { .. } => {}
             Effect::HoldJob { job } => {
                 if let Some(row) = loaded.jobs.get(job) {
@@ -161,7 +161,7 @@ fn gate(loaded: &Loaded, row: &JobRow, now: Timestamp) -> GateRow {
         .environment
         .as_deref()
         .map(|name| EnvironmentId::new(loaded.row.project.as_str(), name));
-    // A name that cannot be deployed to is said where the plan would be.
+    // Show the error for an invalid environment name in place of the plan.
     let (environment, plan_error) = match environment {
         None => (None, None),
         Some(Ok(id)) => (Some(id), None),

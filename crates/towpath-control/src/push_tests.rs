@@ -1,4 +1,4 @@
-//! What becomes of pushes, whatever is pushed and whenever a process dies.
+//! What happens to pushes, whatever is pushed and whenever a process dies.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -35,7 +35,7 @@ fn update(name: &str, commit: &CommitId) -> RefUpdate {
     }
 }
 
-/// Whatever is open is due now.
+/// Makes all open triggers due now.
 async fn let_all_be_due(world: &World) {
     for trigger in world.store.open_triggers().await.unwrap() {
         let work = Work::new(WorkKey::new(WorkKind::Trigger, trigger.id), world.clock.now());
@@ -63,7 +63,7 @@ async fn pipelines(world: &World) -> Vec<PipelineRow> {
     world.store.pipelines(Some(&world.project), None, 100).await.unwrap()
 }
 
-/// Compares every ref with what was handled, until nothing is open; answers with how many pipelines there are then.
+/// Compares refs until no trigger is open; returns the number of pipelines.
 async fn caught_up(world: &World, server: &Server) -> usize {
     server.triggers.catch_up().await.unwrap();
     let open = world.store.open_triggers().await.unwrap();
@@ -77,7 +77,7 @@ async fn a_ref_that_git_refused_to_move_makes_no_pipeline_though_its_commit_is_t
     let server = world.start();
     let commit = world.commit("feature", CONFIG);
     server.push(&world, "feature", &commit).await;
-    // Git takes `feature`, and not `feature/x`: both cannot be there.
+    // Git cannot have both `feature` and `feature/x`.
     let refused = [update("refs/heads/feature/x", &commit)];
     let announced = server
         .triggers
@@ -113,14 +113,14 @@ async fn a_push_that_git_accepted_has_its_pipeline_though_nobody_told_and_the_ne
     let_all_be_due(&world).await;
     let settled = settled(&world, announced.triggers).await;
     assert_eq!(settled[0].status, TriggerStatus::Done, "{:?}", settled[0].reason);
-    // The older one was handled last, and the ref is where the newer one left it.
+    // The older one was handled last; the ref points to the newer one's commit.
     assert_eq!(caught_up(&world, &server).await, 2);
     let commits: Vec<CommitId> = pipelines(&world).await.into_iter().map(|row| row.commit).collect();
     assert_eq!(commits, [second, first]);
     server.stop().await;
 }
 
-/// Announces a push as two do at once, each of which looks before the other has stored anything.
+/// Announces a push twice at once: each announcement looks before the other has stored anything.
 async fn announce_twice(world: &World, updates: &[RefUpdate]) -> Vec<TriggerRow> {
     let announced = world
         .triggers()
@@ -145,12 +145,12 @@ async fn a_push_that_two_announced_at_once_has_one_pipeline() {
     let world = World::new().await;
     let commit = world.commit("main", CONFIG);
     let open = announce_twice(&world, &[update("refs/heads/main", &commit)]).await;
-    // Nobody completes either.
+    // Neither is completed.
     let server = world.start();
     let_all_be_due(&world).await;
     settled(&world, open).await;
     assert_eq!(caught_up(&world, &server).await, 1);
-    // Completed, and asked to complete again after it was made.
+    // Completed, and completed again after its pipeline was made.
     let next = world.commit("main", CONFIG);
     let updates = [update("refs/heads/main", &next)];
     announce_twice(&world, &updates).await;
@@ -254,7 +254,7 @@ async fn a_tag_of_a_file_stops_no_other_ref() {
     );
     assert_eq!(caught_up(&world, &server).await, 2);
     assert!(world.store.set_aside().await.unwrap().is_empty());
-    // The same where nobody told: it is not looked at for ever.
+    // The same without a completion: the trigger must not stay open for ever.
     let other: CommitId = "c".repeat(40).parse().unwrap();
     world
         .forge
@@ -279,7 +279,7 @@ async fn a_history_of_tags_starts_nothing_even_if_the_server_dies_in_the_middle(
         .await
         .unwrap();
     assert_eq!(announced.held_back.len(), names.len());
-    // Git has moved a few of them when somebody looks.
+    // The comparison runs while git has moved only some of them.
     for name in &names[..MOST_TAGS] {
         world.forge.set_ref(&world.project, name, Some(&commit));
     }
@@ -295,7 +295,7 @@ async fn a_history_of_tags_starts_nothing_even_if_the_server_dies_in_the_middle(
         .await
         .unwrap();
     assert_eq!(caught_up(&world, &server).await, 1, "only the branch");
-    // One by hand.
+    // One requested by hand.
     let parameters = serde_json::Map::new();
     let asked = server
         .triggers
@@ -304,7 +304,7 @@ async fn a_history_of_tags_starts_nothing_even_if_the_server_dies_in_the_middle(
         .unwrap();
     settled(&world, vec![asked]).await;
     assert_eq!(pipelines(&world).await[0].tag.as_deref(), Some("v7"));
-    // Few tags are meant.
+    // Few tags in one push start pipelines.
     let few: Vec<RefUpdate> = (0..MOST_TAGS)
         .map(|number| {
             let name = format!("refs/tags/few-{number}");
@@ -458,7 +458,7 @@ async fn a_push_of_thousands_of_branches_is_announced_and_completed_once() {
         .collect();
     let triggers = world.triggers();
     triggers.announce(&world.project, &updates, &ada()).await.unwrap();
-    // The answer is lost, and the push tried again.
+    // The answer is lost, and the client retries the push.
     let again = triggers.announce(&world.project, &updates, &ada()).await.unwrap();
     let completed = triggers.complete(&world.project, &updates, &ada()).await.unwrap();
     assert_eq!((again.triggers.len(), completed.len()), (3_000, 3_000));

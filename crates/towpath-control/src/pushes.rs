@@ -1,4 +1,4 @@
-//! The pushes that git takes at this moment. A hook's token is worth something while its push is one of them.
+//! The pushes that git is accepting now. A hook's token is valid only while its push is one of them.
 
 use std::{
     collections::HashSet,
@@ -6,11 +6,11 @@ use std::{
 };
 use uuid::Uuid;
 
-/// The pushes under way in this process. Clones share them.
+/// The pushes in progress in this process. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Pushes(Arc<Mutex<HashSet<Uuid>>>);
 
-/// A push under way, for as long as this lives.
+/// A push in progress, for as long as this value lives.
 #[derive(Debug)]
 pub struct Push {
     id: Uuid,
@@ -29,7 +29,7 @@ impl Pushes {
         }
     }
 
-    /// Whether git takes this push now.
+    /// Whether git is accepting this push now.
     #[must_use]
     pub fn is_under_way(&self, push: Uuid) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&push)
@@ -37,7 +37,7 @@ impl Pushes {
 }
 
 impl Push {
-    /// What its hooks' token names.
+    /// The id in its hooks' token.
     #[must_use]
     pub fn id(&self) -> Uuid {
         self.id

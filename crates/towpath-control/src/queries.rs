@@ -1,4 +1,4 @@
-//! What people ask. Every answer is made from rows: no cluster, no registry, no git, no engine.
+//! Answers for people. Every answer comes from rows: no cluster, no registry, no git, no engine.
 
 use crate::{
     storage::store_error,
@@ -24,7 +24,7 @@ const BOARD_PIPELINES: u32 = 20;
 const BOARD_GATES: u32 = 50;
 /// How many of an environment's runs are listed.
 const LISTED_RUNS: u32 = 20;
-/// How many releases of an environment are looked at to say what runs there.
+/// How many releases of an environment to read in order to find what runs there.
 const SHOWN_RELEASES: u32 = 20;
 /// The largest piece of a log that one request reads.
 const LOG_PIECE: u64 = 1 << 20;
@@ -41,7 +41,7 @@ pub struct Queries {
 }
 
 impl Queries {
-    /// Everything at a glance.
+    /// An overview of everything.
     ///
     /// # Errors
     /// When the storage does not work.
@@ -78,7 +78,7 @@ impl Queries {
         Ok(projects.into_iter().map(|row| row.name.to_string()).map(view).collect())
     }
 
-    /// An environment, as it was seen last.
+    /// An environment, as it was last seen.
     ///
     /// # Errors
     /// `NotFound` when it is not known.
@@ -113,7 +113,7 @@ impl Queries {
     }
 
     async fn environment_view(&self, row: &EnvironmentRow) -> Result<EnvironmentView, DeliveryError> {
-        // The one that runs, the one under way and the last that failed are among these.
+        // These include the running release, the one under way and the last that failed.
         let releases = self
             .store
             .releases(&row.id, SHOWN_RELEASES)
@@ -184,7 +184,7 @@ impl Queries {
             .ok_or_else(|| DeliveryError::internal("a pipeline was lost"))
     }
 
-    /// Two questions for all of them, however many there are.
+    /// Takes two queries, however many rows there are.
     async fn pipeline_views(&self, rows: Vec<PipelineRow>) -> Result<Vec<PipelineView>, DeliveryError> {
         let ids: Vec<PipelineId> = rows.iter().map(|row| row.id).collect();
         let workflows = self.store.workflows_of(&ids).await.map_err(store_error)?;
@@ -248,7 +248,7 @@ impl Queries {
         views.into_iter().next().ok_or_else(missing)
     }
 
-    /// A job with what its current attempt did.
+    /// A job with the data of its current attempt.
     ///
     /// # Errors
     /// `NotFound` when there is none.
@@ -321,7 +321,7 @@ impl Queries {
         self.objects.blob(&found.digest).await.map_err(store_error)
     }
 
-    /// Part of a step's log, as it was sent: masked.
+    /// Part of a step's log, as the agent sent it: masked.
     ///
     /// # Errors
     /// When the storage does not work.
@@ -352,7 +352,7 @@ impl Queries {
         Ok(row.attempt)
     }
 
-    /// Gates that wait, oldest first.
+    /// The waiting gates, oldest first.
     ///
     /// # Errors
     /// When the storage does not work.
@@ -431,7 +431,7 @@ impl Queries {
         Ok(work.into_iter().map(view).collect())
     }
 
-    /// The release that a job's step asked for, if it did.
+    /// The release that a job's step requested, if it did.
     ///
     /// # Errors
     /// When the storage does not work.

@@ -1,7 +1,7 @@
-//! Compares what should run with what the engines say runs, after a start as in every pass, and mends the difference.
+//! Compares what should run with what the engines report, after a start and periodically, and fixes the difference.
 //!
-//! What should run and does not is work whose lease ends; the worker takes it up. What runs and should not is stopped here.
-//! What nobody can take up any more, because the only server that could see it is gone for good, is ended here.
+//! The worker takes up what should run and does not: its lease ends. The reconciler stops what runs and should not. It
+//! also ends jobs that no server can take over, because the only server with their engine is gone for good.
 
 use crate::{
     conductor::{Also, Conductor, NotApplied},
@@ -17,19 +17,19 @@ use towpath_workflow::Event;
 
 /// How often engines and rows are compared.
 const EVERY: Duration = Duration::from_secs(30);
-/// How long the only server with an engine may be gone before its jobs are given up.
+/// How long the only server with an engine may be gone before its jobs are failed.
 pub const LOST_AFTER: Duration = Duration::from_secs(600);
 
-/// What an environment that an engine reports is worth.
+/// What to do with an environment that an engine reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// It belongs to the current attempt of a job that is under way.
+    /// It belongs to the current attempt of an unfinished job.
     Wanted,
-    /// Nobody wants it any more.
+    /// Nothing needs it any more.
     Orphan,
 }
 
-/// Whether the environment `id` of the engine called `engine` is wanted, by the row of its job. Pure.
+/// Decides from its job's row whether the environment `id` on the engine called `engine` is wanted. Pure.
 fn judge(id: NodeId, engine: &str, job: Option<&JobRow>) -> Verdict {
     let wanted = job.is_some_and(|job| {
         job.attempt == id.attempt
@@ -39,7 +39,7 @@ fn judge(id: NodeId, engine: &str, job: Option<&JobRow>) -> Verdict {
     if wanted { Verdict::Wanted } else { Verdict::Orphan }
 }
 
-/// Mends differences between rows and engines.
+/// Fixes differences between rows and engines.
 #[derive(Clone)]
 #[allow(missing_docs)]
 pub struct Reconciler {
@@ -50,7 +50,7 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// Compares again and again until `shutdown`.
+    /// Compares periodically until `shutdown`.
     pub async fn run(&self, shutdown: CancellationToken) {
         loop {
             if let Err(error) = self.pass().await {
@@ -69,14 +69,14 @@ impl Reconciler {
     /// Compares once.
     ///
     /// # Errors
-    /// When an engine or the storage does not answer. What could be mended was.
+    /// When an engine or the storage does not answer. Everything else was fixed.
     pub async fn pass(&self) -> Result<(), DeliveryError> {
         let mut failed = None;
         for engine in self.engines.all() {
             let there = match engine.list().await {
                 Ok(there) => there,
                 Err(error) => {
-                    // The other engine is looked at all the same.
+                    // Look at the other engine nevertheless.
                     failed = Some(DeliveryError::unavailable("an engine cannot say what runs").caused_by(error));
                     continue;
                 }
@@ -96,7 +96,7 @@ impl Reconciler {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Ends the jobs whose engine no server has had for long.
+    /// Ends the jobs whose engine no server has had for [`LOST_AFTER`].
     async fn give_lost_jobs_up(&self) -> Result<(), DeliveryError> {
         let now = self.clock.now();
         let patience = jiff::SignedDuration::try_from(LOST_AFTER).unwrap_or(jiff::SignedDuration::from_secs(600));

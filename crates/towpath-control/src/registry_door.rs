@@ -1,4 +1,4 @@
-//! The built-in registry's door: who may push and pull, and what a push means.
+//! Access to the built-in registry: who may push and pull, and what to record about a push.
 
 use crate::tokens::{Grant, Identity, presented};
 use futures::future::BoxFuture;
@@ -10,7 +10,7 @@ use towpath_images::{
 use towpath_store::{Commit, ImagePush, Store, StoreError, Write};
 use towpath_types::{Clock, ImageReference, ProjectName};
 
-/// Who may do what in the registry.
+/// Decides who may do what in the registry.
 pub(crate) struct RegistryDoor {
     pub identity: Arc<dyn Identity>,
     pub store: Arc<dyn Store>,
@@ -49,7 +49,7 @@ impl Authorize for RegistryDoor {
     }
 }
 
-/// Whether a token of `project` that is good for `actions` is good for `access`: below the project's own name only.
+/// Whether a token of `project` that permits `actions` permits `access`: only below the project's own name.
 fn may(project: &str, access: &Access, actions: &[Action]) -> bool {
     let Some(repository) = &access.repository else {
         return true;
@@ -59,7 +59,7 @@ fn may(project: &str, access: &Access, actions: &[Action]) -> bool {
     own && actions.contains(&access.action)
 }
 
-/// Records pushes before the pusher is told that they are done: when a job has ended, what it pushed is known.
+/// Records a push before the pusher gets an answer, so that everything that a job pushed is known when the job ends.
 pub(crate) fn push_recorder(store: Arc<dyn Store>, clock: Arc<dyn Clock>, registry: String) -> PushObserver {
     let runtime = tokio::runtime::Handle::current();
     Arc::new(move |manifest: &PushedManifest| {

@@ -18,7 +18,7 @@ use towpath_types::{EnvironmentId, RegistryCredentials, SecretString};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// The vault as targets ask it.
+/// The vault, as targets use it.
 pub(crate) struct EnvironmentSecrets {
     vault: Arc<Vault>,
     identity: Arc<dyn Identity>,
@@ -27,8 +27,8 @@ pub(crate) struct EnvironmentSecrets {
 }
 
 impl EnvironmentSecrets {
-    /// `registry` is Towpath's own. `pulls_here` says that images are pulled on this machine, whose docker may have
-    /// credentials for other registries, too; those are never carried elsewhere.
+    /// `registry` is Towpath's own. `pulls_here` says that this machine pulls the images; its docker may have
+    /// credentials for other registries, which must not be sent elsewhere.
     pub(crate) fn new(vault: Arc<Vault>, identity: Arc<dyn Identity>, registry: String, pulls_here: bool) -> Self {
         Self {
             vault,
@@ -93,7 +93,7 @@ impl SecretSource for EnvironmentSecrets {
     }
 }
 
-/// What people do with the Secrets of environments. Clones share the vault.
+/// Lets people edit the Secrets of environments. Clones share the vault.
 #[derive(Clone)]
 #[allow(missing_docs)]
 pub struct Secrets {

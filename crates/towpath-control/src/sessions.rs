@@ -1,4 +1,4 @@
-//! Browsers that signed in: random tokens of which the digest is stored, that expire, and that can be ended.
+//! Browser sessions: random tokens, stored as digests, which expire and can be ended.
 
 use crate::storage::store_error;
 use jiff::{SignedDuration, Timestamp};
@@ -7,13 +7,13 @@ use towpath_delivery::DeliveryError;
 use towpath_store::{Commit, SessionRow, Store, Write};
 use towpath_types::{Clock, Digest, SecretString};
 
-/// A session that is not used for this long is over.
+/// How long an unused session lasts.
 const IDLE: SignedDuration = SignedDuration::from_hours(12);
-/// However much it is used, this long after the sign-in it is over.
+/// How long a session lasts at most, even if it is in use.
 pub const SESSION_LASTS: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// That a session was used is stored this often at most.
+/// How often at most to store that a session was used.
 const NOTED_EVERY: SignedDuration = SignedDuration::from_mins(1);
-/// The longest introduction of a browser that is kept.
+/// The most characters to store of a browser's `User-Agent`.
 const LONGEST_BROWSER: usize = 200;
 
 /// The sessions in a store. Clones share it.
@@ -25,7 +25,7 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Begins a session, and forgets those that are over. The token is stored nowhere.
+    /// Begins a session, and deletes expired ones. The token itself is not stored.
     ///
     /// # Errors
     /// When the storage does not work.
@@ -48,7 +48,7 @@ impl Sessions {
         Ok(token)
     }
 
-    /// Whether `token` is that of a session that is not over. That is noted, so that the session goes on.
+    /// Whether `token` belongs to an open session. Using it extends the session.
     ///
     /// # Errors
     /// When the storage does not work.
@@ -88,7 +88,7 @@ fn digest(token: &SecretString) -> Digest {
     Digest::of(token.expose().as_bytes())
 }
 
-/// Pure.
+/// Whether a session is over. Pure.
 fn is_over(row: &SessionRow, now: Timestamp) -> bool {
     now.duration_since(row.seen_at) >= IDLE || now.duration_since(row.made_at) >= SESSION_LASTS
 }
@@ -116,7 +116,7 @@ mod tests {
         assert!(!stored.contains(one.expose()), "the token itself is stored");
         let forged = SecretString::new(digest(&one).to_string());
         assert!(!sessions.is_open(&forged).await.unwrap());
-        // Used every eleven hours, it goes on for a week; unused, it is over after twelve.
+        // Used every eleven hours, it lasts for a week; unused, it ends after twelve.
         for _ in 0..15 {
             assert!(sessions.is_open(&one).await.unwrap());
             clock.advance(SignedDuration::from_hours(11));

@@ -6,7 +6,7 @@ use towpath_deploy::Identity as KubeIdentity;
 use towpath_store::ObjectLocation;
 use towpath_types::{SecretString, SeenSecrets};
 
-/// Where logs and blobs are kept.
+/// Where to store logs and blobs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum ObjectSettings {
     /// In the data directory.
@@ -28,37 +28,37 @@ pub enum TargetSettings {
 /// What a server is started with.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where git repositories, images, sealed secrets and tokens are kept; and, by default, rows, logs and blobs. Several
-    /// servers of one installation share it.
+    /// Where git repositories, images, sealed secrets and tokens are stored; by default rows, logs and blobs, too.
+    /// Several servers of one installation share it.
     pub data_dir: PathBuf,
-    /// `None` keeps rows in SQLite in the data directory, for this server alone; else a URL of PostgreSQL.
+    /// A PostgreSQL URL; `None` stores rows in SQLite in the data directory, for this server alone.
     pub database: Option<SecretString>,
-    /// Where logs and blobs are kept.
+    /// Where to store logs and blobs.
     pub objects: ObjectSettings,
-    /// What tells this server from others that share the data directory: a folder's name. `None` for the only one.
+    /// A folder name that tells apart servers which share the data directory. `None` for the only one.
     pub name: Option<String>,
-    /// Where the server listens: pages, git, registry.
+    /// The address to listen on for pages, git and the registry.
     pub address: SocketAddr,
-    /// This program's file: agent, proxy and hook.
+    /// The path of this program, which also runs as agent, proxy and hook.
     pub binary: PathBuf,
-    /// The names of the host's environment variables that jobs of machine executors get.
+    /// The names of the host's environment variables that jobs with a machine executor get.
     pub host_environment: Vec<String>,
-    /// The public orb registry's address; `None` asks none.
+    /// The public orb registry's address; `None` for none.
     pub orb_registry: Option<String>,
-    /// What the public registry knows this server by.
+    /// The token for the public orb registry.
     pub orb_registry_token: Option<SecretString>,
-    /// The beginnings of URLs that orbs may come from.
+    /// The URL prefixes that orbs may be loaded from.
     pub orb_url_prefixes: Vec<towpath_orbs::UrlPrefix>,
     /// Where environments are.
     pub target: TargetSettings,
-    /// Where the values of contexts and Secrets are noted that this server has had in its hands: its log hides them.
+    /// Collects the values of contexts and Secrets that this server has handled, so that its log hides them.
     pub seen: SeenSecrets,
-    /// Whether there is to be a container engine for jobs. Without one only jobs on the host run.
+    /// Whether to use a container engine for jobs. Without one only jobs on the host run.
     pub engine: bool,
 }
 
 impl Settings {
-    /// The folder of this server alone: its agents' socket and its jobs on the host.
+    /// The folder for this server only: its agents' socket and its jobs on the host.
     pub(crate) fn own_folder(&self) -> PathBuf {
         match &self.name {
             None => self.data_dir.clone(),
@@ -66,12 +66,12 @@ impl Settings {
         }
     }
 
-    /// Where the agents' socket is to be.
+    /// The path of the agents' socket.
     pub(crate) fn agent_socket(&self) -> PathBuf {
         self.own_folder().join("run/agent/agent.sock")
     }
 
-    /// Where people and jobs find this server.
+    /// The addresses at which people and jobs reach this server.
     pub(crate) fn addresses(&self) -> Addresses {
         Addresses {
             base_url: format!("http://{}", self.address),

@@ -1,26 +1,26 @@
-//! What the credentials of a node are worth at a moment. They die with the node's lease: with its end, its job's end, another
-//! attempt; and those of its steps as soon as the job is to stop.
+//! What a node's credentials allow now. They expire with the node's lease: when the node or its job ends, or when
+//! another attempt begins. A step's credentials already expire when the job is to stop.
 
 use crate::storage::store_error;
 use towpath_delivery::DeliveryError;
 use towpath_store::{JobRow, NodeRow, Store};
 use towpath_types::NodeId;
 
-/// How far a node of an attempt of a job is.
+/// The progress of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It runs.
     GoesOn,
-    /// It runs, and is to stop: its agent says how it ended, and its steps ask for nothing any more.
+    /// It runs and is to stop. Its agent may still report the end; its steps may request nothing more.
     Stops,
-    /// It has reported its end, and its job has not ended: its last report may come again.
+    /// It has reported its end, and its job has not ended. The agent may send the last report again.
     Reported,
-    /// There is no such node, or nothing of it counts any more.
+    /// There is no such node, or it is obsolete.
     Over,
 }
 
 impl Standing {
-    /// Asks the store.
+    /// Reads the standing from the store.
     ///
     /// # Errors
     /// When the storage does not work.
@@ -30,7 +30,7 @@ impl Standing {
         Ok(Self::from_rows(node, job.as_ref(), &nodes))
     }
 
-    /// Pure.
+    /// Derives the standing from rows. Pure.
     fn from_rows(node: NodeId, job: Option<&JobRow>, nodes: &[NodeRow]) -> Self {
         let Some(job) = job.filter(|job| job.runs(node.attempt) && node.node < job.nodes.max(1)) else {
             return Self::Over;

@@ -1,16 +1,16 @@
-//! What a failure of the storage means to whoever asked, and waiting for a storage that is away.
+//! Maps storage failures to errors for the caller, and retries while the storage is away.
 
 use std::time::Duration;
 use towpath_delivery::DeliveryError;
 use towpath_store::StoreError;
 use towpath_types::Clock;
 
-/// The first pause before a storage that does not answer is asked again.
+/// The first pause before retrying a storage that does not answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause.
+/// The longest pause between tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The answer to whoever asked.
+/// The error to return to the caller.
 pub(crate) fn store_error(error: StoreError) -> DeliveryError {
     match error {
         StoreError::Conflict { .. } | StoreError::Fenced(_) => {
@@ -22,7 +22,7 @@ pub(crate) fn store_error(error: StoreError) -> DeliveryError {
     }
 }
 
-/// The pauses between tries of one call: each twice as long as the one before, up to a bound.
+/// The pauses between tries of one call: each doubles the one before, up to a limit.
 #[derive(Debug)]
 pub(crate) struct Pauses(Duration);
 
@@ -33,7 +33,7 @@ impl Default for Pauses {
 }
 
 impl Pauses {
-    /// Waits, and says in the log for what and why.
+    /// Waits, and logs what for and why.
     pub(crate) async fn wait<E>(&mut self, clock: &dyn Clock, what: &str, error: &E)
     where
         E: std::error::Error + Send + Sync + 'static,
@@ -45,10 +45,10 @@ impl Pauses {
     }
 }
 
-/// Does `work` again while the storage does not answer, for as long as that takes.
+/// Repeats `work` while the storage does not answer, for as long as that takes.
 ///
 /// # Errors
-/// What `work` fails with otherwise.
+/// Any other failure of `work`.
 pub(crate) async fn patiently<T, F>(clock: &dyn Clock, what: &str, mut work: impl FnMut() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,

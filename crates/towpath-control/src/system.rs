@@ -1,4 +1,4 @@
-//! A server's parts, made and put together. It decides nothing.
+//! Builds a server from its parts. It makes no decisions.
 
 use crate::{
     AgentDoor, Approvals, Contexts, Engines, Grant, Identity, Orbs, Outside, ProgressLogs, Pushes, Queries, Reconciler,
@@ -24,21 +24,21 @@ use towpath_images::{Images, Registry};
 use towpath_store::{Objects, Store, WorkKind};
 use towpath_types::{Clock, ProjectName, SecretString};
 
-/// How often the registry's garbage is looked for.
+/// How often to collect the registry's garbage.
 const COLLECT_EVERY: Duration = Duration::from_secs(3600);
 /// How long a client may take between uploading a blob and the manifest that names it.
 const COLLECT_GRACE: Duration = Duration::from_secs(3600);
-/// Jobs rarely use all of their processors, so as many may begin as if the machine had this many times its own.
+/// Jobs rarely use all of their processors, so jobs may begin as if the machine had this many times as many.
 const PROCESSOR_OVERCOMMIT: u64 = 4;
 
-/// A server's parts. Each does one thing and was given what it needs.
+/// A server's parts. Each does one thing and gets its dependencies from outside.
 #[allow(missing_docs)]
 pub struct System {
     pub store: Arc<dyn Store>,
     pub objects: Arc<dyn Objects>,
     pub clock: Arc<dyn Clock>,
     pub identity: Arc<dyn Identity>,
-    /// The git remote as git talks to it.
+    /// The git remote, as git talks to it.
     pub git: Arc<GitForge>,
     pub registry: Registry,
     pub images: Arc<dyn Images>,
@@ -46,7 +46,7 @@ pub struct System {
     pub conductor: Conductor,
     pub approvals: Approvals,
     pub agents: AgentDoor,
-    /// What git takes now.
+    /// The pushes that git is accepting now.
     pub pushes: Pushes,
     pub queries: Queries,
     pub contexts: Contexts,
@@ -56,7 +56,7 @@ pub struct System {
     pub delivery: Arc<Delivery>,
     pub progress: ProgressLogs,
     pub addresses: Addresses,
-    /// Where the agents' socket is to be.
+    /// The path of the agents' socket.
     pub agent_socket: PathBuf,
     address: SocketAddr,
     worker: Worker,
@@ -67,14 +67,14 @@ impl System {
     /// Opens everything.
     ///
     /// # Errors
-    /// When another Towpath uses the data directory, something in it cannot be used, the database does not answer, or there
-    /// is no container engine in reach.
+    /// When another Towpath uses the data directory, something in it cannot be used, the database does not answer, or
+    /// no container engine is reachable.
     pub async fn open(settings: Settings) -> Result<Self, DeliveryError> {
         let outside = Outside::open(&settings).await?;
         Self::on(&settings, outside)
     }
 
-    /// Puts a server together on `outside`.
+    /// Builds a server on `outside`.
     ///
     /// # Errors
     /// When TLS cannot be set up.
@@ -276,7 +276,7 @@ impl System {
         })
     }
 
-    /// Works until `shutdown`.
+    /// Runs until `shutdown`.
     pub async fn run(&self, shutdown: CancellationToken) {
         if let Err(error) = self.tell_registry_address().await {
             tracing::error!(
@@ -292,7 +292,7 @@ impl System {
         );
     }
 
-    /// Makes a project with an empty repository, and the context by which its jobs reach the registry.
+    /// Creates a project with an empty repository, and the context that gives its jobs access to the registry.
     ///
     /// # Errors
     /// When git, the vault or the storage does not work.
@@ -301,7 +301,7 @@ impl System {
         self.contexts.provide_registry(project, by)
     }
 
-    /// Where the server listens.
+    /// The address that the server listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -313,7 +313,7 @@ impl System {
         self.identity.issue(&Grant::Owner)
     }
 
-    /// This process may listen elsewhere than the one before.
+    /// Updates the registry's address in contexts: this process may listen on another address than the one before.
     async fn tell_registry_address(&self) -> Result<(), DeliveryError> {
         let projects = self
             .git
@@ -326,7 +326,7 @@ impl System {
         Ok(())
     }
 
-    /// Frees the registry's disk of what no manifest needs, now and then, until `shutdown`.
+    /// Deletes registry content that no manifest needs, periodically until `shutdown`.
     async fn collect_until(&self, shutdown: &CancellationToken) {
         let mut times = tokio::time::interval(COLLECT_EVERY);
         while shutdown.run_until_cancelled(times.tick()).await.is_some() {
@@ -344,7 +344,7 @@ impl System {
     }
 }
 
-/// What the machine has: what the first engine that knows says.
+/// The machine's capacity, from the first engine that knows it.
 fn machine(engines: &Engines) -> Capacity {
     let mut all = Capacity::default();
     for engine in engines.all() {

@@ -1,5 +1,5 @@
-//! A server without a cluster, an engine, git or a network: everything that control stands on is a fake, but for the store,
-//! which is SQLite in memory.
+//! A server without a cluster, an engine, git or a network: every dependency is a fake except the store, which is
+//! SQLite in memory.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -37,17 +37,17 @@ use towpath_types::{
     WorkflowId,
 };
 
-/// How long a test waits for what it expects.
+/// How long a test waits for a condition.
 const BOUND: Duration = Duration::from_secs(20);
-/// How often it looks, should it miss a change.
+/// How often it checks, in case it misses a change.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// This machine's clock, which a test puts forward; whoever sleeps notices. Clones are the same clock.
+/// This machine's clock, which a test can move forward; sleepers notice. Clones are the same clock.
 #[derive(Clone)]
 pub(crate) struct ForwardClock(watch::Sender<SignedDuration>);
 
 impl ForwardClock {
-    /// Puts the clock forward.
+    /// Moves the clock forward.
     pub(crate) fn advance(&self, by: SignedDuration) {
         self.0.send_modify(|ahead| *ahead += by);
     }
@@ -65,7 +65,7 @@ impl Clock for ForwardClock {
                 && !left.is_zero()
             {
                 tokio::select! {
-                    // The sender lives as long as this borrow of the clock.
+                    // The sender outlives this borrow of the clock.
                     _ = moved.changed() => {}
                     () = tokio::time::sleep(left) => {}
                 }
@@ -74,7 +74,7 @@ impl Clock for ForwardClock {
     }
 }
 
-/// A job's row with nothing in it.
+/// An otherwise empty job row.
 pub(crate) fn job_row(id: JobId) -> JobRow {
     JobRow {
         id,
@@ -104,23 +104,23 @@ pub(crate) fn job_row(id: JobId) -> JobRow {
     }
 }
 
-/// What outlives a server: the store, the engine, the forge, the target.
+/// What survives a server: the store, the engine, the forge, the target.
 #[derive(Clone)]
 pub(crate) struct World {
     pub store: Arc<dyn Store>,
     pub faults: Faults,
     pub objects: Arc<dyn Objects>,
     pub clock: Arc<dyn Clock>,
-    /// The same clock.
+    /// The clock that all servers share.
     pub time: ForwardClock,
     pub forge: Arc<FakeForge>,
     pub images: Arc<FakeImages>,
     pub target: FakeTarget,
-    /// For jobs in containers.
+    /// The engine for jobs in containers.
     pub engine: ScriptedEngine,
     pub host: ScriptedEngine,
     pub project: ProjectName,
-    /// Whether each server is the only one of its time.
+    /// Whether only one server runs at a time.
     pub alone: bool,
     vault: Arc<Vault>,
     identity: Arc<dyn Identity>,
@@ -150,7 +150,7 @@ impl World {
         Self::over(Arc::new(store), faults)
     }
 
-    /// A world over a store that others may share.
+    /// A world on a store that others may share.
     pub(crate) fn over(store: Arc<dyn Store>, faults: Faults) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let time = ForwardClock(watch::Sender::new(SignedDuration::ZERO));
@@ -173,12 +173,12 @@ impl World {
         }
     }
 
-    /// Starts a server with a new name.
+    /// Starts a server under a new name.
     pub(crate) fn start(&self) -> Server {
         self.start_with(&self.engine)
     }
 
-    /// What makes pipelines of triggers.
+    /// Makes pipelines from triggers.
     pub(crate) fn pipeline_maker(&self) -> PipelineMaker {
         PipelineMaker {
             store: self.store.clone(),
@@ -191,7 +191,7 @@ impl World {
         }
     }
 
-    /// Takes pushes, without a server that does anything about them.
+    /// Accepts pushes without a server that handles them.
     pub(crate) fn triggers(&self) -> Triggers {
         Triggers {
             store: self.store.clone(),
@@ -241,7 +241,7 @@ impl World {
         }
     }
 
-    /// Starts a server with an engine of its own.
+    /// Starts a server with its own engine.
     pub(crate) fn start_with(&self, engine: &ScriptedEngine) -> Server {
         let (store, clock) = (self.store.clone(), self.clock.clone());
         let forge: Arc<dyn Forge> = self.forge.clone();
@@ -382,7 +382,7 @@ impl World {
         }
     }
 
-    /// Queries, without a server.
+    /// Queries without a server.
     pub(crate) fn queries(&self) -> Queries {
         Queries {
             store: self.store.clone(),
@@ -406,7 +406,7 @@ impl World {
             .push()
     }
 
-    /// Waits until `look` finds something, and says what it saw last if it does not.
+    /// Waits until `look` finds something; on timeout, fails with what it last saw.
     pub(crate) async fn until<T, F>(&self, what: &str, mut look: impl FnMut() -> F) -> T
     where
         F: Future<Output = Result<T, String>>,
@@ -426,7 +426,7 @@ impl World {
         }
     }
 
-    /// The job called `name`, once it is in one of `wanted`.
+    /// The job called `name`, once its status is one of `wanted`.
     pub(crate) async fn job(&self, name: &str, wanted: &[JobStatus]) -> JobRow {
         self.until(&format!("job {name} to be {wanted:?}"), || async {
             let jobs = self.jobs().await?;
@@ -455,7 +455,7 @@ impl World {
 }
 
 impl Server {
-    /// Pushes a commit: what both of git's hooks tell.
+    /// Pushes a commit, as git's two hooks would report it.
     pub(crate) async fn push(&self, world: &World, branch: &str, commit: &CommitId) -> PipelineView {
         let actor = Actor::owner("ada", Via::GitPush);
         let updates = [RefUpdate {
@@ -475,7 +475,7 @@ impl Server {
         self.push(world, "main", &commit).await
     }
 
-    /// Waits until the agent of a node may begin, as an agent does.
+    /// Waits until a node's agent may begin, as the agent does.
     pub(crate) async fn agent_begins(&self, world: &World, job: &JobRow) -> NodeId {
         let node = NodeId {
             job: job.id,
@@ -494,7 +494,7 @@ impl Server {
         node
     }
 
-    /// Reports a whole node: one step, and the end.
+    /// Reports one step and the end of a node.
     pub(crate) async fn agent_ends(&self, node: NodeId, outcome: Outcome) -> Result<(), String> {
         let at = Timestamp::now();
         let reports = [
@@ -533,13 +533,13 @@ impl Server {
         crate::queries::job_view(job)
     }
 
-    /// Stops in good order.
+    /// Stops gracefully.
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.running.await.unwrap();
     }
 
-    /// Dies: nothing is given up in good order.
+    /// Dies without releasing anything.
     pub(crate) fn kill(self) {
         self.running.abort();
         self.worker.abandon();

@@ -1,4 +1,4 @@
-//! What control decides, on a whole server whose edges are fakes.
+//! What control decides, on a whole server with fakes at its edges.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -31,7 +31,7 @@ workflows:
       - package: {requires: [test]}
 ";
 
-/// A gate of nothing between two jobs.
+/// A gate without an environment between two jobs.
 const HELD: &str = "
 version: 2.1
 jobs:
@@ -47,7 +47,7 @@ workflows:
       - publish: {requires: [hold]}
 ";
 
-/// A gate of `dev`.
+/// A gate of the environment `dev`.
 const DEPLOYS: &str = "
 version: 2.1
 jobs:
@@ -65,7 +65,7 @@ workflows:
       - deploy-dev: {requires: [hold-dev]}
 ";
 
-/// Twenty gates of nothing.
+/// Twenty gates without an environment.
 fn many_gates() -> String {
     let gates: String = (0..20)
         .map(|gate| format!("      - hold{gate}: {{type: approval}}\n"))
@@ -256,7 +256,7 @@ async fn a_push_that_git_never_accepted_makes_no_pipeline() {
         .announce(&world.project, &updates, &actor)
         .await
         .unwrap();
-    // Nobody says that it was accepted; the trigger is due by itself.
+    // Nobody completes the push; the trigger becomes due by itself.
     let announced = announced.triggers;
     let key = WorkKey::new(WorkKind::Trigger, announced[0].id);
     assert!(world.store.work(&key).await.unwrap().unwrap().due > announced[0].created_at);
@@ -361,7 +361,8 @@ async fn a_request_that_goes_away_leaves_no_half_transition() {
     server.push_config(&world, HELD).await;
     server.run_job(&world, "test", Outcome::Succeeded).await;
     let gate = world.job("hold", &[JobStatus::OnHold]).await;
-    // Each request is polled once more than the one before, and dropped. The first that got far enough decides, to its end.
+    // Poll each request once more often than the one before, then drop it. The first that gets far enough decides, and
+    // runs to its end.
     let mut dropped = 0;
     while world.store.job(gate.id).await.unwrap().unwrap().status == JobStatus::OnHold {
         let mut request = Box::pin(server.approvals.approve(gate.id, None, &actor));
@@ -377,7 +378,7 @@ async fn a_request_that_goes_away_leaves_no_half_transition() {
     server.stop().await;
 }
 
-/// Two conductors take turns, so each finds that the other was faster, and catches up with what that one stored.
+/// Two conductors take turns, so each loses a race to the other and catches up with what the other stored.
 #[tokio::test]
 async fn who_lost_a_race_knows_as_much_as_who_reads_everything() {
     let world = World::new().await;
@@ -401,7 +402,7 @@ async fn who_lost_a_race_knows_as_much_as_who_reads_everything() {
             job: name.clone(),
             by: "ada".into(),
             plan: None,
-            // Rows have microseconds.
+            // Rows have microsecond precision.
             at: "2026-11-30T12:00:00.5Z".parse().unwrap(),
         };
         let applied = conductors[turn % 2]
@@ -421,7 +422,7 @@ async fn who_lost_a_race_knows_as_much_as_who_reads_everything() {
     server.stop().await;
 }
 
-/// Drops a request after more looks at its answer each time, until one of them has its answer. Answers how many were dropped.
+/// Polls a request one time more before each drop, until it answers. Returns the number of drops.
 async fn dropped_everywhere<T, F: Future<Output = T>>(mut request: impl FnMut() -> F) -> (u32, T) {
     let (mut dropped, mut looks) = (0, 1);
     loop {
@@ -433,7 +434,7 @@ async fn dropped_everywhere<T, F: Future<Output = T>>(mut request: impl FnMut() 
             tokio::task::yield_now().await;
         }
         dropped += 1;
-        // Each of the first steps, and then further and further.
+        // Drop at each of the first steps, then at growing intervals.
         looks += (looks / 8).max(1);
     }
 }
@@ -462,7 +463,7 @@ async fn every_transition_is_whole_wherever_its_request_is_dropped() {
     let pipelines = world.store.pipelines(Some(&world.project), None, 10).await.unwrap();
     assert_eq!(pipelines.len(), 1, "one push, one pipeline");
 
-    // Agents ask again after each lost answer.
+    // Agents retry after each lost answer.
     let node = server.agent_begins(&world, &job).await;
     let report = || {
         let report = towpath_protocol::SequencedReport {
@@ -511,7 +512,7 @@ async fn every_transition_is_whole_wherever_its_request_is_dropped() {
     world.job("test", &[JobStatus::Ended(Outcome::Canceled)]).await;
     world.job("package", &[JobStatus::Ended(Outcome::Canceled)]).await;
 
-    // Each of these may ask for a pipeline, and each that was asked for is made.
+    // Each of these may request a pipeline, and every requested pipeline is made.
     let ask = || {
         let parameters = serde_json::Map::new();
         server
@@ -536,7 +537,7 @@ async fn every_transition_is_whole_wherever_its_request_is_dropped() {
         })
         .await;
     println!("dropped: {all:?}");
-    // On a busy machine one of them may have its answer at the first look.
+    // On a busy machine one of them may answer at the first poll.
     assert!(all.iter().filter(|(_, dropped)| *dropped > 0).count() > 3, "{all:?}");
     server.stop().await;
 }
@@ -684,7 +685,7 @@ async fn what_a_branch_saves_in_a_cache_never_reaches_the_default_branch() {
     assert_eq!(restored(evil).await.as_deref(), Some("v1-evil"));
     assert_eq!(restored(main).await, None);
     assert!(!agents.cache_exists(main, "v1-evil").await.unwrap());
-    // A key that a branch took is free on the default branch, whose caches every branch may restore.
+    // A key that a branch has taken is free on the default branch, whose caches every branch may restore.
     assert!(
         agents
             .save_cache(main, "v1-evil", Box::pin(&b"good"[..]))

@@ -1,4 +1,4 @@
-//! Time arrives as an event: a timer that is due is told to its workflow.
+//! Feeds due timers to their workflows as events.
 
 use crate::{
     conductor::{Also, Conductor, NotApplied},
@@ -13,7 +13,7 @@ use towpath_store::{Guard, Lease, Write};
 use towpath_types::Clock;
 use towpath_workflow::Event;
 
-/// Feeds due timers to workflows.
+/// Feeds due timers to their workflows.
 #[derive(Clone)]
 #[allow(missing_docs)]
 pub struct Timers {
@@ -38,7 +38,7 @@ impl Handler for Timers {
             };
             match self.conductor.apply_patiently(workflow, event, also).await {
                 Ok(_) => Ok(Done::Committed),
-                // A timer of something that is over.
+                // The timer belongs to something that is over.
                 Err(NotApplied::Illegal(_)) => Ok(Done::Finished),
                 Err(other) => Err(other.into()),
             }

@@ -1,8 +1,8 @@
 //! Tokens: one for the owner, and derived ones for jobs, hooks and registry clients.
 //!
-//! A derived token is a keyed hash of what it allows. So nothing has to be stored to know it again after a restart, and the
-//! token of one attempt of a job is worth nothing for another. That a token is known says what it was made for; whether that
-//! still goes on is asked at each door ([`crate::Standing`], [`crate::Pushes`]).
+//! A derived token is a keyed hash of its grant. So tokens need no storage to survive a restart, and the token of one
+//! attempt of a job is useless for another. A valid token says what it was made for; each endpoint checks whether that
+//! is still in progress ([`crate::Standing`], [`crate::Pushes`]).
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -14,22 +14,23 @@ use std::{
 use towpath_types::{JobId, NodeId, SecretString};
 use uuid::Uuid;
 
-/// What a token lets its bearer do, while what it was made for goes on.
+/// What a token allows its bearer, while its purpose lasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {
-    /// Everything: the person whose data directory it is.
+    /// Everything: the owner of the data directory.
     Owner,
-    /// What the agent does for one node of one attempt of a job: its log, its reports, its files. No step has it.
+    /// What an agent does for one node of one attempt of a job: its log, its reports, its files. Steps do not get this
+    /// token.
     Agent(NodeId),
-    /// What a step of that node may ask for: to deploy what its configuration says, and how long tests took.
+    /// What a step of that node may request: the deployment that its configuration declares, and test timings.
     Step(NodeId),
-    /// Pull and push the images of one project, for an attempt of a job while it goes on.
+    /// Pull and push the images of one project, while the attempt of the job runs.
     JobImages {
         /// The project's name.
         project: String,
-        /// By which pushes are known to be its workflow's.
+        /// The job, which attributes pushes to its workflow.
         job: JobId,
-        /// Which run of it.
+        /// The attempt's number.
         attempt: u32,
     },
     /// Pull the images of one project.
@@ -37,11 +38,11 @@ pub enum Grant {
         /// The project's name.
         project: String,
     },
-    /// Report one push to one project's repository, while git takes it.
+    /// Report one push to one project's repository, while git is accepting it.
     Hook {
         /// The project's name.
         project: String,
-        /// Which push.
+        /// The push's id.
         push: Uuid,
     },
 }
@@ -64,7 +65,7 @@ impl Grant {
             "owner" if rest.is_empty() => Self::Owner,
             "agent" => Self::Agent(rest.parse().ok()?),
             "step" => Self::Step(rest.parse().ok()?),
-            // A project's name may have dots, so these are read from their end.
+            // A project's name may contain dots, so parse these from the end.
             "images" => {
                 let (rest, attempt) = rest.rsplit_once('.')?;
                 let (project, job) = rest.rsplit_once('.')?;
@@ -89,7 +90,7 @@ impl Grant {
     }
 }
 
-/// Why the tokens' key could not be used.
+/// Why the key for tokens cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// A file could not be read or written.
@@ -97,24 +98,24 @@ pub enum TokenError {
     Io {
         /// What was attempted.
         attempt: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// Why it did not work.
+        /// The cause.
         source: io::Error,
     },
-    /// The key file is not what was written there.
+    /// The key file has unexpected content.
     #[error("`{}` is not a key of 64 hex digits: restore it, or delete it to make all tokens anew", .0.display())]
     Damaged(PathBuf),
 }
 
-/// Knows who presents a token, and makes tokens.
+/// Issues tokens and identifies their bearers.
 ///
 /// # Contract
-/// - `grant` of what `issue` made is what it was made for, in every server that shares the key, for ever.
+/// - `grant` of an issued token returns its grant, on every server that shares the key, for ever.
 /// - `grant` of anything else is `None`.
 /// - Two issues of one grant are the same token.
 pub trait Identity: Send + Sync {
-    /// What `token` allows, if it is one of ours.
+    /// What `token` allows; `None` if it is not valid.
     fn grant(&self, token: &str) -> Option<Grant>;
 
     /// The token of `grant`.
@@ -132,7 +133,7 @@ impl Identity for Tokens {
     }
 }
 
-/// Makes and checks tokens by a key that every server of an installation shares.
+/// Issues and checks tokens with a key that all servers of an installation share.
 pub struct Tokens {
     key: [u8; 32],
 }
@@ -144,7 +145,8 @@ impl std::fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// Reads the key under `data_dir`, or makes it, and writes the owner's token to `data_dir/token`; both with mode 0600.
+    /// Reads the key in `data_dir`, or creates it, and writes the owner's token to `data_dir/token`. Both files have
+    /// mode 0600.
     ///
     /// # Errors
     /// When a file cannot be read or written, or the key is damaged.
@@ -176,7 +178,7 @@ impl Tokens {
     fn check(&self, token: &str) -> Option<Grant> {
         let (text, seal) = token.strip_prefix("tp.")?.rsplit_once('.')?;
         let seal = hex::decode(seal).ok()?;
-        // The comparison takes the same time wherever the first difference is.
+        // Compares in constant time.
         self.mac(text).verify_slice(&seal).ok()?;
         Grant::parse(text)
     }
@@ -195,7 +197,7 @@ impl Tokens {
     }
 }
 
-/// The token that a request presents: `Circle-Token`, a bearer token, or the password of Basic credentials.
+/// The token in a request: `Circle-Token`, a bearer token, or the password of Basic credentials.
 #[must_use]
 pub fn presented(headers: &http::HeaderMap) -> Option<String> {
     use base64::Engine as _;

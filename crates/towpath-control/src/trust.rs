@@ -1,11 +1,11 @@
-//! How far a job is trusted: by what its branch is.
+//! How far a job is trusted, depending on its branch.
 
 use crate::storage::store_error;
 use towpath_delivery::DeliveryError;
 use towpath_store::{JobRow, Store};
 
-/// The trust domain of a job. Its caches are kept apart from those of the others, so that what somebody pushes to a branch of
-/// their own cannot end up in what the default branch builds.
+/// The trust domain of a job. Each domain has its own caches, so that a push to somebody's own branch cannot affect
+/// what the default branch builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TrustDomain {
     /// The project's default branch.
@@ -15,7 +15,7 @@ pub(crate) enum TrustDomain {
 }
 
 impl TrustDomain {
-    /// Of a job.
+    /// The trust domain of `job`.
     ///
     /// # Errors
     /// When the storage does not work.
@@ -36,7 +36,7 @@ impl TrustDomain {
         }
     }
 
-    /// As it is stored.
+    /// Its name in storage.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Protected => "protected",
@@ -44,7 +44,7 @@ impl TrustDomain {
         }
     }
 
-    /// Whose caches such a job restores, the first that has one: never those of somebody whom it trusts less.
+    /// The domains whose caches such a job may restore, in lookup order: never a less trusted one.
     pub(crate) fn restores(self) -> &'static [Self] {
         match self {
             Self::Protected => &[Self::Protected],

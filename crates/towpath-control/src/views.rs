@@ -8,7 +8,7 @@ use towpath_types::{
     WorkflowId, WorkflowStatus,
 };
 
-/// The first page: everything at a glance.
+/// The first page: an overview of everything.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Board {
     /// Every project with its environments, by name.
@@ -21,7 +21,7 @@ pub struct Board {
     pub waiting_gates: u64,
 }
 
-/// A project and what runs where.
+/// A project and its environments.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct ProjectView {
@@ -46,7 +46,7 @@ pub struct PipelineView {
     pub subject: String,
     pub author: String,
     pub status: PipelineStatus,
-    /// Why it errored, each for a person, with file, line and column where a file is at fault.
+    /// Why it errored: messages for a person, with file, line and column where a file is at fault.
     pub errors: Vec<String>,
     pub warnings: Vec<String>,
     /// Who pushed or asked.
@@ -84,7 +84,7 @@ pub struct JobView {
     pub name: String,
     pub kind: JobKind,
     pub status: JobStatus,
-    /// Which run of it this is, from 1.
+    /// The attempt's number, from 1.
     pub attempt: u32,
     /// The names of the jobs that it requires.
     pub requires: Vec<String>,
@@ -97,18 +97,18 @@ pub struct JobView {
     pub approved_by: Option<String>,
 }
 
-/// One job with what it did.
+/// One job with its results.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct JobDetail {
     pub job: JobView,
     /// The workflow that it belongs to, with all its jobs.
     pub workflow: WorkflowView,
-    /// Node by node.
+    /// Its steps, by node.
     pub steps: Vec<StepView>,
     pub artifacts: Vec<ArtifactView>,
     pub tests: TestsView,
-    /// The image that its primary container ran, pinned, when it ran in one.
+    /// The pinned image of its primary container, if it ran in one.
     pub image: Option<String>,
 }
 
@@ -116,18 +116,18 @@ pub struct JobDetail {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct StepView {
-    /// From 0.
+    /// The node's number, from 0.
     pub node: u32,
-    /// From 0.
+    /// The step's number, from 0.
     pub index: u32,
     pub name: String,
     pub status: StepStatus,
     pub exit_code: Option<i32>,
-    /// What there is to say about its end.
+    /// Details of how it ended.
     pub message: Option<String>,
     pub started_at: Timestamp,
     pub stopped_at: Option<Timestamp>,
-    /// How long its log is.
+    /// The length of its log.
     pub log_bytes: u64,
 }
 
@@ -155,13 +155,13 @@ pub struct TestsView {
 /// One failed test.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TestFailure {
-    /// Class and name.
+    /// The class and the name.
     pub name: String,
-    /// What it said.
+    /// The failure's message.
     pub message: String,
 }
 
-/// One gate: a held job, and what approving it would do.
+/// One gate: a job on hold, and what approving it would do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct GateView {
@@ -179,29 +179,29 @@ pub struct GateView {
     pub commit: CommitId,
     /// The first line of the commit's message.
     pub subject: String,
-    /// Where it leads; `None` when approving it deploys nothing.
+    /// The environment that it leads to; `None` when approving it deploys nothing.
     pub environment: Option<EnvironmentId>,
     /// Whether it still waits for somebody.
     pub waiting: bool,
-    /// What would change; `None` while no plan was made. Once the gate is approved, what was approved.
+    /// What approval would change, or did; `None` while there is no plan.
     pub plan: Option<PlanView>,
     /// Why no plan could be made.
     pub plan_error: Option<String>,
-    /// When the plan was made, or could not be made.
+    /// When the plan was last made or failed.
     pub as_of: Option<Timestamp>,
     pub approved_by: Option<String>,
-    /// Why the job ended without having been approved.
+    /// Why the job ended without an approval.
     pub message: Option<String>,
 }
 
-/// One run of a one-off job, or of a cron job by hand.
+/// One execution of a one-off job, or a manual one of a cron job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct RunView {
     pub id: RunId,
     /// `Job` or `CronJob`.
     pub kind: String,
-    /// The name by which it was asked for.
+    /// The name in the request.
     pub name: String,
     /// The name of the Job object in the environment; empty while it is being started.
     pub object: String,

@@ -1,9 +1,9 @@
-//! One server's share of the work: claims what is due, does it, renews its leases.
+//! One server's share of the work: claims due work, does it, renews its leases.
 //!
-//! - **Invariant:** a piece of work is done by whoever has its lease. Whoever loses the lease stops at once, and nothing that
-//!   it still commits with its guard is stored.
-//! - **Invariant:** work that fails is tried again later, each time later, and set aside with its reason in the end; it
-//!   never holds up what is behind it. A storage that is away is nobody's failure.
+//! - **Invariant:** only the server with the lease does a piece of work. A server that loses the lease stops at once,
+//!   and the store rejects commits with its guard.
+//! - **Invariant:** work that fails is retried with growing delays, and in the end set aside with its reason; it never
+//!   blocks the work behind it. An unreachable storage does not count as a failure.
 
 use crate::{
     capacity::{Capacity, Occupant, choose},
@@ -24,24 +24,24 @@ use towpath_types::Clock;
 
 /// How long a lease lasts unless it is renewed.
 pub const LEASE: Duration = Duration::from_secs(20);
-/// How often leases are renewed.
+/// How often to renew leases.
 const RENEW_EVERY: Duration = Duration::from_secs(5);
-/// The longest wait for work without looking: a notification may be lost with a connection.
+/// The longest wait before looking for work: a lost connection may lose notifications.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(10);
-/// How many pieces of work of the jobs' kind are looked at for one decision.
+/// How many queued jobs one scheduling decision considers.
 const QUEUE_WINDOW: u32 = 500;
-/// How often work is tried before it is given up or set aside.
+/// How often to try work before giving up on it or setting it aside.
 const TRIES: u32 = 8;
-/// The same for triggers: somebody waits for their pipeline, or for why there is none.
+/// The same for triggers: somebody waits for the pipeline, or for the reason why there is none.
 const TRIGGER_TRIES: u32 = 4;
-/// The pause before work is tried again whose store did not answer.
+/// The pause before retrying work after the store did not answer.
 const STORE_PAUSE: Duration = Duration::from_secs(2);
-/// The pause after the first failure; it doubles.
+/// The pause after the first failure; it doubles with each failure.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest pause after a failure.
 const LONGEST_RETRY: Duration = Duration::from_mins(5);
 
-/// How many pieces of work of a kind one server does at once. Jobs are limited by the machine instead.
+/// How many pieces of work of a kind one server does at once. The machine's capacity limits jobs instead.
 fn limit(kind: WorkKind) -> usize {
     match kind {
         WorkKind::Job => usize::MAX,
@@ -52,7 +52,7 @@ fn limit(kind: WorkKind) -> usize {
     }
 }
 
-/// `None` for work that is tried for ever: rows that pages read are kept fresh, whatever happened before.
+/// The most tries; `None` for work that is retried for ever, because it keeps the rows of pages up to date.
 fn tries(kind: WorkKind) -> Option<u32> {
     match kind {
         WorkKind::Trigger => Some(TRIGGER_TRIES),
@@ -61,45 +61,45 @@ fn tries(kind: WorkKind) -> Option<u32> {
     }
 }
 
-/// Whether this is the last try of work.
+/// Whether this is the last try.
 fn is_last_try(lease: &Lease) -> bool {
     tries(lease.work.key.kind).is_some_and(|tries| lease.work.failures + 1 >= tries)
 }
 
-/// How a handler left its work.
+/// How a handler ended its work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Done {
-    /// It is done; the worker says so to the store.
+    /// The work is done; the worker removes it from the store.
     Finished,
-    /// It is done, and the handler's last commit said so.
+    /// The work is done, and the handler's last commit removed it.
     Committed,
-    /// It is due again at this moment.
+    /// The work is due again at this time.
     Again(jiff::Timestamp),
 }
 
 /// Does one kind of work.
 ///
 /// # Contract
-/// - `handle` may be called for the same work again after any failure, a crash, or a lost lease, by any server; it looks at
-///   what is there before it does anything.
+/// - any server may call `handle` for the same work again after a failure, a crash or a lost lease; it checks what
+///   already exists before it does anything.
 /// - It stops when `lost` is cancelled: another server has the work, or this one is stopping.
 /// - Commits that must not happen without the lease carry [`Guard::from`] of it.
 pub trait Handler: Send + Sync {
-    /// Does the work of `lease`.
+    /// Does the work that `lease` covers.
     ///
     /// # Errors
-    /// Why it could not be done now; the worker tries again.
+    /// Why it could not be done now; the worker retries.
     fn handle<'a>(
         &'a self,
         lease: &'a Lease,
         lost: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<Done, DeliveryError>>;
 
-    /// Ends what the work was for, as errored with `error`, after the last try: somebody waits for it, or it holds others up.
-    /// `None` if nothing has to be ended; the work is set aside then, with its reason.
+    /// Ends the subject of the work as errored with `error`, after the last try: somebody waits for it, or it blocks
+    /// others. `None` if there is nothing to end; the worker then sets the work aside with its reason.
     ///
     /// # Errors
-    /// Why it could not be ended; the work is set aside then.
+    /// Why it could not be ended; the worker then sets the work aside.
     fn give_up<'a>(
         &'a self,
         lease: &'a Lease,
@@ -110,7 +110,7 @@ pub trait Handler: Send + Sync {
     }
 }
 
-/// Who this server is.
+/// The identity of this server.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct ServerIdentity {
@@ -119,9 +119,9 @@ pub struct ServerIdentity {
     pub address: String,
     /// The engines that it has, by name.
     pub engines: Vec<String>,
-    /// What its jobs may use together.
+    /// The capacity that its jobs share.
     pub capacity: Capacity,
-    /// Whether no other server can use the store at the same time: every other one that it knows is dead.
+    /// Whether no other server can use the store at the same time: every other known one is dead.
     pub alone: bool,
 }
 
@@ -137,7 +137,7 @@ struct Inner {
     started_at: jiff::Timestamp,
     handlers: BTreeMap<WorkKind, Arc<dyn Handler>>,
     running: Mutex<HashMap<WorkKey, Running>>,
-    /// A place became free.
+    /// Notified when capacity becomes free.
     freed: Notify,
     tasks: TaskTracker,
 }
@@ -147,7 +147,7 @@ struct Inner {
 pub struct Worker(Arc<Inner>);
 
 impl Worker {
-    /// A worker that does the kinds of work that it has handlers for.
+    /// A worker for the kinds of work that have handlers.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
@@ -174,9 +174,10 @@ impl Worker {
         self.lock().len()
     }
 
-    /// Works until `shutdown`; then stops what is under way, which goes on with the next start, and gives its leases up.
+    /// Works until `shutdown`, then stops its handlers and releases their leases. The work continues after the next
+    /// start.
     pub async fn run(&self, shutdown: CancellationToken) {
-        // This server's row first: an engine that a predecessor had is never without a server that is known to have it.
+        // Write this server's row first, so that a predecessor's engine always has a known server.
         let joined = match self.beat().await {
             Ok(()) => self.forget_predecessors().await,
             Err(error) => Err(error),
@@ -219,9 +220,9 @@ impl Worker {
         self.0.tasks.close();
         self.0.tasks.wait().await;
         beat.abort();
-        // The row stays: jobs that run on this server's engines wait for it to come back.
+        // Keep the row: jobs on this server's engines wait for its return.
         if let Err(error) = self.0.store.forget_server(&self.0.server.id).await {
-            // The leases end by themselves.
+            // The leases expire by themselves.
             tracing::warn!(
                 error = towpath_types::with_causes(&error),
                 "failed to give the leases up"
@@ -229,8 +230,8 @@ impl Worker {
         }
     }
 
-    /// Ends the leases of processes that are dead for certain, so that their work need not wait until the leases end: those
-    /// whose address is ours now, and all of them where this server is alone.
+    /// Ends the leases of processes that are certainly dead, so that their work need not wait for the leases to expire:
+    /// of those with our address, and of all others where this server is alone.
     async fn forget_predecessors(&self) -> Result<(), StoreError> {
         let me = &self.0.server;
         for known in self.0.store.servers(jiff::Timestamp::MIN).await? {
@@ -242,7 +243,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Stops what is under way as a killed process does: nothing is given up in good order.
+    /// Stops the handlers as if the process were killed, without releasing anything.
     #[cfg(test)]
     pub(crate) fn abandon(&self) {
         for running in self.lock().values() {
@@ -254,21 +255,21 @@ impl Worker {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long nothing has to be looked for.
+    /// How long to wait before the next look.
     async fn next_look(&self) -> Duration {
         let kinds: Vec<WorkKind> = self.0.handlers.keys().copied().collect();
         let Ok(Some(due)) = self.0.store.next_due(&kinds).await else {
             return LOOK_AT_LEAST_EVERY;
         };
         let until = due.duration_since(self.0.clock.now());
-        // What is due and was not claimed waits for a free place or for its engine; that is not asked about all the time.
+        // Due work that nobody claimed waits for free capacity or for its engine. Do not poll for it continuously.
         Duration::try_from(until)
             .ok()
             .filter(|until| !until.is_zero())
             .map_or(LOOK_AT_LEAST_EVERY, |until| until.min(LOOK_AT_LEAST_EVERY))
     }
 
-    /// Claims what is due and there is room for, and begins it.
+    /// Claims and starts due work that there is capacity for.
     async fn claim_due(&self) -> Result<usize, StoreError> {
         let now = self.0.clock.now();
         let mut wanted = Vec::new();
@@ -284,7 +285,7 @@ impl Worker {
                 .store
                 .due_work(&[kind], &self.0.server.engines, now, window)
                 .await?;
-            // A lease that ended may be our own, which the beat has not renewed in time; its task is still here.
+            // An expired lease may be ours, if the heartbeat was late; its task still runs here.
             due.retain(|work| !self.lock().contains_key(&work.key));
             if kind == WorkKind::Job {
                 wanted.extend(choose(&due, &occupants, self.0.server.capacity));
@@ -330,7 +331,7 @@ impl Worker {
         self.lock().insert(lease.work.key.clone(), running);
         let worker = self.clone();
         self.0.tasks.spawn(async move {
-            // A defect in one handler must not keep its lease for ever.
+            // A panic in a handler must not keep its lease for ever.
             let handled = AssertUnwindSafe(handler.handle(&lease, &lost)).catch_unwind();
             let result = tokio::select! {
                 result = handled => Some(result.unwrap_or_else(|_| {
@@ -352,7 +353,7 @@ impl Worker {
         });
     }
 
-    /// Lets the handler end what the work was for.
+    /// Lets the handler end the subject of the work.
     async fn give_up(&self, handler: &dyn Handler, lease: &Lease, error: DeliveryError) -> Result<Done, DeliveryError> {
         let reason = error.chain();
         tracing::error!(work = %lease.work.key, error = reason, "failed again and again; giving up");
@@ -366,7 +367,7 @@ impl Worker {
         }
     }
 
-    /// Says to the store how work ended, however long the store takes to answer.
+    /// Stores how the work ended; retries until the store answers.
     async fn leave(&self, lease: &Lease, result: Result<Done, DeliveryError>) {
         let guard = Guard::from(lease);
         let write = match result {
@@ -377,7 +378,7 @@ impl Worker {
                 due,
                 engine: lease.work.engine.clone(),
             },
-            // A job's engine may have been stored since it was claimed, and stays.
+            // The job may have been bound to an engine since it was claimed; keep that.
             Err(error) if error.is_of_store_that_is_away() && lease.work.key.kind != WorkKind::Job => {
                 tracing::warn!(work = %lease.work.key, error = error.chain(), "the storage does not work; trying again");
                 Write::WorkReturned {
@@ -400,7 +401,7 @@ impl Worker {
         let commit = Commit::new().with(write);
         let stored = patiently(&*self.0.clock, "how work ended", || self.0.store.commit(commit.clone())).await;
         match stored {
-            // A commit whose answer was lost is refused the second time; somebody else's lease is theirs to end.
+            // If the answer was lost, the second commit is refused. A lease of another server is not ours to end.
             Ok(_) | Err(StoreError::Fenced(_)) => {}
             Err(error) => {
                 tracing::error!(work = %lease.work.key, error = towpath_types::with_causes(&error), "failed to store how work ended");
@@ -408,10 +409,10 @@ impl Worker {
         }
     }
 
-    /// Says that this server is alive and renews its leases, until `shutdown`.
+    /// Sends heartbeats and renews leases until `shutdown`.
     async fn beat_until(&self, shutdown: &CancellationToken) {
         loop {
-            // What is under way goes on without an answer: should another server take it over, the fence decides.
+            // Handlers continue without an answer: if another server takes over, the fence decides.
             if let Err(error) = self.beat().await {
                 tracing::warn!(error = towpath_types::with_causes(&error), "failed to renew the leases");
             }
@@ -432,7 +433,7 @@ impl Worker {
             seen_at: now,
         };
         self.0.store.put_server(&row).await?;
-        // Only what was claimed before the question can be missing from its answer.
+        // Only leases claimed before the query can be missing from its answer.
         let mine: Vec<(WorkKey, u64)> = self
             .lock()
             .iter()
@@ -452,7 +453,7 @@ impl Worker {
     }
 }
 
-/// The pause before work that failed `failures` times is tried again.
+/// The pause before retrying work that has failed `failures` times.
 fn back_off(failures: u32) -> jiff::SignedDuration {
     let pause = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
     jiff::SignedDuration::try_from(pause.min(LONGEST_RETRY)).unwrap_or(jiff::SignedDuration::from_mins(5))
@@ -466,7 +467,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
     use towpath_store::{Work, WorkState};
 
-    /// Fails in its own way the first time.
+    /// Fails in a configurable way the first time.
     struct Failing {
         calls: AtomicU32,
         how: fn() -> Result<Done, DeliveryError>,

@@ -1,4 +1,4 @@
-//! What becomes of work that fails.
+//! What happens to work that fails.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -31,7 +31,7 @@ enum Fails {
 /// Always fails.
 struct Failing {
     fails: Fails,
-    /// Whether it can end what the work is for.
+    /// Whether it can end the subject of the work.
     can_give_up: bool,
     tries: AtomicU32,
     given_up: AtomicU32,
@@ -63,7 +63,7 @@ impl Handler for Failing {
     }
 }
 
-/// Does work of `kind` that fails until it is gone or set aside, or was tried `enough` times.
+/// Runs failing work of `kind` until it is gone, set aside, or was tried `enough` times.
 async fn fail(kind: WorkKind, fails: Fails, can_give_up: bool, enough: u32) -> (Arc<Failing>, Option<Work>) {
     let world = World::new().await;
     let failing = Arc::new(Failing {

@@ -1,4 +1,4 @@
-//! What somebody was shown before they agreed, held against what would be done now.
+//! Compares the plan that somebody agreed to with the plan that would be carried out now.
 
 use crate::{
     error::DeliveryError,
@@ -12,18 +12,18 @@ use towpath_types::Digest;
 pub(crate) enum Agreed {
     /// Nobody named a plan.
     Nothing,
-    /// To exactly what would be done now.
+    /// They agreed to exactly this plan.
     This,
-    /// To something else; phrases say in what it differs.
+    /// They agreed to another plan; the phrases describe the differences.
     Other(Vec<String>),
 }
 
-/// The plan that a text names, by the whole of its digest: `sha256:` and 64 digits, or the digits alone.
+/// Parses the full digest of a plan: `sha256:` and 64 digits, or the digits alone.
 ///
-/// A part of a digest is not enough: two plans that begin alike are found within minutes.
+/// A prefix is not enough: two plans with the same prefix can be found within minutes.
 ///
 /// # Errors
-/// `Invalid` for everything else.
+/// `Invalid` for any other text.
 pub fn plan_digest(text: &str) -> Result<Digest, DeliveryError> {
     let digits = text.strip_prefix("sha256:").unwrap_or(text);
     format!("sha256:{digits}").parse().map_err(|_| {
@@ -34,7 +34,7 @@ pub fn plan_digest(text: &str) -> Result<Digest, DeliveryError> {
     })
 }
 
-/// Compares the plan `shown`, whole, with the plan of now.
+/// Compares the plan with the digest `shown` with the current plan.
 ///
 /// # Errors
 /// When the store does not work.
@@ -49,7 +49,7 @@ pub(crate) async fn agreed(store: &dyn Store, shown: Option<&Digest>, current: &
     let shown = row
         .filter(|row| row.environment == current.place.id)
         .and_then(|row| read_plan(row.plan).ok())
-        // Only a plan that is what its name says was shown under that name.
+        // A stored plan counts only if its content matches its digest.
         .filter(|plan| plan.digest() == *digest);
     let differences = match shown {
         Some(shown) => shown.differences(current),

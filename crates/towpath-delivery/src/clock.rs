@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 use tokio::sync::watch;
 use towpath_types::Clock;
 
-/// The longest that is slept at once, so that a clock that was set is noticed.
+/// The longest single sleep, so that a change of the system clock is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// This machine's clock.
@@ -43,14 +43,14 @@ impl FakeClock {
         }
     }
 
-    /// Moves the clock, forwards or backwards, and wakes whoever slept until then.
+    /// Moves the clock forwards or backwards, and wakes the tasks whose time has come.
     pub fn advance(&self, by: SignedDuration) {
         self.now.send_modify(|now| {
             *now = now.checked_add(by).unwrap_or(*now);
         });
     }
 
-    /// How many sleep on this clock.
+    /// How many tasks sleep on this clock.
     #[must_use]
     pub fn sleepers(&self) -> usize {
         self.now.receiver_count()
@@ -72,7 +72,7 @@ impl Clock for FakeClock {
     fn sleep_until(&self, at: Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         let mut now = self.now.subscribe();
         Box::pin(async move {
-            // The sender lives as long as this borrow of the clock.
+            // The sender outlives this borrow of the clock.
             let _ = now.wait_for(|now| *now >= at).await;
         })
     }

@@ -1,4 +1,4 @@
-//! Puts the parts together.
+//! Puts the parts of delivery together.
 
 use crate::{
     discover::Discoverer,
@@ -20,7 +20,7 @@ use towpath_images::Images;
 use towpath_store::Store;
 use towpath_types::Clock;
 
-/// What delivery stands on. Everything that has an effect goes through one of these.
+/// The dependencies of delivery. Every effect goes through one of these.
 #[derive(Clone)]
 #[allow(missing_docs)]
 pub struct Ports {
@@ -30,24 +30,24 @@ pub struct Ports {
     pub images: Arc<dyn Images>,
     pub clock: Arc<dyn Clock>,
     pub renderer: Arc<Renderer>,
-    /// For the values of Secrets that manifests hold.
+    /// Fingerprints the values of Secrets in manifests.
     pub fingerprint: Fingerprinter,
-    /// Towpath's own registry as images name it: `127.0.0.1:7070`.
+    /// The address of Towpath's own registry in image names: `127.0.0.1:7070`.
     pub own_registry: String,
-    /// Whether pods pull from that registry with a Secret that Towpath brings.
+    /// Whether pods need a Secret from Towpath to pull from that registry.
     pub pull_secret: PullSecret,
 }
 
-/// Everything that delivers. Each part is given what it needs, and can be used alone.
+/// All of delivery. Each part gets its own dependencies and can be used alone.
 #[derive(Clone)]
 pub struct Delivery {
-    /// Reads releases, and learns those that others carried out.
+    /// Reads releases, and imports those that others carried out.
     pub history: History,
-    /// Finds the images of workflows.
+    /// Finds the images that workflows use.
     pub images: ImageFinder,
     /// Makes plans.
     pub planner: Planner,
-    /// Shows what gates set free, and decides whether they open.
+    /// Shows what approving gates would do, and decides whether they open.
     pub gates: Gates,
     /// Begins releases and carries them out.
     pub releases: Releases,

@@ -1,4 +1,4 @@
-//! Which environments a project has: read from its default branch, stored as rows.
+//! Finds a project's environments in its default branch, and stores them as rows.
 
 use crate::{
     environment::unseen,
@@ -17,13 +17,13 @@ use towpath_manifest::ManifestFile;
 use towpath_store::{Commit, EnvironmentRow, Expect, Store, Write};
 use towpath_types::{EnvironmentId, ProjectName, with_causes};
 
-/// What was discovered.
+/// The result of a discovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Discovered {
-    /// The environments that the manifests have.
+    /// The environments in the manifests.
     pub environments: Vec<EnvironmentId>,
-    /// Whether the same manifests have the same environments tomorrow. Otherwise a program that renders them is missing or
-    /// was too slow: discover again some time later.
+    /// Whether the result depends on the manifests alone. If not, a program that renders them was missing or too slow:
+    /// discover again later.
     pub is_final: bool,
 }
 
@@ -44,7 +44,7 @@ impl Discoverer {
         }
     }
 
-    /// Stores which environments the default branch of a project has, and where they are.
+    /// Stores the environments on a project's default branch, and where they are.
     ///
     /// # Errors
     /// When the project's repository or the store does not answer.
@@ -52,17 +52,17 @@ impl Discoverer {
         let (files, project_file) = match self.repositories.head(project).await? {
             Some(head) => {
                 let files = self.repositories.manifests(project, &head).await?;
-                // A file that cannot be read is complained about by whoever deploys.
+                // Whoever deploys reports an unreadable file.
                 let file = self.repositories.default_project_file(project).await?;
                 (files, file.unwrap_or_default())
             }
-            // A repository that nothing was pushed to has no environments.
+            // An empty repository has no environments.
             None => (Vec::new(), ProjectFile::default()),
         };
         self.discover_in(project.as_str(), files, &project_file).await
     }
 
-    /// Stores which environments manifests have: those of a project whose repository is not here.
+    /// Stores the environments in `files`, for a project without a repository here.
     ///
     /// # Errors
     /// When the store does not answer; `Invalid` for a name that is no project's.
@@ -113,7 +113,7 @@ impl Discoverer {
                 "an environment is listed without its manifests"
             );
         }
-        // What a program refuses it refuses again. One that was missing or too slow may do better next time.
+        // What a program rejects, it rejects again. A missing or slow program may work next time.
         let is_for_good =
             |failure: &RenderFailure| matches!(failure.error, RenderError::Refused { .. } | RenderError::Unread { .. });
         let is_final = rendered.failures.iter().all(is_for_good);
@@ -126,16 +126,16 @@ impl Discoverer {
     }
 }
 
-/// What was found in a project's manifests.
+/// The environments found in a project's manifests.
 struct Found {
     environments: BTreeMap<EnvironmentId, Whereabouts>,
-    /// Whether there are no others: a folder that cannot be read may hide some.
+    /// Whether the list is complete: an unreadable folder may hide environments.
     is_whole: bool,
-    /// Whether looking again finds the same.
+    /// Whether another look would find the same.
     is_final: bool,
 }
 
-/// The rows that have to change so that exactly `found` is listed, if that `is_whole`.
+/// The rows to change so that exactly `found` is listed, if the list `is_whole`.
 fn changes(known: &[EnvironmentRow], found: &BTreeMap<EnvironmentId, Whereabouts>, is_whole: bool) -> Vec<Write> {
     let mut writes = Vec::new();
     for (id, whereabouts) in found {
@@ -155,7 +155,7 @@ fn changes(known: &[EnvironmentRow], found: &BTreeMap<EnvironmentId, Whereabouts
             None => writes.push(Write::Environment(row, Expect::Absent)),
         }
     }
-    // An environment that is deployed to outlives its manifests.
+    // An environment with a deployment outlives its manifests.
     let is_gone = |row: &&EnvironmentRow| is_whole && row.listed && !found.contains_key(&row.id);
     for row in known.iter().filter(is_gone) {
         let gone = EnvironmentRow {
@@ -167,7 +167,7 @@ fn changes(known: &[EnvironmentRow], found: &BTreeMap<EnvironmentId, Whereabouts
     writes
 }
 
-/// Where an environment is that more than one kube context has.
+/// The place of an environment that several kube contexts have.
 fn nowhere(id: &EnvironmentId) -> Environment {
     Environment {
         id: id.clone(),

@@ -1,4 +1,4 @@
-//! The error of this crate: a message for the person who asked, and what kind of answer it is.
+//! The error of this crate: a message for the requester, and a kind.
 
 use crate::plan::PlanView;
 use std::fmt;
@@ -11,19 +11,19 @@ use towpath_store::StoreError;
 pub enum ErrorKind {
     /// It does not exist, or the caller may not know that it does.
     NotFound,
-    /// It exists, but its state does not allow this.
+    /// The state of the subject does not allow this.
     Conflict,
     /// The request itself makes no sense.
     Invalid,
     /// The caller may not do this.
     Forbidden,
-    /// Something that Towpath depends on (cluster, engine, registry, database, disk) does not work now.
+    /// A dependency of Towpath (cluster, engine, registry, database, disk) does not work now.
     Unavailable,
-    /// A defect of Towpath.
+    /// A bug in Towpath.
     Internal,
 }
 
-/// An error with a sentence for whoever asked, and a cause for the log.
+/// An error with a sentence for the requester, and a cause for the log.
 #[derive(Debug)]
 pub struct DeliveryError {
     kind: ErrorKind,
@@ -33,7 +33,7 @@ pub struct DeliveryError {
 }
 
 impl DeliveryError {
-    /// An error that says `message` to whoever asked.
+    /// An error with `message` for the requester.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
@@ -44,14 +44,14 @@ impl DeliveryError {
         }
     }
 
-    /// Adds the plan that has to be shown to whoever asked, so that they can agree to it.
+    /// Attaches the plan to show to the requester, so that they can agree to it.
     #[must_use]
     pub(crate) fn showing(mut self, plan: PlanView) -> Self {
         self.plan = Some(Box::new(plan));
         self
     }
 
-    /// The plan that whoever asked has to look at: the same request goes through if it names this plan.
+    /// The plan that the requester has to look at. The same request succeeds if it names this plan.
     #[must_use]
     pub fn plan(&self) -> Option<&PlanView> {
         self.plan.as_deref()
@@ -64,7 +64,7 @@ impl DeliveryError {
         self
     }
 
-    /// What kind of answer it is.
+    /// The kind of the error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -76,7 +76,7 @@ impl DeliveryError {
         towpath_types::with_causes(self)
     }
 
-    /// Whether the lease of this piece of work was lost. Stop, and change nothing more: another server has the work.
+    /// Whether the lease of this work was lost. Then stop and change nothing more: another server has the work.
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         matches!(self.store_error(), Some(StoreError::Fenced(_)))
@@ -91,18 +91,18 @@ impl DeliveryError {
         }
     }
 
-    /// Whether a write met somebody else's: load again and decide again.
+    /// Whether another writer was first: load and decide again.
     pub(crate) fn is_stale(&self) -> bool {
         matches!(self.store_error(), Some(StoreError::Conflict { .. }))
     }
 
-    /// Whether it is the store that failed, which says nothing about an environment.
+    /// Whether the store failed, which says nothing about an environment.
     #[must_use]
     pub fn is_of_store(&self) -> bool {
         self.store_error().is_some()
     }
 
-    /// Whether the store is away, or its disk is full: nobody's failure, and it passes.
+    /// Whether the store is away or its disk is full: a temporary problem that does not count as a failure.
     #[must_use]
     pub fn is_of_store_that_is_away(&self) -> bool {
         matches!(
@@ -175,7 +175,7 @@ impl From<TargetError> for DeliveryError {
         match error {
             TargetError::NotFound(message) => Self::not_found(message),
             TargetError::Refused(message) => Self::conflict(message),
-            // Its own message says what was attempted on what.
+            // Its own message says what was attempted.
             failed @ TargetError::Failed { .. } => Self::unavailable(failed.chain()),
         }
     }

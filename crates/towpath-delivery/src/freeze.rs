@@ -1,34 +1,34 @@
-//! Freezes: times in which nothing is deployed to an environment.
+//! Freezes: periods without deployments to an environment.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use std::fmt;
 use towpath_schedule::Schedule;
 
-/// A time in which nothing is deployed: once, with `from` and `until`, or again and again, with `starts` and `lasts`.
+/// A period without deployments: once, with `from` and `until`, or repeatedly, with `starts` and `lasts`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Freeze {
-    /// The environments that it applies to. If empty: `production`.
+    /// The environments that it applies to; `production` if empty.
     #[serde(default)]
     pub environments: Vec<String>,
-    /// Why, for whoever has to wait.
+    /// The reason, for people who have to wait.
     #[serde(default)]
     pub reason: String,
     /// When it begins: `2026-12-20T00:00:00Z`.
     pub from: Option<Timestamp>,
-    /// When it ends; that moment is no longer frozen.
+    /// When it ends, exclusive.
     pub until: Option<Timestamp>,
-    /// When it begins again, as a cron expression: `0 16 * * FRI`.
+    /// When each repetition begins, as a cron expression: `0 16 * * FRI`.
     pub starts: Option<String>,
-    /// How long it lasts each time: `64h`.
+    /// The length of each repetition: `64h`.
     pub lasts: Option<String>,
-    /// The time zone of `starts`: `Europe/London`. Without it: UTC.
+    /// The time zone of `starts`: `Europe/London`. The default is UTC.
     pub time_zone: Option<String>,
 }
 
 impl Freeze {
-    /// When the freeze that `environment` is in at `now` ends; `None` when this freeze does not apply now.
+    /// The end of the freeze if it applies to `environment` at `now`; otherwise `None`.
     #[must_use]
     pub fn ends(&self, environment: &str, now: Timestamp) -> Option<Timestamp> {
         let applies = match self.environments.as_slice() {
@@ -66,13 +66,13 @@ impl Freeze {
     }
 }
 
-/// An environment that is frozen now. Its text is what whoever wants to deploy reads.
+/// An environment that is frozen now. `Display` writes the message for whoever wants to deploy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Frozen {
     pub environment: String,
     pub until: Timestamp,
-    /// Empty if nobody gave one.
+    /// The reason; empty if nobody gave one.
     pub reason: String,
 }
 
@@ -86,7 +86,7 @@ impl fmt::Display for Frozen {
     }
 }
 
-/// The freeze that `environment` is in at `now`: of several, the one that ends last.
+/// The freeze of `environment` at `now`; of several, the one that ends last.
 #[must_use]
 pub fn frozen(freezes: &[Freeze], environment: &str, now: Timestamp) -> Option<Frozen> {
     let ends = freezes
@@ -139,7 +139,7 @@ mod tests {
             time_zone: Some("Europe/London".into()),
             ..Freeze::default()
         };
-        // A Friday in British summer time.
+        // A Friday in British Summer Time.
         assert_eq!(weekends.ends("dev", at("2026-07-03T14:59:00Z")), None);
         assert_eq!(
             weekends.ends("dev", at("2026-07-03T15:00:00Z")),

@@ -1,7 +1,8 @@
-//! Gates: held approval jobs, and the plans that approving them sets free.
+//! Gates: approval jobs on hold, and the plans that approving them releases.
 //!
-//! **Invariant:** what an approver was shown is what is done, or nothing is. Whoever approves names a plan by its digest;
-//! the plan is made anew; if it would do anything else, the approval is refused and the new plan is what the gate shows.
+//! **Invariant:** an approval carries out exactly the plan that the approver saw, or nothing. The approver names the
+//! plan by its digest. Towpath makes the plan again; if it differs, Towpath refuses the approval and the gate shows the
+//! new plan.
 
 use crate::{
     agreement::{Agreed, agreed},
@@ -17,27 +18,27 @@ use std::sync::Arc;
 use towpath_store::{Commit, Expect, GateRow, Store, Write};
 use towpath_types::{Actor, Clock, Digest, EnvironmentId, JobId};
 
-/// A decision that a gate may open. Nothing is stored yet: commit `writes` together with the event that opens the gate.
+/// A decision that a gate may open. Nothing is stored yet: commit `writes` with the event that opens the gate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Approval {
-    /// The gate as it was.
+    /// The gate before the approval.
     pub gate: GateRow,
-    /// The plan that is set free; `None` for a gate that leads to no environment.
+    /// The approved plan; `None` for a gate without an environment.
     pub plan: Option<Digest>,
-    /// What to commit with the event. It expects the gate as it was: on a conflict, decide again.
+    /// The writes to commit with the event. They expect the gate unchanged: on a conflict, decide again.
     pub writes: Vec<Write>,
 }
 
 /// Whether a plan may be approved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
-    /// The plan that was shown may be carried out.
+    /// The plan that was shown can be carried out.
     Approve,
-    /// Nobody said which plan was shown.
+    /// The request does not name the plan that was shown.
     NothingShown,
-    /// The plan would now do something else than what was shown; phrases.
+    /// The plan has changed since it was shown; the phrases describe the differences.
     Changed(Vec<String>),
-    /// Something stands in the way; sentences.
+    /// Blockers prevent the plan; sentences.
     Blocked(Vec<String>),
 }
 
@@ -50,7 +51,7 @@ fn judge(agreed: Agreed, current: &Plan) -> Verdict {
     }
 }
 
-/// Shows what gates would set free, and decides whether they may be opened.
+/// Shows what approving gates would do, and decides whether they may open.
 #[derive(Clone)]
 pub struct Gates {
     store: Arc<dyn Store>,
@@ -79,8 +80,8 @@ impl Gates {
         self.planner.plan_of_workflow(&workflow, &gate.name, environment).await
     }
 
-    /// Makes the plan of a gate anew, and stores it as what the gate shows; or why there is none. Answers with the gate's
-    /// row. A gate that does not wait, or that leads to no environment, stays as it is.
+    /// Makes a gate's plan again, and stores it or the reason why there is none. Returns the gate's row. A gate that
+    /// does not wait, or that has no environment, stays unchanged.
     ///
     /// # Errors
     /// `NotFound` when there is no such gate; when the store does not work.
@@ -95,7 +96,7 @@ impl Gates {
         })
     }
 
-    /// Stores what a gate shows from now on.
+    /// Stores what the gate shows from now on.
     async fn show(&self, gate: GateRow, planned: Result<Plan, DeliveryError>) -> Result<GateRow, DeliveryError> {
         let now = self.clock.now();
         let mut commit = Commit::new();
@@ -121,15 +122,15 @@ impl Gates {
         Ok(next)
     }
 
-    /// Decides whether `actor` may open a gate, having been shown the plan `shown`. The plan is made anew to tell.
+    /// Decides whether `actor`, who saw the plan `shown`, may open a gate. Makes the plan again in order to compare.
     ///
-    /// Ask the workflow first whether the gate can be opened at all, so that whoever is late hears that first.
+    /// Ask the workflow first whether the gate can open at all, so that a late approver hears that first.
     ///
     /// # Errors
-    /// - `Conflict` when the gate leads to an environment and no plan was named; when the gate does not wait; when the plan would now do something else (the gate then shows the new plan,
-    ///   and the message says what changed); when something stands in the way; while somebody deploys to the environment, or
-    ///   somebody else has locked it.
-    /// - Whatever making a plan meets.
+    /// - `Conflict` when the gate leads to an environment and no plan was named; when the gate does not wait; when the
+    ///   plan has changed (the gate then shows the new plan, and the message lists the changes); when the plan has
+    ///   blockers; while somebody deploys to the environment, or somebody else has locked it.
+    /// - Any error from making the plan.
     pub async fn decide_approval(
         &self,
         job: JobId,
@@ -152,7 +153,7 @@ impl Gates {
             return Ok(approval(gate, None, actor, self.clock.now()));
         };
         let current = self.plan(&gate, &environment).await?;
-        // The gate stays for when that has ended: a plan of now would be stale by then.
+        // Keep the gate closed until the deployment ends: a plan made now would be stale by then.
         self.locks.refuse_busy(&current.place, actor).await?;
         let agreed = agreed(self.store.as_ref(), shown, &current).await?;
         let name = environment.environment();

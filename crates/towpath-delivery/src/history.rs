@@ -1,7 +1,7 @@
-//! The one place where an environment's own record of its releases and the store's rows are reconciled.
+//! The one place that reconciles an environment's own record of its releases with the store's rows.
 //!
-//! Whoever deploys to an environment, from wherever, writes down there what was done. The store learns from it. A release
-//! that this store knows to be under way is written by whoever carries it out, and by nobody else.
+//! Every deployment, wherever it comes from, is recorded in the environment, and the store imports that record. Only
+//! the process that carries a release out updates the row of a release in progress.
 
 use crate::{
     error::DeliveryError,
@@ -17,7 +17,7 @@ use towpath_types::{Actor, Clock, Digest, EnvironmentId, Outcome, ReleaseStatus}
 /// How many releases `history` shows.
 pub const HISTORY: u32 = 50;
 
-/// The state of a release that is under way, in an environment's own record.
+/// The state of a release in progress, in an environment's own record.
 const RUNNING: &str = "running";
 
 /// A release as the environment itself records it. `plan` is its plan's wire form.
@@ -42,7 +42,7 @@ pub(crate) fn record_of(row: &ReleaseRow, plan: &Plan) -> ReleaseRecord {
     }
 }
 
-/// One release to write down: the row with what it expects, and its plan if that may be new.
+/// One release to store: the row with its expectation, and its plan if that may be new.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Lesson {
     row: ReleaseRow,
@@ -57,7 +57,7 @@ impl Lesson {
     }
 }
 
-/// What the store has to learn from one record; `known` is the store's row of the same release.
+/// What the store has to import from one record; `known` is the store's row of that release.
 ///
 /// # Errors
 /// When the record was written by a newer Towpath.
@@ -98,7 +98,7 @@ pub(crate) fn lesson(
         if record.repeats > known.repeats {
             (row.repeats, row.repeated_at) = (record.repeats, record.repeated_at);
         }
-        // A release that was gone back from failed in both: only here it is known that the one before runs again.
+        // After a rollback both say failed, but only the store knows that the previous release runs again.
         if row.outcome != Some(outcome) {
             row.status = status;
             row.outcome = Some(outcome);
@@ -139,7 +139,7 @@ pub(crate) fn lesson(
     }))
 }
 
-/// Reads the releases of environments, and keeps the store's rows up to date with what environments record themselves.
+/// Reads the releases of environments, and imports what environments record themselves into the store's rows.
 #[derive(Clone)]
 pub struct History {
     store: Arc<dyn Store>,
@@ -152,7 +152,7 @@ impl History {
         Self { store, target, clock }
     }
 
-    /// Takes over the releases that others recorded in an environment. Answers with the environment's own record.
+    /// Imports the releases that others recorded in an environment. Returns the environment's own record.
     ///
     /// # Errors
     /// `Unavailable` when the environment does not answer; `Conflict` when a newer Towpath recorded a release there.
@@ -192,7 +192,7 @@ impl History {
     /// The plan that a release carried out.
     ///
     /// # Errors
-    /// `Internal` when the store does not have it, or has another under its name.
+    /// `Internal` when the store does not have it, or has other content under its digest.
     pub(crate) async fn plan_of(&self, row: &ReleaseRow) -> Result<Plan, DeliveryError> {
         let broken = |why: String| {
             DeliveryError::internal(format!(
@@ -208,11 +208,11 @@ impl History {
         stored.ok_or_else(|| broken("it is not in Towpath's storage".into()))
     }
 
-    /// The plan that is stored under a digest, compared with it: what is carried out is the whole of what somebody agreed
-    /// to.
+    /// The plan stored under a digest, verified against the digest, so that a release carries out exactly what somebody
+    /// agreed to.
     ///
     /// # Errors
-    /// `Internal` when something else is stored there.
+    /// `Internal` when the stored content does not match.
     pub(crate) async fn stored_plan(&self, digest: &Digest) -> Result<Option<Plan>, DeliveryError> {
         let Some(stored) = self.store.plan(digest).await? else {
             return Ok(None);
@@ -225,8 +225,8 @@ impl History {
             .map_err(|error| DeliveryError::internal(towpath_types::with_causes(&error)))
     }
 
-    /// Where an environment is: where its last release was carried out, or at least begun, or where the default branch's
-    /// manifests have it.
+    /// Where an environment is: where its last release was carried out or begun, or else where the default branch's
+    /// manifests put it.
     ///
     /// # Errors
     /// `NotFound` when the project has no such environment, `Invalid` when several kube contexts have one.
@@ -249,7 +249,8 @@ impl History {
         })
     }
 
-    /// Like [`History::place`]; for an environment that is neither released to nor listed, where something was begun.
+    /// Like [`History::place`], but also accepts an environment without releases and manifests in which something was
+    /// begun.
     pub(crate) async fn place_or_row(&self, id: &EnvironmentId) -> Result<Environment, DeliveryError> {
         let error = match self.place(id).await {
             Err(error) if !error.is_of_store() => error,

@@ -1,16 +1,18 @@
 //! Delivery: environments, images, plans, gates, freezes, locks, releases and one-off runs.
 //!
-//! It is decided here and carried out through traits: rows by [`towpath_store::Store`], clusters and engines by
+//! This crate decides, and acts through traits: rows by [`towpath_store::Store`], clusters and engines by
 //! [`towpath_deploy::Target`], commits by [`towpath_forge::Forge`], tags by [`towpath_images::Images`], time by
 //! [`towpath_types::Clock`]. The server uses it, and so does the command line where no server is up.
 //!
-//! - **Invariant:** what an approver was shown is what is done, or nothing is ([`Gates`]).
-//! - **Invariant:** nothing begins in a protected environment that nobody was shown and agreed to ([`Protections`]).
-//! - **Invariant:** a decision is committed before it is acted on; whoever is killed at any point is followed up by any other
-//!   process ([`Releases::carry_out`]).
-//! - **Invariant:** only [`Observer`], [`Gates::refresh`] and [`Discoverer`] look at the world for pages. What pages show
-//!   comes from rows ([`EnvironmentView::from_row`], [`PlanView::from_row`], [`ReleaseView`]).
-//! - **Invariant:** an environment's own record of its releases and the store's rows meet in one place ([`History::learn`]).
+//! - **Invariant:** an approval carries out exactly the plan that the approver saw, or nothing ([`Gates`]).
+//! - **Invariant:** nothing begins in a protected environment before somebody has seen its plan and agreed
+//!   ([`Protections`]).
+//! - **Invariant:** a decision is committed before it is acted on; when a process is killed at any point, any other
+//!   process can continue ([`Releases::carry_out`]).
+//! - **Invariant:** only [`Observer`], [`Gates::refresh`] and [`Discoverer`] query the outside for pages. Pages read
+//!   rows ([`EnvironmentView::from_row`], [`PlanView::from_row`], [`ReleaseView`]).
+//! - **Invariant:** only [`History::learn`] reconciles an environment's own record of its releases with the store's
+//!   rows.
 //!
 //! It knows nothing of HTTP, of how steps run, or of who may ask for what.
 

@@ -1,4 +1,4 @@
-//! Who may deploy to an environment now: locks that people take, and deployments that are under way.
+//! Who may deploy to an environment now: people's locks and deployments in progress.
 
 use crate::{error::DeliveryError, history::History};
 use jiff::{SignedDuration, Timestamp};
@@ -7,7 +7,7 @@ use towpath_deploy::{Applied, Environment, Hold, Target};
 use towpath_store::{ReleaseRow, Store};
 use towpath_types::{Actor, Clock, EnvironmentId, ReleaseStatus};
 
-/// The statuses of a release that is under way.
+/// The statuses of a release in progress.
 pub(crate) const UNDER_WAY: [ReleaseStatus; 5] = [
     ReleaseStatus::Planned,
     ReleaseStatus::Approved,
@@ -16,12 +16,12 @@ pub(crate) const UNDER_WAY: [ReleaseStatus; 5] = [
     ReleaseStatus::RollingBack,
 ];
 
-/// The lock of an environment, unless it has ended.
+/// The lock of an environment, unless it has expired.
 pub(crate) fn hold_at(applied: Option<&Applied>, now: Timestamp) -> Option<&Hold> {
     applied?.hold.as_ref().filter(|hold| now < hold.until)
 }
 
-/// Refuses when somebody else than `by` has locked the environment.
+/// Returns an error when somebody other than `by` has locked the environment.
 pub(crate) fn refuse_held(
     applied: Option<&Applied>,
     environment: &str,
@@ -37,7 +37,8 @@ pub(crate) fn refuse_held(
     }
 }
 
-/// Refuses while somebody deploys to the environment: a plan made meanwhile compares with what is about to be replaced.
+/// Returns an error while somebody deploys to the environment: a plan made meanwhile would compare with what is about
+/// to be replaced.
 pub(crate) fn refuse_under_way(
     applied: Option<&Applied>,
     open: Option<&ReleaseRow>,
@@ -59,7 +60,7 @@ pub(crate) fn refuse_under_way(
     }
 }
 
-/// Takes and gives back the locks of environments.
+/// Takes and releases the locks of environments.
 #[derive(Clone)]
 pub struct Locks {
     store: Arc<dyn Store>,
@@ -80,7 +81,7 @@ impl Locks {
 
     /// Keeps everybody but `actor` from deploying to an environment for as long as `lasts`.
     ///
-    /// Look at the environment again afterwards ([`crate::Observer::observe`]): pages show what was seen last.
+    /// Look at the environment again afterwards ([`crate::Observer::observe`]): pages show what was last seen.
     ///
     /// # Errors
     /// `Conflict` when somebody else has locked it; `Invalid` when the lock would end before it begins.
@@ -124,13 +125,13 @@ impl Locks {
         Ok(())
     }
 
-    /// Refuses when somebody else than `actor` has locked the environment.
+    /// Returns an error when somebody other than `actor` has locked the environment.
     pub(crate) async fn refuse_held(&self, place: &Environment, actor: &Actor) -> Result<(), DeliveryError> {
         let applied = self.target.current(place).await?;
         refuse_held(applied.as_ref(), place.id.environment(), &actor.name, self.clock.now())
     }
 
-    /// Refuses when somebody else than `actor` has locked the environment, and while anybody deploys to it.
+    /// Returns an error when somebody other than `actor` has locked the environment, or anybody deploys to it.
     pub(crate) async fn refuse_busy(&self, place: &Environment, actor: &Actor) -> Result<(), DeliveryError> {
         let applied = self.target.current(place).await?;
         let open = self.store.last_release(&place.id, &UNDER_WAY).await?;

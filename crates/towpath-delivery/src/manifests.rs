@@ -1,4 +1,4 @@
-//! What a repository's manifests have: environments, namespaces, objects, jobs. Pure; Kustomize and Helm have run before.
+//! Reads a repository's manifests: environments, namespaces, objects, jobs. Pure; Kustomize and Helm have run before.
 
 use crate::{
     error::DeliveryError,
@@ -13,21 +13,21 @@ use towpath_forge::{TreeEntry, TreeFile};
 use towpath_manifest::{Layout, ManifestContent, ManifestFile, Object, Tree};
 use towpath_types::{EnvironmentId, ImageReference, ProjectName, with_causes};
 
-/// The folder that all manifests are in.
+/// The folder of all manifests.
 pub const MANIFESTS_FOLDER: &str = ".k8s";
 
 /// The id of an environment, from names that a person wrote.
 ///
 /// # Errors
-/// `Invalid`, when one of them cannot name a project or an environment.
+/// `Invalid` when one of them is not a valid name for a project or an environment.
 pub fn environment_id(project: &str, environment: &str) -> Result<EnvironmentId, DeliveryError> {
     EnvironmentId::new(project, environment).map_err(|error| DeliveryError::invalid(error.to_string()))
 }
 
-/// Whether `name` can name a project.
+/// Checks that `name` is a valid project name.
 ///
 /// # Errors
-/// `Invalid`, with what a name may look like.
+/// `Invalid`, with the rules for names.
 pub fn check_project_name(name: &str) -> Result<(), DeliveryError> {
     let parsed = name.parse::<ProjectName>();
     parsed
@@ -35,14 +35,14 @@ pub fn check_project_name(name: &str) -> Result<(), DeliveryError> {
         .map_err(|error| DeliveryError::invalid(error.to_string()))
 }
 
-/// Leaves the entries below [`MANIFESTS_FOLDER`] that a plan takes: the YAML files, and with Kustomize or Helm every file. A link
-/// that leads nowhere stays, whatever its name: there may have been a folder.
+/// Keeps the entries below [`MANIFESTS_FOLDER`] that a plan needs: the YAML files, and with Kustomize or Helm every
+/// file. Keeps a broken link whatever its name, because it may have pointed to a folder.
 pub fn select_manifests(entries: &mut Vec<TreeEntry>) {
     let every = needs_every_file(entries.iter().map(|entry| entry.path.as_str()));
     entries.retain(|entry| every || entry.found.is_err() || is_yaml(&entry.path));
 }
 
-/// A tree's files as a plan takes them, with those that cannot be read. One function for a commit and a working tree.
+/// Converts a tree's files for a plan, unreadable ones included. Commits and working trees share this function.
 #[must_use]
 pub fn manifest_files(files: Vec<TreeFile>) -> Vec<ManifestFile> {
     let content = |path: &str, bytes: Vec<u8>| match is_yaml(path) {
@@ -65,11 +65,11 @@ pub fn manifest_files(files: Vec<TreeFile>) -> Vec<ManifestFile> {
     files.into_iter().map(file).collect()
 }
 
-/// The images, without tag and digest, that the workloads of manifests run, each with the names of its containers. Manifests that
-/// environments are rendered from count as well.
+/// The images that the workloads in manifests run, without tag and digest, each with the names of its containers.
+/// Includes templates that environments are rendered from.
 #[must_use]
 pub fn workload_images(files: &[ManifestFile]) -> BTreeMap<String, BTreeSet<String>> {
-    // Each file as an environment of its own, wherever it is: nothing but its objects counts.
+    // Treat each file as an environment of its own, wherever it is: only its objects matter.
     let yaml = files.iter().filter(|file| is_yaml(&file.path)).enumerate();
     let texts: Vec<(String, &str)> = yaml
         .map(|(at, file)| (format!("{MANIFESTS_FOLDER}/all/{at}/file.yaml"), file.text_or_nothing()))
@@ -91,7 +91,7 @@ pub fn workload_images(files: &[ManifestFile]) -> BTreeMap<String, BTreeSet<Stri
     images
 }
 
-/// Registries whose images are mostly somebody else's.
+/// Registries that mostly host other people's images.
 const PUBLIC_REGISTRIES: [&str; 8] = [
     "docker.io",
     "gcr.io",
@@ -103,15 +103,15 @@ const PUBLIC_REGISTRIES: [&str; 8] = [
     "registry.k8s.io",
 ];
 
-/// The project's image as manifests name it, in a registry: the only one of the project's name, or else the only one in a
-/// registry that is not the public's.
+/// The project's image as its manifests name it, in an external registry: the only one with the project's name, or else
+/// the only one outside of the public registries.
 #[must_use]
 pub fn image_in_manifests(project: &str, files: &[ManifestFile]) -> Option<String> {
     let runs = workload_images(files);
     let images = runs.keys().filter_map(|name| name.parse::<ImageReference>().ok());
     let images: Vec<ImageReference> = images.collect();
     let last = |image: &ImageReference| image.repository.rsplit('/').next() == Some(project);
-    // One of the project's name without a registry is in Towpath's own.
+    // An image with the project's name and no registry is in Towpath's own.
     if images
         .iter()
         .any(|image| image.registry.is_none() && image.repository == project)
@@ -131,7 +131,7 @@ pub fn image_in_manifests(project: &str, files: &[ManifestFile]) -> Option<Strin
         .or_else(|| only(elsewhere().filter(|image| !is_public(image)).collect()))
 }
 
-/// A project's file with the image that the manifests name, where the file itself names none.
+/// Fills in the image from the manifests if the project file does not name one.
 #[must_use]
 pub fn with_found_image(mut file: ProjectFile, project: &str, files: &[ManifestFile]) -> ProjectFile {
     file.image = file.image.or_else(|| image_in_manifests(project, files));
@@ -141,23 +141,23 @@ pub fn with_found_image(mut file: ProjectFile, project: &str, files: &[ManifestF
 /// The files of a repository after rendering.
 pub(crate) struct Source {
     rendered: Rendered,
-    /// The paths of what cannot be read, each with the sentence that says so.
+    /// The paths that cannot be read, each with an explanation.
     unread: Vec<(String, String)>,
 }
 
 impl Source {
-    /// What was rendered of `files`.
+    /// The result of rendering.
     pub(crate) fn new(unread: Vec<(String, String)>, rendered: Rendered) -> Self {
         Self { rendered, unread }
     }
 
-    /// The paths of `files` that cannot be read, each with a sentence that says so.
+    /// The paths in `files` that cannot be read, each with an explanation.
     pub(crate) fn unread_of(files: &[ManifestFile]) -> Vec<(String, String)> {
         let unread = files.iter().filter_map(|file| Some((file.path.clone(), file.wrong()?)));
         unread.collect()
     }
 
-    /// Refuses an environment that could not be rendered.
+    /// Returns an error for an environment that could not be rendered.
     fn check_rendering(&self, kube_context: &str, environment: &str) -> Result<(), DeliveryError> {
         let rendered = &self.rendered;
         let layout = &rendered.layout;
@@ -181,18 +181,18 @@ impl Source {
             .files
             .iter()
             .map(|(path, text)| (path.as_str(), text.as_str()));
-        // A file that cannot be read has an environment all the same.
+        // An unreadable file still belongs to an environment.
         let unread = self.unread.iter().map(|(path, _)| (path.as_str(), ""));
         Tree::read(texts.chain(unread.filter(|(path, _)| layout.reads_as_it_is(path))))
     }
 
-    /// Whether the names of all environments are known. They are not behind a folder that cannot be read.
+    /// Whether the list of environments is complete. An unreadable folder may hide environments.
     pub(crate) fn knows_environments(&self) -> bool {
         let is_around = |(path, _): &(String, String)| path.split('/').count() <= 3 && !is_yaml(path);
         !self.unread.iter().any(is_around)
     }
 
-    /// Why there may be no environment of this name: what cannot be read in its folder, or around it.
+    /// Unreadable paths that may explain why there is no environment of this name: in its folder, or around it.
     fn unread_around(&self, environment: &str) -> Vec<&str> {
         let is_around = |path: &str| match path.split('/').collect::<Vec<_>>().as_slice() {
             [_] | [_, _] => !is_yaml(path),
@@ -204,13 +204,13 @@ impl Source {
     }
 }
 
-/// The kube context whose folder the project's file names.
+/// The kube context of the folder that the project file names.
 fn wanted_kube_context(project_file: &ProjectFile) -> Option<&str> {
     let folder = project_file.manifests.as_deref()?.trim_end_matches('/');
     Some(folder.rsplit('/').next().unwrap_or(folder))
 }
 
-/// What to say when an environment's name does not say where the environment is.
+/// The message when several kube contexts have an environment of this name.
 pub(crate) fn ambiguous(environment: &str, kube_contexts: &[impl AsRef<str>]) -> DeliveryError {
     let names: Vec<&str> = kube_contexts.iter().map(AsRef::as_ref).collect();
     DeliveryError::invalid(format!(
@@ -225,13 +225,13 @@ pub(crate) fn namespace_pattern(project: &str, project_file: &ProjectFile) -> St
     pattern.unwrap_or_else(|| format!("{project}-{{environment}}"))
 }
 
-/// Fills in a namespace's pattern, for an environment that is yet to be rendered.
+/// Fills in a namespace's pattern, for an environment that has not been rendered yet.
 pub(crate) fn fill_in(pattern: &str, kube_context: &str, environment: &str) -> String {
     Tree::default().namespace(kube_context, environment, pattern)
 }
 
-/// The namespace of an environment: what the project's file says, or what the manifests name, or the names of the project
-/// and the environment.
+/// The namespace of an environment, from the project file, from the manifests, or from the names of the project and the
+/// environment.
 fn namespace_in(
     tree: &Tree,
     kube_context: &str,
@@ -248,21 +248,21 @@ fn namespace_in(
 /// The manifests of one environment.
 pub(crate) struct Manifests {
     tree: Tree,
-    /// Where the environment is.
+    /// The place of the environment.
     pub place: Environment,
-    /// What is wrong in the files that the environment can depend on, rendered.
+    /// Errors in the files that the environment may depend on, rendered.
     pub errors: Vec<String>,
-    /// Objects that name another namespace than the project's file gives their environment; sentences.
+    /// Objects whose namespace differs from the one that the project file sets; sentences.
     pub misplaced: Vec<String>,
-    /// What deserves a look; sentences.
+    /// Warnings; sentences.
     pub warnings: Vec<String>,
 }
 
 /// The namespaces of a kube context's environments.
 struct Namespaces {
-    /// By environment.
+    /// Namespaces by environment.
     named: BTreeMap<String, String>,
-    /// Whether that is all: an environment that was not rendered may name another.
+    /// Whether the list is complete: an environment that was not rendered may use another namespace.
     all_known: bool,
 }
 
@@ -284,7 +284,7 @@ impl Namespaces {
         }
     }
 
-    /// What is said of objects that all environments share and that name a namespace of none of them: nothing applies those.
+    /// Sentences about shared objects whose namespace is not that of any environment: no release applies those.
     fn homeless(&self, tree: &Tree, kube_context: &str) -> Vec<String> {
         let Some(context) = tree.kube_contexts.get(kube_context) else {
             return Vec::new();
@@ -321,11 +321,11 @@ fn warnings_of(rendered: &Rendered, environment: &str) -> Vec<String> {
 }
 
 impl Manifests {
-    /// Finds an environment in the files of a repository.
+    /// Finds an environment in a repository's files.
     ///
     /// # Errors
-    /// `NotFound` when there is no such environment, `Invalid` when several kube contexts have one, and when it could not be
-    /// rendered.
+    /// `NotFound` when there is no such environment, `Invalid` when several kube contexts have one, and when it could
+    /// not be rendered.
     pub(crate) fn read(source: &Source, project_file: &ProjectFile, id: &EnvironmentId) -> Result<Self, DeliveryError> {
         let name = id.environment();
         if let Some(reason) = source.rendered.why_no_environment(name) {
@@ -396,17 +396,17 @@ impl Manifests {
             .collect()
     }
 
-    /// Everything that a release applies, in the order of application.
+    /// Everything that a release applies, in order of application.
     pub(crate) fn objects(&self) -> Vec<Object> {
         let place = &self.place;
         let wanted = self
             .tree
             .wanted(&place.kube_context, place.id.environment(), &place.namespace);
-        // `read` has found the environment in this tree.
+        // `read` has found the environment in this tree, so it exists.
         wanted.unwrap_or_default()
     }
 
-    /// What deserves a look: Jobs beside what a deployment applies, outside of any `jobs/`; sentences.
+    /// Warnings about Jobs that are outside of any `jobs/` and so would be deployed; sentences.
     pub(crate) fn jobs_apart(&self) -> Vec<String> {
         let place = &self.place;
         let found = self.tree.environment(&place.kube_context, place.id.environment());
@@ -425,10 +425,10 @@ impl Manifests {
             .collect()
     }
 
-    /// The Job or CronJob that is called `name`, or whose file is, in the environment's namespace.
+    /// The Job or CronJob in the environment's namespace whose name or file name is `name`.
     ///
     /// # Errors
-    /// `Invalid` when a manifest is wrong, `NotFound` when there is no such object; that names those that there are.
+    /// `Invalid` when a manifest is wrong, `NotFound`, with the existing names, when there is no such object.
     pub(crate) fn job(&self, kind: JobKind, name: &str) -> Result<Object, DeliveryError> {
         if let Some(wrong) = [&self.errors, &self.misplaced]
             .into_iter()
@@ -459,7 +459,7 @@ impl Manifests {
             .find(|object| object.name == name)
             .or_else(|| objects.iter().find(|object| stem(object) == name));
         let Some(object) = found else {
-            // By the names of the objects, which every command knows: one file may hold several.
+            // List the objects' names, which every command accepts: one file may hold several objects.
             let known: BTreeSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
             let known = if known.is_empty() {
                 "there is none".to_string()
@@ -476,12 +476,12 @@ impl Manifests {
     }
 }
 
-/// What runs by its name: once, or by a schedule.
+/// An object that runs by name: once, or on a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobKind {
-    /// Runs once, when somebody asks.
+    /// Runs once, on request.
     Job,
-    /// Runs by its schedule, and when somebody asks.
+    /// Runs on its schedule, and on request.
     CronJob,
 }
 
@@ -522,18 +522,18 @@ fn no_environment(tree: &Tree, source: &Source, project_file: &ProjectFile, id: 
     DeliveryError::not_found(format!("there is no environment `{environment}`: {known}"))
 }
 
-/// Where an environment is, as manifests say.
+/// Where an environment is, according to the manifests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Whereabouts {
-    /// There.
+    /// In exactly one place.
     At(Environment),
     /// Several kube contexts have an environment of this name.
     Ambiguous(Vec<String>),
 }
 
-/// Every environment of a project's manifests, by id.
+/// Every environment in a project's manifests, by id.
 ///
-/// A folder whose name cannot name an environment is left out here. Whoever deploys to it is told why.
+/// Skips folders whose names are not valid for an environment. Deploying to one reports why.
 pub(crate) fn environments_in(
     project: &str,
     source: &Source,
@@ -596,7 +596,7 @@ mod tests {
         ProjectFile::parse(text).unwrap()
     }
 
-    /// Files that nothing renders.
+    /// Files that need no rendering.
     fn plain(files: &[ManifestFile]) -> Source {
         let texts = files.iter().filter(|file| file.wrong().is_none());
         let rendered = Rendered {
@@ -745,7 +745,7 @@ mod tests {
             let files: Vec<ManifestFile> = images
                 .iter()
                 .enumerate()
-                // A base of Kustomize counts, which is no environment.
+                // A Kustomize base counts, though it is not an environment.
                 .map(|(at, image)| file(&format!(".k8s/base/{at}.yaml"), &deployment(image)))
                 .collect();
             image_in_manifests("claims", &files)

@@ -1,4 +1,4 @@
-//! Looks at environments and stores what it sees, so that pages read rows.
+//! Looks at environments and stores the result, so that pages can read rows.
 
 use crate::{
     environment::{DriftView, Seen, drift_view, unseen, write_drift, write_seen},
@@ -31,12 +31,13 @@ impl Observer {
         }
     }
 
-    /// Looks at an environment, learns the releases that others recorded there, and stores what there is to see. An
-    /// environment that does not answer becomes unknown since now, because of that; its row keeps what was seen before.
+    /// Looks at an environment, imports the releases that others recorded there, and stores what it sees. An
+    /// environment that does not answer becomes unknown, with the time and the reason; its row keeps what was seen
+    /// before.
     ///
     /// # Errors
-    /// `NotFound` when there is no such environment; when the store does not work. Never because the environment does not
-    /// answer.
+    /// `NotFound` when there is no such environment; when the store does not work. Never because the environment does
+    /// not answer.
     pub async fn observe(&self, id: &EnvironmentId) -> Result<EnvironmentRow, DeliveryError> {
         let looked = self.look(id).await;
         let looked = match looked {
@@ -51,7 +52,7 @@ impl Observer {
             let mut row = match (known, &looked) {
                 (Some(row), _) => row,
                 (None, Ok(looked)) => unseen(&looked.place),
-                // Without a row there is nothing that could become unknown.
+                // Without a row there is nothing to mark as unknown.
                 (None, Err(error)) => return Err(DeliveryError::new(error.kind(), error.chain())),
             };
             let now = self.clock.now();
@@ -59,7 +60,7 @@ impl Observer {
                 Ok(looked) => {
                     row.sighting = Sighting::Seen { at: now };
                     row.seen = write_seen(&looked.seen);
-                    // What had drifted from a release says nothing about the next one.
+                    // Drift from one release says nothing about the next.
                     if row.release != looked.release {
                         row.drift = Value::Null;
                         row.drift_at = None;
@@ -97,13 +98,13 @@ impl Observer {
         })
     }
 
-    /// Looks for what is not as the environment's release has it, and stores that.
+    /// Finds the differences between the environment and its release, and stores them.
     ///
     /// # Errors
     /// `Conflict` when nothing was deployed there; `Unavailable` when it does not answer.
     pub async fn look_for_drift(&self, id: &EnvironmentId) -> Result<DriftView, DeliveryError> {
         let place = self.history.place(id).await?;
-        // A laptop may have deployed there meanwhile.
+        // Somebody may have deployed there from a laptop meanwhile.
         self.history.learn(&place).await?;
         let nothing = || {
             DeliveryError::conflict(format!(
@@ -141,7 +142,7 @@ impl Observer {
     }
 }
 
-/// What one look found.
+/// The result of one look.
 struct Looked {
     place: Environment,
     seen: Seen,

@@ -1,4 +1,4 @@
-//! Makes plans: reads manifests, pins images, and asks the target what would happen.
+//! Makes plans: reads manifests, pins images, and asks the target what would change.
 
 use crate::{
     error::DeliveryError,
@@ -20,19 +20,19 @@ use towpath_manifest::{
 };
 use towpath_types::{Clock, CommitId, EnvironmentId};
 
-/// Makes a stand-in for a Secret's value: equal for equal values, and revealing nothing of them.
+/// Replaces a Secret's value by a fingerprint: the same for equal values, and revealing nothing about them.
 pub type Fingerprinter = Arc<dyn Fn(&[u8]) -> String + Send + Sync>;
 
-/// Whether pods need a Secret that Towpath brings in order to pull from Towpath's own registry: on a cluster they do.
+/// Whether pods need a Secret from Towpath to pull from Towpath's own registry. On a cluster they do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PullSecret {
-    /// Towpath brings one.
+    /// Towpath adds one.
     Brought,
-    /// The engine of this machine is given the credentials itself.
+    /// Towpath passes the credentials to this machine's engine directly.
     NotNeeded,
 }
 
-/// What a plan is made from.
+/// The inputs of a plan.
 #[derive(Debug, Clone)]
 pub(crate) struct PlanSource {
     pub id: EnvironmentId,
@@ -40,13 +40,13 @@ pub(crate) struct PlanSource {
     pub project_file: ProjectFile,
     pub images: ImageMap,
     pub commit: Option<CommitId>,
-    /// Overrules what the project file says.
+    /// Overrides the project file.
     pub on_failure: Option<OnFailure>,
-    /// Why it is deployed although the environment is frozen.
+    /// The reason to deploy in spite of a freeze.
     pub despite_freeze: Option<String>,
 }
 
-/// A Job or CronJob that a request names, ready to run.
+/// A Job or CronJob from a request, ready to run.
 pub(crate) struct NamedObject {
     pub object: Object,
     pub place: Environment,
@@ -70,12 +70,12 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// The plan of the job `job` of a workflow, or of the gate of that name in front of it: the manifests at the workflow's
+    /// The plan of the job `job` of a workflow, or of the gate `job` in front of it: the manifests at the workflow's
     /// commit, and the image that the workflow built.
     ///
     /// # Errors
-    /// `Conflict` when the workflow has no image to deploy, `Invalid` when a file of the commit is wrong, `NotFound` when
-    /// there is no such environment.
+    /// `Conflict` when the workflow has no image to deploy, `Invalid` when a file of the commit is wrong, `NotFound`
+    /// when there is no such environment.
     pub async fn plan_of_workflow(
         &self,
         workflow: &WorkflowJobs,
@@ -105,12 +105,12 @@ impl Planner {
     /// The plan of a laptop's request: a deployment of a tag, or a promotion.
     ///
     /// # Errors
-    /// When the request makes no plan: it names an unknown environment or tag, for example.
+    /// When no plan can be made, for example because the environment or the tag is unknown.
     pub async fn plan_of_request(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Plan, DeliveryError> {
         let project_file = with_found_image(request.parsed_project_file()?, id.project(), &request.files);
         let images = match self.images.of_request(id, &request, &project_file).await {
             Ok(images) => images,
-            // Nobody misses an image where there is no such environment.
+            // A missing environment matters more than a missing image.
             Err(error) => {
                 self.manifests(id, request.files, &project_file).await?;
                 return Err(error);
@@ -191,7 +191,7 @@ impl Planner {
         Ok(plan)
     }
 
-    /// Puts the images into the containers that run them. Answers with what deserves a look.
+    /// Sets the images of the containers that run them. Returns warnings.
     fn put_images(
         &self,
         objects: &mut [Object],
@@ -203,7 +203,7 @@ impl Planner {
         for (name, image) in images {
             let rule = ImageRule {
                 repository: image.repository.clone(),
-                // `towpath.toml` speaks of the project's own image.
+                // `containers` in `towpath.toml` concerns the project's own image.
                 containers: match name == project {
                     true => file.containers.clone(),
                     false => Vec::new(),
@@ -225,8 +225,8 @@ impl Planner {
         Ok(warnings)
     }
 
-    /// Finishes a plan whose objects are decided: what its pods read, what stands in its way, what it would change. `runs` is
-    /// the plan of the release that runs now. Unless the objects are whole, nothing is known to have left the manifests.
+    /// Completes a plan whose objects are decided: what its pods read, its blockers, its changes. `runs` is the plan of
+    /// the running release. If the list of objects is incomplete, no object is known to have left the manifests.
     pub(crate) async fn complete(
         &self,
         plan: &mut Plan,
@@ -265,8 +265,8 @@ impl Planner {
 
     /// The freeze that an environment is in now.
     ///
-    /// The default branch decides: whoever deploys another commit must not lift the freeze with it. A project without a
-    /// repository here decides for itself, with `otherwise`.
+    /// The default branch decides, so that deploying another commit cannot lift the freeze. `otherwise` decides for a
+    /// project without a repository here.
     pub(crate) async fn frozen(
         &self,
         id: &EnvironmentId,
@@ -280,7 +280,7 @@ impl Planner {
         Ok(file.and_then(|file| frozen(&file.freeze, id.environment(), self.clock.now())))
     }
 
-    /// The manifests of an environment, with what Kustomize and Helm make of it in the place of their own files.
+    /// The manifests of an environment, with the output of Kustomize and Helm in place of their inputs.
     async fn manifests(
         &self,
         id: &EnvironmentId,
@@ -333,7 +333,7 @@ impl Planner {
         })
     }
 
-    /// The plan of running or applying a single object beside the releases.
+    /// The plan of running or applying a single object outside of releases.
     pub(crate) fn plan_of_object(&self, named: &NamedObject) -> Plan {
         let objects = vec![named.object.clone()];
         let (changes, _) = PlanChange::of(diff(&[], &objects, &|bytes| (self.fingerprint)(bytes)));
@@ -354,20 +354,20 @@ impl Planner {
         }
     }
 
-    /// What stands in the way of one object; sentences.
+    /// The reasons why one object cannot run or be applied; sentences.
     pub(crate) async fn blockers(&self, place: &Environment, object: &Object) -> Result<Vec<String>, DeliveryError> {
         let preflight = self.target.preflight(place, std::slice::from_ref(object), &[]).await?;
         Ok(preflight.refused().map(ToString::to_string).collect())
     }
 
-    /// What runs in an environment, of the image that its first container has.
+    /// The image of an object's first container.
     pub(crate) fn first_image(object: &Object) -> String {
         let first = towpath_manifest::containers(object).into_iter().next();
         first.map(|container| container.image).unwrap_or_default()
     }
 }
 
-/// What was applied in an environment and is not among `objects`.
+/// The objects that were applied in an environment and are not among `objects`.
 pub(crate) async fn to_prune(
     target: &dyn Target,
     place: &Environment,

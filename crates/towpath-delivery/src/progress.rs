@@ -1,10 +1,10 @@
-//! Telling whoever waits what is going on.
+//! Reports progress to whoever waits.
 
 /// Takes the lines of a release or a run while it is carried out.
 ///
 /// # Contract
-/// Lines come in order, each without a line break at its end, from one task at a time. `line` must not block: hand the line
-/// on and return. A line holds no value of a Secret.
+/// Lines come in order, each without a line break at its end, from one task at a time. `line` must not block: hand the
+/// line on and return. A line holds no value of a Secret.
 pub trait Progress: Send + Sync {
     /// Takes one line.
     fn line(&self, line: &str);

@@ -1,4 +1,4 @@
-//! `towpath.toml`: what `towpath init` found in a repository, written down. Optional, and short.
+//! `towpath.toml`: the findings of `towpath init` in a repository. Optional and short.
 
 use crate::freeze::Freeze;
 use jiff::SignedDuration;
@@ -9,38 +9,38 @@ use towpath_types::ImageReference;
 /// The file's name, at the repository's root.
 pub const PROJECT_FILE: &str = "towpath.toml";
 
-/// What a repository says itself, instead of leaving it to Towpath to find out. Every line is optional.
+/// What a repository declares instead of leaving it to Towpath to detect. Every line is optional.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProjectFile {
-    /// The project's name. Without it: the name of the repository's folder.
+    /// The project's name. The default is the name of the repository's folder.
     pub project: Option<String>,
     /// The image's repository: `claims` in Towpath's own registry, or `registry.example.org/team/claims` in another.
-    /// Without it: the one in another registry that the manifests name, or else the project's name.
+    /// The default is the one in an external registry that the manifests name, or else the project's name.
     pub image: Option<String>,
-    /// The folder with one kube context's manifests: `.k8s/live`. Without it: the only folder in `.k8s/`.
+    /// The folder of one kube context's manifests: `.k8s/live`. The default is the only folder in `.k8s/`.
     pub manifests: Option<String>,
-    /// The namespace of an environment: `cccd-{environment}`. Without it: the namespace that its manifests name, or else
+    /// The namespace of an environment: `cccd-{environment}`. The default is the namespace in its manifests, or else
     /// `<project>-<environment>`.
     pub namespace: Option<String>,
-    /// The names of containers that run the image whatever their manifests say. Without it: those whose image has its
-    /// repository.
+    /// The names of containers that run the image, whatever their manifests say. The default is the containers whose
+    /// image has its repository.
     #[serde(default)]
     pub containers: Vec<String>,
-    /// What happens when a deployment fails, by environment. Without it: the release before is put back.
+    /// What happens when a deployment fails, by environment. The default restores the previous release.
     #[serde(default)]
     pub on_failure: BTreeMap<String, OnFailure>,
     /// How long a deployment may take.
     #[serde(default)]
     pub wait: Wait,
-    /// When nothing is to be deployed.
+    /// When not to deploy.
     #[serde(default)]
     pub freeze: Vec<Freeze>,
-    /// The branches whose commits a pipeline may deploy to a protected environment, besides the default branch. Only what the
-    /// default branch says counts.
+    /// The branches whose commits a pipeline may deploy to a protected environment, besides the default branch. Towpath
+    /// reads this from the default branch only.
     #[serde(default)]
     pub protected_branches: Vec<String>,
-    /// What holds for single environments, by their names. Only what the default branch says counts.
+    /// Rules for single environments, by name. Towpath reads this from the default branch only.
     #[serde(default)]
     pub environments: BTreeMap<String, EnvironmentRules>,
     /// How `towpath build` makes the image.
@@ -50,11 +50,11 @@ pub struct ProjectFile {
 /// The environment that is protected unless the project file says otherwise.
 const PROTECTED: &str = "production";
 
-/// What holds for one environment.
+/// Rules for one environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnvironmentRules {
-    /// Whether nothing begins there that nobody was shown and agreed to. Without it: only in `production`.
+    /// Whether nothing begins there before somebody has seen its plan and agreed. By default only in `production`.
     pub protected: Option<bool>,
 }
 
@@ -62,7 +62,7 @@ pub struct EnvironmentRules {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
-    /// The release before it is put back.
+    /// The previous release is restored.
     #[default]
     Rollback,
     /// Everything stays as it is, so that somebody can look at it.
@@ -73,33 +73,33 @@ pub enum OnFailure {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wait {
-    /// How long all of it may take: `45m`. Without it: 30 minutes.
+    /// The limit for the whole deployment: `45m`. The default is 30 minutes.
     pub release: Option<SignedDuration>,
-    /// How long a pod may wait for a node: `5m`, where the cluster adds nodes by itself. Without it: 90 seconds.
+    /// How long a pod may wait for a node: `5m`, for a cluster that adds nodes by itself. The default is 90 seconds.
     pub unschedulable: Option<SignedDuration>,
 }
 
-/// The longest that a deployment may take.
+/// The longest limit for a deployment.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(24);
 
-/// How long a deployment may take if nobody says so.
+/// The default limit for a deployment.
 const USUAL_WAIT: Duration = Duration::from_secs(30 * 60);
 
 impl Wait {
-    /// How long all of a deployment may take.
+    /// The limit for the whole deployment.
     #[must_use]
     pub fn for_release(&self) -> Duration {
         let said = self.release.and_then(|said| said.try_into().ok());
         said.unwrap_or(USUAL_WAIT)
     }
 
-    /// How long a pod may wait for a node; `None` leaves it to the target.
+    /// How long a pod may wait for a node; `None` for the target's default.
     #[must_use]
     pub fn for_node(&self) -> Option<Duration> {
         self.unschedulable.and_then(|said| said.try_into().ok())
     }
 
-    /// The name of a length that is out of range, if there is one.
+    /// The name of a duration that is out of range, if there is one.
     fn wrong(&self) -> Option<&'static str> {
         let lengths = [("release", self.release), ("unschedulable", self.unschedulable)];
         let fits = |length: SignedDuration| length.is_positive() && length <= LONGEST_WAIT;
@@ -116,11 +116,11 @@ impl Wait {
 pub struct Build {
     /// A command that `sh -c` runs at the repository's root before the image is built.
     pub prepare: Option<String>,
-    /// The Dockerfile's path. Without it: `Dockerfile`.
+    /// The Dockerfile's path. The default is `Dockerfile`.
     pub dockerfile: Option<String>,
 }
 
-/// Why a project file cannot be read. Its text says where.
+/// Why a project file cannot be read, with the place.
 #[derive(Debug, thiserror::Error)]
 #[error("`{PROJECT_FILE}` line {line}, column {column}: {message}")]
 pub struct ProjectFileError {
@@ -184,7 +184,7 @@ impl ProjectFile {
         Ok(file)
     }
 
-    /// Whether nothing begins in `environment` that nobody was shown and agreed to.
+    /// Whether nothing begins in `environment` before somebody has seen its plan and agreed.
     #[must_use]
     pub fn is_protected(&self, environment: &str) -> bool {
         let said = self.environments.get(environment).and_then(|rules| rules.protected);
@@ -197,7 +197,7 @@ impl ProjectFile {
         self.on_failure.get(environment).copied().unwrap_or_default()
     }
 
-    /// The text of the file; parsing it gives the same again.
+    /// Writes the file; parsing the result gives the same value.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text =

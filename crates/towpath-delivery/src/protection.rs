@@ -1,11 +1,11 @@
-//! Protected environments: what has to be true before a release begins in one.
+//! Protected environments: the conditions for a release to begin in one.
 //!
-//! - **Invariant:** whether an environment is protected is written on the project's default branch. What is deployed has no
-//!   say in it.
-//! - **Invariant:** every release and every run goes through [`decide`] where it begins, whichever way it came.
+//! - **Invariant:** the project's default branch declares which environments are protected. The deployed commit does
+//!   not.
+//! - **Invariant:** every release and every run passes [`decide`] before it begins, wherever it comes from.
 //!
-//! An environment that shares its namespace with a protected one is as protected as that one: whoever writes to the one writes
-//! to the other.
+//! An environment that shares its namespace with a protected one is as protected as that one: writing to one means
+//! writing to the other.
 
 use crate::{
     agreement::Agreed,
@@ -20,12 +20,13 @@ use towpath_deploy::Environment;
 use towpath_store::{Commit, Store, Write};
 use towpath_types::{CommitId, EnvironmentId, ProjectName};
 
-/// What stands in front of an environment.
+/// The protection of an environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Protection {
-    /// Whoever may deploy at all deploys there.
+    /// Everybody who may deploy at all may deploy there.
     Open,
-    /// It begins only what somebody was shown and agreed to. A phrase that goes on behind the environment's name says why.
+    /// Only plans that somebody has seen and agreed to begin there. The phrase, which follows the environment's name,
+    /// says why.
     Protected(String),
 }
 
@@ -33,27 +34,27 @@ pub(crate) enum Protection {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reach {
     pub commit: CommitId,
-    /// The protected branches of its project.
+    /// The project's protected branches.
     pub branches: Vec<String>,
-    /// Whether one of them has the commit in its history.
+    /// Whether one of them contains the commit.
     pub is_reached: bool,
 }
 
-/// Which way a release or a run comes.
+/// Where a release or a run comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Way {
     /// A job of a pipeline asks for it.
     Pipeline(Reach),
-    /// A person asks for it: from a laptop, on a page, over the API.
+    /// A person asks for it: from a laptop, on a page, by the API.
     Person,
 }
 
-/// What is known about whoever wants something to begin.
+/// What is known about a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked<'a> {
     pub way: &'a Way,
     pub agreed: &'a Agreed,
-    /// Their project file, for a project without a repository here.
+    /// The project file in the request, for a project without a repository here.
     pub project_file: Option<&'a ProjectFile>,
 }
 
@@ -61,15 +62,15 @@ pub(crate) struct Asked<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Begin,
-    /// Somebody has to be shown the plan first, and to agree to it; a sentence says why.
+    /// Somebody has to see the plan and agree to it first; the sentence says why.
     Show(String),
-    /// Not from there; a sentence.
+    /// It must not begin from there; a sentence.
     Refuse(String),
 }
 
 /// Decides whether something may begin in an environment called `environment`.
 ///
-/// Whoever names a plan means that plan, whether or not the environment is protected.
+/// A request that names a plan is held to that plan, whether or not the environment is protected.
 pub(crate) fn decide(environment: &str, protection: &Protection, way: &Way, agreed: &Agreed) -> Verdict {
     if let (Protection::Protected(why), Way::Pipeline(reach)) = (protection, way)
         && !reach.is_reached
@@ -93,7 +94,7 @@ pub(crate) fn decide(environment: &str, protection: &Protection, way: &Way, agre
     }
 }
 
-/// The branches as people read them.
+/// The branches as text for people.
 fn named(branches: &[String]) -> String {
     let quoted: Vec<String> = branches.iter().map(|branch| format!("`{branch}`")).collect();
     match quoted.as_slice() {
@@ -103,10 +104,10 @@ fn named(branches: &[String]) -> String {
     }
 }
 
-/// What a project says of its environments.
+/// What a project declares about its environments.
 enum Rules {
     Known(Box<ProjectFile>),
-    /// The file of the default branch cannot be read; why.
+    /// The reason why the default branch's file cannot be read.
     Unreadable(String),
 }
 
@@ -115,7 +116,7 @@ impl Rules {
         match self {
             Self::Known(file) if file.is_protected(environment) => Protection::Protected(String::new()),
             Self::Known(_) => Protection::Open,
-            // The rules that held before are not known, so the strictest ones hold.
+            // The previous rules are unknown, so apply the strictest.
             Self::Unreadable(why) => Protection::Protected(format!(
                 ", as every environment is while the default branch's project file cannot be read ({why})"
             )),
@@ -123,7 +124,7 @@ impl Rules {
     }
 }
 
-/// Says what is protected.
+/// Determines which environments are protected.
 #[derive(Clone)]
 pub struct Protections {
     store: Arc<dyn Store>,
@@ -135,7 +136,7 @@ impl Protections {
         Self { store, repositories }
     }
 
-    /// Whether an environment is protected, as far as is known before its manifests are read.
+    /// Whether an environment is protected, as far as that is known without reading its manifests.
     ///
     /// # Errors
     /// When the project's repository or the store does not answer.
@@ -157,7 +158,7 @@ impl Protections {
         Ok(protection != Protection::Open)
     }
 
-    /// What the default branch of a project says. A project without a repository here decides for itself, with `otherwise`.
+    /// The rules on a project's default branch. `otherwise` decides for a project without a repository here.
     async fn rules(&self, project: &ProjectName, otherwise: Option<&ProjectFile>) -> Result<Rules, DeliveryError> {
         Ok(match self.repositories.default_file(project).await? {
             DefaultFile::NoRepository => Rules::Known(Box::new(otherwise.cloned().unwrap_or_default())),
@@ -166,7 +167,7 @@ impl Protections {
         })
     }
 
-    /// What stands in front of the environment at `place`. `otherwise` is the project file of whoever asks.
+    /// The protection of the environment at `place`. `otherwise` is the requester's project file.
     pub(crate) async fn of(
         &self,
         place: &Environment,
@@ -227,8 +228,8 @@ impl Protections {
         })
     }
 
-    /// Refuses a plan that its environment does not let begin. One that has to be looked at first is stored, so that what
-    /// is agreed to can be held against it, and comes with the error.
+    /// Returns an error for a plan that must not begin in its environment. A plan that somebody has to see first is
+    /// stored, so that their agreement can be checked against it, and is attached to the error.
     ///
     /// # Errors
     /// `Conflict` when it may not begin; when the project's repository or the store does not answer.
@@ -251,8 +252,8 @@ impl Protections {
         }
     }
 
-    /// What to tell a person who deploys a commit to a protected environment that no protected branch has; `None` where there
-    /// is nothing to tell.
+    /// A warning for a person who deploys a commit to a protected environment that is on no protected branch; `None` if
+    /// no warning is needed.
     pub(crate) async fn unmerged(&self, plan: &Plan, otherwise: &ProjectFile) -> Result<Option<String>, DeliveryError> {
         let Some(commit) = &plan.commit else {
             return Ok(None);
@@ -271,7 +272,7 @@ impl Protections {
         Ok((!reach.is_reached).then(|| format!("{commit} is not a commit of {}", named(&reach.branches))))
     }
 
-    /// Why a pipeline may not carry out `plan`, whatever anybody agrees to; `None` if it may.
+    /// The reason why a pipeline may not carry out `plan`, whoever agrees to it; `None` if it may.
     pub(crate) async fn why_not(&self, plan: &Plan, way: &Way) -> Result<Option<String>, DeliveryError> {
         let protection = self.of(&plan.place, None).await?;
         Ok(match decide(plan.environment(), &protection, way, &Agreed::This) {
@@ -298,7 +299,7 @@ mod tests {
         Agreed::Other(vec!["the image is another".into()])
     }
 
-    /// Every combination of what is known.
+    /// Every combination of inputs.
     #[test]
     fn what_may_begin_is_decided_in_one_table() {
         let protected = Protection::Protected(String::new());

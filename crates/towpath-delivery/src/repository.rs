@@ -1,4 +1,4 @@
-//! What a project's repository says: its project file, its manifests, its history.
+//! Reads a project's repository: its project file, its manifests, its history.
 
 use crate::{
     error::{DeliveryError, ErrorKind},
@@ -14,7 +14,7 @@ use towpath_types::{CommitId, ProjectName};
 /// How many commits a plan lists.
 const MOST_COMMITS: usize = 50;
 
-/// The project names of environments are project names.
+/// Converts an environment's project name, which is always a valid project name.
 pub(crate) fn project_name(project: &str) -> Result<ProjectName, DeliveryError> {
     project
         .parse()
@@ -26,7 +26,7 @@ pub(crate) enum DefaultFile {
     /// The project has no repository here.
     NoRepository,
     Read(Box<ProjectFile>),
-    /// Why it cannot be read.
+    /// The reason why it cannot be read.
     Unreadable(String),
 }
 
@@ -50,7 +50,8 @@ impl Repositories {
         self.tip(project, &branch).await
     }
 
-    /// The newest commit of a branch; `None` without such a branch. By its whole name, for a tag may be called like it.
+    /// The newest commit of a branch; `None` if the branch does not exist. Uses the full ref name, because a tag may
+    /// have the same name.
     async fn tip(&self, project: &ProjectName, branch: &str) -> Result<Option<CommitId>, DeliveryError> {
         match self.forge.find(project, &format!("refs/heads/{branch}")).await {
             Ok(commit) => Ok(Some(commit)),
@@ -72,7 +73,8 @@ impl Repositories {
         let Some(tip) = self.tip(project, branch).await? else {
             return Ok(false);
         };
-        // What the branch has of the commit's own history is left out: all of it, or not even the commit.
+        // The log leaves out what the branch shares with the commit's history: either all of it, or not even the
+        // commit.
         match self.forge.log(project, Some(&tip), commit, 1).await {
             Ok(missing) => Ok(missing.is_empty()),
             Err(ForgeError::NotFound { .. }) => Ok(false),
@@ -89,7 +91,7 @@ impl Repositories {
         }
     }
 
-    /// The project file at a commit; the default one if the commit has none.
+    /// The project file at a commit, or the default if the commit has none.
     ///
     /// # Errors
     /// `Invalid`, with line and column, when it cannot be read.
@@ -118,8 +120,8 @@ impl Repositories {
         }
     }
 
-    /// The project file of the default branch; `None` without a repository here, before the first push, and while that file
-    /// cannot be read.
+    /// The project file on the default branch; `None` without a repository here, before the first push, and while the
+    /// file is unreadable.
     pub(crate) async fn default_project_file(
         &self,
         project: &ProjectName,
@@ -134,7 +136,7 @@ impl Repositories {
         }
     }
 
-    /// What the project file of the default branch says. A repository that nothing was pushed to says what an empty file does.
+    /// The state of the project file on the default branch. An empty repository counts as an empty file.
     pub(crate) async fn default_file(&self, project: &ProjectName) -> Result<DefaultFile, DeliveryError> {
         if !self.forge.exists(project).await? {
             return Ok(DefaultFile::NoRepository);
@@ -159,9 +161,9 @@ impl Repositories {
         Ok(manifest_files(files.await?))
     }
 
-    /// The commits from `from`, which does not count, to `to`; only `to` itself without a `from`.
+    /// The commits after `from` up to `to`; only `to` without a `from`.
     ///
-    /// Empty for a commit that was never pushed here, such as a laptop's: a plan is as good without.
+    /// Empty for a commit that was never pushed here, such as a laptop's: the list is optional in a plan.
     pub(crate) async fn commits_since(
         &self,
         project: &ProjectName,

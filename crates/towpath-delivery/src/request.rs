@@ -1,4 +1,4 @@
-//! What people ask for from a working tree: the manifests come with the request, for they may be in no commit.
+//! Requests from a working tree. The manifests come with the request, because they may not be committed.
 
 use crate::{
     error::DeliveryError,
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use towpath_manifest::ManifestFile;
 use towpath_types::{CommitId, Digest};
 
-/// Something to do in one environment, from a laptop's working tree.
+/// A request about one environment, from a laptop's working tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaptopRequest {
     /// `latest`, `<branch>-latest`, a commit's id or a whole tag; `None` for the image that the environment runs.
@@ -19,24 +19,24 @@ pub struct LaptopRequest {
     pub project_file: Option<String>,
     /// The commit that is checked out.
     pub commit: Option<CommitId>,
-    /// The name of a Job or CronJob, where the request is about one.
+    /// The name of a Job or CronJob, for a request about one.
     pub name: Option<String>,
-    /// The environment whose images are meant, instead of a tag's.
+    /// The environment to take images from, instead of a tag.
     #[serde(default)]
     pub from: Option<String>,
-    /// What happens when it fails, instead of what `towpath.toml` says.
+    /// Overrides what `towpath.toml` says about failures.
     #[serde(default)]
     pub on_failure: Option<OnFailure>,
-    /// Why it is deployed although the environment is frozen.
+    /// The reason to deploy in spite of a freeze.
     #[serde(default)]
     pub despite_freeze: Option<String>,
-    /// The plan that whoever asks was shown and agreed to. A protected environment wants one.
+    /// The plan that the requester saw and agreed to. A protected environment requires one.
     #[serde(default)]
     pub plan: Option<Digest>,
 }
 
 impl LaptopRequest {
-    /// The project file that came with the request; the default one if none did.
+    /// The project file in the request, or the default.
     ///
     /// # Errors
     /// `Invalid`, with line and column, when it cannot be read.
@@ -47,7 +47,7 @@ impl LaptopRequest {
         }
     }
 
-    /// How a release that deploys to `environment` came to be, as its history says.
+    /// The cause of a release that deploys to `environment`, for its history.
     pub(crate) fn cause(&self, environment: &str) -> String {
         let cause = match (&self.from, &self.tag) {
             (Some(from), _) => format!("towpath promote {from} {environment}"),

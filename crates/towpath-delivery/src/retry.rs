@@ -1,8 +1,8 @@
-//! Deciding again when somebody else wrote first.
+//! Decides again when another writer was first.
 
 use crate::error::DeliveryError;
 
-/// How often a decision is made anew before its caller is told.
+/// How often to decide again before giving up.
 const MOST_TRIES: usize = 20;
 
 /// Counts the tries of one decision.
@@ -10,7 +10,7 @@ const MOST_TRIES: usize = 20;
 pub(crate) struct Tries(usize);
 
 impl Tries {
-    /// Whether to load and decide again: the commit met somebody else's, and not too often.
+    /// Whether to load and decide again: another commit was first, and there are tries left.
     pub(crate) fn again(&mut self, error: &DeliveryError) -> bool {
         self.0 += 1;
         let again = error.is_stale() && self.0 < MOST_TRIES;
@@ -21,7 +21,7 @@ impl Tries {
     }
 }
 
-/// Awaits a future that loads, decides and commits; makes and awaits it anew as long as its commit meets somebody else's.
+/// Awaits a future that loads, decides and commits; repeats it while another commit is first.
 ///
 /// A macro, because the future of a generic async closure is not known to be `Send`.
 macro_rules! until_stored {

@@ -1,7 +1,7 @@
 //! One-off runs: Jobs that somebody starts, CronJobs that somebody runs by hand, and single CronJobs that are applied.
 //!
-//! A run is a row before anything is started, so a restart finds it. Only whoever was asked starts it, once; any server can
-//! follow it afterwards, from its beginning, by the name of its Job.
+//! A run is stored before anything starts, so that a restart finds it. Only the process that got the request starts it,
+//! once; afterwards any server can follow it from its beginning, by the name of its Job.
 
 use crate::{
     agreement::agreed,
@@ -37,13 +37,13 @@ use towpath_store::{Commit, Expect, Guard, RunRow, Store, WorkKey, WorkKind, Wri
 use towpath_types::{Actor, Clock, Digest, EnvironmentId, Outcome, ReleaseId, RunId};
 use uuid::Uuid;
 
-/// How long starting a run may take. After that, whoever was to start it is taken for dead.
+/// How long starting a run may take. After that, the starting process counts as dead.
 const STARTING: SignedDuration = SignedDuration::from_mins(5);
 /// How long applying a single CronJob may take.
 const APPLYING: Duration = Duration::from_secs(60);
-/// The most characters that the value of a label has.
+/// The most characters in a label's value.
 const LABEL: usize = 63;
-/// The most characters of a Job's own name in a run's name, which leave room for what tells runs apart.
+/// The most characters of a Job's name in a run's name; the rest is for a unique suffix.
 const STEM: usize = 54;
 
 /// Starts one-off runs and follows them.
@@ -57,13 +57,13 @@ pub struct Runs {
     locks: Locks,
 }
 
-/// The first `most` characters of a name, so that they can end a name or a label.
+/// The first `most` characters of a name, trimmed so that they are a valid end of a name or a label.
 fn shortened(name: &str, most: usize) -> String {
     let shortened: String = name.chars().take(most).collect();
     shortened.trim_end_matches(['-', '.']).to_string()
 }
 
-/// Makes a Job the run `run`: under a name of its own, with the label by which runs of one Job know each other.
+/// Turns a Job into the run `run`: gives it a unique name, and the label that all runs of the Job share.
 fn as_run(job: &mut Object, run: RunId) {
     let label = shortened(&job.name, LABEL);
     let name = format!("{}-{}", shortened(&job.name, STEM), run.short());
@@ -79,7 +79,8 @@ fn as_run(job: &mut Object, run: RunId) {
     job.name = name;
 }
 
-/// The CronJob that a person means by `name`: people know one by its file, too (`vacuum_db` for `claims-vacuum-db`).
+/// Finds the CronJob that a person means by `name`, which may also be its file's name (`vacuum_db` for
+/// `claims-vacuum-db`).
 fn meant<'a>(known: &'a [CronJobStatus], name: &str) -> Option<&'a CronJobStatus> {
     let plain = name.replace('_', "-");
     let ends = format!("-{plain}");
@@ -108,11 +109,12 @@ impl Runs {
         }
     }
 
-    /// Starts a one-off Job. Its lines and its end come by [`Runs::follow`], whose work this commits.
+    /// Starts a one-off Job. [`Runs::follow`] delivers its lines and its end; this commits the work for that.
     ///
     /// # Errors
-    /// `NotFound` when there is no such Job, `Conflict` when it cannot run, runs already, or somebody else has locked the
-    /// environment; with a [`DeliveryError::plan`] when that has to be looked at, and named in the request.
+    /// `NotFound` when there is no such Job, `Conflict` when it cannot run, runs already, or somebody else has locked
+    /// the environment; with a [`DeliveryError::plan`] when the requester has to see that plan and name it in the
+    /// request.
     pub async fn start_job(
         &self,
         id: &EnvironmentId,
@@ -151,7 +153,7 @@ impl Runs {
         self.started(row, started).await
     }
 
-    /// Refuses what its environment does not let begin, as for releases.
+    /// Returns an error for what must not begin in its environment, as for releases.
     async fn refuse_unagreed(
         &self,
         plan: &Plan,
@@ -168,7 +170,7 @@ impl Runs {
         protections.refuse_unagreed(plan, asked, self.clock.now()).await
     }
 
-    /// The plan of running a CronJob by hand: nothing is changed, and what runs is what the environment's release brought.
+    /// The plan of running a CronJob by hand: it changes nothing and runs the CronJob from the environment's release.
     async fn plan_of_cron_job(&self, place: &Environment, found: &CronJobStatus) -> Result<Plan, DeliveryError> {
         let mut plan = Plan {
             place: place.clone(),
@@ -196,7 +198,7 @@ impl Runs {
             plan.objects = runs.objects.into_iter().filter(is_it).collect();
         }
         if plan.objects.is_empty() {
-            // Somebody else brought it, so its name is all that is known.
+            // Somebody else applied it, so only its name is known.
             let named = json!({ "apiVersion": "batch/v1", "kind": JobKind::CronJob.as_str(), "metadata": { "name": found.name } });
             let named = Object::from_value(named, "the environment");
             plan.objects = vec![named.map_err(|error| DeliveryError::internal(error.to_string()))?];
@@ -204,12 +206,13 @@ impl Runs {
         Ok(plan)
     }
 
-    /// Runs a CronJob now, as the environment's release has it. Its lines and its end come by [`Runs::follow`]. `shown` is
-    /// the plan that `actor` was shown.
+    /// Runs a CronJob now, as the environment's release has it. [`Runs::follow`] delivers its lines and its end.
+    /// `actor` saw the plan `shown`.
     ///
     /// # Errors
-    /// `NotFound` when the environment has no such CronJob; `Conflict` when it cannot run, or somebody else has locked the
-    /// environment; with a [`DeliveryError::plan`] when that has to be looked at, and named.
+    /// `NotFound` when the environment has no such CronJob; `Conflict` when it cannot run, or somebody else has locked
+    /// the environment; with a [`DeliveryError::plan`] when the requester has to see that plan and name it in the
+    /// request.
     pub async fn start_cron_job(
         &self,
         id: &EnvironmentId,
@@ -235,7 +238,7 @@ impl Runs {
         self.history.learn(&place).await?;
         let plan = self.plan_of_cron_job(&place, found).await?;
         self.refuse_unagreed(&plan, shown, None).await?;
-        // Its pods wait for a node as long as those of the release that brought it.
+        // Its pods may wait for a node as long as the pods of its release.
         let unschedulable = plan.wait.for_node();
         let row = self.row(RunId::from(Uuid::now_v7()), id, JobKind::CronJob, name, actor);
         let row = RunRow {
@@ -274,7 +277,7 @@ impl Runs {
         }
     }
 
-    /// Stores a run that is about to be started. Should this process die over that, its work becomes due.
+    /// Stores a run before it starts. If this process dies meanwhile, the run's work becomes due.
     async fn store_row(&self, row: &RunRow, place: &Environment) -> Result<(), DeliveryError> {
         until_stored!(async {
             let mut commit = Commit::new()
@@ -292,12 +295,12 @@ impl Runs {
         })
     }
 
-    /// Stores that a run was started, or why it was not.
+    /// Stores that a run was started, or why not.
     async fn started(&self, mut row: RunRow, started: Result<JobHandle, TargetError>) -> Result<RunRow, DeliveryError> {
         row.version = 1;
         let error = match started {
             Ok(handle) => {
-                // Whoever has the work follows it from its beginning.
+                // The server with the work follows it from its beginning.
                 let now = self.clock.now();
                 let mut commit = Commit::new();
                 if row.object != handle.name {
@@ -337,11 +340,12 @@ impl Runs {
         }
     }
 
-    /// Follows a run from its beginning to its end: what it prints goes to `progress`, its end to its row. Call it with the
-    /// lease of the run's work; safe to call again in any process, which follows from the beginning again.
+    /// Follows a run from its beginning to its end: sends its output to `progress`, and stores its end in its row. Call
+    /// it with the lease of the run's work. It is safe to call again in any process, and then follows from the
+    /// beginning again.
     ///
     /// # Errors
-    /// The run is not known to have ended then. `is_fenced`: the lease was lost, and another server follows it.
+    /// On an error, the run is not known to have ended. `is_fenced`: the lease was lost, and another server follows it.
     /// `is_temporary`: the store or the environment does not answer; try again later.
     pub async fn follow(&self, guard: &Guard, id: RunId, progress: &dyn Progress) -> Result<RunRow, DeliveryError> {
         let missing = || DeliveryError::not_found(format!("there is no run {id}"));
@@ -390,8 +394,8 @@ impl Runs {
         self.end(guard, &row, end).await
     }
 
-    /// Ends a run that cannot be followed, so that nobody waits for it: for work that failed again and again. It may still
-    /// run.
+    /// Ends a run that cannot be followed, so that nobody waits for it. For work that failed repeatedly. The run may
+    /// still be going on.
     ///
     /// # Errors
     /// `NotFound` when there is no such run; when the lease was lost or the store does not work.
@@ -419,12 +423,12 @@ impl Runs {
         })
     }
 
-    /// Applies one CronJob beside the releases: what runs there stays the release that it was. Answers with lines for whoever
-    /// asked.
+    /// Applies one CronJob outside of releases; the running release stays the same. Returns lines for the requester.
     ///
     /// # Errors
-    /// `NotFound` when there is no such CronJob; `Conflict` when it cannot run, during a freeze, and when somebody else has
-    /// locked the environment; with a [`DeliveryError::plan`] when that has to be looked at, and named in the request.
+    /// `NotFound` when there is no such CronJob; `Conflict` when it cannot run, during a freeze, and when somebody else
+    /// has locked the environment; with a [`DeliveryError::plan`] when the requester has to see that plan and name it
+    /// in the request.
     pub async fn apply_cron_job(
         &self,
         id: &EnvironmentId,
@@ -490,7 +494,7 @@ impl Runs {
     }
 }
 
-/// Hands on what a run prints, and answers with its end; `None` if whoever followed it stopped.
+/// Passes on a run's output, and returns its end; `None` if the follower stopped.
 async fn read(mut handle: JobHandle, progress: &dyn Progress) -> Option<JobEnd> {
     while let Some(line) = handle.output.recv().await {
         match line {

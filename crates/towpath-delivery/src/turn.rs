@@ -1,14 +1,14 @@
-//! Taking turns in an environment, whichever server has the work.
+//! Makes releases take turns in an environment, across servers.
 
 use crate::{error::DeliveryError, progress::Progress};
 use jiff::SignedDuration;
 use towpath_store::{ReleaseRow, Store, Topic};
 use towpath_types::{Clock, EnvironmentId, ReleaseId, ReleaseStatus};
 
-/// How soon whoever waits looks again, should it hear of no change.
+/// How soon a waiting release looks again if it hears of no change.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
-/// The releases of an environment that change it, or are about to, in the order of their turns.
+/// The releases of an environment that change it or are about to, in the order of their turns.
 pub(crate) fn in_turn<'a>(
     open: &'a [ReleaseRow],
     environment: &EnvironmentId,
@@ -22,8 +22,8 @@ pub(crate) fn in_turn<'a>(
     queue.into_iter()
 }
 
-/// Waits for the release `mine` to be the first of its environment's; without `mine`, until there is none. Says so if it has
-/// to wait.
+/// Waits until the release `mine` is the first in its environment; without `mine`, until there is none. Reports that it
+/// waits.
 pub(crate) async fn wait(
     store: &dyn Store,
     clock: &dyn Clock,

@@ -11,17 +11,17 @@ fn work(kind: WorkKind, key: impl ToString, environment: &EnvironmentId, due: Ti
     }
 }
 
-/// Carry a release out.
+/// The work of carrying a release out.
 pub(crate) fn release(id: ReleaseId, environment: &EnvironmentId, now: Timestamp) -> Work {
     work(WorkKind::Release, id, environment, now)
 }
 
-/// Look at an environment.
+/// The work of looking at an environment.
 pub(crate) fn look(environment: &EnvironmentId, now: Timestamp) -> Work {
     work(WorkKind::Environment, environment.slug(), environment, now)
 }
 
-/// Follow a run to its end.
+/// The work of following a run to its end.
 pub(crate) fn follow(id: RunId, environment: &EnvironmentId, due: Timestamp) -> Work {
     work(WorkKind::Run, id, environment, due)
 }

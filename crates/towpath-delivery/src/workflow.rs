@@ -1,4 +1,4 @@
-//! A workflow as far as deployments care: its commit, and its jobs in the order in which they need each other.
+//! The parts of a workflow that deployments need: its commit, and its jobs in order of their requirements.
 
 use crate::error::DeliveryError;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -54,9 +54,9 @@ impl WorkflowJobs {
         order
     }
 
-    /// The jobs, each after those that it requires.
+    /// The jobs, each after the jobs that it requires.
     fn in_order(&self) -> Vec<&JobRow> {
-        // A requirement that this workflow does not have waits for nothing.
+        // A requirement on a job outside of this workflow waits for nothing.
         let names: BTreeSet<&str> = self.jobs.iter().map(|job| job.name.as_str()).collect();
         let mut placed: BTreeSet<&str> = BTreeSet::new();
         let mut order = Vec::new();
@@ -65,7 +65,7 @@ impl WorkflowJobs {
             let is_met = |required: &String| placed.contains(required.as_str()) || !names.contains(required.as_str());
             let (ready, rest): (Vec<&JobRow>, Vec<&JobRow>) =
                 waiting.into_iter().partition(|job| job.requires.iter().all(is_met));
-            // A compiled workflow has no circle, so nothing is left then.
+            // A compiled workflow has no cycles, so nothing is left then.
             if ready.is_empty() {
                 return order;
             }

@@ -1,13 +1,13 @@
-//! Containers' output in whole lines, masked.
+//! Containers' output as whole lines, masked.
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream::BoxStream};
 use towpath_types::{Mask, Masker, with_causes};
 
-/// A line that is longer than this is handed on in pieces.
+/// A longer line is passed on in pieces.
 const LONGEST_LINE: usize = 64 << 10;
 
-/// Masks a stream and hands it on in whole lines, each behind a prefix.
+/// Masks a stream and passes it on in whole lines, each after a prefix.
 pub(crate) struct LineCutter {
     masker: Masker,
     prefix: String,
@@ -23,7 +23,7 @@ impl LineCutter {
         }
     }
 
-    /// Takes a piece. Answers the lines that it completes.
+    /// Takes a piece. Returns the lines that it completes.
     pub(crate) fn push(&mut self, piece: &[u8]) -> Option<Bytes> {
         self.masker.push(piece, &mut self.rest);
         let end = match self.rest.iter().rposition(|byte| *byte == b'\n') {
@@ -35,7 +35,7 @@ impl LineCutter {
         Some(self.prefixed(whole))
     }
 
-    /// The rest, when the stream has ended.
+    /// Returns the rest once the stream has ended.
     pub(crate) fn finish(mut self) -> Option<Bytes> {
         self.masker.finish(&mut self.rest);
         let rest = std::mem::take(&mut self.rest);
@@ -55,7 +55,7 @@ impl LineCutter {
     }
 }
 
-/// Cuts a container's output into whole lines. Output that cannot be read any further ends the stream.
+/// Cuts a container's output into whole lines. A read error ends the stream.
 pub(crate) fn whole_lines<E: std::error::Error + Send + 'static>(
     pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
     cutter: LineCutter,

@@ -1,10 +1,10 @@
-//! Rendering: Kustomize and Helm run on an environment's files, and what they print takes the files' place.
+//! Rendering: runs Kustomize and Helm on an environment's files, and replaces the files by the output.
 //!
-//! **Invariants.** A repository without either costs nothing: no program is looked for, nothing is hashed. A program sees
-//! a temporary folder with the given files and nothing else: no network, no configuration of the account that the server
-//! runs under. What it prints depends on the given files alone, so what was printed once is remembered.
+//! **Invariants.** A repository without Kustomize and Helm costs nothing: no program is searched for, nothing is hashed. A
+//! program sees only a temporary folder with the given files: no network, and no configuration of the server's account. Its
+//! output depends only on the given files, so it can be cached.
 //!
-//! **It does not know** where the files come from, and what is done with what was rendered.
+//! **It does not know** where the files come from, or what happens to the output.
 
 use std::{
     collections::VecDeque,
@@ -24,32 +24,32 @@ pub use towpath_manifest::{Diagnostic, Layout, RenderedBy, RenderedEnvironment, 
 use towpath_manifest::{ManifestContent, ManifestFile, RenderedFiles};
 use towpath_types::{Digest, Digester};
 
-/// How long a program may take. What is rendered in seconds is already much; the rest hangs.
+/// How long a program may take. Normal rendering takes seconds at most; anything longer hangs.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
-/// How much it may print, in bytes.
+/// The most bytes that a program may print.
 const OUTPUT_LIMIT: usize = 32 << 20;
-/// How much of its complaints is kept, in bytes.
+/// How many bytes of its errors to keep.
 const COMPLAINT_LIMIT: usize = 16 << 10;
-/// How many environments' renderings are remembered.
+/// How many environments to keep in the cache.
 const REMEMBERED: usize = 32;
-/// How much of what was rendered is remembered, in bytes.
+/// How many bytes of output to keep in the cache.
 const REMEMBERED_BYTES: usize = 64 << 20;
-/// How many programs run at once: each takes a processor.
+/// How many programs may run at once, because each occupies a processor.
 const AT_ONCE: usize = 2;
 
 /// Why an environment could not be rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
-    /// The program is not there.
+    /// The program is not installed.
     #[error("`{folder}` is rendered by {by}, but the server finds no {wanted}: {remedy}")]
     Missing {
         /// The environment's folder.
         folder: String,
-        /// What renders it.
+        /// The kind of renderer.
         by: &'static str,
-        /// The names that were looked for.
+        /// The names of the program that were searched for.
         wanted: &'static str,
-        /// How to get it.
+        /// How to install it.
         remedy: &'static str,
     },
     /// A file that the environment may depend on cannot be read.
@@ -60,14 +60,14 @@ pub enum RenderError {
         /// A sentence for each file.
         files: Vec<String>,
     },
-    /// A file cannot be laid down for the program.
+    /// A file cannot be written to the program's folder.
     #[error(
         "`{path}` names no file below `.k8s/`, so `{folder}` cannot be rendered: a path has no `..`, no `\\` and no empty part"
     )]
     Path {
         /// The environment's folder.
         folder: String,
-        /// The path as it was given.
+        /// The path as the caller gave it.
         path: String,
     },
     /// The files could not be written for the program.
@@ -75,7 +75,7 @@ pub enum RenderError {
     Write {
         /// The environment's folder.
         folder: String,
-        /// Why.
+        /// The operating system's reason.
         #[source]
         source: std::io::Error,
     },
@@ -86,23 +86,23 @@ pub enum RenderError {
         folder: String,
         /// The program's name.
         program: String,
-        /// Why.
+        /// The operating system's reason.
         #[source]
         source: std::io::Error,
     },
-    /// The program refused.
+    /// The program failed.
     #[error("{program} cannot render `{folder}`:\n{message}{}", .hint.map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
     Refused {
         /// The environment's folder.
         folder: String,
         /// The program's name.
         program: String,
-        /// What it said, with paths from the repository's root.
+        /// Its error message, with paths from the repository's root.
         message: String,
-        /// What to do, where it does not say that itself.
+        /// The remedy, if the message does not name it.
         hint: Option<&'static str>,
     },
-    /// It took too long.
+    /// The program took too long.
     #[error("{program} did not render `{folder}` within {} s, and was stopped", .limit.as_secs())]
     TooSlow {
         /// The environment's folder.
@@ -112,14 +112,14 @@ pub enum RenderError {
         /// How long it may take.
         limit: Duration,
     },
-    /// It printed too much.
+    /// The program printed too much.
     #[error("{program} printed more than {} MiB for `{folder}`, and was stopped", .limit >> 20)]
     TooMuch {
         /// The environment's folder.
         folder: String,
         /// The program's name.
         program: String,
-        /// How much it may print, in bytes.
+        /// The most bytes that it may print.
         limit: usize,
     },
 }
@@ -127,31 +127,31 @@ pub enum RenderError {
 /// An environment that could not be rendered.
 #[derive(Debug)]
 pub struct RenderFailure {
-    /// The kube context.
+    /// The kube context of the environment.
     pub kube_context: String,
-    /// The environment.
+    /// The name of the environment.
     pub environment: String,
-    /// Why.
+    /// The reason.
     pub error: RenderError,
 }
 
 /// A repository's manifests after rendering.
 #[derive(Debug, Default)]
 pub struct Rendered {
-    /// Paths and texts for [`towpath_manifest::Tree::read`]. An environment that was not rendered, for it was not asked for or could not be,
-    /// has one empty file, so that the tree knows its name.
+    /// Paths and texts for [`towpath_manifest::Tree::read`]. An environment that was not rendered, because it was not asked for
+    /// or because rendering failed, has one empty file, so that the tree knows its name.
     pub files: Vec<(String, String)>,
-    /// What is wrong with the layout. An environment that one of these concerns was not rendered, and shall not be deployed.
+    /// Errors of the layout. An environment that one of them concerns was not rendered, and must not be deployed.
     pub diagnostics: Vec<Diagnostic>,
-    /// What could not be rendered.
+    /// The environments that could not be rendered.
     pub failures: Vec<RenderFailure>,
-    /// What is not as the program that rendered it would have it, by environment: `(environment, message)`.
+    /// Differences from what the rendering program itself would do, by environment: `(environment, message)`.
     pub warnings: Vec<(String, String)>,
-    /// What was recognised.
+    /// The layout that was recognised.
     pub layout: Layout,
 }
 
-/// What a program made of its input: the same whenever it is asked again.
+/// The result of a program for its input. The same input always gives the same result.
 #[derive(Clone)]
 enum Outcome {
     Rendered(Arc<RenderedFiles>),
@@ -159,7 +159,7 @@ enum Outcome {
 }
 
 impl Rendered {
-    /// Why a folder called `environment` is no environment, when there is such a folder and no environment of the name.
+    /// Why a folder called `environment` is not an environment, if the folder exists and the environment does not.
     #[must_use]
     pub fn why_no_environment(&self, environment: &str) -> Option<String> {
         let is_one = self.files.iter().any(|(path, _)| {
@@ -174,25 +174,25 @@ impl Rendered {
     }
 }
 
-/// Runs Kustomize and Helm, and remembers what they printed.
+/// Runs Kustomize and Helm, and caches their output.
 pub struct Renderer {
     path: OsString,
     time_limit: Duration,
     running: Semaphore,
     remembered: Mutex<VecDeque<(Digest, Outcome)>>,
-    /// What a program's command line begins with so that it has no network; empty where that cannot be had.
+    /// The prefix of the command line that cuts a program off from the network; empty if the machine does not support that.
     apart: OnceCell<Vec<OsString>>,
 }
 
 impl Default for Renderer {
-    /// With the programs on this process's `PATH`.
+    /// Finds the programs on this process's `PATH`.
     fn default() -> Self {
         Self::with_path(std::env::var_os("PATH").unwrap_or_default())
     }
 }
 
 impl Renderer {
-    /// With the programs in the folders of `path`, which is written like `PATH`.
+    /// Finds the programs in the folders of `path`, which has the form of `PATH`.
     #[must_use]
     pub fn with_path(path: impl Into<OsString>) -> Self {
         Self {
@@ -204,20 +204,20 @@ impl Renderer {
         }
     }
 
-    /// With another limit for how long a program may take than a minute.
+    /// Replaces the time limit of a program, which is a minute by default.
     #[must_use]
     pub fn within(mut self, time_limit: Duration) -> Self {
         self.time_limit = time_limit;
         self
     }
 
-    /// Renders the environments in `files` (paths from the repository's root): those called `only`, or all. One that can depend
-    /// on a file that cannot be read is not rendered: a program takes a missing file for one that never was.
+    /// Renders the environments in `files` (paths from the repository's root): those called `only`, or all. Does not render an
+    /// environment that can depend on an unreadable file, because a program would treat the file as missing.
     ///
-    /// Where [`needs_every_file`] says so, `files` holds what is not YAML too. `project` becomes the name of Helm's
-    /// releases, and `namespace` answers the namespace of a kube context's environment where manifests name none.
+    /// If [`needs_every_file`] says so, `files` also contains files that are not YAML. `project` becomes the name of Helm's
+    /// releases. `namespace` returns the namespace of a kube context's environment whose manifests set none.
     ///
-    /// May be called any number of times at once, and dropped while it runs: the program is stopped then.
+    /// May be called concurrently. Dropping the future stops the program.
     pub async fn render(
         &self,
         files: Vec<ManifestFile>,
@@ -240,7 +240,7 @@ impl Renderer {
                 ..Rendered::default()
             };
         }
-        // A file that cannot be read still says by its name what a folder is.
+        // The name of an unreadable file still shows the kind of its folder.
         let known = inputs
             .files
             .iter()
@@ -304,9 +304,9 @@ impl Renderer {
         if let Some(known) = self.recall(&key) {
             return known.of(environment, &program);
         }
-        // The semaphore is never closed, so this is a turn.
+        // The semaphore is never closed, so this always gets a permit.
         let _turn = self.running.acquire().await.ok();
-        // Whoever had the turn before may have rendered the same.
+        // The previous holder of the permit may have rendered the same input.
         if let Some(known) = self.recall(&key) {
             return known.of(environment, &program);
         }
@@ -319,7 +319,7 @@ impl Renderer {
         outcome.of(environment, &program)
     }
 
-    /// What the program printed, or what it said when it refused.
+    /// Runs the program. Returns its output, or its error message if it fails.
     async fn run(
         &self,
         environment: &RenderedEnvironment,
@@ -347,7 +347,8 @@ impl Renderer {
             .env("HELM_CONFIG_HOME", home.join("config"))
             .env("HELM_DATA_HOME", home.join("data"))
             .env("TMPDIR", &home)
-            // Where the kernel gives no network of its own: git has no way to speak, and nobody listens at this address.
+            // A fallback for kernels without network namespaces: git has no protocol to use, and nobody listens at this proxy's
+            // address.
             .env("GIT_ALLOW_PROTOCOL", "none")
             .env("HTTP_PROXY", "http://127.0.0.1:1")
             .env("HTTPS_PROXY", "http://127.0.0.1:1")
@@ -365,7 +366,7 @@ impl Renderer {
                 stdout.take(OUTPUT_LIMIT as u64 + 1).read_to_end(&mut printed).await?;
                 Ok::<_, std::io::Error>(printed)
             };
-            // Its complaints are read to the end even when it prints too much: then its output is closed, and it ends.
+            // Read its errors to the end even if it prints too much. Then its output is closed, and it ends.
             let (printed, complaints) = tokio::try_join!(printed, beginning(stderr))?;
             Ok((printed, complaints, child.wait().await?))
         };
@@ -405,9 +406,9 @@ impl Renderer {
         }))
     }
 
-    /// How to start a program in a network of its own, in which there is nothing.
+    /// How to start a program in an empty network namespace.
     ///
-    /// The variables of [`Self::run`] hold whatever asks for a name, but a program speaks to its own host without a proxy.
+    /// The variables of [`Self::run`] stop every access by host name, but programs reach this machine itself without a proxy.
     async fn apart(&self) -> &Vec<OsString> {
         self.apart
             .get_or_init(|| async {
@@ -477,7 +478,7 @@ impl Outcome {
     }
 }
 
-/// The files of one call, laid down once for all of its environments, and only if a program runs.
+/// The files of one call, written once for all its environments, and only if a program runs.
 struct Inputs {
     files: Vec<ManifestFile>,
     digest: Option<Digest>,
@@ -501,7 +502,7 @@ impl Inputs {
         }
     }
 
-    /// The manifests among the files that `wanted` takes.
+    /// The plain manifests among the files that `wanted` selects.
     fn plain(self, wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
         let files = self
             .files
@@ -526,7 +527,7 @@ impl Inputs {
         })
     }
 
-    /// A temporary folder with the files in `files/` and an empty `home/`, without links on the way.
+    /// A temporary folder with the files in `files/` and an empty `home/`. Its path contains no links.
     async fn folder(&mut self, environment: &RenderedEnvironment) -> Result<&Path, RenderError> {
         let folder = &environment.folder;
         let laid_down = match self.folder.take() {
@@ -553,7 +554,7 @@ impl Inputs {
 
 fn lay_down(files: &[ManifestFile]) -> std::io::Result<(tempfile::TempDir, PathBuf)> {
     let dir = tempfile::Builder::new().prefix("towpath-render-").tempdir()?;
-    // Programs name files without the links on the way to them.
+    // Programs print paths with all links resolved.
     let folder = dir.path().canonicalize()?;
     std::fs::create_dir_all(folder.join("home"))?;
     for file in files {
@@ -568,7 +569,7 @@ fn lay_down(files: &[ManifestFile]) -> std::io::Result<(tempfile::TempDir, PathB
     Ok((dir, folder))
 }
 
-/// Whether a path stays below `.k8s/` wherever it is put.
+/// Whether a path stays below `.k8s/`, wherever the folder is.
 fn is_clean(path: &str) -> bool {
     let path = path.strip_prefix("./").unwrap_or(path);
     path.strip_prefix(".k8s/").is_some_and(|inside| {
@@ -586,7 +587,7 @@ fn key(program: &Program, arguments: &[OsString], inputs: &Digest) -> Digest {
     let mut digester = Digester::default();
     add(&mut digester, inputs.as_str().as_bytes());
     add(&mut digester, program.file.as_os_str().as_encoded_bytes());
-    // A program that was replaced may render otherwise.
+    // A replaced program may render differently.
     let changed = std::fs::metadata(&program.file).and_then(|metadata| metadata.modified());
     let changed = changed.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     add(&mut digester, &changed.unwrap_or_default().as_nanos().to_le_bytes());
@@ -598,9 +599,9 @@ fn key(program: &Program, arguments: &[OsString], inputs: &Digest) -> Digest {
 
 struct Program {
     file: PathBuf,
-    /// What it is called in messages.
+    /// The program's name in messages.
     name: &'static str,
-    /// What its command line begins with.
+    /// The first arguments of its command line.
     first: &'static [&'static str],
 }
 
@@ -651,9 +652,9 @@ impl Program {
                     "--namespace".into(),
                     namespace.into(),
                 ]);
-                // Without it a chart's `crds/` would be left out, unsaid.
+                // Without this, Helm would silently leave out a chart's `crds/`.
                 arguments.push("--include-crds".into());
-                // `--values` takes a line of CSV, and a file's name may hold a comma.
+                // `--values` takes a line of CSV, and a file's name may contain a comma.
                 let files = values.iter().map(|path| format!("\"{}\"", path.replace('"', "\"\"")));
                 arguments.extend(files.flat_map(|path| ["--values".to_string(), path]));
             }
@@ -662,7 +663,7 @@ impl Program {
     }
 }
 
-/// The name of a project's Helm release: what Helm takes has no `_`, and begins and ends with a letter or digit.
+/// The name of a project's Helm release. Helm allows no `_`, and requires a letter or digit at both ends.
 ///
 /// Source: <https://helm.sh/docs/chart_template_guide/getting_started/>
 fn release_name(project: &str) -> String {
@@ -682,7 +683,7 @@ fn is_executable(file: &Path) -> bool {
     std::fs::metadata(file).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-/// The beginning of a stream, which is read to its end.
+/// The first bytes of a stream. Reads the stream to its end.
 async fn beginning(mut stream: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
     let mut kept = Vec::new();
     (&mut stream)
@@ -693,7 +694,7 @@ async fn beginning(mut stream: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8
     Ok(kept)
 }
 
-/// What to do about what a program says, where the way out is ours.
+/// The remedy for a program's error, if it lies with Towpath.
 fn hint(message: &str) -> Option<&'static str> {
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
     if says(&[

@@ -20,7 +20,7 @@ pub const JOB_LABEL: &str = "towpath.dev/job";
 /// The name of the Secret that pods pull images with, if the [`SecretSource`] has credentials for their registry.
 pub const PULL_SECRET: &str = "towpath-registry";
 
-/// An environment, and where it is.
+/// An environment and its location.
 #[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Environment {
@@ -41,9 +41,9 @@ impl fmt::Display for Environment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// It does: the objects cannot be applied like this.
+    /// It prevents a deployment: the objects cannot be applied like this.
     Refused,
-    /// It does not, but somebody should know about it.
+    /// It does not prevent a deployment, but somebody should know about it.
     Note,
 }
 
@@ -75,8 +75,8 @@ impl fmt::Display for Finding {
 pub struct Preflight {
     /// Everything that is wrong or worth knowing.
     pub findings: Vec<Finding>,
-    /// The exact change of each object. `None` if the target's objects are always as they were applied: then the caller compares
-    /// with the last release.
+    /// The exact change of each object. `None` if the target's objects are always as they were applied: then the caller
+    /// compares with the last release.
     pub changes: Option<Vec<Change>>,
 }
 
@@ -89,7 +89,8 @@ impl Preflight {
     }
 }
 
-/// The record of a release. Targets that several people can deploy to keep it in the environment, so that all agree on what runs.
+/// The record of a release. Targets that several people can deploy to keep it in the environment, so that all agree on what
+/// runs.
 #[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReleaseRecord {
@@ -114,7 +115,7 @@ pub struct ReleaseRecord {
     /// How often it was deployed again, which changed nothing.
     #[serde(default)]
     pub repeats: i64,
-    /// When last.
+    /// The time of the last repeat.
     #[serde(default)]
     pub repeated_at: Option<Timestamp>,
     /// The plan that was carried out. A target reads only its `objects`.
@@ -187,8 +188,8 @@ pub struct Applied {
 /// An object that differs from its release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drift {
-    /// The change from the release to the object as it is now. `Deleted` if the object is gone. The values of Secrets appear only
-    /// as fingerprints.
+    /// The change from the release to the object as it is now. `Deleted` if the object is gone. The values of Secrets appear
+    /// only as fingerprints.
     pub change: Change,
     /// Who wrote the fields that differ, latest first.
     pub writers: Vec<Writer>,
@@ -429,8 +430,8 @@ pub trait SecretSource: Send + Sync {
 /// implementation. Where implementations may differ, [`crate::contract::Capabilities`] names the difference.
 ///
 /// **Order.** There is no set-up: every method may be called first, also for an environment that was never applied. Nothing is
-/// changed by `preflight`, `fingerprints`, `releases`, `current`, `status`, `drift`, `cron_jobs` and `logs`. A caller makes a plan
-/// with `fingerprints` and `preflight` and then calls `apply`, but `apply` does not rely on that.
+/// changed by `preflight`, `fingerprints`, `releases`, `current`, `status`, `drift`, `cron_jobs` and `logs`. A caller makes a
+/// plan with `fingerprints` and `preflight` and then calls `apply`, but `apply` does not rely on that.
 ///
 /// **Concurrency.** All methods may be called at the same time. Two `apply` for one environment never overlap: the second waits
 /// until the first has ended, or is refused with `Rejected`. Different environments do not wait for each other.
@@ -440,17 +441,18 @@ pub trait SecretSource: Send + Sync {
 /// state. `run_job` with the name of a Job that exists follows that Job and starts nothing: the name identifies the run.
 /// `cancel_job` of a Job that has ended does nothing, or finds no Job.
 ///
-/// **Refused.** `apply` refuses with `Rejected`, and has changed nothing, if `preflight` would refuse, if it contains a Job (Jobs
-/// are run by name), if somebody else's hold keeps the caller out, or if the environment has changed since the plan was made: a
-/// release that others began has its number, and left other objects than there were. Otherwise it gets the next free number.
+/// **Refused.** `apply` refuses with `Rejected`, and has changed nothing, if `preflight` would refuse, if it contains a Job
+/// (Jobs are run by name), if somebody else's hold keeps the caller out, or if the environment has changed since the plan was
+/// made: a release that others began has its number, and left other objects than there were. Otherwise it gets the next free
+/// number.
 ///
 /// **After a failure** of `apply`, the old version still serves, the new one stays as it is, and nothing changes until the next
 /// `apply`. The environment says so: `current` has no `release`, and `attempted` names the one that failed. The way back is
-/// another `apply`: with the objects of the earlier release, its record and [`Occasion::Back`]. The same holds after the process
-/// was killed, or the future of `apply` was dropped: the next `apply`, of whatever, converges.
+/// another `apply`: with the objects of the earlier release, its record and [`Occasion::Back`]. The same holds after the
+/// process was killed, or the future of `apply` was dropped: the next `apply`, of whatever, converges.
 ///
-/// **Unreachable.** If the place does not answer, methods fail with [`TargetError::Failed`] and `apply` with `Errored`. Then it is
-/// unknown whether the call had an effect. Calling again is always safe.
+/// **Unreachable.** If the place does not answer, methods fail with [`TargetError::Failed`] and `apply` with `Errored`. Then it
+/// is unknown whether the call had an effect. Calling again is always safe.
 pub trait Target: Send + Sync {
     /// Everything that is known to go wrong with `objects`, and what applying them and removing `prune` would change.
     fn preflight<'a>(
@@ -547,8 +549,8 @@ pub trait Target: Send + Sync {
     /// Stops the Job `name`, which then ends as `Canceled`.
     fn cancel_job<'a>(&'a self, environment: &'a Environment, name: &'a str) -> BoxFuture<'a, Result<(), TargetError>>;
 
-    /// The last `tail` lines of each container of a Deployment or Job, masked, and later lines if `follow`. If there are several
-    /// pods, each line starts with the name of its pod.
+    /// The last `tail` lines of each container of a Deployment or Job, masked, and later lines if `follow`. If there are
+    /// several pods, each line starts with the name of its pod.
     fn logs<'a>(
         &'a self,
         environment: &'a Environment,

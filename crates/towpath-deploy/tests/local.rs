@@ -25,7 +25,7 @@ fn traffic(address: &str) -> Traffic {
     Traffic::start(address, Duration::from_millis(20), |body| body.trim().to_string()).unwrap()
 }
 
-// Applying.
+// Applying objects.
 
 #[tokio::test(flavor = "multi_thread")]
 async fn applied_twice_is_applied_once_and_a_restart_takes_over_what_runs() {
@@ -55,7 +55,7 @@ async fn applied_twice_is_applied_once_and_a_restart_takes_over_what_runs() {
         assert!(news.is_empty(), "{news:?}");
         assert_eq!(world.starts().await, before);
 
-        // The server dies and comes back: nobody who asks notices, and nothing is started or stopped.
+        // The server dies and comes back. Clients notice nothing, and no container starts or stops.
         let traffic = traffic(&world.address().await);
         world.close();
         let alone = traffic.so_far().sent;
@@ -86,7 +86,7 @@ async fn what_was_begun_before_a_restart_is_finished_after_it() {
         world.apply(&web_objects(world.web("1", |_| {}))).await.unwrap();
         let traffic = traffic(&world.address().await);
         let next = web_objects(world.web("2", |value| env(value, "START_MS", "400")));
-        // Killed at different moments of the rollout: once per pod that was made.
+        // Kill it at different moments of the rollout: once for each pod that was created.
         let target = world.shared_target();
         let request = world.request(next.clone(), vec![]);
         let (progress, _kept) = mpsc::unbounded_channel();
@@ -104,7 +104,7 @@ async fn what_was_begun_before_a_restart_is_finished_after_it() {
             .await
             .unwrap();
             applying.abort();
-            // The task holds the target until it has ended.
+            // The task keeps the target alive until it has ended.
             until("the application to have been dropped", BOUND, async || {
                 Ok(if applying.is_finished() {
                     Probe::Found(())
@@ -116,7 +116,7 @@ async fn what_was_begun_before_a_restart_is_finished_after_it() {
             .unwrap();
             world.reopen().await;
         }
-        // Nobody applies anything: the document says what is to be.
+        // Nobody applies anything: the document holds the wanted state.
         until("the rollout to be finished", BOUND, async || {
             let pods = revisions(world).await;
             let status = world.status_of("Deployment", "web").await;
@@ -139,12 +139,12 @@ async fn what_was_begun_before_a_restart_is_finished_after_it() {
     .await;
 }
 
-/// The pods' containers, with the `VERSION` that each was made with.
+/// The pods' containers, with the `VERSION` that each was created with.
 async fn revisions(world: &World) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for container in world.containers("dev.towpath.deployment", "web").await {
         let id = container.id.unwrap();
-        // It may be gone by now.
+        // The container may be gone by now.
         let Ok(seen) = world.docker.inspect_container(&id, None).await else {
             continue;
         };
@@ -213,10 +213,10 @@ async fn what_is_pruned_goes_and_what_is_not_named_stays() {
             left,
             BTreeSet::from(["Deployment/web", "Ingress/web", "Service/web"].map(String::from))
         );
-        // Not named, and not pruned either: it stays.
+        // The object is neither applied nor pruned, so it stays.
         world.apply(&objects[..1]).await.unwrap();
         assert_eq!(world.ask("/").await, (200, "1".into()));
-        // Twice is no error.
+        // Pruning twice is no error.
         world.apply_and_prune(&objects[..3], &prune).await.unwrap();
     })
     .await;
@@ -224,19 +224,19 @@ async fn what_is_pruned_goes_and_what_is_not_named_stays() {
 
 // Rollouts.
 
-/// What was seen while something rolled.
+/// Observations during a rollout.
 #[derive(Debug, Default)]
 struct Watched {
     looks: usize,
-    /// The fewest pods that got requests at a time.
+    /// The fewest pods that received requests at any time.
     fewest: usize,
-    /// The most pods that were not on their way out at a time.
+    /// The most pods that were not stopping at any time.
     most: usize,
-    /// What there was then.
+    /// The pods at that time.
     at_most: String,
 }
 
-/// Looks at the routes and at the engine until it is told to stop.
+/// Observes the routes and the engine until it is told to stop.
 async fn watch_pods(world: &World, mut stop: watch::Receiver<bool>) -> Watched {
     let mut seen = Watched {
         fewest: usize::MAX,
@@ -264,7 +264,7 @@ async fn watch_pods(world: &World, mut stop: watch::Receiver<bool>) -> Watched {
                 let address =
                     networks.and_then(|all| all.values().find_map(|one| one.ip_address.as_ref()?.parse().ok()));
                 let state = container.state.map(|state| state.to_string()).unwrap_or_default();
-                // One that has exited has no address any more, and is being removed.
+                // An exited container has no address any more, and is being removed.
                 let there = matches!(state.as_str(), "created" | "running");
                 let stays = there && address.is_none_or(|address: IpAddr| !leaving.contains(&address));
                 stays.then(|| format!("{:?} {state} {address:?}", container.names))
@@ -295,7 +295,7 @@ async fn a_rollout_keeps_to_max_surge_and_max_unavailable_at_all_moments() {
         };
         world.apply(&with(world, "0", 4, "1", "0")).await.unwrap();
         let traffic = traffic(&world.address().await);
-        // Percentages round up for the surge and down for what may be missing.
+        // Percentages round up for the surge and down for the unavailable pods.
         for (version, surge, unavailable, fewest, most) in
             [("1", "1", "0", 4, 5), ("2", "0", "1", 3, 4), ("3", "30%", "30%", 3, 6)]
         {
@@ -313,13 +313,13 @@ async fn a_rollout_keeps_to_max_surge_and_max_unavailable_at_all_moments() {
             let rule = format!("maxSurge {surge}, maxUnavailable {unavailable}: {watched:?}");
             assert!(watched.looks > 50, "{rule}");
             assert!(watched.fewest >= fewest && watched.most <= most, "{rule}");
-            // And the room that there is is used.
+            // The rollout also uses the whole surge.
             assert!(watched.most == most || surge == "0", "{rule}");
             assert!(watched.fewest == fewest || unavailable == "0", "{rule}");
         }
         let report = traffic.stop().await;
         assert!(report.failures.is_empty(), "{}", report.summary());
-        // Fewer replicas, with the same template: nothing is started.
+        // Scaling down with the same template starts nothing.
         let before = revisions(world).await;
         world.apply(&with(world, "3", 1, "1", "0")).await.unwrap();
         let after = revisions(world).await;
@@ -362,7 +362,7 @@ async fn requests_under_way_are_answered_before_a_pod_is_stopped() {
     in_world("requests_under_way", async |world| {
         world.apply(&web_objects(world.web("1", |_| {}))).await.unwrap();
         let address = world.address().await.trim_start_matches("http://").to_string();
-        // The application drops everything at SIGTERM, so whoever is answered was waited for.
+        // The application drops all connections at SIGTERM, so every answered request was waited for.
         let slow: Vec<_> = (0..8)
             .map(|_| {
                 let address = address.clone();
@@ -430,12 +430,12 @@ async fn a_probe_that_never_passes_ends_the_rollout_at_its_deadline_and_the_old_
         let applied = world.target().current(&world.id).await.unwrap().unwrap();
         assert!(applied.release.is_none() && applied.attempted.is_some());
 
-        // Nothing moves until the next application, also not after a restart.
+        // Nothing changes until the next application, not even after a restart.
         let before = world.starts().await;
         world.reopen().await;
         assert_eq!(world.starts().await, before);
         assert_eq!(world.ask("/").await, (200, "1".into()));
-        // The way back is the same call.
+        // The same call rolls back.
         world.apply(&old).await.unwrap();
         let left: Vec<String> = revisions(world).await.into_values().collect();
         assert_eq!(left, ["1", "1"]);
@@ -478,7 +478,7 @@ async fn an_application_that_crashes_is_said_with_its_last_words() {
     .await;
 }
 
-// The way out of a pod.
+// Stopping a pod.
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pre_stop_comes_before_the_signal_and_the_grace_period_ends_it() {
@@ -501,12 +501,12 @@ async fn pre_stop_comes_before_the_signal_and_the_grace_period_ends_it() {
             objects
         };
         world.apply(&with_claim(app("1", 20, false))).await.unwrap();
-        // One that listens goes at once; its grace period is not waited for.
+        // A pod that handles SIGTERM ends at once, without its grace period.
         let began = Instant::now();
         world.apply(&app("2", 3, true)).await.unwrap();
         assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
         world.ask_until("/file?/data/log", "preStop of 1\nterminated\n").await;
-        // One that does not is killed after it.
+        // A pod that ignores SIGTERM is killed after its grace period.
         let began = Instant::now();
         world.apply(&app("3", 3, false)).await.unwrap();
         assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
@@ -560,7 +560,7 @@ async fn readiness_gates_traffic_and_liveness_starts_again() {
             0,
             "readiness starts nothing again"
         );
-        // The one that still serves becomes sick: it is started again, and only it.
+        // The pod that still serves fails its liveness probe: it restarts, and no other does.
         assert_eq!(world.ask("/sicken").await.0, 200);
         let waiting = until("the sick pod to be started again", BOUND, async || {
             let status = world.status_of("Deployment", "web").await;
@@ -572,7 +572,7 @@ async fn readiness_gates_traffic_and_liveness_starts_again() {
         });
         waiting.await.unwrap();
         assert_eq!(world.ask("/").await, (200, "1".into()));
-        // While nobody was ready, requests waited; a sick application's own answers are its own.
+        // Requests waited while no pod was ready. The application's own errors are passed on.
         let report = traffic.stop().await;
         let lost = report
             .failures
@@ -626,7 +626,7 @@ async fn tcp_exec_and_startup_probes() {
         world.apply(&ready).await.unwrap();
         assert_eq!(world.ask("/file?/work/ready").await, (200, "yes\n".into()));
 
-        // A slow start is not what the liveness probe is for, where there is a startup probe.
+        // With a startup probe, the liveness probe does not end a slow start.
         let startup = web_objects(world.web("startup", |value| {
             value["spec"]["replicas"] = json!(1);
             env(value, "START_MS", "3000");
@@ -677,7 +677,7 @@ async fn a_services_name_leads_through_its_proxy_to_its_pods() {
                 "{name}"
             );
         }
-        // What answers to the name is the proxy, not a pod: after a rollout it is the same address and another pod.
+        // The name resolves to the proxy, not to a pod: after a rollout, the address is the same and the pod is another one.
         let next = world.deployment("api", "api 2", |value| value["spec"]["replicas"] = json!(1));
         world.apply(&[next]).await.unwrap();
         assert_eq!(world.ask("/get?api:80").await, (200, "api 2".into()));
@@ -722,7 +722,7 @@ async fn what_a_claim_holds_outlives_pods_and_the_environment_unless_it_is_delet
             .delete_environment(&world.id, Volumes::Delete)
             .await
             .unwrap();
-        // Twice is no error.
+        // Setting it twice is no error.
         world
             .target()
             .delete_environment(&world.id, Volumes::Delete)
@@ -769,7 +769,7 @@ async fn config_maps_and_secrets_arrive_and_no_value_is_left_behind() {
         ] {
             assert_eq!(world.ask(path).await, (200, expected.into()), "{path}");
         }
-        // On the disk there is no value: what is mounted lies in memory.
+        // The disk contains no value: mounted Secrets are in memory.
         for entry in walk(world.folder.path()) {
             let text = std::fs::read(&entry).unwrap();
             let found = String::from_utf8_lossy(&text).contains("hunter2hunter2");
@@ -832,7 +832,7 @@ async fn a_pod_that_lost_its_first_container_while_nobody_looked_is_made_whole()
             world.ask_until("/", "1").await;
             world.ask_until("/get?localhost:9090", "beside").await;
         }
-        // The sidecar alone: the first container is not touched.
+        // Only the sidecar restarts. The first container is not touched.
         let id_of = async |suffix: &str| {
             let containers = world.containers("dev.towpath.deployment", "web").await;
             let found = containers
@@ -877,17 +877,17 @@ async fn a_network_that_was_made_twice_is_made_one_again() {
                 .filter(|network| network.name.as_ref() == Some(&name))
                 .count()
         };
-        // Before anything runs: a server that died between its question and the engine's answer.
+        // Before anything runs: as if a server had died between its request and the engine's answer.
         for made in [1, 2] {
             if let Err(error) = docker.create_network(twin()).await {
-                // An engine of today keeps names unique by itself.
+                // Current engines keep names unique by themselves.
                 assert!(made == 2 && error.to_string().contains("already exists"), "{error}");
             }
         }
         world.apply(&web_objects(world.web("1", |_| {}))).await.unwrap();
         assert_eq!(count().await, 1);
         let before = world.starts().await;
-        // And while pods run in one of them: that one stays.
+        // While pods run in one of the networks, that one stays.
         let _ = docker.create_network(twin()).await;
         world.reopen().await;
         until("one network to be left", BOUND, async || {
@@ -913,7 +913,7 @@ async fn a_network_that_was_made_twice_is_made_one_again() {
     .await;
 }
 
-// What is refused.
+// Refusals.
 
 #[path = "local/jobs.rs"]
 mod jobs;

@@ -1,4 +1,4 @@
-//! The proxy as a process of its own, over real sockets, in front of applications that behave and that do not.
+//! The proxy as a process of its own, over real sockets, in front of well-behaved and misbehaving applications.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use bytes::Bytes;
@@ -29,7 +29,7 @@ use towpath_testkit::{Probe, Traffic, until};
 
 const BOUND: Duration = Duration::from_secs(30);
 
-/// A proxy that runs, and its directory.
+/// A running proxy and its directory.
 struct Proxy {
     folder: tempfile::TempDir,
     child: Child,
@@ -101,7 +101,7 @@ impl Proxy {
         format!("http://{}/", self.address())
     }
 
-    /// Puts other backends in force, and waits until the proxy says so.
+    /// Replaces the backends, and waits until the proxy reports them.
     async fn send_to(&mut self, ready: &[SocketAddr], draining: &[SocketAddr]) {
         let backend = |draining| {
             move |address: &SocketAddr| Backend {
@@ -153,7 +153,7 @@ impl Proxy {
         TcpStream::connect(self.address()).await.unwrap()
     }
 
-    /// Sends `request` on a connection of its own, and reads all that comes until it is closed.
+    /// Sends `request` on a connection of its own, and reads until the connection is closed.
     async fn exchange(&self, request: &str) -> String {
         let mut stream = self.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -189,14 +189,14 @@ struct App {
 }
 
 impl Drop for App {
-    /// Gone at once, with every connection.
+    /// Ends the application at once, with every connection.
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 impl App {
-    /// One that does with each connection what `serve` says.
+    /// An application that runs `serve` for each connection.
     async fn raw<F: Future<Output = ()> + Send + 'static>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -213,8 +213,8 @@ impl App {
         Self { address, hits, task }
     }
 
-    /// One that answers with `name`; `/slow` when `gate` has a permit for it, `/echo` with the request's body, `/head` with
-    /// the request's head. Its hits are requests.
+    /// An application that answers with `name`. It answers `/slow` when `gate` has a permit, `/echo` with the request's body,
+    /// and `/head` with the request's head. Its hits are requests.
     async fn named(name: &'static str, gate: Arc<Semaphore>) -> Self {
         let hits = Arc::new(AtomicUsize::new(0));
         let counted = hits.clone();
@@ -248,7 +248,7 @@ async fn answer(name: &str, gate: &Semaphore, request: Request<Incoming>) -> Res
             gate.acquire().await.unwrap().forget();
             whole(name.into())
         }
-        // What comes goes back as it comes, without a length.
+        // Echo the body as it arrives, without a length.
         "/echo" => request.into_body().boxed(),
         "/head" => whole(format!("{:#?}", request.headers()).into_bytes()),
         _ => whole(name.into()),
@@ -284,7 +284,7 @@ fn body_of(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
 }
 
-// Routes that change.
+// Changing routes.
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_is_lost_while_backends_come_and_go() {
@@ -300,7 +300,7 @@ async fn no_request_is_lost_while_backends_come_and_go() {
         proxy.send_to(&[new.address], &[old.address]).await;
         proxy.drained(old.address).await;
         let last = old.hits();
-        // Gone with all of its connections, idle ones included.
+        // All its connections are gone, including idle ones.
         drop(std::mem::replace(&mut old, new));
         until("requests to reach the new one", BOUND, async || {
             let hits = old.hits();
@@ -354,7 +354,7 @@ async fn what_is_under_way_on_a_draining_backend_is_counted_and_ends_there() {
     proxy
         .state_until("one to be left", |state| state.requests.get(&old.address) == Some(&1))
         .await;
-    // Gone from the routes altogether, it is still counted.
+    // A backend that left the routes is still counted.
     proxy.send_to(&[new.address], &[]).await;
     assert_eq!(proxy.state().requests.get(&old.address), Some(&1));
     gate.add_permits(1);
@@ -362,7 +362,7 @@ async fn what_is_under_way_on_a_draining_backend_is_counted_and_ends_there() {
     for answer in slow {
         assert!(body_of(&answer.await.unwrap()).contains("old"));
     }
-    // A client that goes away before its answer came frees the place.
+    // A client that disconnects before its answer frees the place.
     proxy.send_to(&[old.address], &[]).await;
     let mut stream = proxy.connect().await;
     stream
@@ -468,7 +468,7 @@ async fn ports_are_opened_and_closed_and_hosts_and_paths_lead_where_they_should(
     assert!(body_of(&proxy.get("/").await).contains("web"));
 }
 
-// What is spoken.
+// Protocols.
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_connections_and_headers_are_passed_on() {
@@ -490,7 +490,7 @@ async fn bodies_connections_and_headers_are_passed_on() {
         .write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
         .await
         .unwrap();
-    // The first chunk comes back before the second is sent: nothing waits for the end of a body.
+    // The first chunk comes back before the second is sent: the proxy does not wait for the end of a body.
     let answer = read_until(&mut stream, "abc\r\n").await;
     assert!(answer.to_lowercase().contains("transfer-encoding: chunked"), "{answer}");
     stream.write_all(b"4\r\ndefg\r\n0\r\n\r\n").await.unwrap();
@@ -516,7 +516,7 @@ async fn bodies_connections_and_headers_are_passed_on() {
         assert!(!body_of(&answer).contains(hop), "{hop} was passed on: {answer}");
     }
 
-    // Megabytes, each way at once.
+    // Megabytes in both directions at once.
     let size = 8 << 20;
     let stream = proxy.connect().await;
     let (mut reader, mut writer) = stream.into_split();
@@ -547,7 +547,7 @@ async fn bodies_connections_and_headers_are_passed_on() {
     );
 }
 
-/// Reads until what came holds `end`.
+/// Reads until the input contains `end`.
 async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut text = Vec::new();
     let reading = async {
@@ -561,7 +561,7 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// An application that upgrades, greets, and sends back what it gets.
+/// An application that upgrades, greets, and echoes its input.
 async fn upgrading() -> App {
     App::raw(|mut stream| async move {
         let head = head(&mut stream).await;
@@ -592,7 +592,7 @@ async fn an_upgraded_connection_lives_as_long_as_its_application() {
     proxy
         .state_until("it to be a stream", |state| state.streams.get(&old_address) == Some(&1))
         .await;
-    // It is no request any more: nobody waits for its end.
+    // An upgraded connection is no longer a request: draining does not wait for its end.
     proxy.send_to(&[new.address], &[old.address]).await;
     proxy.drained(old.address).await;
     stream.write_all(b"ping").await.unwrap();
@@ -606,7 +606,7 @@ async fn an_upgraded_connection_lives_as_long_as_its_application() {
     proxy
         .state_until("it to be over", |state| state.streams.is_empty())
         .await;
-    // One who asks for an upgrade and does not get it gets the answer.
+    // A client whose upgrade is refused gets the refusal.
     let plain = proxy
         .exchange("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n")
         .await;
@@ -615,7 +615,7 @@ async fn an_upgraded_connection_lives_as_long_as_its_application() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_are_no_http_are_spliced() {
-    // It speaks first, as databases do.
+    // The server speaks first, as databases do.
     let greeting = App::raw(|mut stream| async move {
         stream.write_all(b"+hello\n").await.unwrap();
         let (mut reader, mut writer) = stream.into_split();
@@ -632,7 +632,7 @@ async fn connections_that_are_no_http_are_spliced() {
         proxy
             .state_until("it to be counted", |state| state.streams.get(&address) == Some(&1))
             .await;
-        // The end of one direction is passed on, and the other goes on.
+        // The proxy passes on the end of one direction, and the other continues.
         stream.shutdown().await.unwrap();
         let mut rest = Vec::new();
         tokio::time::timeout(BOUND, stream.read_to_end(&mut rest))
@@ -643,11 +643,11 @@ async fn connections_that_are_no_http_are_spliced() {
             .state_until("it to be over", |state| state.streams.is_empty())
             .await;
     }
-    // Where nobody said what is spoken, HTTP is recognised, request by request.
+    // On a port without a declared protocol, the proxy detects HTTP and proxies it request by request.
     let web = App::named("web", no_gate()).await;
     let proxy = Proxy::start(Mode::Detect, &[web.address]).await;
     assert!(proxy.get("/head").await.contains("x-forwarded-for"));
-    // A first byte alone decides nothing wrong.
+    // A single first byte must not lead to a wrong decision.
     let mut stream = proxy.connect().await;
     for byte in b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" {
         stream.write_all(&[*byte]).await.unwrap();
@@ -656,11 +656,11 @@ async fn connections_that_are_no_http_are_spliced() {
     assert!(read_until(&mut stream, "web").await.starts_with("HTTP/1.1 200 "));
 }
 
-// Applications that die.
+// Dying applications.
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_is_safe_is_sent_to_another_backend() {
-    // It takes the whole request, and its connection with it.
+    // The application reads the whole request, and then closes the connection.
     let dying = App::raw(|mut stream| async move {
         let head = head(&mut stream).await;
         if head.contains("ontent-length: 4") {
@@ -670,7 +670,7 @@ async fn only_what_is_safe_is_sent_to_another_backend() {
     .await;
     let well = App::named("well", no_gate()).await;
     let mut proxy = Proxy::start(Mode::Http, &[dying.address]).await;
-    // One more is ready while the first attempt is under way: it would be found if it were looked for.
+    // Another backend becomes ready during the first attempt: a retry would find it.
     proxy.send_to(&[dying.address, well.address], &[]).await;
     let mut died = 0;
     let mut lost = 0;
@@ -684,7 +684,7 @@ async fn only_what_is_safe_is_sent_to_another_backend() {
         died += dying.hits() - before;
     }
     assert!(died > 0, "no request ever came to the one that dies");
-    // What may have been acted on is not sent twice: each POST is seen once in all.
+    // The proxy does not repeat a request that may have had an effect: all backends together see each POST once.
     for body in ["", "data"] {
         for _ in 0..24 {
             let before = (dying.hits(), well.hits());
@@ -709,7 +709,7 @@ async fn only_what_is_safe_is_sent_to_another_backend() {
         }
     }
     assert!(lost > 0, "no POST ever came to the one that dies");
-    // Nothing was sent to one that cannot be reached, so a POST may go to another.
+    // An unreachable backend received nothing, so a POST may go to another.
     let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
     proxy.send_to(&[nobody, well.address], &[]).await;
     for _ in 0..24 {
@@ -741,7 +741,7 @@ async fn an_answer_that_breaks_off_does_not_look_whole() {
         let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        // Reset or ended, but never with the last chunk, or with as much as was promised.
+        // The connection is reset or ends, but without the last chunk or the promised length.
         let _ = tokio::time::timeout(BOUND, stream.read_to_end(&mut answer))
             .await
             .unwrap();
@@ -752,7 +752,7 @@ async fn an_answer_that_breaks_off_does_not_look_whole() {
         );
         assert!(body_of(&answer).len() < "4\r\nhalf\r\n0\r\n\r\n".len(), "{answer}");
     }
-    // It was begun to be answered, so it is not asked a second time.
+    // The answer had begun, so the proxy does not repeat the request.
     assert_eq!(half.hits(), 2);
 }
 
@@ -771,7 +771,7 @@ async fn with_nobody_ready_a_request_waits_and_then_says_so() {
         "{answer}"
     );
     assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
-    // One that becomes ready meanwhile answers.
+    // A backend that becomes ready meanwhile answers.
     let address = proxy.address();
     let waiting = tokio::spawn(async move {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -794,7 +794,7 @@ async fn with_nobody_ready_a_request_waits_and_then_says_so() {
         answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("data"),
         "{answer}"
     );
-    // Nobody there at all is said with the reason.
+    // If no backend is reachable, the answer names the reason.
     let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
     proxy.send_to(&[nobody], &[]).await;
     let answer = proxy.get("/").await;
@@ -827,7 +827,7 @@ async fn at_sigterm_what_is_under_way_is_ended_and_nothing_new_is_taken() {
             .unwrap()
             .success()
     );
-    // A connection that does nothing is ended at once.
+    // An idle connection ends at once.
     let mut rest = Vec::new();
     tokio::time::timeout(BOUND, idle.read_to_end(&mut rest))
         .await
@@ -858,7 +858,7 @@ async fn at_sigterm_what_is_under_way_is_ended_and_nothing_new_is_taken() {
     assert!(ended.success(), "{ended}");
 }
 
-/// Whatever a client sends, the proxy lives and answers the next one.
+/// Whatever a client sends, the proxy survives and answers the next client.
 #[tokio::test(flavor = "multi_thread")]
 async fn nonsense_does_no_harm() {
     let app = App::named("app", no_gate()).await;

@@ -1,6 +1,6 @@
-//! Kustomize and Helm, the real programs, on small repositories.
+//! Tests the real Kustomize and Helm on small repositories.
 //!
-//! They are taken from `PATH`, else from where `scripts/ensure-cluster` puts them.
+//! The programs come from `PATH`, or else from where `scripts/ensure-cluster` installs them.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,14 +9,14 @@ use towpath_deploy::render::{RenderError, RenderFailure, Rendered, Renderer};
 use towpath_manifest::{ManifestContent, ManifestFile, Tree};
 use towpath_testkit::{Absent, skipped};
 
-/// A renderer for which `program` is there and, of the other two, none: which one ran is then no question.
+/// A renderer that finds `program` and none of the other two, so that it is certain which one ran.
 struct World {
     renderer: Renderer,
     _programs: tempfile::TempDir,
 }
 
 impl World {
-    /// `None` when the program is not there, which is said.
+    /// Returns `None`, and says so, if the program is missing.
     fn with(test: &str, program: &str) -> Option<Self> {
         match find(program) {
             Ok(found) => Some(Self::around(&[(program, &found)])),
@@ -32,7 +32,7 @@ impl World {
         for (name, program) in programs {
             std::os::unix::fs::symlink(program, dir.path().join(name)).unwrap();
         }
-        // What the programs are put into a network of their own with.
+        // The program that puts renderers into a network namespace of their own.
         for place in ["/usr/bin/unshare", "/bin/unshare"].map(PathBuf::from) {
             if place.exists() && !dir.path().join("unshare").exists() {
                 std::os::unix::fs::symlink(place, dir.path().join("unshare")).unwrap();
@@ -44,7 +44,7 @@ impl World {
         }
     }
 
-    /// With a shell script in the place of a program.
+    /// A renderer with a shell script in place of a program.
     fn scripted(program: &str, script: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(program);
@@ -68,7 +68,7 @@ impl World {
         self.renderer.render(files.collect(), "my_app", only, namespace).await
     }
 
-    /// Why the only environment could not be rendered.
+    /// The error of the only environment.
     async fn refused(&self, files: &[(&str, &str)]) -> RenderError {
         let mut rendered = self.render(files).await;
         let Some(RenderFailure { error, .. }) = rendered.failures.pop() else {
@@ -94,7 +94,7 @@ fn find(program: &str) -> Result<PathBuf, Absent> {
         .ok_or_else(|| Absent(format!("`{program}` is not installed: run scripts/ensure-cluster")))
 }
 
-/// The tree of what was rendered, in which nothing is wrong.
+/// The tree of the rendered files, which must have no errors.
 fn tree(rendered: &Rendered) -> Tree {
     assert!(rendered.failures.is_empty(), "{:#?}", rendered.failures);
     assert!(rendered.diagnostics.is_empty(), "{:#?}", rendered.diagnostics);
@@ -175,7 +175,7 @@ async fn check_overlays(world: &World) {
     let from = &deployment.value["spec"]["template"]["spec"]["containers"][0]["envFrom"][0]["configMapRef"]["name"];
     assert_eq!(from, config.name.as_str());
 
-    // Other settings are another object: the old one is what is pruned then.
+    // Other settings give the object another name, and the old object is then pruned.
     let after = self::tree(&world.render(&overlays("COLOUR=red\n")).await);
     let after = names(&after, "live", "dev");
     let before = names(&tree, "live", "dev");
@@ -254,7 +254,7 @@ async fn nothing_is_fetched() {
     let Some(world) = World::with("nothing_is_fetched", "kustomize") else {
         return;
     };
-    // Whoever listens is on this machine, where no proxy stands between.
+    // The listener is on this machine, which programs reach without a proxy.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let own = format!("http://{}/base.yaml", listener.local_addr().unwrap());
     let mut bases = vec!["https://example.org/base.yaml"];
@@ -281,7 +281,7 @@ async fn nothing_outside_is_read() {
     let outside = tempfile::tempdir().unwrap();
     std::fs::write(outside.path().join("secret"), "hush\n").unwrap();
     let file = outside.path().join("secret");
-    // A file is held by Kustomize, a folder by the layout, and a path that is none by the renderer.
+    // Kustomize restricts files, the layout restricts folders, and the renderer refuses invalid paths.
     let text = format!("configMapGenerator: [{{name: a, files: [{}]}}]\n", file.display());
     let message = world
         .refused(&[(".k8s/live/dev/kustomization.yaml", &text)])

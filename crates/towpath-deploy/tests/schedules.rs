@@ -16,7 +16,7 @@ fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-/// A CronJob called `tick` at eleven o'clock in Berlin, which is ten in winter.
+/// A CronJob called `tick` at eleven o'clock in Berlin, which is ten o'clock UTC in winter.
 fn daily(world: &World, arguments: &[&str], change: impl FnOnce(&mut Value)) -> Object {
     let mut value = json!({
         "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "tick"},
@@ -30,7 +30,7 @@ fn daily(world: &World, arguments: &[&str], change: impl FnOnce(&mut Value)) -> 
     object(value)
 }
 
-/// Runs until somebody stops it.
+/// Makes the run last until somebody stops it.
 fn long(spec: &mut Value) {
     let container = spec
         .pointer_mut("/jobTemplate/spec/template/spec/containers/0")
@@ -40,13 +40,13 @@ fn long(spec: &mut Value) {
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The run that was due at ten o'clock in the morning of March `day`.
+/// The run that was due at ten o'clock UTC on March `day`.
 fn run_of(day: i64) -> String {
     let due = at("2026-03-01T10:00:00Z").as_second() + (day - 1) * 24 * 3600;
     format!("tick-{}", due / 60)
 }
 
-/// The runs on record with their outcomes; `None` for one under way.
+/// The recorded runs with their outcomes; `None` for a running one.
 fn runs(world: &World) -> BTreeMap<String, Option<String>> {
     let document = world.document();
     let jobs = document["jobs"].as_object().unwrap();
@@ -59,7 +59,7 @@ fn runs(world: &World) -> BTreeMap<String, Option<String>> {
         .collect()
 }
 
-/// Waits until the runs on record are `wanted`.
+/// Waits until the recorded runs are `wanted`.
 async fn runs_until(world: &World, wanted: &[(String, Option<Outcome>)]) {
     let wanted: BTreeMap<String, Option<String>> = wanted
         .iter()
@@ -77,7 +77,7 @@ async fn runs_until(world: &World, wanted: &[(String, Option<Outcome>)]) {
     .unwrap();
 }
 
-/// Waits until the CronJob's message is as `wanted`: it follows the runs on record.
+/// Waits until the CronJob's message is as `wanted`. The message follows the recorded runs.
 async fn message_until(world: &World, what: &str, wanted: impl Fn(&str) -> bool) {
     let what = format!("the CronJob to say {what}");
     let waited = until(&what, BOUND, async || {
@@ -112,7 +112,8 @@ async fn a_run_starts_when_it_is_due_and_once() {
         let said = "last run succeeded at 2026-03-02T10:00:00Z, next run at 2026-03-03T10:00:00Z";
         message_until(world, said, |message| message == said).await;
 
-        // The server is restarted in the minute of the run, and the same is applied again: it is not due a second time.
+        // The server restarts in the minute of the run, and the same objects are applied again. The run is not due a second
+        // time.
         world.reopen().await;
         world
             .apply(&[daily(world, &["exit", "0", "ran"], |_| {})])
@@ -122,13 +123,13 @@ async fn a_run_starts_when_it_is_due_and_once() {
         runs_until(world, &[(run_of(2), ended), (run_of(3), ended)]).await;
         assert_eq!(containers_of(world, &run_of(2)).await, 1);
 
-        // It fell due while the server was dead: three times, and the latest counts.
+        // Three runs fell due while the server was dead. Only the latest is started.
         world.close();
         world.clock.advance(3 * DAY);
         world.open().await;
         runs_until(world, &[(run_of(2), ended), (run_of(3), ended), (run_of(6), ended)]).await;
 
-        // Another schedule makes up for nothing that it would have had before it was there.
+        // A new schedule does not make up for runs from before it existed.
         world.clock.set(at("2026-03-06T12:00:00Z"));
         let hourly = |spec: &mut Value| spec["schedule"] = json!("30 * * * *");
         world
@@ -145,7 +146,7 @@ async fn a_run_starts_when_it_is_due_and_once() {
         ];
         runs_until(world, &expected).await;
 
-        // The CronJob goes, and its runs with it.
+        // The CronJob is pruned, and its runs with it.
         let tick = daily(world, &[], |_| {}).id();
         world.apply_and_prune(&[], &[tick]).await.unwrap();
         runs_until(world, &[]).await;
@@ -163,16 +164,16 @@ async fn a_run_that_is_too_late_is_not_started() {
             spec["startingDeadlineSeconds"] = json!(60)
         })];
         world.apply(&objects).await.unwrap();
-        // Dead at the time, and back within the deadline.
+        // The server is dead at the due time, and back within the deadline.
         world.close();
         world.clock.set(at("2026-03-02T10:00:59Z"));
         world.open().await;
         runs_until(world, &[(run_of(2), ended)]).await;
-        // Back after it: that one is lost, and the next one is not.
+        // The server is back after the deadline: that run is lost, but the next one is not.
         world.close();
         world.clock.set(at("2026-03-03T10:01:01Z"));
         world.open().await;
-        // A round trip through the controller's loop, so that it has looked at the clock.
+        // A round trip through the controller's loop makes sure that it has looked at the clock.
         let (_, end) = world.run_job(world.job("other", &["exit", "0"], |_| {})).await;
         assert_eq!(end.outcome, Outcome::Succeeded);
         world.clock.set(at("2026-03-04T10:00:00Z"));
@@ -196,14 +197,14 @@ async fn what_becomes_of_a_run_while_another_is_under_way() {
                 long(spec);
             })
         };
-        // Allow: both.
+        // Allow: both runs run.
         begin(world);
         world.apply(&[with(world, "Allow")]).await.unwrap();
         world.clock.advance(minute);
         runs_until(world, &[(run_of(2), None)]).await;
         world.clock.advance(DAY);
         runs_until(world, &[(run_of(2), None), (run_of(3), None)]).await;
-        // What is on the disk is in memory a moment later.
+        // A change on the disk reaches the memory a moment later.
         until("both runs to be in the status", BOUND, async || {
             let ready = world.status_of("CronJob", "tick").await.ready;
             Ok(if ready == 2 {
@@ -214,7 +215,7 @@ async fn what_becomes_of_a_run_while_another_is_under_way() {
         })
         .await
         .unwrap();
-        // They go on while the server is dead, and none is started a second time.
+        // The runs continue while the server is dead, and none starts a second time.
         world.reopen().await;
         world.clock.advance(minute);
         for run in [run_of(2), run_of(3)] {
@@ -230,7 +231,7 @@ async fn what_becomes_of_a_run_while_another_is_under_way() {
             .unwrap();
         }
 
-        // Forbid: the next one waits for both to be through.
+        // Forbid: the next run waits for both to end.
         world.apply(&[with(world, "Forbid")]).await.unwrap();
         world.clock.advance(DAY);
         let held = "a run is due and waits for the one under way";
@@ -247,13 +248,13 @@ async fn what_becomes_of_a_run_while_another_is_under_way() {
         .await;
         message_until(world, "that no run is due", |message| !message.contains("is due")).await;
 
-        // Replace: the one under way is stopped first.
+        // Replace: the running one is stopped first.
         world.apply(&[with(world, "Replace")]).await.unwrap();
         world.clock.advance(DAY);
         let (second, third, fourth) = ((run_of(2), canceled), (run_of(3), canceled), (run_of(4), canceled));
         runs_until(world, &[second, third, fourth, (run_of(5), None)]).await;
 
-        // By hand, outside of the schedule and whatever the policy is.
+        // A run by hand ignores the schedule and the policy.
         let handle = world.target().start_cron_job(&world.id, "tick", None).await.unwrap();
         let name = handle.name.clone();
         world.target().cancel_job(&world.id, &name).await.unwrap();
@@ -266,7 +267,7 @@ async fn what_becomes_of_a_run_while_another_is_under_way() {
             .unwrap_err();
         assert!(matches!(nobody, TargetError::NotFound(_)), "{nobody}");
 
-        // Pruned while a run is under way: it is stopped, and nothing is left.
+        // Prune the CronJob during a run: the run is stopped, and nothing is left.
         let tick = with(world, "Replace").id();
         world.apply_and_prune(&[], &[tick]).await.unwrap();
         runs_until(world, &[]).await;
@@ -297,7 +298,7 @@ async fn attempts_history_and_suspension() {
             world.clock.set(at(&format!("2026-03-0{day}T10:00:00Z")));
             runs_until(world, &expected).await;
         }
-        // What is forgotten is gone from the engine too.
+        // The engine also loses runs beyond the history limit.
         until("the first run's container to be gone", BOUND, async || {
             let count = containers_of(world, &run_of(2)).await;
             Ok(if count == 0 {
@@ -309,7 +310,7 @@ async fn attempts_history_and_suspension() {
         .await
         .unwrap();
 
-        // One that fails is tried again after a pause, and then no more.
+        // A failed run is retried once after a pause, and then no more.
         world.apply(&[with(world, "9", false)]).await.unwrap();
         world.clock.set(at("2026-03-05T10:00:00Z"));
         until("the second attempt to have failed", BOUND, async || {
@@ -327,7 +328,7 @@ async fn attempts_history_and_suspension() {
         assert_eq!(containers_of(world, &run_of(5)).await, 2);
         runs_until(world, &[(run_of(3), good), (run_of(4), good), (run_of(5), bad)]).await;
 
-        // Suspended, nothing is started; the run that was missed is made up for afterwards.
+        // A suspended CronJob starts nothing. It makes up for the missed run afterwards.
         world.apply(&[with(world, "0", true)]).await.unwrap();
         message_until(world, "suspended", |message| message.contains("suspended")).await;
         world.clock.set(at("2026-03-07T12:00:00Z"));

@@ -22,37 +22,38 @@ const INSTANCE_LABEL: &str = "dev.towpath.instance";
 const JOB_LABEL: &str = "dev.towpath.job";
 const ATTEMPT_LABEL: &str = "dev.towpath.attempt";
 const NODE_LABEL: &str = "dev.towpath.node";
-/// On a service: its index and its name.
+/// The label of a service: its index and its name.
 const SERVICE_LABEL: &str = "dev.towpath.service";
 
 const AGENT_BINARY: &str = "/towpath/bin/towpath";
 const SOCKET_DIRECTORY: &str = "/towpath/socket";
 const STATE_DIRECTORY: &str = "/towpath/state";
 
-/// How long a stopped agent has to end its steps before it is killed. The agent gives steps less.
+/// How long a stopped agent has to end its steps before the engine kills it. The agent gives its steps less time.
 const GRACE: Duration = Duration::from_secs(15);
-/// How long containers may keep coming while an environment is stopped.
+/// How long new containers may keep appearing while an environment is being stopped.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-/// How long somebody else's creation of the same container may take.
+/// How long to wait while another caller creates the same container.
 const CREATION_LIMIT: Duration = Duration::from_secs(30);
-/// How much of a service's output is handed on.
+/// The most bytes of a service's output that the engine passes on.
 const SERVICE_LOG_BYTES: usize = 1 << 20;
-/// How much of a dead agent's own output is handed on.
+/// The most bytes of a dead agent's own output that the engine passes on.
 const AGENT_LOG_BYTES: usize = 4 << 10;
-/// A job that starts processes without end stops itself and not the machine. Browsers and compilers start thousands.
+/// The process limit of a job. A fork bomb stops its own job, not the machine. Browsers and compilers start thousands.
 const MOST_PROCESSES: u64 = 16_384;
-/// Whatever a container prints is bounded on the host's disk.
+/// Limits how much of a container's output the host's disk holds.
 const LOG_LIMIT: LogLimit = LogLimit { mebibytes: 10 };
 
-/// What a [`DockerEngine`] needs to know of its surroundings.
+/// The surroundings of a [`DockerEngine`].
 #[derive(Debug, Clone)]
 pub struct DockerOptions {
-    /// The data directory's instance. Everything that is made carries it, and only what carries it is touched.
+    /// The data directory's instance. The engine labels everything that it makes with it, and touches nothing without that
+    /// label.
     pub instance: String,
     /// The agent's static binary on the engine's host. Containers see it read-only.
     pub agent_binary: PathBuf,
-    /// The agent socket on the engine's host. Containers see its *directory*, so that they find the socket that a restarted
-    /// server makes. Every user has to be able to connect to it: the token is what protects it.
+    /// The agent socket on the engine's host. The engine mounts its *directory* into containers, so that they find the socket
+    /// that a restarted server makes. Every user has to be able to connect to it: the token protects it.
     pub agent_socket: PathBuf,
 }
 
@@ -70,7 +71,7 @@ impl DockerEngine {
     /// Connects to the engine that `DOCKER_HOST` names, or to the one at the usual socket.
     ///
     /// # Errors
-    /// When there is none, it does not answer, or a path in `options` is not absolute UTF-8.
+    /// When there is no engine, the engine does not answer, or a path in `options` is not absolute UTF-8.
     pub async fn connect(options: DockerOptions) -> Result<Self, EngineError> {
         let socket_name = socket_name(&options)?;
         let client = ContainerClient::connect().await?;
@@ -100,8 +101,8 @@ impl DockerEngine {
         pulled.map_err(|error| pull_error(error, credentials.is_some()))
     }
 
-    /// Gives the agent what it needs to run as any user in any image: a state directory and a `/tmp` that everybody may write to.
-    /// They go into the container's own layer, so they vanish with it and need no rights on the host.
+    /// Gives the agent what it needs to run as any user in any image: a state directory and a `/tmp` that everybody may write
+    /// to. They are in the container's own layer, so they vanish with it and need no rights on the host.
     async fn prepare(&self, container: &str) -> Result<(), EngineError> {
         let has_tmp = self.client.has_path(container, "/tmp").await?;
         let attempted = format!("prepare the container `{container}`");
@@ -109,7 +110,7 @@ impl DockerEngine {
         Ok(self.client.unpack(container, "/", archive).await?)
     }
 
-    /// Makes and starts a container, as far as that is not done.
+    /// Creates and starts a container, unless that is already done.
     async fn ensure_started(&self, name: &str, spec: &ContainerSpec, is_primary: bool) -> Result<(), EngineError> {
         let state = self.client.ensure_created(name, spec, CREATION_LIMIT).await?;
         if state.phase != Phase::Created {
@@ -165,7 +166,7 @@ impl DockerEngine {
             image: primary.image.to_string(),
             entrypoint: Some(vec![AGENT_BINARY.to_string(), "agent".to_string()]),
             command: Some(Vec::new()),
-            // The image's own is made for its own entrypoint.
+            // The image's working directory is meant for the image's entrypoint, which the agent replaces.
             working_directory: Some("/".to_string()),
             user: primary.user.clone(),
             environment,
@@ -207,7 +208,7 @@ impl DockerEngine {
             });
         };
         let name = primary_name(&request.id);
-        // What has ended is not started again, and neither are services around it.
+        // Do not restart a container that has ended, nor the services around it.
         if let Some(state) = self.client.inspect(&name).await?
             && state.phase == Phase::Ended
         {
@@ -233,7 +234,7 @@ impl DockerEngine {
             return Ok(EnvironmentState::Absent);
         };
         match state.phase {
-            // Half made: a crash came between creating and starting it.
+            // Half made: the server crashed between creating and starting it.
             Phase::Created | Phase::Removing => Ok(EnvironmentState::Absent),
             Phase::Running => Ok(EnvironmentState::Running),
             Phase::Ended => {
@@ -256,7 +257,7 @@ impl DockerEngine {
         if let Some(primary) = ours.iter().find(is_primary) {
             self.client.stop(&primary.id, GRACE).await?;
         }
-        // Listed again each time: a start that was under way may have made one more.
+        // List the containers again each time: a start that was under way may have created another one.
         let deadline = Instant::now() + STOP_LIMIT;
         loop {
             let left = self.containers_of(id).await?;
@@ -346,7 +347,7 @@ impl Engine for DockerEngine {
     }
 }
 
-/// The name of the agents' socket in its directory; refuses paths that cannot be mounted.
+/// The name of the agent socket in its directory. Refuses paths that cannot be mounted.
 fn socket_name(options: &DockerOptions) -> Result<String, EngineError> {
     for (what, path) in [
         ("the agent's binary", &options.agent_binary),
@@ -394,7 +395,7 @@ fn engine_limits(limits: Option<Limits>) -> towpath_container::Limits {
     }
 }
 
-/// An archive of the state directory and, where there is none, of `/tmp`, both for every user.
+/// An archive with the state directory and, if the image lacks one, `/tmp`. Every user may write to both.
 fn directories(has_tmp: bool) -> io::Result<Vec<u8>> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut add = |path: &str, mode: u32| {

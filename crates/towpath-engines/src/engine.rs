@@ -6,16 +6,16 @@ use towpath_container::{ContainerError, ErrorKind};
 use towpath_protocol::Variable;
 use towpath_types::{EngineName, ImageReference, NodeId, RegistryCredentials, SecretString};
 
-/// What an environment is made from.
+/// What an engine needs to make an environment.
 #[derive(Debug, Clone)]
 pub struct EnvironmentRequest {
     #[allow(missing_docs)]
     pub id: NodeId,
-    /// What the agent shows to the server.
+    /// The token with which the agent authenticates to the server.
     pub token: SecretString,
     #[allow(missing_docs)]
     pub kind: EnvironmentKind,
-    /// `None` for as much as there is. The host engine does not enforce limits.
+    /// `None` for no limits. The host engine does not enforce limits.
     pub limits: Option<Limits>,
 }
 
@@ -25,9 +25,9 @@ pub struct EnvironmentRequest {
 pub enum EnvironmentKind {
     /// In containers that share one network.
     Docker {
-        /// The agent and the steps run in this one.
+        /// The container in which the agent and the steps run.
         primary: Container,
-        /// Databases and the like, started with it.
+        /// Service containers such as databases, which start together with the primary.
         services: Vec<Container>,
     },
     /// As processes of the host.
@@ -49,14 +49,14 @@ pub struct Container {
     pub command: Option<Vec<String>>,
     /// Replaces the image's user.
     pub user: Option<String>,
-    /// Over the image's own environment.
+    /// Overrides variables of the image's own environment.
     pub environment: Vec<Variable>,
-    /// For pulling the image.
+    /// The credentials for pulling the image.
     pub credentials: Option<RegistryCredentials>,
 }
 
 impl Container {
-    /// A container of `image` with everything as the image has it.
+    /// A container of `image` that overrides nothing.
     #[must_use]
     pub fn new(image: ImageReference) -> Self {
         Self {
@@ -71,7 +71,7 @@ impl Container {
     }
 }
 
-/// What one environment may use. An engine cannot share limits between containers, so each container has all of them.
+/// The limits of one environment. An engine cannot share limits between containers, so each container gets all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Limits {
@@ -80,7 +80,7 @@ pub struct Limits {
     pub memory_bytes: u64,
 }
 
-/// What an engine's machine has for all environments together. Limits above it cannot be kept.
+/// What an engine's machine has for all environments together. It cannot keep limits above that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Capacity {
@@ -89,18 +89,18 @@ pub struct Capacity {
     pub memory_bytes: u64,
 }
 
-/// What has become of an environment.
+/// The state of an environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnvironmentState {
-    /// There is none, or no longer.
+    /// The environment does not exist, or no longer exists.
     Absent,
-    /// The agent runs.
+    /// The agent is running.
     Running,
-    /// The agent has ended. What it left behind is there until `stop`.
+    /// The agent has ended. The environment's files stay until `stop`.
     Exited {
-        /// Its exit status, where it is known.
+        /// The agent's exit status, if known.
         code: Option<i64>,
-        /// What the engine knows about the end, for people: an out-of-memory kill, the agent's last words. May be empty.
+        /// What the engine knows about the end, for people: an out-of-memory kill, the agent's last output. May be empty.
         detail: String,
     },
 }
@@ -110,7 +110,7 @@ pub enum EnvironmentState {
 pub struct ServiceLog {
     /// The service's name, or its image.
     pub name: String,
-    /// Its exit status once it has ended. A service that dies does not fail the job; its log says why it died.
+    /// The exit status, once the service has ended. A service that dies does not fail the job; its log says why it died.
     pub exit_code: Option<i64>,
     /// Standard output and error in order, not masked, at most the last megabyte.
     pub output: Vec<u8>,
@@ -119,27 +119,27 @@ pub struct ServiceLog {
 /// Gives an agent a place to run and takes it away again.
 ///
 /// # Contract
-/// - `name` never changes, and is the same for every engine value that finds the same environments: one made anew after a
-///   restart, and one in another process. Two engines that do not find each other's environments have different names.
-/// - `start` makes the environment and starts the agent in it. It does nothing when the environment is there already, running or
-///   exited. It may be called again after any failure or a crash of the caller, and then finishes what was begun. Two calls for
-///   one id at once make one environment; two attempts of one node have two.
-/// - The agent may speak to the server before `start` has returned. The server answers "not ready yet" until the caller says
+/// - `name` never changes. All engine values that find the same environments have the same name, after a restart and in other
+///   processes, too. Two engines that do not find each other's environments have different names.
+/// - `start` makes the environment and starts the agent in it. It does nothing if the environment exists already, running or
+///   exited. The caller may repeat it after any failure or crash, and it then finishes what was begun. Two concurrent calls for
+///   one id make one environment; two attempts of one node have two environments.
+/// - The agent may call the server before `start` has returned. The server answers "not ready yet" until the caller says
 ///   otherwise, which it does once `start` has returned.
-/// - `start` fails with [`EngineError::Refused`] when trying again cannot help (an image that does not exist), and with
-///   [`EngineError::Failed`] when it might. After a failure, call `stop`, whatever was made.
-/// - `state` of what was never started is `Absent`. It never answers `Running` for a place whose agent has ended, and never takes
-///   a process that got the agent's old number for the agent.
-/// - `stop` ends everything in the environment, first by asking and after a grace period by killing, and removes what the engine
-///   made for it. It is safe twice, and for an id that was never started, is only half made, or is unknown.
-/// - `list` names exactly the environments of this instance that `stop` would have something to do for, in no order. So one that
-///   nobody knows any more is found and stopped after a restart.
-/// - Everything may be called at once, from many tasks, for different environments and for the same one.
+/// - `start` fails with [`EngineError::Refused`] when a retry cannot help (an image that does not exist), and with
+///   [`EngineError::Failed`] when it might. After a failure, the caller calls `stop`, whatever was made.
+/// - `state` of an environment that was never started is `Absent`. It never returns `Running` for an agent that has ended, and
+///   never mistakes a process that reused the agent's process id for the agent.
+/// - `stop` ends everything in the environment: it asks first, and kills after a grace period. Then it removes what the engine
+///   made. It is safe to repeat, and safe for an id that was never started, is half made, or is unknown.
+/// - `list` returns exactly the environments of this instance for which `stop` has something to do, in no order. So a restarted
+///   server finds and stops environments that nobody knows any more.
+/// - All methods may be called concurrently, for different environments and for the same one.
 pub trait Engine: Send + Sync {
-    /// Which engine on which machine. A job that was placed here is found again by an engine of the same name only.
+    /// The engine's kind and machine. Only an engine of the same name finds a job that was placed here.
     fn name(&self) -> &EngineName;
 
-    /// What the engine's machine has.
+    /// The capacity of the engine's machine.
     fn capacity(&self) -> Capacity;
 
     /// Makes the environment and starts the agent in it.
@@ -148,7 +148,7 @@ pub trait Engine: Send + Sync {
     /// When the environment cannot be made. The message names what was attempted and what to do about it.
     fn start<'a>(&'a self, request: &'a EnvironmentRequest) -> BoxFuture<'a, Result<(), EngineError>>;
 
-    /// What has become of the environment.
+    /// Returns the state of the environment.
     ///
     /// # Errors
     /// When the engine cannot be asked.
@@ -160,32 +160,32 @@ pub trait Engine: Send + Sync {
     /// When the engine cannot be asked or does not obey. Call it again later.
     fn stop<'a>(&'a self, id: &'a NodeId) -> BoxFuture<'a, Result<(), EngineError>>;
 
-    /// The environments that are there.
+    /// The environments that exist.
     ///
     /// # Errors
     /// When the engine cannot be asked.
     fn list(&self) -> BoxFuture<'_, Result<Vec<NodeId>, EngineError>>;
 
-    /// What the environment's services printed last. Empty without services, and once the environment is stopped.
+    /// The last output of the environment's services. Empty without services, and once the environment is stopped.
     ///
     /// # Errors
     /// When the engine cannot be asked.
     fn service_logs<'a>(&'a self, id: &'a NodeId) -> BoxFuture<'a, Result<Vec<ServiceLog>, EngineError>>;
 }
 
-/// Why an engine could not do what it was asked.
+/// Why an engine could not do what the caller asked.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// It will not work next time either: the request asks for something that is not there.
+    /// A retry will fail as well: the request asks for something that does not exist.
     #[error("{message}")]
     Refused {
-        /// What was asked, why it cannot be had, and what to do.
+        /// What was requested, why it is not available, and what to do.
         message: String,
     },
-    /// It may work next time.
+    /// A retry may succeed.
     #[error("failed to {attempted}")]
     Failed {
-        /// What was attempted on what.
+        /// The operation and its object.
         attempted: String,
         #[allow(missing_docs)]
         source: Box<dyn Error + Send + Sync>,

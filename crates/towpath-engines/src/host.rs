@@ -1,8 +1,9 @@
 //! A job's environment as processes of this machine, each job in a private directory.
 //!
-//! The mark of a job's processes is the state directory in their environment. Every process that a step starts inherits it,
-//! wherever it moves itself. An agent is started under it as its name, because it closes its environment. By it an agent is found
-//! again whose pid file was never written, and what a job left running is ended with the job.
+//! The state directory in a process's environment marks it as part of a job. Every process that a step starts inherits the
+//! mark, whatever session it moves itself to. The agent closes its environment to readers, so the engine also starts it under
+//! the mark as its name. The mark finds an agent whose pid file was never written, and it ends everything that a job left
+//! running.
 
 use crate::{
     engine::{Capacity, Engine, EngineError, EnvironmentKind, EnvironmentRequest, EnvironmentState, ServiceLog},
@@ -32,21 +33,21 @@ use std::{
 use towpath_protocol::variable;
 use towpath_types::{EngineName, NodeId};
 
-/// How long a stopped agent has to end its steps before everything is killed. The agent gives steps less.
+/// How long a stopped agent has to end its steps before the engine kills everything. The agent gives its steps less time.
 const GRACE: Duration = Duration::from_secs(15);
-/// How long killed processes may take to be gone.
+/// How long killed processes may take to disappear.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-/// How long the status of a child that has just ended may take to be written down.
+/// How long it may take to write down the status of a child that has just ended.
 const REAP_LIMIT: Duration = Duration::from_secs(5);
 /// The names of directories that are being removed begin with this.
 const REMOVED: &str = ".removed-";
-/// How much of a dead agent's own output is handed on.
+/// The most bytes of a dead agent's own output that the engine passes on.
 const AGENT_LOG_BYTES: u64 = 4 << 10;
 
-/// What a [`HostEngine`] needs to know of its surroundings.
+/// The surroundings of a [`HostEngine`].
 #[derive(Debug, Clone)]
 pub struct HostOptions {
-    /// The jobs' private directories are made under this one. No engine of another data directory may use it.
+    /// The parent of the jobs' private directories. No engine of another data directory may use it.
     pub directory: PathBuf,
     #[allow(missing_docs)]
     pub agent_binary: PathBuf,
@@ -67,10 +68,10 @@ pub struct HostEngine {
 }
 
 impl HostEngine {
-    /// An engine that keeps its jobs under `options.directory`, which is made if it is absent.
+    /// An engine that keeps its jobs under `options.directory`, which it creates if missing.
     ///
     /// # Errors
-    /// When the directory cannot be made.
+    /// When the directory cannot be created.
     pub fn new(mut options: HostOptions) -> Result<Self, EngineError> {
         let attempted = format!("make the directory for jobs `{}`", options.directory.display());
         let removed = prepare_directory(&options.directory).map_err(EngineError::failed(attempted))?;
@@ -100,7 +101,7 @@ impl HostEngine {
         }
         let place = self.place(&request.id);
         let attempted = || format!("start an agent in `{}`", place.0.display());
-        // A stop at the same time removes the directory, and its lock with it.
+        // A concurrent stop removes the directory, and its lock with it.
         let _lock = loop {
             place.make().map_err(EngineError::failed(attempted()))?;
             if let Some(lock) = place.lock().map_err(EngineError::failed(attempted()))? {
@@ -110,7 +111,7 @@ impl HostEngine {
         if place.agent().map_err(EngineError::failed(attempted()))?.is_some() {
             return Ok(());
         }
-        // A crash may have come between starting an agent and writing down its number.
+        // The server may have crashed between starting an agent and writing down its process id.
         let orphan = place.processes().into_iter().find(Process::is_agent);
         let process = match orphan {
             Some(process) => process,
@@ -146,7 +147,7 @@ impl HostEngine {
             .stderr(errors);
         in_own_session(&mut command);
         let child = command.spawn().map_err(EngineError::failed(attempted()))?;
-        // The kernel's process ids are at most 2^22. Nobody else reaps it, so it keeps its number until then.
+        // The kernel's process ids are at most 2^22. Only this process reaps the child, so the child keeps its id until then.
         let pid = i32::try_from(child.id()).unwrap_or(i32::MAX);
         let process = Process::of(pid).map_err(EngineError::failed(attempted()))?;
         self.children.reap(&process, child, place.exit(&process));
@@ -191,8 +192,9 @@ impl HostEngine {
             agent.wait(GRACE);
         }
         place.kill_all().map_err(EngineError::failed(attempted()))?;
-        // Moved away in one step: whoever starts the job again makes a new directory, and nothing of that one is removed. The name
-        // is used once: a stop of the new directory must not move it to where this one is still being removed.
+        // Rename the directory in one step: whoever starts the job again makes a new directory, and this removal does not touch
+        // it. Use a fresh name each time, so that a stop of the new directory does not move it to where this one is still being
+        // removed.
         let aside = self
             .options
             .directory
@@ -220,7 +222,7 @@ impl HostEngine {
         Ok(found)
     }
 
-    /// Files and processes block, and the runtime's own threads are not for that.
+    /// Runs `work` on a thread that may block, because files and processes block and the runtime's own threads must not.
     fn blocking<'a, T: Send + 'static>(
         &self,
         attempted: &'static str,
@@ -275,11 +277,11 @@ impl Engine for HostEngine {
 
 /// The agents that this process started and has to reap.
 ///
-/// While this process lives, an agent is its child. Its status is written to a file for whoever asks. After a restart the agent
-/// is a child of the init process, and nobody learns its status.
+/// While this process lives, an agent is its child, and this process writes the agent's exit status to a file. After a restart,
+/// the agent is a child of the init process, and nobody learns its status.
 #[derive(Debug, Default)]
 struct Children {
-    /// By [`Process::mark`].
+    /// Keyed by [`Process::mark`].
     unreaped: Mutex<BTreeSet<String>>,
     reaped: Condvar,
 }
@@ -298,7 +300,7 @@ impl Children {
             let code = status.and_then(|status| status.code().or(status.signal().map(|signal| 128 + signal)));
             if let Some(code) = code
                 && let Err(error) = write_whole(&file, code.to_string().as_bytes())
-                // Its directory is removed when it was stopped.
+                // A stop removes the directory.
                 && error.kind() != io::ErrorKind::NotFound
             {
                 tracing::warn!(path = %file.display(), %error, "failed to write down how an agent ended");
@@ -312,7 +314,7 @@ impl Children {
         });
     }
 
-    /// Waits until the status of an agent that has ended is written down. Returns at once for one that is not a child.
+    /// Waits until the exit status of an ended agent is written. Returns at once if the agent is not a child of this process.
     fn wait_for(&self, process: &Process, limit: Duration) {
         let mark = process.mark();
         let unreaped = self.unreaped.lock().unwrap_or_else(PoisonError::into_inner);
@@ -352,7 +354,7 @@ impl Place {
         self.0.join("agent.log")
     }
 
-    /// Where the exit status of this very agent is written: a directory of the same name may have had another one.
+    /// The file for the exit status of exactly this agent: a directory of the same name may have had another agent.
     fn exit(&self, agent: &Process) -> PathBuf {
         self.0.join(format!("agent.exit.{}", agent.mark()))
     }
@@ -361,8 +363,8 @@ impl Place {
         self.0.join("agent.pid")
     }
 
-    /// Held while the agent of the directory changes: one caller starts or stops at a time, of whatever process. `None` when the
-    /// directory is gone, or another one has its name by the time that it is this caller's turn.
+    /// Locks the directory while its agent changes, so that one caller of any process starts or stops at a time. `None` if the
+    /// directory is gone, or was replaced while this caller waited.
     fn lock(&self) -> io::Result<Option<Flock<File>>> {
         let path = self.0.join("lock");
         let file = match OpenOptions::new().create(true).write(true).truncate(false).open(&path) {
@@ -378,7 +380,7 @@ impl Place {
     /// The agent that was started here, if one was.
     fn agent(&self) -> io::Result<Option<Process>> {
         match fs::read(self.pid_file()) {
-            // It is written whole or not at all. What cannot be read is not ours to guess about.
+            // The file is complete or absent. If it cannot be read, do not guess.
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -389,14 +391,14 @@ impl Place {
         write_whole(&self.pid_file(), &serde_json::to_vec(process)?)
     }
 
-    /// Every process that carries this directory's mark, the agent's too.
+    /// Every process that carries this directory's mark, the agent included.
     fn processes(&self) -> Vec<Process> {
         let mut mark = OsString::from(format!("{}=", variable::STATE_DIR));
         mark.push(self.state());
         process::marked(mark.as_bytes(), self.state().as_os_str().as_bytes())
     }
 
-    /// Kills every process of the job, also those that are started meanwhile.
+    /// Kills every process of the job, including those that start meanwhile.
     fn kill_all(&self) -> io::Result<()> {
         let deadline = Instant::now() + KILL_LIMIT;
         loop {
@@ -421,13 +423,13 @@ impl Place {
     }
 }
 
-/// A directory for jobs, and what an earlier server was removing there when it was killed.
+/// A directory for jobs, and the directories that an earlier server was removing when it was killed.
 struct Prepared {
     directory: PathBuf,
     left: Vec<PathBuf>,
 }
 
-/// Makes the directory. Its path is the mark that processes are known by, so it is the same whoever writes it down.
+/// Creates the directory. Its canonical path is the mark of processes, so it must not depend on how the path is written.
 fn prepare_directory(directory: &Path) -> io::Result<Prepared> {
     fs::create_dir_all(directory)?;
     let directory = fs::canonicalize(directory)?;
@@ -449,7 +451,7 @@ fn in_own_session(command: &mut Command) {
     }
 }
 
-/// Whoever reads the file sees all of it or none.
+/// Writes a file so that readers see all of it or none.
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut new = path.as_os_str().to_os_string();
     new.push(".new");
@@ -457,7 +459,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(new, path)
 }
 
-/// The last whole lines of a file, of at most `limit` bytes. Half a line may be half a secret.
+/// The last complete lines of a file, at most `limit` bytes. Half a line may be half a secret.
 fn last_bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -474,13 +476,13 @@ fn last_bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// How often removing a directory is tried when somebody adds to it meanwhile.
+/// How often to retry removing a directory while somebody adds files to it.
 const REMOVE_TRIES: u32 = 10;
 
-/// Removes a directory, also where a job took away its own right to write, as Go's module cache does.
+/// Removes a directory, even if a job took away its own write permission, as Go's module cache does.
 ///
-/// A caller that waits for the lock of a job opens its file. If the directory is moved away at that moment, the file appears in it
-/// after all, so a directory that is not empty is emptied again.
+/// A caller that waits for a job's lock creates the lock file. If the directory is renamed at that moment, the file can still
+/// appear in it. So this empties a directory again if it is not empty.
 fn remove_tree(path: &Path) -> io::Result<()> {
     let mut tries = 0;
     loop {
@@ -497,7 +499,7 @@ fn remove_tree(path: &Path) -> io::Result<()> {
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
         for entry in fs::read_dir(&directory)? {
             let entry = entry?;
-            // Links are not followed: what they point at is not the job's.
+            // Do not follow links: their targets do not belong to the job.
             if entry.file_type()?.is_dir() {
                 pending.push(entry.path());
             }

@@ -1,12 +1,12 @@
-//! What this machine is called and what it has.
+//! This machine's identity and capacity.
 
 use crate::engine::Capacity;
 use std::{fs, path::Path};
 
-/// What tells this machine from others, for as long as it is installed.
+/// An id that distinguishes this machine from others for as long as it is installed.
 ///
-/// Source: <https://www.freedesktop.org/software/systemd/man/latest/machine-id.html>. A container mostly has none; there it is
-/// the host name, which its data directory's owner has to keep.
+/// Source: <https://www.freedesktop.org/software/systemd/man/latest/machine-id.html>. Most containers have none. There it is
+/// the host name, which the owner of the data directory has to keep.
 pub(crate) fn id() -> String {
     let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_string());
     let files = [
@@ -62,7 +62,7 @@ fn limit_file(cgroup: &str) -> Option<std::path::PathBuf> {
         }
         controllers.is_empty().then(|| root.join(group).join("memory.max"))
     });
-    // Where both versions are mounted, version 1 has the memory, and stands in front.
+    // If both versions are mounted, version 1 controls the memory, and comes first.
     files.into_iter().next()
 }
 

@@ -1,4 +1,4 @@
-//! Processes of this machine: telling one from a later one with its number, waiting for its end, killing it.
+//! Processes of this machine: identifies them even if process ids are reused, waits for their end, and kills them.
 
 use nix::{
     errno::Errno,
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A process that cannot be taken for another one that gets its number later.
+/// A process that is identified by more than its process id, because the kernel reuses those.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
@@ -25,7 +25,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// The process that has the number `pid` now.
+    /// The process that has the id `pid` now.
     pub(crate) fn of(pid: i32) -> io::Result<Self> {
         let stat = Stat::of(pid).ok_or_else(|| io::Error::other(format!("process {pid} is gone already")))?;
         Ok(Self {
@@ -40,7 +40,7 @@ impl Process {
         boot_id().is_ok_and(|boot| boot == self.boot_id) && Stat::of(self.pid).is_some_and(is_same)
     }
 
-    /// Sends a signal; of no effect on a process that has ended.
+    /// Sends a signal. Does nothing if the process has ended.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         if !self.is_running() {
             return Ok(());
@@ -51,7 +51,7 @@ impl Process {
         }
     }
 
-    /// Waits until the process has ended, whoever's child it is; whether it has within `limit`.
+    /// Waits at most `limit` until the process has ended, and returns whether it has. The process need not be our child.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         while self.is_running() {
@@ -63,39 +63,39 @@ impl Process {
                 return true;
             };
             let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else {
-                // It has just ended, or this kernel (before Linux 5.3) has no such handles.
+                // The process has just ended, or this kernel (before Linux 5.3) has no process handles.
                 std::thread::sleep(left.min(Duration::from_millis(10)));
                 continue;
             };
-            // Opened by number, so it may be another process's handle; then this one has ended.
+            // The handle was opened by process id, so it may belong to another process. Then this process has ended.
             if !self.is_running() {
                 return true;
             }
             let mut handles = [PollFd::new(&handle, PollFlags::IN)];
             let timeout = Timespec::try_from(left).ok();
-            // Interrupted or not, the loop looks again.
+            // The loop checks again, whether the call was interrupted or not.
             let _ = poll(&mut handles, timeout.as_ref());
         }
         true
     }
 
-    /// Whether it was started as `… agent` and leads its session, as only agents do that an engine started.
+    /// Whether this is an agent that an engine started: it runs `… agent` and leads its session.
     pub(crate) fn is_agent(&self) -> bool {
         let leads = nix::unistd::getsid(Some(Pid::from_raw(self.pid))) == Ok(Pid::from_raw(self.pid));
         let command = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         leads && command.split(|byte| *byte == 0).nth(1) == Some(b"agent")
     }
 
-    /// What tells it from every other process of this boot, as part of a file's name.
+    /// A part of a file name that distinguishes this process from every other process of this boot.
     pub(crate) fn mark(&self) -> String {
         format!("{}-{}", self.pid, self.start_time)
     }
 }
 
-/// Every process of this machine that runs with `variable` (`NAME=value`) in its environment, or was started under `name`.
+/// Every process of this machine that has `variable` (`NAME=value`) in its environment, or was started under `name`.
 ///
-/// Other users' environments cannot be read, nor those of processes that closed theirs, as agents do. Those are known by the
-/// name, which everybody may read.
+/// We cannot read the environments of other users' processes, nor of processes that closed theirs, as agents do. The name
+/// identifies those, because everybody may read it.
 pub(crate) fn marked(variable: &[u8], name: &[u8]) -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
@@ -113,7 +113,7 @@ pub(crate) fn marked(variable: &[u8], name: &[u8]) -> Vec<Process> {
         .collect()
 }
 
-/// What `/proc/<pid>/stat` says.
+/// The fields of `/proc/<pid>/stat`.
 ///
 /// Source: <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>
 struct Stat {
@@ -126,7 +126,7 @@ impl Stat {
     fn of(pid: i32) -> Option<Self> {
         let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
         let text = String::from_utf8_lossy(&text);
-        // The name in front, in parentheses, may hold anything.
+        // The name comes first, in parentheses, and may contain anything.
         let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
         Some(Self {
             state: fields.next()?.chars().next()?,
@@ -180,7 +180,7 @@ mod tests {
         sleeps[1].arg0(name).env_clear();
         sleeps[2].env_clear();
         let mut children = sleeps.map(|mut sleep| sleep.arg("1000").spawn().unwrap());
-        // The child has its name and its environment once it runs its program.
+        // The child has its name and its environment only once it runs its program.
         let wanted: BTreeSet<i32> = children[..2]
             .iter()
             .map(|child| i32::try_from(child.id()).unwrap())

@@ -1,4 +1,4 @@
-//! A fake for tests of what drives an engine: in memory, answering as the test says.
+//! A fake engine in memory, for tests of code that uses an engine. The test scripts its answers.
 
 use crate::engine::{Capacity, Engine, EngineError, EnvironmentRequest, EnvironmentState, ServiceLog};
 use futures::{FutureExt, future::BoxFuture};
@@ -9,25 +9,25 @@ use std::{
 use tokio::sync::watch;
 use towpath_types::{EngineName, NodeId};
 
-/// What becomes of a `start` that would make an environment.
+/// The result of a `start` that would make an environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scripted {
-    /// The agent runs until the test says otherwise.
+    /// The agent runs until the test ends it.
     Runs,
-    /// The agent has ended by the time that anybody looks.
+    /// The agent has already ended at the first look.
     Exits {
         #[allow(missing_docs)]
         code: Option<i64>,
         #[allow(missing_docs)]
         detail: String,
     },
-    /// `start` succeeds, and the environment is gone by the time that anybody looks.
+    /// `start` succeeds, but the environment is already gone at the first look.
     Vanishes,
-    /// `start` fails in a way that may pass, and makes nothing.
+    /// `start` fails with a retryable error, and makes nothing.
     Fails(String),
-    /// `start` fails for good, and makes nothing.
+    /// `start` fails with a permanent error, and makes nothing.
     Refuses(String),
-    /// `start` fails in a way that may pass, and leaves something half made: it is `Absent`, and there is something to stop.
+    /// `start` fails with a retryable error, and leaves a half-made environment: `Absent`, but with something to stop.
     FailsHalfway(String),
 }
 
@@ -42,25 +42,25 @@ pub struct Calls {
     pub service_logs: usize,
 }
 
-/// An engine whose environments are entries in a map. It keeps the contract of [`Engine`]: the same suite runs on it as on the
-/// real ones.
+/// An engine whose environments are entries in a map. It keeps the contract of [`Engine`]: the same suite runs on it and on the
+/// real engines.
 ///
-/// Clones share everything, so a test keeps one and hands another to what it tests. That is also how a restart of the server is
-/// played: what the new one is given finds what the old one left.
+/// Clones share their state, so a test keeps one and passes another to the code under test. To simulate a restart of the
+/// server, the test passes a clone to the new server, which finds what the old one left.
 #[derive(Debug, Clone)]
 pub struct ScriptedEngine {
     name: EngineName,
     capacity: Capacity,
     script: Arc<Mutex<Script>>,
-    /// Counts changes, for those who wait for one.
+    /// Counts changes, for tasks that wait for one.
     changes: watch::Sender<u64>,
-    /// While it holds `true`, starts wait.
+    /// Starts wait while this is `true`.
     held: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
 struct Script {
-    /// `None` for one that is half made.
+    /// `None` for a half-made environment.
     environments: BTreeMap<NodeId, Option<EnvironmentState>>,
     services: BTreeMap<NodeId, Vec<ServiceLog>>,
     of_anyone: VecDeque<Scripted>,
@@ -107,39 +107,40 @@ impl ScriptedEngine {
         self
     }
 
-    // What is to happen.
+    // What the test scripts.
 
-    /// What becomes of the next `start` of `id` that would make an environment. Called again, of the one after it, too. Goes before
-    /// what is said by [`Self::next`].
+    /// Scripts the next `start` of `id` that would make an environment. Further calls script the starts after it. Takes
+    /// precedence over [`Self::next`].
     pub fn next_of(&self, id: NodeId, what: Scripted) {
         self.change(|script| script.of_node.entry(id).or_default().push_back(what));
     }
 
-    /// What becomes of the next `start` that would make an environment, whichever it is. Called again, of the one after it, too.
+    /// Scripts the next `start` that would make an environment, whatever its id. Further calls script the starts after it.
     pub fn next(&self, what: Scripted) {
         self.change(|script| script.of_anyone.push_back(what));
     }
 
-    /// Lets the next `count` starts fail in a way that may pass.
+    /// Makes the next `count` starts fail with a retryable error.
     pub fn fail_starts(&self, count: usize, message: &str) {
         for _ in 0..count {
             self.next(Scripted::Fails(message.to_string()));
         }
     }
 
-    /// Lets every call fail from now on, as when the engine's daemon is down; `None` ends that. Environments go on meanwhile.
+    /// Makes every call fail from now on, as if the engine's daemon were down. `None` ends the outage. Environments keep
+    /// running.
     pub fn set_outage(&self, message: Option<&str>) {
         self.change(|script| script.outage = message.map(str::to_string));
     }
 
-    /// Lets starts wait before they make anything, as when an image takes long to pull, until it is called with `false`.
+    /// Makes starts wait before they make anything, as if an image took long to pull, until a call with `false`.
     pub fn hold_starts(&self, hold: bool) {
         self.held.send_replace(hold);
     }
 
-    // What happens behind everybody's back.
+    // What happens without a call of the engine.
 
-    /// Ends the agent of a running environment. Of no effect on one that is not running.
+    /// Ends the agent of a running environment. Does nothing if it is not running.
     pub fn exit(&self, id: &NodeId, code: Option<i64>, detail: &str) {
         self.change(|script| {
             if let Some(Some(state @ EnvironmentState::Running)) = script.environments.get_mut(id) {
@@ -151,24 +152,24 @@ impl ScriptedEngine {
         });
     }
 
-    /// Takes an environment away.
+    /// Makes an environment disappear.
     pub fn vanish(&self, id: &NodeId) {
         self.change(|script| script.environments.remove(id));
     }
 
-    /// Puts a running environment there that no `start` made: one of an earlier server, of which nobody knows any more.
+    /// Adds a running environment that no `start` made: an orphan of an earlier server.
     pub fn add_orphan(&self, id: NodeId) {
         self.change(|script| script.environments.insert(id, Some(EnvironmentState::Running)));
     }
 
-    /// What the services of an environment have printed.
+    /// Sets the output of an environment's services.
     pub fn set_service_logs(&self, id: NodeId, logs: Vec<ServiceLog>) {
         self.change(|script| script.services.insert(id, logs));
     }
 
-    // What has happened.
+    // What happened.
 
-    /// Every request that made an environment, in order. A second `start` of the same one is not in it.
+    /// Every request that made an environment, in order. Leaves out repeated starts.
     #[must_use]
     pub fn started(&self) -> Vec<EnvironmentRequest> {
         self.script().started.clone()
@@ -195,8 +196,8 @@ impl ScriptedEngine {
         self.script().calls
     }
 
-    /// Waits until `done` holds of this engine. It is looked at after each call and each change, so nothing is polled. Never gives
-    /// up: wrap it in a timeout.
+    /// Waits until `done` holds for this engine. It checks after each call and each change, without polling. It waits for ever,
+    /// so wrap it in a timeout.
     pub async fn until(&self, done: impl Fn(&Self) -> bool) {
         let mut changes = self.changes.subscribe();
         while !done(self) {
@@ -215,7 +216,7 @@ impl ScriptedEngine {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// Counts a call and answers it, unless the engine is out of order.
+    /// Counts a call and answers it, unless there is an outage.
     fn call<R>(
         &self,
         attempted: &str,
@@ -282,10 +283,10 @@ impl Engine for ScriptedEngine {
 
     fn start<'a>(&'a self, request: &'a EnvironmentRequest) -> BoxFuture<'a, Result<(), EngineError>> {
         async move {
-            // Counted when it begins, so that a test sees the one that it holds.
+            // Count the call when it begins, so that a test sees a start that waits.
             self.call("start", |calls| &mut calls.start, |_| Ok(()))?;
             let mut held = self.held.subscribe();
-            // The sender lives as long as this does.
+            // The sender lives as long as `self`.
             let _ = held.wait_for(|held| !held).await;
             let started = self.script().start(request);
             self.changes.send_modify(|count| *count += 1);

@@ -1,4 +1,4 @@
-//! One suite for every engine: the scripted fake, this machine, and a container engine. So the fake cannot drift.
+//! One suite for every engine: the scripted fake, this machine, and a container engine. It keeps the fake from drifting.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use futures::{FutureExt, future::join_all};
@@ -51,7 +51,7 @@ impl Agent {
     }
 }
 
-/// By token: every process that ever announced itself, and the newest connection.
+/// Keyed by token: every process that ever announced itself, and its newest connection.
 #[derive(Default)]
 struct Announced {
     names: BTreeMap<String, Vec<String>>,
@@ -69,7 +69,7 @@ struct World {
     engine: Option<Arc<dyn Engine>>,
 }
 
-/// Runs `test` on an engine of its own, and removes what it left, also when it fails.
+/// Runs `test` on an engine of its own, and cleans up, even if the test fails.
 async fn in_world<F: Future<Output = ()>>(
     name: &str,
     kind: Kind,
@@ -81,7 +81,7 @@ async fn in_world<F: Future<Output = ()>>(
         return skipped(name, &absent);
     }
     let folder = tempfile::tempdir().unwrap();
-    // Any user of a container comes by here.
+    // Any user of a container has to get through here.
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let instance = folder
         .path()
@@ -126,7 +126,7 @@ async fn in_world<F: Future<Output = ()>>(
     }
 }
 
-/// An image with nothing in it but the test's agent; its name.
+/// Loads an image that contains only the test's agent. Returns the image's name.
 async fn load_image(instance: &str) -> String {
     let image = ScratchImage {
         repository: format!("towpath-test/{instance}"),
@@ -148,13 +148,13 @@ impl World {
         self.folder.path().join("socket").join("agents.sock")
     }
 
-    /// The server starts.
+    /// Starts the server.
     async fn open(&mut self) {
         self.listen();
         self.engine = Some(self.new_engine(&self.instance).await);
     }
 
-    /// An engine of the data directory `instance`, as another server would have one.
+    /// An engine of the data directory `instance`, as another server would make it.
     async fn new_engine(&self, instance: &str) -> Arc<dyn Engine> {
         match self.kind {
             Kind::Scripted if instance == self.instance => Arc::new(self.scripted.clone()),
@@ -182,7 +182,7 @@ impl World {
         }
     }
 
-    /// The server is dead, with the engine's value and the socket.
+    /// Kills the server: drops the engine's value and the socket.
     fn close(&mut self) {
         self.engine = None;
         if let Some(listening) = self.listening.take() {
@@ -239,7 +239,7 @@ impl World {
         list
     }
 
-    /// How many agents were ever started for `id`, once one is there.
+    /// Waits for an agent of `id`, and returns how many were ever started.
     async fn agents(&self, id: NodeId) -> usize {
         if self.kind == Kind::Scripted {
             return self
@@ -266,7 +266,7 @@ impl World {
         self.announced.lock().unwrap().newest.remove(&token(&id)).unwrap()
     }
 
-    /// Lets the agent of `id` end.
+    /// Tells the agent of `id` to end.
     async fn exit(&self, id: NodeId, code: i64, words: &str) {
         if self.kind == Kind::Scripted {
             return self.scripted.exit(&id, Some(code), words);
@@ -389,7 +389,7 @@ async fn two_attempts_are_two_environments(world: &mut World) {
     assert_eq!(world.agents(first).await, 1);
     world.exit(first, 5, "the first words").await;
     world.exited(first).await;
-    // What the first attempt left is still there, and nothing of it is the second's.
+    // The first attempt's leftovers are still there, and do not belong to the second.
     assert_eq!(world.state(second).await, EnvironmentState::Absent);
     world.start(second).await;
     assert_eq!(world.agents(second).await, 1);
@@ -428,7 +428,7 @@ async fn list_names_exactly_what_is_there(world: &mut World) {
     let mut there = [runs, ends, later];
     there.sort();
     assert_eq!(world.list().await, there);
-    // Another data directory's engine on the same machine sees none of them, and stops none.
+    // An engine of another data directory on the same machine sees none of them, and stops none.
     let stranger = world.new_engine("stranger").await;
     assert_eq!(stranger.list().await.unwrap(), []);
     stranger.stop(&runs).await.unwrap();
@@ -502,7 +502,7 @@ async fn agents_outlive_the_engines_value(world: &mut World) {
     };
     world.close();
     match &mut agent {
-        // It ends while the server is dead.
+        // The agent ends while the server is dead.
         Some(agent) => agent.orders.write_all(b"exit 9 while nobody looked\n").await.unwrap(),
         None => world.scripted.exit(&ends, Some(9), "while nobody looked"),
     }
@@ -530,13 +530,13 @@ async fn starts_and_stops_at_once_leave_one_or_none(world: &mut World) {
     let id = new_id();
     let request = world.request(id);
     let engine = world.engine().clone();
-    // A container takes a second for what a process does in some milliseconds.
+    // A container takes a second for what a process does in a few milliseconds.
     let rounds = if world.kind == Kind::Host { 100 } else { 4 };
     for _ in 0..rounds {
         let starts = join_all((0..4).map(|_| engine.start(&request)));
         let stops = join_all((0..4).map(|_| engine.stop(&id)));
         let (starts, stops) = tokio::join!(starts, stops);
-        // A start may have come too late to make anything whole, which may be tried again.
+        // A start may have come too late to finish. Then the caller may retry it.
         for error in starts.into_iter().filter_map(Result::err) {
             assert!(matches!(error, EngineError::Failed { .. }), "{error:?}");
         }
@@ -620,7 +620,7 @@ async fn a_failed_start_is_followed_by_a_stop(world: &mut World) {
     assert_eq!(world.state(id).await, EnvironmentState::Absent);
     world.engine().stop(&id).await.unwrap();
     assert_eq!(world.list().await, []);
-    // The same id may be started for good afterwards.
+    // The same id can start successfully afterwards.
     world.start(id).await;
     assert_eq!(world.state(id).await, EnvironmentState::Running);
     assert_eq!(world.agents(id).await, 1);
@@ -662,7 +662,7 @@ suite!(
     a_failed_start_is_followed_by_a_stop,
 );
 
-// What only one of them has.
+// What only one kind of engine has.
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_whose_number_was_never_written_down_is_found() {
@@ -671,7 +671,7 @@ async fn an_agent_whose_number_was_never_written_down_is_found() {
         world.start(id).await;
         let before = world.agent(id).await.name;
         world.close();
-        // As if the server had died between starting it and writing down its number.
+        // As if the server had died between starting the agent and writing down its process id.
         let jobs = world.folder.path().join(&world.instance).join("jobs");
         std::fs::remove_file(jobs.join(id.to_string()).join("agent.pid")).unwrap();
         world.open().await;
@@ -754,7 +754,7 @@ async fn what_services_print_is_kept_and_one_that_dies_is_only_said() {
             [("db", Some(3), &b"the disk is full\n"[..]), ("queue", None, &b""[..])]
         );
         assert_eq!(world.state(id).await, EnvironmentState::Running);
-        // A second start brings none back.
+        // A second start restarts none of them.
         world.engine().start(&request).await.unwrap();
         assert_eq!(world.engine().service_logs(&id).await.unwrap()[0].exit_code, Some(3));
         world.engine().stop(&id).await.unwrap();
@@ -768,7 +768,7 @@ async fn an_image_that_cannot_be_had_or_a_user_that_is_not_there() {
     run("an_image_that_cannot_be_had", Kind::Docker, async |world| {
         let id = new_id();
         let mut request = world.request(id);
-        // Nobody listens there.
+        // Nobody listens at this address.
         request.kind = EnvironmentKind::Docker {
             primary: Container::new("127.0.0.1:1/app:1".parse().unwrap()),
             services: vec![],

@@ -26,12 +26,12 @@ pub enum ForgeError {
     /// The project has no repository here.
     #[error("there is no project `{0}`: create it with `towpath init` in its repository")]
     UnknownProject(ProjectName),
-    /// What is there is larger than Towpath reads.
+    /// Something is larger than the limit.
     #[error("{what} is larger than the {limit} that Towpath reads")]
     TooLarge {
-        /// What: ``file `.circleci/config.yml` at 0123456``.
+        /// The object: ``file `.circleci/config.yml` at 0123456``.
         what: String,
-        /// How large it may be: `4194304 bytes`.
+        /// The limit: `4194304 bytes`.
         limit: String,
     },
     /// The project has no such commit, branch, tag or file.
@@ -42,14 +42,14 @@ pub enum ForgeError {
         /// What was searched for: ``commit, branch or tag `v1` ``.
         what: String,
     },
-    /// The commit has something of this name that cannot be read as a file.
+    /// The commit has an entry of this name that is not a readable file.
     #[error("`{path}` at {} {why}", .commit.short())]
     Unread {
         /// The commit.
         commit: CommitId,
         /// The path from the root.
         path: String,
-        /// The rest of the sentence.
+        /// The reason, as the rest of a sentence.
         why: Unread,
     },
 }

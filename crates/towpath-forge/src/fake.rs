@@ -42,7 +42,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Repository {
     default_branch: String,
-    /// By the whole name: `refs/heads/main`.
+    /// Keyed by the whole name: `refs/heads/main`.
     refs: BTreeMap<String, CommitId>,
     /// In the order in which they were made.
     commits: Vec<Stored>,
@@ -91,7 +91,7 @@ impl FakeForge {
         };
     }
 
-    /// Makes the tag `name` with a tag object, whose id it answers with.
+    /// Makes the annotated tag `name`. Returns the id of its tag object.
     pub fn annotate(&self, project: &ProjectName, name: &str, commit: &CommitId) -> CommitId {
         let digest = Digest::of(format!("tag {name} of {commit}").as_bytes());
         let Ok(object) = digest.hex()[..40].parse::<CommitId>() else {
@@ -123,7 +123,7 @@ impl FakeForge {
         self.state().calls.values().sum()
     }
 
-    /// Makes every call fail with this message, as a `git` that does not work, until it is given `None`.
+    /// Makes every call fail with this message, as if `git` did not work. `None` ends that.
     pub fn fail(&self, message: Option<&str>) {
         self.state().failure = message.map(str::to_string);
     }
@@ -456,7 +456,7 @@ impl Forge for FakeForge {
                             .append_data(&mut header, path, bytes.as_slice())
                             .map_err(failed())?;
                     }
-                    // A checkout has an empty folder there, which an archive need not have.
+                    // A checkout has an empty folder here, which an archive need not have.
                     Content::Submodule => {}
                     Content::Link(target) => {
                         header.set_entry_type(tar::EntryType::Symlink);

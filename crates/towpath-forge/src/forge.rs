@@ -16,8 +16,8 @@ pub type SourceStream = BoxStream<'static, io::Result<Bytes>>;
 ///   may see different refs.
 /// - A commit that was found stays readable, even after its branch is deleted, until the repository itself goes away.
 /// - Methods that take a project fail with [`ForgeError::UnknownProject`] if it has no repository ([`Forge::exists`] and
-///   [`Forge::create`] excepted), and with [`ForgeError::NotFound`] if the repository lacks the commit, ref or file. Every other
-///   error means that the forge does not work at the moment.
+///   [`Forge::create`] excepted), and with [`ForgeError::NotFound`] if the repository lacks the commit, ref or file. Every
+///   other error means that the forge does not work at the moment.
 /// - No answer takes much more memory than [`LARGEST_TREE_BYTES`](crate::LARGEST_TREE_BYTES), whatever somebody pushed. What
 ///   git itself says is bounded, too: more is [`ForgeError::TooLarge`].
 /// - Only `refs/heads/*` and `refs/tags/*` exist. `refs/replace/*` never changes what a commit is.
@@ -43,19 +43,19 @@ pub trait Forge: Send + Sync + 'static {
         branch: &'a str,
     ) -> BoxFuture<'a, Result<(), ForgeError>>;
 
-    /// Every branch and tag by its whole name (`refs/heads/main`), sorted, with the object that it leads to, as a push names
-    /// it: of an annotated tag that is the tag object. It need not be a commit: git lets people tag files and folders.
+    /// Every branch and tag by its whole name (`refs/heads/main`), sorted, with the object that it points to. For an annotated
+    /// tag, that is the tag object. It need not be a commit: git also tags files and folders.
     fn refs<'a>(&'a self, project: &'a ProjectName) -> BoxFuture<'a, Result<Vec<(String, CommitId)>, ForgeError>>;
 
-    /// The commit that `word` means: a tag, a branch, a commit's id, or the first four or more digits of one. A tag wins over
+    /// The commit that `word` means: a tag, a branch, a commit's id, or the first four or more digits of an id. A tag wins over
     /// a branch of the same name. Digits that fit several commits are [`ForgeError::NotFound`].
     ///
-    /// A word that begins with `refs/` is the whole name of a branch or a tag, and nothing else: whoever has to be sure which
-    /// of the two is meant asks for `refs/heads/main`.
+    /// A word that begins with `refs/` is only the whole name of a branch or a tag. A caller that has to avoid the ambiguity
+    /// asks for `refs/heads/main`.
     fn find<'a>(&'a self, project: &'a ProjectName, word: &'a str) -> BoxFuture<'a, Result<CommitId, ForgeError>>;
 
-    /// The commit with its message. `id` may be that of a tag object, which counts as the commit that it names;
-    /// [`ForgeError::NotFound`] if it leads to none.
+    /// The commit with its message. `id` may also be a tag object's id, which stands for the commit that it names. If it names
+    /// none, the answer is [`ForgeError::NotFound`].
     fn commit<'a>(&'a self, project: &'a ProjectName, id: &'a CommitId) -> BoxFuture<'a, Result<Commit, ForgeError>>;
 
     /// The history of `to` without that of `from`: newest first, at most `limit` commits.
@@ -67,9 +67,9 @@ pub trait Forge: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Commit>, ForgeError>>;
 
-    /// The file that a checkout of `commit` has at `path`: symbolic links within the commit are followed. What has this name and
-    /// cannot be read as a file (a folder, a link that leads nowhere or out of the repository, a file of more than
-    /// [`LARGEST_FILE_BYTES`](crate::LARGEST_FILE_BYTES)) is [`ForgeError::Unread`].
+    /// The file that a checkout of `commit` has at `path`. Follows symbolic links within the commit. The error is
+    /// [`ForgeError::Unread`] if the entry is not a readable file: a folder, a link that leads nowhere or out of the
+    /// repository, or a file of more than [`LARGEST_FILE_BYTES`](crate::LARGEST_FILE_BYTES).
     fn file<'a>(
         &'a self,
         project: &'a ProjectName,
@@ -77,10 +77,10 @@ pub trait Forge: Send + Sync + 'static {
         path: &'a str,
     ) -> BoxFuture<'a, Result<Vec<u8>, ForgeError>>;
 
-    /// Every file below `folder` that `select` leaves, sorted by path; empty if there is no such folder.
+    /// Every file below `folder` that `select` keeps, sorted by path; empty if there is no such folder.
     ///
-    /// A link counts as the file or the folder of the same commit that it leads to. What cannot be read (other links,
-    /// submodules, files that are too large) is in the answer with the reason.
+    /// A link counts as the file or the folder of the same commit that it leads to. The answer includes what cannot be read
+    /// (other links, submodules, files that are too large), with the reason.
     fn files<'a>(
         &'a self,
         project: &'a ProjectName,
@@ -89,10 +89,10 @@ pub trait Forge: Send + Sync + 'static {
         select: Select<'a>,
     ) -> BoxFuture<'a, Result<Vec<TreeFile>, ForgeError>>;
 
-    /// A tar archive of `commit` checked out on `branch`, or detached without one: what a job without git unpacks.
+    /// A tar archive of `commit`, checked out on `branch` or detached. A job without git unpacks it.
     ///
     /// [`GitForge`](crate::GitForge) adds `.git` with the whole history and the remote `origin`. A failure before the first
-    /// byte is the method's error. A later one ends the stream with an error, which leaves the archive visibly broken.
+    /// byte is the method's error. A later failure ends the stream with an error, which leaves the archive visibly broken.
     fn source<'a>(
         &'a self,
         project: &'a ProjectName,

@@ -1,11 +1,11 @@
 //! Where commits come from: Towpath's own git remote.
 //!
-//! [`Forge`] is what the rest of Towpath needs of it. [`GitForge`] keeps bare repositories in a folder, lets the `git` program
-//! serve them over smart HTTP, and reads them with it. [`fake::FakeForge`] keeps commits in memory. One contract suite runs on
-//! both.
+//! [`Forge`] is the interface for the rest of Towpath. [`GitForge`] keeps bare repositories in a folder, serves them with the
+//! `git` program over smart HTTP, and reads them with it. [`fake::FakeForge`] keeps commits in memory. One contract suite runs
+//! on both.
 //!
-//! Which files a commit has is decided in one place, `tree.rs`, for every forge and for a [`WorkingTree`]: a plan of a laptop's
-//! files is the plan of the commit that they become.
+//! Only `tree.rs` decides which files a commit has, for every forge and for a [`WorkingTree`]. So the plan of a laptop's files
+//! equals the plan of the commit that they become.
 //!
 //! This crate does not know what a push means. Git's hooks hand the refs to whoever set the hooks' environment: `pre-receive`
 //! before git accepts a push, `post-receive` after the refs have moved.

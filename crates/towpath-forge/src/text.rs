@@ -9,16 +9,16 @@ pub enum NotText {
     Encrypted {
         /// The program's name.
         by: &'static str,
-        /// What makes them readable.
+        /// The command that decrypts them.
         unlock: &'static str,
     },
-    /// They are UTF-16 or UTF-32, or hold zeros: a program's file.
+    /// They are UTF-16 or UTF-32, or contain zero bytes: a binary file.
     Binary,
-    /// They are in another encoding than UTF-8 from this place on.
+    /// They are not UTF-8 from this place on.
     NotUtf8 {
-        /// From 1.
+        /// Counts from 1.
         line: usize,
-        /// From 1, in characters.
+        /// Counts from 1, in characters.
         column: usize,
         /// The first byte that is not UTF-8.
         byte: u8,
@@ -45,7 +45,7 @@ impl fmt::Display for NotText {
     }
 }
 
-/// What encrypted files begin with.
+/// The first bytes of encrypted files.
 const ENCRYPTED: [(&[u8], &str, &str); 3] = [
     // Source: <https://github.com/AGWA/git-crypt/blob/master/crypto.hpp>
     (b"\0GITCRYPT\0", "git-crypt", "run `git-crypt unlock` in a clone of it"),
@@ -55,10 +55,10 @@ const ENCRYPTED: [(&[u8], &str, &str); 3] = [
     (b"Salted__", "openssl", "decrypt it with `openssl enc -d`"),
 ];
 
-/// Reads bytes as UTF-8. Nothing is replaced: what was replaced would be deployed.
+/// Reads bytes as UTF-8. It replaces no invalid bytes, because Towpath would deploy the replacement.
 ///
 /// # Errors
-/// When they are not UTF-8, with the place; when they are encrypted, with how to unlock them.
+/// When the bytes are not UTF-8, with the place; when they are encrypted, with how to unlock them.
 pub fn text(bytes: Vec<u8>) -> Result<String, NotText> {
     if let Some((_, by, unlock)) = ENCRYPTED.iter().find(|(start, ..)| bytes.starts_with(start)) {
         return Err(NotText::Encrypted { by, unlock });

@@ -1,66 +1,66 @@
-//! Which files a folder of a tree has: one answer for a commit and for a working tree.
+//! Which files a folder of a tree has. A commit and a working tree give the same answer.
 //!
-//! Symbolic links are followed as a checkout follows them, but never out of the repository. What cannot be read keeps its
-//! place in the answer: whoever leaves it out of a plan would prune what it brought before.
+//! Follows symbolic links as a checkout does, but never out of the repository. The answer keeps an entry for what cannot be
+//! read: a plan that left it out would prune the objects that it created before.
 
 use std::{collections::BTreeMap, fmt};
 
-/// The largest file that is read: no manifest and no configuration is larger.
+/// The largest file that Towpath reads. Manifests and configurations are smaller.
 pub const LARGEST_FILE_BYTES: u64 = 8 << 20;
 
-/// How much the files of one answer may hold together.
+/// The most bytes that the files of one answer may have together.
 pub const LARGEST_TREE_BYTES: u64 = 32 << 20;
 
-/// How many entries of a tree are looked at for one answer. Links can make a small tree endless.
+/// The most entries of a tree that one answer looks at. Links can make a small tree endless.
 const MOST_ENTRIES: usize = 50_000;
 
-/// How many folders may be in each other.
+/// The deepest nesting of folders.
 const MOST_FOLDERS: usize = 100;
 
-/// How many links are followed on the way to one file, as Linux counts.
+/// The most links to follow on the way to one file, as on Linux.
 const MOST_LINKS: usize = 40;
 
-/// The longest text of a link, as on Linux.
+/// The longest target of a link, as on Linux.
 pub(crate) const LONGEST_LINK_BYTES: u64 = 4096;
 
-/// One file of a tree, or what cannot be read there.
+/// One file of a tree, or the reason why an entry cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreeFile {
-    /// The path from the repository's root, as it is found from the folder that was asked for.
+    /// The path from the repository's root, as seen from the folder that the caller asked for.
     pub path: String,
-    /// Its bytes, or why there are none. A link to a folder that cannot be followed is one such entry.
+    /// The file's bytes, or why they cannot be read. A link to a folder that cannot be followed is one such entry.
     pub content: Result<Vec<u8>, Unread>,
 }
 
-/// Why something in a tree cannot be read.
+/// Why an entry of a tree cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unread {
-    /// A link, with its text, that leads to nothing.
+    /// A link to nothing, with its target.
     LeadsNowhere(String),
-    /// A link, with its text, that leads out of the repository.
+    /// A link out of the repository, with its target.
     LeadsOut(String),
-    /// A link that leads back to itself, or to a folder around it.
+    /// A link to itself or to a folder around it, with its target.
     LeadsBack(String),
     /// A commit of another repository.
     Submodule,
-    /// A folder, where a file is needed.
+    /// A folder, where the caller needs a file.
     Folder,
-    /// Something other than a file where a folder is needed, or neither: ``a socket``.
+    /// Not a folder where the caller needs one, or neither a file nor a folder: ``a socket``.
     NoFile(&'static str),
     /// A name that is not UTF-8.
     Name,
-    /// A file of so many bytes.
+    /// A file with more than the allowed bytes. Holds its size.
     TooLarge(u64),
-    /// A file of so many bytes, the largest of files that have too much together.
+    /// The largest of several files that are too large together.
     TooMuch {
         /// The file's size.
         bytes: u64,
         /// The size of all files.
         together: u64,
     },
-    /// More entries than are looked at.
+    /// More entries than Towpath looks at.
     TooMany,
-    /// More folders around it than are looked into.
+    /// Nested in more folders than Towpath looks into.
     TooDeep,
 }
 
@@ -113,13 +113,13 @@ impl fmt::Display for Unread {
     }
 }
 
-/// `4.6 MiB`, rounded up so that what is too large never looks as if it fits.
+/// `4.6 MiB`, rounded up so that a size above a limit never looks as if it fits.
 fn mib(bytes: u64) -> String {
     let tenths = bytes.saturating_mul(10).div_ceil(1 << 20);
     format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
-/// Something in a tree, without following links.
+/// An entry of a tree. Links are not followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Entry {
     File { bytes: u64 },
@@ -130,35 +130,36 @@ pub(crate) enum Entry {
     BadName,
 }
 
-/// Where the entries of a tree are looked up. Paths are from the root, without links on the way; the root is ``.
+/// Looks up the entries of a tree. Paths start at the root, without links on the way; the root is the empty path.
 pub(crate) trait Entries {
     type Error;
 
     fn entry(&self, path: &str) -> Result<Option<Entry>, Self::Error>;
 
-    /// The names in a folder, with what they are. The answer's order does not count.
+    /// The entries of a folder with their names, in any order.
     fn list(&self, folder: &str) -> Result<Vec<(String, Entry)>, Self::Error>;
 }
 
-/// Where a file is when all links are followed, and its size.
+/// The path of a file after all links are followed, and its size.
 pub type RealFile = (String, u64);
 
-/// What [`walk`] finds: a file, and where its content is.
+/// A file that [`walk`] finds, and where its content is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreeEntry {
-    /// The path from the repository's root, as it is found from the folder that was asked for.
+    /// The path from the repository's root, as seen from the folder that the caller asked for.
     pub path: String,
     #[allow(missing_docs)]
     pub found: Result<RealFile, Unread>,
 }
 
-/// Leaves the entries that are wanted, once their paths are known. What it removes is not read, and not complained about.
+/// Keeps the wanted entries, once their paths are known. Towpath does not read the entries that it removes, and reports no
+/// errors about them.
 pub type Select<'a> = &'a (dyn Fn(&mut Vec<TreeEntry>) + Send + Sync);
 
-/// Leaves every entry.
+/// Keeps every entry.
 pub const EVERYTHING: Select<'static> = &|_| {};
 
-/// Where `path` leads.
+/// What a path leads to.
 #[derive(Debug, PartialEq, Eq)]
 enum Resolved {
     File(String, u64),
@@ -170,7 +171,8 @@ fn resolve<E: Entries>(entries: &E, path: &str) -> Result<Result<Resolved, Unrea
     let parts = |text: &str| text.split('/').map(str::to_string).collect::<Vec<_>>();
     let mut ahead: Vec<String> = parts(path).into_iter().rev().collect();
     let mut real: Vec<String> = Vec::new();
-    // The first link on the way, with how much of the path is behind it: until that is reached, the link is at fault.
+    // The first link on the way, with the length of the path after it. An error before that part is reached is the link's
+    // fault.
     let mut followed: Option<(String, usize)> = None;
     let mut links = 0;
     let lost = |followed: &Option<(String, usize)>| match followed {
@@ -223,7 +225,7 @@ fn resolve<E: Entries>(entries: &E, path: &str) -> Result<Result<Resolved, Unrea
     Ok(Ok(last))
 }
 
-/// The file at `path`: where its content is, and its size. `None` when nothing is called so.
+/// Finds the file at `path`: where its content is, and its size. `None` if there is no such entry.
 pub(crate) fn find<E: Entries>(entries: &E, path: &str) -> Result<Result<Option<RealFile>, Unread>, E::Error> {
     Ok(match resolve(entries, path)? {
         Ok(Resolved::Nothing) => Ok(None),
@@ -234,8 +236,8 @@ pub(crate) fn find<E: Entries>(entries: &E, path: &str) -> Result<Result<Option<
     })
 }
 
-/// Everything below `folder`, sorted by path; empty if there is no such folder. Only what `select` leaves counts towards the
-/// limits for sizes.
+/// Everything below `folder`, sorted by path; empty if there is no such folder. Only entries that `select` keeps count towards
+/// the size limits.
 pub(crate) fn walk<E: Entries>(entries: &E, folder: &str, select: Select<'_>) -> Result<Vec<TreeEntry>, E::Error> {
     let mut walk = Walk {
         entries,
@@ -251,7 +253,7 @@ pub(crate) fn walk<E: Entries>(entries: &E, folder: &str, select: Select<'_>) ->
     }
     let mut found = walk.found;
     if walk.looked_at > MOST_ENTRIES {
-        // A part of it would be as wrong as nothing.
+        // A partial answer would be as wrong as an empty one.
         found = vec![TreeEntry {
             path: folder.to_string(),
             found: Err(Unread::TooMany),
@@ -267,7 +269,7 @@ struct Walk<'a, E> {
     entries: &'a E,
     found: Vec<TreeEntry>,
     looked_at: usize,
-    /// The folders that the walk is in, with links followed.
+    /// The folders that contain the current one, with links followed.
     around: Vec<String>,
 }
 
@@ -276,7 +278,7 @@ impl<E: Entries> Walk<'_, E> {
         self.found.push(TreeEntry { path, found: Err(why) });
     }
 
-    /// Whether the walk is in this folder, or somewhere below it.
+    /// Whether the walk is in this folder, or below it.
     fn is_around(&self, real: &str) -> bool {
         let below = |folder: &String| match folder.strip_prefix(real) {
             Some(rest) => real.is_empty() || rest.is_empty() || rest.starts_with('/'),
@@ -317,7 +319,7 @@ impl<E: Entries> Walk<'_, E> {
                 }
                 Ok(Resolved::Folder(_)) if self.around.len() >= MOST_FOLDERS => self.unread(path, Unread::TooDeep),
                 Ok(Resolved::Folder(real)) => self.folder(&path, &real)?,
-                // It went away meanwhile.
+                // The entry disappeared meanwhile.
                 Ok(Resolved::Nothing) => {}
                 Err(why) => self.unread(path, why),
             }
@@ -350,10 +352,10 @@ fn refuse_what_is_too_large(found: &mut [TreeEntry]) {
     }
 }
 
-/// A whole tree that is known: a commit's.
+/// A whole tree in memory, such as a commit's.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
-    /// Files, links and submodules by path.
+    /// Files, links and submodules, keyed by path.
     entries: BTreeMap<String, Entry>,
 }
 
@@ -362,7 +364,7 @@ impl Listing {
         self.entries.insert(path, entry);
     }
 
-    /// Like [`find`], for a tree that nothing can go wrong with.
+    /// Like [`find`], for a tree whose entries cannot fail to load.
     pub fn find(&self, path: &str) -> Result<Option<RealFile>, Unread> {
         match find(self, path) {
             Ok(found) => found,
@@ -370,7 +372,7 @@ impl Listing {
         }
     }
 
-    /// Like [`walk`], for a tree that nothing can go wrong with.
+    /// Like [`walk`], for a tree whose entries cannot fail to load.
     pub fn walk(&self, folder: &str, select: Select<'_>) -> Vec<TreeEntry> {
         match walk(self, folder, select) {
             Ok(found) => found,

@@ -1,4 +1,4 @@
-//! The files of a working tree, as its commit would have them.
+//! The files of a working tree, as a commit of it would have them.
 
 use crate::{
     text::NotText,
@@ -12,32 +12,32 @@ use std::{
 
 /// A working tree on this machine.
 ///
-/// It answers like a [`Forge`](crate::Forge) for a commit of the same files: links out of the repository and submodules cannot be
-/// read, though the files are there.
+/// It answers like a [`Forge`](crate::Forge) for a commit of the same files: links out of the repository and submodules cannot
+/// be read, though the files are there.
 #[derive(Debug)]
 pub struct WorkingTree {
     root: PathBuf,
-    /// What `.gitmodules` names. A submodule that was never fetched is an empty folder.
+    /// The submodules that `.gitmodules` names. A submodule that was never fetched is an empty folder.
     submodules: BTreeSet<String>,
 }
 
 /// Why a file of a working tree cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkingTreeError {
-    /// It is there, and cannot be read as a file of the repository.
+    /// The file exists, but is not a readable file of the repository.
     #[error("`{path}` {why}")]
     Unread {
         /// The path from the root.
         path: String,
-        /// The rest of the sentence.
+        /// The reason, as the rest of a sentence.
         why: Unread,
     },
-    /// A text is needed.
+    /// The file exists, but is not text.
     #[error("`{path}` {why}")]
     NotText {
         /// The path from the root.
         path: String,
-        /// The rest of the sentence.
+        /// The reason, as the rest of a sentence.
         why: NotText,
     },
     /// The operating system refused.
@@ -51,7 +51,7 @@ pub enum WorkingTreeError {
 }
 
 impl WorkingTree {
-    /// The working tree whose root is `root`.
+    /// Opens the working tree whose root is `root`.
     ///
     /// # Errors
     /// When its `.gitmodules` cannot be read.
@@ -73,7 +73,7 @@ impl WorkingTree {
         })
     }
 
-    /// The file at `path`; `None` when nothing is called so.
+    /// The file at `path`; `None` if there is no such file.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -88,7 +88,7 @@ impl WorkingTree {
         }
     }
 
-    /// The text at `path`; `None` when nothing is called so.
+    /// The text at `path`; `None` if there is no such file.
     ///
     /// # Errors
     /// When it cannot be read, or is not UTF-8.
@@ -182,7 +182,7 @@ impl Entries for WorkingTree {
         let mut found = Vec::new();
         for entry in fs::read_dir(&here).map_err(failed(&here))? {
             let entry = entry.map_err(failed(&here))?;
-            // Git's own folder is in no commit.
+            // A commit never holds git's own folder.
             if entry.file_name() == ".git" {
                 continue;
             }
@@ -197,7 +197,7 @@ impl Entries for WorkingTree {
                 "" => name.clone(),
                 folder => format!("{folder}/{name}"),
             };
-            // It may go away meanwhile.
+            // The file may disappear meanwhile.
             if let Some(entry) = self.entry(&path)? {
                 found.push((name, entry));
             }

@@ -164,7 +164,7 @@ async fn a_word_means_a_tag_a_branch_or_the_beginning_of_an_id(subject: &dyn Sub
     }
 }
 
-/// A tag may be called like a branch, and like the whole name of one.
+/// A tag may have the name of a branch, even the branch's whole name.
 async fn a_whole_name_means_that_ref_and_no_other(subject: &dyn Subject) {
     let (forge, claims) = (subject.forge(), claims());
     let good = subject.commit(&claims, "main", "Good", &[Change::File("a", b"good")]);

@@ -1,17 +1,17 @@
-//! Whose certificates a registry may have, besides those that the machine trusts.
+//! The certificate authorities of a registry, in addition to those that the machine trusts.
 //!
-//! Docker's folders count, as its credentials do: who set up docker for a private registry has set up Towpath.
+//! Docker's folders count, as its credentials do: a machine whose docker can use a private registry needs no other settings.
 //!
 //! Source: <https://docs.docker.com/engine/security/certificates/>
 
 use std::path::{Path, PathBuf};
 use towpath_trust::TrustError;
 
-/// The environment variable with files of authorities for single registries: `registry.example.com:5000=/etc/ssl/company.pem`, and
-/// more behind commas.
+/// The environment variable that names files of authorities for single registries:
+/// `registry.example.com:5000=/etc/ssl/company.pem`, separated by commas.
 pub const AUTHORITIES_VARIABLE: &str = "TOWPATH_REGISTRY_CA";
 
-/// Why the authorities of a registry are not known.
+/// Why the authorities of a registry could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AuthoritiesError {
     #[error(
@@ -25,7 +25,7 @@ pub(crate) enum AuthoritiesError {
     Trust(#[from] TrustError),
 }
 
-/// The client's TLS for `registry`.
+/// The TLS configuration of a client of `registry`.
 pub(crate) fn tls(registry: &str) -> Result<rustls::ClientConfig, AuthoritiesError> {
     let listed = std::env::var_os(AUTHORITIES_VARIABLE).unwrap_or_default();
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -55,7 +55,7 @@ fn files(registry: &str, listed: &str, folders: &[PathBuf]) -> Result<Vec<PathBu
         }
     }
     for folder in folders {
-        // A host begins with neither a point nor a slash.
+        // A host begins neither with a dot nor with a slash.
         let is_name = !registry.starts_with('.') && !registry.contains('/');
         if is_name {
             files.extend(authorities_in(&folder.join(registry))?);

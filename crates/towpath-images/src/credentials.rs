@@ -1,4 +1,4 @@
-//! The credentials that docker keeps on this machine.
+//! Reads the credentials that docker keeps on this machine.
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use towpath_types::{RegistryCredentials, SecretString};
 ///
 /// Source: <https://docs.docker.com/reference/cli/docker/login/>
 const DOCKERS_OWN: &str = "https://index.docker.io/v1/";
-/// What a helper answers when it has no credentials.
+/// The answer of a helper that has no credentials.
 ///
 /// Source: <https://github.com/docker/docker-credential-helpers> (`credentials.NewErrCredentialsNotFound`)
 const NOT_FOUND: &str = "credentials not found";
@@ -21,8 +21,8 @@ pub struct CredentialsError {
     why: String,
 }
 
-/// The credentials that `docker login`, or a credential helper such as Amazon's `ecr-login`, has on this machine for `registry`
-/// (`ghcr.io`); `None` when there are none.
+/// The credentials on this machine for `registry` (`ghcr.io`), from `docker login` or from a credential helper such as Amazon's
+/// `ecr-login`; `None` if there are none.
 ///
 /// # Errors
 /// When docker's `config.json` cannot be read, or the helper that it names does not answer.
@@ -68,7 +68,7 @@ fn ask_docker(registry: &str) -> Result<Option<RegistryCredentials>, String> {
         )),
         Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(None),
         Err(CredentialRetrievalError::HelperFailure { stdout, .. }) if stdout.contains(NOT_FOUND) => Ok(None),
-        // What a helper printed may be anything, also a password. Only its complaint is shown.
+        // A helper's output may contain anything, even a password. Show only its standard error.
         Err(CredentialRetrievalError::HelperFailure { helper, stderr, .. }) => {
             Err(format!("`{helper} get` failed. {}", stderr.trim()))
         }

@@ -1,6 +1,6 @@
-//! Registries in memory, for tests of whatever asks what a tag means.
+//! Registries in memory, for tests of code that resolves tags.
 //!
-//! They count their calls, so that a test can show that a page made none, and each can be out of reach.
+//! They count their calls, so that a test can show that a page made none. Each can be made unreachable.
 
 use crate::{Images, ImagesError, TagName};
 use futures::future::{BoxFuture, ready};
@@ -18,7 +18,7 @@ pub struct FakeImages {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By `registry/repository`.
+    /// Keyed by `registry/repository`.
     repositories: BTreeMap<String, Repository>,
     calls: BTreeMap<&'static str, usize>,
     /// Registries that cannot be reached, and why. `None` is the registry of images without one.
@@ -37,7 +37,7 @@ impl FakeImages {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Pushes an image that nobody pushed before under `tag`; its digest.
+    /// Pushes a new image under `tag`. Returns its digest.
     pub fn push(&self, repository: &ImageReference, tag: &TagName) -> Digest {
         let mut state = self.state();
         state.pushes += 1;
@@ -48,7 +48,7 @@ impl FakeImages {
         digest
     }
 
-    /// Points `tag` to `digest`, which the repository has from then on.
+    /// Points `tag` to `digest`, and adds the digest to the repository.
     pub fn point(&self, repository: &ImageReference, tag: &TagName, digest: &Digest) {
         let mut state = self.state();
         let repository = state.repositories.entry(repository.name()).or_default();

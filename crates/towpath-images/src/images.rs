@@ -1,10 +1,10 @@
-//! What a tag means.
+//! Resolves tags.
 
 use crate::TagName;
 use futures::future::BoxFuture;
 use towpath_types::{Digest, ImageReference};
 
-/// Why nobody knows what a tag means right now.
+/// Why a tag cannot be resolved right now.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {attempt}")]
 pub struct ImagesError {
@@ -12,17 +12,16 @@ pub struct ImagesError {
     pub(crate) source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// The registries of a project's images, Towpath's own among them.
+/// The registries of a project's images, including Towpath's own.
 ///
 /// # Contract
 /// - `repository` names a registry and a repository. Its tag and digest do not matter.
 /// - A missing repository, tag or manifest is an answer (`None`, `false`, no tags). An error means that nobody knows: the
-///   registry cannot be reached, refuses, or answers nonsense.
-/// - All methods may be called at once, from many tasks. They change nothing.
-/// - An answer about a tag holds for the moment: the next push may move it. A digest means the same for ever, but its
-///   manifest may be deleted.
-/// - A call may take as long as a registry needs that is asked again and again, which can be a minute. None is fit for
-///   rendering a page.
+///   registry cannot be reached, refuses, or gives an invalid answer.
+/// - All methods may be called concurrently, from many tasks. They change nothing.
+/// - An answer about a tag is true only for the moment: the next push may move the tag. A digest never changes its meaning, but
+///   its manifest may be deleted.
+/// - A call may take a minute, because it retries a registry that does not answer. Do not call it while rendering a page.
 pub trait Images: Send + Sync + 'static {
     /// The digest that `tag` points to.
     fn resolve<'a>(

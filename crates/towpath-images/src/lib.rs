@@ -1,16 +1,16 @@
-//! Images: what a tag means, the built-in registry, a client for any registry, and builds by the container engine.
+//! Images: resolves tags, holds the built-in registry and a client for any registry, and builds with the container engine.
 //!
-//! - [`Images`] answers what a tag means. [`RegistryImages`] asks Towpath's own registry or any other; [`fake::FakeImages`] is
-//!   in memory. One contract suite runs on both.
+//! - [`Images`] resolves tags. [`RegistryImages`] asks Towpath's own registry or any other; [`fake::FakeImages`] is in memory.
+//!   One contract suite runs on both.
 //! - [`registry`] is an OCI registry over a folder, served as an [`axum::Router`] at `/v2`. `docker push`, `docker pull` and
 //!   `skopeo` use it like any other.
 //! - [`client`] asks any registry for digests and tags, and moves tags without moving layers.
 //! - [`mod@build`] builds an image from a Dockerfile and pushes it, through the engine's API.
-//! - [`tags`] holds the rules by which a commit's images are named.
+//! - [`tags`] holds the rules for naming a commit's images.
 //!
-//! **Invariants.** An image travels by digest; a tag is a pointer for people. The registry shows no byte before it is on the
-//! disk and matches its digest. Repository names, tags and digests are validated before they become part of a path. A password
-//! reaches no error, log line or `Debug`.
+//! **Invariants.** Towpath passes images on by digest; a tag is a pointer for people. The registry serves no byte before it is
+//! on the disk and matches its digest. It validates repository names, tags and digests before they become part of a path. A
+//! password appears in no error, log line or `Debug`.
 //!
 //! This crate does not know who may do what (the caller gives the registry an [`registry::Authorize`]), what a pipeline is, or
 //! what happens after a push (the caller may observe it).

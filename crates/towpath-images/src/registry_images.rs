@@ -1,4 +1,4 @@
-//! What a tag means, by asking the registry that has it.
+//! Resolves tags by asking the image's registry.
 
 use crate::{
     Images, ImagesError, TagName,
@@ -9,12 +9,12 @@ use crate::{
 use futures::future::BoxFuture;
 use towpath_types::{Digest, ImageReference};
 
-/// The registry of images without one.
+/// The registry of images that name none.
 const DOCKERS_OWN: &str = "docker.io";
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Every registry: Towpath's own by its folder, any other by a client with the credentials that docker on this machine has.
+/// All registries: Towpath's own by its folder, others by a client with the credentials that docker keeps on this machine.
 #[derive(Clone, Default)]
 pub struct RegistryImages {
     own: Option<(String, Registry)>,
@@ -22,7 +22,7 @@ pub struct RegistryImages {
 }
 
 impl RegistryImages {
-    /// Other registries only, for a process that has none of its own.
+    /// Only other registries, for a process without one of its own.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -35,7 +35,7 @@ impl RegistryImages {
         self
     }
 
-    /// Changes how often another registry is asked again.
+    /// Changes how often another registry is retried.
     #[must_use]
     pub fn with_retries(mut self, retries: Retries) -> Self {
         self.retries = retries;
@@ -50,7 +50,7 @@ impl RegistryImages {
 
     async fn client(&self, repository: &ImageReference) -> Result<RegistryClient, Cause> {
         let registry = repository.registry.as_deref().unwrap_or(DOCKERS_OWN);
-        // Asked anew each time: a helper's password may last for hours only.
+        // Read the credentials each time: a helper's password may expire after hours.
         let credentials = docker_credentials(registry).await?;
         Ok(RegistryClient::new(registry, credentials)?.with_retries(self.retries))
     }

@@ -7,7 +7,7 @@ use crate::registry::TagName;
 use jiff::Timestamp;
 use towpath_types::{CommitId, Digest};
 
-/// What the main branch's tags begin with.
+/// The prefix of the main branch's tags.
 pub const MAIN: &str = "app";
 
 /// The most characters of a tag that come from a branch. A tag may have 128, of which `-` and a commit may take 65.
@@ -16,7 +16,7 @@ const SLUG_LENGTH: usize = 60;
 /// The tags of one build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageTags {
-    /// `app-<commit>`: by this tag releases find their image.
+    /// `app-<commit>`: releases find their image by this tag.
     pub commit: String,
     /// `app-latest`: moves with the branch.
     pub latest: String,
@@ -45,7 +45,7 @@ impl ImageTags {
     }
 }
 
-/// What a branch's tags begin with.
+/// The prefix of a branch's tags.
 fn prefix(branch: &str, main_branch: &str) -> String {
     if branch == main_branch {
         return MAIN.to_string();
@@ -92,7 +92,7 @@ pub fn branch_slug(branch: &str) -> String {
 /// | `<branch>-latest` | the newest image of that branch |
 /// | a commit's id | the main branch's image of that commit |
 /// | `<branch>-<commit>` | that branch's image of the commit |
-/// | anything else | the tag itself, or what `app-` makes of it: `v1` means `app-v1` if there is no `v1` |
+/// | anything else | the tag itself, or the tag with `app-` in front: `v1` means `app-v1` if there is no `v1` |
 ///
 /// Empty when `word` cannot be a tag.
 #[must_use]
@@ -119,8 +119,8 @@ pub fn resolve_tag_word(word: &str, main_branch: &str) -> Vec<TagName> {
     meant.iter().filter_map(|tag| tag.parse().ok()).collect()
 }
 
-/// The tags by which an image of `commit` may go, in the order in which to try them: as Towpath's own builds tag it, with the
-/// branch as scripts usually write it, and as the main branch's.
+/// The tags that an image of `commit` may have, in the order in which to try them: the tag of Towpath's own builds, the branch
+/// as scripts usually write it, and the main branch's tag.
 #[must_use]
 pub fn tags_of_commit(commit: &CommitId, branch: Option<&str>, main_branch: &str) -> Vec<TagName> {
     let mut tags = Vec::new();
@@ -228,7 +228,7 @@ mod tests {
         check(Some("main"), &["app", "main"]);
         check(Some("Feature/X"), &["feature-x", "Feature-X", "app"]);
         check(Some("feature-x"), &["feature-x", "app"]);
-        // With its 110 characters this branch and a commit are no tag as they are.
+        // The branch has 110 characters, too many for a tag with the commit.
         check(Some(&"x/".repeat(55)), &[&branch_slug(&"x/".repeat(55)), "app"]);
         for other in ["latest", "app-latest", "v1.2.3", "app-0123"] {
             assert_eq!(commit_of_tag(&other.parse().unwrap()), None, "{other}");

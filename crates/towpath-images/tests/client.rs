@@ -1,4 +1,4 @@
-//! The client, against our registry, against another program's, and against registries that misbehave.
+//! The client against our registry, against another program's registry, and against misbehaving registries.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -58,7 +58,7 @@ where
     address
 }
 
-/// What any registry has to do for the client; `push` puts an image with this layer into it and answers the digest.
+/// The client's contract with any registry. `push` pushes an image with this layer and returns the digest.
 async fn contract(address: &str, credentials: Option<RegistryCredentials>, first: &Digest, second: &Digest) {
     let client = client(address, credentials);
     let at = |rest: &str| image(address, rest);
@@ -243,7 +243,7 @@ async fn tokens() {
         .unwrap_err();
     assert!(matches!(refused, ClientError::Unauthorized { .. }), "{refused}");
 
-    // Credentials do not go to a token service without TLS.
+    // The client sends no credentials to a token service without TLS.
     let elsewhere = scripted(|_, _| async {
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"http://example.org/token\"")];
         (StatusCode::UNAUTHORIZED, challenge).into_response()
@@ -339,7 +339,7 @@ async fn a_registry_without_head_and_one_that_lies() {
     assert!(matches!(lied, ClientError::Malformed { .. }), "{lied}");
 }
 
-/// Nothing is installed for the process, and the client does not need it.
+/// The process has no default crypto provider, and the client does not need one.
 #[test]
 fn tls_needs_no_default_provider() {
     assert!(rustls::crypto::CryptoProvider::get_default().is_none());

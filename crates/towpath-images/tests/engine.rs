@@ -1,6 +1,6 @@
 //! Builds, pushes, pulls and runs with a real container engine, and copies with `skopeo`.
 //!
-//! No image comes from anywhere else: what runs in the containers is this test program, which is static.
+//! No image comes from elsewhere: the containers run this test program, which is static.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -33,7 +33,7 @@ const LABEL: &str = "dev.towpath.test";
 const SAY: &str = "TOWPATH_TEST_SAY";
 const SMALL_DISK: &str = "TOWPATH_TEST_SMALL_DISK";
 
-/// The engine as the crate sees it, and for a look behind it; `None` when there is none.
+/// The engine as the crate uses it, and a client to inspect it; `None` if there is no engine.
 async fn engine() -> Option<(ContainerClient, Docker)> {
     let client = ContainerClient::connect().await;
     let client = client
@@ -52,7 +52,7 @@ struct Remove {
 impl Drop for Remove {
     fn drop(&mut self) {
         let (containers, images) = (std::mem::take(&mut self.containers), std::mem::take(&mut self.images));
-        // A runtime of its own, as the test's may be ending.
+        // Use a runtime of its own, because the test's may be ending.
         let removal = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -78,12 +78,12 @@ async fn remove_image(docker: &Docker, image: &str) {
     let _ = docker.remove_image(image, Some(force), None).await;
 }
 
-/// A name that no other test, and no other run of this one, has.
+/// A name that is unique among all tests and runs.
 fn unique(what: &str) -> String {
     format!("towpath-test/{what}-{}", uuid::Uuid::new_v4().simple())
 }
 
-/// Runs a container to its end: its exit code, and what it printed.
+/// Runs a container to its end. Returns its exit code and its output.
 async fn run(docker: &Docker, remove: &mut Remove, body: ContainerCreateBody) -> (i64, String) {
     let labels = HashMap::from([(LABEL.to_string(), "images".to_string())]);
     let body = ContainerCreateBody {
@@ -108,7 +108,7 @@ fn own_program() -> PathBuf {
     std::env::current_exe().unwrap()
 }
 
-/// Not a test by itself: what runs in the containers.
+/// Not a test by itself: the containers run it.
 #[test]
 fn a_program_in_a_container() {
     let Ok(say) = std::env::var(SAY) else { return };
@@ -230,7 +230,7 @@ async fn an_image_is_built_pushed_pulled_by_digest_and_run() {
     assert_eq!(code, 0, "{log}");
     assert!(log.contains("says ahoy hello"), "{log}");
 
-    // As a base image, too, it is pulled with credentials.
+    // Pulling it as a base image uses the credentials, too.
     remove_image(&docker, &pinned.to_string()).await;
     remove_image(&docker, &built.id).await;
     let above = context(&format!("FROM {pinned}\nENV {SAY}=above\n"));
@@ -254,7 +254,7 @@ async fn an_image_is_built_pushed_pulled_by_digest_and_run() {
     assert_eq!(code, 0, "{log}");
 }
 
-/// Looks from inside of the container of the test above.
+/// Runs inside the container of the test above.
 #[test]
 fn the_ignored_file_is_not_there() {
     if std::env::var(SAY).is_ok() {
@@ -337,7 +337,7 @@ async fn a_build_that_fails_says_why() {
     assert!(matches!(failed, PushError::Unreachable { .. }), "{failed}");
 }
 
-/// Not a test by itself: a step of a build that would never end.
+/// Not a test by itself: a build step that would never end.
 #[test]
 fn a_step_without_end() {
     if std::env::var(SAY).as_deref() == Ok("for ever") {
@@ -453,7 +453,7 @@ async fn an_image_of_one_binary() {
     assert!(failed.to_string().contains("/nonexistent/program"), "{failed}");
 }
 
-/// A disk of four megabytes gets full, in a container whose memory is that disk.
+/// A disk of four megabytes fills up. It is in a container's memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk() {
     if std::env::var(SMALL_DISK).is_ok() {
@@ -564,7 +564,7 @@ async fn skopeo_copies_and_inspects() {
         return skipped("the program skopeo is not installed");
     }
     let served = serve(TwoUsers).await;
-    // An image that a program can look into: a layer that is an archive, and a configuration that names it.
+    // An image that a program can inspect: a layer that is an archive, and a configuration that names it.
     let dir = home.path().join("image");
     std::fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
     let layer = {
@@ -612,7 +612,7 @@ async fn skopeo_copies_and_inspects() {
         ["--dest-tls-verify=false", "--dest-creds", user],
     );
     skopeo(&[&["copy", "--preserve-digests"], to.as_slice(), &[&source, &one]].concat());
-    // Between two repositories of one registry: the layer is mounted.
+    // A copy between two repositories of one registry mounts the layer.
     let blobs = served.files("blobs");
     skopeo(&[&["copy", "--preserve-digests"], from.as_slice(), &to, &[&one, &two]].concat());
     assert_eq!(served.files("blobs"), blobs);
@@ -648,7 +648,7 @@ async fn docker_login() {
     assert!(!good, "{text}");
 }
 
-/// The futures of builds and pushes may be spawned.
+/// The futures of builds and pushes are `Send`.
 #[test]
 fn futures_are_send() {
     fn is_send<T: Send>(_: T) {}

@@ -1,4 +1,4 @@
-//! What a tag means: the same on the fake, in our registry's folder, through our registry's API, and in another program's.
+//! Resolving tags works alike on the fake, our registry's folder, our registry's API, and another program's registry.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -9,26 +9,26 @@ use std::time::Duration;
 use towpath_images::{Images, RegistryImages, Retries, TagName, fake::FakeImages};
 use towpath_types::{Digest, ImageReference};
 
-/// Registries with a way to push to them.
+/// Registries that a test can push to.
 trait Subject: Sync {
     fn images(&self) -> &dyn Images;
 
-    /// The repository `name` of a registry that answers.
+    /// The repository `name` of a reachable registry.
     fn repository(&self, name: &str) -> ImageReference;
 
-    /// Pushes an image with this layer; its digest.
+    /// Pushes an image with this layer. Returns its digest.
     fn push<'a>(&'a self, repository: &'a ImageReference, tag: &'a str, layer: &'a [u8]) -> BoxFuture<'a, Digest>;
 
     /// Deletes a manifest and its tags.
     fn delete<'a>(&'a self, repository: &'a ImageReference, digest: &'a Digest) -> BoxFuture<'a, ()>;
 
-    /// A repository of a registry that does not answer.
+    /// A repository of an unreachable registry.
     fn unreachable(&self) -> ImageReference {
         "127.0.0.1:1/app".parse().unwrap()
     }
 }
 
-/// Asked once, so that a registry that does not answer costs no time.
+/// Ask once, so that an unreachable registry costs no time.
 const ONCE: Retries = Retries {
     attempts: 1,
     first_pause: Duration::ZERO,
@@ -44,7 +44,7 @@ async fn contract(subject: &dyn Subject) {
     let app = subject.repository("team/app");
     let resolve = async |repository: &ImageReference, text: &str| images.resolve(repository, &tag(text)).await.unwrap();
 
-    // Nothing is there.
+    // The registry is empty.
     assert_eq!(resolve(&app, "latest").await, None);
     assert!(!images.exists(&app, &Digest::of(b"?")).await.unwrap());
     assert_eq!(images.tags(&app).await.unwrap(), []);
@@ -57,7 +57,7 @@ async fn contract(subject: &dyn Subject) {
     assert!(images.exists(&app, &first).await.unwrap());
     assert!(!images.exists(&app, &Digest::of(b"?")).await.unwrap());
 
-    // A repository's own tag and digest do not matter.
+    // The repository reference's own tag and digest do not matter.
     let mut other = app.at(second.clone());
     other.tag = Some("two".into());
     assert_eq!(resolve(&other, "one").await.as_ref(), Some(&first));
@@ -75,7 +75,7 @@ async fn contract(subject: &dyn Subject) {
         "sorted, capitals first"
     );
 
-    // Repositories do not share anything.
+    // Repositories share nothing.
     let near = subject.repository("team");
     assert_eq!(resolve(&near, "one").await, None);
     assert!(!images.exists(&near, &first).await.unwrap());
@@ -86,7 +86,7 @@ async fn contract(subject: &dyn Subject) {
     assert!(!images.exists(&app, &second).await.unwrap());
     assert_eq!(images.tags(&app).await.unwrap(), [tag("Zeta"), tag("one")]);
 
-    // Nobody knows, which is not the same as nothing.
+    // An unreachable registry is an error, not an empty answer.
     let away = subject.unreachable();
     for error in [
         images.resolve(&away, &tag("one")).await.unwrap_err(),
@@ -130,7 +130,7 @@ impl Subject for Fake {
     }
 }
 
-/// Registries behind an API: images are pushed to `address`.
+/// Registries behind an API at `address`.
 struct Pushed {
     images: RegistryImages,
     address: String,
@@ -228,7 +228,7 @@ async fn the_reference_registry() {
 #[tokio::test]
 async fn our_registry_is_asked_without_its_api() {
     let served = serve(Everybody).await;
-    // Nobody listens at this name.
+    // Nobody listens at this address.
     let name = "127.0.0.1:1";
     let images = RegistryImages::new()
         .with_own(name, served.registry.clone())

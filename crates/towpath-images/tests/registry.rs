@@ -1,4 +1,4 @@
-//! The registry's protocol, over real sockets and files.
+//! Tests the registry's protocol over real sockets and files.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -42,12 +42,12 @@ async fn a_blob_in_one_request() {
     let get = served.get(&path).await.expect(200);
     assert_eq!(get.body, b"0123456789");
     assert_eq!(get.header("accept-ranges"), "bytes");
-    // Another repository does not have it, whoever knows its digest.
+    // Another repository does not have the blob, even for a client that knows its digest.
     served
         .get(&format!("/v2/other/blobs/{digest}"))
         .await
         .refused(404, "BLOB_UNKNOWN");
-    // The same bytes again are fine.
+    // Uploading the same bytes again is fine.
     served.blob("team/app", b"0123456789").await;
     served.blob("team/app", b"").await;
 }
@@ -185,7 +185,7 @@ async fn a_blob_is_mounted_from_another_repository() {
     let line = format!("POST /v2/b/blobs/uploads/?mount={digest}&from=a");
     let answer = served.send(&line, &[], "").await.expect(201);
     assert_eq!(served.get(answer.header("location")).await.body, b"layer");
-    // What cannot be mounted becomes an upload.
+    // A mount that is not possible becomes an upload.
     for query in [
         format!("mount={digest}&from=c"),
         format!("mount={digest}"),
@@ -223,7 +223,7 @@ async fn manifests_by_tag_and_by_digest() {
         assert_eq!(head.header("content-length"), answer.body.len().to_string());
         assert_eq!(head.body, b"");
     }
-    // A tag moves; the manifest it pointed to stays, and no layer moves.
+    // The tag moves. The old manifest stays, and no layer moves.
     let second = served.image("team/app", "latest", b"two").await;
     assert_eq!(served.get("/v2/team/app/manifests/latest").await.body, manifest(b"two"));
     let blobs = served.files("blobs");
@@ -271,7 +271,7 @@ async fn manifests_by_tag_and_by_digest() {
     let expect = [first.clone(), second].map(|digest| (latest().0, latest().1, digest));
     assert_eq!(pushed, expect);
 
-    // A tag goes alone; a manifest takes its tags along.
+    // Deleting a tag deletes nothing else. Deleting a manifest deletes its tags.
     served.image("team/app", "other", b"two").await;
     served
         .send("DELETE /v2/team/app/manifests/other", &[], "")
@@ -500,7 +500,7 @@ async fn who_may_do_what() {
         .await
         .expect(200);
 
-    // A mount does not read what its user may not read.
+    // A mount cannot read what its user may not read.
     served
         .registry
         .resolve(&"hidden".parse().unwrap(), &"x".parse().unwrap())
@@ -543,7 +543,7 @@ async fn garbage_is_what_no_manifest_needs() {
         .await
         .refused(404, "BLOB_UPLOAD_UNKNOWN");
 
-    // A manifest that only its digest names is kept, with all that it needs; so is another repository's layer.
+    // The collection keeps an untagged manifest with everything that it needs, and another repository's layer.
     served.send("DELETE /v2/a/manifests/latest", &[], "").await.expect(202);
     assert_eq!(
         served.registry.collect(Duration::ZERO).await.unwrap(),
@@ -588,8 +588,8 @@ async fn a_blob_that_a_client_heard_of_is_young_again() {
     assert_eq!(served.registry.collect(grace).await.unwrap().unlinked, 1);
 }
 
-/// Many clients push images with one common layer while garbage is collected without pause. Each push that was answered
-/// well must be whole, whatever was collected; and a manifest that is refused says which blob was collected.
+/// Many clients push images with a common layer during continuous garbage collection. Every push that succeeded must be
+/// complete, whatever was collected. The refusal of a manifest names the collected blob.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn pushes_and_collections_at_the_same_time() {
     let served = Arc::new(serve(Everybody).await);
@@ -696,7 +696,7 @@ async fn a_folder_is_served_by_several_and_cleaned_by_the_only_one() {
     assert!(left.exists(), "the first one may be writing it");
     drop(first);
     drop(second);
-    // A process that another test starts has this one's files, and so the lock on the folder, between its fork and its exec.
+    // Between its fork and its exec, a process of another test shares this one's files, and with them the lock on the folder.
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while left.exists() && std::time::Instant::now() < deadline {
         drop(open());
@@ -708,8 +708,8 @@ async fn a_folder_is_served_by_several_and_cleaned_by_the_only_one() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// However a blob is cut into chunks, with a wrong chunk, a question or a restart of the server between any two, it
-    /// arrives as it was.
+    /// A blob arrives intact however it is cut into chunks, even with a wrong chunk, a query or a restart of the server in
+    /// between.
     #[test]
     fn any_chunking_gives_the_same_blob(
         bytes in proptest::collection::vec(any::<u8>(), 0..200_000),
@@ -752,7 +752,7 @@ proptest! {
                     prop_assert_eq!(answer.header("range"), format!("0-{}", at.saturating_sub(1)));
                 }
                 3 => {
-                    // Waits for its tasks, so that the folder is free.
+                    // This waits for the runtime's tasks, so that the folder is free.
                     server.shutdown_timeout(Duration::from_secs(10));
                     server = runtime();
                     address = server.block_on(listen(open()));
@@ -781,7 +781,7 @@ async fn a_server_to_kill() {
     std::future::pending::<()>().await;
 }
 
-/// A server in a process of its own, killed when the value goes.
+/// A server in a process of its own. Dropping the value kills it.
 struct Server {
     process: std::process::Child,
     address: String,
@@ -805,7 +805,7 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// SIGKILL: nothing is said to the process.
+    /// SIGKILL: the process gets no warning.
     fn drop(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -821,7 +821,7 @@ async fn an_upload_outlives_a_killed_server() {
     let answer = send_to(&plain_http(), &server.address, "POST /v2/a/blobs/uploads/", &[], "").await;
     let upload = answer.expect(202).header("location").to_string();
 
-    // Half of what is promised; then the server dies with the connection open.
+    // Send half of the promised bytes. Then the server dies with the connection open.
     let mut half = TcpStream::connect(&server.address).unwrap();
     let head = format!(
         "PATCH {upload} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
@@ -869,7 +869,7 @@ async fn an_upload_goes_on_after_the_client_hung_up() {
     half.write_all(&bytes[..700_000]).unwrap();
     wait_for_bytes(served.dir.path(), 600_000).await;
     drop(half);
-    // The first answer may come before the server notices; a second writer waits for it, and is told where it is.
+    // The first answer may come before the server notices. A second writer waits for it, and then learns the offset.
     let wrong = [("content-range", "1999998-1999998")];
     let answer = served.send(&format!("PATCH {upload}"), &wrong, "x").await.expect(416);
     let last: usize = answer.header("range").strip_prefix("0-").unwrap().parse().unwrap();
@@ -885,7 +885,7 @@ fn make_old(path: &std::path::Path) {
     file.set_modified(long_ago).unwrap();
 }
 
-/// Waits until an upload of repository `a` has so many bytes; answers how many there are.
+/// Waits until an upload of repository `a` has at least this many bytes. Returns how many it has.
 async fn wait_for_bytes(dir: &std::path::Path, at_least: usize) -> usize {
     let uploads = dir.join("repositories/a/_uploads");
     let mut seen = 0;

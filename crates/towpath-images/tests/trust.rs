@@ -1,4 +1,4 @@
-//! Whose certificates the client of a registry trusts. What the machine trusts is read from the environment, so each case is a process
+//! Which certificates a registry client trusts. The environment decides what the machine trusts, so each case runs in a process
 //! of its own.
 #![allow(clippy::unwrap_used)]
 
@@ -25,7 +25,7 @@ async fn a_process_that_asks() {
     }
 }
 
-/// What a process with only these variables is told.
+/// Asks in a process with only these variables. Returns the answer.
 fn ask(registry: &str, variables: &[(&str, &str)]) -> String {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["a_process_that_asks", "--exact", "--nocapture"])

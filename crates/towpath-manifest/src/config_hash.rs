@@ -51,7 +51,8 @@ impl Fingerprints {
     }
 }
 
-/// The hash of what the pods of `object` read, a whole SHA-256 in hex digits, or `None` if they read no ConfigMap and no Secret.
+/// The hash of what the pods of `object` read, a whole SHA-256 in hex digits, or `None` if they read no ConfigMap and no
+/// Secret.
 ///
 /// Only keys that are read count. A missing source or key counts as absent, so that adding it changes the hash.
 #[must_use]

@@ -1,28 +1,28 @@
-//! One file below `.k8s/`, as the command line sends it and as it is read from a commit.
+//! One file below `.k8s/`, as the command line sends it and as a commit holds it.
 
 use serde::{Deserialize, Serialize};
 
-/// A file that manifests are read or rendered from.
+/// A file that Towpath reads or renders manifests from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestFile {
-    /// Its path from the repository's root.
+    /// The file's path from the repository's root.
     pub path: String,
     /// Its content.
     #[serde(flatten)]
     pub content: ManifestContent,
 }
 
-/// What is in a file.
+/// The content of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ManifestContent {
     /// Text.
     Text(String),
-    /// Something else, which only a renderer can use. On the wire it is base64.
+    /// Bytes that are not text, which only a renderer can use. On the wire they are base64.
     #[serde(with = "as_base64")]
     Bytes(Vec<u8>),
-    /// It cannot be read: the rest of a sentence whose subject is the path. The path may be a folder's. What needs the file
-    /// cannot be deployed, because leaving it out would prune what it brought before.
+    /// The file cannot be read. Holds the rest of a sentence whose subject is the path, which may be a folder's. Towpath does
+    /// not deploy an environment that needs the file: leaving the file out would prune the objects that it created before.
     Unread(String),
 }
 
@@ -36,7 +36,7 @@ impl ManifestFile {
         }
     }
 
-    /// Its text; empty when it has none. What is decided by names alone needs no more.
+    /// The file's text; empty if it has none. This is enough for decisions that depend on names alone.
     #[must_use]
     pub fn text_or_nothing(&self) -> &str {
         match &self.content {
@@ -45,7 +45,7 @@ impl ManifestFile {
         }
     }
 
-    /// What is wrong with it, as a sentence, if it cannot be read.
+    /// A sentence on why the file cannot be read, if it cannot.
     #[must_use]
     pub fn wrong(&self) -> Option<String> {
         match &self.content {

@@ -97,8 +97,8 @@ impl Layout {
     ///
     /// Files that are not YAML do not change the result.
     ///
-    /// All diagnostics are errors, and with one of them an environment that it concerns may not be rendered: those of the YAML reader (an invalid
-    /// kustomization), `manifest::outside-root`, `manifest::two-renderers`, `manifest::ambiguous-chart` and
+    /// All diagnostics are errors, and with one of them an environment that it concerns may not be rendered: those of the YAML
+    /// reader (an invalid kustomization), `manifest::outside-root`, `manifest::two-renderers`, `manifest::ambiguous-chart` and
     /// `manifest::unused-chart`.
     pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> (Self, Vec<Diagnostic>) {
         let files: BTreeMap<&str, &str> = files
@@ -127,7 +127,7 @@ impl Layout {
         self.environments.values()
     }
 
-    /// How an environment is rendered; `None` if its files are plain manifests.
+    /// The renderer of an environment; `None` if its files are plain manifests.
     #[must_use]
     pub fn rendered(&self, kube_context: &str, environment: &str) -> Option<&RenderedEnvironment> {
         self.environments.get(&format!("{ROOT}/{kube_context}/{environment}"))
@@ -143,8 +143,9 @@ impl Layout {
         self.is_plain() || !ancestors(path).any(is_input)
     }
 
-    /// Whether an environment can depend on the file or folder at `path`: on what is its own, what all environments of its kube
-    /// context share, and what it is rendered from. It does not depend on what only another environment has.
+    /// Whether an environment can depend on the file or folder at `path`. It depends on its own files, on the files that all
+    /// environments of its kube context share, and on the files that it is rendered from. It does not depend on files that only
+    /// another environment has.
     #[must_use]
     pub fn concerns(&self, kube_context: &str, environment: &str, path: &str) -> bool {
         let path = path.strip_prefix("./").unwrap_or(path);
@@ -166,7 +167,7 @@ impl Layout {
         }
     }
 
-    /// Whether a diagnostic is about something that an environment can depend on.
+    /// Whether a diagnostic concerns something that the environment can depend on.
     #[must_use]
     pub fn concerned_by(&self, kube_context: &str, environment: &str, diagnostic: &Diagnostic) -> bool {
         let Some(label) = &diagnostic.primary else { return true };
@@ -226,7 +227,7 @@ impl Layout {
             bases.any(|base| *base == folder || is_below(folder, base))
         };
         for (folder, kube_context, environment) in &candidates {
-            // If two use each other, neither is the base: let Kustomize report the cycle.
+            // If two kustomizations use each other, neither is the base: let Kustomize report the cycle.
             let user = candidates
                 .iter()
                 .find(|(user, ..)| user != folder && uses(user, folder) && !uses(folder, user));
@@ -722,7 +723,7 @@ mod tests {
             ],
             &[".k8s/live/a kustomize", ".k8s/live/b kustomize"],
         );
-        // So is a base that contains its overlay. The other environments are not affected.
+        // A base that contains its overlay is such a cycle, too. The other environments are not affected.
         check(
             &[
                 (".k8s/live/kustomization.yaml", K),

@@ -270,7 +270,8 @@ pub struct Finding {
 }
 
 impl fmt::Display for Finding {
-    /// ``Secret `app-secrets` has no key `TOKEN` (it has `URL`), which `Deployment/app` (container `web`) needs for the variable `TOKEN`: a.yaml:3:4``
+    /// ``Secret `app-secrets` has no key `TOKEN` (it has `URL`), which `Deployment/app` (container `web`) needs for the
+    /// variable `TOKEN`: a.yaml:3:4``
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let read = &self.read;
         match (&self.keys, &read.key) {

@@ -21,8 +21,8 @@ pub struct RenderedFiles {
 impl RenderedEnvironment {
     /// The path for a rendered object: `.k8s/live/dev/(rendered by helm)/migrate.job.yaml`.
     ///
-    /// In a message, it shows which object is meant, and that its lines are not in any file of the repository. It ends in a file
-    /// name, because a Job can be run by the name of its file.
+    /// In a message, it shows which object is meant, and that its lines are not in any file of the repository. It ends in a
+    /// file name, because a Job can be run by the name of its file.
     #[must_use]
     pub fn path_of(&self, object: &str) -> String {
         format!("{}/(rendered by {})/{object}.yaml", self.folder, self.by)

@@ -18,19 +18,20 @@ pub(crate) const CRON_JOBS: &str = "cron_jobs";
 /// All manifests of a repository, by kube context and environment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tree {
-    /// By name.
+    /// Keyed by the kube context's name.
     pub kube_contexts: BTreeMap<String, KubeContext>,
 }
 
 /// The contents of `.k8s/<kube context>/`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct KubeContext {
-    /// By name.
+    /// Keyed by the environment's name.
     pub environments: BTreeMap<String, Environment>,
-    /// The Jobs in `jobs/`, which can be run in every environment. One that names a namespace belongs to the environment there.
+    /// The Jobs in `jobs/`, which can run in every environment. A Job that sets a namespace belongs to that namespace's
+    /// environment.
     pub jobs: Vec<Object>,
-    /// The objects in `cron_jobs/`, which are applied in every environment. One that names a namespace belongs to the
-    /// environment there.
+    /// The objects in `cron_jobs/`, which every environment applies. An object that sets a namespace belongs to that
+    /// namespace's environment.
     pub cron_jobs: Vec<Object>,
 }
 
@@ -143,8 +144,8 @@ impl Tree {
     }
 
     /// The objects that a release applies to an environment, in the order of application and all in `namespace`: its own and
-    /// those in the kube context's `cron_jobs/` that name no other namespace. An object of the environment replaces one with the
-    /// same name in `cron_jobs/`.
+    /// those in the kube context's `cron_jobs/` that name no other namespace. An object of the environment replaces one with
+    /// the same name in `cron_jobs/`.
     ///
     /// `None` if the environment does not exist.
     #[must_use]
@@ -165,8 +166,8 @@ impl Tree {
         Some(objects)
     }
 
-    /// The Jobs that can be run in an environment, which is in `namespace`: its own, and those in the kube context's `jobs/` with
-    /// other names that name no other namespace.
+    /// The Jobs that can be run in an environment, which is in `namespace`: its own, and those in the kube context's `jobs/`
+    /// with other names that name no other namespace.
     #[must_use]
     pub fn jobs(&self, kube_context: &str, environment: &str, namespace: &str) -> Vec<&Object> {
         let Some(context) = self.kube_contexts.get(kube_context) else {
@@ -186,7 +187,8 @@ impl Tree {
     }
 }
 
-/// What encrypted texts begin with, and the program. Binary ones are no text and come to nobody here.
+/// The first characters of encrypted texts, and the program that made them. Encrypted binary files are not text and never get
+/// here.
 const ENCRYPTED: [(&str, &str); 4] = [
     ("$ANSIBLE_VAULT;", "ansible-vault"),
     ("-----BEGIN AGE ENCRYPTED FILE-----", "age"),
@@ -201,7 +203,7 @@ fn encrypted(span: &Span, by: &str) -> Diagnostic {
         .hint("decrypt it in a working tree and deploy from there, or keep its values out of the repository")
 }
 
-/// Whether an object that the environments share belongs to the one in `namespace`.
+/// Whether an object that the environments share belongs to the environment in `namespace`.
 fn belongs_to(shared: &Object, namespace: &str) -> bool {
     shared.namespace.as_deref().is_none_or(|named| named == namespace)
 }
@@ -405,8 +407,9 @@ fn check_jobs<'a>(found: impl Iterator<Item = &'a Found>, diagnostics: &mut Vec<
     }
 }
 
-/// The objects of one owner, without duplicates: the first of each name stays. Two that name different namespaces never meet:
-/// in an environment that is an error of its own, and shared ones belong to different environments.
+/// The objects of one owner, without duplicates: the first object of each name stays. Duplicates never differ in namespace
+/// here. In an environment, different namespaces are an error of their own; shared objects with different namespaces belong to
+/// different environments.
 fn unique(owner: &str, found: Vec<&Found>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Object> {
     let mut seen: BTreeMap<ObjectId, Vec<&Found>> = BTreeMap::new();
     let mut objects = Vec::new();
@@ -424,7 +427,7 @@ fn unique(owner: &str, found: Vec<&Found>, diagnostics: &mut Vec<Diagnostic>) ->
         };
         let (one, other) = (first.node.span().source(), found.node.span().source());
         if one.name() != other.name() && one.text() == other.text() {
-            // One file that is reached in two ways: by itself, and by a link to its folder.
+            // The same file, reached both directly and by a link to its folder.
             continue;
         }
         diagnostics.push(

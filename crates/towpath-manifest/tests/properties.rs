@@ -43,7 +43,7 @@ fn object() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The same value, the keys of every mapping in the opposite order.
+/// The same value, with the keys of every mapping in reverse order.
 fn reversed(value: &Value) -> Value {
     match value {
         Value::Object(map) => {

@@ -1,13 +1,13 @@
-//! What both kinds of servers are asked with.
+//! The HTTP client that the public registry and URL orbs share.
 
 use std::time::Duration;
 use towpath_types::with_causes;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// An orb's source is far smaller; an answer that is larger is none.
+/// The largest answer that Towpath reads. Orb sources are far smaller, so a larger answer is an error.
 const MAX_BYTES: usize = 16 << 20;
 
-/// A client that trusts whom the machine trusts.
+/// Makes a client that trusts the certificates that the machine trusts.
 pub(crate) fn client(
     redirects: reqwest::redirect::Policy,
 ) -> Result<reqwest::Client, Box<dyn std::error::Error + Send + Sync>> {
@@ -20,10 +20,10 @@ pub(crate) fn client(
     Ok(http)
 }
 
-/// The body of an answer that is a success.
+/// Sends a request and returns the body of a successful answer.
 ///
 /// # Errors
-/// Why there is none, for a person.
+/// Why there is no such answer, for a person.
 pub(crate) async fn body(request: reqwest::RequestBuilder) -> Result<Vec<u8>, String> {
     let mut response = request.send().await.map_err(|error| {
         let words = with_causes(&error);

@@ -1,11 +1,11 @@
-//! Where orbs come from: a repository's own folder, Towpath's registry, CircleCI's public one, or a URL; and the lock file
-//! that says which of them was used.
+//! Where orbs come from: a repository's own folder, Towpath's registry, CircleCI's public registry, or a URL. The lock file
+//! records which of them was used.
 //!
-//! - **Invariant:** the order is fixed: vendored, Towpath's, CircleCI's. The first that knows the orb by name answers, so that
+//! - **Invariant:** the order is fixed: vendored, Towpath's, CircleCI's. The first place that knows the orb's name answers, so
 //!   publishing the same name elsewhere changes nothing.
-//! - **Invariant:** what the lock file names is what is used, byte for byte, or nothing is.
+//! - **Invariant:** Towpath uses exactly the bytes that the lock file names, or it fails.
 //!
-//! It does not read YAML, and does not know what an orb says.
+//! This crate does not read YAML, and does not know what an orb says.
 
 mod http;
 mod lock;

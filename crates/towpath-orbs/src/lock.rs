@@ -15,13 +15,13 @@ const HEAD: &str =
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Locked {
-    /// As it stands in the configuration, or in an orb.
+    /// The reference as the configuration, or an orb, writes it.
     pub reference: String,
-    /// With the exact version.
+    /// The reference with its exact version.
     pub resolved: String,
     /// Where it was found.
     pub from: Origin,
-    /// Of the source's bytes.
+    /// The digest of the source's bytes.
     pub digest: Digest,
 }
 
@@ -45,7 +45,7 @@ impl Lock {
     /// Reads a lock file's text.
     ///
     /// # Errors
-    /// When it is not one.
+    /// When the text is not a lock file.
     pub fn parse(text: &str) -> Result<Self, LockError> {
         let file: File = toml::from_str(text).map_err(|error| LockError(error.into()))?;
         for locked in &file.orb {

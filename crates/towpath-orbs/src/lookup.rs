@@ -1,4 +1,4 @@
-//! What a place that knows orbs answers.
+//! The contract of a place that orbs come from.
 
 use crate::{OrbReference, OrbVersion};
 use futures::future::BoxFuture;
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// In the repository.
+    /// In the repository's own folder.
     Vendored,
     /// In Towpath's own registry.
     Towpath,
     /// In CircleCI's public registry.
     Circleci,
-    /// At the URL that names it.
+    /// At the URL that the reference is.
     Url,
 }
 
@@ -33,15 +33,15 @@ pub enum LookupError {
     /// No place has it.
     #[error("no orb `{reference}` in {places}")]
     Unknown {
-        /// What was looked for.
+        /// The reference that was looked up.
         reference: String,
-        /// Where.
+        /// The places that were asked.
         places: String,
     },
-    /// A place could not be asked; the text says which and why.
+    /// A place could not be asked. The text says which place and why.
     #[error("{0}")]
     Unavailable(String),
-    /// The reference is none, or the lock file is broken by what was found.
+    /// The text is not a reference, or the orb that was found contradicts the lock file.
     #[error("{0}")]
     Refused(String),
 }

@@ -10,7 +10,7 @@ pub const DEFAULT_REGISTRY: &str = "https://circleci.com";
 
 const QUERY: &str = "query($reference: String!) { orbVersion(orbVersionRef: $reference) { id version source } }";
 
-/// A client of it.
+/// A client of an orb registry.
 #[derive(Debug, Clone)]
 pub struct PublicRegistry {
     base: String,
@@ -36,7 +36,7 @@ struct Version {
 }
 
 impl PublicRegistry {
-    /// Of the server at `base` (`https://circleci.com`).
+    /// Makes a client of the server at `base` (`https://circleci.com`).
     ///
     /// # Errors
     /// When no client for TLS can be made.
@@ -49,7 +49,7 @@ impl PublicRegistry {
         })
     }
 
-    /// The same, with a token that shows private orbs.
+    /// Adds a token that shows private orbs.
     #[must_use]
     pub fn signed_in(mut self, token: SecretString) -> Self {
         self.token = Some(token);

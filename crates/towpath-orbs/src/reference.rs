@@ -8,7 +8,7 @@ use std::{fmt, str::FromStr};
 /// How long a name, or a development version's label, may be.
 const MAX_LABEL: usize = 255;
 
-/// Why a text is no reference, name or version.
+/// Why a text is not a reference, name or version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
     /// It is not `namespace/orb`.
@@ -39,9 +39,9 @@ fn is_label(text: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct OrbName {
-    /// Whose it is.
+    /// The namespace that owns the orb.
     pub namespace: String,
-    /// What it is called there.
+    /// The orb's name in that namespace.
     pub name: String,
 }
 
@@ -64,11 +64,11 @@ impl FromStr for OrbName {
     }
 }
 
-/// One version of an orb. Releases sort by their numbers; development versions come before all of them.
+/// One version of an orb. Releases sort by their numbers. Development versions sort before all releases.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum OrbVersion {
-    /// `dev:label`: may be published again.
+    /// `dev:label`: its owner may publish it again.
     Development(String),
     /// `1.2.3`: never changes.
     Release(u64, u64, u64),
@@ -94,14 +94,14 @@ impl FromStr for OrbVersion {
 }
 
 impl OrbVersion {
-    /// Whether it may be published again.
+    /// Whether its owner may publish it again.
     #[must_use]
     pub fn is_development(&self) -> bool {
         matches!(self, Self::Development(_))
     }
 }
 
-/// What stands behind the `@`.
+/// The part of a reference after the `@`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
     /// `1.2.3`, `dev:label`.
@@ -155,7 +155,7 @@ impl FromStr for Selector {
 }
 
 impl Selector {
-    /// Whether `version` is one of those that are selected from.
+    /// Whether this selector can select `version`.
     #[must_use]
     pub fn matches(&self, version: &OrbVersion) -> bool {
         match (self, version) {
@@ -167,13 +167,13 @@ impl Selector {
         }
     }
 
-    /// The newest of `versions` that is selected.
+    /// The newest of `versions` that this selector selects.
     pub fn pick<'a>(&self, versions: impl IntoIterator<Item = &'a OrbVersion>) -> Option<&'a OrbVersion> {
         versions.into_iter().filter(|version| self.matches(version)).max()
     }
 }
 
-/// `namespace/orb@version`, as it stands in a configuration.
+/// `namespace/orb@version`, as a configuration writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrbReference {
     /// Which orb.

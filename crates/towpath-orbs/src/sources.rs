@@ -1,4 +1,4 @@
-//! The places that are asked for an orb, in their order.
+//! The places that Towpath asks for an orb, in order.
 
 use crate::lookup::{Found, Lookup, LookupError, Origin};
 use crate::{LOCK_FILE, Lock, Locked, OrbName, OrbReference, OrbVersion, UrlOrbs, is_url};
@@ -17,13 +17,14 @@ pub const VENDORED_FOLDER: &str = ".circleci/orbs";
 pub struct Vendored(BTreeMap<OrbName, BTreeMap<OrbVersion, String>>);
 
 impl Vendored {
-    /// Whether a file below [`VENDORED_FOLDER`] may be an orb's, by its name.
+    /// Whether a file below [`VENDORED_FOLDER`] can be an orb, judged by its name.
     #[must_use]
     pub fn may_be(path: &str) -> bool {
         path.ends_with(".yml") || path.ends_with(".yaml")
     }
 
-    /// Of files, by their paths below [`VENDORED_FOLDER`]. A file whose path names no orb and version is not one.
+    /// Takes the orbs from files, whose paths are relative to [`VENDORED_FOLDER`]. Ignores a file whose path names no orb and
+    /// version.
     #[must_use]
     pub fn of_files<'a>(files: impl IntoIterator<Item = (&'a str, String)>) -> Self {
         let mut all = Self::default();
@@ -64,7 +65,7 @@ pub struct Sources<'a> {
 }
 
 impl<'a> Sources<'a> {
-    /// Nothing to ask, and `lock` to obey.
+    /// Starts with no places and the lock file `lock`.
     #[must_use]
     pub fn new(lock: Lock) -> Self {
         Self {
@@ -73,21 +74,21 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// With one more place, asked after those before it.
+    /// Adds a place, which is asked after the places before it.
     #[must_use]
     pub fn with(mut self, origin: Origin, place: &'a dyn Lookup) -> Self {
         self.places.push((origin, place));
         self
     }
 
-    /// With URLs.
+    /// Allows orbs from URLs.
     #[must_use]
     pub fn with_urls(mut self, urls: &'a UrlOrbs) -> Self {
         self.urls = Some(urls);
         self
     }
 
-    /// The orb of a reference: `(exact reference, source)`.
+    /// Resolves a reference to `(exact reference, source)`.
     ///
     /// # Errors
     /// See [`LookupError`].
@@ -121,8 +122,8 @@ impl<'a> Sources<'a> {
         Ok((resolved, source))
     }
 
-    /// What the first place that knows the orb answers. What is locked comes from where it came from: another place may have
-    /// the same name.
+    /// Asks each place in order and returns the first answer. Asks only the place that the lock file names for a locked orb,
+    /// because another place may have the same name.
     async fn find(&self, wanted: &str, locked: Option<Origin>) -> Result<(Origin, String, String), LookupError> {
         let reference: OrbReference = wanted
             .parse()
@@ -146,7 +147,7 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// What was resolved so far.
+    /// The references that were resolved so far.
     #[must_use]
     pub fn used(&self) -> Lock {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);

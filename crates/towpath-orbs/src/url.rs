@@ -1,6 +1,6 @@
-//! Orbs that a configuration names by a URL: only below prefixes that whoever runs Towpath has allowed.
+//! Orbs that a configuration names by a URL. The URL must be below a prefix that the owner of this Towpath allowed.
 //!
-//! **Invariant:** nothing is fetched from outside of them, whatever a server redirects to.
+//! **Invariant:** Towpath fetches nothing outside the allowed prefixes, whatever redirects a server sends.
 //!
 //! Source: <https://circleci.com/docs/orbs/use/managing-url-orbs-allow-lists>
 
@@ -14,11 +14,11 @@ pub fn is_url(reference: &str) -> bool {
     reference.starts_with("https://") || reference.starts_with("http://")
 }
 
-/// The beginning of URLs that orbs may come from: `https`, and with a slash at its end.
+/// A prefix of the URLs that orbs may come from. It begins with `https` and ends with a slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UrlPrefix(String);
 
-/// Why a text is no prefix.
+/// Why a text is not a prefix.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "`{0}` is no prefix for orbs' URLs: write https:// with a host, and a slash at the end, such as `https://example.com/orbs/`"
@@ -41,7 +41,8 @@ impl fmt::Display for UrlPrefix {
     }
 }
 
-/// A URL that an orb may have: encrypted, or of this very machine; without credentials, which would be in the repository.
+/// Parses a URL that an orb may have. It must be encrypted or on this machine, and must not hold credentials, because they
+/// would be stored in the repository.
 fn parse(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let is_here = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
@@ -57,13 +58,14 @@ pub struct UrlOrbs {
 }
 
 impl UrlOrbs {
-    /// Those below `prefixes`.
+    /// Allows orbs below `prefixes`.
     #[must_use]
     pub fn new(prefixes: Vec<UrlPrefix>) -> Self {
         Self { prefixes }
     }
 
-    /// A client that follows redirects below the prefixes. Made when there is something to fetch, which there seldom is.
+    /// A client that follows redirects only below the prefixes. It is made at the first fetch, because most configurations
+    /// fetch nothing.
     fn client(&self) -> Result<reqwest::Client, Box<dyn std::error::Error + Send + Sync>> {
         let allowed = self.prefixes.clone();
         crate::http::client(reqwest::redirect::Policy::custom(move |attempt| {
@@ -108,8 +110,8 @@ impl UrlOrbs {
     }
 }
 
-/// `Url` has resolved `..` by now, so that beginnings can be compared; but for what a server may take for a separator after
-/// it has decoded it, which no orb needs in its path.
+/// Whether `url` is below one of `prefixes`. `Url` has already resolved `..`, so comparing the beginnings is enough. Refuses
+/// encoded separators, which a server may decode and which no orb's path needs.
 fn is_below(prefixes: &[UrlPrefix], url: &Url) -> bool {
     let path = url.path().to_ascii_lowercase();
     let hides = ["%2f", "%5c", "%25"].iter().any(|escape| path.contains(escape));
@@ -180,7 +182,7 @@ mod tests {
             assert!(said.contains(says), "{path}: {said}");
         }
 
-        // What is locked is used, byte for byte.
+        // A locked orb is used byte for byte.
         let lock = Lock::parse(&sources.used().to_string()).unwrap();
         assert_eq!(lock.get(&greet).unwrap().from, Origin::Url);
         let mut other = lock.get(&greet).unwrap().clone();

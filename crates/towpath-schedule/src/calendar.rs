@@ -1,4 +1,4 @@
-//! Which times of the calendar match an expression, and the next and the last one.
+//! Finds the next and the last calendar time that matches an expression.
 
 use crate::expression::Field;
 use jiff::{
@@ -7,8 +7,8 @@ use jiff::{
     tz::TimeZone,
 };
 
-/// Nothing is looked for further away than this many years, as in the library that Kubernetes uses. So the 29th of February
-/// is always found, but for the years around one like 2100 that has none.
+/// The search stops after this many years, as in the library that Kubernetes uses. So it always finds the 29th of
+/// February, except around a year like 2100 that has none.
 const YEARS: i16 = 5;
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
@@ -30,19 +30,19 @@ fn allows_day(fields: &[Field; 5], date: Date) -> bool {
     }
 }
 
-/// Walks forward through time, from one field that does not match to the next.
+/// Walks forward through time, advancing one field at a time until all match.
 ///
-/// Where the clock changes, the steps below decide what is found. They are those of the library: months and days are steps of
-/// the calendar, hours and minutes are steps of time. A day without a midnight, or a change by half an hour, can make it walk
-/// past a time that would have matched.
+/// Where the clock changes, the order of steps decides the result. It is the library's: months and days are calendar
+/// steps, hours and minutes are time steps. A day without a midnight, or a change by half an hour, can make it skip a
+/// time that would have matched.
 ///
 /// Source: `SpecSchedule.Next` in <https://github.com/robfig/cron/blob/v3.0.1/spec.go>
 struct Walk<'a> {
     zone: &'a TimeZone,
-    /// In seconds since 1970.
+    /// Seconds since 1970.
     at: i64,
     local: DateTime,
-    /// Whether smaller fields were set to their beginning already. That is done once, by the first step.
+    /// Whether the first step has already reset the smaller fields. That happens only once.
     is_aligned: bool,
 }
 
@@ -63,8 +63,8 @@ impl<'a> Walk<'a> {
         Some(())
     }
 
-    /// Goes to what Go's `time.Date` makes of a local time. A time of day that comes twice is one of the two; of one that does
-    /// not come it is a time an hour before or behind it.
+    /// Goes to the time that Go's `time.Date` gives for a local time. For a time of day that occurs twice, that is one
+    /// of the two; for one that a clock change skips, it is an hour earlier or later.
     ///
     /// Source: <https://pkg.go.dev/time#Date>; which of the two is in its code.
     fn go_to_local(&mut self, local: DateTime) -> Option<()> {
@@ -87,8 +87,8 @@ impl<'a> Walk<'a> {
 
     fn next_month(&mut self) -> Option<()> {
         self.align(|walk| walk.go_to_local(walk.local.date().first_of_month().at(0, 0, 0, 0)))?;
-        // A first of the month without a midnight may have led to the day before, and the 31st of a shorter month is one of the
-        // first days of the month after it.
+        // If the first of the month has no midnight, this may be the day before; and the 31st of a shorter month is one
+        // of the first days of the next month.
         let days = i64::from(self.local.day()) - 1;
         let first = self.local.date().last_of_month().tomorrow().ok()?;
         let date = first.checked_add(SignedDuration::from_hours(24 * days)).ok()?;
@@ -100,13 +100,13 @@ impl<'a> Walk<'a> {
         let before = self.at;
         let date = self.local.date().tomorrow().ok()?;
         self.go_to_local(date.to_datetime(self.local.time()))?;
-        // Midnight does not come on a day that begins later.
+        // A day may begin after midnight.
         match i64::from(self.local.hour()) {
             0 => {}
             hour if hour > 12 => self.go_to(self.at + (24 - hour) * HOUR)?,
             hour => self.go_to(self.at - hour * HOUR)?,
         }
-        // A whole day that did not come (in Samoa, in 2011) leads back to the day before; the library stays there for ever.
+        // A whole skipped day (in Samoa, in 2011) leads back to the day before; there the library loops for ever.
         if self.at <= before {
             self.go_to(before + DAY)?;
         }
@@ -123,7 +123,7 @@ impl<'a> Walk<'a> {
         self.go_to(self.at + MINUTE)
     }
 
-    /// To the first second of the next minute.
+    /// Goes to the first second of the next minute.
     fn next_full_minute(&mut self) -> Option<()> {
         self.is_aligned = true;
         self.go_to(self.at + MINUTE - i64::from(self.local.second()))
@@ -173,7 +173,7 @@ pub(crate) fn next(fields: &[Field; 5], zone: &TimeZone, after: Timestamp) -> Op
 pub(crate) fn latest(fields: &[Field; 5], zone: &TimeZone, until: Timestamp) -> Option<Timestamp> {
     let today = zone.to_datetime(until).date();
     let first_year = today.year().checked_sub(YEARS)?;
-    // Where the clock goes back over midnight, a little of the next day has been already.
+    // If the clock goes back across midnight, the beginning of the next day has already passed.
     let mut date = today.tomorrow().ok()?;
     while date.year() >= first_year {
         let found = latest_on(fields, zone, date, until);
@@ -186,7 +186,7 @@ pub(crate) fn latest(fields: &[Field; 5], zone: &TimeZone, until: Timestamp) -> 
     None
 }
 
-/// The last time on a local date up to `until`.
+/// The last matching time on a local date up to `until`.
 fn latest_on(fields: &[Field; 5], zone: &TimeZone, date: Date, until: Timestamp) -> Option<Timestamp> {
     let [minute, hour, _, month, _] = fields;
     if !is_set(month.mask, date.month()) || !allows_day(fields, date) {
@@ -203,11 +203,11 @@ fn latest_on(fields: &[Field; 5], zone: &TimeZone, date: Date, until: Timestamp)
         .max()
 }
 
-/// When clocks show `local`: once, twice, or not at all.
+/// The instants at which clocks show `local`: two, one or none.
 fn instants(zone: &TimeZone, local: DateTime) -> impl Iterator<Item = Timestamp> {
     let ambiguous = zone.to_ambiguous_timestamp(local);
     let both = [ambiguous.earlier(), ambiguous.later()].map(Result::ok);
-    // In a gap both are another time of day.
+    // In a gap, neither instant shows that time of day.
     let real = both.map(|at| at.filter(|at| zone.to_datetime(*at) == local));
     real.into_iter().flatten()
 }

@@ -14,7 +14,7 @@ const UNITS: [(&str, i128); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// The nanoseconds that `text` says; `None` when it is no duration, or one of more than 292 years.
+/// Parses `text` to nanoseconds; `None` when it is not a duration, or is longer than 292 years.
 pub(crate) fn nanoseconds(text: &str) -> Option<i64> {
     let (negative, unsigned) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
@@ -58,7 +58,7 @@ fn digits(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
-/// `0.<fraction>` of `unit`, rounded down. Digits behind the eighteenth are less than a nanosecond of any unit.
+/// `0.<fraction>` of `unit`, rounded down. Digits after the eighteenth are less than a nanosecond in any unit.
 fn part_of(fraction: &str, unit: i128) -> i128 {
     let (mut part, mut scale) = (0, 1);
     for digit in fraction.bytes().take(18) {

@@ -1,29 +1,29 @@
-//! The text of a schedule, taken apart.
+//! Parses the text of a schedule.
 
 use crate::duration;
 use std::{fmt, time::Duration};
 
-/// A cron expression that Kubernetes accepts. `Display` writes it as it was given.
+/// A cron expression that Kubernetes accepts. `Display` writes it as given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expression {
     text: String,
     timing: Timing,
 }
 
-/// What an expression stands for.
+/// The meaning of an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Timing {
-    /// Times of the calendar.
+    /// Calendar times.
     Calendar {
         fields: Box<[Field; 5]>,
-        /// Whether the text is a word such as `@daily` that stands for the fields.
+        /// Whether the text is a word such as `@daily` instead of fields.
         is_word: bool,
     },
-    /// At least a second, whole seconds.
+    /// An interval of whole seconds, at least one.
     Every(Duration),
 }
 
-/// Which of the five fields.
+/// Names one of the five fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum FieldKind {
@@ -34,12 +34,12 @@ pub enum FieldKind {
     DayOfWeek,
 }
 
-/// One field of an expression: a list of items, of which one has to match.
+/// One field of an expression: a list of items, of which at least one has to match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
-    /// Which one.
+    /// The kind of the field.
     pub kind: FieldKind,
-    /// As written.
+    /// The text as written.
     pub text: String,
     /// The items of the list that are not empty.
     pub items: Vec<Item>,
@@ -52,15 +52,15 @@ pub struct Field {
 /// One item of a field's list: `*`, `5`, `1-5`, `*/10`, `mon-fri/2`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// As written.
+    /// The text as written.
     pub text: String,
     /// Where it begins in the expression, in characters from 1.
     pub column: usize,
     /// The value, or the first one of a range.
     pub from: Bound,
-    /// The last value of a range. `None` after a wildcard, whatever is written there.
+    /// The last value of a range. `None` after a wildcard, whatever follows it.
     pub to: Option<Bound>,
-    /// What is written behind the slash.
+    /// The number after the slash.
     pub step: Option<u64>,
 }
 
@@ -77,7 +77,7 @@ pub enum Bound {
     Name(u64),
 }
 
-/// Why a text is no expression, and where.
+/// Why a text is not an expression, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is not a cron expression: {problem} (column {column})", shortened(text))]
 pub struct ExpressionError {
@@ -95,13 +95,13 @@ pub enum Problem {
     FieldCount(usize),
     /// `TZ=` or `CRON_TZ=` stands in front.
     TimeZone,
-    /// A word with an `@` that has no meaning.
+    /// An unknown word after `@`.
     Word(String),
-    /// What follows `@every` is no duration.
+    /// The text after `@every` is not a duration.
     Duration(String),
-    /// A text that is neither a number nor a name of this field.
+    /// A text that is neither a number nor a name in this field.
     Value(FieldKind, String),
-    /// A number that this field does not have.
+    /// A number outside of this field's range.
     Range(FieldKind, u64),
     /// A range whose end comes before its beginning.
     Reversed(String),
@@ -109,7 +109,7 @@ pub enum Problem {
     Hyphens(String),
     /// More than one `/` in an item.
     Slashes(String),
-    /// A step that is no whole number above 0.
+    /// A step that is not a whole number above 0.
     Step(String),
 }
 
@@ -238,7 +238,7 @@ fn with_article(kind: FieldKind) -> String {
     format!("{article} {kind}")
 }
 
-/// What somebody typed may be long, and goes into a message.
+/// Shortens typed text for a message.
 fn shortened(text: &str) -> String {
     let mut shown: String = text.chars().take(60).collect();
     if shown.len() < text.len() {
@@ -261,11 +261,11 @@ impl ExpressionError {
     }
 }
 
-/// What is wrong, and how many characters behind the beginning of what was looked at.
+/// A result, or a problem with its offset in characters from the beginning of the parsed part.
 type Found<T> = Result<T, (usize, Problem)>;
 
 impl Expression {
-    /// Takes `text` apart.
+    /// Parses an expression.
     ///
     /// # Errors
     /// When Kubernetes would refuse it, or when it names a time zone.
@@ -360,7 +360,7 @@ fn fields(text: &str) -> Found<[Field; 5]> {
     ])
 }
 
-/// The parts of `text` between separators that are not empty, each with the number of characters before it.
+/// The non-empty parts of `text` between separators, each with the number of characters before it.
 fn split(text: &str, is_separator: impl Fn(char) -> bool) -> Vec<(usize, &str)> {
     let mut parts = Vec::new();
     let mut begin = None;
@@ -447,7 +447,7 @@ fn bound(kind: FieldKind, text: &str, offset: usize) -> Found<Bound> {
     number.ok_or_else(|| (offset, Problem::Value(kind, text.to_string())))
 }
 
-/// A whole number that is not negative, as Go's `strconv.Atoi` reads it: a sign may stand in front.
+/// A non-negative whole number, as Go's `strconv.Atoi` reads it: a sign is allowed.
 fn integer(text: &str) -> Option<u64> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,4 +1,4 @@
-//! An expression in a time zone.
+//! An expression with a time zone.
 
 use crate::{
     calendar,
@@ -8,7 +8,7 @@ use crate::{
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use std::fmt;
 
-/// How many missed runs [`Schedule::latest_since`] follows one by one.
+/// The number of missed runs that [`Schedule::latest_since`] follows one by one.
 const FOLLOWED: usize = 200;
 
 /// When something is due. `Display` writes the expression.
@@ -18,7 +18,7 @@ pub struct Schedule {
     zone: TimeZone,
 }
 
-/// Why there is no such schedule.
+/// Why a schedule is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum ScheduleError {
@@ -29,7 +29,7 @@ pub enum ScheduleError {
 }
 
 impl ScheduleError {
-    /// Where in the expression, in characters from 1; `None` when the time zone is the problem.
+    /// The column in the expression, in characters from 1; `None` when the time zone is the problem.
     #[must_use]
     pub fn column(&self) -> Option<usize> {
         match self {
@@ -63,7 +63,7 @@ impl Schedule {
         })
     }
 
-    /// The first time after `after`. `None` when there is none within five years: on the 30th of February, for one.
+    /// The first time after `after`. `None` when there is none within five years, such as for the 30th of February.
     #[must_use]
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         match self.expression.timing() {
@@ -75,8 +75,8 @@ impl Schedule {
         }
     }
 
-    /// The last time up to and including `until`. `None` when there is none within five years, and for `@every`, which counts
-    /// from its last run and so has no times of its own.
+    /// The last time up to and including `until`. `None` when there is none within five years, and for `@every`, which
+    /// has no fixed times because it counts from its last run.
     #[must_use]
     pub fn latest(&self, until: Timestamp) -> Option<Timestamp> {
         match self.expression.timing() {
@@ -85,7 +85,7 @@ impl Schedule {
         }
     }
 
-    /// The last of the times that come after a run at `last`, up to and including `until`; `None` when nothing is due by then.
+    /// The last due time after a run at `last`, up to and including `until`; `None` when nothing is due by then.
     #[must_use]
     pub fn latest_since(&self, last: Timestamp, until: Timestamp) -> Option<Timestamp> {
         let mut found = None;
@@ -106,7 +106,7 @@ impl Schedule {
         }
     }
 
-    /// Whether it counts from its last run (`@every 1h`) instead of naming times.
+    /// Whether it counts from its last run (`@every 1h`) instead of having fixed times.
     #[must_use]
     pub fn is_interval(&self) -> bool {
         matches!(self.expression.timing(), Timing::Every(_))

@@ -16,10 +16,11 @@ pub struct ZoneError {
     meant: Option<String>,
 }
 
-/// The time zone `name`, such as `Europe/London`. Upper and lower case count, as in a file's name on a cluster's machines.
+/// The time zone `name`, such as `Europe/London`. Case matters, as in a file's name on a cluster's machines.
 ///
 /// # Errors
-/// When there is none of that name, or it is `Local`, which Kubernetes refuses because it means another zone on each machine.
+/// When there is none of that name, or it is `Local`, which Kubernetes refuses because it means another zone on each
+/// machine.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/#time-zones>
 pub fn time_zone(name: &str) -> Result<TimeZone, ZoneError> {

@@ -1,7 +1,7 @@
-//! `next` and `latest` beside an oracle that looks at every minute.
+//! Compares `next` and `latest` with an oracle that checks every minute.
 //!
-//! The zones are those whose clocks change by whole hours and not at midnight: there the first minute that matches is what
-//! Kubernetes takes. `robfig.rs` has the others.
+//! The zones change their clocks by whole hours and not at midnight: there, Kubernetes uses the first minute that
+//! matches. `robfig.rs` covers the other zones.
 #![allow(clippy::unwrap_used)]
 
 use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
@@ -19,7 +19,7 @@ const ZONES: &[&str] = &[
     "Australia/Sydney",
 ];
 
-/// Days on which clocks change somewhere, and a plain one.
+/// Days on which some clocks change, and an ordinary one.
 const DAYS: &[&str] = &[
     "2026-03-29T00:00:00Z",
     "2026-10-25T00:00:00Z",
@@ -31,7 +31,7 @@ const DAYS: &[&str] = &[
     "2026-12-31T12:00:00Z",
 ];
 
-/// The oracle reads fields by itself, and only in the form that [`one_of`] writes them.
+/// The oracle has its own parser, only for the form that [`one_of`] writes.
 fn holds(field: &str, value: i8, least: i8) -> bool {
     field.split(',').any(|item| match item.split_once('/') {
         Some(("*", step)) => (value - least) % step.parse::<i8>().unwrap() == 0,
@@ -87,7 +87,7 @@ fn one_of(least: i8, most: i8) -> impl Strategy<Value = String> {
     ]
 }
 
-/// Five fields; the hours are mostly those at which clocks change.
+/// Five fields; the hours are mostly those of clock changes.
 fn fields() -> impl Strategy<Value = [String; 5]> {
     let hour = prop_oneof![
         2 => (0_i8..=3).prop_map(|hour| hour.to_string()),
@@ -113,7 +113,7 @@ proptest! {
         fields in fields(),
         zone in 0..ZONES.len(),
         day in 0..DAYS.len(),
-        // Within two days of it, fractions of a second too.
+        // Within two days of the change, with fractions of a second.
         begin in -172_800_000..172_800_000_i64,
     ) {
         let zone = time_zone(ZONES[zone]).unwrap();
@@ -135,7 +135,7 @@ proptest! {
             (Some(latest), None) => prop_assert!(latest < now - span, "{:?} until {}: {}", schedule, now, latest),
             (None, None) => prop_assert!(schedule.next(now).is_none()),
         }
-        // However long ago the last run was, and of however many runs that were missed, it is the same one.
+        // The result does not depend on when the last run was or how many runs were missed.
         let before = now - span;
         prop_assert_eq!(schedule.latest_since(before, now), earlier.last().copied().filter(|at| *at > before));
     }
@@ -172,13 +172,13 @@ fn times(schedule: &str, zone: &str, after: &str, count: usize) -> Vec<String> {
 
 #[test]
 fn a_time_in_a_gap_does_not_take_place() {
-    // Half past two does not come on the 29th.
+    // The clock skips half past two on the 29th.
     let runs = times("30 2 * * *", "Europe/Berlin", "2026-03-28T00:00:00Z", 3);
     assert_eq!(
         runs,
         ["2026-03-28T01:30:00Z", "2026-03-30T00:30:00Z", "2026-03-31T00:30:00Z"]
     );
-    // Meant for that day only, it comes a year later.
+    // An expression for that day only runs a year later.
     let runs = times("30 2 29 3 *", "Europe/Berlin", "2026-03-01T00:00:00Z", 2);
     assert_eq!(runs, ["2027-03-29T00:30:00Z", "2028-03-29T00:30:00Z"]);
     let schedule = Schedule::parse("30 2 29 3 *", Some("Europe/Berlin")).unwrap();
@@ -186,7 +186,7 @@ fn a_time_in_a_gap_does_not_take_place() {
         schedule.latest(at("2026-12-31T00:00:00Z")),
         Some(at("2025-03-29T01:30:00Z"))
     );
-    // Every hour and every few minutes go on without a pause.
+    // Hourly and more frequent schedules continue without a gap.
     let runs = times("0 * * * *", "Europe/Berlin", "2026-03-28T23:30:00Z", 3);
     assert_eq!(
         runs,
@@ -214,7 +214,7 @@ fn a_time_that_comes_twice_takes_place_twice() {
 
 #[test]
 fn a_day_that_did_not_come_is_passed() {
-    // Samoa went from the 29th to the 31st of December 2011.
+    // Samoa skipped the 30th of December 2011.
     let runs = times("0 0 30,31 * *", "Pacific/Apia", "2011-12-01T00:00:00Z", 2);
     assert_eq!(runs, ["2011-12-30T10:00:00Z", "2012-01-29T10:00:00Z"]);
     let runs = times("0 0 30 12 *", "Pacific/Apia", "2011-12-01T00:00:00Z", 1);
@@ -246,7 +246,7 @@ fn an_interval_counts_from_its_last_run() {
         every.latest_since(last, at("2026-01-01T04:00:00Z")),
         Some(at("2026-01-01T03:00:00Z"))
     );
-    // Years later, too: 1,461 days are 23,376 times ninety minutes.
+    // Also years later: 1,461 days are 23,376 times ninety minutes.
     assert_eq!(
         every.latest_since(last, at("2030-01-01T01:00:00Z")),
         Some(at("2030-01-01T00:00:00Z"))

@@ -1,7 +1,7 @@
-//! What the library that Kubernetes uses makes of thousands of expressions, beside what this crate makes of them.
+//! Compares thousands of expressions with the results of the library that Kubernetes uses.
 //!
-//! `robfig/main.go` writes the cases. They cover zones whose clocks change at midnight, by half an hour or by two hours, where
-//! the library's steps decide what it finds.
+//! `robfig/main.go` writes the cases. They cover zones whose clocks change at midnight, by half an hour or by two
+//! hours, where the library's steps decide what it finds.
 #![allow(clippy::unwrap_used)]
 
 use jiff::Timestamp;

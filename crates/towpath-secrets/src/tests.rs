@@ -72,7 +72,7 @@ fn what_is_set_is_listed_revealed_and_unset() {
     assert_eq!(vault.secrets("team/claims", "none").unwrap(), [""; 0]);
     assert_eq!(vault.contexts().unwrap(), ["Team A / production"]);
 
-    // As another process would, later.
+    // Reads it later, as another process would.
     let vault = Vault::open(dir.path()).unwrap();
     assert_eq!(
         values(&vault, &app()),
@@ -248,12 +248,12 @@ fn a_sealed_value_opens_only_where_it_belongs() {
     let write = |scope: &Scope, file: &serde_json::Value| {
         fs::write(dir.path().join(scope.path().unwrap()), file.to_string()).unwrap();
     };
-    // From one environment to another, with author and time.
+    // Move a value from one environment to another, with author and time.
     let mut file = read(&there);
     file["values"]["A"] = read(&here)["values"]["A"].clone();
     write(&there, &file);
     assert!(matches!(vault.reveal(&there), Err(VaultError::DoesNotOpen { key, .. }) if key == "A"));
-    // From one key to another: the other is still listed.
+    // Move a value from one key to another. The other key is still listed.
     let mut file = read(&here);
     file["values"]["B"] = file["values"]["A"].clone();
     write(&here, &file);
@@ -369,7 +369,7 @@ fn stopped_everywhere(
             Err(error) => assert!(matches!(error, VaultError::Io { .. }), "{error}"),
         }
         verify(&path, step);
-        // What was left does not get in the way.
+        // A leftover does not get in the way.
         act(&path).unwrap_or_else(|error| panic!("after step {step}: {error}"));
     }
     panic!("never finished");

@@ -51,12 +51,12 @@ pub struct Entry {
     pub fingerprint: Fingerprint,
 }
 
-/// The contents of a scope, without the values.
+/// The contents of a scope, without values.
 #[derive(Debug, Default)]
 pub struct Listing {
     /// The values that open, sorted by key.
     pub entries: Vec<Entry>,
-    /// One error for each of the others.
+    /// One error for each value that does not open.
     pub broken: Vec<VaultError>,
 }
 
@@ -274,7 +274,7 @@ impl Vault {
         self.fingerprint_bytes(value.expose().as_bytes())
     }
 
-    /// The same for bytes that need not be text, such as the `data` of a manifest.
+    /// Like [`Vault::fingerprint`], for bytes that need not be text, such as the `data` of a manifest.
     #[must_use]
     pub fn fingerprint_bytes(&self, value: &[u8]) -> Fingerprint {
         self.keys.fingerprint(value)

@@ -19,7 +19,7 @@ fn writes_until_it_is_killed() {
     let vault = Vault::open(folder.as_ref()).unwrap();
     for round in 0_u64.. {
         for key in ["A", "B"] {
-            // Long values, so that writes take a while.
+            // Use long values, so that writes take a while.
             let value = SecretString::new(format!("{round} {}", "x".repeat(50_000)));
             vault.set(&scope(), key, &value, "ada").unwrap();
         }
@@ -62,7 +62,7 @@ fn a_killed_writer_leaves_whole_values() {
             );
             assert!(rest.len() == 50_000, "kill {kill}: {key} is not whole");
         }
-        // The dead process's lock is gone.
+        // The kernel released the dead process's lock.
         vault
             .set(&scope(), "C", &SecretString::new("after".to_string()), "grace")
             .unwrap();

@@ -1,4 +1,4 @@
-//! Addresses of what people and programs open here.
+//! Addresses of artifacts on this server.
 
 use crate::PAGES;
 use std::fmt::{Display, Write};

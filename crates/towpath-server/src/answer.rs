@@ -9,7 +9,7 @@ use std::str::FromStr;
 use towpath_delivery::{DeliveryError, ErrorKind};
 use towpath_types::{EnvironmentId, ProjectName};
 
-/// An error on its way out of an API: `{"message": …}`, and `"plan"` where the request goes through if it names that plan.
+/// An error answer of an API: `{"message": …}`. It adds `"plan"` if the request would go through once it names that plan.
 pub(crate) struct Failure(pub DeliveryError);
 
 impl From<DeliveryError> for Failure {
@@ -43,7 +43,7 @@ pub(crate) fn log(error: &DeliveryError) {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         log(&self.0);
-        // Only the owner gets here, who may know the causes.
+        // Only the owner gets this answer, and the owner may see the causes.
         let mut body = serde_json::json!({ "message": self.0.chain() });
         if let Some(plan) = self.0.plan() {
             body["plan"] = serde_json::json!(plan);
@@ -66,7 +66,7 @@ pub(crate) fn environment(project: &str, environment: &str) -> Result<Environmen
     EnvironmentId::new(project, environment).map_err(|error| DeliveryError::invalid(error.to_string()))
 }
 
-/// An id that a path names: `what` is `a gate`.
+/// An id in a path. `what` names its kind for the error: `a gate`.
 pub(crate) fn id<T: FromStr>(text: &str, what: &str) -> Result<T, DeliveryError> {
     text.parse()
         .map_err(|_| DeliveryError::not_found(format!("there is no {what} `{}`", text.escape_debug())))

@@ -1,4 +1,4 @@
-//! Connections: how many there are, and how long one may hold its place without sending or taking anything.
+//! Connections: limits their number, and how long one may stay open without progress.
 
 use axum::{body::Body, extract::Request, response::Response, serve::Listener};
 use hyper::body::Incoming;
@@ -22,16 +22,16 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{Service, ServiceExt};
 
-/// What clients may take.
+/// The limits for clients.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
-    /// How many connections are served at once. The next one waits until one ends.
+    /// The most connections at once. Further connections wait until one ends.
     pub connections: usize,
-    /// How long a client may take to send a request's head, or to begin one on a connection that it keeps.
+    /// How long a client may take to send a request's head, and how long a kept-alive connection may stay idle.
     pub head: Duration,
-    /// How long a connection may stand still in the middle of a request: no byte comes, and none can be sent.
+    /// How long a connection may make no progress in the middle of a request: no byte arrives, and none can be sent.
     pub still: Duration,
-    /// How long open requests may take to end once the server stops.
+    /// How long open requests may take to finish once the server stops.
     pub grace: Duration,
 }
 
@@ -40,15 +40,15 @@ impl Default for Limits {
         Self {
             connections: 1024,
             head: Duration::from_secs(20),
-            // Long polls are answered within half a minute and events are kept alive. Git and the registry may work for a while
-            // before they say a word.
+            // Long polls are answered within half a minute, and events are kept alive. Git and the registry may work for a
+            // while before they send anything.
             still: Duration::from_secs(15 * 60),
             grace: Duration::from_secs(3),
         }
     }
 }
 
-/// Serves whom `listener` accepts until `shutdown`, and then for a moment what is under way.
+/// Serves the connections of `listener` until `shutdown`, and then lets open requests finish for a moment.
 pub(crate) async fn serve<L, S>(mut listener: L, service: S, limits: Limits, shutdown: CancellationToken)
 where
     L: Listener,
@@ -59,7 +59,7 @@ where
     let under_way = TaskTracker::new();
     loop {
         let accepted = async {
-            // Before it is accepted: who finds no place waits in the kernel's queue and costs nothing here.
+            // Wait before accepting: a connection beyond the limit waits in the kernel's queue and costs nothing here.
             let place = places.clone().acquire_owned().await.ok()?;
             Some((listener.accept().await.0, place))
         };
@@ -79,7 +79,7 @@ where
                     TowerToHyperService::new(service),
                 );
             let mut connection = std::pin::pin!(connection);
-            // A client may go away at any time.
+            // A client may disconnect at any time.
             tokio::select! {
                 _ = connection.as_mut() => {}
                 () = shutdown.cancelled() => {
@@ -91,11 +91,11 @@ where
         });
     }
     under_way.close();
-    // Long polls and event streams end with their clients: do not wait for them for ever.
+    // Long polls and event streams end only with their clients, so limit the wait.
     let _ = tokio::time::timeout(limits.grace, under_way.wait()).await;
 }
 
-/// A stream that fails once nothing has moved on it for a while.
+/// A stream that fails after a time without progress.
 struct Moving<C> {
     inner: C,
     still: Duration,
@@ -177,7 +177,7 @@ mod tests {
         }
     }
 
-    /// A server with room for two, and how to connect to it.
+    /// A server with room for two connections, and how to connect to it.
     fn server() -> (mpsc::UnboundedSender<DuplexStream>, CancellationToken) {
         let (connect, connections) = mpsc::unbounded_channel();
         let shutdown = CancellationToken::new();

@@ -1,8 +1,8 @@
-//! Server-sent events: which subjects have changed. `GET /events?topic=pipeline/<id>&topic=gates` hears of these topics and of
-//! no others; without a topic, of what the board shows: every project and the gates.
+//! Server-sent events that say which subjects have changed. `GET /events?topic=pipeline/<id>&topic=gates` sends events of these
+//! topics only. Without a topic, it sends those of the board: every project and the gates.
 //!
-//! Each event is `change`, and its data is the topic. It says that something changed, and not what: the reader fetches again.
-//! Events of one topic are at least [`PAUSE`] apart. A burst of changes is its first and its last event.
+//! Each event is `change`, and its data is the topic. It says that something changed, not what: the reader fetches again.
+//! Events of one topic are at least [`PAUSE`] apart. A burst of changes becomes two events, its first and its last.
 
 use crate::{App, answer::Failure};
 use async_stream::stream;
@@ -39,12 +39,12 @@ async fn events(
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::default()))
 }
 
-/// What a reader wants to hear of.
+/// The topics that a reader subscribes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Interest {
-    /// What the board shows.
+    /// The topics of the board.
     Board,
-    /// These.
+    /// Exactly these topics.
     Topics(Vec<Topic>),
 }
 
@@ -69,7 +69,7 @@ impl Interest {
         })
     }
 
-    /// The topics of `change` that the reader wants to hear of.
+    /// The topics of `change` that the reader subscribes to.
     async fn of(&self, change: &Change, store: &dyn Store) -> Vec<Topic> {
         match (self, change) {
             (Self::Topics(wanted), Change::Everything) => wanted.clone(),
@@ -82,7 +82,8 @@ impl Interest {
                 changed.iter().filter(shown).cloned().collect()
             }
             (Self::Board, Change::Everything) => {
-                // While the store is away, whoever fetches again because of the gates finds out about the rest.
+                // While the store is away, the event for the gates makes readers fetch again, and so they notice the other
+                // changes.
                 let projects = store.projects().await.unwrap_or_default();
                 let projects = projects.into_iter().map(|row| Topic::Project(row.name));
                 [Topic::Gates].into_iter().chain(projects).collect()
@@ -91,9 +92,9 @@ impl Interest {
     }
 }
 
-/// The topics that a reader hears of from now on, not too often each.
+/// The events for a reader from now on, at a limited rate for each topic.
 fn topics(store: Arc<dyn Store>, interest: Interest) -> impl Stream<Item = Topic> {
-    // From this moment on and not only from the first poll of the stream.
+    // Subscribe now, not at the first poll of the stream.
     let mut changes = store.changes();
     stream! {
         let mut pace = Pace::default();
@@ -121,15 +122,15 @@ fn topics(store: Arc<dyn Store>, interest: Interest) -> impl Stream<Item = Topic
     }
 }
 
-/// Holds events back that follow too soon after one of the same topic.
+/// Delays events that follow too soon after one of the same topic.
 #[derive(Debug, Default)]
 struct Pace(HashMap<Topic, Slot>);
 
 #[derive(Debug)]
 struct Slot {
-    /// No event before.
+    /// The earliest time of the next event.
     next: Instant,
-    /// Whether there is something to tell.
+    /// Whether an event is waiting.
     pending: bool,
 }
 
@@ -177,7 +178,7 @@ mod tests {
     use towpath_store::{Database, SqlStore};
     use towpath_types::{JobId, PipelineId};
 
-    /// Long enough for every event that is due to come.
+    /// Long enough for every due event to arrive.
     const BOUND: Duration = Duration::from_secs(10);
 
     fn pipeline(number: u128) -> Topic {
@@ -219,7 +220,7 @@ mod tests {
         assert!(pace.0.is_empty(), "nothing is kept of what is over");
     }
 
-    /// What a reader hears, up to and with `last`.
+    /// The events that a reader receives, up to and including `last`.
     async fn until(stream: &mut (impl Stream<Item = Topic> + Unpin), last: Topic) -> Vec<Topic> {
         let mut heard = Vec::new();
         loop {
@@ -263,7 +264,7 @@ mod tests {
         }
         let began = Instant::now();
         assert_eq!(until(&mut stream, pipeline(1)).await, [pipeline(1)]);
-        // They were one event. Nothing but what comes after it is left.
+        // They became one event. Only what comes after it is left.
         store.announce(&[Topic::Gates]);
         assert_eq!(until(&mut stream, Topic::Gates).await, [Topic::Gates]);
         assert!(began.elapsed() < BOUND);

@@ -1,4 +1,4 @@
-//! The routers, and the sockets that they answer on.
+//! The routers, and the sockets that they listen on.
 
 use crate::{
     App, PAGES, agents, api, auth, circleci,
@@ -16,20 +16,20 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, util::MapRequestLayer};
 
-/// Why the server could not serve.
+/// Why the server could not start to serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The agents' socket could not be made.
+    /// The server could not create the agents' socket.
     #[error("failed to make the agents' socket `{}`", path.display())]
     Socket {
-        /// Where.
+        /// The path of the socket.
         path: PathBuf,
-        /// Why not.
+        /// The operating system's reason.
         source: io::Error,
     },
 }
 
-/// Everything behind the public address.
+/// All routes of the public address.
 pub fn router(app: App) -> Router {
     let shown = pages::routes()
         .layer(middleware::from_fn(to_its_end))
@@ -40,10 +40,10 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn(to_its_end))
         .merge(shown.clone())
         .nest(PAGES, shown)
-        // Git ends with its client.
+        // These are not detached from their client: git ends with its client.
         .merge(git::routes())
         .layer(middleware::from_fn_with_state(app.clone(), auth::require_owner));
-    // The registry asks for credentials by itself, in its own words.
+    // The registry authenticates its own requests, with its own answers.
     let registry = towpath_images::router(app.registry.clone());
     owned
         .merge(pages::open_routes().layer(middleware::from_fn(to_its_end)))
@@ -51,15 +51,15 @@ pub fn router(app: App) -> Router {
         .merge(registry)
 }
 
-/// Everything behind the agents' socket.
+/// All routes of the agents' socket.
 pub fn agent_router(app: App) -> Router {
     agents::routes().layer(middleware::from_fn(to_its_end)).with_state(app)
 }
 
-/// Serves both until `shutdown`.
+/// Serves both routers until `shutdown`.
 ///
 /// # Errors
-/// When the agents' socket cannot be made.
+/// When the agents' socket cannot be created.
 pub async fn serve(app: App, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let socket = agent_listener(&app.agent_socket)?;
     let agents = connections::serve(socket, agent_router(app.clone()), Limits::default(), shutdown.clone());
@@ -70,7 +70,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: CancellationToken)
     Ok(())
 }
 
-/// A client that is given an address with a slash at its end asks for `//api/v3/…`.
+/// Removes double slashes: a client whose server address ends with a slash asks for `//api/v3/…`.
 fn collapse_slashes(mut request: Request) -> Request {
     if request.uri().path().starts_with("//") {
         let rest = request.uri().path_and_query().map_or("/", |all| all.as_str());
@@ -88,7 +88,7 @@ fn agent_listener(path: &Path) -> Result<UnixListener, ServeError> {
     };
     let folder = path.parent().unwrap_or(path);
     std::fs::create_dir_all(folder).map_err(failed)?;
-    // Job containers run as any user. Each request shows its job's token.
+    // Job containers run as any user. The token of the job protects each request.
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),

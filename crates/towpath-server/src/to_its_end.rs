@@ -1,7 +1,7 @@
-//! Requests that change something run to their end.
+//! Runs requests that change something to their end.
 //!
-//! A server drops the future of a request whose client has hung up, at whatever line it waits. A change of two steps would
-//! then stay half done.
+//! A server drops the future of a request whose client disconnects, at whatever `await` it has reached. That would leave a
+//! change of two steps half done.
 
 use axum::{
     extract::Request,
@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-/// Runs a request that may change something in a task of its own, which ends whether or not somebody waits for the answer.
+/// Runs a request that may change something in a task of its own, which finishes even if nobody waits for the answer.
 pub(crate) async fn to_its_end(request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
         return next.run(request).await;
@@ -49,7 +49,7 @@ mod tests {
         change.steps.send_modify(|steps| *steps += 1);
     }
 
-    /// Drops a request between the two steps, and answers with how many were done.
+    /// Drops a request between the two steps, and returns how many steps were done.
     async fn steps_of_dropped(method: Method) -> u32 {
         let change_of_two = Arc::new(Change {
             begun: Notify::new(),
@@ -68,7 +68,7 @@ mod tests {
         change_of_two.go_on.notify_one();
         let mut steps = change_of_two.steps.subscribe();
         let both = steps.wait_for(|steps| *steps == 2);
-        // Time stands still, so this is over once nothing runs any more.
+        // Time is paused, so this ends once nothing runs any more.
         match tokio::time::timeout(Duration::from_secs(60), both).await {
             Ok(steps) => *steps.unwrap(),
             Err(_) => *change_of_two.steps.borrow(),

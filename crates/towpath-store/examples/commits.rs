@@ -14,7 +14,7 @@ use towpath_store::{Commit, Database, Expect, NodeRow, SqlStore, Store, Workflow
 use towpath_testkit::Postgres;
 use towpath_types::JobId;
 
-/// How long each figure is measured.
+/// How long to measure each figure.
 const LASTS: Duration = Duration::from_secs(3);
 
 #[tokio::main]
@@ -57,7 +57,7 @@ async fn measure(name: &str, store: &SqlStore, floor: f64) -> Result<()> {
     Ok(())
 }
 
-/// Each commit is what an agent's report makes: an event, and a row compared and set.
+/// Each commit resembles an agent's report: an event, and a row that is compared and set.
 async fn commits(store: &SqlStore, writers: usize) -> Result<f64> {
     let began = Instant::now();
     let tasks: Vec<_> = (0..writers)

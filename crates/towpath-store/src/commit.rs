@@ -1,4 +1,4 @@
-//! What is stored at once.
+//! A commit: writes that are stored together.
 
 use crate::{
     Artifact, Cache, ContextRule, EnvironmentRow, FetchedOrb, GateRow, HandledRef, ImagePush, JobRow, JobSpecRow,
@@ -12,7 +12,7 @@ use towpath_types::{Digest, JobId, PipelineId, ProjectName, ReleaseId};
 /// What a write expects to find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// No row of that key.
+    /// No row has the key.
     Absent,
     /// The row at this version.
     Version(u64),
@@ -35,35 +35,36 @@ impl From<&Lease> for Guard {
     }
 }
 
-/// One write. A row's own `version` field is not read: `Expect` says what is there, and the store counts.
+/// One write. The store ignores a row's own `version` field: `Expect` says what is there, and the store counts
+/// versions.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Write {
     /// Inserts or updates a project.
     Project(ProjectRow, Expect),
     /// Inserts or updates a trigger. An insert with number 0 takes the project's next pipeline number.
     Trigger(TriggerRow, Expect),
-    /// Writes down what a ref led to when its push was handled. Replaces what is there, unless that is of a later push:
-    /// numbers are given in git's order.
+    /// Records where a ref pointed when its push was handled. Replaces the row unless it belongs to a later push:
+    /// numbers follow git's order.
     HandledRef(HandledRef),
     /// Inserts or updates a pipeline.
     Pipeline(PipelineRow, Expect),
     /// Inserts a pipeline's configuration.
     PipelineConfig(PipelineConfig),
-    /// Appends events, in their writer's wire form, to a stream of exactly `expected` events.
+    /// Appends events, in their writer's wire form, to a stream that has exactly `expected` events.
     Events {
         /// `workflow/<id>`, `release/<id>`.
         stream: String,
         /// How many events the stream has.
         expected: u64,
-        /// The new ones.
+        /// The new events.
         events: Vec<Value>,
     },
     /// Inserts or updates a workflow.
     Workflow(WorkflowRow, Expect),
-    /// Inserts or updates a job; its number is kept.
+    /// Inserts or updates a job; keeps its number.
     Job(JobRow, Expect),
-    /// Writes nothing, and expects that an attempt of a job goes on ([`JobRow::goes_on`]): what its step asked for is stored
-    /// before the job is canceled, or not at all.
+    /// Writes nothing, but expects that an attempt of a job is running ([`JobRow::goes_on`]): a step's request is
+    /// stored before the job is canceled, or not at all.
     JobGoesOn {
         /// The job.
         job: JobId,
@@ -72,17 +73,18 @@ pub enum Write {
     },
     /// Inserts what a job does.
     JobSpec(JobSpecRow),
-    /// Gives a job the next number of its project, unless it has one. Its row must be there, or come earlier in the commit.
+    /// Gives a job the next number of its project, unless it has one. Its row must exist or be written earlier in the
+    /// commit.
     NumberJob(JobId),
     /// Inserts or updates a node; its `reports` is the version.
     Node(NodeRow, Expect),
-    /// Inserts a step or replaces the one of the same place; its node's version guards it.
+    /// Inserts a step or replaces it; the version of its node guards it.
     Step(StepRow),
-    /// Keeps an artifact in place of the one of the same path: an agent sends what was not acknowledged again.
+    /// Stores an artifact and replaces one of the same path, because agents resend what was not acknowledged.
     Artifact(ProjectName, Artifact),
-    /// Keeps the tests of one file of results in place of those that it had before.
+    /// Stores the tests of one file of results, and replaces the file's earlier tests.
     Tests {
-        /// For timings of later runs.
+        /// The project, for the timings of later runs.
         project: ProjectName,
         /// The job.
         job: JobId,
@@ -95,20 +97,20 @@ pub enum Write {
         /// Its tests.
         tests: Vec<TestRow>,
     },
-    /// Keeps a cache unless its key is taken; whether it was is told by `Committed::cache_saved`.
+    /// Stores a cache unless its key is taken; `Committed::caches_saved` says whether it was free.
     Cache(Cache),
-    /// Keeps a layer of a workspace in place of the one that the same step kept before.
+    /// Stores a layer of a workspace, and replaces the same step's earlier one.
     WorkspaceLayer(WorkspaceLayer),
     /// Inserts or updates a gate.
     Gate(GateRow, Expect),
-    /// Keeps a plan; the same digest twice is the same plan.
+    /// Stores a plan; the same digest means the same plan.
     Plan(PlanRow),
-    /// Inserts or updates a release. An insert with number 0 takes the environment's next number; an update sets the number
-    /// unless it is 0, for an environment may have recorded the release under another one.
+    /// Inserts or updates a release. An insert with number 0 takes the environment's next number. An update sets the
+    /// number unless it is 0, because the environment may have recorded the release under another one.
     Release(ReleaseRow, Expect),
     /// Inserts or updates a one-off run.
     Run(RunRow, Expect),
-    /// Records a pushed image. The same tag pushed again is another push.
+    /// Records a pushed image. Pushing the same tag again is another push.
     ImagePush(ImagePush),
     /// Inserts or updates an environment.
     Environment(EnvironmentRow, Expect),
@@ -116,59 +118,60 @@ pub enum Write {
     OrbNamespace(OrbNamespace),
     /// Inserts an orb, or changes whether it is listed.
     Orb(OrbRow, Expect),
-    /// Inserts a version of an orb; a development version replaces the one of the same name.
+    /// Inserts a version of an orb; a development version replaces an earlier one of the same name.
     OrbVersion(OrbVersionRow),
-    /// Keeps what another registry gave.
+    /// Stores an orb that another registry returned.
     FetchedOrb(FetchedOrb),
-    /// Replaces the rule of a context: what its owner said last holds.
+    /// Replaces a context's rule; the last write wins.
     ContextRule(ContextRule),
     /// Inserts a session.
     Session(SessionRow),
-    /// Notes that a session was used; one that has ended stays ended.
+    /// Records that a session was used; does not reopen an ended session.
     SessionSeen {
-        /// Of its token.
+        /// The digest of its token.
         digest: Digest,
-        /// When.
+        /// When it was used.
         at: Timestamp,
     },
-    /// Ends a session, if it has not ended.
+    /// Ends a session unless it has already ended.
     EndSession(Digest),
-    /// Adds work unless there is work of that key; then makes that one due at the earlier of both moments, counts its
-    /// failures anew and, if it was set aside, makes it ready. Work that is leased is marked to be done once more when its
-    /// lease ends ([`Write::WorkDone`] then leaves it in the queue), so that no wish is lost.
+    /// Adds work. If work with that key exists, makes it due at the earlier of both times, resets its failures and, if
+    /// it was set aside, makes it ready. Leased work is marked to be done again when its lease ends
+    /// ([`Write::WorkDone`] then leaves it in the queue), so that no request is lost.
     Work(Work),
-    /// Ends the work of a guard: it is done. Fails with [`crate::StoreError::Fenced`] when the lease was lost.
+    /// Removes the work of a guard: it is done. Fails with [`crate::StoreError::Fenced`] when the lease was lost.
     WorkDone(Guard),
-    /// Removes work of a key, leased or not.
+    /// Removes work with a key, leased or not.
     CancelWork(WorkKey),
-    /// Gives work back after a failure; its reason is counted with it.
+    /// Returns work after a failure; counts the failure and stores its reason.
     WorkFailed {
         /// The lease.
         guard: Guard,
-        /// Why, a sentence.
+        /// The reason, a sentence.
         reason: String,
         /// When it may be tried again; `None` sets it aside.
         retry: Option<Timestamp>,
     },
-    /// Binds leased work to an engine: should the lease end, only a server with that engine may claim it.
+    /// Binds leased work to an engine: if the lease expires, only a server with that engine may claim it.
     WorkBound {
         /// The lease.
         guard: Guard,
         /// The engine's name.
         engine: String,
     },
-    /// Gives work back without blame, due at a moment, for servers that have `engine` (any, if `None`).
+    /// Returns work without counting a failure, due at a given time, for servers that have `engine` (any server, if
+    /// `None`).
     WorkReturned {
         /// The lease.
         guard: Guard,
         /// When it is due again.
         due: Timestamp,
-        /// Which engine it needs from now on.
+        /// The engine that it needs from now on.
         engine: Option<String>,
     },
 }
 
-/// Everything that is stored in one transaction, or not at all.
+/// Writes that are stored in one transaction, or not at all.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Commit {
     pub(crate) writes: Vec<Write>,
@@ -183,7 +186,7 @@ impl Commit {
         Self::default()
     }
 
-    /// Adds a write. Writes happen in the order in which they are added.
+    /// Adds a write. Writes are carried out in the order in which they are added.
     pub fn write(&mut self, write: Write) {
         self.writes.push(write);
     }
@@ -201,7 +204,7 @@ impl Commit {
         self.guards.push(guard.into());
     }
 
-    /// Tells listeners of a topic that follows from none of the writes.
+    /// Notifies listeners of a topic that no write implies.
     pub fn announce(&mut self, topic: Topic) {
         self.topics.push(topic);
     }
@@ -219,7 +222,7 @@ impl Commit {
     }
 }
 
-/// What a commit decided.
+/// The values that a commit assigned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Committed {
     /// The numbers that pipelines took, in the order of their triggers' writes.
@@ -228,6 +231,6 @@ pub struct Committed {
     pub jobs: Vec<(JobId, i64)>,
     /// The numbers that releases took.
     pub releases: Vec<(ReleaseId, i64)>,
-    /// For each [`Write::Cache`], whether the key was free.
+    /// Whether the key was free, for each [`Write::Cache`].
     pub caches_saved: Vec<bool>,
 }

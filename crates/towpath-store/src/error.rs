@@ -1,21 +1,21 @@
-//! Why the storage could not do what it was asked.
+//! Why the storage failed.
 
 use crate::WorkKey;
 use std::{io, path::PathBuf, time::Duration};
 
-/// Why the storage could not do what it was asked.
+/// Why the storage failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A write found something else than it expected; nothing was stored. Load again, and decide again.
+    /// A write did not find what it expected; nothing was stored. Load again, and decide again.
     #[error("{what} was changed by somebody else in the meantime")]
     Conflict {
         /// The row or stream.
         what: String,
     },
-    /// The lease of a piece of work was lost; nothing was stored. Another server has the work now, or nobody needs it.
+    /// The lease was lost; nothing was stored. Another server has the work now, or the work is no longer needed.
     #[error("the lease of {0} was lost")]
     Fenced(WorkKey),
-    /// Bytes of a log that begin beyond its end.
+    /// The bytes begin past the end of the log.
     #[error("the log ends at byte {length}, so what comes before these bytes is missing")]
     LogGap {
         /// How long the log is.
@@ -32,7 +32,8 @@ pub enum StoreError {
         /// The other server's process, when it is known.
         pid: Option<i32>,
     },
-    /// A data directory has everything but its database. Beginning anew would lose what the rest belongs to.
+    /// A data directory has everything but its database. Starting with an empty one would lose what the rest belongs
+    /// to.
     #[error(
         "`{}` has {found}, but its database {database} is missing or empty: put the database back from a backup, or begin anew with an empty data directory. Nothing was changed",
         path.display()
@@ -40,22 +41,22 @@ pub enum StoreError {
     DatabaseLost {
         /// The directory.
         path: PathBuf,
-        /// `` `towpath.db` ``, or where else the rows are.
+        /// `` `towpath.db` ``, or the database elsewhere that holds the rows.
         database: String,
         /// What is there: `` `instance` and `logs` ``.
         found: String,
     },
-    /// What is on the disk is no whole database.
+    /// The database file is damaged.
     #[error(
         "the database `{database}` is damaged: stop Towpath, and put the whole data directory back from a backup; `sqlite3 {database} .recover` prints what can still be read"
     )]
     Damaged {
-        /// Its file.
+        /// The database's file.
         database: String,
-        /// How that showed.
+        /// The evidence.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The database in a data directory belongs to another one.
+    /// The database does not belong to this data directory.
     #[error(
         "`{}` is the data directory of the Towpath `{folder}`, but its database is that of `{database}`: put back the database that belongs to it",
         path.display()
@@ -76,7 +77,7 @@ pub enum StoreError {
     Io {
         /// What was attempted.
         attempt: &'static str,
-        /// On what.
+        /// The file or the folder.
         path: PathBuf,
         /// Why it did not work.
         source: io::Error,
@@ -86,33 +87,33 @@ pub enum StoreError {
     Object {
         /// What was attempted.
         attempt: &'static str,
-        /// On which object.
+        /// The object.
         key: String,
         /// Why it did not work.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The database did not answer or could not be reached. Trying again may help.
+    /// The database did not answer or could not be reached. A retry may help.
     #[error("the database `{database}` does not answer")]
     Unavailable {
         /// Its file, or its address without a password.
         database: String,
-        /// Why.
+        /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The database refused. Trying again does not help.
+    /// The database refused. A retry does not help.
     #[error("the database `{database}` refused")]
     Database {
         /// Its file, or its address without a password.
         database: String,
-        /// Why.
+        /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// What is stored is not what was written: damaged, or by a newer version.
+    /// The stored value is damaged, or a newer version wrote it.
     #[error("{what} in the database cannot be read: {why}")]
     Unreadable {
-        /// Which row and column.
+        /// The row and the column.
         what: String,
-        /// Why.
+        /// The problem.
         why: String,
     },
     /// A newer version of Towpath made the database.

@@ -1,10 +1,10 @@
-//! What Towpath remembers: a repository of typed rows per noun behind [`Store`], and logs and blobs behind [`Objects`].
+//! Towpath's storage: typed rows behind [`Store`], and logs and blobs behind [`Objects`].
 //!
 //! - **Invariant:** everything in one [`Commit`] is stored, or nothing is.
 //! - **Invariant:** every write says what it expects to find; a write that finds something else fails the commit with
 //!   [`StoreError::Conflict`] and changes nothing.
-//! - **Invariant:** a log is exactly as long as what was acknowledged of it.
-//! - **Invariant:** a blob is visible under its digest only when all its bytes are stored and were compared.
+//! - **Invariant:** a log contains exactly the acknowledged bytes.
+//! - **Invariant:** a blob becomes visible under its digest only after all its bytes are stored and verified.
 //!
 //! SQLite keeps the rows of one server, PostgreSQL those of several. Only this crate names a database. It does not know
 //! what an event means or what follows from a status.

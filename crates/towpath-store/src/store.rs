@@ -40,7 +40,7 @@ pub trait PipelineStore {
 pub trait TriggerStore {
     /// A trigger.
     async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRow>, StoreError>;
-    /// The triggers that have not made a pipeline and were not dropped, oldest first.
+    /// The open triggers, which have neither made a pipeline nor been dropped, oldest first.
     async fn open_triggers(&self) -> Result<Vec<TriggerRow>, StoreError>;
     /// A project's handled refs, by name.
     async fn handled_refs(&self, project: &ProjectName) -> Result<Vec<HandledRef>, StoreError>;
@@ -78,7 +78,7 @@ pub trait JobStore {
     async fn steps(&self, job: JobId, attempt: u32) -> Result<Vec<StepRow>, StoreError>;
 }
 
-/// What jobs leave behind.
+/// The results of jobs.
 #[async_trait]
 pub trait ArtifactStore {
     /// The artifacts of an attempt, by node and path.
@@ -89,7 +89,7 @@ pub trait ArtifactStore {
     async fn recent_tests(&self, project: &ProjectName, files: u32) -> Result<Vec<TestRow>, StoreError>;
     /// Whether there is a cache of exactly this key in a trust domain.
     async fn has_cache(&self, project: &ProjectName, domain: &str, key: &str) -> Result<bool, StoreError>;
-    /// The newest cache of a trust domain whose key begins with `prefix`: newer wins even over an exact match.
+    /// The newest cache of a trust domain whose key begins with `prefix`. A newer one wins even over an exact match.
     ///
     /// Source: <https://circleci.com/docs/reference/configuration-reference/#restorecache>
     async fn find_cache(&self, project: &ProjectName, domain: &str, prefix: &str) -> Result<Option<Cache>, StoreError>;
@@ -124,13 +124,13 @@ pub trait ReleaseStore {
     async fn release(&self, id: ReleaseId) -> Result<Option<ReleaseRow>, StoreError>;
     /// The releases of an environment, newest first, `limit` at most.
     async fn releases(&self, environment: &EnvironmentId, limit: u32) -> Result<Vec<ReleaseRow>, StoreError>;
-    /// The newest release of an environment that is in one of `statuses`; in any, if there are none.
+    /// The newest release of an environment with one of `statuses`; with any status if `statuses` is empty.
     async fn last_release(
         &self,
         environment: &EnvironmentId,
         statuses: &[ReleaseStatus],
     ) -> Result<Option<ReleaseRow>, StoreError>;
-    /// Every release that is not over, oldest first.
+    /// The open releases, oldest first.
     async fn open_releases(&self) -> Result<Vec<ReleaseRow>, StoreError>;
     /// The release that a job's step began in an environment.
     async fn release_of_job(&self, job: JobId, environment: &EnvironmentId) -> Result<Option<ReleaseRow>, StoreError>;
@@ -166,17 +166,18 @@ pub trait OrbStore {
     async fn orbs(&self, namespace: Option<&str>) -> Result<Vec<OrbRow>, StoreError>;
     /// An orb's versions, in the order of their publication.
     async fn orb_versions(&self, namespace: &str, name: &str) -> Result<Vec<OrbVersionRow>, StoreError>;
-    /// What another registry gave.
+    /// A cached orb from another registry.
     async fn fetched_orb(&self, reference: &str) -> Result<Option<FetchedOrb>, StoreError>;
 }
 
 /// The queue of work.
 ///
 /// # Contract
-/// - A piece of work is leased to one server at a time. A lease ends when its work is done, failed or returned, when it is
-///   not renewed in time, and when [`WorkStore::forget_server`] says that its server is gone.
+/// - A piece of work is leased to one server at a time. A lease ends when its work is done, failed or returned, when it
+///   is not renewed in time, and when [`WorkStore::forget_server`] is called for its server.
 /// - Each claim of a piece of work has a higher fence than every claim of it before.
-/// - `claim` never waits: it claims what `wanted` names and is due, ready or whose lease has ended, and leaves out the rest.
+/// - `claim` never waits: of `wanted`, it claims the work that is due and either ready or with an ended lease, and
+///   skips the rest.
 #[async_trait]
 pub trait WorkStore {
     /// Work of `kinds` that may be claimed at `now` by a server with `engines`: due, ready or with an ended lease, and
@@ -189,7 +190,7 @@ pub trait WorkStore {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Work>, StoreError>;
-    /// Claims each of `wanted` for `server` until `now` plus `lasts`, and answers with those that it got.
+    /// Claims each of `wanted` for `server` until `now` plus `lasts`, and returns the leases that it got.
     async fn claim(
         &self,
         wanted: &[WorkKey],
@@ -197,7 +198,7 @@ pub trait WorkStore {
         now: Timestamp,
         lasts: Duration,
     ) -> Result<Vec<Lease>, StoreError>;
-    /// Renews every lease of `server` until `now` plus `lasts`, and answers with the keys and fences that it still has.
+    /// Renews every lease of `server` until `now` plus `lasts`, and returns the keys and fences that it still has.
     async fn renew(&self, server: &str, now: Timestamp, lasts: Duration) -> Result<Vec<(WorkKey, u64)>, StoreError>;
     /// When the next piece of work of `kinds` becomes due or its lease ends; `None` when there is none.
     async fn next_due(&self, kinds: &[WorkKind]) -> Result<Option<Timestamp>, StoreError>;
@@ -220,7 +221,7 @@ pub trait ServerStore {
     async fn remove_server(&self, id: &str) -> Result<(), StoreError>;
 }
 
-/// Who may have a context.
+/// Which jobs may use a context.
 #[async_trait]
 pub trait ContextStore {
     /// The rule of a context, if it has one.
@@ -241,13 +242,13 @@ pub trait SessionStore {
 /// Everything that Towpath remembers in rows.
 ///
 /// # Contract
-/// - `commit` stores all of a commit or nothing, durably, before it answers. It may be called from many tasks at once; the
-///   caller may be dropped while it waits, and the commit then still happens as a whole or not at all.
+/// - `commit` stores all of a commit or nothing, durably, before it returns. Many tasks may call it at once. If a
+///   caller is dropped while it waits, the commit still happens completely or not at all.
 /// - A commit that fails with [`StoreError::Conflict`] or [`StoreError::Fenced`] stored nothing. One that fails with
-///   [`StoreError::Unavailable`] may have been stored (its answer was lost): load again before trying again.
+///   [`StoreError::Unavailable`] may have been stored (its answer was lost): load again before a retry.
 /// - Reads see every commit that was answered before them, by this server. Another server's commit is seen once it is
 ///   answered there.
-/// - After each commit its topics are told to every listener of every server that shares the store; they are hints, and
+/// - After each commit, every listener on every server that shares the store receives its topics. They are hints: they
 ///   may come twice, late or, after a lost connection, as [`crate::Change::Everything`].
 #[async_trait]
 pub trait Store:
@@ -273,13 +274,13 @@ pub trait Store:
     /// See the contract.
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
 
-    /// Hears of changes from now on.
+    /// Subscribes to changes from now on.
     fn changes(&self) -> Changes;
 
-    /// Tells listeners of topics without storing anything: growth of a log.
+    /// Notifies listeners of topics without storing anything, such as the growth of a log.
     fn announce(&self, topics: &[crate::Topic]);
 
-    /// The store's own random name, the same for ever; every server that shares the store knows it by this.
+    /// The store's own random name, which never changes and is the same for every server.
     fn instance(&self) -> &str;
 
     /// Whether the store was new when it was opened.

@@ -1,4 +1,4 @@
-//! What a change is about, so that a page hears of its own subject and of no other.
+//! The subjects of a change, so that a page is notified only of its own.
 
 use std::{fmt, str::FromStr, sync::Arc};
 use tokio::sync::broadcast;
@@ -33,12 +33,12 @@ impl Topic {
     }
 }
 
-/// One commit's topics, or that some were missed.
+/// One commit's topics, or a notice that some were missed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// These changed.
     Topics(Arc<[Topic]>),
-    /// Anything may have changed: the listener was too slow, or the connection to the database was lost in between.
+    /// Anything may have changed: the listener was too slow, or the connection to the database was lost.
     Everything,
 }
 
@@ -53,7 +53,7 @@ impl Change {
     }
 }
 
-/// Hears of changes. Subscribe before reading, so that nothing is missed in between.
+/// Receives changes. Subscribe before reading, so that no change is missed.
 #[derive(Debug)]
 pub struct Changes(pub(crate) broadcast::Receiver<Change>);
 
@@ -79,7 +79,7 @@ impl Changes {
     }
 }
 
-/// As it travels between servers: `pipeline/<id>`.
+/// The form that servers exchange: `pipeline/<id>`.
 impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

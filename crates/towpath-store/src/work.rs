@@ -1,14 +1,14 @@
-//! Durable work: what a server has to do, leased to one server at a time.
+//! Durable work: tasks for servers, leased to one server at a time.
 //!
-//! Work is enqueued in the commit that makes it necessary, so nothing acts on what is not committed and nothing that is
-//! committed is forgotten. A server claims it with a lease. Each claim has a higher fence than the one before; a commit
-//! that carries a [`crate::Guard`] with a lower fence is refused, so a server that lost its lease changes nothing.
+//! Work is enqueued in the commit that makes it necessary, so nothing acts on uncommitted data and no committed work is
+//! forgotten. A server claims work with a lease. Each claim has a higher fence than the one before; a commit whose
+//! [`crate::Guard`] has a lower fence is refused, so a server that lost its lease changes nothing.
 
 use jiff::Timestamp;
 use std::fmt;
 use towpath_types::ProjectName;
 
-/// What kind of work it is. The key beside it says on what.
+/// The kind of work. The key beside it names the subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WorkKind {
     /// Make the pipeline of a trigger. Key: the trigger's id.
@@ -21,7 +21,7 @@ pub enum WorkKind {
     Release,
     /// Follow a one-off run to its end. Key: the run's id.
     Run,
-    /// Make the plan of a gate anew. Key: the approval job's id.
+    /// Refresh the plan of a gate. Key: the approval job's id.
     Gate,
     /// Look at an environment. Key: the environment's slug.
     Environment,
@@ -64,7 +64,7 @@ impl fmt::Display for WorkKind {
     }
 }
 
-/// Names one piece of work. There is at most one of a key.
+/// Names one piece of work. Keys are unique.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)]
 pub struct WorkKey {
@@ -89,21 +89,21 @@ impl fmt::Display for WorkKey {
     }
 }
 
-/// Who has a piece of work.
+/// The state of a piece of work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkState {
-    /// Nobody; any server that can do it may claim it once it is due.
+    /// Any server that can do it may claim it once it is due.
     Ready,
-    /// A server.
+    /// A server has claimed it.
     Leased {
         /// The server's id.
         server: String,
         /// When the lease ends unless it is renewed.
         until: Timestamp,
     },
-    /// Nobody, because it failed again and again; a person looks at it.
+    /// It failed repeatedly; a person has to look at it.
     SetAside {
-        /// Why, a sentence.
+        /// The reason, a sentence.
         reason: String,
     },
 }
@@ -113,17 +113,17 @@ pub enum WorkState {
 #[allow(missing_docs)]
 pub struct Work {
     pub key: WorkKey,
-    /// For fairness between projects.
+    /// The project, for fairness between projects.
     pub project: Option<ProjectName>,
     /// For jobs: processors in thousandths of one, all nodes together.
     pub cpu_millis: u64,
     /// For jobs: bytes of memory, all nodes together.
     pub memory_bytes: u64,
-    /// The engine that only a server with that engine may claim it for; `None` for any server.
+    /// The engine that a server needs in order to claim it; `None` for any server.
     pub engine: Option<String>,
-    /// It is not claimed before.
+    /// When it may be claimed.
     pub due: Timestamp,
-    /// How often it was claimed and failed.
+    /// How many of its claims failed.
     pub failures: u32,
     /// The last failure, a sentence.
     pub last_failure: Option<String>,
@@ -134,7 +134,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// Work that is due at `now`, for anybody.
+    /// Work that is due at `now`, for any server.
     #[must_use]
     pub fn new(key: WorkKey, now: Timestamp) -> Self {
         Self {
@@ -160,6 +160,6 @@ pub struct Lease {
     pub work: Work,
     /// The server's id.
     pub server: String,
-    /// Higher than that of every claim before.
+    /// Higher than the fence of every earlier claim.
     pub fence: u64,
 }

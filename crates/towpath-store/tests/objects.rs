@@ -16,7 +16,7 @@ use towpath_store::{FolderObjects, LogId, Objects, S3Objects, StoreError};
 use towpath_testkit::{Absent, S3Server, skipped};
 use towpath_types::{Digest, JobId, ReleaseId, RunId};
 
-/// Two servers that share a place.
+/// Two servers that share a storage.
 type Pair = [Arc<dyn Objects>; 2];
 
 fn folder(path: &Path) -> Pair {
@@ -101,13 +101,13 @@ async fn a_log_is_as_long_as_what_was_acknowledged([here, there]: Pair) {
     assert_eq!(read(&here, log, 0, 5).await, "");
     assert_eq!(append(&here, log, 0, "").await.unwrap(), 0);
     assert_eq!(append(&here, log, 0, "hello ").await.unwrap(), 6);
-    // Resent, with more behind it, by the other server.
+    // The other server resends it, with more after it.
     assert_eq!(append(&there, log, 3, "lo world").await.unwrap(), 11);
     assert_eq!(append(&here, log, 0, "hello").await.unwrap(), 11);
     assert_eq!(append(&here, log, 11, "").await.unwrap(), 11);
     let gap = append(&there, log, 12, "x").await;
     assert!(matches!(gap, Err(StoreError::LogGap { length: 11 })), "{gap:?}");
-    // Where this one has not heard of the last bytes.
+    // Append where this server has not seen the last bytes.
     assert_eq!(append(&there, log, 11, "!").await.unwrap(), 12);
     assert_eq!(append(&here, log, 12, "?").await.unwrap(), 13);
     for objects in [&here, &there] {
@@ -180,7 +180,7 @@ async fn closed_logs_read_as_before([here, there]: Pair) {
             at = append(&here, log, at, line).await.unwrap();
         }
     }
-    // The other server knows the parts that are about to be put together.
+    // The other server remembers the parts that are about to be merged.
     assert_eq!(read(&there, log, 100, 50).await, text[100..150]);
     let job = JobId::from_u128(3);
     let (first, second) = tokio::join!(here.close_logs(job), there.close_logs(job));
@@ -193,7 +193,7 @@ async fn closed_logs_read_as_before([here, there]: Pair) {
         assert_eq!(read(objects, log, 0, 10_000).await, text);
         assert_eq!(objects.log_length(log).await.unwrap(), text.len() as u64);
         assert_eq!(read(objects, other, 0, 10_000).await, text);
-        // A late resend of what was acknowledged long ago.
+        // A late resend of bytes that were acknowledged long ago.
         assert_eq!(append(objects, log, 0, &lines[0]).await.unwrap(), text.len() as u64);
     }
 }
@@ -239,7 +239,7 @@ async fn a_large_blob_is_read_as_it_was_written([here, there]: Pair) {
     assert!(content(&there, &stored.digest).await == bytes, "other bytes came back");
 }
 
-/// Gives `text`, and then breaks.
+/// Returns `text`, and then fails.
 struct Broken(&'static str);
 
 impl AsyncRead for Broken {
@@ -311,7 +311,7 @@ async fn a_full_disk_is_said_and_loses_nothing() {
     assert_eq!(length, kept, "the log has bytes that nobody acknowledged");
     let blob = objects.put_blob(Box::pin(std::io::Cursor::new(piece))).await;
     assert!(matches!(blob, Err(StoreError::Full(_))), "{blob:?}");
-    // There is still room for the database to say so.
+    // The database still has room to record it.
     std::fs::write(folder.path().join("towpath.db"), vec![0; 200 << 10]).unwrap();
     drop(objects);
     let unmounted = Command::new("umount").arg("-l").arg(folder.path()).status();

@@ -57,7 +57,7 @@ const ROLLBACK_BEGAN: Event = Event::RollbackBegan { at: AT };
 const ROLLED_BACK: Event = Event::RolledBack { at: AT };
 const RECORDED: Event = Event::Recorded { at: AT };
 
-/// Applies events and checks what each asks for.
+/// Applies events and checks the effect of each.
 fn play(release: &mut Release, script: &[(Event, Option<Effect>)]) {
     for (event, effect) in script {
         let answer = release.apply(event.clone());

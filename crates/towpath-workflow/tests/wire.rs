@@ -1,6 +1,6 @@
-//! What was stored once is read for ever.
+//! Stored events stay readable for ever.
 //!
-//! The JSON here is what version 1 wrote. Do not change it: a change that it does not survive is a new version.
+//! The JSON here is what version 1 wrote. Do not change it: an incompatible change needs a new version.
 
 #![allow(clippy::unwrap_used)]
 

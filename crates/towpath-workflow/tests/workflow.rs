@@ -307,7 +307,7 @@ fn cancel_stops_what_runs_and_ends_what_waits() {
         refusal(&mut workflow, retry("a", 1)),
         "the workflow was canceled by ada at 1970-01-01 00:01:40 UTC"
     );
-    // A job that ends well on its way out does not bring the workflow back.
+    // A job that succeeds while it is stopping does not revive the workflow.
     assert_eq!(
         workflow.apply(finished("a", 1, Outcome::Succeeded, 110)),
         Ok(vec![forget(&grace), finish(Outcome::Canceled)])
@@ -324,10 +324,10 @@ fn a_canceled_job_that_does_not_stop_is_ended() {
     let (mut workflow, _) = make(vec![job("a", BUILD, &[])]);
     workflow.apply(claim("a", 1)).unwrap();
     workflow.apply(cancel(100)).unwrap();
-    // It comes up before its server heard of it: told once more.
+    // It starts before its server learnt of the stop: tell it again.
     assert_eq!(workflow.apply(started("a", 1, 101)), Ok(vec![stop("a", 1)]));
     let grace = timer(TimerKind::StopGrace, "a", 1);
-    // This clock is in a hurry.
+    // This clock runs fast.
     assert_eq!(workflow.apply(fired(&grace, 159)), Ok(vec![set(&grace, 160)]));
     assert_eq!(
         workflow.apply(fired(&grace, 160)),
@@ -412,7 +412,7 @@ fn an_infrastructure_error_is_tried_again_after_a_delay() {
         workflow.apply(fired(&first, 5)),
         Ok(vec![forget(&first), queue("a", 2)])
     );
-    // The timer of the first delay comes again, and one of a job that there never was.
+    // The first delay's timer fires again, and so does one of a job that never existed.
     assert_eq!(workflow.apply(fired(&first, 6)), Ok(vec![forget(&first)]));
     let unknown = timer(TimerKind::Retry, "nosuch", 1);
     assert_eq!(workflow.apply(fired(&unknown, 6)), Ok(vec![forget(&unknown)]));
@@ -420,7 +420,7 @@ fn an_infrastructure_error_is_tried_again_after_a_delay() {
         play(&mut workflow, "a:errored"),
         [set(&timer(TimerKind::Retry, "a", 3), 10)]
     );
-    // Somebody does not want to wait. The retries that happen by themselves are counted anew.
+    // Somebody does not want to wait. The automatic retries are counted from zero again.
     let second = timer(TimerKind::Retry, "a", 3);
     assert_eq!(workflow.apply(retry("a", 3)), Ok(vec![forget(&second), queue("a", 3)]));
     for attempt in 4..6 {
@@ -477,7 +477,7 @@ fn a_job_that_takes_too_long_and_does_not_stop_is_ended() {
     workflow.apply(claim("a", 1)).unwrap();
     workflow.apply(started("a", 1, 0)).unwrap();
     workflow.apply(fired(&timer(TimerKind::TimeLimit, "a", 1), 10)).unwrap();
-    // It is stopping already: the first reason stays.
+    // It is already stopping: the first reason stays.
     assert_eq!(workflow.apply(cancel(20)), Ok(vec![]));
     workflow.apply(fired(&timer(TimerKind::StopGrace, "a", 1), 70)).unwrap();
     assert_eq!(
@@ -513,7 +513,7 @@ fn a_lost_attempt_is_given_up_for_the_next() {
     workflow.apply(claim("a", 1)).unwrap();
     workflow.apply(started("a", 1, 0)).unwrap();
     assert_eq!(workflow.apply(retry("a", 1)), Ok(vec![queue("a", 2), stop("a", 1)]));
-    // Pressed twice: the second request is about the attempt that is lost already.
+    // Pressed twice: the second request names the attempt that is already lost.
     assert!(matches!(
         refused(&mut workflow, retry("a", 1)),
         Illegal::StaleAttempt { .. }
@@ -546,7 +546,7 @@ fn what_waited_for_a_failed_job_waits_again_when_it_is_retried() {
     ]);
     play(&mut workflow, "lint:failed test:failed");
     let attempt = |workflow: &Workflow, name: &str| workflow.job(name).unwrap().attempt;
-    // A server took it and was gone before it did anything.
+    // A server claimed it and died before it did anything.
     workflow.apply(claim("tell", 1)).unwrap();
     workflow.apply(released("tell", 1)).unwrap();
     assert_eq!(workflow.job("tell").unwrap().status(), JobStatus::Queued);
@@ -554,10 +554,10 @@ fn what_waited_for_a_failed_job_waits_again_when_it_is_retried() {
     for name in ["hold", "deploy", "nothing", "tell", "ask"] {
         assert_eq!(workflow.job(name).unwrap().status(), JobStatus::Blocked, "{name}");
     }
-    // `both` is skipped because of `lint` as well, so nothing changed for it.
+    // `both` is also skipped because of `lint`, so nothing changed for it.
     assert_eq!(workflow.job("both").unwrap().outcome(), Some(Outcome::Skipped));
     assert_eq!((attempt(&workflow, "both"), attempt(&workflow, "hold")), (1, 2));
-    // What had not ended is still in its attempt.
+    // Jobs that had not ended stay in their attempts.
     assert_eq!((attempt(&workflow, "tell"), attempt(&workflow, "ask")), (2, 1));
     assert_eq!(play(&mut workflow, "test:ok"), [hold("hold")]);
     assert_eq!(workflow.job("tell").unwrap().outcome(), Some(Outcome::Skipped));

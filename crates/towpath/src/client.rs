@@ -12,21 +12,21 @@ use std::{
 use towpath_delivery::PlanView;
 use towpath_types::SecretString;
 
-/// The file in a folder of a server that says where it listens.
+/// The file in a server's folder that contains its address.
 pub const ADDRESS_FILE: &str = "address";
-/// The folder in the data directory with a folder for each server that has a name.
+/// The folder in the data directory that has one folder for each named server.
 pub const SERVERS_FOLDER: &str = "servers";
-/// How long a server may take to accept a connection if another one may be up instead.
+/// How long a server may take to accept a connection before the client tries another one.
 const TO_CONNECT: Duration = Duration::from_secs(1);
 
 /// How long a step waits for a server that is being restarted.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How this client introduces itself.
+/// This client's `User-Agent`.
 const USER_AGENT: &str = concat!("towpath/", env!("CARGO_PKG_VERSION"));
-/// The longest text that is shown as an error.
+/// The longest answer that is shown as an error.
 const LONGEST_ERROR_BYTES: usize = 4096;
 
-/// The server's answer to a request that goes through if it names the plan that comes with it.
+/// The server's answer to a request that would go through if it named the plan in this answer.
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub struct Unagreed {
@@ -48,12 +48,12 @@ pub struct Client {
     http: reqwest::Client,
     base: String,
     token: SecretString,
-    /// Whether to wait for a server that is away, as a step does while the server is restarted.
+    /// Whether to wait for a server that is away. A step does so while the server restarts.
     patient: bool,
 }
 
-/// A server listens on this machine without TLS, and an agent on a Unix socket. So no certificate is needed, and a job's image need not
-/// have any.
+/// A server listens on this machine without TLS, and an agent on a Unix socket. So the client needs no certificates, and a
+/// job's image need not have any.
 fn http_client() -> Result<reqwest::ClientBuilder> {
     let plain = towpath_trust::without_tls()?;
     Ok(reqwest::Client::builder()
@@ -62,7 +62,7 @@ fn http_client() -> Result<reqwest::ClientBuilder> {
         .user_agent(USER_AGENT))
 }
 
-/// The data directory that `at` means.
+/// The data directory that the options select.
 pub fn data_dir(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(dir) = given {
         return Ok(dir.to_path_buf());
@@ -78,7 +78,7 @@ pub fn data_dir(given: Option<&Path>) -> Result<PathBuf> {
         .ok_or_else(|| anyhow!("neither --data-dir nor $TOWPATH_DATA_DIR nor $HOME says where Towpath keeps its data"))
 }
 
-/// Where the servers of a data directory listen, or listened: the one without a name first.
+/// The addresses at which the servers of a data directory listen or listened. The server without a name comes first.
 pub fn addresses_in(dir: &Path) -> io::Result<Vec<String>> {
     let first = read_address(dir);
     let mut folders: Vec<PathBuf> = match std::fs::read_dir(dir.join(SERVERS_FOLDER)) {
@@ -97,14 +97,14 @@ pub fn addresses_in(dir: &Path) -> io::Result<Vec<String>> {
     }
 }
 
-/// Where the server of a data directory listens. Of several that share it, the first one that accepts a connection.
+/// The address of a data directory's server. If several servers share the directory, the first one that accepts a connection.
 fn address_in(dir: &Path) -> io::Result<String> {
     let mut all = addresses_in(dir)?;
     let up = match all.len() {
         1 => None,
         _ => all.iter().position(|address| accepts(address)),
     };
-    // If none is up, whatever is asked of the first says so.
+    // If no server is up, the request to the first one reports that.
     Ok(all.swap_remove(up.unwrap_or(0)))
 }
 
@@ -119,7 +119,7 @@ fn accepts(address: &str) -> bool {
 }
 
 impl Client {
-    /// A client of the Towpath whose data directory `at` means.
+    /// A client of the Towpath whose data directory `at` selects.
     ///
     /// # Errors
     /// With exit code 3 when no Towpath was ever started there.
@@ -145,7 +145,7 @@ impl Client {
         })
     }
 
-    /// Whether somebody listens where the server should be.
+    /// Whether the server's address accepts connections.
     pub async fn is_up(&self) -> bool {
         let address = self.base.trim_start_matches("http://");
         tokio::net::TcpStream::connect(address).await.is_ok()
@@ -179,7 +179,7 @@ impl Client {
         })
     }
 
-    /// Where the server is, for people.
+    /// The server's address, for people.
     pub fn base(&self) -> &str {
         &self.base
     }
@@ -203,7 +203,7 @@ impl Client {
                 }
             }
             match request.send().await {
-                // A server whose storage is away: reading again changes nothing.
+                // The server's storage is away. Repeating a read changes nothing.
                 Ok(response)
                     if self.patient
                         && method == Method::GET
@@ -241,7 +241,7 @@ impl Client {
         serde_json::from_slice(&body).with_context(|| format!("failed to read the server's answer to `GET {path}`"))
     }
 
-    /// `GET path`, as it is.
+    /// `GET path` as bytes.
     pub async fn get_bytes(&self, path: &str) -> Result<Vec<u8>> {
         Self::answer(self.send(Method::GET, path, None, false).await?).await
     }
@@ -274,7 +274,7 @@ impl Client {
     }
 }
 
-/// What a refusal says to the person who typed the command.
+/// The server's refusal as an error for the person who typed the command.
 fn refusal(status: StatusCode, body: &[u8]) -> anyhow::Error {
     #[derive(serde::Deserialize)]
     struct Message {

@@ -1,5 +1,5 @@
-//! How a process ends that works with clusters by itself: not because nobody reads what it prints, and at a signal with a
-//! word on what it leaves behind.
+//! How a process that deploys to clusters without a server ends. A closed pipe does not end it. At a signal, it says what it
+//! leaves behind.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -7,23 +7,23 @@ use std::sync::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Whether this process works with clusters by itself.
+/// Whether this process deploys to clusters without a server.
 static WORKS: AtomicBool = AtomicBool::new(false);
 
-/// What a signal leaves behind, once something was begun.
+/// What a signal would leave behind, once something was begun.
 static LEFT: Mutex<Option<String>> = Mutex::new(None);
 
-/// Whether this process works with clusters by itself.
+/// Whether this process deploys to clusters without a server.
 pub fn is_at_work() -> bool {
     WORKS.load(Ordering::SeqCst)
 }
 
-/// Says what there is to know if a signal ends this process from now on: what goes on without it, or is half done.
+/// Sets what to say if a signal ends this process from now on: what continues without it, or is half done.
 pub fn leaves(what: String) {
     *LEFT.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
 }
 
-/// From now on this process works with clusters by itself, until a signal ends it.
+/// Marks this process as one that deploys to clusters without a server, and handles the signals that end it.
 pub fn begin_work() {
     WORKS.store(true, Ordering::SeqCst);
     for (kind, code) in [
@@ -36,7 +36,7 @@ pub fn begin_work() {
             signals.recv().await;
             match LEFT.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 Some(left) => eprintln!("\nStopped. {left}"),
-                // Nothing was begun.
+                // No work was begun.
                 None => eprintln!("\nStopped."),
             }
             std::process::exit(code);

@@ -14,7 +14,7 @@ use towpath_types::visible;
 
 /// Something would change (`diff`).
 pub const CHANGES: u8 = 2;
-/// The command line is wrong: `EX_USAGE`, so that it is no answer of `diff`.
+/// The command line is wrong. `EX_USAGE` cannot be mistaken for a result of `diff`.
 ///
 /// Source: <https://man7.org/linux/man-pages/man3/sysexits.h.3head.html>
 pub const USAGE: u8 = 64;
@@ -26,7 +26,7 @@ pub const UNREACHABLE: u8 = 3;
 pub struct Coded {
     /// The exit code.
     pub code: u8,
-    /// What to say.
+    /// The message.
     pub message: String,
 }
 
@@ -40,7 +40,7 @@ impl std::error::Error for Coded {}
 
 /// Prints `error` with its causes and returns its code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    // A server's answer may quote what somebody else wrote.
+    // A server's answer may quote untrusted text.
     eprintln!("error: {}", visible(&error.to_string()));
     for cause in error.chain().skip(1) {
         eprintln!("  because: {}", visible(&cause.to_string()));

@@ -1,7 +1,7 @@
 //! The `towpath` binary: the command line, and the wiring of the parts. No logic.
 //!
 //! The same file is the server, the command line on a laptop, the agent in a job's environment, the proxy in front of an
-//! application, and git's hooks and credential helper. The first argument, or the name that it is called by, says which.
+//! application, and git's hooks and credential helper. The first argument, or the name of the program, selects one.
 
 #[macro_use]
 mod output;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // If nobody reads it, there is nothing more to do. `--help` is no mistake.
+            // If nobody reads the output, nothing is left to do. `--help` is not a mistake.
             let _ = error.print();
             return match error.use_stderr() {
                 true => ExitCode::from(exit::USAGE),
@@ -55,11 +55,11 @@ fn main() -> ExitCode {
 }
 
 fn run(command: cli::Command) -> anyhow::Result<ExitCode> {
-    // One provider for every TLS client of this process. If one was chosen before, that one does as well.
+    // Use one crypto provider for every TLS client of this process. If one is already installed, keep it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(commands::run(command));
-    // A blocked read of standard input must not hold the process.
+    // A blocked read of standard input must not keep the process alive.
     runtime.shutdown_background();
     result
 }

@@ -1,5 +1,5 @@
-//! Standard output of commands. People run `towpath … | head`: when nobody reads any more, the command ends with the exit code
-//! that a shell gives to SIGPIPE, where `println!` would panic.
+//! Standard output of commands. People run `towpath … | head`. When the reader is gone, the command ends with the exit code of
+//! SIGPIPE in a shell, where `println!` would panic.
 
 use std::{
     fmt::Arguments,
@@ -7,23 +7,24 @@ use std::{
 };
 use towpath_types::visible;
 
-/// What a shell reports for a process that SIGPIPE ended.
+/// The exit code that a shell reports for a process that SIGPIPE ended.
 const SIGPIPE_CODE: i32 = 141;
 
-/// Writes to standard output what people read. Nothing in it can steer their terminal. If writing fails, the process ends.
+/// Writes text for people to standard output. Escapes everything that could control their terminal. Ends the process if writing
+/// fails.
 pub fn write(text: Arguments<'_>) {
     let text = text.to_string();
     write_raw(format_args!("{}", visible(&text)));
 }
 
-/// Writes to standard output as it is: what other programs read, what an application printed, and colours of our own.
+/// Writes to standard output unescaped: data for other programs, an application's output, and our own colours.
 pub fn write_raw(text: Arguments<'_>) {
     let mut out = io::stdout().lock();
     let Err(error) = out.write_fmt(text).and_then(|()| out.flush()) else {
         return;
     };
     if error.kind() == ErrorKind::BrokenPipe {
-        // A deployment is not left half done because nobody reads any more.
+        // Do not leave a deployment half done because the reader is gone.
         if crate::ending::is_at_work() {
             return;
         }
@@ -33,17 +34,17 @@ pub fn write_raw(text: Arguments<'_>) {
     std::process::exit(1);
 }
 
-/// `print!` that no closed pipe makes panic, and that shows what would steer a terminal.
+/// Like `print!`, but does not panic when the pipe is closed, and escapes what could control a terminal.
 macro_rules! out {
     ($($part:tt)*) => { $crate::output::write(format_args!($($part)*)) };
 }
 
-/// [`out!`] for what is to stay as it is.
+/// Like [`out!`], without escaping.
 macro_rules! out_raw {
     ($($part:tt)*) => { $crate::output::write_raw(format_args!($($part)*)) };
 }
 
-/// `println!` that no closed pipe makes panic, and that shows what would steer a terminal.
+/// Like `println!`, but does not panic when the pipe is closed, and escapes what could control a terminal.
 macro_rules! outln {
     () => { out!("\n") };
     ($($part:tt)*) => { out!("{}\n", format_args!($($part)*)) };

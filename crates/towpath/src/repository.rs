@@ -1,4 +1,4 @@
-//! The working tree that a command is run in.
+//! The working tree in which a command runs.
 
 use anyhow::{Context, Result, bail};
 use std::{
@@ -11,24 +11,24 @@ use towpath_delivery::{
 use towpath_forge::WorkingTree;
 use towpath_types::CommitId;
 
-/// What a Dockerfile is called.
+/// The name of a Dockerfile.
 const DOCKERFILE: &str = "Dockerfile";
 
-/// How many folders a Dockerfile may be in to be found.
+/// How deep in folders a Dockerfile may be to be found.
 const MOST_FOLDERS_TO_A_DOCKERFILE: usize = 3;
 
 /// A repository's working tree.
 #[derive(Debug)]
 pub struct Repository {
-    /// Its root.
+    /// The root folder of the working tree.
     pub root: PathBuf,
-    /// What `towpath.toml` says; empty without one.
+    /// The content of `towpath.toml`; empty without one.
     pub file: ProjectFile,
     file_text: Option<String>,
 }
 
 impl Repository {
-    /// The repository around the current folder.
+    /// Finds the repository that contains the current folder.
     ///
     /// # Errors
     /// When there is none, or its `towpath.toml` cannot be read.
@@ -46,7 +46,7 @@ impl Repository {
         Self::at(root)
     }
 
-    /// The repository whose root is known.
+    /// Opens the repository whose root is `root`.
     ///
     /// # Errors
     /// When its `towpath.toml` cannot be read.
@@ -60,7 +60,7 @@ impl Repository {
         })
     }
 
-    /// The project's name: what the file says, or the folder's.
+    /// The project's name, from the file or the folder's name.
     pub fn project(&self) -> String {
         let folder = || {
             let name = self.root.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -73,7 +73,7 @@ impl Repository {
     pub fn git(&self, arguments: &[&str]) -> Result<String> {
         let output = Command::new("git")
             .current_dir(&self.root)
-            // A commit is what its id says, whatever a fetched `refs/replace/*` says.
+            // A commit is what its id says, even if a fetched `refs/replace/*` says otherwise.
             .env("GIT_NO_REPLACE_OBJECTS", "1")
             .args(arguments)
             .output()
@@ -101,7 +101,7 @@ impl Repository {
         self.git(&["symbolic-ref", "--quiet", "--short", "HEAD"]).ok()
     }
 
-    /// Every manifest below `.k8s/`, for the server; with Kustomize or Helm, every file that they could be rendered from.
+    /// Every manifest below `.k8s/`, for the server. With Kustomize or Helm, every file that rendering may need.
     pub fn request(&self) -> Result<LaptopRequest> {
         Ok(LaptopRequest {
             files: self.manifests()?,
@@ -111,7 +111,7 @@ impl Repository {
         })
     }
 
-    /// The Dockerfiles, by path: the root's first, then the nearest to it. What git ignores is none of the project's.
+    /// The paths of the Dockerfiles: the root's first, then the nearest to it. Leaves out files that git ignores.
     pub fn dockerfiles(&self) -> Vec<String> {
         let walk = ignore::WalkBuilder::new(&self.root)
             .max_depth(Some(MOST_FOLDERS_TO_A_DOCKERFILE + 1))
@@ -125,8 +125,8 @@ impl Repository {
         found
     }
 
-    /// The files of a [`Self::request`], by path. What cannot be read is among them: which environment needs it is decided
-    /// where the plan is made.
+    /// The files of a [`Self::request`], by path. Includes what cannot be read: the code that makes the plan decides which
+    /// environment needs it.
     pub fn manifests(&self) -> Result<Vec<ManifestFile>> {
         let files = WorkingTree::open(&self.root)?.files(MANIFESTS_FOLDER, &select_manifests)?;
         Ok(manifest_files(files))

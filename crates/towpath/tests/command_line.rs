@@ -1,4 +1,4 @@
-//! The command line without a server, or with one that says what a test wants.
+//! The command line without a server, or with a scripted server.
 
 #![allow(clippy::unwrap_used)]
 
@@ -276,7 +276,7 @@ fn server(folder: &Path, status: &'static str, body: String) {
     });
 }
 
-/// What hides the true subject and the true change on a terminal.
+/// Terminal codes that try to hide the true subject and the true change.
 const HOSTILE: &str = "Fix\u{1b}[2J\u{1b}[1;1H\u{9b}8m \u{202e}txt\u{2066}\rApproved";
 const SHOWN: &str = "Fix\\u001b[2J\\u001b[1;1H\\u009b8m \\u202etxt\\u2066\\u000dApproved";
 
@@ -353,7 +353,7 @@ fn a_plan_of_a_protected_environment_is_shown_and_nobody_agrees_by_accident() {
     server(folder.path(), "409 Conflict", answer.to_string());
     for (more, says) in [
         (&[][..], "nobody is there to ask"),
-        // The server asks again, though it was shown the plan: it must be another one by now.
+        // The server asks again although it was shown the plan, so the plan must have changed.
         (&["--yes"], "error: production is protected"),
         (&["--plan", &digest], "error: production is protected"),
         (&["--plan", "000000000000"], "give its whole digest"),

@@ -1,4 +1,4 @@
-//! `towpath lsp`, spoken to as an editor does.
+//! `towpath lsp`, driven like an editor drives it.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -54,7 +54,7 @@ impl Editor {
         Message::read(&mut self.from).unwrap().expect("the server has gone")
     }
 
-    /// Asks; what else comes meanwhile is not of interest.
+    /// Sends a request and returns its answer. Ignores other messages.
     fn ask(&mut self, method: &str, params: Value) -> Value {
         self.next += 1;
         let id = RequestId::from(self.next);
@@ -99,7 +99,7 @@ impl Editor {
         self.diagnostics()
     }
 
-    /// Asks about the first place of `mark` in `text`.
+    /// Sends a request about the first occurrence of `mark` in `text`.
     fn at(&mut self, method: &str, text: &str, mark: &str) -> Value {
         let offset = text.find(mark).unwrap() + 1;
         let line = text[..offset].matches('\n').count();
@@ -167,7 +167,7 @@ fn an_editor_is_told_what_is_wrong_what_stands_there_and_what_could() {
     let shown = fs::read_to_string(uri.strip_prefix("file://").unwrap()).unwrap();
     assert!(shown.contains("description: Greets."));
 
-    // The wide letter before it counts as two, as editors count.
+    // Editors count the wide letter before it as two.
     let wrong = TEXT
         .replace("      - build\n", "      - biuld\n")
         .replace("default: 😀 world", "default: 😀, enumm: x");
@@ -226,7 +226,7 @@ fn other_files_are_taken_for_what_they_are() {
         said.iter().any(|said| said.contains("no workflows or build jobs")),
         "{said:?}"
     );
-    // Somewhere else, what has workflows is a configuration.
+    // Outside of `.circleci`, a file with workflows is a configuration.
     let said = open("ci.yml", "version: 2.1\nworkflows: {w: {jobs: [none]}}\n");
     assert!(said[0].contains("job named none"), "{said:?}");
 }

@@ -105,7 +105,7 @@ impl World {
     }
 }
 
-/// Runs `test` in a world of its own, and removes what it left in the engine, also when it fails.
+/// Runs `test` in a world of its own, and removes what it left in the engine, even if the test fails.
 async fn in_world<F: Future<Output = ()>>(
     name: &str,
     files: &[(&str, &str)],
@@ -114,7 +114,7 @@ async fn in_world<F: Future<Output = ()>>(
     in_world_with(name, files, Vec::new(), test).await;
 }
 
-/// The same for a server and commands with variables of their own.
+/// Like [`in_world`], with extra variables for the server and commands.
 async fn in_world_with<F: Future<Output = ()>>(
     name: &str,
     files: &[(&str, &str)],
@@ -140,7 +140,7 @@ async fn in_world_with<F: Future<Output = ()>>(
     stopped.unwrap();
 }
 
-/// An image with nothing but busybox; pulled from nowhere.
+/// Loads an image that contains only busybox, without pulling anything.
 async fn busybox() -> Option<String> {
     let Ok(path) = program("busybox") else { return None };
     let file = |path: &str, content| scratch::ScratchFile {
@@ -152,7 +152,7 @@ async fn busybox() -> Option<String> {
         repository: "towpath-test/busybox".into(),
         files: vec![
             file("bin/busybox", scratch::FileContent::Copy(path.clone())),
-            // One file under two names: busybox looks at the name it is called by.
+            // One file under two names: busybox looks at its own name.
             file("bin/sh", scratch::FileContent::Copy(path)),
         ],
         environment: vec!["PATH=/bin".into()],
@@ -218,7 +218,7 @@ async fn a_configuration_that_does_not_parse_is_said_with_its_place() {
         assert_eq!(pipeline.state, "errored");
         assert!(pipeline.errors[0].message.contains(".circleci/config.yml:"), "{:?}", pipeline.errors);
         assert!(said.contains(".circleci/config.yml:"), "the pusher is told too: {said}");
-        // A job that asks for what the runtime does not do yet fails when it is reached, and says where it asks.
+        // A job that needs an unsupported feature fails when it starts, and names the place in its configuration.
         let unhonoured = "version: 2.1\njobs:\n  a:\n    docker:\n      - image: x\n    steps:\n      - setup_remote_docker\nworkflows:\n  w:\n    jobs: [a]\n";
         world.repository.write(".circleci/config.yml", unhonoured).unwrap();
         world.repository.commit("Ask for what is not there").await.unwrap();
@@ -323,7 +323,7 @@ async fn orbs_come_from_the_repository_the_registry_or_another_server_and_stay_l
         let logs = [world.log(&job, 0).await, world.log(&job, 1).await].concat();
         assert!(logs.contains("first you") && logs.contains("vendored me"), "{logs}");
 
-        // A lock holds the version, whatever is published.
+        // A lock file pins the version, whatever is published later.
         world.towpath(&[&["orb", "lock"], &offline[..]].concat()).await.unwrap();
         publish(&GREETER.replace("VERSION", "second"), "1.1.0").await.unwrap();
         let locked = process().await.unwrap();
@@ -342,7 +342,7 @@ async fn orbs_come_from_the_repository_the_registry_or_another_server_and_stay_l
         let source = world.towpath(&["orb", "source", "acme/tools@1.0"]).await.unwrap();
         assert_eq!(source, GREETER.replace("VERSION", "first"));
 
-        // Another place without a server of its own takes this one for the public registry.
+        // Another repository, without a server of its own, uses this server as the public registry.
         let mut elsewhere = tokio::process::Command::new(env!("CARGO_BIN_EXE_towpath"));
         elsewhere
             .args(["config", "process", "--orb-registry", world.server.base()])
@@ -370,13 +370,13 @@ async fn circlecis_own_clients_are_answered() {
         let post = async |path: &str, body: serde_json::Value, token: bool| {
             let mut request = http.post(format!("{}{path}", world.server.base())).json(&body);
             if token {
-                // The older client sends it alone.
+                // The older client sends the token alone.
                 request = request.header("Authorization", world.server.token().unwrap().expose());
             }
             let answer = request.send().await.unwrap();
             (answer.status().as_u16(), answer.json::<serde_json::Value>().await.unwrap())
         };
-        // Compiling costs, so it takes a token; with a slash too many, as a probe, and with a mistake.
+        // Compiling costs processor time, so it requires a token. Test a double slash, a probe, and a mistake.
         assert_eq!(post("/api/v2/compile-config-with-defaults", json!({"config_yaml": config}), false).await.0, 401);
         let (status, answer) = post("/api/v2/compile-config-with-defaults", json!({"config_yaml": config}), true).await;
         assert_eq!((status, &answer["valid"]), (200, &json!(true)), "{answer}");
@@ -405,7 +405,7 @@ async fn circlecis_own_clients_are_answered() {
         let seen = graphql(query, json!({}), true).await;
         assert_eq!(seen["data"]["orbVersion"]["source"], json!(GREETER), "{seen}");
         assert_eq!(graphql(query, json!({}), false).await["data"], json!(null));
-        // An owner's public orb is listed also to a client that asks for certified ones, as it does unless told otherwise.
+        // The older client lists certified orbs by default. It also gets an owner's public orb.
         let query = "mutation($id: UUID!) { createOrb(name: \"open\", registryNamespaceId: $id) { orb { id } errors { message } } }";
         graphql(query, json!({"id": id}), true).await;
         let query = "query { orbs(first: 20, certifiedOnly: true) { edges { node { name } } } }";
@@ -607,7 +607,7 @@ async fn approve_in_a_browser(world: &World, driver: &ChromeDriver, gate: &Gate)
         .click()
         .await
         .unwrap();
-    // Signed in, the approver sees what they came for.
+    // After signing in, the approver sees the requested page.
     let approve = browser.wait().at_most(BOUND).for_element(Locator::Id("approve")).await;
     approve.unwrap();
     let text = browser.find(Locator::Css("main")).await.unwrap().text().await.unwrap();
@@ -659,12 +659,12 @@ async fn what_is_approved_in_the_browser_is_deployed_and_what_fails_goes_back() 
         let address = address(&world).await;
         assert_eq!(get(&address).await, "version 1\n");
 
-        // The server dies; nobody who asks notices.
+        // The server dies. The application's users notice nothing.
         let traffic = Traffic::start(&address, Duration::from_millis(20), |body| body.trim().to_string()).unwrap();
         world.server.kill().await.unwrap();
         world.server.start_again().await.unwrap();
 
-        // A laptop rolls the next version out, and back.
+        // A laptop rolls the next version out, and back again.
         world.repository.write("www/index.html", "version 2\n").unwrap();
         world
             .repository
@@ -689,7 +689,7 @@ async fn what_is_approved_in_the_browser_is_deployed_and_what_fails_goes_back() 
         let report = traffic.stop().await;
         assert!(report.failures.is_empty(), "{}", report.summary());
 
-        // A probe that never passes: the rollout stops, the old version serves, and the error has the new one's words.
+        // The probe never passes: the rollout stops, the old version keeps serving, and the error has the new version's output.
         let never = DEPLOYMENT.replace("/index.html", "/nosuch.html");
         world.repository.write(".k8s/live/dev/deployment.yaml", &never).unwrap();
         let failed = world.towpath(&["deploy", "dev", "latest"]).await.unwrap_err();
@@ -729,8 +729,8 @@ async fn what_is_approved_in_the_browser_is_deployed_and_what_fails_goes_back() 
     .await;
 }
 
-/// Two images of one commit, a tag that is moved after the build, another branch at the same commit: what was tried is what
-/// is deployed. The words of the registry's own name are in the log as they are.
+/// Two images of one commit, a tag that moves after the build, and another branch at the same commit: Towpath deploys the image
+/// that was tested. The log shows the words of the registry's own name unmasked.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_deployed_is_what_was_tried() {
     const CONFIG: &str = r#"version: 2.1
@@ -816,7 +816,7 @@ workflows:
         world.job(&workflow, "deploy-dev", "success").await;
         assert_eq!(get(&address(&world).await).await, "the application of feature\n");
 
-        // What no gate could show is refused when it is pushed.
+        // A push is refused if its configuration deploys something that no gate could show.
         let unclear = CONFIG.replace("towpath deploy dev", "towpath deploy --on-failure stop dev");
         world.repository.write(".circleci/config.yml", &unclear).unwrap();
         world.repository.commit("Unclear").await.unwrap();
@@ -856,8 +856,8 @@ async fn images_go_through_a_private_registry_with_what_docker_knows() {
     let answers = |script: &str| {
         let text = folder.path().join("helper.txt");
         std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
-        // By a program of its own: what another test starts meanwhile inherits what this process has open for writing, and
-        // a file that is being written cannot be run.
+        // Install it with another program. Processes of other tests inherit this process's open files, and a file that is open
+        // for writing cannot be run.
         let mut install = std::process::Command::new("install");
         assert!(install.arg("-m755").args([&text, &helper]).status().unwrap().success());
     };
@@ -878,7 +878,7 @@ async fn images_go_through_a_private_registry_with_what_docker_knows() {
         world.repository.write(".gitignore", "busybox\n").unwrap();
         world.repository.commit("Another registry").await.unwrap();
 
-        // Real helpers read what they are asked before they complain; one that does not may be gone before it is asked.
+        // Real helpers read the request before they fail. One that does not may be gone before the request arrives.
         answers("cat >/dev/null; echo the session has expired >&2; echo hunter2hunter2; exit 1");
         let refused = world.towpath(&["build"]).await.unwrap_err();
         assert!(refused.contains("the session has expired"), "{refused}");
@@ -912,7 +912,7 @@ async fn images_go_through_a_private_registry_with_what_docker_knows() {
         world.towpath(&["deploy", "dev", "latest"]).await.unwrap();
         assert_eq!(get(&address(&world).await).await, "version 1\n");
 
-        // The same through a pipeline, which that registry tells nothing.
+        // The same through a pipeline. This registry does not notify Towpath of pushes.
         world.repository.write("www/index.html", "version 2\n").unwrap();
         let config = DELIVERY
             .replace("$REGISTRY/", &format!("{}/", registry.address()))

@@ -1,4 +1,4 @@
-//! git's hooks, against a server that answers what the test says.
+//! git's hooks, against a scripted server.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use std::{
 const ZERO: &str = "0000000000000000000000000000000000000000";
 const ONE: &str = "1111111111111111111111111111111111111111";
 
-/// Runs `towpath hook NAME` with git's lines: exit code, and what the pusher reads.
+/// Runs `towpath hook NAME` with git's lines. Returns the exit code, and what the pusher reads.
 fn hook(name: &str, socket: &Path, lines: &str) -> (i32, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_towpath"))
         .args(["hook", name])
@@ -31,7 +31,7 @@ fn hook(name: &str, socket: &Path, lines: &str) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(text).unwrap())
 }
 
-/// Answers one request; the handle gives the request's line, its authorization and its body.
+/// Answers one request. The handle returns the request line, the authorization and the body.
 fn answering(socket: &Path, status: &'static str, body: &'static str) -> JoinHandle<(String, String, String)> {
     let listener = UnixListener::bind(socket).unwrap();
     std::thread::spawn(move || {

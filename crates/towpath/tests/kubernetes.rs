@@ -1,4 +1,4 @@
-//! The command line against a real cluster and a registry of somebody else's, with no Towpath up.
+//! The command line against a real cluster and a foreign registry, with no Towpath running.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use serde_json::Value;
@@ -102,7 +102,7 @@ impl Laptop {
             .unwrap()
     }
 
-    /// What it prints, when it exits with `code`.
+    /// Runs the command, which has to exit with `code`. Returns its output.
     async fn says(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.run(arguments).await;
         let all = format!(
@@ -217,7 +217,7 @@ async fn two_laptops_without_a_server_deploy_to_one_cluster_and_agree() {
     let staging = parts.cluster.namespace("laptop-staging").await.unwrap();
     let authority = parts.cluster.certificate_authority().unwrap();
     let server = parts.cluster.server();
-    // One account for both namespaces: the cluster's own administrator's kubeconfig is not what CI jobs have.
+    // One account for both namespaces, because CI jobs do not have the cluster administrator's kubeconfig.
     let owner = dev.owner().await.unwrap();
     let binding = format!(
         "apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{name: dev}}\nroleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: admin}}\nsubjects: [{{kind: Group, apiGroup: rbac.authorization.k8s.io, name: 'system:serviceaccounts:{}'}}]\n",
@@ -243,7 +243,7 @@ async fn two_laptops_without_a_server_deploy_to_one_cluster_and_agree() {
     );
     ann.says(0, &["diff", "dev"]).await;
 
-    // The other one knows what runs, from the cluster alone.
+    // Another laptop knows what runs, from the cluster alone.
     let history: Value = serde_json::from_slice(&bob.run(&["history", "dev", "--json"]).await.stdout).unwrap();
     assert_eq!(
         (history[0]["number"].as_i64(), history[0]["by"].as_str()),
@@ -291,13 +291,13 @@ async fn two_laptops_without_a_server_deploy_to_one_cluster_and_agree() {
         .await;
     assert!(said.contains("release 2 of dev"), "{said}");
 
-    // The same digest elsewhere.
+    // Promote the same digest to another environment.
     let said = ann.says(0, &["promote", "dev", "staging"]).await;
     assert!(said.contains("release 1 of staging"), "{said}");
     let history: Value = serde_json::from_slice(&ann.run(&["history", "staging", "--json"]).await.stdout).unwrap();
     assert_eq!(history[0]["cause"], "towpath promote dev staging");
 
-    // Back, by its number and without.
+    // Roll back, with and without a number.
     let said = ann.says(0, &["rollback", "dev"]).await;
     assert!(said.contains("release 3 of dev"), "{said}");
     assert_eq!(
@@ -318,7 +318,7 @@ async fn two_laptops_without_a_server_deploy_to_one_cluster_and_agree() {
         "{said}"
     );
 
-    // Drift, and who it was.
+    // Drift, and who caused it.
     assert!(
         ann.says(0, &["drift", "dev"])
             .await
@@ -333,7 +333,7 @@ async fn two_laptops_without_a_server_deploy_to_one_cluster_and_agree() {
         "{said}"
     );
 
-    // What is asked for and is not there.
+    // Requests for things that do not exist.
     assert!(
         ann.says(1, &["deploy", "nosuch"])
             .await
@@ -357,7 +357,7 @@ async fn two_laptops_without_a_server_deploy_to_one_cluster_and_agree() {
             .contains("despite a freeze: it burns")
     );
 
-    // A rollout that fails goes back, or stops where it is told to.
+    // A failed rollout rolls back, or stops if told to.
     let broken = std::fs::read_to_string(ann.repository.path().join(".k8s/live/dev/all.yaml"))
         .unwrap()
         .replace("[httpd, -f,", "[nonsense, -f,");
@@ -386,7 +386,7 @@ async fn a_cluster_that_is_tried_again_and_again_is_said() {
     let laptop = laptop(&parts, &[("dev", &dev)], proxy.address(), "", owner.token, "0");
     let broken = serde_json::json!({"kind": "Status", "code": 500, "reason": "InternalError",
         "message": "failed calling webhook \"checks.example.com\": connection refused"});
-    // Broken for longer than nothing is said about, from the first time that it is asked.
+    // The cluster fails for 8 seconds from the first request on, too long for the client to retry without a message.
     let began = std::sync::OnceLock::new();
     proxy.script(move |asked| {
         let is_broken = asked.path.contains("dryRun=All")
@@ -405,7 +405,7 @@ async fn a_cluster_that_is_tried_again_and_again_is_said() {
     assert!(lines[0].contains("failed calling webhook"), "{said}");
 }
 
-/// Where a process is when it makes its `call`th request: held there until it is dead.
+/// Holds a process at its `call`th request, and kills it there.
 async fn killed_at(laptop: &Laptop, proxy: &FaultProxy, call: usize) -> bool {
     let reached = Arc::new(AtomicBool::new(false));
     let seen = reached.clone();

@@ -1,4 +1,4 @@
-//! Several servers on one PostgreSQL and one data directory, as processes that are killed, and that lose their database.
+//! Several servers on one PostgreSQL and one data directory. They run as processes that are killed, and lose their database.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -16,18 +16,18 @@ const JOBS: usize = 60;
 const LINES: usize = 25;
 const BOUND: Duration = Duration::from_secs(120);
 
-/// Servers on one database, and a repository whose one workflow has many jobs at once. Each job writes its name to the file
-/// `ran` once it runs, and prints numbered lines.
+/// Servers on one database, and a repository whose workflow has many concurrent jobs. Each job writes its name to the file
+/// `ran` when it runs, and prints numbered lines.
 struct World {
     folder: tempfile::TempDir,
     postgres: Postgres,
     servers: Vec<Towpath>,
-    /// The pipeline of the one push.
+    /// The pipeline of the only push.
     pipeline: Pipeline,
 }
 
 impl World {
-    /// Starts one server for each name and pushes. `None` where the machine lacks a part.
+    /// Starts one server for each name and pushes. `None` if the machine lacks a requirement.
     async fn start(test: &str, names: &[&str], pause_between_lines: &str) -> Option<Self> {
         if let Err(absent) = engine_answers().await {
             skipped(test, &absent);
@@ -93,7 +93,7 @@ impl World {
         under_way.await.unwrap();
     }
 
-    /// Waits for the end of the workflow, and checks that each job ran once, succeeded, and kept every line that it printed.
+    /// Waits for the end of the workflow. Checks that each job ran once, succeeded, and kept every line that it printed.
     async fn check(mut self) {
         let api = self.servers.last().unwrap().api().unwrap();
         let workflow = api.workflow_of(&self.pipeline, "w").await.unwrap();
@@ -161,7 +161,7 @@ async fn every_job_runs_once_and_no_line_is_lost_while_servers_are_killed() {
     world.check().await;
 }
 
-/// How long the database is away, in seconds.
+/// How many seconds the database is away.
 const OUTAGE: &str = "TOWPATH_TEST_OUTAGE_SECONDS";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,7 +173,7 @@ async fn a_database_that_crashes_and_comes_back_ends_no_job_and_loses_no_line() 
     };
     world.until_ran(JOBS / 4).await;
     world.postgres.crash().unwrap();
-    // What the outage is: nothing is waited for here.
+    // This sleep is the outage itself, not a wait for a condition.
     tokio::time::sleep(Duration::from_secs(outage)).await;
     world.postgres.resume().unwrap();
     world.check().await;

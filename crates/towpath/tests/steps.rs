@@ -1,4 +1,4 @@
-//! What steps of jobs on this machine do, on a real server: git, secrets, results, files with odd names.
+//! What steps of jobs on this machine do with a real server: git, secrets, results, and files with odd names.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -41,7 +41,7 @@ impl World {
         })
     }
 
-    /// Pushes `what`, waits until its only workflow's `job` succeeds, and gives the job's number and its log.
+    /// Pushes `what`, and waits until `job` of its only workflow succeeds. Returns the job's number and log.
     async fn run(&self, what: &str, job: &str) -> (i64, String) {
         self.repository.push(what).await.unwrap();
         let head = self.repository.head().await.unwrap();
@@ -135,13 +135,13 @@ async fn git_in_a_step_reads_the_servers_repositories_and_writes_none() {
         .unwrap();
     let (_, log) = world.run("HEAD:refs/heads/HEAD", "fetch").await;
     assert!(log.contains("on [HEAD]\nrefs/heads/HEAD\n"), "{log}");
-    // git warns that the name is ambiguous in between.
+    // git prints a warning in between that the name is ambiguous.
     assert!(log.contains("\nOn an odd branch\n"), "{log}");
     assert!(log.contains("the tag is there"), "{log}");
     world.end().await;
 }
 
-/// A value with everything in it that programs quote.
+/// A value with every character that programs quote.
 const SECRET: &str = "sw0rd\"fi'sh\\and$more";
 
 const PRINTS: &str = r#"
@@ -233,7 +233,7 @@ async fn a_secret_stays_hidden_and_every_file_is_found() {
         "fi'sh",
         "and$more",
         "and\\$more",
-        // Of its base64 and hex.
+        // Pieces of its base64 and hex.
         "c3cwcmQi",
         "c3cwcmQ",
         "dzByZCJma",

@@ -258,8 +258,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Deploys many objects, with pods on simulated nodes: the first time, with nothing changed, and with everything changed. Each
-    /// tool starts after the cluster has finished the work that the one before caused.
+    /// Deploys many objects, with pods on simulated nodes: the first time, with nothing changed, and with everything changed.
+    /// Each tool starts after the cluster has finished the work that the one before caused.
     async fn large(&self) -> Result<()> {
         let contents = [large_files("one"), large_files("one"), large_files("two")];
         let (mut towpath, mut kubectl, mut helm) = (Steps::default(), Steps::default(), Steps::default());

@@ -15,15 +15,15 @@ use towpath_testkit::{Pipeline, Postgres, Probe, Repository, ServerOptions, Towp
 const PROJECT: &str = "app";
 /// How many pipelines are run between two looks at the memory.
 const PIPELINES: usize = 1_000;
-/// How many jobs a workflow has whose speed is measured.
+/// The number of jobs in a workflow whose speed is measured.
 const JOBS: usize = 300;
 /// How many jobs run while servers are killed.
 const JOBS_OF_KILLS: usize = 1_000;
-/// How many numbered lines each of these prints.
+/// How many numbered lines each of the killed servers' jobs prints.
 const LINES: usize = 20;
 /// A server is killed this long after the one before came back.
 const BETWEEN_KILLS: Duration = Duration::from_secs(3);
-/// Idle memory and growth, in mebibytes, at most.
+/// The goal for idle memory and for growth, in mebibytes.
 const IDLE_GOAL: f64 = 40.0;
 const GROWTH_GOAL: f64 = 20.0;
 /// How long anything may take.
@@ -118,7 +118,7 @@ impl Servers {
     }
 }
 
-/// A workflow of jobs at once. Each writes its name to `ran` in the folder, and prints `lines` numbered lines.
+/// Writes a workflow of concurrent jobs. Each job writes its name to `ran` in the folder, and prints `lines` numbered lines.
 fn jobs_at_once(folder: &Path, count: usize, lines: usize) -> String {
     let ran = folder.join("ran");
     let mut jobs = String::from("version: 2.1\njobs:\n");
@@ -147,7 +147,7 @@ pub async fn bench() -> Result<()> {
 
 fn mebibytes(server: &Towpath) -> Result<f64> {
     let kibibytes = server.resident_kilobytes().context("the server is gone")?;
-    // At most some millions, which a double holds exactly.
+    // The value is at most some millions, which a double holds exactly.
     Ok(f64::from(u32::try_from(kibibytes)?) / 1024.0)
 }
 
@@ -211,7 +211,7 @@ async fn memory(towpath: &Path) -> Result<()> {
     servers.stop().await
 }
 
-/// The least that as many jobs cost: a shell for each, two at a time.
+/// The least that this many jobs cost: one shell for each job, two at a time.
 fn floor() -> Result<Duration> {
     let began = Instant::now();
     let numbers: String = (0..JOBS).map(|job| format!("{job}\n")).collect();

@@ -294,7 +294,7 @@ fn one_crate_names_the_library_that_speaks_to_a_container_engine() {
     let uses = uses(&metadata());
     let with_it = uses.iter().filter(|(_, used)| used.contains("bollard"));
     let names: Vec<&str> = with_it.map(|(name, _)| name.as_str()).collect();
-    // The test kit looks at what an engine has behind the back of the client.
+    // The test kit inspects the engine without the client.
     assert_eq!(names, ["towpath-container", "towpath-testkit"]);
 }
 

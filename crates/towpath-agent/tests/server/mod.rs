@@ -39,7 +39,7 @@ pub const STEP_TOKEN: &str = "the-token-of-its-steps";
 /// A fault of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The server carries the request out, and its answer is lost.
+    /// The server processes the request, but its answer is lost.
     AnswerLost,
     /// The connection breaks before the server reads the request.
     RequestLost,
@@ -55,7 +55,7 @@ pub enum Fault {
 
 #[derive(Default)]
 pub struct State {
-    /// By step. Empty if `counts_only`.
+    /// Keyed by step. Empty if `counts_only`.
     pub logs: BTreeMap<u32, Vec<u8>>,
     pub lengths: BTreeMap<u32, u64>,
     pub counts_only: bool,
@@ -67,7 +67,7 @@ pub struct State {
     pub artifacts: BTreeMap<String, Vec<u8>>,
     pub test_results: BTreeMap<String, Vec<u8>>,
     pub source: Vec<u8>,
-    /// By the beginning of the path: each request takes one fault, until none are left.
+    /// Keyed by the beginning of the path. Each request uses up one fault.
     pub faults: Vec<(String, VecDeque<Fault>)>,
     pub requests: Vec<String>,
     /// Violations of the protocol.
@@ -180,7 +180,7 @@ impl World {
         self.command().spawn().unwrap()
     }
 
-    /// Starts it as a user who may not look into every process, as in a container or on a host.
+    /// Starts the agent as an unprivileged user who cannot inspect every process, as in a container or on a host.
     pub fn start_without_power(&self) -> Child {
         let mut command = self.command();
         if nix::unistd::geteuid().is_root() {
@@ -507,7 +507,7 @@ fn carry_out(method: &Method, path: &str, text: &str, body: &Bytes, fault: Optio
     }
 }
 
-/// The secret that this server knows begins with this.
+/// The server knows a secret that begins with this byte.
 const UNDECIDED: &[u8] = b"h";
 
 fn take_log(state: &mut State, step: u32, offset: u64, body: &Bytes, last: bool, fault: Option<Fault>) -> Answer {
@@ -566,7 +566,7 @@ fn note_order(state: &mut State, report: &Report) {
     }
 }
 
-/// A name, written as it is even if it leads out of the archive, a kind, a link's target, and the content.
+/// An entry: its name (written verbatim, even if it leads out of the archive), its kind, its link target, and its content.
 pub type Entry<'a> = (&'a str, tar::EntryType, &'a str, &'a str);
 
 /// A compressed archive.

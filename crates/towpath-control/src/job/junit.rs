@@ -39,18 +39,18 @@ pub(crate) struct TestCase {
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     pub tests: Vec<TestCase>,
-    /// What was left out or read otherwise than it is written, a sentence each.
+    /// What was skipped or corrected, one sentence each.
     pub notes: Vec<String>,
 }
 
 /// A failure's message is for a person; the rest is in the step's log.
 const LONGEST_MESSAGE: usize = 4000;
-/// How much of a failure is looked at. It is cut after it is masked, for half a secret is not known for one.
+/// The most bytes of a failure to read. Mask before cutting: half a secret cannot be recognised.
 const LONGEST_FAILURE: usize = 256 << 10;
-/// More tests than any suite has: a bound on what one file may make us hold.
+/// The most tests to read from one file, to bound memory. No real suite has as many.
 const MOST_TESTS: usize = 500_000;
 
-/// Reads every test of `xml`. Its texts are masked by `mask`.
+/// Reads every test in `xml`, and masks its texts with `mask`.
 ///
 /// # Errors
 /// When there is no element in it: it is something else.
@@ -71,7 +71,7 @@ pub(crate) fn parse(xml: &[u8], mask: &Mask) -> Result<Results, String> {
         stray_errors: 0,
     };
     let mut seen_element = false;
-    // An element that never ends is noticed at the end only.
+    // The parser reports an unclosed element only at the end.
     let mut depth = 0_u64;
     loop {
         let event = match reader.read_event() {
@@ -132,7 +132,7 @@ pub(crate) fn parse(xml: &[u8], mask: &Mask) -> Result<Results, String> {
     })
 }
 
-/// Where the parser is.
+/// The parser's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Outside,
@@ -143,10 +143,10 @@ enum State {
 struct Parser<'a> {
     mask: &'a Mask,
     tests: Vec<TestCase>,
-    /// The `file` of each suite around the place.
+    /// The `file` attribute of each enclosing suite.
     files: Vec<Option<String>>,
     state: State,
-    /// What the test at hand says of its failure.
+    /// The failure of the current test.
     failure: Failure,
     stray_errors: usize,
 }
@@ -269,7 +269,7 @@ impl Parser<'_> {
         }
     }
 
-    /// An attribute as a person may see it.
+    /// An attribute's text with secrets masked.
     fn text(&self, element: &BytesStart<'_>, name: &str) -> Option<String> {
         let text = plain_text(&self.mask.text(&attribute(element, name)?));
         (!text.is_empty()).then_some(text)
@@ -286,7 +286,7 @@ fn attribute(element: &BytesStart<'_>, name: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// `1.5`, `1,000.5`, `0,25`, `1e-3`, `1.5s`, `20ms`: in seconds.
+/// Parses a number of seconds: `1.5`, `1,000.5`, `0,25`, `1e-3`, `1.5s`, `20ms`.
 fn seconds(text: &str) -> Option<f64> {
     let text = text.trim().to_ascii_lowercase();
     let (number, unit) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
@@ -296,7 +296,7 @@ fn seconds(text: &str) -> Option<f64> {
     };
     let number = number.trim();
     let number = match number.split_once(',') {
-        // Three digits behind a comma are thousands, unless there is nothing before them to be thousands of.
+        // A comma before three digits separates thousands, unless no other digit comes before it.
         Some((whole, rest)) if !number.contains('.') && (rest.len() != 3 || whole == "0") => {
             number.replacen(',', ".", 1)
         }
@@ -306,7 +306,7 @@ fn seconds(text: &str) -> Option<f64> {
     (seconds.is_finite() && seconds >= 0.0).then_some(seconds)
 }
 
-/// Replaces references to characters. One that is none stays as it is written, and costs no other.
+/// Replaces character references. An invalid reference stays as written and does not affect the others.
 fn unescaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -329,7 +329,7 @@ fn unescaped(text: &str) -> String {
     out
 }
 
-/// What `&name;` stands for. A number that is no character stands for nothing.
+/// The character that `&name;` stands for. A number that is not a character gives an empty string.
 fn character(name: &str) -> Option<Cow<'static, str>> {
     let Some(number) = name.strip_prefix('#') else {
         return resolve_xml_entity(name).map(Cow::Borrowed);
@@ -342,7 +342,7 @@ fn character(name: &str) -> Option<Cow<'static, str>> {
     Some(character.map_or(Cow::Borrowed(""), |one| Cow::Owned(one.to_string())))
 }
 
-/// The text of a file, by its byte order mark or the encoding that it declares.
+/// Decodes a file by its byte order mark or its declared encoding.
 fn decoded<'a>(xml: &'a [u8], notes: &mut Vec<String>) -> Cow<'a, str> {
     let encoding = match xml {
         _ if Encoding::for_bom(xml).is_some() => UTF_8,
@@ -351,7 +351,7 @@ fn decoded<'a>(xml: &'a [u8], notes: &mut Vec<String>) -> Cow<'a, str> {
         _ => match declared_encoding(xml) {
             None => UTF_8,
             Some(label) => match Encoding::for_label(label.as_bytes()) {
-                // The declaration itself would not be readable in it.
+                // The declaration was readable as ASCII, so the file cannot be UTF-16.
                 Some(encoding) if encoding == UTF_16LE || encoding == UTF_16BE => UTF_8,
                 Some(encoding) => encoding,
                 None => {
@@ -381,7 +381,7 @@ fn declared_encoding(xml: &[u8]) -> Option<String> {
     value[1..].split_once(quote).map(|(label, _)| label.to_string())
 }
 
-/// `text` with every `<` that begins no element escaped: `expected 1 < 2`.
+/// Escapes every `<` in `text` that does not start an element: `expected 1 < 2`.
 fn well_formed(text: &str) -> String {
     const CDATA: (&str, &str) = ("<![CDATA[", "]]>");
     let mut out = String::with_capacity(text.len());
@@ -498,7 +498,7 @@ mod tests {
             utf_16(u16::to_be_bytes),
             with_mark(b"\xff\xfe", &utf_16(u16::to_le_bytes)),
             with_mark(b"\xfe\xff", &utf_16(u16::to_be_bytes)),
-            // Wrong, but it happens: the text was encoded anew, and the declaration stayed.
+            // Wrong but common: the text was re-encoded and the declaration stayed.
             text.replace("ENCODING", "UTF-16").into_bytes(),
         ];
         for file in files {

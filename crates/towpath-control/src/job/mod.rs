@@ -1,4 +1,4 @@
-//! One job: what is stored of it, what it needs to run, and looking after it until it ends.
+//! One job: its stored form, what it needs to run, and its supervision until it ends.
 
 pub(crate) mod junit;
 pub(crate) mod prepare;
@@ -8,5 +8,5 @@ pub(crate) mod supervise;
 pub(crate) mod translate;
 pub(crate) mod variables;
 
-/// Under which step Towpath's own warnings about a job stand: behind all others.
+/// The step number for Towpath's own warnings about a job, after all real steps.
 pub(crate) const WARNING_STEP: u32 = 1_000_000;

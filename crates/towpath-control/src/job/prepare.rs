@@ -1,6 +1,6 @@
 //! A job with everything that it needs to run: variables, images by digest, credentials.
 //!
-//! Made anew whenever it is asked for, because it holds secrets and so is never stored.
+//! Built on every request and never stored, because it holds secrets.
 
 use crate::{
     capacity::Capacity,
@@ -24,13 +24,13 @@ use towpath_types::{ImageReference, Mask, NodeId, RegistryCredentials, SecretStr
 /// How long a job may run.
 const TIME_LIMIT_SECONDS: u64 = 5 * 60 * 60;
 
-/// What the outside sees of this server.
+/// The addresses at which others reach this server.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct Addresses {
     /// `http://127.0.0.1:7070`.
     pub base_url: String,
-    /// The built-in registry as images are called by it: `127.0.0.1:7070`.
+    /// The address of the built-in registry in image names: `127.0.0.1:7070`.
     pub registry: String,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Prepared {
     pub nodes: u32,
     /// The primary container's image.
     pub image: Option<ImageReference>,
-    /// What the job's log has to say before anything runs.
+    /// A warning to log before the first step.
     pub warning: Option<String>,
     kind: EnvironmentKind,
     limits: Option<Limits>,
@@ -63,7 +63,7 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// What the engine makes for a node.
+    /// The environment that the engine creates for a node.
     pub(crate) fn environment(&self, id: NodeId, token: SecretString) -> EnvironmentRequest {
         EnvironmentRequest {
             id,
@@ -73,7 +73,7 @@ impl Prepared {
         }
     }
 
-    /// What the agent of a node runs.
+    /// The specification that a node's agent runs.
     pub(crate) fn spec(&self, node: u32, step_token: SecretString) -> JobSpec {
         let mut spec = self.spec.clone();
         spec.node_index = node;
@@ -90,7 +90,7 @@ impl Prepared {
         spec
     }
 
-    /// Under which step the log of a service is kept: behind the job's own.
+    /// The step number for a service's log, after the job's own steps.
     pub(crate) fn service_log_step(&self, index: usize) -> u32 {
         u32::try_from(self.spec.steps.len() + index).unwrap_or(u32::MAX)
     }
@@ -105,19 +105,19 @@ impl Prepared {
     }
 }
 
-/// What a job is given that others must not see.
+/// The job's secrets.
 struct Secrets {
-    /// Of its contexts.
+    /// The variables of its contexts.
     variables: Vec<(String, SecretString)>,
-    /// The values among them that are masked.
+    /// The values to mask.
     hidden: Vec<SecretString>,
-    /// The job's own token for the registry.
+    /// The job's own registry token.
     of_job: SecretString,
     /// Hides these values and the job's tokens.
     mask: Mask,
 }
 
-/// Which job, with the rows around it.
+/// A job and its related rows.
 pub(crate) struct Subject<'a> {
     pub job: &'a JobRow,
     pub workflow: &'a WorkflowRow,
@@ -125,8 +125,8 @@ pub(crate) struct Subject<'a> {
 }
 
 impl Preparation {
-    /// Everything that a job needs on a machine with `machine`. What no message may show is put into `known` before anything is
-    /// done that may fail over it.
+    /// Everything that a job needs on a machine with `machine`. Fills `known` with the secrets to mask before doing
+    /// anything that may fail with a message.
     ///
     /// # Errors
     /// `Invalid` for what its author has to mend; otherwise when something that Towpath stands on does not answer.
@@ -206,7 +206,7 @@ impl Preparation {
             time_limit_seconds: Some(TIME_LIMIT_SECONDS),
             log_limit_bytes: None,
             on_host: stored.executor == StoredExecutor::Host,
-            // Each node has its own.
+            // Each node gets its own token.
             step_token: None,
         };
         Ok(Prepared {
@@ -224,7 +224,8 @@ impl Preparation {
         })
     }
 
-    /// Hides the secrets of a job, on a server that need not look after it. A context that is gone by now has none any more.
+    /// Builds the mask of a job on any server, also one that does not supervise it. Skips contexts that no longer
+    /// exist.
     ///
     /// # Errors
     /// When the storage does not work.
@@ -244,7 +245,7 @@ impl Preparation {
     }
 
     fn secrets(&self, job: &JobRow, nodes: u32, mut variables: Vec<(String, SecretString)>) -> Secrets {
-        // A push with a job's own token is known to be its workflow's.
+        // The registry attributes a push with the job's own token to the job's workflow.
         let project = job.project.to_string();
         let of_project = self.identity.issue(&Grant::Pull {
             project: project.clone(),
@@ -259,7 +260,7 @@ impl Preparation {
                 *value = of_job.clone();
             }
         }
-        // Everybody knows these of the registry, and many lines of a log hold them.
+        // These registry values are public, and many log lines contain them.
         let is_known = |name: &str, value: &str| {
             (name == "REGISTRY" && value == self.addresses.registry)
                 || (name == "REGISTRY_USERNAME" && value == "towpath")
@@ -349,7 +350,7 @@ impl Preparation {
         })
     }
 
-    /// The image by its digest: what this workflow pushed under that tag, or what our registry has there now.
+    /// Pins an image by digest: what this workflow pushed under the tag, or what the registry has now.
     async fn pin(
         &self,
         pushes: &[ImagePush],
@@ -385,9 +386,10 @@ impl Preparation {
     }
 }
 
-/// The environment of every step; a later variable of a name wins: contexts, built-ins, the job's own.
+/// The environment of every step. Later variables override earlier ones: contexts, built-ins, the job's own.
 ///
-/// Source: <https://circleci.com/docs/guides/security/env-vars/#order-of-precedence>, where built-ins stand above contexts.
+/// Source: <https://circleci.com/docs/guides/security/env-vars/#order-of-precedence>, where built-ins stand above
+/// contexts.
 fn merge(secrets: &[(String, SecretString)], built_in: &[(String, String)], job: &StoredJob) -> Vec<Variable> {
     let mut merged: Vec<Variable> = Vec::new();
     let mut set = |name: &str, value: SecretString| match merged.iter_mut().find(|known| known.name == name) {

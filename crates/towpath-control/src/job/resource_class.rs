@@ -1,8 +1,8 @@
-//! What a resource class is worth, and what a machine can give of it. Pure.
+//! The capacity of each resource class, limited by the machine. Pure.
 
 use crate::capacity::Capacity;
 
-/// What a job without a resource class counts as while it waits for room. It is not limited to that.
+/// The capacity that a job without a resource class counts as in the queue. It does not limit the job.
 const DEFAULT: Capacity = size(1, 1);
 
 const fn size(processors: u64, gibibytes: u64) -> Capacity {
@@ -12,7 +12,7 @@ const fn size(processors: u64, gibibytes: u64) -> Capacity {
     }
 }
 
-/// The size of a resource class; `None` for one that is not known.
+/// The size of a resource class; `None` for an unknown class.
 ///
 /// Source: <https://circleci.com/docs/guides/execution-managed/resource-class-overview/#docker-execution-environment>
 #[must_use]
@@ -29,7 +29,7 @@ pub(crate) fn size_of(class: &str) -> Option<Capacity> {
     })
 }
 
-/// What a job counts as while it waits for room: all its nodes together.
+/// The capacity that a job counts as in the queue, all nodes together.
 #[must_use]
 pub(crate) fn needs(class: Option<&str>, nodes: u32) -> Capacity {
     let one = class.and_then(size_of).unwrap_or(DEFAULT);
@@ -39,7 +39,7 @@ pub(crate) fn needs(class: Option<&str>, nodes: u32) -> Capacity {
     }
 }
 
-/// What one container may use: its class, or all of the machine where the class has more than that, with a line that says so.
+/// The limits of one container: its class, or the whole machine if the class is larger, with a warning that says so.
 #[must_use]
 pub(crate) fn limits(class: Option<&str>, machine: Capacity) -> (Option<Capacity>, Option<String>) {
     let Some(class) = class else { return (None, None) };

@@ -1,12 +1,12 @@
-//! What a job does, as it is stored: decided when its pipeline is made, and without any secret.
+//! The stored form of a job: fixed when its pipeline is made, without secrets.
 //!
-//! This is a wire form. Its version goes up when a field changes its meaning; fields are added with a default.
+//! This is a wire form. Raise its version when a field changes its meaning; add fields with a default.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use towpath_delivery::DeliveryError;
 
-/// The version that is written.
+/// The version to write.
 const VERSION: u32 = 1;
 
 /// A job's work.
@@ -21,14 +21,14 @@ pub(crate) struct StoredJob {
     pub working_directory: String,
     #[serde(default)]
     pub shell: Option<String>,
-    /// The job's own variables, over those of its contexts.
+    /// The job's own variables; they override its contexts.
     #[serde(default)]
     pub environment: Vec<(String, String)>,
-    /// In order: a later one wins.
+    /// The contexts in order; a later one overrides an earlier one.
     #[serde(default)]
     pub contexts: Vec<String>,
     pub steps: Vec<towpath_protocol::Step>,
-    /// The environment that its steps deploy to, as they say themselves.
+    /// The environment that its steps name in `towpath deploy`.
     #[serde(default)]
     pub deploys_to: Option<String>,
 }
@@ -37,7 +37,7 @@ pub(crate) struct StoredJob {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum StoredExecutor {
-    /// In the first of these containers; the others are its services.
+    /// In the first container; the others are services.
     Docker { images: Vec<StoredImage> },
     /// As processes of the host.
     Host,
@@ -58,10 +58,10 @@ pub(crate) struct StoredImage {
     pub user: Option<String>,
     #[serde(default)]
     pub environment: Vec<(String, String)>,
-    /// User name and password as written, as a rule names of variables.
+    /// User name and password as written, usually as references to variables.
     #[serde(default)]
     pub auth: Option<(String, String)>,
-    /// Where it is written: `.circleci/config.yml:12:9`.
+    /// The place in the configuration: `.circleci/config.yml:12:9`.
     pub place: String,
 }
 
@@ -72,12 +72,12 @@ struct Envelope<T> {
 }
 
 impl StoredJob {
-    /// The wire form.
+    /// Writes the wire form.
     pub(crate) fn write(&self) -> Value {
         serde_json::json!({ "version": VERSION, "job": self })
     }
 
-    /// Reads what `write` wrote, in this version or an earlier one.
+    /// Reads what `write` wrote, in this or an earlier version.
     ///
     /// # Errors
     /// `Internal` when it is damaged, or written by a newer Towpath.

@@ -1,7 +1,7 @@
-//! Looks after one attempt of a job: environments, readiness, the end.
+//! Supervises one attempt of a job: environments, readiness, the end.
 //!
-//! The lease of the job's work says that this server looks after it. All that matters is in rows: which attempt, on which
-//! engine, whether it is to stop, what its nodes reported. What is in memory lets agents wait for answers.
+//! The server with the lease on the job's work is its supervisor. Rows hold everything that matters: the attempt, its
+//! engine, whether to stop it, what its nodes reported. Memory holds only what lets agents wait for answers.
 
 use crate::{
     capacity::Capacity,
@@ -33,11 +33,11 @@ use towpath_store::{
 use towpath_types::{Clock, JobId, JobStatus, Mask, NodeId, Outcome, StepStatus, WorkflowId};
 use towpath_workflow::{Event, Illegal};
 
-/// How often a job's environments are looked at, in case one ended without a word.
+/// How often to check a job's environments, in case one ended without an event.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How long an environment may be gone or ended before its job is given up: its last report may still be on its way.
+/// How long an environment may be gone before its job fails. Its last report may still be on its way.
 const GONE_FOR: Duration = Duration::from_secs(6);
-/// How long an engine that fails is tried again.
+/// How long to retry a failing engine.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(60);
 /// The pause between two tries.
 const ENGINE_PAUSE: Duration = Duration::from_secs(1);
@@ -64,26 +64,26 @@ impl Engines {
     }
 }
 
-/// What agents of one attempt wait for.
+/// What the agents of one attempt wait for.
 pub(crate) struct Attended {
-    /// Which attempt.
+    /// The attempt's number.
     pub attempt: u32,
     /// Hides the job's secrets, once they are known.
     pub mask: OnceLock<Mask>,
-    /// Whether its environments are whole, so that its agents may begin.
+    /// Set once its environments are ready, so that its agents may begin.
     pub ready: watch::Sender<Option<Arc<Prepared>>>,
-    /// Whether it is to stop.
+    /// Whether the attempt is to stop.
     pub stop: watch::Sender<bool>,
 }
 
 impl Attended {
-    /// `text` without the job's secrets. Before those are known, no text can hold them.
+    /// `text` with the job's secrets masked. Until the secrets are loaded, no text can contain them.
     fn masked(&self, text: &str) -> String {
         self.mask.get().map_or_else(|| text.to_string(), |mask| mask.text(text))
     }
 }
 
-/// The jobs that this process looks after now: what agents wait for, and no truth.
+/// The jobs that this process supervises now. Agents wait on these; the rows are the truth.
 #[derive(Clone, Default)]
 pub struct Attendance(Arc<Mutex<HashMap<JobId, Arc<Attended>>>>);
 
@@ -112,7 +112,7 @@ impl Attendance {
     }
 }
 
-/// Looks after jobs.
+/// Supervises jobs.
 #[derive(Clone)]
 #[allow(missing_docs)]
 pub struct Supervisor {
@@ -126,7 +126,7 @@ pub struct Supervisor {
     pub attendance: Attendance,
     /// This server's id.
     pub server: String,
-    /// What one container may have at most.
+    /// The most that one container may use.
     pub machine: Capacity,
 }
 
@@ -157,7 +157,7 @@ impl Handler for Supervisor {
     }
 }
 
-/// How an attempt ended, or that it is over already.
+/// How an attempt ended, or that it was already over.
 enum End {
     With(Outcome, Option<String>),
     Over,
@@ -175,7 +175,7 @@ impl Supervisor {
         };
         match state.status() {
             JobStatus::Queued | JobStatus::Claimed | JobStatus::Running => {}
-            // It was decided meanwhile that it does not run.
+            // The job was blocked, held or ended in the meantime.
             JobStatus::Blocked | JobStatus::OnHold | JobStatus::Ended(_) => return Ok(Done::Finished),
         }
         let attempt = state.attempt;
@@ -189,7 +189,8 @@ impl Supervisor {
             }
             Ok(End::With(outcome, message)) => (outcome, message.map(|message| attended.masked(&message))),
             Err(error) => {
-                // An engine's words may be a container's last ones, and an image's name may hold a variable of a context.
+                // An engine's message may quote a container's output, and an image's name may contain a context
+                // variable.
                 let message = attended.masked(&error.chain());
                 tracing::warn!(%job, attempt, error = message, "job errored");
                 (Outcome::Errored, Some(message))
@@ -199,7 +200,7 @@ impl Supervisor {
         self.finish(&row, attempt, end, lease).await
     }
 
-    /// Stores how an attempt ended, and that its work is done.
+    /// Stores how an attempt ended, and ends its work.
     async fn finish(
         &self,
         row: &JobRow,
@@ -222,11 +223,11 @@ impl Supervisor {
         };
         match self.conductor.apply_patiently(row.workflow, event, also).await {
             Ok(_) => Ok(Done::Committed),
-            // It could not be claimed. The work stays, and is tried again.
+            // The attempt could not be claimed. Keep the work and try again.
             Err(NotApplied::Illegal(_)) if self.is_queued(row.workflow, &row.name, attempt).await? => {
                 Err(DeliveryError::unavailable(format!("job {job} could not be claimed")))
             }
-            // The machine ended it first, or another attempt has begun.
+            // The state machine ended it first, or another attempt has begun.
             Err(NotApplied::Illegal(illegal)) => {
                 tracing::info!(%job, attempt, reason = %illegal, "the job had ended already");
                 Ok(Done::Finished)
@@ -247,7 +248,7 @@ impl Supervisor {
             .ok_or_else(|| DeliveryError::internal(format!("there is no job {job}")))
     }
 
-    /// Makes the attempt's environments, and waits for its end.
+    /// Creates the attempt's environments and waits for its end.
     async fn attend(
         &self,
         loaded: &Arc<Loaded>,
@@ -256,7 +257,7 @@ impl Supervisor {
         lease: &Lease,
         attended: &Arc<Attended>,
     ) -> Result<End, DeliveryError> {
-        // Subscribed before anything is read, so that no change is missed.
+        // Subscribe before reading, so that no change is missed.
         let mut changes = self.store.changes();
         let engine = self.engine_for(job).await?;
         let Some(loaded) = self.claim(loaded, job, attempt, lease, engine.as_ref()).await? else {
@@ -309,7 +310,7 @@ impl Supervisor {
         Ok(end)
     }
 
-    /// What the job needs, however long the storage takes to say it.
+    /// Prepares the job; retries for as long as the storage is away.
     async fn prepare(&self, subject: &Subject<'_>, known: &OnceLock<Mask>) -> Result<Prepared, DeliveryError> {
         let mut pauses = Pauses::default();
         loop {
@@ -322,7 +323,7 @@ impl Supervisor {
         }
     }
 
-    /// The state of an environment that was started, from an engine that may be starting itself.
+    /// The state of a started environment. Retries, because the engine may be starting itself.
     async fn state_patiently(&self, engine: &dyn Engine, id: &NodeId) -> Result<EnvironmentState, DeliveryError> {
         let begun = Instant::now();
         loop {
@@ -335,9 +336,9 @@ impl Supervisor {
         }
     }
 
-    /// Says that this server has the attempt, and on which engine, unless that was said before. From now on only a server
-    /// with that engine takes the work over, because no other could see what runs. `None` when there is nothing to do any
-    /// more.
+    /// Records that this server runs the attempt and on which engine, unless that is already recorded. From then on
+    /// only a server with that engine can take over, because no other can see the environments. `None` when nothing is
+    /// left to do.
     async fn claim(
         &self,
         loaded: &Arc<Loaded>,
@@ -394,7 +395,7 @@ impl Supervisor {
         self.engines.containers.clone().ok_or_else(absent)
     }
 
-    /// Makes a node's environment; `false` when the job is to stop before it is there.
+    /// Creates a node's environment; `false` when the job is to stop first.
     async fn start_patiently(
         &self,
         engine: &dyn Engine,
@@ -445,7 +446,7 @@ impl Supervisor {
             }),
         };
         match self.conductor.apply_patiently(row.workflow, event, also).await {
-            // Refused when it was started before, or is over: the wait that follows finds out.
+            // Refused if it already started or is over: the wait that follows finds out.
             Ok(_) | Err(NotApplied::Illegal(_)) => Ok(()),
             Err(other) => Err(other.into()),
         }
@@ -502,7 +503,7 @@ impl Supervisor {
         }
     }
 
-    /// Takes the environments of an attempt away.
+    /// Removes the environments of an attempt.
     async fn clear(&self, row: &JobRow, attempt: u32) {
         for engine in self.engines.all() {
             for node in 0..row.nodes.max(1) {
@@ -511,7 +512,7 @@ impl Supervisor {
                     attempt,
                     node,
                 };
-                // What is left, the reconciler finds.
+                // The reconciler removes whatever is left.
                 if let Err(error) = engine.stop(&id).await {
                     tracing::warn!(environment = %id, %error, "failed to take a job's environment away");
                 }
@@ -522,7 +523,7 @@ impl Supervisor {
         }
     }
 
-    /// Puts a line of Towpath's own before a job's steps.
+    /// Writes a line from Towpath before a job's steps.
     async fn say(&self, job: JobId, attempt: u32, line: &str) {
         tracing::warn!(%job, attempt, line, "job");
         let step = StepRow {
@@ -565,7 +566,7 @@ impl Supervisor {
             step: step.step,
         };
         let kept = patiently(&*self.clock, "the log of a service", || async {
-            // What is stored already is not stored twice.
+            // The log ignores bytes that it already has.
             self.objects.append_log(log, 0, output.clone()).await?;
             self.store.commit(Commit::new().with(Write::Step(step.clone()))).await
         });
@@ -603,7 +604,8 @@ fn service_step(id: NodeId, step: u32, log: &ServiceLog, at: jiff::Timestamp) ->
     }
 }
 
-/// The outcome of a job from those of its nodes: the worst, where a failure of the user's command counts before ours.
+/// The outcome of a job from those of its nodes: the worst one. A failure of the user's command outranks an
+/// infrastructure error.
 fn worst(nodes: &[NodeRow]) -> End {
     let rank = |outcome: Outcome| match outcome {
         Outcome::Succeeded => 0,

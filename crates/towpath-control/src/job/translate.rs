@@ -1,10 +1,10 @@
-//! From a compiled job to what is stored of it. Pure.
+//! Turns a compiled job into its stored form. Pure.
 
 use crate::job::stored::{StoredExecutor, StoredImage, StoredJob};
 use towpath_config::{CompiledJob, DockerImage, Executor, RegistryAuth, RunStep, Step, StepAction, StepWhen};
 use towpath_types::SecretString;
 
-/// The stored form of a job that can run here. What cannot run was found before, and such a job never gets this far.
+/// The stored form of a job that can run here. Jobs that cannot run are rejected earlier.
 pub(crate) fn stored_job(job: &CompiledJob, contexts: &[String], deploys_to: Option<String>) -> StoredJob {
     let executor = match &job.executor {
         Executor::Docker { images } => StoredExecutor::Docker {
@@ -39,7 +39,7 @@ fn stored_image(image: &DockerImage) -> StoredImage {
         environment: image.environment.iter().map(pair).collect(),
         auth: match &image.auth {
             Some(RegistryAuth::Password { username, password }) => Some((username.clone(), password.clone())),
-            // A job that signs in with a cloud's identity cannot run, and was found before.
+            // Jobs that sign in with a cloud identity are rejected earlier.
             Some(RegistryAuth::Aws { .. } | RegistryAuth::Gcp { .. }) | None => None,
         },
         place: image.place.to_string(),
@@ -55,7 +55,8 @@ fn protocol_step(step: &Step, job: &CompiledJob) -> Option<towpath_protocol::Ste
     };
     let action = match &step.action {
         StepAction::Run(run) => Action::Run(run_step(run)),
-        // On one node it is a `run`. With more it waits for all of them, which a later step of node 0 cannot know.
+        // On one node it is a `run`. On several it would have to wait for all nodes, and a later step of node 0 cannot
+        // see the others.
         StepAction::Deploy(run) if job.parallelism == 1 => Action::Run(run_step(run)),
         StepAction::Checkout { path, .. } => Action::Checkout { path: path.clone() },
         StepAction::SaveCache { key, paths } => Action::SaveCache {
@@ -79,7 +80,7 @@ fn protocol_step(step: &Step, job: &CompiledJob) -> Option<towpath_protocol::Ste
             when = towpath_protocol::StepWhen::Always;
             Action::StoreTestResults { path: path.clone() }
         }
-        // A job with such a step cannot run, and was found before.
+        // Jobs with such a step are rejected earlier.
         StepAction::Deploy(_)
         | StepAction::SetupRemoteDocker { .. }
         | StepAction::AddSshKeys { .. }

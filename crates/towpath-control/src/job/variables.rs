@@ -1,8 +1,8 @@
-//! The environment variables that every job finds. Pure.
+//! The built-in environment variables of every job. Pure.
 
 use towpath_types::{CommitId, JobId, PipelineId, WorkflowId};
 
-/// What the built-in variables of one node are made from.
+/// The inputs of one node's built-in variables.
 #[derive(Debug)]
 pub(crate) struct BuiltIn<'a> {
     pub project: &'a str,
@@ -20,7 +20,7 @@ pub(crate) struct BuiltIn<'a> {
     pub working_directory: &'a str,
     /// `http://127.0.0.1:7070`.
     pub base_url: &'a str,
-    /// Who pushed.
+    /// The user who pushed.
     pub user: &'a str,
 }
 
@@ -65,10 +65,10 @@ impl BuiltIn<'_> {
     }
 }
 
-/// Replaces `$NAME` and `${NAME}` with what `lookup` knows; other names stay as they are written.
+/// Replaces `$NAME` and `${NAME}` with the value from `lookup`; unknown names stay as written.
 ///
-/// CircleCI does this in `docker: image:` and in registry credentials, with project and context variables.
-/// Source: <https://circleci.com/docs/guides/execution-managed/private-images/>
+/// CircleCI does this in `docker: image:` and in registry credentials, with project and context variables. Source:
+/// <https://circleci.com/docs/guides/execution-managed/private-images/>
 pub(crate) fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;

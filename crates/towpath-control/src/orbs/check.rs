@@ -1,4 +1,4 @@
-//! What a text comes to, for somebody who asks: a configuration, an orb.
+//! Compiles or checks a text on request: a configuration, an orb.
 
 use crate::orbs::places::{Orbs, Places};
 use towpath_config::{CompileOptions, Document, PipelineValues};
@@ -15,13 +15,13 @@ pub struct CheckedText {
 }
 
 impl Orbs {
-    /// Compiles a configuration's text for somebody who asks what it comes to.
+    /// Compiles a configuration's text to show the result.
     ///
-    /// `values` are pipeline values by name, with or without `pipeline.` in front; those that are missing are the stand-ins of
+    /// `values` are pipeline values by name, with or without `pipeline.` in front; missing ones get the placeholders of
     /// CircleCI's command line.
     ///
     /// # Errors
-    /// When it could not be tried. A text that does not compile is an answer.
+    /// When the check could not run. A text that does not compile is not an error.
     pub async fn check_config(
         &self,
         text: String,
@@ -57,7 +57,7 @@ impl Orbs {
     /// Checks the source of an orb.
     ///
     /// # Errors
-    /// When it could not be tried. A source that is wrong is an answer.
+    /// When the check could not run. A wrong source is not an error.
     pub async fn check_orb(&self, source: String) -> Result<CheckedText, DeliveryError> {
         let places = self.places();
         let frozen = match freeze(&source, &places).await {
@@ -84,12 +84,12 @@ impl Orbs {
     }
 }
 
-/// An orb's source with exact versions in its own imports.
+/// Pins an orb's own imports to exact versions.
 async fn freeze(source: &str, places: &Places) -> Result<String, DeliveryError> {
     let mut scalars = imports(source)?;
     let mut frozen = source.to_string();
     let sources = places.sources();
-    // From the end, so that the places before stay where they are.
+    // Replace from the end, so that earlier offsets stay valid.
     scalars.sort_by_key(|(range, _)| std::cmp::Reverse(range.start));
     for (range, reference) in scalars {
         let (resolved, _) = sources
@@ -101,7 +101,7 @@ async fn freeze(source: &str, places: &Places) -> Result<String, DeliveryError> 
     Ok(frozen)
 }
 
-/// The references that an orb imports, and where they stand.
+/// The references that an orb imports, and where they are in the source.
 fn imports(source: &str) -> Result<Vec<(std::ops::Range<usize>, String)>, DeliveryError> {
     let document = Document::parse("orb.yml", source);
     if let Some(first) = lines(document.diagnostics()).into_iter().next() {

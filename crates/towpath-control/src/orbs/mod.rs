@@ -1,4 +1,4 @@
-//! Orbs: Towpath's registry of them, and the places that a configuration's orbs are looked for.
+//! Orbs: Towpath's registry, and the places to look for a configuration's orbs.
 
 mod check;
 mod places;

@@ -1,6 +1,7 @@
-//! The places that a configuration's orbs are looked for, and supplying them to the compiler.
+//! The places to look for a configuration's orbs, and feeding orbs to the compiler.
 //!
-//! The compiler says which orbs it is missing; they are fetched here, all of a round at once, and outside of any lock.
+//! The compiler reports the orbs that it is missing. They are fetched here, one round at a time and outside of any
+//! lock.
 
 use crate::{
     orbs::{room::Room, versions::versions_of},
@@ -18,21 +19,21 @@ use towpath_orbs::{
 use towpath_store::{Commit, FetchedOrb, Store, Write};
 use towpath_types::Clock;
 
-/// How many rounds of orbs that import further orbs are followed: more than anybody nests them.
+/// The most rounds of nested orb imports to follow: more than anybody nests.
 const MOST_ROUNDS: usize = 32;
 
-/// Orbs: Towpath's registry of them, and finding others'. Clones share everything.
+/// Orbs: Towpath's registry, and lookups in other registries. Clones share everything.
 #[derive(Clone)]
 pub struct Orbs {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// CircleCI's registry, if it may be asked.
+    /// CircleCI's registry, if the settings allow it.
     others: Option<Arc<PublicRegistry>>,
     urls: UrlOrbs,
     pub(crate) room: Room,
 }
 
-/// Where one configuration's orbs may come from.
+/// Where the orbs of one configuration may come from.
 pub(crate) struct Places {
     vendored: Vendored,
     own: OwnRegistry,
@@ -67,7 +68,7 @@ impl Orbs {
         })
     }
 
-    /// Only those of the store.
+    /// Only the orbs in the store.
     #[cfg(test)]
     pub(crate) fn of_store(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
         Self {
@@ -84,7 +85,7 @@ impl Orbs {
         self.places_with(Vendored::default(), Lock::default())
     }
 
-    /// The places of a commit's configuration: `files` are those below the folder of vendored orbs, by their whole paths.
+    /// The places for a commit's configuration. `files` are the files below the folder of vendored orbs, by full path.
     ///
     /// # Errors
     /// `Invalid` when the lock file cannot be read.
@@ -122,14 +123,14 @@ impl Orbs {
         }
     }
 
-    /// As [`supply_orbs`], from `places`.
+    /// Like [`supply_orbs`], from `places`.
     pub(crate) async fn supply(&self, document: &Document, options: &mut CompileOptions, places: &Places) {
         supply_orbs(&places.sources(), document, options).await;
     }
 }
 
-/// Fetches every orb that `document` imports, directly or through other orbs, from `sources` into `options`: all of a round at
-/// once. An orb that cannot be had is a diagnostic of the compilation that follows; its reference is in the answer.
+/// Fetches every orb that `document` imports, directly or through other orbs, from `sources` into `options`, one round
+/// at a time. An orb that cannot be fetched becomes a diagnostic of the compilation; its reference is in the result.
 pub async fn supply_orbs(sources: &Sources<'_>, document: &Document, options: &mut CompileOptions) -> Vec<String> {
     let mut failed = Vec::new();
     for _ in 0..MOST_ROUNDS {
@@ -151,7 +152,7 @@ pub async fn supply_orbs(sources: &Sources<'_>, document: &Document, options: &m
     failed
 }
 
-/// One orb.
+/// Fetches one orb.
 async fn source(sources: &Sources<'_>, reference: &str) -> Result<OrbSource, OrbError> {
     match sources.resolve(reference).await {
         Ok((resolved, text)) => Ok(OrbSource {
@@ -167,7 +168,7 @@ async fn source(sources: &Sources<'_>, reference: &str) -> Result<OrbSource, Orb
 }
 
 impl Places {
-    /// The places in their order.
+    /// The places, in lookup order.
     pub(crate) fn sources(&self) -> Sources<'_> {
         let sources = Sources::new(self.lock.clone())
             .with(Origin::Vendored, &self.vendored)
@@ -180,7 +181,7 @@ impl Places {
     }
 }
 
-/// Towpath's registry, as a place to look in.
+/// Towpath's registry as a place for lookups.
 struct OwnRegistry {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -206,7 +207,7 @@ impl Lookup for OwnRegistry {
     }
 }
 
-/// CircleCI's registry, with the releases that it gave once: those never change.
+/// CircleCI's registry, with a cache of the releases that it returned. Releases never change.
 struct OthersRegistry {
     store: Arc<dyn Store>,
     client: Arc<PublicRegistry>,

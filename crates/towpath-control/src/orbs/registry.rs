@@ -1,7 +1,7 @@
 //! Towpath's orb registry.
 //!
-//! A release never changes once it is published. A development version may be published again, and is forgotten
-//! 90 days after. What an orb itself imports is resolved when it is published, and stays so.
+//! A release never changes once it is published. A development version may be republished, and expires after 90 days.
+//! An orb's own imports are pinned when it is published.
 //!
 //! Source: <https://circleci.com/docs/orbs/author/orb-concepts/#orb-versions-development-vs-production-vs-inline>
 
@@ -32,7 +32,7 @@ pub struct OrbView {
     /// The id of its namespace.
     pub namespace: Uuid,
     pub name: OrbName,
-    /// Whether only its own organisation is meant to see it. Here everybody who may sign in is one organisation.
+    /// Whether the orb is private to its organisation. Here everybody who may sign in is in one organisation.
     pub is_private: bool,
     /// Whether lists show it.
     pub is_listed: bool,
@@ -56,7 +56,7 @@ pub struct OrbVersionView {
     pub created_at: Timestamp,
 }
 
-/// Which number of a version is counted up.
+/// The part of a version number to increment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Segment {
@@ -75,12 +75,12 @@ impl Orbs {
         Ok(rows.into_iter().map(namespace_view).collect())
     }
 
-    /// Makes a namespace; one that exists stays as it is.
+    /// Creates a namespace; does nothing if it exists.
     ///
     /// # Errors
     /// `Invalid` for a name that no namespace can have.
     pub async fn create_namespace(&self, name: &str) -> Result<NamespaceView, DeliveryError> {
-        // A namespace is named as the first half of an orb's name.
+        // A namespace follows the rules for the first half of an orb's name.
         format!("{name}/orb").parse::<OrbName>().map_err(|_| {
             DeliveryError::invalid(format!(
                 "`{}` is not a namespace's name: use letters, digits, `-` and `_`",
@@ -107,7 +107,7 @@ impl Orbs {
         }
     }
 
-    /// Makes an orb without versions, in a namespace that exists.
+    /// Creates an orb without versions, in an existing namespace.
     ///
     /// # Errors
     /// `NotFound` without the namespace, `Conflict` when the orb exists.
@@ -190,7 +190,7 @@ impl Orbs {
         orb.ok_or_else(|| DeliveryError::not_found(format!("there is no orb `{name}`: create it first")))
     }
 
-    /// Shows an orb in lists, or hides it there.
+    /// Lists or unlists an orb.
     ///
     /// # Errors
     /// `NotFound` without the orb.
@@ -201,7 +201,7 @@ impl Orbs {
             is_listed,
             ..row.ok_or_else(missing)?
         };
-        // Whether it is listed is all that ever changes of an orb, so the last writer's word counts.
+        // Only the listed flag ever changes on an orb, so the last write wins.
         match self
             .store
             .commit(Commit::new().with(Write::Orb(changed, Expect::Version(1))))
@@ -251,7 +251,7 @@ impl Orbs {
             source,
             created_at: self.clock.now(),
         };
-        // Of two publishers of one release at once, the store tells one.
+        // When two publishers race for one release, the store refuses the second.
         match self
             .store
             .commit(Commit::new().with(Write::OrbVersion(row.clone())))

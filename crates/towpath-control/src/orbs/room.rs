@@ -1,18 +1,18 @@
-//! Room for compiling what somebody sends to have it checked. The compiler bounds what one text may cost; this bounds how many
-//! are compiled at once, and gives the memory back.
+//! Bounds the compilation of texts that people send for checking. The compiler bounds the cost of one text; this bounds
+//! how many compile at once, and returns freed memory to the system.
 
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use towpath_delivery::DeliveryError;
 
-/// How many texts are compiled at once.
+/// The number of texts that compile at once.
 const AT_ONCE: usize = 2;
-/// How many more may wait for their turn.
+/// The number of further texts that may wait for a turn.
 const WAITING: usize = 16;
-/// How long one waits.
+/// The longest wait for a turn.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Turns at compiling. Clones share them.
+/// Turns for compiling. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Room {
     places: Arc<Semaphore>,
@@ -29,11 +29,10 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Runs `work`, which takes a processor for a while, when it is its turn. It ends even if nobody waits for it any more,
-    /// and keeps its turn until then.
+    /// Runs CPU-bound `work` when it gets a turn. The work completes and keeps its turn even if the caller goes away.
     ///
     /// # Errors
-    /// `Unavailable` when too many wait, or the turn does not come.
+    /// `Unavailable` when too many others wait, or no turn comes in time.
     pub(crate) async fn compile<T: Send + 'static>(
         &self,
         what: &str,
@@ -54,11 +53,11 @@ impl Room {
     }
 }
 
-/// The allocator keeps what was freed. One large text must not leave the process large.
+/// Returns freed memory to the system. The allocator would keep it, and one large text would leave the process large.
 #[allow(unsafe_code)]
 fn give_memory_back() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it may be called at any time, by any thread.
+    // SAFETY: any thread may call it at any time.
     unsafe {
         libc::malloc_trim(0);
     }

@@ -1,4 +1,4 @@
-//! Which versions of an orb are found.
+//! Which versions of an orb can be found.
 
 use crate::storage::store_error;
 use jiff::{SignedDuration, Timestamp};
@@ -7,10 +7,10 @@ use towpath_delivery::DeliveryError;
 use towpath_orbs::{OrbName, OrbVersion};
 use towpath_store::{OrbVersionRow, Store};
 
-/// How long a development version is found.
+/// How long a development version can be found after publication.
 const DEVELOPMENT_DAYS: i64 = 90;
 
-/// The versions of an orb that are found at `now`, by version.
+/// The versions of an orb that can be found at `now`, by version.
 pub(crate) async fn versions_of(
     store: &dyn Store,
     name: &OrbName,

@@ -1,4 +1,4 @@
-//! From a configuration's text to workflows that can begin. Pure: whoever calls it has fetched the orbs.
+//! Turns a configuration's text into workflows that can begin. Pure: the caller has fetched the orbs.
 
 use crate::{
     job::{stored::StoredJob, translate::stored_job},
@@ -14,7 +14,7 @@ use towpath_types::PipelineId;
 use towpath_workflow::{Definition, JobDefinition, RequiredStatus, Requirement};
 use towpath_yaml::{Diagnostic, Place};
 
-/// Where a repository's configuration is.
+/// The path of a repository's configuration.
 pub(crate) const CONFIG_FILE: &str = ".circleci/config.yml";
 
 /// What started the pipeline.
@@ -27,11 +27,11 @@ pub(crate) struct Cause<'a> {
     pub default_branch: &'a str,
     pub commit: &'a Commit,
     pub repository_url: &'a str,
-    /// Whether somebody asked for it, rather than pushed.
+    /// Whether somebody requested it by the API rather than by a push.
     pub by_api: bool,
 }
 
-/// What a configuration comes to.
+/// A compiled configuration.
 #[derive(Default)]
 pub(crate) struct Compiled {
     /// As `config process` prints it; empty when it does not compile.
@@ -55,11 +55,11 @@ pub(crate) struct CompiledWorkflowJob {
     pub kind: towpath_types::JobKind,
     /// The environment that it opens as a gate, or that it deploys to.
     pub environment: Option<String>,
-    /// What it does; `None` for approvals and jobs that do nothing or cannot run.
+    /// What the job does; `None` for approvals, and for jobs that do nothing or cannot run.
     pub stored: Option<StoredJob>,
 }
 
-/// Compiles a document whose orbs are in `options`.
+/// Compiles a document with the orbs in `options`.
 pub(crate) fn compile(document: &Document, options: &CompileOptions) -> Compiled {
     let checked = check(document, options, &Capabilities::default());
     let mut compiled = Compiled::default();
@@ -73,7 +73,7 @@ pub(crate) fn compile(document: &Document, options: &CompileOptions) -> Compiled
     }
     let findings = &checked.findings;
     for workflow in config.workflows.iter().filter(|workflow| !workflow.jobs.is_empty()) {
-        // A workflow that only a schedule starts does not run for a push. The warning says so.
+        // A push does not start a workflow that has only schedules. The warning says so.
         if findings.iter().any(|finding| finding.stops_workflow(&workflow.name)) {
             continue;
         }
@@ -104,7 +104,7 @@ impl Compiled {
     }
 }
 
-/// The values behind `<< pipeline.… >>`.
+/// The values for `<< pipeline.… >>`.
 pub(crate) fn values(cause: &Cause<'_>) -> PipelineValues {
     let mut values = PipelineValues::new()
         .with("id", cause.pipeline.to_string())
@@ -176,7 +176,7 @@ fn translate(workflow: &Workflow, config: &CompiledConfig, findings: &[Finding])
             name: job.name.clone(),
             kind,
             requires: requires.collect(),
-            // A gate waits for a person even where nothing behind it can run.
+            // A gate still waits for a person when nothing behind it can run.
             cannot_run: reason.filter(|_| matches!(kind, towpath_workflow::JobKind::Build { .. })),
             retries: 0,
             time_limit: None,
@@ -199,8 +199,8 @@ fn required(status: towpath_config::RequiredStatus) -> RequiredStatus {
     }
 }
 
-/// The environment that an approval opens: the one to which the first job behind it deploys. Jobs behind a further gate
-/// are that gate's.
+/// The environment that an approval guards: the one to which the first job behind it deploys. Jobs behind a further
+/// gate belong to that gate.
 fn gate_of(workflow: &Workflow, config: &CompiledConfig, gate: &str) -> Option<String> {
     let is_gate = |name: &str| {
         let mut jobs = workflow.jobs.iter();
@@ -231,7 +231,7 @@ fn gate_of(workflow: &Workflow, config: &CompiledConfig, gate: &str) -> Option<S
     None
 }
 
-/// Every deployment that a job's steps speak of, with its place.
+/// Every deployment in a job's steps, with its place.
 fn deployments_in(steps: &[Step]) -> Vec<(&Place, Deployment)> {
     let in_step = |step: &Step| match &step.action {
         StepAction::Run(run) | StepAction::Deploy(run) => deployments(&run.command),
@@ -260,9 +260,10 @@ fn deploys_to(steps: &[Step]) -> Option<String> {
     })
 }
 
-/// What no gate could show: an environment that is known only at run time, or two environments in one job.
+/// Diagnostics for deployments that no gate could show: an environment known only at run time, or two environments in
+/// one job.
 ///
-/// A place is reported once, however many jobs come by it: with a command that they share, or as a matrix.
+/// A place is reported once, even if several jobs share it through a command or a matrix.
 fn unclear_deployments(document: &Document, config: &CompiledConfig) -> Vec<Diagnostic> {
     let of = |(name, job): (&String, &CompiledJob)| unclear_in(name, job);
     let mut seen = BTreeSet::new();
@@ -305,7 +306,8 @@ fn unclear_in(name: &str, job: &CompiledJob) -> Vec<(Place, Diagnostic)> {
     found
 }
 
-/// The diagnostic at its place. A place in an orb is named in the message: the author does not have that text.
+/// Puts the diagnostic at its place. For a place in an orb the message names it, because the author does not have that
+/// text.
 fn at(document: &Document, place: &Place, diagnostic: Diagnostic) -> Diagnostic {
     let source = document.source();
     if source.name() == &*place.file {

@@ -1,17 +1,17 @@
-//! What a step's command says about deployments. Pure.
+//! Finds deployments in a step's command. Pure.
 
-/// What a step's command says of a deployment.
+/// A deployment that a step's command names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Deployment {
     /// `towpath deploy ENVIRONMENT`.
     To(String),
-    /// `towpath deploy` with other words behind it: nobody knows where to before it runs.
+    /// `towpath deploy` with arguments that name no fixed environment: it is known only at run time.
     Unclear(String),
 }
 
 /// The deployments in a step's command, in order.
 ///
-/// A plain split into words is enough for what people write in a configuration.
+/// Splitting on blanks is enough for real configurations.
 pub(crate) fn deployments(command: &str) -> Vec<Deployment> {
     let mut found = Vec::new();
     for line in command.lines() {

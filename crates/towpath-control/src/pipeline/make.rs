@@ -65,7 +65,7 @@ impl Handler for PipelineMaker {
         })
     }
 
-    // Nobody waits for a person to look at what was set aside: the pipeline itself says why there is none.
+    // Nobody looks at triggers that were set aside, so make a pipeline that says why it failed.
     fn give_up<'a>(
         &'a self,
         lease: &'a Lease,
@@ -83,14 +83,14 @@ impl Handler for PipelineMaker {
     }
 }
 
-/// What is read of the repository, and what it comes to.
+/// The result of reading the repository.
 struct Made {
     config: PipelineConfig,
     compiled: Compiled,
 }
 
 impl Made {
-    /// Nothing but why there is nothing.
+    /// A result with only the reason for a failure.
     fn failed(trigger: &TriggerRow, reason: String) -> Self {
         Self {
             config: PipelineConfig {
@@ -130,7 +130,7 @@ impl PipelineMaker {
             return self.drop_trigger(trigger, reason, lease).await;
         }
         let Some(commit) = commit else {
-            // Git lets people tag files and folders.
+            // Git allows tags on files and folders.
             let what = trigger
                 .tag
                 .as_deref()
@@ -142,17 +142,17 @@ impl PipelineMaker {
             tracing::warn!(project = %trigger.project, error = error.chain(), "failed to provide the registry's context");
         }
         let made = match self.compile(trigger, &commit).await {
-            // Trying again changes nothing.
+            // Another try would fail in the same way.
             Err(error) if error.kind() == ErrorKind::Invalid => Made::failed(trigger, error.chain()),
             made => made?,
         };
         self.make(trigger, &commit, made, lease).await
     }
 
-    /// Whether the push of a trigger that nobody completed was tried again: by another trigger, then.
+    /// Whether another trigger, of a retry, stands for the push of this uncompleted trigger.
     async fn is_taken(&self, trigger: &TriggerRow) -> Result<bool, DeliveryError> {
         let open = self.store.open_triggers().await.map_err(store_error)?;
-        // Of two that nobody completed, the first one stands for the push.
+        // When neither trigger was completed, the first one stands for the push.
         let stands_for_it = |other: &TriggerRow| {
             is_same_push(other, trigger) && (other.status == TriggerStatus::Received || other.number < trigger.number)
         };
@@ -167,7 +167,7 @@ impl PipelineMaker {
         }))
     }
 
-    /// Whether git accepted a push of which `post-receive` has told nothing: its ref leads to the commit, or did before it
+    /// Whether git accepted a push that `post-receive` has not reported: the ref points to the commit, or did before it
     /// moved on.
     async fn was_accepted(&self, trigger: &TriggerRow, commit: Option<&GitCommit>) -> Result<bool, DeliveryError> {
         let (TriggerKind::Push { ref_name }, Some(commit)) = (&trigger.kind, commit) else {
@@ -182,7 +182,7 @@ impl PipelineMaker {
         Ok(not_in_it.await.map_err(forge_error)?.is_empty())
     }
 
-    /// Makes a pipeline that says why there is none.
+    /// Makes a pipeline that only says why it failed.
     async fn make_failed(
         &self,
         trigger: &TriggerRow,
@@ -271,7 +271,7 @@ impl PipelineMaker {
         };
         commit.write(Write::Trigger(done, Expect::Version(version)));
         commit.write(Write::WorkDone(Guard::from(lease)));
-        // Should the answer be lost, the next look finds that it is done.
+        // If the answer is lost, the next try finds that it is done.
         self.store.commit(commit).await.map_err(store_error)?;
         Ok(Done::Committed)
     }
@@ -299,7 +299,7 @@ impl PipelineMaker {
         let source;
         (config.project_file, source) = match read.await {
             Ok(found) => found,
-            // The commit holds it, and it is no text: that is for whoever pushed it.
+            // The file in the commit is not text: report that to whoever pushed it.
             Err(error) if error.kind() == ErrorKind::Invalid => return Ok(errored(config, error.chain())),
             Err(error) => return Err(error),
         };
@@ -331,7 +331,7 @@ impl PipelineMaker {
         let compiled = match self.places(project, &git.id).await {
             Ok(places) => {
                 self.orbs.supply(&document, &mut options, &places).await;
-                // Compiling is bounded, and still takes a processor for a while.
+                // Compiling is bounded but CPU-bound.
                 tokio::task::spawn_blocking(move || compile(&document, &options))
                     .await
                     .map_err(|error| {
@@ -349,11 +349,11 @@ impl PipelineMaker {
         Ok(Made { config, compiled })
     }
 
-    /// Holds deployments to protected environments that no approval of the configuration holds.
+    /// Adds a gate to each deployment to a protected environment that no approval in the configuration guards.
     async fn with_own_gates(&self, project: &ProjectName, compiled: Compiled) -> Result<Compiled, DeliveryError> {
         let mut protected = BTreeSet::new();
         for environment in own_gates::environments(&compiled.workflows) {
-            // Nothing can be deployed to an environment whose name cannot be one.
+            // Nothing can be deployed to an environment with an invalid name.
             let Ok(id) = EnvironmentId::new(project.as_str(), &environment) else {
                 continue;
             };
@@ -376,7 +376,7 @@ impl PipelineMaker {
         })
     }
 
-    /// Where the orbs of a commit's configuration come from: its own folder and its lock file first.
+    /// The places to look for the orbs of a commit's configuration: first its own folder and its lock file.
     async fn places(&self, project: &ProjectName, commit: &CommitId) -> Result<Places, DeliveryError> {
         let lock = self.optional_file(project, commit, LOCK_FILE).await?;
         let select = |entries: &mut Vec<TreeEntry>| {
@@ -392,7 +392,7 @@ impl PipelineMaker {
         self.orbs.places_of(vendored, lock.as_deref())
     }
 
-    /// A file of a commit as text; `None` when it has none of that name. `Invalid` when it is not UTF-8.
+    /// A file of a commit as text; `None` when the commit has no such file. `Invalid` when it is not UTF-8.
     async fn optional_file(
         &self,
         project: &ProjectName,
@@ -410,7 +410,7 @@ impl PipelineMaker {
     }
 }
 
-/// Notes that a push's ref is handled.
+/// Records that a push's ref is handled.
 fn handle_ref(trigger: &TriggerRow, commit: &mut Commit) {
     if let TriggerKind::Push { ref_name } = &trigger.kind {
         commit.write(Write::HandledRef(HandledRef {

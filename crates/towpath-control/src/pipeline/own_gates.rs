@@ -1,5 +1,5 @@
-//! Gates that no configuration asked for: a job that deploys to a protected environment without an approval in front of it
-//! gets one. Pure.
+//! Gates that Towpath adds: a job that deploys to a protected environment without an approval in front of it gets one.
+//! Pure.
 
 use crate::pipeline::compile::{CompiledWorkflow, CompiledWorkflowJob};
 use std::collections::BTreeSet;
@@ -17,14 +17,14 @@ pub(crate) fn environments(workflows: &[CompiledWorkflow]) -> BTreeSet<String> {
 /// A workflow with its gates.
 pub(crate) struct Gated {
     pub workflow: CompiledWorkflow,
-    /// A sentence for each gate that was put in.
+    /// One sentence per added gate.
     pub warnings: Vec<String>,
 }
 
 /// A workflow in which each deployment to an environment in `protected` waits at a gate that shows its plan.
 ///
 /// # Errors
-/// Never for jobs that made a workflow before.
+/// Never for jobs that already make a workflow.
 pub(crate) fn with_own_gates(
     workflow: CompiledWorkflow,
     protected: &BTreeSet<String>,
@@ -86,7 +86,7 @@ pub(crate) fn with_own_gates(
     })
 }
 
-/// A name for the gate of `job` that no other job has.
+/// A name for the gate of `job` that no other job uses.
 fn unused(job: &str, names: &mut BTreeSet<String>) -> String {
     let first = format!("approve-{job}");
     let later = (2..).map(|number| format!("{first}-{number}"));
@@ -103,7 +103,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// Jobs by name, kind, environment and what they require.
+    /// Builds a workflow from jobs by name, kind, environment and required jobs.
     fn workflow(jobs: &[(&str, JobKind, Option<&str>, &[&str])]) -> CompiledWorkflow {
         let definitions = jobs.iter().map(|(name, kind, _, requires)| {
             let kind = match kind {

@@ -1,8 +1,8 @@
-//! Triggers: what asks for pipelines, stored before whoever asks is answered.
+//! Triggers: requests for pipelines, stored before the requester gets an answer.
 //!
-//! A push is announced by git's `pre-receive` hook, before git accepts it, and completed by `post-receive`. The trigger that
-//! is stored in between makes the pipeline even if this server dies before git answers; if git never accepted the push, its
-//! commit is not in the repository, and the trigger is dropped.
+//! A push is announced by git's `pre-receive` hook, before git accepts it, and completed by `post-receive`. The trigger
+//! that is stored in between makes the pipeline even if this server dies before git answers; if git never accepted the
+//! push, its commit is not in the repository, and the trigger is dropped.
 
 use crate::storage::store_error;
 use jiff::SignedDuration;
@@ -19,30 +19,30 @@ use towpath_store::{
 };
 use towpath_types::{Actor, Clock, CommitId, Digest, PipelineId, ProjectName, TriggerId, TriggerStatus, Via};
 
-/// How long git may take to accept a push that was announced. A push that `post-receive` reports is not waited for.
+/// How long git may take to accept an announced push. A push that `post-receive` reports does not wait for this.
 pub(crate) const ACCEPTANCE: SignedDuration = SignedDuration::from_secs(30);
-/// How often every ref is compared with what was handled.
+/// How often to compare every ref with the handled ones.
 const CATCH_UP_EVERY: Duration = Duration::from_secs(60);
-/// How many triggers one commit stores: a push of thousands of refs must not hold the store up.
+/// How many triggers one commit stores, so that a push of thousands of refs does not block the store.
 const BATCH: usize = 200;
-/// With more tags than this in one push, none of them starts anything: a repository that moves in with its history of tags
-/// would run, and deploy, every old release. CircleCI hears of no tags then either.
+/// The most tags in one push that start pipelines; with more, none does. Otherwise moving a repository with its history
+/// of tags would run, and deploy, every old release. GitHub sends CircleCI no event for such a push either.
 ///
 /// Source: <https://docs.github.com/en/webhooks/webhook-events-and-payloads#push>
 pub const MOST_TAGS: usize = 3;
 /// Where tags are.
 const TAGS: &str = "refs/tags/";
 
-/// What became of an announcement.
+/// The result of an announcement.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Announced {
-    /// What the push asks for.
+    /// The triggers of the push.
     pub triggers: Vec<TriggerRow>,
-    /// The tags that start nothing because there are more than [`MOST_TAGS`] of them; by their whole names.
+    /// The full names of the tags that start nothing because there are more than [`MOST_TAGS`] of them.
     pub held_back: BTreeSet<String>,
 }
 
-/// Takes pushes and requests. Clones share everything.
+/// Accepts pushes and requests. Clones share everything.
 #[derive(Clone)]
 #[allow(missing_docs)]
 pub struct Triggers {
@@ -52,11 +52,11 @@ pub struct Triggers {
 }
 
 impl Triggers {
-    /// Stores what a push asks for, before git accepts it.
+    /// Stores a push's triggers before git accepts it.
     ///
     /// # Errors
-    /// `Invalid` for a ref that is neither a branch nor a tag; otherwise when the storage does not work. The push has to be
-    /// refused then.
+    /// `Invalid` for a ref that is neither a branch nor a tag; otherwise when the storage does not work. Then refuse
+    /// the push.
     pub async fn announce(
         &self,
         project: &ProjectName,
@@ -79,7 +79,7 @@ impl Triggers {
             if held_back.contains(&update.name) {
                 continue;
             }
-            // A push that is tried again, because the answer to the first try was lost, asks for nothing more.
+            // A retry of a push whose answer was lost adds no triggers.
             match open.get(&(update.name.as_str(), commit)) {
                 Some(trigger) => known.push(TriggerRow::clone(trigger)),
                 None => new.push(TriggerRow {
@@ -88,7 +88,7 @@ impl Triggers {
                 }),
             }
         }
-        // Before git moves these refs: whoever compares them with what was handled must not take them for missed.
+        // Store these before git moves the refs: otherwise a comparison of refs would report them as missed.
         let not_for_us = updates.iter().filter(|update| held_back.contains(&update.name));
         self.pass_over(
             project,
@@ -102,10 +102,10 @@ impl Triggers {
         })
     }
 
-    /// Makes the triggers of a push due, now that git has accepted it, and forgets deleted refs.
+    /// Makes the triggers of an accepted push due, and forgets deleted refs.
     ///
     /// # Errors
-    /// When the storage does not work; the triggers are due by themselves a little later.
+    /// When the storage does not work; the triggers still become due a little later.
     pub async fn complete(
         &self,
         project: &ProjectName,
@@ -139,7 +139,7 @@ impl Triggers {
                     of_it.push(Write::Trigger(accepted.clone(), Expect::Version(trigger.version)));
                     accepted.version += 1;
                 }
-                // The same push, announced by somebody who hung up, and tried again.
+                // An earlier announcement of the same push, whose client gave up and retried.
                 for other in all.iter().filter(|other| is_same_push(other, trigger)) {
                     of_it.push(Write::Trigger(
                         dropped_for(other, trigger),
@@ -150,11 +150,11 @@ impl Triggers {
                 found.push(accepted);
             }
             match self.commit_in_batches(writes).await {
-                // A worker was faster: git took its time. What became of the trigger shows now.
+                // Git took long, and a worker handled the trigger first. Load the outcome.
                 Err(StoreError::Conflict { .. }) => continue,
                 other => other.map_err(store_error)?,
             }
-            // Taken up already, or passed over, or dropped too early: then it is still to be handled.
+            // Already picked up, passed over, or dropped too early: it still has to be handled.
             let handled = self.handled(project).await?;
             missing.retain(|(name, commit)| handled.get(name).is_none_or(|row| row.commit.as_ref() != Some(commit)));
             if !missing.is_empty() {
@@ -164,7 +164,7 @@ impl Triggers {
         }
     }
 
-    /// Asks for a pipeline without a push.
+    /// Requests a pipeline without a push.
     ///
     /// # Errors
     /// `NotFound` when there is no such branch or tag.
@@ -197,8 +197,8 @@ impl Triggers {
             .ok_or_else(|| DeliveryError::internal("a trigger was not stored"))
     }
 
-    /// Waits until each trigger has made its pipeline or was dropped, for at most `patience`, and answers with how they are
-    /// then.
+    /// Waits for at most `patience` until each trigger has made its pipeline or was dropped. Returns the triggers as
+    /// they are then.
     ///
     /// # Errors
     /// When the storage does not work.
@@ -230,7 +230,7 @@ impl Triggers {
         }
     }
 
-    /// Makes a project with an empty repository; one that is there stays as it is.
+    /// Creates a project with an empty repository; an existing one stays as it is.
     ///
     /// # Errors
     /// When git or the storage does not work.
@@ -239,7 +239,7 @@ impl Triggers {
         self.know_project(project, &[]).await
     }
 
-    /// Compares every ref with what was handled, again and again, until `shutdown`.
+    /// Compares every ref with the handled ones periodically until `shutdown`.
     pub async fn catch_up_until(&self, shutdown: tokio_util::sync::CancellationToken) {
         loop {
             if let Err(error) = self.catch_up().await {
@@ -252,13 +252,13 @@ impl Triggers {
         }
     }
 
-    /// Asks for the pipelines of refs that moved without anybody having told: a restored repository, a hook that was lost.
+    /// Requests pipelines for refs that moved without an announcement: after a restored repository or a lost hook.
     ///
     /// # Errors
     /// When git or the storage does not work.
     pub async fn catch_up(&self) -> Result<(), DeliveryError> {
         for project in self.forge.projects().await.map_err(forge_error)? {
-            // One project's trouble is not another's.
+            // A failure in one project must not stop the others.
             if let Err(error) = self.catch_up_with_project(&project).await {
                 tracing::warn!(%project, error = error.chain(), "failed to look for pushes that were not handled");
             }
@@ -266,7 +266,7 @@ impl Triggers {
         Ok(())
     }
 
-    /// Asks for the pipelines of those of a project's refs that moved without anybody having told.
+    /// Requests pipelines for refs of one project that moved without an announcement.
     async fn catch_up_with_project(&self, project: &ProjectName) -> Result<(), DeliveryError> {
         self.know_project(project, &[]).await?;
         let refs = self.forge.refs(project).await.map_err(forge_error)?;
@@ -274,15 +274,15 @@ impl Triggers {
         self.catch_up_with(project, &refs, &actor).await.map(drop)
     }
 
-    /// The same for what `refs` led to a moment ago.
+    /// Does the same, given where `refs` pointed a moment ago.
     async fn catch_up_with(
         &self,
         project: &ProjectName,
         refs: &[(String, CommitId)],
         actor: &Actor,
     ) -> Result<Vec<TriggerRow>, DeliveryError> {
-        // In this order: a trigger is stored before its ref moves, and what it led to is handled when it ends. A ref that
-        // moved before, has no open trigger and was not handled, was missed.
+        // Keep this order: a trigger is stored before its ref moves, and its ref counts as handled when the trigger
+        // ends. So a ref that moved before, has no open trigger and is not handled was missed.
         let open = self.store.open_triggers().await.map_err(store_error)?;
         let open: BTreeSet<&str> = pushes(&open, project).into_keys().map(|(name, _)| name).collect();
         let handled = self.handled(project).await?;
@@ -290,7 +290,7 @@ impl Triggers {
         if missed.is_empty() {
             return Ok(Vec::new());
         }
-        // Unless it moved on meanwhile, and the next push was handled in between.
+        // Unless the ref moved on meanwhile, and the next push was handled in between.
         let now = self.forge.refs(project).await.map_err(forge_error)?;
         let now: BTreeMap<&str, &CommitId> = now.iter().map(|(name, commit)| (name.as_str(), commit)).collect();
         missed.retain(|(name, commit)| now.get(name.as_str()) == Some(&commit));
@@ -314,7 +314,7 @@ impl Triggers {
         let mut stored = Vec::new();
         for trigger in triggers {
             match self.insert(vec![trigger], self.clock.now()).await {
-                // Another server was faster.
+                // Another server stored it first.
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 inserted => stored.extend(inserted?),
             }
@@ -322,7 +322,7 @@ impl Triggers {
         Ok(stored)
     }
 
-    /// Notes refs as handled without a pipeline.
+    /// Records refs as handled without making a pipeline.
     async fn pass_over(
         &self,
         project: &ProjectName,
@@ -338,7 +338,7 @@ impl Triggers {
         self.commit_in_batches(writes).await.map_err(store_error)
     }
 
-    /// Commits writes, of which those that belong together stay together.
+    /// Commits groups of writes in batches, without splitting a group.
     async fn commit_in_batches(&self, writes: Vec<Vec<Write>>) -> Result<(), StoreError> {
         for batch in writes.chunks(BATCH) {
             let mut commit = Commit::new();
@@ -374,7 +374,7 @@ impl Triggers {
         }
     }
 
-    /// Stores triggers, with work that is due at `due`. It happens to its end even if the caller goes away meanwhile.
+    /// Stores triggers with work that is due at `due`. It completes even if the caller goes away.
     async fn insert(&self, triggers: Vec<TriggerRow>, due: jiff::Timestamp) -> Result<Vec<TriggerRow>, DeliveryError> {
         let store = self.store.clone();
         let stored = tokio::spawn(async move {
@@ -400,8 +400,8 @@ impl Triggers {
         stored.await.map_err(stopping)?.map_err(store_error)
     }
 
-    /// Keeps the project's row up to date. While there is no commit on the default branch, the branch that is pushed first
-    /// becomes it: some call it `master`.
+    /// Keeps the project's row up to date. While the default branch has no commit, the first branch to be pushed
+    /// becomes the default, because some people use `master`.
     async fn know_project(&self, project: &ProjectName, updates: &[RefUpdate]) -> Result<(), DeliveryError> {
         let known = self.forge.default_branch(project).await.map_err(forge_error)?;
         let refs = self.forge.refs(project).await.map_err(forge_error)?;
@@ -443,7 +443,7 @@ impl Triggers {
                 ),
             };
             let mut commit = Commit::new().with(Write::Project(row, expect));
-            // Its environments are what the default branch says.
+            // The default branch defines the project's environments.
             commit.write(Write::Work(Work {
                 project: Some(project.clone()),
                 ..Work::new(WorkKey::new(WorkKind::Project, project), self.clock.now())
@@ -456,10 +456,10 @@ impl Triggers {
     }
 }
 
-/// The branch that a repository is made with.
+/// The default branch of a new repository.
 const DEFAULT_BRANCH: &str = "main";
 
-/// Whether it is to be decided yet what becomes of a trigger.
+/// Whether the trigger's outcome is still undecided.
 fn is_open(trigger: &TriggerRow) -> bool {
     match trigger.status {
         TriggerStatus::Announced | TriggerStatus::Received => true,
@@ -474,7 +474,7 @@ fn trigger_work(trigger: &TriggerRow, due: jiff::Timestamp) -> Work {
     }
 }
 
-/// Those of `triggers` that are a project's pushes, by ref and what it was moved to.
+/// The push triggers of a project among `triggers`, by ref and target.
 fn pushes<'a>(triggers: &'a [TriggerRow], project: &ProjectName) -> HashMap<(&'a str, &'a CommitId), &'a TriggerRow> {
     let of_project = triggers.iter().filter(|trigger| trigger.project == *project);
     of_project
@@ -490,7 +490,7 @@ pub(crate) fn is_same_push(one: &TriggerRow, other: &TriggerRow) -> bool {
     one.id != other.id && one.project == other.project && one.kind == other.kind && one.commit == other.commit
 }
 
-/// A trigger that makes nothing, because another one is of the same push.
+/// Marks a trigger as dropped because another one stands for the same push.
 fn dropped_for(trigger: &TriggerRow, other: &TriggerRow) -> TriggerRow {
     TriggerRow {
         status: TriggerStatus::Dropped,
@@ -499,15 +499,15 @@ fn dropped_for(trigger: &TriggerRow, other: &TriggerRow) -> TriggerRow {
     }
 }
 
-/// The id of the trigger of a push that was missed: the same for every server that finds it. `before` is the number of the
-/// pipeline that was made of the ref last.
+/// The id of the trigger of a missed push: the same on every server that finds it. `before` is the number of the last
+/// pipeline made from the ref.
 fn missed_push(project: &ProjectName, name: &str, commit: &CommitId, before: i64) -> TriggerId {
     let digest = Digest::of(format!("{project}\n{name}\n{commit}\n{before}").as_bytes());
     let digits = u128::from_str_radix(&digest.hex()[..32], 16).unwrap_or_default();
     TriggerId::from(uuid::Builder::from_custom_bytes(digits.to_be_bytes()).into_uuid())
 }
 
-/// The tags of a push that start nothing: all of them, if they are many. Pure.
+/// The tags of a push that start nothing: all of them, if there are too many. Pure.
 fn held_back(updates: &[RefUpdate]) -> BTreeSet<String> {
     let pushed = updates.iter().filter(|update| update.new.is_some());
     let tags: BTreeSet<String> = pushed
@@ -517,7 +517,7 @@ fn held_back(updates: &[RefUpdate]) -> BTreeSet<String> {
     if tags.len() > MOST_TAGS { tags } else { BTreeSet::new() }
 }
 
-/// The refs whose commit is not the one that was handled last, and that no open trigger is for. Pure.
+/// The refs whose commit differs from the last handled one and that have no open trigger. Pure.
 fn missed(
     refs: &[(String, CommitId)],
     handled: &BTreeMap<String, HandledRef>,
@@ -533,7 +533,7 @@ fn missed(
         .collect()
 }
 
-/// The branch that a push makes the default one; `None` when that stays as it is. Pure.
+/// The branch that a push makes the default; `None` to keep the current one. Pure.
 fn first_branch<'a>(known: &str, refs: &[(String, CommitId)], updates: &'a [RefUpdate]) -> Option<&'a str> {
     let is_there = |branch: &str| {
         refs.iter()
@@ -551,12 +551,12 @@ fn first_branch<'a>(known: &str, refs: &[(String, CommitId)], updates: &'a [RefU
     if let Some(branch) = pushed.iter().copied().find(|branch| usual.contains(branch)) {
         return Some(branch);
     }
-    // Where other branches were before, one more is not the main one.
+    // A new branch in a repository that already has others does not become the default.
     let branches = refs.iter().filter(|(name, _)| name.starts_with("refs/heads/")).count();
     pushed.first().copied().filter(|_| branches == pushed.len())
 }
 
-/// The answer to whoever asked for something of a repository.
+/// The error for whoever requested something from a repository.
 pub(crate) fn forge_error(error: ForgeError) -> DeliveryError {
     match error {
         ForgeError::UnknownProject(_) | ForgeError::NotFound { .. } => DeliveryError::not_found(error.to_string()),
@@ -636,7 +636,7 @@ mod tests {
         let mut all = pushed(&tags);
         all.extend(pushed(&["refs/heads/main", "refs/heads/feature"]));
         assert_eq!(held_back(&all), tags.map(str::to_string).into());
-        // Deleting is not pushing.
+        // Deleting a ref is not a push.
         all[0].new = None;
         assert!(held_back(&all).is_empty());
     }

@@ -1,4 +1,4 @@
-//! Servers that are killed, storage that goes away, work that fails.
+//! Killed servers, storage that goes away, and work that fails.
 
 use super::*;
 
@@ -103,7 +103,7 @@ async fn a_report_of_an_earlier_attempt_or_out_of_order_changes_nothing() {
     server.stop().await;
 }
 
-/// The whole way of a workflow with a gate, on whatever server is up, starting another one whenever the power was cut.
+/// Runs a workflow with a gate from start to end on whatever server is up, and starts another one after each power cut.
 async fn whole_way(world: &World, cuts: &mut u64) {
     let mut server = world.start();
     let commit = world.commit("main", HELD);
@@ -120,7 +120,7 @@ async fn whole_way(world: &World, cuts: &mut u64) {
             "the workflow does not come to its end"
         );
         if !world.faults.is_pending() && world.store.projects().await.is_err() {
-            // The power is off: everything in memory is gone.
+            // The power is cut: everything in memory is gone.
             server.kill();
             world.faults.restore();
             server = world.start();
@@ -128,7 +128,7 @@ async fn whole_way(world: &World, cuts: &mut u64) {
         }
         match one_step(world, &server, &updates, &actor).await {
             Ok(true) => break,
-            // A failure is what a cut looks like from outside; the next round finds out.
+            // From outside, a cut looks like a failure; the next round finds out.
             Ok(false) | Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
         }
     }
@@ -136,7 +136,7 @@ async fn whole_way(world: &World, cuts: &mut u64) {
     server.stop().await;
 }
 
-/// Does whatever somebody outside does next: push, report, approve. `true` once the workflow has ended.
+/// Does the next outside action: push, report, approve. `true` once the workflow has ended.
 async fn one_step(
     world: &World,
     server: &Server,
@@ -145,7 +145,7 @@ async fn one_step(
 ) -> Result<bool, String> {
     let told = |error: towpath_delivery::DeliveryError| error.chain();
     let stored = |error: towpath_store::StoreError| error.to_string();
-    // Triggers first: one that is done when it is looked for has made its pipeline.
+    // Read triggers first: a trigger that is done by then has made its pipeline.
     let open = world.store.open_triggers().await.map_err(stored)?;
     let pipelines = world
         .store
@@ -219,7 +219,7 @@ async fn power_is_cut_all_along_the_way_and_all_ends_once() {
             if cuts == before {
                 break;
             }
-            // Every one of some hundred places would take a minute.
+            // Trying each of several hundred points would take a minute.
             n += if n < 60 { 3 } else { 17 };
         }
     }
@@ -236,7 +236,7 @@ async fn an_outage_of_the_storage_ends_no_job_and_loses_no_line() {
     let node = server.agent_begins(&world, &job).await;
     server.agents.log(node, 0, 0, b"one\n", false).await.unwrap();
     world.faults.set_away();
-    // The supervisor looks at its rows again and again meanwhile.
+    // The supervisor reads its rows repeatedly meanwhile.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(
         server.agent_ends(node, Outcome::Succeeded).await.is_err(),
@@ -278,7 +278,7 @@ async fn work_that_fails_again_and_again_is_set_aside_and_holds_nothing_up() {
         })
         .await;
     assert!(work.last_failure.unwrap().contains("`not-an-id` is not a trigger's id"));
-    // And nothing behind it waits.
+    // And the jobs behind it are not blocked.
     server.run_job(&world, "package", Outcome::Succeeded).await;
     server.stop().await;
 }
@@ -304,7 +304,7 @@ async fn two_servers_on_one_store_run_each_job_once_though_one_is_killed_again_a
     let steady = world.start();
     let pipeline = steady.push_config(&world, &config).await;
     let mut other = world.start();
-    // Whoever looks after a job lets its agent begin; the agent speaks to the one that is up.
+    // The supervisor lets the agent begin; the agent talks to the server that is up.
     let until_ended = async |wanted: usize| {
         world
             .until("jobs to end", || {
@@ -335,7 +335,7 @@ async fn two_servers_on_one_store_run_each_job_once_though_one_is_killed_again_a
         until_ended(wanted).await;
         let next = world.start();
         std::mem::replace(&mut other, next).kill();
-        // The dead one's leases end.
+        // The dead server's leases expire.
         world.time.advance(SignedDuration::from_secs(30));
     }
     until_ended(40).await;

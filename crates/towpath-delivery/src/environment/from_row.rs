@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use towpath_store::{EnvironmentRow, ReleaseRow, Sighting};
 use towpath_types::{Outcome, ReleaseId, ReleaseStatus};
 
-/// Whether a list of environments shows this one: the default branch has it, or something was deployed there.
+/// Whether lists show this environment: it is on the default branch, or something was deployed there.
 #[must_use]
 pub fn is_shown(row: &EnvironmentRow) -> bool {
     row.listed || row.release.is_some()
@@ -49,8 +49,8 @@ impl EnvironmentView {
     }
 }
 
-/// What to say of an environment whose last deployment neither came to its end nor was undone. `release` and `attempted` are
-/// the environment's own word; `rows` are its releases, newest first.
+/// A sentence about an environment whose last deployment neither finished nor was undone. `release` and `attempted`
+/// come from the environment itself; `rows` are its releases, newest first.
 pub(crate) fn between_releases(
     release: Option<ReleaseId>,
     attempted: Option<ReleaseId>,
@@ -124,7 +124,7 @@ mod tests {
             between(1, &rows).as_deref(),
             Some("between releases: going back to release 1 did not come to its end. Deploy again, or roll back")
         );
-        // Under way is not half-way.
+        // A deployment in progress does not count as unfinished.
         assert_eq!(between(3, &rows), None);
         assert_eq!(between_releases(None, Some(good.id), true, &rows), None);
         assert_eq!(between_releases(Some(good.id), Some(good.id), false, &rows), None);

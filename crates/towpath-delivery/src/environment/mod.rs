@@ -1,6 +1,6 @@
-//! Environments as rows and as pages show them: what a poller saw, and since when nobody sees anything.
+//! Environments as rows and as pages show them: what a poller last saw, and since when it cannot see them.
 //!
-//! **Invariant:** a view comes from rows alone. Nothing here asks a cluster.
+//! **Invariant:** a view comes from rows alone. Nothing here queries a cluster.
 
 mod from_row;
 mod row;

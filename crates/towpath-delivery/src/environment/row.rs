@@ -4,7 +4,7 @@ use serde_json::Value;
 use towpath_deploy::Environment;
 use towpath_store::{EnvironmentRow, Sighting};
 
-/// The row of an environment that nobody has looked at, and that no default branch is known to have.
+/// The row of an environment that no poller has seen and that is not known to be on a default branch.
 pub(crate) fn unseen(place: &Environment) -> EnvironmentRow {
     EnvironmentRow {
         id: place.id.clone(),

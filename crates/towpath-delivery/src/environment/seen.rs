@@ -19,7 +19,7 @@ pub enum SeenWireError {
     /// A newer Towpath wrote it.
     #[error("a newer Towpath wrote what was seen there (version {0}; this one reads up to version {VERSION})")]
     Version(u32),
-    /// It does not have the form of it.
+    /// The stored form has an unexpected shape.
     #[error("what was seen there is not stored in a known form")]
     Form(#[from] serde_json::Error),
 }
@@ -29,9 +29,9 @@ pub enum SeenWireError {
 pub(crate) struct Seen {
     pub workloads: Vec<WorkloadView>,
     pub addresses: Vec<String>,
-    /// The release that was carried out completely; `None` while one is under way or after one that failed.
+    /// The release that was carried out completely; `None` while one is in progress or after a failed one.
     pub release: Option<ReleaseId>,
-    /// The release that was begun last.
+    /// The release that began last.
     pub attempted: Option<ReleaseId>,
     pub hold: Option<Hold>,
     pub deploying: Option<Deploying>,
@@ -39,7 +39,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// What a target says of an environment.
+    /// What a target reports about an environment.
     pub(crate) fn of(workloads: Vec<WorkloadStatus>, applied: Option<Applied>, cron_jobs: Vec<CronJobStatus>) -> Self {
         let addresses: BTreeSet<String> = workloads
             .iter()
@@ -322,7 +322,7 @@ pub(crate) fn drift_view(drift: Vec<Drift>, at: Timestamp) -> DriftView {
     }
 }
 
-/// Writes drift. When somebody looked is a column of its own.
+/// Writes drift. The time of the look is a column of its own.
 pub(crate) fn write_drift(drift: &DriftView) -> Value {
     json!(DriftV1 {
         version: VERSION,

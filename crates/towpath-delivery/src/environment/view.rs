@@ -16,48 +16,48 @@ pub struct EnvironmentView {
     pub project: String,
     /// `dev`.
     pub name: String,
-    /// What runs, as it was seen last.
+    /// The workloads, as last seen.
     pub workloads: Vec<WorkloadView>,
-    /// Where its applications answer, such as `http://127.0.0.1:32768`.
+    /// The addresses of its applications, such as `http://127.0.0.1:32768`.
     pub addresses: Vec<String>,
     /// The newest release that succeeded.
     pub release: Option<ReleaseView>,
-    /// The release that is under way.
+    /// The release in progress.
     pub deploying: Option<ReleaseView>,
-    /// A deployment that the environment knows to be under way, whoever carries it out.
+    /// A deployment that the environment itself reports as in progress, whoever carries it out.
     pub under_way: Option<Deploying>,
-    /// Who keeps others from deploying.
+    /// The lock that keeps others from deploying.
     pub hold: Option<Hold>,
-    /// When the last deployment neither came to its end nor was undone: what there is to know, a sentence.
+    /// A sentence about the last deployment if it neither finished nor was undone.
     pub between: Option<String>,
-    /// What is not as the release has it, if anybody looked.
+    /// The differences from the release, if anybody looked for them.
     pub drift: Option<DriftView>,
-    /// Its CronJobs and their runs, as they were seen last.
+    /// Its CronJobs and their runs, as last seen.
     #[serde(default)]
     pub cron_jobs: Vec<CronJobStatus>,
-    /// When it was seen, or since when it cannot be.
+    /// When it was last seen, or since when it cannot be seen.
     pub sighting: SightingView,
-    /// The kube contexts that have an environment of this name, if a name does not say which is meant.
+    /// The kube contexts that have an environment of this name, if there are several.
     #[serde(default)]
     pub ambiguous: Vec<String>,
 }
 
-/// Whether an environment could be looked at.
+/// Whether a poller could see an environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum SightingView {
     /// Nobody has looked yet.
     Never,
-    /// It was looked at.
+    /// The last look succeeded.
     Seen {
-        /// When last.
+        /// The time of the last look.
         at: Timestamp,
     },
-    /// It cannot be looked at. The view shows what was seen before.
+    /// The last look failed. The view shows what was seen before.
     Unknown {
-        /// Since when.
+        /// The time of the first failed look.
         since: Timestamp,
-        /// Why, a sentence.
+        /// The reason, a sentence.
         because: String,
     },
 }
@@ -77,20 +77,20 @@ pub struct WorkloadView {
     pub desired: u32,
     /// How often its containers were restarted.
     pub restarts: u32,
-    /// What it does or waits for, a sentence; empty when all is well.
+    /// Its progress or problem, a sentence; empty when all is well.
     pub message: String,
 }
 
-/// What in an environment is not as its release has it.
+/// The differences between an environment and its release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriftView {
-    /// When somebody looked.
+    /// The time of the look.
     pub at: Timestamp,
     /// Each object that differs.
     pub objects: Vec<DriftedObject>,
 }
 
-/// One object that is not as its release has it.
+/// One object that differs from its release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriftedObject {
     /// `changed` or `deleted`.
@@ -99,20 +99,20 @@ pub struct DriftedObject {
     pub kind: String,
     /// `claims-web`.
     pub name: String,
-    /// A unified diff from the release to what is there. Values of Secrets are never in it.
+    /// A unified diff from the release to the current object. It never contains values of Secrets.
     pub diff: String,
-    /// Who wrote what differs, the latest first.
+    /// The writers of the differences, the latest first.
     pub writers: Vec<Writer>,
 }
 
 /// One release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseView {
-    /// Names it everywhere.
+    /// The id, which is unique everywhere.
     pub id: ReleaseId,
     /// Its number in the environment, from 1.
     pub number: i64,
-    /// Where it stands.
+    /// The status.
     pub status: ReleaseStatus,
     /// `running`, or how it ended: `succeeded`, `failed`, `errored`, `timed_out`, `canceled`, `rejected`.
     pub state: String,
@@ -122,28 +122,28 @@ pub struct ReleaseView {
     pub images: BTreeMap<String, ImageReference>,
     /// The plan that it carries out.
     pub plan: Digest,
-    /// The commit that the image was built from, or that the manifests are of.
+    /// The commit that the image was built from; if that is unknown, the commit of the manifests.
     pub commit: Option<CommitId>,
-    /// Who.
+    /// The actor who started it.
     pub by: String,
     /// When it was made.
     pub at: Timestamp,
     /// When it ended.
     pub stopped_at: Option<Timestamp>,
-    /// How it came to be: `gate hold-dev of pipeline 3`, `towpath deploy dev latest`, `rollback to release 2`.
+    /// Its origin: `gate hold-dev of pipeline 3`, `towpath deploy dev latest`, `rollback to release 2`.
     pub cause: String,
     /// Why it failed.
     pub message: Option<String>,
-    /// How often it was deployed again, which changed nothing.
+    /// How often it was deployed again without a change.
     #[serde(default)]
     pub repeats: i64,
-    /// When last.
+    /// The time of the last repeat.
     #[serde(default)]
     pub repeated_at: Option<Timestamp>,
 }
 
 impl ReleaseView {
-    /// How often it was deployed again, for people: `deployed again 3 times, last at …`.
+    /// Describes the repeats for people: `deployed again 3 times, last at …`.
     #[must_use]
     pub fn repeats_text(&self) -> Option<String> {
         let at = self.repeated_at?;

@@ -1,4 +1,4 @@
-//! Decides which image is meant, from what is known. Pure.
+//! Chooses the image that is meant, from known facts. Pure.
 
 use crate::{error::DeliveryError, project_file::ProjectFile};
 use std::collections::BTreeSet;
@@ -22,26 +22,26 @@ pub fn image_repository(project: &str, file: &ProjectFile, own_registry: &str) -
     reference
 }
 
-/// What is known of a workflow's images.
+/// The known images of a workflow.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Candidates {
-    /// The images that the jobs before the deployment ran in, the nearest job first.
+    /// The images that the jobs before the deployment ran in, nearest job first.
     pub ran_in: Vec<ImageReference>,
-    /// The images that the workflow pushed, the first push first.
+    /// The images that the workflow pushed, first push first.
     pub pushed: Vec<ImageReference>,
 }
 
-/// Why no image is meant.
+/// Why no image could be chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NoImage {
-    /// There is none of the repository.
+    /// The repository has no image.
     Nothing,
-    /// There are several, under these tags, and none has the commit in its tag.
+    /// There are several images, with these tags, and no tag names the commit.
     Several(Vec<String>),
 }
 
 /// Chooses the image of `repository` that a workflow deploys, pinned: the one that a job before the deployment ran in,
-/// because that one was tried; else the one that the workflow pushed; of several, the one with the commit in its tag.
+/// because it was tested; else the one that the workflow pushed; of several, the one whose tag names the commit.
 pub(crate) fn choose(
     candidates: &Candidates,
     repository: &ImageReference,
@@ -77,7 +77,7 @@ pub(crate) fn choose(
     })
 }
 
-/// What to say when no image is meant. `tags` are those that were looked for in another registry than Towpath's own.
+/// The message when no image could be chosen. `tags` are the tags that were tried in an external registry.
 pub(crate) fn explain(
     why: &NoImage,
     repository: &ImageReference,

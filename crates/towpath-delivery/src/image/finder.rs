@@ -1,4 +1,4 @@
-//! Gathers what is known of images from the store and from registries, for [`super::choice`] to decide.
+//! Collects facts about images from the store and from registries for [`super::choice`].
 
 use super::choice::{Candidates, NoImage, choose, explain, image_repository};
 use crate::{
@@ -28,7 +28,7 @@ pub struct ImageFinder {
     images: Arc<dyn Images>,
     repositories: Repositories,
     history: History,
-    /// Towpath's own registry as images name it: `127.0.0.1:7070`.
+    /// The address of Towpath's own registry in image names: `127.0.0.1:7070`.
     own_registry: String,
 }
 
@@ -59,10 +59,10 @@ impl ImageFinder {
         repository.registry.as_deref() == Some(&self.own_registry)
     }
 
-    /// The image that the job `job` of a workflow deploys, or that a gate called `job` is about.
+    /// The image that the job `job` of a workflow deploys, or that the gate `job` shows.
     ///
     /// # Errors
-    /// `Conflict`, with what to do, when no image is meant.
+    /// `Conflict`, with instructions, when no image can be chosen.
     pub(crate) async fn of_workflow(
         &self,
         workflow: &WorkflowJobs,
@@ -79,7 +79,7 @@ impl ImageFinder {
                 .collect(),
             pushed: Vec::new(),
         };
-        // The image that was tried needs no look at what was pushed.
+        // If a job ran in the image, pushes need not be read.
         let tried = choose(&candidates, &repository, &row.commit);
         let chosen = match tried {
             Ok(image) => Ok(image),
@@ -103,17 +103,17 @@ impl ImageFinder {
         }
     }
 
-    /// The images that a workflow's jobs have pushed since it began and that the store does not know as the workflow's: by
-    /// another token than a job is given, or to a registry that does not tell Towpath of pushes.
+    /// The images that a workflow's jobs have pushed since it began and that the store does not attribute to the
+    /// workflow: those pushed with another token than the job's, or to an external registry.
     ///
-    /// Ask when a job has ended, and commit each as [`towpath_store::Write::ImagePush`]: from then on a tag that is moved
-    /// does not change what the workflow built.
+    /// Call this when a job has ended, and commit each as [`towpath_store::Write::ImagePush`]: later moves of a tag
+    /// then do not change what the workflow built.
     ///
     /// # Errors
     /// When the store or git does not answer.
     pub async fn newly_pushed(&self, workflow: &WorkflowJobs) -> Result<Vec<ImagePush>, DeliveryError> {
         let row = &workflow.row;
-        // A file that cannot be read is the gate's to complain about.
+        // The gate reports an unreadable file.
         let file = self.repositories.project_file(&row.project, &row.commit).await;
         let mut file = file.unwrap_or_default();
         if file.image.is_none() {
@@ -143,7 +143,7 @@ impl ImageFinder {
                 continue;
             }
             let push = self.store.last_push(&repository.repository, tag.as_str()).await?;
-            // Its tag and its time tell whose it is.
+            // The tag and the time show that the push belongs to the workflow.
             let push = push.filter(|push| push.workflow.is_none() && push.at >= row.created_at);
             found.extend(push.map(|push| ImagePush {
                 workflow: Some(row.id),
@@ -153,8 +153,8 @@ impl ImageFinder {
         Ok(found)
     }
 
-    /// The images of a workflow in a registry that does not tell Towpath of pushes, by the tags that name its commit. One is
-    /// enough: no registry is asked if one is known.
+    /// The images of a workflow in an external registry, found by tags that name its commit. Stops at the first one,
+    /// and asks no registry if one is known.
     async fn pushed_elsewhere(
         &self,
         workflow: &WorkflowJobs,
@@ -201,10 +201,10 @@ impl ImageFinder {
         Ok(tags_of_commit(&row.commit, row.branch.as_deref(), &main_branch))
     }
 
-    /// The images that a request means: those of another environment, those that the environment runs, or a tag's.
+    /// The images that a request names: those of another environment, those that run now, or those of a tag.
     ///
     /// # Errors
-    /// `NotFound` when no image has the tag; `Conflict` when nothing runs where images are to be taken from.
+    /// `NotFound` when no image has the tag; `Conflict` when nothing runs in the environment to take images from.
     pub(crate) async fn of_request(
         &self,
         id: &EnvironmentId,
@@ -245,7 +245,7 @@ impl ImageFinder {
         )))
     }
 
-    /// The release whose images a promotion takes from the environment `from` of the same project.
+    /// The release in the environment `from`, of the same project, whose images a promotion uses.
     pub(crate) async fn release_to_promote(&self, to: &EnvironmentId, from: &str) -> Result<ReleaseRow, DeliveryError> {
         let id = crate::manifests::environment_id(to.project(), from)?;
         let place = self.history.place(&id).await?;
@@ -273,7 +273,7 @@ impl ImageFinder {
         })
     }
 
-    /// The image of a commit on whatever branch, by the end of its tag. `word` is a commit's id or its beginning.
+    /// The image of a commit on any branch, found by the end of its tag. `word` is a commit's id or a prefix of one.
     async fn of_commit(&self, repository: &ImageReference, word: &str) -> Result<Option<Digest>, DeliveryError> {
         if word.len() < 7 || !word.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Ok(None);
@@ -294,7 +294,8 @@ impl ImageFinder {
         }
     }
 
-    /// The commit that images were built from, by their tags; `otherwise` if it is one of those, or if no tag tells.
+    /// The commit that images were built from, according to their tags. `otherwise` if it is among those, or if no tag
+    /// names a commit.
     pub(crate) async fn commit_of(
         &self,
         images: &ImageMap,
@@ -314,7 +315,7 @@ impl ImageFinder {
         Ok(found.or(otherwise))
     }
 
-    /// The tags of a repository of Towpath's own registry that end with a commit: `app-<commit>`.
+    /// The tags in a repository of Towpath's own registry that end with a commit: `app-<commit>`.
     async fn tags_of_commits(&self, repository: &ImageReference) -> Result<Vec<(TagName, CommitId)>, DeliveryError> {
         if !self.is_own(repository) {
             return Ok(Vec::new());
@@ -324,8 +325,8 @@ impl ImageFinder {
         Ok(tags.into_iter().filter_map(with_commit).collect())
     }
 
-    /// What to say when the registry no longer has a pinned image. A registry that cannot be asked has its say when the
-    /// pods pull.
+    /// The message when the registry no longer has a pinned image. An unreachable registry is not an error here: the
+    /// pull will tell.
     pub(crate) async fn missing(&self, image: &ImageReference) -> Option<String> {
         let there = self.images.exists(image, image.digest.as_ref()?).await.ok()?;
         (!there).then(|| {

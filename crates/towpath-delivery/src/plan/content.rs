@@ -1,4 +1,4 @@
-//! What is in a plan, and in what two plans differ.
+//! The content of a plan, and the differences between two plans.
 
 use crate::project_file::{OnFailure, Wait};
 use serde::{Deserialize, Serialize};
@@ -13,31 +13,31 @@ use towpath_types::{CommitId, ImageReference, ReleaseId};
 /// What a deployment will do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// Where it is carried out.
+    /// Where it will be carried out.
     pub place: Environment,
     /// What happens when it fails.
     pub on_failure: OnFailure,
     /// How long it may take.
     pub wait: Wait,
-    /// The project's images by name, each pinned by its digest. A project with one image calls it as the project.
+    /// The project's images by name, each pinned by its digest. A project's only image has the project's name.
     pub images: BTreeMap<String, ImageReference>,
-    /// The release that it starts from: the one that ran when the plan was made.
+    /// The release that ran when the plan was made, which it starts from.
     pub parent: Option<ReleaseId>,
     /// The images of that release.
     pub previous_images: BTreeMap<String, ImageReference>,
-    /// The commit that the image was built from; the commit of the manifests, if that is not known.
+    /// The commit that the image was built from; if that is unknown, the commit of the manifests.
     pub commit: Option<CommitId>,
     /// The commits since the release that it starts from, newest first.
     pub commits: Vec<PlanCommit>,
-    /// Every object that there is to be, in the order of application.
+    /// Every object after the deployment, in order of application.
     pub objects: Vec<Object>,
     /// Every object that would change.
     pub changes: Vec<PlanChange>,
-    /// How many objects stay as they are.
+    /// The number of objects that stay unchanged.
     pub unchanged: usize,
-    /// What stands in the way; sentences. A plan with blockers is not carried out.
+    /// Reasons why the plan cannot be carried out; sentences.
     pub blockers: Vec<String>,
-    /// What deserves a look and does not stand in the way; sentences.
+    /// Warnings, which do not prevent the deployment; sentences.
     pub warnings: Vec<String>,
 }
 
@@ -51,7 +51,7 @@ pub struct PlanCommit {
     pub subject: String,
 }
 
-/// What happens to an object.
+/// What the plan does to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -62,7 +62,7 @@ pub enum ChangeAction {
 }
 
 impl ChangeAction {
-    /// The word that people read.
+    /// The word for people.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -82,18 +82,18 @@ impl fmt::Display for ChangeAction {
 /// One object that a plan changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanChange {
-    /// What happens to it.
+    /// What the plan does to it.
     pub action: ChangeAction,
     /// `Deployment`.
     pub kind: String,
     /// `claims-web`.
     pub name: String,
-    /// A unified diff of its YAML. Values of Secrets are never in it.
+    /// A unified diff of its YAML. It never contains values of Secrets.
     pub diff: String,
 }
 
 impl PlanChange {
-    /// The changes among `all`, and how many objects stay as they are.
+    /// The changes among `all`, and the number of unchanged objects.
     pub(crate) fn of(all: Vec<Change>) -> (Vec<Self>, usize) {
         let (changed, unchanged): (Vec<_>, Vec<_>) = all
             .into_iter()
@@ -123,19 +123,20 @@ impl Plan {
         self.place.id.environment()
     }
 
-    /// Whether carrying it out would leave every object as it is.
+    /// Whether carrying it out would change no object.
     #[must_use]
     pub fn changes_nothing(&self) -> bool {
         self.changes.is_empty()
     }
 
-    /// The images as people read them.
+    /// The images as text for people.
     #[must_use]
     pub fn images_text(&self) -> String {
         images_text(&self.images)
     }
 
-    /// In what `now` would do something else than this plan; phrases. Empty when both do the same, whatever they show.
+    /// Phrases that describe how `now` differs from this plan in what it does. Empty when both do the same, even if
+    /// they show different things.
     #[must_use]
     pub fn differences(&self, now: &Self) -> Vec<String> {
         let mut found = Vec::new();
@@ -196,7 +197,7 @@ impl Plan {
     }
 }
 
-/// Images as people read them: one by its reference, several separated by commas.
+/// Images as text for people: separated by commas.
 pub(crate) fn images_text(images: &BTreeMap<String, ImageReference>) -> String {
     let images: Vec<String> = images.values().map(ToString::to_string).collect();
     images.join(", ")

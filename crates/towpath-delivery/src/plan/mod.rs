@@ -1,7 +1,7 @@
-//! Plans: what a deployment would do, decided completely before anybody approves it.
+//! Plans: what a deployment would do, decided completely before anybody approves them.
 //!
-//! **Invariant:** a plan is named by the digest of everything in it, so whoever names a plan names what is done and what was
-//! shown. Plans never change; a release carries out exactly the plan that it names, or refuses.
+//! **Invariant:** a plan is named by the digest of everything in it, so the name fixes both what was shown and what is
+//! done. Plans never change; a release carries out exactly the plan that it names, or refuses.
 
 mod content;
 mod view;

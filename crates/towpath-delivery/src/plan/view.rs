@@ -13,7 +13,7 @@ use towpath_types::{CommitId, Digest, ImageReference, ReleaseId};
 /// What a deployment would do, or did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlanView {
-    /// The plan's name, the digest of everything in it. Approving names this.
+    /// The digest of everything in the plan. Approvals name the plan by this.
     pub id: Digest,
     /// The environment's name within its project.
     pub environment: String,
@@ -25,19 +25,19 @@ pub struct PlanView {
     pub previous_image: Option<String>,
     /// The release that it starts from.
     pub parent: Option<ReleaseId>,
-    /// The commit that the image was built from, or that the manifests are of.
+    /// The commit that the image was built from; if that is unknown, the commit of the manifests.
     pub commit: Option<CommitId>,
     /// The commits since the release that it starts from, newest first.
     pub commits: Vec<PlanCommit>,
     /// Every object that would change.
     pub changes: Vec<PlanChange>,
-    /// How many objects stay as they are.
+    /// The number of objects that stay unchanged.
     pub unchanged: usize,
     /// What happens when it fails.
     pub on_failure: OnFailure,
-    /// What stands in the way; sentences. A plan with blockers cannot be carried out.
+    /// Reasons why the plan cannot be carried out; sentences.
     pub blockers: Vec<String>,
-    /// What deserves a look and does not stand in the way; sentences.
+    /// Warnings, which do not prevent the deployment; sentences.
     pub warnings: Vec<String>,
 }
 

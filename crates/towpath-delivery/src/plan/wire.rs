@@ -1,8 +1,8 @@
 //! Plans as they are stored, here and in an environment's own record: `{"version": 1, …}`.
 //!
-//! - **Invariant:** what was written in a version is read for ever.
-//! - **Invariant:** an unknown field or version is an error: a newer Towpath wrote it, and half of a plan is no plan.
-//! - **Invariant:** the order of keys does not matter to the digest, for a database may keep JSON in an order of its own.
+//! - **Invariant:** Towpath can always read every version ever written.
+//! - **Invariant:** an unknown field or version is an error: a newer Towpath wrote it, and part of a plan is useless.
+//! - **Invariant:** the order of keys does not matter to the digest, because a database may reorder JSON.
 //!
 //! Targets read `objects`, and may empty `changes` in their own record when a plan is too large for it.
 
@@ -25,10 +25,10 @@ pub enum PlanWireError {
     /// A newer Towpath wrote it.
     #[error("a newer Towpath wrote the plan (version {0}; this one reads up to version {VERSION}): use that one")]
     Version(u32),
-    /// It does not have the form of a plan.
+    /// The stored form has an unexpected shape.
     #[error("what is stored is not a plan")]
     Form(#[from] serde_json::Error),
-    /// Its environment's name cannot be one.
+    /// The environment's name is invalid.
     #[error("the plan's environment cannot be one")]
     Environment(#[from] EnvironmentIdError),
 }
@@ -53,7 +53,7 @@ struct PlanV1 {
     previous_images: BTreeMap<String, ImageReference>,
     commit: Option<CommitId>,
     commits: Vec<CommitV1>,
-    /// In the form that `towpath-manifest` stores objects in, places included.
+    /// In the wire form of `towpath-manifest`, places included.
     objects: Vec<Object>,
     changes: Vec<ChangeV1>,
     unchanged: usize,
@@ -230,7 +230,7 @@ impl Plan {
     }
 }
 
-/// The digest of a stored plan, whatever the order of its keys.
+/// The digest of a stored plan, independent of the order of its keys.
 #[must_use]
 pub fn digest(stored: &Value) -> Digest {
     Digest::of(sorted(stored).to_string().as_bytes())

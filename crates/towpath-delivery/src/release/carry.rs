@@ -1,11 +1,11 @@
 //! Carries releases out.
 //!
 //! - **Invariant:** each decision is committed, with the lease's guard, before anything acts on it.
-//! - **Invariant:** whoever is killed at any point leaves behind what the next process needs to go on; nothing that failed is
-//!   applied again once going back has begun.
+//! - **Invariant:** after a kill at any point, the next process finds what it needs to continue; once a rollback has
+//!   begun, nothing that failed is applied again.
 //!
-//! A process that takes a release up again looks at the environment before it changes anything: an earlier process may have
-//! done half of it or all of it, and somebody else may have deployed since.
+//! A process that resumes a release looks at the environment before it changes anything: an earlier process may have
+//! done part or all of the work, and somebody else may have deployed since.
 
 use super::{
     decide::{Left, failure_message, is_refusal, left_as_it_is, overtaken, same_objects, stale},
@@ -25,19 +25,20 @@ use towpath_workflow::release::{Effect, Event, OnFailure, State, Why};
 /// One process's work on a release.
 struct Carrying {
     guard: Guard,
-    /// Whether this process did all that was done in the environment so far, so that it need not look first.
+    /// Whether this process did everything that was done in the environment so far, so that it need not look first.
     knows_all: bool,
 }
 
 impl Releases {
-    /// Carries a release out, from wherever it is, to its end. Answers with its row then.
+    /// Carries a release out, from its current state to its end. Returns its final row.
     ///
     /// Call it with the lease of the release's work. Safe to call again after a kill at any point, in any process; the
     /// commit that ends the release ends the work.
     ///
     /// # Errors
-    /// The release is not over then. `is_fenced`: the lease was lost, and another server carries it out. `is_temporary`: the
-    /// store, or an environment that was changed already, does not answer; try again later, or [`Releases::give_up`].
+    /// The release is not over then. `is_fenced`: the lease was lost, and another server carries it out.
+    /// `is_temporary`: the store, or an environment that was changed already, does not answer; try again later, or
+    /// [`Releases::give_up`].
     pub async fn carry_out(
         &self,
         guard: &Guard,
@@ -55,7 +56,7 @@ impl Releases {
             };
             let stepped = self.step(&mut carrying, progress, &loaded, effect).await;
             match stepped {
-                // Somebody wrote to the row: with what is there now.
+                // Another writer changed the row: load it again and continue.
                 Err(error) if error.is_stale() => tracing::debug!(release = %id, "loaded again"),
                 Err(error) => return Err(error),
                 Ok(()) if loaded.release.is_over() => return self.end(id).await,
@@ -68,7 +69,7 @@ impl Releases {
         Ok(Loaded::load(self.store.as_ref(), id).await?.row)
     }
 
-    /// Ends the work of a release for which nothing is left to do.
+    /// Ends the work of a release that has nothing left to do.
     async fn done(&self, guard: &Guard, loaded: Loaded) -> Result<ReleaseRow, DeliveryError> {
         let work = self.store.work(&guard.key).await?;
         if work.is_some_and(|work| is_leased_by(&work, guard)) {
@@ -79,8 +80,9 @@ impl Releases {
         Ok(loaded.row)
     }
 
-    /// Ends a release that cannot go on, without touching the environment, so that it stops nothing behind it: for work that
-    /// failed again and again. If it had begun to change the environment, that stays between two releases.
+    /// Fails a release that cannot continue, without touching the environment, so that it blocks nothing behind it. For
+    /// work that failed repeatedly. If the release had begun to change the environment, the environment stays between
+    /// two releases.
     ///
     /// # Errors
     /// When the lease was lost or the store does not work.
@@ -171,7 +173,7 @@ impl Releases {
         self.record(&carrying.guard, loaded, &[abandoned]).await
     }
 
-    /// The plan of a release, if the environment is as it expects.
+    /// The release's plan, if the environment is as the plan expects.
     async fn expected(&self, loaded: &Loaded) -> Result<Plan, NotExpected> {
         let row = &loaded.row;
         if *loaded.release.plan() != row.plan {
@@ -193,7 +195,7 @@ impl Releases {
         }
     }
 
-    /// What whoever deployed since `plan` was made has left: the release `runs`.
+    /// Compares the release that runs, `runs`, with `plan` and the release that the plan starts from.
     async fn left(&self, plan: &Plan, runs: Option<&ReleaseRow>) -> Result<Left, DeliveryError> {
         let Some(runs) = runs.filter(|runs| Some(runs.id) != plan.parent) else {
             return Ok(Left::Other);
@@ -253,7 +255,7 @@ impl Releases {
         };
         let mut message = failure_message(&error);
         let at = self.clock.now();
-        // Unless an earlier process changed something, a refusal means that nothing was.
+        // If no earlier process changed anything, a refusal means that nothing was changed.
         if is_refusal(&error) && is_untouched {
             message.push_str("\nNothing was changed.");
             progress.line(&message);
@@ -271,7 +273,7 @@ impl Releases {
         }
         progress.line(&message);
         if let Some(number) = before.filter(|_| goes_back) {
-            // Going back takes its time; why is known now.
+            // A rollback takes time; report the reason now.
             progress.line(&format!("failed; going back to release {number}"));
         }
         let failed = Event::Failed {
@@ -299,7 +301,7 @@ impl Releases {
         self.record(&carrying.guard, loaded, &[began]).await
     }
 
-    /// Puts the release `to` back.
+    /// Restores the release `to`.
     async fn roll_back(
         &self,
         carrying: &mut Carrying,
@@ -347,7 +349,7 @@ impl Releases {
         self.record(&carrying.guard, loaded, &[happened]).await
     }
 
-    /// Leaves the environment to whoever deployed there since.
+    /// Leaves the environment to whoever has deployed there since.
     async fn overtaken(
         &self,
         carrying: &mut Carrying,
@@ -366,11 +368,12 @@ impl Releases {
         self.record(&carrying.guard, loaded, &[happened]).await
     }
 
-    /// Brings the environment's own record and the store together, now that both know the end.
+    /// Reconciles the environment's own record with the store, now that both know the outcome.
     async fn reconcile(&self, carrying: &mut Carrying, loaded: &Loaded) -> Result<(), DeliveryError> {
         let recorded = Event::Recorded { at: self.clock.now() };
         self.record(&carrying.guard, loaded, &[recorded]).await?;
-        // The environment may have given it another number. If it does not answer now, whoever looks next learns that.
+        // The environment may have given it another number. If it does not answer now, the next look imports the
+        // number.
         if let Ok(plan) = self.history.plan_of(&loaded.row).await
             && let Err(error) = self.history.learn(&plan.place).await
         {
@@ -380,7 +383,8 @@ impl Releases {
         Ok(())
     }
 
-    /// What became of the environment while no process worked on the release `mine`; `wanted` is the release that is to run.
+    /// Finds what happened in the environment while no process worked on the release `mine`. `wanted` is the release
+    /// that should run.
     async fn look(&self, mine: &ReleaseRow, plan: &Plan, wanted: ReleaseId) -> Result<Look, DeliveryError> {
         let recorded = self.history.learn(&plan.place).await?;
         let runs = self.history.last(&mine.environment).await?;
@@ -448,24 +452,24 @@ fn runs(plan: &Plan) -> String {
     format!("{} runs {}", plan.environment(), plan.images_text())
 }
 
-/// What a process finds that takes a release up again.
+/// What a process finds when it resumes a release.
 enum Look {
-    /// Somebody else deployed since.
+    /// Somebody else has deployed since.
     Overtaken(String),
-    /// What is wanted runs already.
+    /// The wanted release already runs.
     Runs,
-    /// There is something left to do.
+    /// Work is left to do.
     Goes {
-        /// The release that began last to change the environment.
+        /// The release that last began to change the environment.
         attempted: Option<ReleaseId>,
     },
 }
 
 /// Why a release does not begin.
 enum NotExpected {
-    /// The store does not work, which says nothing about the release.
+    /// The store failed, which says nothing about the release.
     Here(DeliveryError),
-    /// The environment is not as the plan expects, or cannot be asked.
+    /// The environment is not as the plan expects, or does not answer.
     There(Why, String),
 }
 

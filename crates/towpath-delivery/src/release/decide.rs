@@ -1,4 +1,4 @@
-//! What is decided about releases, from what is known. Pure.
+//! Decisions about releases, from known facts. Pure.
 
 use crate::{error::DeliveryError, plan::Plan};
 use towpath_deploy::{ApplyError, ReleaseRecord, WorkloadStatus};
@@ -7,8 +7,8 @@ use towpath_types::{Digest, JobId, Outcome, ReleaseId, ReleaseStatus};
 use towpath_workflow::release::{Release, State};
 use uuid::Uuid;
 
-/// Why a plan is stale, if it is: it starts from another release than the one that runs. `left` says whether that one has the
-/// objects of the release that the plan starts from, or those of the plan.
+/// Why a plan is stale, if it is: another release runs than the one that it starts from. `left` says whether the
+/// running release has the objects of the plan or of the release that the plan starts from.
 pub(crate) fn stale(plan: &Plan, runs: Option<&ReleaseRow>, left: Left) -> Option<String> {
     if runs.map(|runs| runs.id) == plan.parent || left == Left::NothingElse {
         return None;
@@ -23,13 +23,13 @@ pub(crate) fn stale(plan: &Plan, runs: Option<&ReleaseRow>, left: Left) -> Optio
 /// What others have left in an environment since a plan was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Left {
-    /// What was there, or what is to be there.
+    /// The objects of the previous release, or those of the plan.
     NothingElse,
-    /// Other objects, or nobody knows.
+    /// Other objects, or unknown ones.
     Other,
 }
 
-/// Whether a plan is of what runs already, as the release `runs`: to carry it out is no release of its own.
+/// Whether a plan repeats the running release `runs`, so that carrying it out is not a new release.
 pub(crate) fn is_repeat(plan: &Plan, runs: &ReleaseRow, running: &Plan) -> bool {
     plan.parent == Some(runs.id)
         && plan.changes_nothing()
@@ -37,7 +37,7 @@ pub(crate) fn is_repeat(plan: &Plan, runs: &ReleaseRow, running: &Plan) -> bool 
         && same_objects(plan, running)
 }
 
-/// Whether every workload is as it should be.
+/// Whether every workload is healthy.
 pub(crate) fn is_well(workloads: &[WorkloadStatus]) -> bool {
     let rolls_out = |one: &&WorkloadStatus| towpath_manifest::Kind::of(&one.kind).rolls_out;
     workloads
@@ -46,13 +46,13 @@ pub(crate) fn is_well(workloads: &[WorkloadStatus]) -> bool {
         .all(|one| one.ready >= one.desired && one.message.is_empty())
 }
 
-/// Who deployed to the environment after the release `mine` began to change it, if somebody did. `runs` is the newest
+/// Who deployed to the environment after the release `mine` began to change it, if anybody did. `runs` is the newest
 /// release that succeeded; `recorded` is the environment's own record.
 pub(crate) fn overtaken(mine: &ReleaseRow, runs: Option<&ReleaseRow>, recorded: &[ReleaseRecord]) -> Option<String> {
     if let Some(runs) = runs.filter(|runs| Some(runs.id) != mine.parent && runs.id != mine.id) {
         return Some(format!("release {} of {}", runs.number, runs.actor));
     }
-    // In its own record a release may have got another number than here.
+    // A release may have another number in the environment's own record than here.
     let own = recorded.iter().find(|record| record.id == mine.id);
     let number = own.map_or(mine.number, |own| own.number);
     let later = recorded
@@ -61,7 +61,7 @@ pub(crate) fn overtaken(mine: &ReleaseRow, runs: Option<&ReleaseRow>, recorded: 
     later.map(|later| format!("release {} of {}", later.number, later.by))
 }
 
-/// Whether two plans have the same objects, wherever those are written down.
+/// Whether two plans have the same objects, regardless of their source places.
 pub(crate) fn same_objects(one: &Plan, other: &Plan) -> bool {
     let values = |plan: &Plan| {
         plan.objects
@@ -72,8 +72,8 @@ pub(crate) fn same_objects(one: &Plan, other: &Plan) -> bool {
     values(one) == values(other)
 }
 
-/// The releases to which an environment can go back, the nearest first, and the one that counts as running. `rows` are the
-/// environment's releases, newest first. Between two releases the one before counts, and can be gone back to.
+/// The releases that an environment can roll back to, nearest first, and the one that counts as running. `rows` are its
+/// releases, newest first. Between two releases, the previous one counts as running and can be rolled back to.
 pub(crate) fn earlier<'a>(
     rows: &'a [ReleaseRow],
     is_between: bool,
@@ -91,7 +91,7 @@ pub(crate) fn earlier<'a>(
     Ok((*current, if is_between { succeeded } else { before.to_vec() }))
 }
 
-/// What to say when there is no release to go back to.
+/// The error when there is no release to roll back to.
 pub(crate) fn no_earlier(environment: &str, to: Option<i64>) -> DeliveryError {
     DeliveryError::conflict(match to {
         Some(number) => format!(
@@ -101,8 +101,8 @@ pub(crate) fn no_earlier(environment: &str, to: Option<i64>) -> DeliveryError {
     })
 }
 
-/// The id of the release that an attempt of a job begins in an environment: always the same, so that however often the
-/// job asks, it is one release.
+/// The id of the release that an attempt of a job begins in an environment. It is deterministic, so repeated requests
+/// by the job are one release.
 pub(crate) fn release_of_attempt(job: JobId, attempt: u32, environment: &str) -> ReleaseId {
     let digest = Digest::of(format!("{job}/{attempt}/{environment}").as_bytes());
     let digits = u128::from_str_radix(&digest.hex()[..32], 16).unwrap_or_default();
@@ -114,13 +114,13 @@ pub(crate) fn new_release() -> ReleaseId {
     ReleaseId::from(Uuid::now_v7())
 }
 
-/// Whether a job that asks to deploy again means the release that it began before: it does unless that one failed and this
-/// is another attempt.
+/// Whether a job that asks to deploy again means its earlier release: yes, unless that one failed and this is another
+/// attempt.
 pub(crate) fn is_meant_again(before: &ReleaseRow, this_attempt: ReleaseId) -> bool {
     before.id == this_attempt || !before.status.is_over() || before.status == ReleaseStatus::Succeeded
 }
 
-/// Why a release failed, with the last lines of the container that is to blame.
+/// Why a release failed, with the last lines of the container at fault.
 pub(crate) fn failure_message(error: &ApplyError) -> String {
     let mut message = error.to_string();
     for line in &error.log {
@@ -130,7 +130,7 @@ pub(crate) fn failure_message(error: &ApplyError) -> String {
     message
 }
 
-/// What to add when a release failed and nothing is put back. `before` is the release that ran.
+/// The addition to the message when a failed release is not rolled back. `before` is the release that ran.
 pub(crate) fn left_as_it_is(environment: &str, before: Option<i64>) -> String {
     match before {
         Some(number) => format!(
@@ -141,7 +141,7 @@ pub(crate) fn left_as_it_is(environment: &str, before: Option<i64>) -> String {
     }
 }
 
-/// The release's row as its state machine has it. `before` is the number of the release that it goes back to.
+/// The release's row, updated from its state machine. `before` is the number of the release that it rolls back to.
 pub(crate) fn row_of(row: &ReleaseRow, release: &Release, before: Option<i64>) -> ReleaseRow {
     let message = match (release.state(), release.message(), before) {
         (State::RolledBack, Some(message), Some(number)) => Some(format!("{message}\nRelease {number} runs again.")),
@@ -156,7 +156,7 @@ pub(crate) fn row_of(row: &ReleaseRow, release: &Release, before: Option<i64>) -
     }
 }
 
-/// Whether an apply was refused before anything was changed.
+/// Whether an apply was refused before it changed anything.
 pub(crate) fn is_refusal(error: &ApplyError) -> bool {
     error.outcome == Outcome::Rejected
 }
@@ -212,12 +212,12 @@ mod tests {
             overtaken(&mine, Some(&release(3, ReleaseStatus::Succeeded)), &[]).as_deref(),
             Some("release 3 of ann")
         );
-        // One that failed has changed the environment, too.
+        // A failed release has changed the environment, too.
         assert_eq!(
             overtaken(&mine, Some(&parent), &[record(1), record(3)]).as_deref(),
             Some("release 3 of ann")
         );
-        // In its own record the environment has given ours the next number.
+        // The environment's own record gave our release the next number.
         let ours = ReleaseRecord { number: 4, ..record(2) };
         assert_eq!(overtaken(&mine, Some(&parent), &[record(3), ours]), None);
     }

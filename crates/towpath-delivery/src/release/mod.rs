@@ -1,7 +1,7 @@
 //! Releases: plans that are carried out, one at a time in an environment.
 //!
-//! `request` decides what is released and begins it; `carry` carries it out, in whichever process has the lease; `decide`
-//! holds the decisions of both, without IO. What may happen to a release is the state machine's in `towpath-workflow`.
+//! `request` decides what to release and begins it; `carry` carries it out, in the process that has the lease; `decide`
+//! holds the decisions of both, without IO. The state machine in `towpath-workflow` defines the life of a release.
 
 mod carry;
 pub(crate) mod decide;

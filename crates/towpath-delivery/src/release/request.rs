@@ -1,4 +1,4 @@
-//! What is released: the plan of a laptop, of a gate, of an earlier release.
+//! Decides what to release: the plan of a laptop, of a gate, or of an earlier release.
 
 use super::{
     decide::{earlier, is_meant_again, is_repeat, is_well, new_release, no_earlier, release_of_attempt, same_objects},
@@ -25,16 +25,16 @@ use towpath_store::{Commit, Expect, JobRow, ReleaseRow, Store, Write};
 use towpath_types::{Actor, Clock, Digest, EnvironmentId, JobId, JobKind, ReleaseId, ReleaseStatus, Right, Via};
 use towpath_workflow::{release, wire::write_release_event};
 
-/// How many releases `rollback` looks at.
+/// How many releases `rollback` considers.
 const MOST_RELEASES: u32 = 1000;
 
-/// What is to begin, and what is known about whoever wants it.
+/// A release to begin, and what is known about the requester.
 struct Beginning<'a> {
     id: ReleaseId,
     plan: &'a Plan,
     cause: &'a str,
     actor: &'a Actor,
-    /// The job whose step asks for it.
+    /// The job whose step requests it.
     job: Option<&'a JobRow>,
     asked: Asked<'a>,
 }
@@ -43,7 +43,7 @@ struct Beginning<'a> {
 struct PlanForJob {
     plan: Plan,
     cause: String,
-    /// Who agreed to it.
+    /// The person who agreed to it.
     by: String,
     agreed: Agreed,
 }
@@ -77,15 +77,16 @@ impl Releases {
         }
     }
 
-    /// Begins to release a plan that `actor` was shown and agreed to: commits the release, its plan, its first events, and
-    /// the work of carrying it out. `cause` says how it came to be; `job` is the job whose step asked for it: it has to go on
-    /// until the release is stored.
+    /// Begins a release of a plan that `actor` saw and agreed to: commits the release, its plan, its first events, and
+    /// the work of carrying it out. `cause` says where it comes from. `job` is the job whose step requested it: it must
+    /// still be running when the release is stored.
     ///
-    /// A plan of exactly what runs is no new release: it is counted on the one that runs, which is the answer and is over.
+    /// A plan of exactly what runs does not become a new release: the running release counts it as a repeat and is
+    /// returned.
     ///
     /// # Errors
-    /// `Conflict` when the plan has blockers, while somebody deploys to the environment, and when somebody else has locked
-    /// it.
+    /// `Conflict` when the plan has blockers, while somebody deploys to the environment, and when somebody else has
+    /// locked it.
     pub async fn begin(
         &self,
         plan: &Plan,
@@ -108,7 +109,7 @@ impl Releases {
         .await
     }
 
-    /// The one place where releases begin, whichever way they come.
+    /// The one place where releases begin, wherever they come from.
     async fn begin_as(&self, beginning: Beginning<'_>) -> Result<ReleaseRow, DeliveryError> {
         let Beginning {
             id,
@@ -194,7 +195,8 @@ impl Releases {
         Ok(row)
     }
 
-    /// Counts a plan of what runs already, and runs well, on the release that runs. `None` if it is something else.
+    /// Counts a plan of what already runs healthily as a repeat of the running release. `None` if the plan is something
+    /// else.
     async fn repeat(&self, plan: &Plan, actor: &Actor) -> Result<Option<ReleaseRow>, DeliveryError> {
         let id = &plan.place.id;
         let Some(runs) = self.history.last(id).await? else {
@@ -222,11 +224,11 @@ impl Releases {
         Ok(Some(repeated))
     }
 
-    /// Deploys what a laptop asks for, or promotes.
+    /// Deploys or promotes what a laptop requests.
     ///
     /// # Errors
-    /// When the request makes no plan, and as for [`Releases::begin`]. `Conflict` with a [`DeliveryError::plan`] when that has
-    /// to be looked at, and named in the request.
+    /// When no plan can be made, and as for [`Releases::begin`]. `Conflict` with a [`DeliveryError::plan`] when the
+    /// requester has to see that plan and name it in the request.
     pub async fn deploy(
         &self,
         id: &EnvironmentId,
@@ -241,7 +243,7 @@ impl Releases {
             .await
     }
 
-    /// Begins what a person asks for, who was shown the plan `shown`.
+    /// Begins the request of a person who saw the plan `shown`.
     async fn begin_for_person(
         &self,
         plan: &Plan,
@@ -265,14 +267,14 @@ impl Releases {
         }))
     }
 
-    /// Carries out what a job's step asks for with `towpath deploy ENVIRONMENT`: the plan that the gate in front of the job
-    /// set free; without a gate, the plan of the workflow. Asked again by the same job, it is the same release, unless that
-    /// failed in an earlier attempt of the job.
+    /// Carries out `towpath deploy ENVIRONMENT` in a job's step: the plan that the gate in front of the job released,
+    /// or the workflow's plan if there is no gate. Repeated requests by the same job are one release, unless it failed
+    /// in an earlier attempt of the job.
     ///
     /// # Errors
     /// `Conflict` when the gate approved no plan of this environment, when the job's configuration does not say that it
-    /// deploys there, when the job has ended or is to stop, when the environment is protected and nobody approved the plan or
-    /// no protected branch has the commit, and as for [`Releases::begin`].
+    /// deploys there, when the job has ended or is to stop, when the environment is protected and nobody approved the
+    /// plan or no protected branch has the commit, and as for [`Releases::begin`].
     pub async fn deploy_for_job(&self, job: JobId, environment: &str) -> Result<ReleaseRow, DeliveryError> {
         until_stored!(async {
             let (workflow, job) = WorkflowJobs::of_job(self.store.as_ref(), job).await?;
@@ -282,7 +284,7 @@ impl Releases {
             if let Some(before) = before.filter(|before| is_meant_again(before, release)) {
                 return Ok(before);
             }
-            // No gate could have shown anything else.
+            // A gate can only have shown the environment in the configuration.
             if job.environment.as_deref() != Some(environment) {
                 let said = job.environment.as_ref().map_or_else(
                     || "that it deploys anywhere".to_string(),
@@ -373,12 +375,12 @@ impl Releases {
         })
     }
 
-    /// Goes back to an earlier release: its images and its objects, as a new release. Without `to`, to the nearest one that
-    /// differs from what runs; after a deployment that failed and was left like that, to the one before it. `shown` is the
-    /// plan that `actor` was shown.
+    /// Rolls back to an earlier release, its images and its objects, as a new release. Without `to`, to the nearest one
+    /// that differs from what runs; after a failed deployment that was left in place, to the one before it. `actor` saw
+    /// the plan `shown`.
     ///
     /// # Errors
-    /// `Conflict` when there is none to go back to, and as for [`Releases::deploy`].
+    /// `Conflict` when there is no release to roll back to, and as for [`Releases::deploy`].
     pub async fn rollback(
         &self,
         id: &EnvironmentId,

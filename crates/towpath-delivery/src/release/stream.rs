@@ -19,9 +19,9 @@ pub(crate) fn stream(id: ReleaseId) -> String {
 pub(super) struct Loaded {
     pub row: ReleaseRow,
     pub release: Release,
-    /// The number of the release that it starts from, and goes back to.
+    /// The number of the release that it starts from and would roll back to.
     pub before: Option<i64>,
-    /// How many events its stream has.
+    /// The number of events in its stream.
     events: u64,
 }
 
@@ -29,7 +29,7 @@ impl Loaded {
     /// Loads a release.
     ///
     /// # Errors
-    /// `NotFound` when there is none, `Internal` when what is stored makes no release.
+    /// `NotFound` when there is none, `Internal` when the stored events are not a valid release.
     pub(super) async fn load(store: &dyn Store, id: ReleaseId) -> Result<Self, DeliveryError> {
         let row = store.release(id).await?;
         let row = row.ok_or_else(|| DeliveryError::not_found(format!("there is no release {id}")))?;
@@ -53,8 +53,7 @@ impl Loaded {
         })
     }
 
-    /// Commits `happened`, and what it makes of the row, for whoever has the lease `guard`. With the last event the work is
-    /// done.
+    /// Commits `happened` and the resulting row under the lease `guard`. The last event also ends the work.
     pub(super) async fn record(
         &self,
         store: &dyn Store,

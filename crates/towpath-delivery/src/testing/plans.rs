@@ -1,4 +1,4 @@
-//! A plan with something in each field.
+//! A plan with a value in each field.
 
 #![allow(clippy::unwrap_used)]
 

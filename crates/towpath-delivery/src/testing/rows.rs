@@ -1,4 +1,4 @@
-//! Rows with everything filled in that a test does not care about.
+//! Rows with defaults for every column that a test does not care about.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +11,7 @@ use towpath_types::{
     WorkflowStatus,
 };
 
-/// 2026-01-01T00:00:00Z, at which a fake clock starts.
+/// 2026-01-01T00:00:00Z, the start of a fake clock.
 pub(crate) fn start() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
 }

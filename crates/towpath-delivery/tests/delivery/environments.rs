@@ -1,4 +1,4 @@
-//! Environments: discovered, looked at, and shown from rows alone.
+//! Environments: discovered, observed, and shown from rows alone.
 
 use crate::world::*;
 use jiff::SignedDuration;
@@ -267,7 +267,7 @@ async fn drift_is_stored_until_the_next_release() {
         found.objects[0].diff
     );
     assert_eq!(world.view("dev").await.drift, Some(found.clone()));
-    // Looking at the environment says nothing about drift, and deploying puts it right.
+    // Looking does not check for drift; deploying removes it.
     observer.observe(&id).await.unwrap();
     assert_eq!(world.view("dev").await.drift, Some(found));
     world.push_image("app-latest");

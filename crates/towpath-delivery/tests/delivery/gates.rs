@@ -7,7 +7,7 @@ use towpath_deploy::{Deploying, Hold};
 use towpath_store::{Commit, Expect, GateRow, Store as _, Write};
 use towpath_types::{Clock as _, Digest, JobId};
 
-/// A gate of `dev` that waits.
+/// A waiting gate of `dev`.
 async fn waiting(world: &World) -> Flow {
     let commit = world
         .push_commit(&[(".k8s/live/dev/web.yaml", WEB), (".k8s/live/qa/web.yaml", WEB)])
@@ -153,7 +153,7 @@ async fn naming_the_shown_plan_opens_the_gate() {
         .await
         .unwrap();
     assert_eq!(approval.plan.as_ref(), Some(&shown));
-    // Nothing is stored before the conductor does, together with its event.
+    // Nothing is stored until the conductor commits it with its event.
     assert!(world.gate(flow.hold.id).await.waiting);
     let mut commit = Commit::new();
     approval.writes.into_iter().for_each(|write| commit.write(write));
@@ -240,7 +240,7 @@ async fn a_release_in_between_voids_what_was_shown() {
             now, shown
         )
     );
-    // The new plan is what the gate shows, and it can be approved.
+    // The gate shows the new plan, which can be approved.
     world.plan(&now).await;
     let gates = &world.delivery.gates;
     assert!(gates.decide_approval(flow.hold.id, Some(&now), &bob()).await.is_ok());

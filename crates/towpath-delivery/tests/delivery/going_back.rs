@@ -1,11 +1,11 @@
-//! What happens when a deployment fails, and going back by hand.
+//! Failed deployments and manual rollbacks.
 
 use crate::world::*;
 use towpath_delivery::{ErrorKind, LaptopRequest, OnFailure};
 use towpath_deploy::Occasion;
 use towpath_types::{Outcome, ReleaseStatus};
 
-/// An environment that runs release 1, and a release 2 that was begun and whose image is broken.
+/// An environment that runs release 1, and a release 2 with a broken image that has begun.
 async fn broken(world: &World, policy: OnFailure, outcome: Outcome) -> towpath_store::ReleaseRow {
     world.push_image("app-latest");
     world.deploy("dev", "latest").await;
@@ -45,7 +45,7 @@ async fn a_release_that_fails_is_undone() {
         [Occasion::Release, Occasion::Release, Occasion::Back]
     );
     assert_eq!(place.release, Some(place.applied[0].1));
-    // The environment's own record calls it failed, and the store keeps what it knows better.
+    // The environment's own record says failed; the store keeps its more precise outcome.
     assert_eq!(place.records[0].state, "timed_out");
     assert_eq!(world.release(begun.id).await.status, ReleaseStatus::RolledBack);
 }
@@ -70,7 +70,7 @@ async fn a_release_may_be_left_as_it_failed() {
         world.view("dev").await.between.as_deref(),
         Some("between release 1 and release 2, which failed: deploy again, or roll back")
     );
-    // Going back means the release before, though nothing newer succeeded.
+    // A rollback means the previous release, though nothing newer succeeded.
     let back = world
         .delivery
         .releases
@@ -138,7 +138,7 @@ async fn rollback_goes_to_the_nearest_release_that_differs() {
     );
     world.push_image("app-latest");
     world.deploy("dev", "latest").await;
-    // Once more the same, of another commit.
+    // The same once more, from another commit.
     let releases = &world.delivery.releases;
     let again = LaptopRequest {
         commit: Some("89abcdef0123456789abcdef0123456789abcdef".parse().unwrap()),

@@ -1,4 +1,4 @@
-//! Which image a workflow or a word means.
+//! Which image a workflow or a tag means.
 
 use crate::world::*;
 use jiff::SignedDuration;
@@ -29,7 +29,7 @@ async fn a_workflow_deploys_the_image_that_it_pushed() {
     let world = World::new().await;
     let commit = with_manifests(&world).await;
     let flow = world.workflow(&commit).await;
-    // Whatever the tag leads to by then.
+    // The result does not depend on where the tag points by then.
     let moved = world.push_image(&format!("app-{commit}"));
     let plan = planned(&world, &flow).await.unwrap();
     assert_ne!(plan.images["claims"].digest.as_ref(), Some(&moved));
@@ -81,7 +81,7 @@ async fn an_image_in_another_registry_is_found_by_the_commit_in_its_tag() {
     let digest = world.images.push(&elsewhere, &tag(&format!("main-{commit}")));
     let plan = planned(&world, &flow).await.unwrap();
     assert_eq!(plan.images["claims"], elsewhere.at(digest.clone()));
-    // What a job has pushed is written down when it ends, and then holds.
+    // A job's pushes are stored when it ends, and are fixed from then on.
     let workflow = WorkflowJobs::load(&world.store, flow.row.id).await.unwrap();
     let [found] = world
         .delivery
@@ -119,7 +119,7 @@ async fn without_a_project_file_the_image_is_where_the_manifests_name_it() {
     let workflow = WorkflowJobs::load(&world.store, flow.row.id).await.unwrap();
     let found = world.delivery.images.newly_pushed(&workflow).await.unwrap();
     assert_eq!(found[0].image.digest.as_ref(), Some(&digest));
-    // From a laptop, by a word that pipelines put `app-` before.
+    // From a laptop, by a tag that pipelines prefix with `app-`.
     let digest = world.images.push(&elsewhere, &tag("app-v1"));
     let mut asked = request("v1");
     asked.files[0] = file(".k8s/live/dev/web.yaml", &web);
@@ -207,7 +207,7 @@ async fn a_word_means_a_tag_or_a_commit() {
     }
 }
 
-/// An image that somebody else pushed for a made up commit is not taken for the one that was meant.
+/// An image that somebody else pushed for a made-up commit must not be mistaken for the intended one.
 #[tokio::test]
 async fn the_beginning_of_several_commits_is_refused() {
     let world = World::new().await;

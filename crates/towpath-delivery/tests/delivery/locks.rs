@@ -1,4 +1,4 @@
-//! Locks that people take.
+//! People's locks.
 
 use crate::world::*;
 use jiff::SignedDuration;

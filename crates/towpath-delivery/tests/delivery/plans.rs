@@ -1,4 +1,4 @@
-//! Plans of requests: what they are made of, and what stands in their way.
+//! Plans of requests: their inputs and their blockers.
 
 use crate::world::*;
 use jiff::SignedDuration;
@@ -147,7 +147,7 @@ async fn an_image_that_nothing_runs_is_a_warning() {
         "{:?}",
         plan.warnings
     );
-    // The project's file names the container.
+    // The project file names the container.
     request.project_file = Some("containers = [\"app\"]".into());
     let planned = world.planned("dev", request);
     assert_eq!(planned.await.unwrap().warnings, Vec::<String>::new());
@@ -218,7 +218,7 @@ async fn the_default_branch_says_when_it_is_frozen() {
     let freeze =
         "[[freeze]]\nenvironments = [\"dev\"]\nfrom = \"2025-12-20T00:00:00Z\"\nuntil = \"2026-01-04T08:00:00Z\"\n";
     world.push_commit(&[("towpath.toml", freeze)]).await;
-    // The laptop's own file knows of no freeze.
+    // The laptop's own file has no freeze.
     let plan = plan(&world, "dev", "latest").await;
     assert!(
         plan.blockers[0].starts_with("dev is frozen until"),
@@ -358,7 +358,7 @@ async fn a_plan_that_was_changed_in_storage_is_not_carried_out() {
     let world = World::new().await;
     world.push_image("app-latest");
     let plan = plan(&world, "dev", "latest").await;
-    // Another content under the plan's name, before the plan itself is stored.
+    // Store other content under the plan's digest before the plan itself is stored.
     let mut other = plan.clone();
     other.place.namespace = "elsewhere".into();
     let row = PlanRow {

@@ -1,4 +1,4 @@
-//! Power cuts: wherever carrying a release out is interrupted, going on ends as it would have ended.
+//! Power cuts: wherever carrying a release out is interrupted, resuming it ends in the same state.
 
 use crate::{
     target::{Moment, Place},
@@ -38,14 +38,14 @@ const STORIES: [Story; 8] = [
     Story::Stale,
 ];
 
-/// Where the power is cut.
+/// Where to cut the power.
 #[derive(Debug, Clone, Copy)]
 enum Cut {
-    /// In front of an operation of the store.
+    /// Before an operation of the store.
     BeforeStore(u64),
-    /// Behind one, whose answer is lost.
+    /// After an operation of the store, whose answer is lost.
     AfterStore(u64),
-    /// In a call of the target.
+    /// In a call to the target.
     InTarget(usize, Moment),
 }
 
@@ -60,7 +60,7 @@ fn object(kind: &str, name: &str, rest: serde_json::Value) -> Object {
 
 fn plan(environment: &str, image: &str, parent: Option<ReleaseId>, on_failure: OnFailure) -> Plan {
     let repository: ImageReference = format!("r.io/{image}").parse().unwrap();
-    // The same in each environment.
+    // The same kind in each environment.
     let kind = image.split('-').next().unwrap_or_default();
     let image = repository.at(Digest::of(kind.as_bytes()));
     let container = json!({"name": "app", "image": image.to_string()});
@@ -90,21 +90,21 @@ fn plan(environment: &str, image: &str, parent: Option<ReleaseId>, on_failure: O
     }
 }
 
-/// How a story ended, without what differs from one environment to the next.
+/// How a story ended, without what differs between environments.
 #[derive(Debug, PartialEq)]
 struct End {
     status: ReleaseStatus,
     outcome: Option<Outcome>,
     message: Option<String>,
     objects: String,
-    /// Whether the release, the one before it, or none of them runs completely.
+    /// Which runs completely: the release, the one before it, or none.
     runs: Option<&'static str>,
     last_event: String,
 }
 
 struct Theatre {
     world: World,
-    /// How many environments were used.
+    /// The number of environments used so far.
     used: AtomicUsize,
 }
 
@@ -126,11 +126,11 @@ impl Theatre {
         begun.unwrap()
     }
 
-    /// Plays a story up to the point where its release is to be carried out, in an environment of its own.
+    /// Plays a story in its own environment up to the point where its release is ready to be carried out.
     async fn prepare(&self, story: Story) -> (String, ReleaseRow) {
         let number = self.used.fetch_add(1, Ordering::Relaxed);
         let environment = format!("story-{number}");
-        // One that fails only in this environment.
+        // An image that fails only in this environment.
         let flaky = format!("flaky-{environment}");
         let before = match story {
             Story::First | Story::FailsWithNothingBefore => None,
@@ -168,7 +168,7 @@ impl Theatre {
         (environment, begun)
     }
 
-    /// Carries on until the end, or until the power is cut.
+    /// Carries the release out until the end, or until the power is cut.
     async fn play(&self, id: ReleaseId) {
         let key = WorkKey::new(WorkKind::Release, id);
         if self.world.store.work(&key).await.unwrap().is_none() {
@@ -183,7 +183,7 @@ impl Theatre {
         }
     }
 
-    /// The same with a cut on the way. Answers `false` if the story ended before it came to that.
+    /// The same with one cut. Returns `false` if the story ended before the cut.
     async fn play_with(&self, id: ReleaseId, cut: Cut) -> bool {
         let key = WorkKey::new(WorkKind::Release, id);
         if self.world.store.work(&key).await.unwrap().is_none() {
@@ -213,7 +213,7 @@ impl Theatre {
     async fn end(&self, environment: &str, id: ReleaseId) -> End {
         let row = self.world.release(id).await;
         let place: Place = self.world.target.place(&row.environment);
-        // Whatever happened, nothing that failed is applied again once something else was put back.
+        // Once something else was restored, nothing that failed is applied again.
         let back = place
             .applied
             .iter()
@@ -250,7 +250,7 @@ impl Theatre {
         }
     }
 
-    /// Plays a story without a cut: how it ends, how many operations of the store it takes, and which calls of the target.
+    /// Plays a story without cuts: its end, its number of store operations, and its calls to the target.
     async fn reference(&self, story: Story) -> (End, u64, Vec<&'static str>) {
         let (environment, begun) = self.prepare(story).await;
         let (store, target) = (self.world.faults.total(), self.world.target.calls().len());
@@ -264,7 +264,7 @@ impl Theatre {
         (self.end(&environment, begun.id).await, operations, calls)
     }
 
-    /// Plays a story with cuts on the way. Answers how many there were.
+    /// Plays a story with cuts. Returns how many happened.
     async fn check(&self, story: Story, cuts: &[Cut], expected: &End) -> usize {
         let (environment, begun) = self.prepare(story).await;
         let mut count = 0;
@@ -323,7 +323,7 @@ async fn cuts_may_follow_each_other() {
     for story in [Story::FailsAndGoesBack, Story::Succeeds] {
         let (end, operations, calls) = theatre.reference(story).await;
         let cuts = cuts(operations, &calls);
-        // Every pair would take a minute; in these, every cut comes first once and second once.
+        // Trying every pair would take a minute; here each cut comes first once and second once.
         for (at, first) in cuts.iter().enumerate() {
             let second = cuts[(at * 7 + 16) % cuts.len()];
             places += theatre.check(story, &[*first, second], &end).await;

@@ -1,4 +1,4 @@
-//! Protected environments: whichever way a release comes, somebody was shown its plan and agreed to it.
+//! Protected environments: wherever a release comes from, somebody saw its plan and agreed to it.
 
 use crate::world::*;
 use towpath_delivery::{DeliveryError, ErrorKind, LaptopRequest};
@@ -7,10 +7,10 @@ use towpath_store::{Commit, Expect, ReleaseStore as _, RunRow, Store as _, Write
 use towpath_types::{CommitId, Digest, EnvironmentId};
 
 const PRODUCTION: &str = ".k8s/live/production/web.yaml";
-/// What a branch says that would like to be trusted.
+/// The project file of a branch that tries to lift the protection.
 const OPEN: &str = "[environments.production]\nprotected = false\n";
 
-/// A workflow whose gate and whose deployment are of `production`.
+/// A workflow with a gate and a deployment for `production`.
 async fn of_production(world: &World, commit: &CommitId) -> Flow {
     let flow = world.workflow(commit).await;
     for job in [flow.hold.id, flow.deploy.id] {
@@ -25,7 +25,7 @@ async fn of_production(world: &World, commit: &CommitId) -> Flow {
     flow
 }
 
-/// The same, without the approval in front of the deployment.
+/// The same without the approval in front of the deployment.
 async fn without_gate(world: &World, commit: &CommitId) -> Flow {
     let flow = of_production(world, commit).await;
     world
@@ -102,7 +102,7 @@ async fn the_gate_of_a_branch_shows_why_it_stays_shut_and_opens_after_the_merge(
         error.to_string().contains("is on none of them. Merge it first"),
         "{error}"
     );
-    // A tag of the default branch's name merges nothing.
+    // A tag with the default branch's name does not merge anything.
     world.forge.set_ref(&claims(), "refs/tags/main", Some(&work));
     assert!(gates.decide_approval(flow.hold.id, Some(&shown), &bob()).await.is_err());
     world.forge.set_ref(&claims(), "refs/tags/main", None);
@@ -187,7 +187,7 @@ async fn while_the_rules_cannot_be_read_everything_is_protected() {
     );
 }
 
-/// The plan that an error asks to look at.
+/// The plan attached to an error.
 fn shown(error: &DeliveryError) -> Digest {
     assert_eq!(error.kind(), ErrorKind::Conflict);
     error
@@ -209,7 +209,7 @@ async fn from_a_laptop_the_plan_is_looked_at_first() {
     );
     let plan = shown(&error);
     assert_eq!(releases_of(&world, "production").await, 0);
-    // What is only shown may change in between; what is done may not.
+    // Warnings may change between showing and doing; actions may not.
     world.target.note("the cluster is old");
     let agreed = |plan: &Digest| LaptopRequest {
         plan: Some(plan.clone()),
@@ -332,7 +332,7 @@ async fn runs_and_cron_jobs_are_looked_at_first() {
             .iter()
             .any(|call| matches!(*call, "apply" | "run_job"))
     );
-    // One plan is not the other.
+    // Agreeing to one plan is not agreeing to another.
     shown(
         &runs
             .start_job(&id, job(Some(applied.clone())), &ann())
@@ -402,7 +402,7 @@ async fn another_environment_in_the_namespace_of_a_protected_one_is_protected() 
         ),
         "{error}"
     );
-    // Another project's environment is no better.
+    // Promoting from another project's environment does not help either.
     world.push_image("app-latest");
     world
         .images

@@ -1,4 +1,4 @@
-//! Releases: begun, carried out, refused, one after the other.
+//! Releases: begun, carried out, refused, and queued.
 
 use crate::{target::names, world::*};
 use jiff::SignedDuration;
@@ -60,7 +60,7 @@ async fn a_release_that_is_carried_out_runs() {
     assert_eq!(place.release, Some(row.id));
     assert_eq!(names(&place.objects).len(), 2);
     assert!(world.store.open_releases().await.unwrap().is_empty());
-    // A page is told to look.
+    // The poller is told to look.
     let key = WorkKey::new(WorkKind::Environment, environment("dev").slug());
     assert!(world.store.work(&key).await.unwrap().is_some());
 }
@@ -94,7 +94,7 @@ async fn one_deployment_at_a_time_begins() {
         ),
         "{error}"
     );
-    // Another environment is another matter.
+    // Another environment is not affected.
     assert!(
         releases
             .deploy(&environment("qa"), request("latest"), &bob())
@@ -105,7 +105,7 @@ async fn one_deployment_at_a_time_begins() {
     assert!(releases.deploy(&id, request("latest"), &bob()).await.is_ok());
 }
 
-/// Two releases of one environment, both begun before either was carried out, as two servers may do at the same moment.
+/// Two releases in one environment, both begun before either was carried out, as on two servers at once.
 async fn two_at_once(world: &World) -> (towpath_store::ReleaseRow, towpath_store::ReleaseRow) {
     world.push_image("app-latest");
     let id = environment("dev");
@@ -117,7 +117,7 @@ async fn two_at_once(world: &World) -> (towpath_store::ReleaseRow, towpath_store
         .await
         .unwrap();
     let first = releases.begin(&plan, "one", &ann(), None).await.unwrap();
-    // Hidden while the second looks whether anybody deploys.
+    // Hide the first while the second checks whether anybody deploys.
     let hide = |row: &towpath_store::ReleaseRow, status| towpath_store::ReleaseRow { status, ..row.clone() };
     let write = Write::Release(hide(&first, ReleaseStatus::Abandoned), Expect::Version(first.version));
     world.store.commit(Commit::new().with(write)).await.unwrap();
@@ -142,7 +142,7 @@ async fn the_second_release_waits_for_the_first_and_is_then_stale() {
         let (world, id) = (world.clone(), second.id);
         tokio::spawn(async move { world.carry_out(id).await })
     };
-    // It has said that it waits, and sleeps until somebody changes something.
+    // It has reported that it waits, and sleeps until the next change.
     towpath_testkit::until("the second release to wait", Duration::from_secs(30), async || {
         Ok(match world.clock.sleepers() {
             0 => Probe::NotYet("nobody sleeps".into()),
@@ -252,7 +252,7 @@ async fn a_release_of_a_laptop_is_learned_and_makes_plans_stale() {
         .plan_of_request(&environment("dev"), request("latest"))
         .await
         .unwrap();
-    // A laptop with a store of its own deploys to the same cluster.
+    // A laptop with its own store deploys to the same cluster.
     let laptop = World::on_cluster().await;
     laptop.push_image("app-latest");
     laptop.push_image("app-latest");
@@ -268,7 +268,7 @@ async fn a_release_of_a_laptop_is_learned_and_makes_plans_stale() {
         (learned.status, learned.images, learned.plan, learned.actor.via),
         (ReleaseStatus::Succeeded, theirs.images, theirs.plan, Via::CommandLine)
     );
-    // And the next one starts from it.
+    // The next one starts from it.
     let next = world.planned("dev", request("latest"));
     assert_eq!(next.await.unwrap().parent, Some(theirs.id));
 }
@@ -310,7 +310,7 @@ async fn a_job_deploys_the_plan_that_its_gate_set_free() {
         ),
         (plan, "gate hold of pipeline 3", "bob", Some(flow.deploy.id))
     );
-    // Asked again, it is the same release, under way or over.
+    // Another request gets the same release, in progress or over.
     assert_eq!(
         releases.deploy_for_job(flow.deploy.id, "dev").await.unwrap().id,
         begun.id
@@ -339,7 +339,7 @@ async fn a_job_that_does_not_go_on_begins_no_release() {
         let error = releases.deploy_for_job(flow.deploy.id, "dev").await.unwrap_err();
         assert!(error.to_string().contains("does not run any more"), "{error}");
     }
-    // It may also be canceled after it was asked about: the commit itself expects it to go on.
+    // The job may also be canceled after the check: the commit itself expects it to be running.
     world.push_image("app-latest");
     let plan = world.planned("dev", request("latest")).await.unwrap();
     let error = releases
@@ -572,7 +572,7 @@ async fn deploying_what_runs_again_is_counted_and_no_new_release() {
     let records = world.target.place(&id).records;
     let record = records.iter().find(|record| record.id == second.id).unwrap();
     assert_eq!((record.repeats, record.repeated_at), (12, Some(world.clock.now())));
-    // What was there before is still in reach.
+    // Earlier releases are still available for a rollback.
     let back = releases.rollback(&id, None, None, &ann()).await.unwrap();
     assert_eq!(back.cause, format!("rollback to release {}", first.number));
 }
@@ -583,7 +583,7 @@ async fn what_runs_and_does_not_run_well_is_deployed_again() {
     world.push_image("app-latest");
     let (first, _) = world.deploy("dev", "latest").await;
     let id = environment("dev");
-    // Left between two releases.
+    // The environment is between two releases.
     world.target.change(&id, |place| place.release = None);
     let again = world
         .delivery
@@ -604,7 +604,7 @@ async fn a_release_that_left_the_objects_as_they_were_makes_no_plan_stale() {
     world.push_image("app-latest");
     let plan = world.planned("dev", request("latest")).await.unwrap();
     assert_eq!(plan.parent, Some(first.id));
-    // Somebody deploys what runs, as a release of its own, before the plan is carried out.
+    // Before the plan is carried out, somebody else deploys what runs as a separate release.
     let mut theirs = unchanged.clone();
     theirs.warnings.push("of another commit".into());
     theirs.commit = Some("89abcdef0123456789abcdef0123456789abcdef".parse().unwrap());
@@ -615,7 +615,7 @@ async fn a_release_that_left_the_objects_as_they_were_makes_no_plan_stale() {
     let begun = releases.begin(&plan, "ours", &ann(), None).await.unwrap();
     let (ours, said) = world.carry_out(begun.id).await;
     assert_eq!(ours.status, ReleaseStatus::Succeeded, "{said}");
-    // Something else makes it stale.
+    // A different deployment makes it stale.
     world.push_image("app-latest");
     let late = world.planned("dev", request("latest")).await.unwrap();
     world.push_image("app-latest");

@@ -1,4 +1,4 @@
-//! One-off runs, cron jobs by hand, and single cron jobs that are applied.
+//! One-off runs, cron jobs run by hand, and single cron jobs that are applied.
 
 use crate::{target::Moment, world::*};
 use jiff::SignedDuration;
@@ -127,7 +127,7 @@ async fn a_run_that_was_never_started_is_not_started_later() {
     let mut world = World::new().await;
     world.push_image("app-latest");
     let id = environment("dev");
-    // Death comes at each call of the start in turn; what is left behind is a row, or nothing.
+    // Die at each call of the start in turn; what remains is a row, or nothing.
     for moment in [Moment::Before, Moment::After] {
         world.target.next_job(&["one"], ended(Outcome::Succeeded, Some(0), ""));
         let calls = world.target.calls().len();
@@ -144,7 +144,7 @@ async fn a_run_that_was_never_started_is_not_started_later() {
         assert_eq!(rows.len(), known + 1);
         let left = rows.into_iter().find(|row| row.outcome.is_none()).unwrap();
         world.restart();
-        // Nobody takes it up while it may still be being started.
+        // No server takes it up while it may still be starting.
         assert!(is_not_due(&world, left.id).await);
         world.clock.advance(SignedDuration::from_mins(5));
         let (row, _) = world.follow(left.id).await;
@@ -208,7 +208,7 @@ async fn a_target_that_goes_away_while_a_run_is_followed_is_asked_again() {
     world.target.set_unreachable(None);
     let row = runs.follow(&guard, begun.id, &Unheard).await.unwrap();
     assert_eq!(row.outcome, Some(Outcome::Succeeded));
-    // Once more is once too often, and harmless.
+    // Following it again after its end is harmless.
     let again = runs.follow(&guard, begun.id, &Unheard).await.unwrap();
     assert_eq!(again, row);
 }

@@ -1,6 +1,6 @@
-//! A target in memory: environments that remember what was applied, fail on demand, and die at any call.
+//! A target in memory: environments that remember what was applied, fail on demand, and die in any call.
 
-// The error is the contract's own.
+// The contract defines the error type.
 #![allow(clippy::result_large_err)]
 
 use bytes::Bytes;
@@ -21,18 +21,18 @@ use towpath_deploy::{
 use towpath_manifest::{Fingerprints, Object, ObjectId, containers};
 use towpath_types::{EnvironmentId, Outcome, ReleaseId};
 
-/// When in a call the process dies.
+/// When the process dies in a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
     /// Nothing has happened yet.
     Before,
-    /// Half of the objects are in. In a call that is no `apply`: as `Before`.
+    /// Half of the objects are applied. In calls other than `apply`: the same as `Before`.
     Middle,
-    /// Everything has happened; only the answer is missing.
+    /// Everything has happened; only the answer is lost.
     After,
 }
 
-/// What one environment holds.
+/// The content of one environment.
 #[derive(Debug, Clone, Default)]
 pub struct Place {
     pub release: Option<ReleaseId>,
@@ -62,9 +62,9 @@ struct State {
     keeps_records: bool,
     unreachable: Option<String>,
     calls: Vec<&'static str>,
-    /// How many calls pass before the process dies, and when in the next one.
+    /// The number of calls until the process dies, and when in that call.
     death: Option<(usize, Moment)>,
-    /// An `apply` of an object that runs an image with this in its name fails like this.
+    /// Applying an object whose image contains the text fails with the outcome.
     broken: Vec<(String, Outcome)>,
     refused: Vec<String>,
     notes: Vec<String>,
@@ -90,7 +90,7 @@ impl FakeTarget {
         self.state.lock().unwrap()
     }
 
-    /// Makes every call fail, until it is given `None`.
+    /// Makes every call fail until reset with `None`.
     pub fn set_unreachable(&self, why: Option<&str>) {
         self.state().unreachable = why.map(str::to_string);
     }
@@ -104,7 +104,7 @@ impl FakeTarget {
         self.state().broken.clear();
     }
 
-    /// Makes preflight, and so `apply`, refuse everything with this.
+    /// Makes preflight, and so `apply`, reject everything with this message.
     pub fn refuse(&self, message: &str) {
         self.state().refused.push(message.to_string());
     }
@@ -117,7 +117,7 @@ impl FakeTarget {
         self.state().notes.push(message.to_string());
     }
 
-    /// What the next Job prints, and how it ends.
+    /// Sets the output and the end of the next Job.
     pub fn next_job(&self, lines: &[&str], end: JobEnd) {
         self.state().job = Some(Job {
             lines: lines.iter().map(ToString::to_string).collect(),
@@ -139,7 +139,7 @@ impl FakeTarget {
         self.state().calls.clone()
     }
 
-    /// Has the process die at the `n`th call from now on, from 1.
+    /// Makes the process die at the `n`th call from now, counted from 1.
     pub fn die_at(&self, n: usize, moment: Moment) {
         self.state().death = Some((n - 1, moment));
     }
@@ -153,7 +153,7 @@ impl FakeTarget {
         self.state().death.is_some()
     }
 
-    /// Whatever `work` answers; `None` if the process died over it.
+    /// The result of `work`; `None` if the process died in it.
     pub async fn until_death<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -162,7 +162,7 @@ impl FakeTarget {
         }
     }
 
-    /// Counts a call, and says whether the process dies in it.
+    /// Counts a call, and returns whether the process dies in it.
     fn begin(&self, call: &'static str) -> Option<Moment> {
         let mut state = self.state();
         state.calls.push(call);

@@ -1,4 +1,4 @@
-//! Everything that delivery stands on, in memory.
+//! All dependencies of delivery, in memory.
 
 use crate::target::FakeTarget;
 use jiff::{SignedDuration, Timestamp};
@@ -92,7 +92,7 @@ pub struct World {
     ports: Ports,
 }
 
-/// Keeps every line.
+/// Collects every line.
 #[derive(Default)]
 pub struct Lines(Mutex<Vec<String>>);
 
@@ -151,12 +151,12 @@ pub fn request(tag: &str) -> LaptopRequest {
 }
 
 impl World {
-    /// On one machine: environments record nothing themselves.
+    /// A single machine: environments record nothing themselves.
     pub async fn new() -> Self {
         Self::on(FakeTarget::default()).await
     }
 
-    /// On a cluster: environments record their releases.
+    /// A cluster: environments record their releases.
     pub async fn on_cluster() -> Self {
         Self::on(FakeTarget::cluster()).await
     }
@@ -190,12 +190,12 @@ impl World {
         }
     }
 
-    /// The same world in a process that starts now.
+    /// The same world in a new process.
     pub fn restart(&mut self) {
         self.delivery = Delivery::new(self.ports.clone());
     }
 
-    /// The same world, whose pods pull with a Secret.
+    /// The same world, with pods that pull with a Secret.
     pub fn pull_with_secret(&mut self) {
         self.ports.pull_secret = PullSecret::Brought;
         self.restart();
@@ -207,7 +207,7 @@ impl World {
         planner.plan_of_request(&environment(name), request).await
     }
 
-    /// Pushes an image, and answers with its digest.
+    /// Pushes an image, and returns its digest.
     pub fn push_image(&self, tag_text: &str) -> Digest {
         self.images.push(&repository(), &tag(tag_text))
     }
@@ -230,12 +230,12 @@ impl World {
         Guard::from(&lease)
     }
 
-    /// Waits until the lease of a server that died has ended.
+    /// Waits until a dead server's leases have expired.
     pub fn let_leases_end(&self) {
         self.clock.advance(SignedDuration::from_secs(61));
     }
 
-    /// Carries a release out, and answers with its row and what was said.
+    /// Carries a release out, and returns its row and its lines.
     pub async fn carry_out(&self, id: ReleaseId) -> (ReleaseRow, String) {
         let lines = Lines::default();
         let guard = self.lease(WorkKind::Release, id).await;
@@ -264,7 +264,7 @@ impl World {
         (row, lines.text())
     }
 
-    /// What a page shows of an environment: rows, and nothing else.
+    /// What a page shows of an environment, from rows alone.
     pub async fn view(&self, name: &str) -> EnvironmentView {
         let id = environment(name);
         let row = self.store.environment(&id).await.unwrap().unwrap();
@@ -284,7 +284,7 @@ impl World {
         self.store.gate(job).await.unwrap().unwrap()
     }
 
-    /// A repository that nothing was pushed to.
+    /// Creates an empty repository.
     pub async fn forge_project(&self) {
         self.forge.create(&claims(), "main").await.unwrap();
     }
@@ -300,7 +300,7 @@ impl World {
         draft.push()
     }
 
-    /// Commits to another branch, on top of what the default branch has.
+    /// Commits to another branch, on top of the default branch.
     pub fn push_branch(&self, branch: &str, files: &[(&str, &str)]) -> CommitId {
         let project = claims();
         let mut draft = self.forge.commit_to(&project, branch).message("Work in progress");
@@ -429,7 +429,7 @@ impl World {
             .unwrap();
     }
 
-    /// Opens a gate, as the conductor does: refreshed, shown, approved, committed.
+    /// Opens a gate as the conductor does: refresh, show, approve, commit.
     pub async fn approve(&self, gate: JobId) -> Digest {
         let shown = self.delivery.gates.refresh(gate).await.unwrap().plan.unwrap();
         let approval = self
@@ -459,7 +459,7 @@ pub fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-/// A moment before now.
+/// Converts to a moment before now.
 pub trait Past {
     fn now_minus(&self, by: SignedDuration) -> Timestamp;
 }

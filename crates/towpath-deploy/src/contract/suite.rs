@@ -22,7 +22,7 @@ use tokio::{sync::mpsc, time::timeout};
 use towpath_manifest::{ChangeKind, Object, ObjectId};
 use towpath_types::{Outcome, ReleaseId};
 
-/// How long to wait for something that takes no rollout.
+/// How long to wait for anything that needs no rollout.
 const BOUND: Duration = Duration::from_secs(60);
 /// How often to check a condition.
 const CHECK: Duration = Duration::from_millis(50);
@@ -413,7 +413,7 @@ impl<'a> Suite<'a> {
             self.current().await.unwrap().hold.is_some(),
             "a deployment does not end it"
         );
-        // It ends by itself, and by `None`.
+        // A hold ends by itself, and by `None`.
         self.set_hold(Some(self.hold_by("bob", SignedDuration::from_secs(-1))))
             .await;
         self.release("after-expiry").await;

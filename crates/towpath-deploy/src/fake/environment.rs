@@ -33,7 +33,7 @@ pub(super) struct FakeEnvironment {
     attempted: Option<ReleaseId>,
     pub hold: Option<Hold>,
     pub deploying: Option<Deploying>,
-    /// Newest last.
+    /// The recorded releases, newest last.
     releases: Vec<ReleaseRecord>,
     /// Every request that had an effect.
     pub requests: Vec<ApplyRequest>,
@@ -116,7 +116,7 @@ impl FakeEnvironment {
         })
     }
 
-    /// Newest first.
+    /// The recorded releases, newest first.
     pub(super) fn releases(&self) -> Vec<ReleaseRecord> {
         self.releases.iter().rev().cloned().collect()
     }
@@ -179,7 +179,7 @@ impl FakeEnvironment {
         record.state = "running".into();
         self.releases.retain(|release| release.id != record.id);
         let number_of = |number: i64| self.releases.iter().find(|release| release.number == number);
-        // One that has failed has left what was there before.
+        // A failed release leaves what was there before.
         while number_of(record.number).is_some_and(|other| other.state != Outcome::Succeeded.as_str()) {
             record.number += 1;
         }

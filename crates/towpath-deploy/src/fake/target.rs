@@ -289,7 +289,7 @@ fn tell(progress: &mpsc::UnboundedSender<Progress>, object: ObjectId, message: &
     });
 }
 
-/// An `apply` that has begun. If its future is dropped, it ends as if its process had died.
+/// An `apply` that has begun. Dropping its future ends it as if its process had died.
 struct Running<'a> {
     target: &'a FakeTarget,
     request: &'a ApplyRequest,

@@ -32,9 +32,9 @@ use towpath_types::{Outcome, with_causes};
 
 /// How long to wait until the cluster serves a kind that was just defined.
 const ESTABLISHED: Duration = Duration::from_secs(30);
-/// How long servers may go by what a definition was before it was changed.
+/// How long servers may still use the old version of a changed definition.
 const CHANGED: Duration = Duration::from_secs(5);
-/// How often to check whether it does.
+/// How often to check for either.
 const CHECK: Duration = Duration::from_millis(100);
 
 /// Carries out requests for one cluster.
@@ -275,7 +275,7 @@ impl Applier<'_> {
                     record::end(self.client, environment, &ended).await.map_err(errored)?;
                     record.number += 1;
                 }
-                // Whoever was ahead has left everything as it was, or as it is to be.
+                // The other release left everything as it was, or as this one wants it.
                 Some(other) if self.changed_nothing(environment, &other, objects).await? => record.number += 1,
                 _ => {
                     let message = format!(
@@ -467,7 +467,7 @@ impl Applier<'_> {
                 .await;
             match answer {
                 Ok(_) => return Ok(()),
-                // Servers take a moment to go by a changed definition.
+                // Servers take a moment to use a changed definition.
                 Err(error) if refusals(&checked.object, &error).is_some() && Instant::now() < deadline => {
                     sleep(CHECK).await
                 }
@@ -639,7 +639,7 @@ impl Applier<'_> {
     }
 }
 
-/// What the server refuses of an object, if that is the error.
+/// The server's refusal of an object, if the error is one.
 fn refusals_in(error: &ClusterError, object: &Object) -> Option<Vec<Finding>> {
     match error {
         ClusterError::Api(error) => refusals(object, error),

@@ -1,4 +1,4 @@
-//! What of an object in the cluster its manifest speaks of, for where a server cannot say what applying would make of it.
+//! Extracts the fields of an object that its manifest has, for when a server cannot tell what applying it would change.
 
 use serde_json::Value;
 

@@ -4,8 +4,8 @@ use serde_json::Value;
 use towpath_kube::{Client, Mode, Resource};
 use towpath_manifest::Object;
 
-/// What a server would make of an object that does not exist yet: the manifest with the defaults of its fields. Found with a dry
-/// run of the same object under a new name; `None` if that is refused.
+/// What a server would make of an object that does not exist yet: the manifest with the defaults of its fields. Found with a
+/// dry run of the same object under a new name; `None` if that is refused.
 pub(super) async fn as_new(client: &Client, namespace: &str, resource: &Resource, object: &Object) -> Option<Value> {
     let mut new = object.value.clone();
     let name: String = object.name.chars().take(48).collect();
@@ -17,7 +17,7 @@ pub(super) async fn as_new(client: &Client, namespace: &str, resource: &Resource
     Some(value)
 }
 
-/// Puts `name` in the place of `new`: in a Namespace, a label says it again.
+/// Replaces `new` by `name`: a Namespace also has the name in a label.
 fn rename(value: &mut Value, new: &str, name: &str) {
     match value {
         Value::String(text) if text == new => *value = Value::from(name),

@@ -131,8 +131,8 @@ fn is_controller(manager: &str) -> bool {
     CONTROLLERS.contains(&manager)
 }
 
-/// Whether the server has checked the manifest and refuses it: a field is immutable, or an admission webhook denies it. An error
-/// of a webhook itself says nothing about the object.
+/// Whether the server has checked the manifest and refuses it: a field is immutable, or an admission webhook denies it. An
+/// error of a webhook itself says nothing about the object.
 fn is_refusal(error: &ApiError) -> bool {
     match error {
         // Without permission to apply, added fields cannot be found. That is an error of its own.

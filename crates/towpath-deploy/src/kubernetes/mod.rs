@@ -7,9 +7,9 @@
 //!
 //! **Invariants.** The server checks everything before anything changes: a dry run of each object, and of one pod of each
 //! workload that changes. ConfigMaps without admission controllers are the only exception. Objects are applied server-side as
-//! the field manager `towpath`, so that a field that leaves a manifest leaves the cluster, and the fields of others stay. Only one
-//! deployment of an environment runs at a time, whoever starts it, and a dead holder of the lock loses it. Each step can be done
-//! twice, so that a second run after any failure converges.
+//! the field manager `towpath`, so that a field that leaves a manifest leaves the cluster, and the fields of others stay. Only
+//! one deployment of an environment runs at a time, whoever starts it, and a dead holder of the lock loses it. Each step can be
+//! done twice, so that a second run after any failure converges.
 //!
 //! **It does not know** what a release consists of, or who may deploy.
 

@@ -9,7 +9,7 @@ use towpath_kube::{Identity, Patience};
 pub struct KubernetesOptions {
     /// Where clusters and credentials come from.
     pub identity: Identity,
-    /// Where the values of Secrets come from that are in no manifest. A Secret that it does not have has to be in the cluster.
+    /// The source of Secret values that are in no manifest. A Secret that it does not have has to be in the cluster.
     pub secrets: Arc<dyn SecretSource>,
     /// How long requests may take.
     pub patience: Patience,

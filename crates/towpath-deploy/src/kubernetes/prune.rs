@@ -86,7 +86,7 @@ impl<'a> Leaving<'a> {
         self.pods.push((id.clone(), uids.collect()));
     }
 
-    /// Waits until they are gone, at most for their grace period and a while: if its node has gone, a pod never goes.
+    /// Waits until they are gone, at most for their grace period and a while. If its node has gone, a pod never disappears.
     pub(super) async fn wait(self, deadline: Instant, tell: impl Fn(&ObjectId, &str)) {
         let deadline = deadline.min(Instant::now() + self.grace + AFTER_GRACE);
         let mut told = BTreeSet::new();

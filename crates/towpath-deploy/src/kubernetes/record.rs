@@ -217,7 +217,7 @@ pub(super) async fn save(
 #[derive(Debug, Clone, Default)]
 pub(super) struct Records {
     pub stored: StoredState,
-    /// Newest first.
+    /// The readable releases, newest first.
     pub releases: Vec<ReleaseRecord>,
     /// The names of Secrets with a release that cannot be read.
     pub corrupt: Vec<String>,

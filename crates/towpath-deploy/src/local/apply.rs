@@ -1,4 +1,4 @@
-//! Carrying out a request: the document first, then waiting for what the controllers make of it.
+//! Carries a request out: writes the document first, then waits for the controllers.
 
 use super::{
     controller::Controller,
@@ -14,10 +14,10 @@ use tokio::{sync::mpsc, time::Instant};
 use towpath_manifest::{Object, ObjectId};
 use towpath_types::Outcome;
 
-/// How soon to look again while nothing is said to have changed.
+/// How soon to look again if no change is reported.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Why a request is refused as it is, if it is.
+/// Why the request is refused, if it is.
 pub(crate) fn refusal(request: &ApplyRequest, findings: &[Finding]) -> Option<ApplyError> {
     let refused = findings.iter().filter(|finding| finding.severity == Severity::Refused);
     let mut lines: Vec<String> = refused.map(ToString::to_string).collect();
@@ -49,7 +49,7 @@ pub(crate) async fn carry_out(
         .update(|document| write_down(document, request, now))
         .await;
     for line in said.map_err(errored)? {
-        // Nobody has to listen.
+        // It is fine if nobody listens.
         let _ = progress.send(line);
     }
     context.notify();
@@ -66,7 +66,7 @@ pub(crate) async fn carry_out(
     Ok(())
 }
 
-/// What it is to the caller when the engine, the disk or a source of secrets fails.
+/// The caller's error for a failure of the engine, the disk or a source of secrets.
 pub(crate) fn errored(error: TargetError) -> ApplyError {
     failure(Outcome::Errored, None, error.chain())
 }
@@ -81,7 +81,7 @@ fn failure(outcome: Outcome, object: Option<ObjectId>, message: String) -> Apply
     }
 }
 
-/// Puts the request into the document. From then on the controllers work on it. Answers what to tell whoever waits.
+/// Writes the request into the document, from which the controllers work. Returns messages for whoever waits.
 fn write_down(document: &mut Document, request: &ApplyRequest, now: Timestamp) -> Vec<Progress> {
     document.namespace.clone_from(&request.environment.namespace);
     if request.occasion != Occasion::Beside {
@@ -130,7 +130,7 @@ fn write_down(document: &mut Document, request: &ApplyRequest, now: Timestamp) -
                     *record = fresh;
                 }
             }
-            // The rest only has to be in the document.
+            // The other kinds only have to be in the document.
             _ => {}
         }
         document.upsert(object);
@@ -176,7 +176,7 @@ fn prune(document: &mut Document, gone: &[ObjectId]) {
     }
 }
 
-/// Waits until every Deployment of the request is rolled out and every proxy of it runs.
+/// Waits until every Deployment of the request has rolled out and all its proxies run.
 async fn wait_for_rollouts(
     controller: &Controller,
     request: &ApplyRequest,

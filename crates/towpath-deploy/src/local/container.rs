@@ -1,4 +1,4 @@
-//! The containers of a pod: images, making and starting them, their last words, and their removal.
+//! The containers of a pod: pulls images, creates and starts containers, reads their last output, and removes them.
 
 use super::{
     context::Context,
@@ -13,14 +13,14 @@ use towpath_types::ImageReference;
 
 /// How many lines of a container's output go into an error.
 const LOG_LINES: u32 = 20;
-/// How many bytes of them.
+/// The most bytes of those lines.
 const LOG_BYTES: usize = 16 << 10;
-/// Whatever a container prints is bounded on the host's disk.
+/// Limits how much of a container's output the host's disk holds.
 pub(crate) const LOG_LIMIT: LogLimit = LogLimit { mebibytes: 32 };
-/// The engine takes no less.
+/// The least memory that the engine accepts.
 const LEAST_MEMORY: u64 = 6 << 20;
 
-/// Pulls the images that `template` needs and the engine has not.
+/// Pulls the images of `template` that the engine does not have.
 pub(crate) async fn ensure_images(context: &Context, template: &PodTemplate) -> Result<(), StartError> {
     for container in template.init_containers.iter().chain(&template.containers) {
         let image: ImageReference = container
@@ -30,7 +30,7 @@ pub(crate) async fn ensure_images(context: &Context, template: &PodTemplate) -> 
         let is_there = context.engine.has_image(&container.image).await?;
         let is_enough = match container.pull_policy {
             PullPolicy::IfNotPresent => is_there,
-            // What a digest names does not change.
+            // The content of a digest never changes.
             PullPolicy::Always => is_there && image.digest.is_some(),
             PullPolicy::Never if is_there => true,
             PullPolicy::Never => {
@@ -58,7 +58,7 @@ async fn pull(context: &Context, image: &ImageReference) -> Result<(), StartErro
     Ok(context.engine.pull(image, credentials.as_ref()).await?)
 }
 
-/// Makes a pod's container unless it is there, and starts it unless it was started; how it is doing then.
+/// Creates a pod's container if it is missing, and starts it if it was never started. Returns its state.
 pub(crate) async fn ensure(
     context: &Context,
     pod: &str,
@@ -71,12 +71,12 @@ pub(crate) async fn ensure(
     let found = context.engine.inspect(&name).await?;
     if found.is_none() {
         let spec = spec(context, pod, template, container, network, labels).await?;
-        // Taken, the name is that of the same container.
+        // If the name is taken, it is that of the same container.
         let _ = context.engine.create(&name, &spec).await?;
     }
     let is_new = found.is_none_or(|state| state.phase == Phase::Created);
     if is_new && let Err(error) = context.engine.start(&name).await {
-        // A container that cannot be started is of no use to the next attempt.
+        // The next attempt has no use for a container that cannot start.
         if let Err(error) = context.engine.remove(&name).await {
             tracing::warn!(
                 container = name,
@@ -131,7 +131,7 @@ async fn spec(
     })
 }
 
-/// Whom a container runs as; `None` for whom its image says.
+/// The user of a container; `None` for the image's own user.
 async fn user(context: &Context, container: &Container) -> Result<Option<String>, StartError> {
     let security = &container.security;
     let of_image = async || context.engine.image_user(&container.image).await;
@@ -164,7 +164,7 @@ fn host_name(pod: &str) -> String {
 }
 
 fn limits(container: &Container) -> Limits {
-    // The engine refuses more than the machine has, and more is no limit anyway.
+    // The engine refuses a limit above the machine's capacity, which would not limit anything anyway.
     let most = std::thread::available_parallelism().map_or(1000, |count| count.get() as u64 * 1000);
     let positive = |number: Option<i64>| number.map(i64::unsigned_abs);
     let memory = |bytes: Option<i64>| positive(bytes).map(|bytes| bytes.max(LEAST_MEMORY));
@@ -177,7 +177,7 @@ fn limits(container: &Container) -> Limits {
     }
 }
 
-/// The last lines that a pod's container printed, masked; none when they cannot be had.
+/// The last lines of a pod's container, masked; empty if they cannot be read.
 pub(crate) async fn tail(context: &Context, pod: &str, template: &PodTemplate, container: &str) -> Vec<String> {
     let name = context.names.container(pod, container);
     let mask = environment::mask(context, template).await;

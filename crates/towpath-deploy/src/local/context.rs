@@ -1,4 +1,4 @@
-//! What everything in one environment shares.
+//! State that the tasks of one environment share.
 
 use super::{names::Names, start_error::StartError, store::Store};
 use crate::target::{EnvironmentId, SecretSource};
@@ -25,17 +25,17 @@ pub(crate) struct Context {
     pub proxy_image: String,
     /// The first pause before a container or a Job that failed is started again.
     pub backoff: Duration,
-    /// Held while a volume is made.
+    /// Held while a volume is created.
     pub opening: tokio::sync::Mutex<()>,
-    /// Something changed that the environment's loop should look at.
+    /// Wakes the environment's loop after a change.
     pub wake: Notify,
-    /// Something changed that somebody may be waiting for.
+    /// Tells waiting tasks about a change.
     pub changed: watch::Sender<u64>,
-    /// Why pods of Jobs have not started yet, by the pod's name.
+    /// Why pods of Jobs have not started yet, keyed by the pod's name.
     hindrances: Mutex<BTreeMap<String, String>>,
 }
 
-/// What a [`Context`] is made of.
+/// The parts of a [`Context`].
 pub(crate) struct Shared {
     pub engine: ContainerClient,
     pub secrets: Arc<dyn SecretSource>,
@@ -64,7 +64,7 @@ impl Context {
         }
     }
 
-    /// Says that something changed.
+    /// Announces a change.
     pub(crate) fn notify(&self) {
         self.wake.notify_one();
         self.changed.send_modify(|count| *count += 1);
@@ -74,7 +74,7 @@ impl Context {
         self.hindrances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes why a pod has not started yet; `None` once it has, or will not be tried again.
+    /// Records why a pod has not started yet; `None` once it has started or is given up.
     pub(crate) fn hinder(&self, pod: &str, why: Option<String>) {
         match why {
             Some(why) => drop(self.hindrances().insert(pod.to_string(), why)),
@@ -83,12 +83,12 @@ impl Context {
         self.notify();
     }
 
-    /// Why a pod has not started yet, where that is known.
+    /// Why a pod has not started yet, if known.
     pub(crate) fn hindrance(&self, pod: &str) -> Option<String> {
         self.hindrances().get(pod).cloned()
     }
 
-    /// The values of a Secret or ConfigMap; `None` when there is none of that name.
+    /// The values of a Secret or ConfigMap; `None` if it does not exist.
     pub(crate) async fn source(
         &self,
         secret: bool,

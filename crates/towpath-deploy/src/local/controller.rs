@@ -1,4 +1,5 @@
-//! The loop of one environment. It is level-triggered: each pass reads what should be and what is, and nudges.
+//! The loop of one environment. It is level-triggered: each pass reads the wanted and the actual state, and takes the next
+//! steps.
 
 use super::{
     container,
@@ -28,20 +29,20 @@ use towpath_container::{Labels, Phase};
 use towpath_manifest::Object;
 use towpath_types::{Outcome, with_causes};
 
-/// How soon to look at the proxies' files again while requests drain.
+/// How soon to read the proxies' files again while requests drain.
 const WHILE_DRAINING: Duration = Duration::from_millis(50);
 /// How soon to look again while pods roll.
 const WHILE_ROLLING: Duration = Duration::from_millis(250);
-/// How soon to look at the clock again while there are schedules or Jobs.
+/// How soon to check the clock again while there are schedules or Jobs.
 const WHILE_SCHEDULING: Duration = Duration::from_secs(1);
 /// How soon to look again otherwise.
 const IDLE: Duration = Duration::from_secs(5);
-/// How soon to look again at a proxy that runs.
+/// How soon to check a running proxy again.
 const PROXY_CHECK: Duration = Duration::from_secs(10);
-/// How soon to try again to bring up a proxy.
+/// How soon to retry starting a proxy.
 const PROXY_PAUSE: Duration = Duration::from_millis(500);
 
-/// The document's objects that controllers work on, by name.
+/// The document's objects that controllers work on, keyed by name.
 #[derive(Debug, Default)]
 pub(crate) struct Parsed {
     pub deployments: BTreeMap<String, Deployment>,
@@ -60,7 +61,7 @@ impl Parsed {
                 Some(Resource::Service(it)) => drop(parsed.services.insert(name, it)),
                 Some(Resource::Ingress(it)) => drop(parsed.ingresses.insert(name, it)),
                 Some(Resource::CronJob(it)) => drop(parsed.crons.insert(name, *it)),
-                // Pods read the rest, and one that was refused is in no document.
+                // Pods read the others. A refused object is in no document.
                 Some(Resource::Claim | Resource::ConfigMap(_) | Resource::Secret | Resource::Job(_)) | None => {}
             }
         }
@@ -71,30 +72,30 @@ impl Parsed {
 /// One environment's controllers.
 pub(crate) struct Controller {
     pub context: Arc<Context>,
-    /// One application at a time.
+    /// Held during an application, so that only one runs at a time.
     pub applying: tokio::sync::Mutex<()>,
     pods: Mutex<BTreeMap<String, Arc<Pod>>>,
     frontends: Mutex<BTreeMap<String, Frontend>>,
-    /// By the proxy's key.
+    /// Keyed by the proxy's key.
     proxies: Mutex<BTreeMap<String, ProxyCheck>>,
-    /// The Jobs that have a task.
+    /// The Jobs that have a running task.
     jobs: Mutex<BTreeSet<String>>,
-    /// By Deployment.
+    /// Keyed by Deployment.
     progress: Mutex<BTreeMap<String, Progress>>,
     parsed: Mutex<Option<(Arc<Document>, Arc<Parsed>)>>,
     stop: CancellationToken,
 }
 
-/// How far a rollout is, and since when it is that far.
+/// The progress of a rollout, and since when it has not changed.
 #[derive(Debug, Clone, Copy)]
 struct Progress {
     generation: u64,
-    /// Pods of the wanted revision that are available, and all pods.
+    /// The number of available pods of the wanted revision, and of all pods.
     far: (usize, usize),
     since: Instant,
 }
 
-/// Whether a task is busy with a proxy, and when one was last.
+/// Whether a task is working on a proxy, and when the last one did.
 #[derive(Debug, Default, Clone, Copy)]
 struct ProxyCheck {
     busy: bool,
@@ -106,7 +107,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Controller {
-    /// Takes over what runs and starts to look after it.
+    /// Adopts the running containers and starts the controllers.
     pub(crate) async fn start(context: Context, stop: CancellationToken) -> Result<Arc<Self>, TargetError> {
         let controller = Arc::new(Self {
             context: Arc::new(context),
@@ -125,7 +126,7 @@ impl Controller {
         Ok(controller)
     }
 
-    /// Runs `task` until the target is closed. What it looked after goes on without it.
+    /// Runs `task` until the target is closed. The containers continue without it.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         tokio::spawn(async move {
@@ -183,7 +184,7 @@ impl Controller {
             (names::ENVIRONMENT, &context.names.slug),
         ];
         let containers = context.engine.list(&labels).await?;
-        // A container with a claim's label is a volume's opener. It stays: it says that the volume is not ready.
+        // A container with a claim's label is a volume's opener. Keep it: it marks the volume as not ready.
         let of_nobody = |labels: &Labels| {
             let known = [names::POD, names::PROXY, names::CLAIM];
             !known.iter().any(|label| labels.contains_key(*label))
@@ -224,7 +225,7 @@ impl Controller {
             let mut pod = Pod::new(name.clone(), owner, template);
             if let Some(seen) = seen {
                 if matches!(seen.phase, Phase::Ended | Phase::Removing) {
-                    // It ended while nobody looked. The pod's task makes it anew.
+                    // The pod ended while no server ran. Its task creates the containers again.
                     if let Some(leader) = &leader {
                         context.engine.remove(leader).await?;
                     }
@@ -271,7 +272,7 @@ impl Controller {
         }
     }
 
-    /// Reads and nudges once. Answers how long to wait for something to happen.
+    /// Makes one pass. Returns how long to wait for the next change.
     async fn pass(self: &Arc<Self>) -> Result<Duration, TargetError> {
         let (document, parsed) = self.parsed();
         let mut wait = IDLE;
@@ -306,7 +307,7 @@ impl Controller {
         Ok(wait)
     }
 
-    /// Moves one Deployment on. Answers whether it is rolling.
+    /// Takes the next steps for one Deployment. Returns whether it is rolling.
     async fn roll(
         self: &Arc<Self>,
         name: &str,
@@ -370,7 +371,7 @@ impl Controller {
                     {
                         rollout.state = RolloutState::Complete;
                     }
-                    // No pod of an old revision is left.
+                    // No pods of an old revision are left.
                     let (prefix, current) = (revision_key(name, ""), revision_key(name, &revision));
                     document
                         .revisions
@@ -420,7 +421,7 @@ impl Controller {
             return Ok(());
         }
         let culprit = stuck.or_else(|| pods.iter().filter(current).find(|pod| !pod.state().ready));
-        // A container that is up between two crashes is not ready because it crashed: say that.
+        // A container that runs between two crashes is not ready because it crashed: report the crash.
         let why = culprit
             .map(|pod| {
                 let state = pod.state();
@@ -473,7 +474,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Tells the proxies what has changed, and brings them up. Answers whether something drains.
+    /// Tells the proxies about changes, and starts them. Returns whether a backend is draining.
     fn front(self: &Arc<Self>, document: &Document, parsed: &Parsed) -> bool {
         let pods: Vec<Arc<Pod>> = lock(&self.pods).values().cloned().collect();
         let wanted = frontend::wanted(&document.namespace, &parsed.services, &parsed.ingresses, &pods);
@@ -583,7 +584,7 @@ impl Controller {
                 });
             }
         }
-        // When a CronJob goes, its runs go with it.
+        // When a CronJob is deleted, its runs are deleted, too.
         let orphans = |ended: bool| -> Vec<String> {
             let of_nobody = |record: &JobRecord| {
                 let cron = record.cron.as_ref();
@@ -640,7 +641,7 @@ impl Controller {
             Due::Start { at, replace } => {
                 if replace {
                     cancel(&self.context, &active).await?;
-                    // The runs before it have to end first.
+                    // The earlier runs have to end first.
                     return Ok(());
                 }
                 let job = job_object(name, cron, &cron::run_name(name, at))?;
@@ -663,7 +664,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Puts a Job on record, unless one of its name is there. Its task starts with the next pass.
+    /// Records a Job, unless one with its name is recorded. Its task starts in the next pass.
     pub(crate) async fn start_job(&self, object: Object, cron: Option<&str>) -> Result<(), TargetError> {
         let now = self.context.clock.now();
         let name = object.name.clone();
@@ -693,7 +694,7 @@ impl Controller {
             (names::INSTANCE, context.names.instance.as_str()),
             (names::ENVIRONMENT, &context.names.slug),
         ];
-        // Twice: the second round finds what was being made during the first.
+        // The second round finds what was being created during the first.
         for _ in 0..2 {
             let containers = context.engine.list(&labels).await?;
             let removals = containers.iter().map(|container| context.engine.remove(&container.id));
@@ -717,7 +718,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Where the environment's Ingresses answer.
+    /// The address of the environment's Ingresses.
     pub(crate) fn address(&self) -> Option<String> {
         lock(&self.frontends).get(INGRESS)?;
         self.context

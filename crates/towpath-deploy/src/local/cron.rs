@@ -1,4 +1,4 @@
-//! When a CronJob's runs are due, and what becomes of those that were missed. Pure: the environment's controller calls it.
+//! Decides when a CronJob's runs are due, and what happens to missed runs. Pure: the environment's controller calls it.
 //!
 //! Source of the rules: <https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/>
 
@@ -6,36 +6,36 @@ use super::model::{ConcurrencyPolicy, CronJob};
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
-/// When more runs than this were missed and there is no `startingDeadlineSeconds`, none is started: most likely the clock was
+/// If more runs than this were missed and there is no `startingDeadlineSeconds`, none is started: the clock was most likely
 /// wrong.
 const TOO_MANY: usize = 100;
 
-/// What to do about a CronJob now.
+/// The next action for a CronJob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Due {
     Nothing,
-    /// Start the run that was due at `at`; with `replace`, after ending the runs that are under way.
+    /// Start the run that was due at `at`. If `replace`, first end the running ones.
     Start {
         at: Timestamp,
         replace: bool,
     },
-    /// A run is due and waits for the one under way.
+    /// A run is due and waits for the running one.
     Held(Timestamp),
-    /// Start nothing, and give up what was missed.
+    /// Start nothing, and give up the missed runs.
     TooManyMissed,
 }
 
-/// Decides about `cron` while `active` runs are under way. `last` is when its last run was due; before the first run, when the
-/// CronJob appeared.
+/// Decides about `cron` while `active` runs are running. `last` is when its last run was due. Before the first run, it is when
+/// the CronJob was created.
 ///
-/// Of several missed runs, the latest is started. A run that is late by more than `startingDeadlineSeconds` is not.
+/// Of several missed runs, only the latest is started, and only if it is not later than `startingDeadlineSeconds`.
 pub(crate) fn due(cron: &CronJob, last: Timestamp, now: Timestamp, active: usize) -> Due {
     if cron.suspend {
         return Due::Nothing;
     }
     let late = |deadline: Duration| now.checked_sub(SignedDuration::try_from(deadline).ok()?).ok();
     let earliest = match cron.starting_deadline.and_then(late) {
-        // Late by exactly the deadline is still in time.
+        // A run that is late by exactly the deadline is still in time.
         Some(bound) => last.max(bound - SignedDuration::from_nanos(1)),
         None => last,
     };
@@ -57,7 +57,8 @@ pub(crate) fn due(cron: &CronJob, last: Timestamp, now: Timestamp, active: usize
     }
 }
 
-/// The name of the Job for the run that was due at `at`. It is the same whoever starts the run, so no run starts twice.
+/// The name of the Job for the run that was due at `at`. Everybody who starts the run uses the same name, so no run starts
+/// twice.
 pub(crate) fn run_name(cron: &str, at: Timestamp) -> String {
     format!("{cron}-{}", at.as_second() / 60)
 }
@@ -137,14 +138,14 @@ mod tests {
         check(&hourly, "2026-03-02T09:59:59.999Z", 0, Due::Nothing);
         check(&hourly, "2026-03-02T10:00:00Z", 0, start("2026-03-02T10:00:00Z"));
         check(&hourly, "2026-03-02T10:00:00Z", 3, start("2026-03-02T10:00:00Z"));
-        // Of several missed runs, the latest.
+        // Of several missed runs, start only the latest.
         check(&hourly, "2026-03-02T13:30:00Z", 0, start("2026-03-02T13:00:00Z"));
-        // A clock that was set back starts nothing.
+        // Setting the clock back starts nothing.
         check(&hourly, "2026-03-02T07:30:00Z", 0, Due::Nothing);
-        // A hundred may be missed, and not one more.
+        // A hundred runs may be missed, but no more.
         check(&hourly, "2026-03-06T13:30:00Z", 0, start("2026-03-06T13:00:00Z"));
         check(&hourly, "2026-03-06T14:00:00Z", 0, Due::TooManyMissed);
-        // With a deadline the number does not matter.
+        // With a deadline, the number of missed runs does not matter.
         let in_time = CronJob {
             starting_deadline: Some(Duration::from_secs(600)),
             ..hourly.clone()
@@ -221,17 +222,17 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
 
-        /// Whatever the clock does and whenever the server is away: no run starts twice, none starts too late, and none starts that is
-        /// not in the schedule.
+        /// Whatever the clock does and however long the server is away: no run starts twice, starts too late, or starts without
+        /// being in the schedule.
         #[test]
         fn never_two_runs_for_one_due_time(
             schedule in 0..SCHEDULES.len(),
             zone in 0..ZONES.len(),
-            // Around both changes of the clock.
+            // Around both changes between winter and summer time.
             autumn in any::<bool>(),
             policy in 0..3_u8,
             deadline in prop::option::of(0..100_000_u64),
-            // How far the clock moves, also backwards, and whether what runs has ended by then.
+            // How far the clock moves, possibly backwards, and whether the running runs have ended by then.
             steps in prop::collection::vec((-4000..90_000_i64, any::<bool>()), 1..60),
         ) {
             let mut cron = cron(SCHEDULES[schedule], Some(ZONES[zone]));
@@ -263,7 +264,7 @@ mod tests {
                         prop_assert!(when <= now, "{when} is not due at {now}");
                         prop_assert!(started.last().is_none_or(|before| *before < when), "{when} after {started:?}");
                         prop_assert!(names.insert(run_name("tick", when)), "the name of {when} was taken");
-                        // It is in the schedule, and nothing later is due.
+                        // The run is in the schedule, and no later run is due.
                         prop_assert_eq!(cron.schedule.next(when - SignedDuration::from_secs(1)), Some(when));
                         prop_assert!(cron.schedule.next(when).is_none_or(|next| next > now));
                         if let Some(deadline) = deadline {

@@ -8,7 +8,7 @@ use super::{
 use std::collections::BTreeSet;
 use towpath_types::{Mask, SecretString};
 
-/// A container's variables. A later one wins, and `$(NAME)` stands for one that came before.
+/// A container's variables. A later variable overrides an earlier one, and `$(NAME)` refers to an earlier one.
 ///
 /// Source: <https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/>
 pub(crate) async fn variables(
@@ -57,14 +57,14 @@ pub(crate) async fn variables(
     Ok(variables)
 }
 
-/// Hides the values of every Secret that pods of `template` read.
+/// Masks the values of every Secret that pods of `template` read.
 pub(crate) async fn mask(context: &Context, template: &PodTemplate) -> Mask {
     let mut values = Vec::new();
     for name in secrets_of(template) {
         match context.source(true, &name).await {
             Ok(found) => values.extend(found.unwrap_or_default().into_values()),
-            // A value that cannot be asked for now was not given to a container just now either. What was printed before is
-            // masked by today's value.
+            // A value that cannot be read now was not given to a container just now either. Earlier output is masked by today's
+            // value.
             Err(error) => {
                 tracing::warn!(environment = %context.id, secret = name, %error, "a Secret's values are not masked")
             }
@@ -73,7 +73,7 @@ pub(crate) async fn mask(context: &Context, template: &PodTemplate) -> Mask {
     Mask::new(&values)
 }
 
-/// There is no such source, or it has no such key.
+/// The error for a source or key that does not exist.
 pub(crate) fn missing(secret: bool, name: &str, key: Option<&str>) -> StartError {
     let kind = if secret { "Secret" } else { "ConfigMap" };
     StartError::Passing(match key {

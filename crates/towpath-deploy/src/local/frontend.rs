@@ -25,14 +25,14 @@ use towpath_types::{Digest, with_causes};
 
 /// The proxy that all Ingresses of an environment share.
 pub(crate) const INGRESS: &str = "ingress";
-/// Where it listens in its container.
+/// The Ingress proxy's port inside its container.
 const INGRESS_PORT: u16 = 8080;
-/// Where a proxy finds its routes in its container.
+/// The folder of the routes inside a proxy's container.
 const ROUTES_INSIDE: &str = "/towpath/routes";
-/// How many other ports are tried when somebody else takes the chosen one first.
+/// How many other ports to try if another program takes the chosen one first.
 const PORT_ATTEMPTS: u32 = 5;
 
-/// What a proxy should be.
+/// The wanted state of a proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub key: String,
@@ -41,15 +41,15 @@ pub(crate) struct Wanted {
     pub pools: BTreeMap<String, Vec<Backend>>,
 }
 
-/// A proxy as it is.
+/// The actual state of a proxy.
 #[derive(Debug)]
 pub(crate) struct Frontend {
     pub folder: PathBuf,
-    /// As written last.
+    /// The routes as last written.
     pub routes: Routes,
-    /// Whether its container was seen running, and was made of what it should be made of.
+    /// Whether its container was last seen running, and matches the wanted state.
     pub running: bool,
-    /// Why it is not running; empty when it is.
+    /// Why it is not running; empty if it is.
     pub message: String,
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn service_key(name: &str) -> String {
     format!("service-{name}")
 }
 
-/// The proxies that there should be, and what each should know.
+/// The wanted proxies, each with its routes.
 pub(crate) fn wanted(
     namespace: &str,
     services: &BTreeMap<String, Service>,
@@ -99,8 +99,8 @@ pub(crate) fn wanted(
         let mut pools = BTreeMap::new();
         let mut rules = Vec::new();
         for rule in ingresses.values().flat_map(|ingress| &ingress.rules) {
-            // A rule without its Service or port was refused. Between two steps of an application its pool may be empty; requests
-            // wait then.
+            // A rule without its Service or port was refused earlier. Between two steps of an application, its pool may be
+            // empty. Requests wait then.
             let found = services.get(&rule.service).and_then(|service| {
                 let port = service.ports.iter().find(|port| match &rule.port {
                     TargetPort::Number(number) => port.port == *number,
@@ -169,7 +169,7 @@ pub(crate) fn serves(service: &Service, deployment: &Deployment) -> bool {
 }
 
 impl Frontend {
-    /// The proxy of the folder `folder`, with what an earlier server told it.
+    /// The proxy of the folder `folder`, with the routes that an earlier server wrote.
     pub(crate) fn open(folder: PathBuf) -> Self {
         let routes = read(&folder.join(ROUTES_FILE)).unwrap_or_default();
         Self {
@@ -180,7 +180,7 @@ impl Frontend {
         }
     }
 
-    /// Tells the proxy what has changed, if anything has.
+    /// Writes the proxy's routes if they have changed.
     pub(crate) fn tell(&mut self, wanted: &Wanted) -> io::Result<()> {
         if self.routes.generation > 0 && self.routes.listeners == wanted.listeners && self.routes.pools == wanted.pools
         {
@@ -197,7 +197,7 @@ impl Frontend {
         Ok(())
     }
 
-    /// Whether the proxy sends no more requests to `address` and has none under way there.
+    /// Whether the proxy sends no more requests to `address` and has none in progress there.
     pub(crate) fn drained(&self, address: IpAddr) -> bool {
         let told = self
             .routes
@@ -218,7 +218,7 @@ impl Frontend {
             .all(|backend| backend.draining && state.drained(self.routes.generation, &backend.address))
     }
 
-    /// Whether a backend at `address` got requests when the routes were written.
+    /// Whether a backend at `address` received requests when the routes were last written.
     pub(crate) fn served(&self, address: IpAddr) -> bool {
         self.routes
             .pools
@@ -232,9 +232,9 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-/// Makes sure that the proxy `wanted` runs and is made of what it should be made of.
+/// Makes sure that the proxy `wanted` runs and matches its wanted state.
 ///
-/// A new version of the proxy's program is no reason to replace it: that would cut connections.
+/// Does not replace a proxy only because its program has a new version: that would cut connections.
 pub(crate) async fn ensure(context: &Context, wanted: &Wanted, folder: &Path) -> Result<(), TargetError> {
     let name = context.names.proxy(&wanted.key);
     let is_ingress = wanted.key == INGRESS;
@@ -256,7 +256,7 @@ pub(crate) async fn ensure(context: &Context, wanted: &Wanted, folder: &Path) ->
             None
         };
         let spec = spec(context, wanted, folder, &digest, port)?;
-        // Taken, the name is that of the same proxy, which has stopped.
+        // If the name is taken, it is that of the same proxy, which has stopped.
         let _ = context.engine.create(&name, &spec).await?;
         match context.engine.start(&name).await {
             Ok(()) => return Ok(()),
@@ -264,7 +264,7 @@ pub(crate) async fn ensure(context: &Context, wanted: &Wanted, folder: &Path) ->
                 context.engine.remove(&name).await?;
                 let text = with_causes(&error);
                 let taken = text.contains("already allocated") || text.contains("address already in use");
-                // Somebody may have taken a port that was free a moment ago. A port that people know already is kept.
+                // Another program may have taken a port that was free a moment ago. Keep a port that people already know.
                 if port.is_some() && taken && attempt < PORT_ATTEMPTS && !folder.join(STATE_FILE).exists() {
                     context.store.update(|document| document.port = None).await?;
                     continue;
@@ -276,7 +276,7 @@ pub(crate) async fn ensure(context: &Context, wanted: &Wanted, folder: &Path) ->
     Ok(())
 }
 
-/// The environment's port on 127.0.0.1. It is chosen once.
+/// The environment's port on 127.0.0.1. It is chosen once and then kept.
 async fn published_port(context: &Context) -> Result<u16, TargetError> {
     if let Some(port) = context.store.read().port {
         return Ok(port);
@@ -297,7 +297,7 @@ fn spec(
     digest: &str,
     port: Option<u16>,
 ) -> Result<ContainerSpec, TargetError> {
-    // The proxy writes its state where this server reads it, so it runs as the same user.
+    // The proxy writes its state to a folder that this server reads, so it runs as the same user.
     let owner = std::fs::metadata(folder).map_err(TargetError::failed(format!("look at `{}`", folder.display())))?;
     let mut labels = context.names.labels();
     labels.insert(names::PROXY.to_string(), digest.to_string());
@@ -321,7 +321,7 @@ fn spec(
         }),
         // A Service's port may be below 1024.
         sysctls: BTreeMap::from([("net.ipv4.ip_unprivileged_port_start".into(), "0".into())]),
-        // In case it crashes while the server is away.
+        // The proxy may crash while the server is away.
         restart_on_failure: true,
         read_only: true,
         dropped_capabilities: vec!["ALL".into()],

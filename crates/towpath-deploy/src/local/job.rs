@@ -1,4 +1,4 @@
-//! Jobs: attempts until one succeeds or there have been enough of them, and what they print.
+//! Jobs: runs attempts until one succeeds or the limit is reached, and streams their output.
 
 use super::{
     container,
@@ -21,15 +21,15 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use towpath_container::{Phase, Tail};
 use towpath_types::{Mask, Outcome};
 
-/// How long a Job that is stopped waits for containers that are being made. Pulling an image may take longer.
+/// How long a stopped Job waits for containers that are still being created. Pulling an image may take longer.
 const LONGEST_MAKING: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-backoff-failure-policy>
 const LONGEST_PAUSE: Duration = Duration::from_secs(360);
-/// How often a start is tried that fails for a reason that may pass.
+/// How many times to try a start that fails for a temporary reason.
 const START_ATTEMPTS: u32 = 8;
-/// How long a Job is kept after its end when no CronJob owns it and it has no `ttlSecondsAfterFinished`.
+/// How long to keep an ended Job that has no CronJob and no `ttlSecondsAfterFinished`.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 pub(crate) fn pod_name(job: &str, attempt: u32) -> String {
@@ -43,7 +43,7 @@ fn job_of(record: &JobRecord) -> Option<Job> {
     }
 }
 
-/// When to remove a Job that has ended; `None` when it has not, or when its CronJob's history limits decide.
+/// When to remove an ended Job; `None` if it has not ended, or if its CronJob's history limits decide.
 pub(crate) fn removal(record: &JobRecord) -> Option<Timestamp> {
     let (_, ended) = record.end.as_ref()?;
     let ttl = job_of(record).and_then(|job| job.ttl);
@@ -55,7 +55,7 @@ pub(crate) fn removal(record: &JobRecord) -> Option<Timestamp> {
     ended.checked_add(SignedDuration::try_from(ttl).ok()?).ok()
 }
 
-/// Carries the Job `name` to its end, from however far it is.
+/// Runs the Job `name` to its end, from its recorded progress.
 pub(crate) async fn run(context: Arc<Context>, name: String) {
     loop {
         let document = context.store.read();
@@ -111,7 +111,7 @@ pub(crate) async fn run(context: Arc<Context>, name: String) {
             }
             () = canceled(&context, &name) => (Outcome::Canceled, "canceled".to_string()),
         };
-        // What the engine was asked to make comes into being whether or not somebody waits for it. It has to be there to be removed.
+        // The engine finishes a creation even if nobody waits for it. The container has to exist before it can be removed.
         let made = async {
             tokio::select! {
                 _ = &mut attempted => {}
@@ -126,7 +126,7 @@ pub(crate) async fn run(context: Arc<Context>, name: String) {
     }
 }
 
-/// One attempt. Answers the first exit code that is not 0, or 0. Holds `making` while it makes containers.
+/// Makes one attempt. Returns the first exit code that is not 0, or 0. Holds `making` while it creates containers.
 async fn try_once(context: &Context, pod: &Pod, record: &JobRecord, making: &Mutex<()>) -> Result<i64, String> {
     if let Some(at) = record.not_before {
         context.clock.sleep_until(at).await;
@@ -160,7 +160,7 @@ async fn try_once(context: &Context, pod: &Pod, record: &JobRecord, making: &Mut
     });
     let codes = future::join_all(ends).await;
     codes.into_iter().find(|code| *code != Some(0)).map_or(Ok(0), |code| {
-        // Somebody removed it, and its exit code is not known. So it did not succeed.
+        // Somebody removed the container, so its exit code is unknown. That does not count as a success.
         Ok(code.unwrap_or(137))
     })
 }
@@ -171,7 +171,7 @@ async fn deadline(context: &Context, job: &Job, record: &JobRecord) {
     };
     match record.began.checked_add(limit) {
         Ok(at) => context.clock.sleep_until(at).await,
-        // The deadline is past the end of the calendar.
+        // The deadline is beyond the end of the calendar.
         Err(_) => future::pending().await,
     }
 }
@@ -212,7 +212,7 @@ async fn end(context: &Context, name: &str, outcome: Outcome, exit_code: Option<
     .await;
 }
 
-/// Tries until the change is written: a full disk must not turn an end into a second attempt.
+/// Retries until the change is written: a full disk must not turn an end into a second attempt.
 async fn persist(context: &Context, change: impl Fn(&mut Document)) {
     while let Err(error) = context.store.update(&change).await {
         tracing::error!(
@@ -240,7 +240,7 @@ pub(crate) async fn forget(context: &Context, name: &str) -> Result<(), TargetEr
     Ok(())
 }
 
-/// Follows the Job `name` from its first attempt's first line to its end.
+/// Follows the Job `name` from the first line of its first attempt to its end.
 pub(crate) fn follow(context: Arc<Context>, name: &str) -> JobHandle {
     let (lines, output) = mpsc::channel(256);
     let (ended, end) = oneshot::channel();
@@ -266,7 +266,7 @@ async fn tell(context: &Arc<Context>, name: &str, lines: &mpsc::Sender<JobLine>)
     let mut changed = context.changed.subscribe();
     let mut told = None;
     for attempt in 0.. {
-        // Until the attempt's containers are there, or will not come any more.
+        // Wait until the attempt's containers exist, or will never exist.
         let mask = loop {
             changed.mark_unchanged();
             let document = context.store.read();
@@ -340,7 +340,7 @@ async fn tell(context: &Arc<Context>, name: &str, lines: &mpsc::Sender<JobLine>)
     gone()
 }
 
-/// Sends what the containers of one attempt print until they have ended.
+/// Sends the output of one attempt's containers until they have ended.
 async fn relay(context: &Context, pod: &str, job: &Job, mask: &Mask, lines: &mpsc::Sender<JobLine>) {
     let several = job.pod.containers.len() > 1;
     let outputs = job.pod.containers.iter().map(|container| {

@@ -1,7 +1,8 @@
 //! The local target: a supervised subset of Kubernetes' manifests on one machine's container engine.
 //!
-//! One document for each environment says what should be. It is written before anything acts on it. Controllers read it and what
-//! runs, and nudge, pass after pass; so after a restart at any moment they go on from what the engine has, not from what memory had.
+//! One document for each environment holds the wanted state. It is written before anything acts on it. In each pass, the
+//! controllers compare it with what runs and take the next steps. So after a restart at any moment they continue from the
+//! engine's state, not from memory.
 
 mod apply;
 mod container;

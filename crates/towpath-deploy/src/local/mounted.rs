@@ -1,4 +1,4 @@
-//! What is mounted into a pod's containers: volumes, and files that are made of ConfigMaps and Secrets.
+//! Mounts of a pod's containers: volumes, and files from ConfigMaps and Secrets.
 
 use super::{
     context::Context,
@@ -17,7 +17,7 @@ use std::{
 use towpath_container::{Labels, Mount, MountSource};
 use towpath_types::SecretString;
 
-/// Makes the volumes of a pod, and the files of those that are made of ConfigMaps and Secrets.
+/// Creates the volumes of a pod, and its files from ConfigMaps and Secrets.
 pub(crate) async fn ensure(context: &Context, pod: &str, template: &PodTemplate) -> Result<(), StartError> {
     for volume in &template.volumes {
         match &volume.source {
@@ -52,7 +52,7 @@ pub(crate) async fn ensure(context: &Context, pod: &str, template: &PodTemplate)
     Ok(())
 }
 
-/// The files by their paths. Without `items` each key is a file of its own name. The error is a key that is not there.
+/// The files by path. Without `items`, each key becomes a file with its name. The error is a key that does not exist.
 fn select(
     mut values: BTreeMap<String, SecretString>,
     items: &[(String, String)],
@@ -77,7 +77,7 @@ async fn ensure_writable(context: &Context, volume: &str, labels: &Labels) -> Re
     volume::ensure_open(&context.engine, volume, &context.proxy_image, labels).await
 }
 
-/// Where the files of a pod lie on the host. Those of Secrets lie in memory.
+/// The host folder with the files of a pod. Files of Secrets are in memory.
 fn files_of(context: &Context, pod: &str, secret: bool) -> PathBuf {
     if secret {
         context.memory.join(&context.names.slug).join(pod)
@@ -86,11 +86,11 @@ fn files_of(context: &Context, pod: &str, secret: bool) -> PathBuf {
     }
 }
 
-/// What `container` sees of its pod's volumes.
+/// The mounts of `container` from its pod's volumes.
 pub(crate) fn mounts(context: &Context, pod: &str, template: &PodTemplate, container: &Container) -> Vec<Mount> {
     let mut mounts = Vec::new();
     for mount in &container.mounts {
-        // One that names no volume of the pod was refused.
+        // A mount that names no volume of the pod was refused.
         let Some(volume) = template.volumes.iter().find(|volume| volume.name == mount.volume) else {
             continue;
         };
@@ -151,7 +151,7 @@ fn write_files(private: &Path, folder: &Path, files: &[(String, SecretString)], 
     if folder.starts_with(private) {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(private)?;
     }
-    // Pods of any user read the files, and see this folder only.
+    // Pods of any user read the files, but see only this folder.
     fs::create_dir_all(folder)?;
     for (path, value) in files {
         let path = folder.join(path);

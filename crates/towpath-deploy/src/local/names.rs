@@ -1,4 +1,5 @@
-//! Names and labels. They are deterministic: two servers, or one before and after a `kill -9`, mean the same container.
+//! Names and labels. They are deterministic, so that two servers, or one before and after a `kill -9`, refer to the same
+//! container.
 
 use crate::target::EnvironmentId;
 use serde_json::Value;
@@ -6,7 +7,7 @@ use std::collections::BTreeMap;
 use towpath_container::{ContainerSummary, Labels};
 use towpath_types::Digest;
 
-/// The data directory's instance. Only what carries it is touched.
+/// The data directory's instance. The target touches only what carries this label.
 pub(crate) const INSTANCE: &str = "dev.towpath.instance";
 /// The environment's slug.
 pub(crate) const ENVIRONMENT: &str = "dev.towpath.environment";
@@ -18,11 +19,11 @@ pub(crate) const DEPLOYMENT: &str = "dev.towpath.deployment";
 pub(crate) const REVISION: &str = "dev.towpath.revision";
 /// The Job of a pod.
 pub(crate) const JOB: &str = "dev.towpath.batch-job";
-/// How often the pod's containers had been started again when this one was made.
+/// How often the pod's containers had restarted when this one was created.
 pub(crate) const RESTARTS: &str = "dev.towpath.restarts";
-/// On a proxy: a digest of what it was made of.
+/// On a proxy: a digest of its wanted state.
 pub(crate) const PROXY: &str = "dev.towpath.proxy";
-/// On a volume: the claim that it is for.
+/// On a volume: its claim.
 pub(crate) const CLAIM: &str = "dev.towpath.claim";
 
 /// The names in one environment.
@@ -48,7 +49,7 @@ impl Names {
         format!("towpath-{}-{}", self.instance, self.slug)
     }
 
-    /// A dot separates the two, because a container's name holds none.
+    /// A dot separates the two names, because a container's name contains none.
     pub(crate) fn container(&self, pod: &str, container: &str) -> String {
         self.of(&format!("pod-{pod}.{container}"))
     }
@@ -73,7 +74,7 @@ impl Names {
     }
 }
 
-/// The names of the containers by the value of one of their labels.
+/// The names of the containers, grouped by the value of one label.
 pub(crate) fn by_label(containers: &[ContainerSummary], label: &str) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for container in containers {
@@ -84,14 +85,15 @@ pub(crate) fn by_label(containers: &[ContainerSummary], label: &str) -> BTreeMap
     found
 }
 
-/// The revision of a pod template: a digest of its content in hex digits, whatever the order of its keys.
+/// The revision of a pod template: a digest of its content in hex digits. The order of keys does not matter.
 pub(crate) fn revision(template: &Value) -> String {
     let mut text = String::new();
     canonical(template, &mut text);
     Digest::of(text.as_bytes()).hex().to_string()
 }
 
-/// As much of a revision as the name of a pod has. Another revision may begin alike, so names are taken one after another.
+/// The part of a revision that a pod's name contains. Another revision may begin with the same digits, so pod names also have a
+/// number, and a new pod takes the first free one.
 pub(crate) fn short_revision(revision: &str) -> &str {
     revision.get(..8).unwrap_or(revision)
 }

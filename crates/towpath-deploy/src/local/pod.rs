@@ -1,7 +1,7 @@
 //! One pod, from its first container to its last request.
 //!
-//! Each pod has one task that looks after it. The task reads the engine and nudges it, so it does not matter whether it made the
-//! containers or found them.
+//! One task looks after each pod. The task reads the engine's state and takes the next step, so it does not matter whether it
+//! created the containers or found them.
 
 use super::{
     container,
@@ -23,22 +23,22 @@ use tokio_util::sync::CancellationToken;
 use towpath_container::{ContainerState, Labels, Network};
 use towpath_types::with_causes;
 
-/// A container that ran for this long starts again without a pause.
+/// A container that ran for this long restarts without a pause.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy>
 const SETTLED: Duration = Duration::from_secs(600);
 /// The longest pause between two starts.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
-/// Until a container is ready for the first time, probe it at least this often: nobody should wait ten seconds for nothing.
+/// Probe a container at least this often until it is ready for the first time, so that nobody waits ten seconds for nothing.
 const EAGER: Duration = Duration::from_millis(500);
-/// How often a pod that cannot start is tried again, in case somebody has mended what is wrong.
+/// How often to retry a pod that cannot start, in case somebody has fixed the problem.
 const RETRY_TERMINAL: Duration = Duration::from_secs(300);
-/// What the stop signal gets at least, when the drain took all of the grace period.
+/// The least time between the stop signal and the kill, even if draining used up the grace period.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination> (the one-off extension of 2 s)
 const LEAST_GRACE: Duration = Duration::from_secs(2);
 
-/// What a pod belongs to.
+/// The owner of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Owner {
     Deployment { name: String, revision: String },
@@ -57,7 +57,7 @@ impl Owner {
     }
 }
 
-/// How a pod is doing.
+/// The state of a pod.
 #[derive(Debug, Clone)]
 pub(crate) struct PodState {
     pub address: Option<IpAddr>,
@@ -65,13 +65,13 @@ pub(crate) struct PodState {
     pub ready_since: Option<Instant>,
     pub leaving: bool,
     pub restarts: u32,
-    /// What it waits for, or why it failed; empty when it is well.
+    /// What it waits for, or why it failed; empty if it is well.
     pub message: String,
     /// Whether waiting cannot help.
     pub terminal: bool,
-    /// How a container last ended; empty when none did.
+    /// How a container last ended; empty if none did.
     pub fell: String,
-    /// What a container printed before it ended.
+    /// The output of that container before it ended.
     pub crash_log: Vec<String>,
     pub since: Timestamp,
 }
@@ -82,9 +82,9 @@ pub(crate) struct Pod {
     pub owner: Owner,
     pub template: PodTemplate,
     state: Mutex<PodState>,
-    /// Cancelled when the pod has to go.
+    /// Cancelled when the pod has to stop.
     leave: CancellationToken,
-    /// Whether all proxies have said that no request is under way on it.
+    /// Whether all proxies have reported that the pod has no requests left.
     pub drained: watch::Sender<bool>,
 }
 
@@ -111,7 +111,7 @@ impl Pod {
         }
     }
 
-    /// Takes over what an earlier server left running.
+    /// Adopts a pod that an earlier server left running.
     pub(crate) fn adopted(self, seen: &ContainerState, was_ready: bool) -> Self {
         let restarts = seen.labels.get(names::RESTARTS).and_then(|text| text.parse().ok());
         {
@@ -130,7 +130,7 @@ impl Pod {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the pod to go. It is gone when its task has ended.
+    /// Tells the pod to stop. It is gone when its task has ended.
     pub(crate) fn let_go(&self) {
         let mut state = self.state();
         state.leaving = true;
@@ -180,15 +180,15 @@ impl Pod {
     }
 }
 
-/// Why a container has to be started again.
+/// Why a container has to restart.
 enum Ended {
-    /// `code` is `None` when somebody removed it.
+    /// `code` is `None` if somebody removed the container.
     Exited { index: usize, code: Option<i64> },
     /// A probe failed too often.
     Unhealthy { index: usize, why: String },
 }
 
-/// Looks after a Deployment's pod until it is told to leave, and then until it is gone.
+/// Looks after a Deployment's pod until it is told to stop, and then until it is gone.
 pub(crate) async fn run(context: Arc<Context>, pod: Arc<Pod>) {
     let mut failures: u32 = 0;
     // A container that was found running does not have to pass its startup probe again.
@@ -238,7 +238,7 @@ pub(crate) async fn run(context: Arc<Context>, pod: Arc<Pod>) {
     see_out(&context, &pod).await;
 }
 
-/// The pause before a container that failed `failures` times is started again. The first time there is none, then it doubles.
+/// The pause before a container that failed `failures` times restarts. It is zero the first time, and then doubles.
 pub(crate) fn pause_before(failures: u32, backoff: Duration) -> Duration {
     match failures {
         0 | 1 => Duration::ZERO,
@@ -246,7 +246,7 @@ pub(crate) fn pause_before(failures: u32, backoff: Duration) -> Duration {
     }
 }
 
-/// Brings up every container that is not up; the pod's address. `None` when the pod was told to leave meanwhile.
+/// Starts every container that does not run. Returns the pod's address, or `None` if the pod was told to stop meanwhile.
 pub(crate) async fn bring_up(context: &Context, pod: &Pod) -> Result<Option<IpAddr>, StartError> {
     let Some(first) = pod.first() else {
         return Err(StartError::Terminal("the pod has no container".into()));
@@ -254,7 +254,7 @@ pub(crate) async fn bring_up(context: &Context, pod: &Pod) -> Result<Option<IpAd
     let labels = pod.labels();
     let leader = context.names.container(&pod.name, &first.name);
     if context.engine.inspect(&leader).await?.is_none() {
-        // The others lived in the network of the one that is gone, and reach nobody.
+        // The others used the network of the removed container, and can no longer reach anything.
         for container in pod.template.containers.iter().skip(1) {
             context
                 .engine
@@ -287,11 +287,11 @@ pub(crate) async fn bring_up(context: &Context, pod: &Pod) -> Result<Option<IpAd
             address = seen.address;
         }
     }
-    // A container that has ended already has no address. Whoever watches over it sees that it ended.
+    // A container that has already ended has no address. Whoever watches it sees its end.
     Ok(Some(address.unwrap_or(IpAddr::from([0, 0, 0, 0]))))
 }
 
-/// The environment's network, in which the first container answers to its own name only.
+/// The environment's network. In it, the first container answers only to its own name.
 fn own_network(context: &Context) -> Network {
     Network::Named {
         name: context.names.network(),
@@ -299,7 +299,7 @@ fn own_network(context: &Context) -> Network {
     }
 }
 
-/// Runs an init container to its end; `false` when the pod was told to leave meanwhile.
+/// Runs an init container to its end. Returns `false` if the pod was told to stop meanwhile.
 async fn initialise(context: &Context, pod: &Pod, container: &Container, labels: &Labels) -> Result<bool, StartError> {
     let name = context.names.container(&pod.name, &container.name);
     let network = own_network(context);
@@ -321,7 +321,7 @@ async fn initialise(context: &Context, pod: &Pod, container: &Container, labels:
     )))
 }
 
-/// Watches over running containers until one of them has to be started again.
+/// Watches running containers until one of them has to restart.
 async fn watch_over(context: &Arc<Context>, pod: &Arc<Pod>, address: IpAddr, adopted: bool) -> Ended {
     let containers = &pod.template.containers;
     let was_ready = pod.state().ready;
@@ -364,7 +364,7 @@ async fn watch_over(context: &Arc<Context>, pod: &Arc<Pod>, address: IpAddr, ado
     ends.next().await.unwrap_or(Ended::Exited { index: 0, code: None })
 }
 
-/// Probes a container until a probe says that it has to be started again, and why.
+/// Probes a container until a probe demands a restart. Returns the reason.
 async fn examine(
     endpoint: &Endpoint,
     container: &Container,
@@ -448,7 +448,7 @@ async fn examine(
     }
 }
 
-/// Keeps what a container printed, says why it ended, and removes it, so that it is made anew.
+/// Saves a container's output, records why it ended, and removes it, so that it is created again.
 async fn fell(context: &Context, pod: &Pod, ended: Ended) {
     let (index, mut message) = match &ended {
         Ended::Unhealthy { index, why } => (*index, why.clone()),
@@ -489,7 +489,7 @@ async fn fell(context: &Context, pod: &Pod, ended: Ended) {
     }
     let log = container::tail(context, &pod.name, &pod.template, &container.name).await;
     pod.set(context, |state| state.crash_log = log);
-    // The others live in the network of the first one, and cannot outlive it.
+    // The other containers use the network of the first one, and cannot outlive it.
     let fallen = if index == 0 {
         &pod.template.containers[..]
     } else {
@@ -503,7 +503,7 @@ async fn fell(context: &Context, pod: &Pod, ended: Ended) {
     }
 }
 
-/// Waits until no proxy sends requests to the pod any more, runs its hooks, stops it and removes it, all within the grace period.
+/// Waits until no proxy sends requests to the pod, runs its hooks, stops it and removes it, all within the grace period.
 async fn see_out(context: &Arc<Context>, pod: &Arc<Pod>) {
     let deadline = Instant::now() + pod.template.grace;
     let address = pod.state().address;

@@ -1,4 +1,4 @@
-//! What is known to go wrong with objects before any of them is applied.
+//! Finds what will go wrong with objects before any of them is applied.
 
 use super::{
     controller::Parsed,
@@ -11,17 +11,17 @@ use towpath_container::ContainerClient;
 use towpath_manifest::{Existing, Object, SourceKind, missing, reads};
 use towpath_types::ImageReference;
 
-/// What objects are checked against.
+/// The state that objects are checked against.
 pub(crate) struct Preflight<'a> {
     pub id: &'a EnvironmentId,
-    /// The objects that were applied before and are still there.
+    /// The objects that were applied before and still exist.
     pub applied: &'a [Object],
     pub engine: &'a ContainerClient,
     pub secrets: &'a dyn SecretSource,
 }
 
 impl Preflight<'_> {
-    /// Everything that is known to go wrong with `objects`, or to be otherwise here than on a cluster.
+    /// Everything that will go wrong with `objects`, or will work differently here than on a cluster.
     pub(crate) async fn findings(&self, objects: &[Object]) -> Result<Vec<Finding>, TargetError> {
         let mut findings: Vec<Finding> = objects.iter().flat_map(|object| model::parse(object).1).collect();
         findings.extend(self.missing_sources(objects).await?);
@@ -32,7 +32,7 @@ impl Preflight<'_> {
         Ok(findings)
     }
 
-    /// Secrets, ConfigMaps and claims that pods need and nobody has made.
+    /// Secrets, ConfigMaps and claims that pods need and that do not exist.
     async fn missing_sources(&self, objects: &[Object]) -> Result<Vec<Finding>, TargetError> {
         let id = self.id;
         let mut existing = Existing::default().with(self.applied);
@@ -62,7 +62,7 @@ impl Preflight<'_> {
                 )
             }
             SourceKind::ConfigMap | SourceKind::PersistentVolumeClaim => {
-                // A Job comes alone, without the rest of its environment's manifests.
+                // A Job is applied alone, without the other manifests of its environment.
                 if objects.iter().all(|object| object.kind == "Job") {
                     let environment = id.environment();
                     format!("; it comes with the environment's manifests: run `towpath deploy {environment}` first")
@@ -77,7 +77,7 @@ impl Preflight<'_> {
             .map(|finding| {
                 let place = finding.read.place.clone();
                 let text = finding.to_string();
-                // The sentence ends with its place, and a finding shows that in front.
+                // The sentence ends with its place, but a finding shows the place first.
                 let sentence = text.strip_suffix(&format!(": {place}")).unwrap_or(&text);
                 Finding {
                     severity: Severity::Refused,
@@ -90,7 +90,7 @@ impl Preflight<'_> {
             .collect())
     }
 
-    /// Rules of Ingresses that lead to no Service, or to a port that the Service does not have.
+    /// The Ingress rules whose Service or port does not exist.
     fn missing_backends(&self, objects: &[Object]) -> Vec<Finding> {
         let all: Vec<Object> = self.applied.iter().chain(objects).cloned().collect();
         let parsed = Parsed::of(&all);
@@ -148,7 +148,7 @@ impl Preflight<'_> {
         Ok(findings)
     }
 
-    /// Why an image cannot be had; `None` when it can, or when nobody knows now.
+    /// Why an image is not available; `None` if it is, or if that is unknown now.
     async fn missing_image(&self, text: &str) -> Option<String> {
         let image: ImageReference = text.parse().ok()?;
         if matches!(self.engine.has_image(text).await, Ok(true)) {

@@ -12,10 +12,10 @@ use tokio::net::TcpStream;
 use towpath_container::ContainerClient;
 use towpath_types::with_causes;
 
-/// How much of what a failed command printed goes into a message, in characters.
+/// How many characters of a failed command's output a message shows.
 const SHOWN: usize = 200;
 
-/// A container that runs, and where it answers.
+/// A running container and its address.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     pub engine: ContainerClient,
@@ -53,7 +53,7 @@ impl Endpoint {
         }
     }
 
-    /// Runs a hook. A hook that fails stops nothing.
+    /// Runs a hook. A failed hook stops nothing.
     pub(crate) async fn hook(&self, hook: &Hook) {
         let result = match hook {
             Hook::Sleep(pause) => {

@@ -1,33 +1,32 @@
-//! Which pods a Deployment starts, and which it lets go. Pure.
+//! Decides which pods a Deployment starts and stops. Pure.
 //!
-//! Source of the arithmetic:
-//! <https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#rolling-update-deployment>
+//! Source of the arithmetic: <https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#rolling-update-deployment>
 
 use super::model::{Deployment, Strategy};
 
-/// What counts about a pod that is not leaving.
+/// The relevant facts about a pod that is not stopping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PodView {
     pub name: String,
-    /// Whether it is of the wanted revision.
+    /// Whether it has the wanted revision.
     pub current: bool,
     pub ready: bool,
     /// Ready for `minReadySeconds`.
     pub available: bool,
 }
 
-/// What to do.
+/// The next steps.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Moves {
     /// How many pods of the current revision to start.
     pub start: u32,
-    /// Which pods to let go.
+    /// Which pods to stop.
     pub leave: Vec<String>,
-    /// Whether everything is as it should be.
+    /// Whether the Deployment is in its wanted state.
     pub complete: bool,
 }
 
-/// Decides about `deployment`, which has `pods`, and `leaving` more that are on their way out.
+/// Decides about `deployment`, which has `pods` and `leaving` more that are stopping.
 pub(crate) fn decide(deployment: &Deployment, pods: &[PodView], leaving: u32) -> Moves {
     let desired = deployment.replicas;
     let count =
@@ -39,7 +38,7 @@ pub(crate) fn decide(deployment: &Deployment, pods: &[PodView], leaving: u32) ->
         ..Moves::default()
     };
     let mut excess: Vec<&PodView> = pods.iter().filter(|p| p.current).collect();
-    // When fewer replicas are wanted, pods that are not ready go first, then those with the last names.
+    // When scaling down, stop pods that are not ready first, then those with the last names.
     excess.sort_by_key(|p| (p.ready, std::cmp::Reverse(p.name.clone())));
     let surplus = current.saturating_sub(desired) as usize;
     moves.leave.extend(excess.iter().take(surplus).map(|p| p.name.clone()));
@@ -68,7 +67,7 @@ pub(crate) fn decide(deployment: &Deployment, pods: &[PodView], leaving: u32) ->
             let current_unavailable = count(&|p| p.current && !p.available);
             let mut removable = total.saturating_sub(least).saturating_sub(current_unavailable) as usize;
             let mut available = count(&|p| p.available);
-            // Old pods that serve nobody go first, then as many others as availability allows.
+            // Stop old pods that serve nobody first, then as many others as availability allows.
             let (unhealthy, healthy): (Vec<&PodView>, Vec<&PodView>) = old.into_iter().partition(|p| !p.available);
             for pod in unhealthy.into_iter().take(removable) {
                 moves.leave.push(pod.name.clone());
@@ -107,8 +106,7 @@ mod tests {
         }
     }
 
-    /// Rolls `old` pods over to `replicas` new ones, one event after another in the order that `seed` decides, and checks the bounds
-    /// after each.
+    /// Rolls `old` pods over to `replicas` new ones. `seed` decides the order of events. Checks the limits after each event.
     fn roll(old: u32, replicas: u32, surge: u32, unavailable: u32, seed: u32) {
         let strategy = json!({"rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}});
         let deployment = deployment(replicas, &strategy);

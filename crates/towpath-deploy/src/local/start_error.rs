@@ -1,15 +1,15 @@
-//! Why a pod does not start, and what an engine's errors mean for it and for a target.
+//! Why a pod does not start, and how an engine's errors map to this and to a target's errors.
 
 use crate::target::TargetError;
 use towpath_container::{ContainerError, ErrorKind, PullError, PullFailure};
 
-/// Why a container could not be made or an image not be had.
+/// Why a container could not be created, or an image could not be pulled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
-    /// Trying again cannot help: there is no such image, user or program.
+    /// A retry cannot help: the image, user or program does not exist.
     #[error("{0}")]
     Terminal(String),
-    /// It may.
+    /// A retry may help.
     #[error("{0}")]
     Passing(String),
 }

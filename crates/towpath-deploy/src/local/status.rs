@@ -1,4 +1,4 @@
-//! How an environment's workloads and CronJobs are doing.
+//! The status of an environment's workloads and CronJobs.
 
 use super::{
     controller::{Controller, Parsed},
@@ -9,7 +9,7 @@ use crate::target::{CronFailure, CronJobStatus, WorkloadStatus};
 use towpath_manifest::Object;
 use towpath_types::Outcome;
 
-/// How the environment's workloads are doing.
+/// The status of the environment's workloads.
 pub(crate) fn statuses(controller: &Controller) -> Vec<WorkloadStatus> {
     let (document, parsed) = controller.parsed();
     let status = |object: &Object| WorkloadStatus {
@@ -72,7 +72,7 @@ pub(crate) fn statuses(controller: &Controller) -> Vec<WorkloadStatus> {
                     .err()
                     .unwrap_or_default()
             }
-            // The rest has no state of its own.
+            // The other kinds have no status of their own.
             _ => continue,
         }
         all.push(status);
@@ -132,7 +132,7 @@ pub(crate) fn cron_jobs(controller: &Controller) -> Vec<CronJobStatus> {
     objects.map(status).collect()
 }
 
-/// What there is to say about a CronJob: its last run, its next one, and what is wrong with its schedule.
+/// The message about a CronJob: its last run, its next run, and errors in its schedule.
 fn cron_message(document: &Document, parsed: &Parsed, name: &str, ended: &[&JobRecord]) -> String {
     let mut parts = Vec::new();
     let last = ended

@@ -1,8 +1,9 @@
-//! What an environment should be and how far it is: one document, replaced as a whole.
+//! The wanted state of an environment and its progress: one document, replaced as a whole.
 //!
 //! **Invariant:** when [`Store::update`] returns, the change is on the disk.
 //!
-//! **Invariant:** no value of a Secret is in the document. Manifests of Secrets with values are refused before anything is stored.
+//! **Invariant:** the document contains no value of a Secret. Manifests of Secrets with values are refused before anything is
+//! stored.
 
 use crate::target::{EnvironmentId, Hold, JobEnd, TargetError};
 use jiff::Timestamp;
@@ -25,15 +26,15 @@ pub(crate) struct Document {
     pub namespace: String,
     pub release: Option<ReleaseId>,
     pub attempted: Option<ReleaseId>,
-    /// In the order of their first application.
+    /// The objects, in the order of their first application.
     pub objects: Vec<Object>,
-    /// By the Deployment's name.
+    /// Keyed by the Deployment's name.
     pub rollouts: BTreeMap<String, Rollout>,
-    /// Pod templates by [`revision_key`]: pods of an old revision are looked after by the template that they were made from.
+    /// Pod templates, keyed by [`revision_key`]. Pods of an old revision need the template that they were created from.
     pub revisions: BTreeMap<String, Value>,
-    /// By the CronJob's name.
+    /// Keyed by the CronJob's name.
     pub crons: BTreeMap<String, CronRecord>,
-    /// By the Job's name.
+    /// Keyed by the Job's name.
     pub jobs: BTreeMap<String, JobRecord>,
     /// The port on 127.0.0.1 on which the Ingress answers.
     pub port: Option<u16>,
@@ -41,12 +42,12 @@ pub(crate) struct Document {
     pub hold: Option<Hold>,
 }
 
-/// How a Deployment gets from one revision to the next.
+/// The progress of a Deployment from one revision to the next.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Rollout {
     /// The wanted revision.
     pub revision: String,
-    /// Counts applications.
+    /// Counts the applications.
     pub generation: u64,
     pub began: Timestamp,
     pub state: RolloutState,
@@ -65,21 +66,21 @@ pub(crate) enum RolloutState {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CronRecord {
-    /// When the last run that was started or given up was due. Before the first run, when the CronJob appeared.
+    /// When the last run that was started or given up was due. Before the first run, when the CronJob was created.
     pub last: Timestamp,
-    /// What is wrong with the schedule; empty when nothing is.
+    /// What is wrong with the schedule; empty if nothing is.
     pub message: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct JobRecord {
     pub object: Object,
-    /// The CronJob that it is a run of.
+    /// The CronJob that started it.
     pub cron: Option<String>,
     pub began: Timestamp,
-    /// The attempt under way, or the last one; from 0.
+    /// The current or last attempt, counted from 0.
     pub attempt: u32,
-    /// The attempt is not started before this.
+    /// The attempt does not start before this time.
     pub not_before: Option<Timestamp>,
     pub canceled: bool,
     pub end: Option<(JobEnd, Timestamp)>,
@@ -112,7 +113,7 @@ impl Document {
             .find(|object| object.kind == kind && object.name == name)
     }
 
-    /// Adds `object`, or replaces the one of its kind and name.
+    /// Adds `object`, or replaces the object of the same kind and name.
     pub(crate) fn upsert(&mut self, object: Object) {
         match self.objects.iter_mut().find(|known| known.id() == object.id()) {
             Some(known) => *known = object,
@@ -135,7 +136,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Reads the document in `folder`; `None` when there is none.
+    /// Reads the document in `folder`; `None` if there is none.
     pub(crate) fn open(folder: &Path) -> Result<Option<Self>, TargetError> {
         let path = folder.join(FILE);
         let text = match std::fs::read(&path) {
@@ -148,7 +149,7 @@ impl Store {
         Ok(Some(Self::with(folder, document)))
     }
 
-    /// Makes the folder with an empty document.
+    /// Creates the folder with an empty document.
     pub(crate) fn create(folder: &Path, id: EnvironmentId) -> Result<Self, TargetError> {
         let document = Document::new(id);
         std::fs::create_dir_all(folder)
@@ -200,6 +201,6 @@ fn write(folder: &Path, text: &[u8]) -> io::Result<()> {
     file.write_all(text)?;
     file.as_file().sync_all()?;
     file.persist(folder.join(FILE)).map_err(|error| error.error)?;
-    // The rename is durable only when the folder is synced.
+    // The rename is durable only once the folder is synced.
     std::fs::File::open(folder)?.sync_all()
 }

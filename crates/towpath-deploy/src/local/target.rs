@@ -1,4 +1,4 @@
-//! The contract of a target, kept by a controller for each environment.
+//! The contract of a target. One controller for each environment keeps it.
 
 use super::{
     apply,
@@ -34,31 +34,31 @@ use towpath_container::{
 use towpath_manifest::{Fingerprints, Object, ObjectId, SourceKind, reads};
 use towpath_types::{Clock, ReleaseId};
 
-/// The first pause before a crashed container is started again; it doubles.
+/// The first pause before a crashed container restarts. It doubles each time.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy>
 const BACKOFF: Duration = Duration::from_secs(10);
 /// The program's name in the proxies' image.
 const PROGRAM: &str = "towpath";
 
-/// What a local target is opened with.
+/// The options of a local target.
 #[allow(missing_docs)]
 pub struct LocalOptions {
-    /// For what is applied, and for the proxies' routes.
+    /// The folder for the documents and the proxies' routes.
     pub directory: PathBuf,
-    /// The data directory's name. Everything that is made in the engine carries it.
+    /// The data directory's name. Everything that the target makes in the engine is labelled with it.
     pub instance: String,
-    /// This program's file: a static binary that is the proxy when it is called with `proxy --routes DIR`.
+    /// This program's file: a static binary that runs the proxy when called with `proxy --routes DIR`.
     pub binary: PathBuf,
     pub secrets: Arc<dyn SecretSource>,
-    /// Schedules and Jobs' deadlines go by it.
+    /// The clock for schedules and for Jobs' deadlines.
     pub clock: Arc<dyn Clock>,
-    /// The first pause before a container or a Job that failed is started again; it doubles.
+    /// The first pause before a failed container or Job restarts. It doubles each time.
     pub backoff: Duration,
 }
 
 impl LocalOptions {
-    /// Options with the pauses that Kubernetes makes.
+    /// Options with Kubernetes' own pauses.
     #[must_use]
     pub fn new(
         directory: PathBuf,
@@ -84,7 +84,7 @@ pub struct LocalTarget {
     instance: String,
     shared: Shared,
     controllers: Mutex<BTreeMap<EnvironmentId, Arc<Controller>>>,
-    /// Held while an environment is made, so that two callers do not make it twice.
+    /// Held while an environment is created, so that two callers do not create it twice.
     making: tokio::sync::Mutex<()>,
     stop: CancellationToken,
 }
@@ -94,7 +94,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl LocalTarget {
-    /// Takes over every environment in `options.directory`, and what runs of it.
+    /// Adopts every environment in `options.directory`, with its running containers.
     ///
     /// # Errors
     /// When the engine does not answer, or a document cannot be read.
@@ -137,7 +137,7 @@ impl LocalTarget {
         Ok(controller)
     }
 
-    /// The image that proxies run, which is this program alone.
+    /// The image of the proxies, which contains only this program.
     #[must_use]
     pub fn proxy_image(&self) -> &str {
         &self.shared.proxy_image
@@ -189,12 +189,12 @@ impl LocalTarget {
 
 impl Drop for LocalTarget {
     fn drop(&mut self) {
-        // The loops end. What runs in the engine goes on.
+        // Only the loops end. The containers keep running.
         self.stop.cancel();
     }
 }
 
-/// The image that proxies run: this program alone. It is loaded once for each build of the program.
+/// Loads the image of the proxies, which contains only this program, once for each build of the program.
 async fn load_proxy_image(engine: &ContainerClient, binary: &Path) -> Result<String, TargetError> {
     let image = ScratchImage {
         repository: "towpath/proxy".into(),
@@ -302,7 +302,7 @@ impl Target for LocalTarget {
     }
 
     fn drift<'a>(&'a self, _: &'a Environment, _: &'a [Object]) -> BoxFuture<'a, Result<Vec<Drift>, TargetError>> {
-        // The controllers undo whatever somebody else does to containers.
+        // The controllers undo every foreign change of containers.
         Box::pin(async { Ok(Vec::new()) })
     }
 
@@ -330,7 +330,7 @@ impl Target for LocalTarget {
         &'a self,
         environment: &'a Environment,
         job: Object,
-        // There is one node, and it takes all pods.
+        // There is one node, and it accepts all pods.
         _unschedulable: Option<Duration>,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>> {
         Box::pin(async move {
@@ -460,7 +460,7 @@ impl Target for LocalTarget {
     }
 }
 
-/// The names of what `objects` read, of one kind, each once.
+/// The names of the sources of one kind that `objects` read, without duplicates.
 fn read_names(objects: &[Object], kind: SourceKind) -> BTreeSet<String> {
     let read = objects.iter().flat_map(reads).filter(|read| read.kind == kind);
     read.map(|read| read.name).collect()

@@ -1,7 +1,7 @@
 //! Volumes that every user may write to at first, as on a cluster.
 //!
-//! An engine makes a volume whose root belongs to root, and changes a volume only through a container. So a volume is made
-//! together with a container that is never started: the opener. As long as the opener is there, the volume is not ready.
+//! An engine creates a volume whose root folder belongs to root, and changes a volume only through a container. So the target
+//! creates a volume together with a container that never starts: the opener. While the opener exists, the volume is not ready.
 
 use super::start_error::StartError;
 use std::{
@@ -10,16 +10,16 @@ use std::{
 };
 use towpath_container::{ContainerClient, ContainerError, ContainerSpec, Labels, Mount, MountSource};
 
-/// Where the opener sees the volume.
+/// The path of the volume in the opener.
 const INSIDE: &str = "volume";
 
 fn opener(volume: &str) -> String {
     format!("{volume}-opener")
 }
 
-/// Makes the volume, or finishes making it, unless it is ready. `image` is any image that the engine has.
+/// Creates the volume, or finishes creating it, unless it is ready. `image` is any image that the engine has.
 ///
-/// One call for a volume at a time: one that somebody writes to already must not be opened again.
+/// Call it for one volume at a time: a volume that is already in use must not be opened again.
 pub(crate) async fn ensure_open(
     engine: &ContainerClient,
     volume: &str,
@@ -61,9 +61,9 @@ async fn open(
         }],
         ..ContainerSpec::default()
     };
-    // Taken, it is one that an earlier server did not get to the end of.
+    // If the name is taken, an earlier server did not finish with this opener.
     let _ = engine.create(&name, &spec).await?;
-    // The archive holds the folder itself: engines do not apply what it says of `.`.
+    // The archive contains the folder itself: engines ignore the permissions of `.`.
     engine.unpack(&name, "/", archive).await?;
     engine.remove(&name).await
 }

@@ -1,4 +1,4 @@
-//! Who gets the next request, and how many each has.
+//! Chooses the backend of the next request, and counts the requests of each.
 
 use super::routes::{Listener, ProxyState, Routes};
 use std::{
@@ -12,7 +12,7 @@ use std::{
 };
 use tokio::{sync::watch, time::Instant};
 
-/// How long a backend that could not be reached is left out, when there is no other: it may be about to leave the routes.
+/// How long to leave out an unreachable backend if there is no other. It may be about to leave the routes.
 const PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
@@ -28,24 +28,24 @@ struct Table {
     loads: BTreeMap<SocketAddr, Arc<Load>>,
 }
 
-/// The routes in use. Shared by everything in one proxy.
+/// The current routes. All parts of one proxy share them.
 ///
-/// Choosing a backend and counting the request on it are one step under the lock that a new table takes for writing: once
-/// a generation is in force, no request can still be on its way to a backend that left in it.
+/// Choosing a backend and counting the request on it are one step under the lock that a new table takes for writing. So once a
+/// generation is in force, no request can still be on its way to a backend that left in it.
 #[derive(Debug)]
 pub(super) struct Backends {
     table: RwLock<Table>,
     changed: watch::Sender<u64>,
 }
 
-/// What is counted on a backend.
+/// What a lease counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
     Request,
     Stream,
 }
 
-/// A place on a backend; counted until dropped.
+/// A place on a backend. It counts until it is dropped.
 #[derive(Debug)]
 pub(super) struct Lease {
     load: Arc<Load>,
@@ -57,7 +57,7 @@ impl Lease {
         self.load.address
     }
 
-    /// The request became a connection that lasts.
+    /// Counts the request as a long-lived connection from now on.
     pub(super) fn into_stream(self) -> Self {
         self.load.streams.fetch_add(1, Ordering::AcqRel);
         Self {
@@ -85,7 +85,7 @@ impl Backends {
         }
     }
 
-    /// Puts `routes` in force.
+    /// Puts `routes` into force.
     pub(super) fn replace(&self, routes: Routes) {
         let generation = routes.generation;
         {
@@ -113,14 +113,14 @@ impl Backends {
         self.read().routes.listeners.clone()
     }
 
-    /// The pool that a request to `port` is for.
+    /// The pool for a request to `port`.
     pub(super) fn pool_for(&self, port: u16, host: Option<&str>, path: &str) -> Option<String> {
         let table = self.read();
         let listener = table.routes.listeners.iter().find(|listener| listener.port == port)?;
         listener.pool_for(host, path).map(str::to_string)
     }
 
-    /// The pool that a connection to `port` is for.
+    /// The pool for a connection to `port`.
     pub(super) fn pool_of_port(&self, port: u16) -> Option<String> {
         let table = self.read();
         let listener = table.routes.listeners.iter().find(|listener| listener.port == port)?;
@@ -138,7 +138,7 @@ impl Backends {
             .filter_map(|backend| table.loads.get(&backend.address))
             .min_by_key(|load| {
                 let busy = load.requests.load(Ordering::Acquire) + load.streams.load(Ordering::Acquire);
-                // Equals take turns.
+                // Equally busy backends take turns.
                 (busy, rand::random::<u16>())
             })?;
         let counter = match counted {
@@ -152,8 +152,8 @@ impl Backends {
         })
     }
 
-    /// The least busy backend that is ready and not in `avoid`; waits for one until `deadline`. When only those in `avoid`
-    /// are left they are tried again after a pause.
+    /// The least busy ready backend outside of `avoid`. Waits for one until `deadline`. If only those in `avoid` are left,
+    /// tries them again after a pause.
     pub(super) async fn lease(
         &self,
         pool: &str,
@@ -180,9 +180,9 @@ impl Backends {
         }
     }
 
-    /// What there is to tell the supervisor.
+    /// The report to the supervisor.
     pub(super) fn state(&self) -> ProxyState {
-        // Taken for writing so that no request is between its choice and its count.
+        // Lock for writing, so that no request is between its choice and its count.
         let table = self.write();
         let count = |of: fn(&Load) -> &AtomicUsize| {
             table
@@ -199,7 +199,7 @@ impl Backends {
         }
     }
 
-    /// Whether somebody may be waiting to hear that a backend is drained.
+    /// Whether somebody may be waiting for a backend to drain.
     pub(super) fn something_drains(&self) -> bool {
         self.read()
             .routes

@@ -1,4 +1,4 @@
-//! Towpath's own cookies, which are no application's business: browsers send them to every port of the host.
+//! Towpath's own cookies. Browsers send them to every port of the host, but no application may see them.
 
 use hyper::{
     HeaderMap,
@@ -6,7 +6,7 @@ use hyper::{
 };
 use towpath_types::SESSION_COOKIE_PREFIX;
 
-/// Takes the cookies of signed-in browsers out of a request.
+/// Removes the cookies of signed-in browsers from a request.
 pub(super) fn strip_session(headers: &mut HeaderMap) {
     let is_ours = |pair: &[u8]| pair.trim_ascii_start().starts_with(SESSION_COOKIE_PREFIX.as_bytes());
     let lines: Vec<HeaderValue> = headers.get_all(header::COOKIE).iter().cloned().collect();

@@ -1,4 +1,4 @@
-//! HTTP/1.1, request by request.
+//! Proxies HTTP/1.1, request by request.
 
 use super::{
     backends::{Lease, Use},
@@ -28,13 +28,13 @@ use std::{
 };
 use tokio::{net::TcpStream, time::Instant};
 
-/// Connections to backends are dropped earlier than common servers drop theirs (Node.js: 5 s), so that a request seldom
-/// meets one that is being closed.
+/// Drop idle connections to backends earlier than common servers do (Node.js: 5 s), so that a request seldom meets a closing
+/// connection.
 const IDLE: Duration = Duration::from_secs(4);
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long a client may take to send a request's head.
 const HEAD: Duration = Duration::from_secs(60);
-/// How often one request is sent at most.
+/// How often to send one request at most.
 const ATTEMPTS: u32 = 8;
 
 pub(super) type Client = legacy::Client<HttpConnector, Replay>;
@@ -109,7 +109,7 @@ async fn answer(port: &Port, client: &Client, peer: SocketAddr, mut request: Req
     let mut avoid = BTreeSet::new();
     let mut last_failure = None;
     for _ in 0..ATTEMPTS {
-        // Asked anew each time: the routes may have changed while this request waited.
+        // Look the pool up each time: the routes may have changed while this request waited.
         let Some(pool) = port.backends.pool_for(port.number, host.as_deref(), &path) else {
             return say(StatusCode::NOT_FOUND, "no route for this host and path".into());
         };
@@ -159,8 +159,8 @@ async fn answer(port: &Port, client: &Client, peer: SocketAddr, mut request: Req
     )
 }
 
-/// Whether a request that failed with `error` may be sent to another backend: nothing of an answer has come, the body is
-/// still whole, and either nothing of the request can have been acted on or acting twice is harmless.
+/// Whether to send a request that failed with `error` to another backend. It requires that no part of an answer has arrived,
+/// that the body is still complete, and that either no backend can have acted on the request or acting twice is harmless.
 fn may_retry(error: &legacy::Error, idempotent: bool, body: &Replay) -> bool {
     if body.touched() {
         return false;
@@ -218,7 +218,7 @@ fn on_backend(uri: &Uri, address: SocketAddr) -> Result<Uri, hyper::http::Error>
         .build()
 }
 
-/// The last cause, which for a connection is the one that says something: `Connection refused`.
+/// The innermost cause. For a connection, it is the informative one: `Connection refused`.
 fn root(error: &(dyn Error + 'static)) -> String {
     let mut error = error;
     while let Some(cause) = error.source() {
@@ -246,8 +246,8 @@ fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(header::UPGRADE).filter(|_| wants).cloned()
 }
 
-/// Source: <https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1>. `TE: trailers` and `Trailer` speak of the message's
-/// end, which is passed on.
+/// Source: <https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1>. `TE: trailers` and `Trailer` concern the end of the message,
+/// which the proxy passes on.
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
@@ -270,7 +270,7 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     ] {
         headers.remove(name);
     }
-    // Answered here: hyper sends `100 Continue` when the body is asked for.
+    // The proxy answers this itself: hyper sends `100 Continue` when the body is read.
     headers.remove(header::EXPECT);
 }
 
@@ -299,7 +299,7 @@ fn forwarded(headers: &mut HeaderMap, peer: SocketAddr, host: Option<&str>) {
     }
 }
 
-/// A request's body that can be sent again as long as nothing of it was taken.
+/// A request's body that can be sent again until a part of it was read.
 #[derive(Clone)]
 pub(super) struct Replay {
     inner: Arc<Mutex<Whole>>,
@@ -348,7 +348,7 @@ impl Body for Replay {
     }
 }
 
-/// An answer's body; the request counts as under way until it is through.
+/// An answer's body. The request counts as in progress until the body ends.
 struct Leased {
     body: Incoming,
     _lease: Lease,

@@ -1,12 +1,12 @@
 //! The reverse proxy in front of a Service or an Ingress: a process of its own, in a container of its own.
 //!
-//! Its whole configuration is [`Routes`], a file that the supervisor replaces; its whole report is [`ProxyState`], a file
-//! that it replaces. Both lie in one directory, which is all that the two share: either can die and come back.
+//! Its whole configuration is [`Routes`], a file that the supervisor replaces. Its whole report is [`ProxyState`], a file that
+//! the proxy replaces. The two share only the directory with these files, so either can die and come back.
 //!
-//! **Invariants.** A backend that is draining or gone from the routes gets no new request and ends those that it has. Once
-//! `state.json` names a generation, nothing is sent any more to what left in it. A request fails only when its backend died
-//! after it had begun to answer, or died holding a request that may not be sent twice, or when no backend was ready for
-//! five seconds.
+//! **Invariants.** A backend that is draining or gone from the routes gets no new request and finishes those that it has. Once
+//! `state.json` names a generation, the proxy sends nothing more to backends that left in it. A request fails only if its
+//! backend died after it began to answer, if its backend died with a request that may not be sent twice, or if no backend was
+//! ready for five seconds.
 //!
 //! It does not terminate TLS, and it knows nothing of pods, probes or releases.
 
@@ -39,44 +39,45 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How often the routes are looked at.
+/// How often to check the routes file.
 const POLL: Duration = Duration::from_millis(50);
-/// How often the counts are written while nobody waits for one.
+/// How often to write the counts while nobody waits for them.
 const REPORT: Duration = Duration::from_secs(1);
-/// How long requests may still run after SIGTERM.
+/// How long requests may continue after SIGTERM.
 const LAST_REQUESTS: Duration = Duration::from_secs(25);
-/// How long a client may say nothing before it is taken for one that waits to be spoken to, on a port that does not say.
+/// On a port without a declared protocol, a client that stays silent for this long is assumed to wait for the server to speak
+/// first.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// How a proxy is started.
+/// The options of a proxy.
 #[derive(Debug, Clone)]
 pub struct ProxyOptions {
-    /// The directory with `routes.json`, where `state.json` is written.
+    /// The directory with `routes.json`, in which the proxy writes `state.json`.
     pub routes_dir: PathBuf,
 }
 
 /// Why a proxy cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
-    /// The routes are there and cannot be read or understood.
+    /// The routes file exists but cannot be read or parsed.
     #[error("failed to read the routes in `{}`", path.display())]
     Routes {
-        /// The file.
+        /// The path of the routes file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// No handler for SIGTERM.
+    /// The handler for SIGTERM could not be installed.
     #[error("failed to listen for signals")]
     Signals(#[source] io::Error),
 }
 
-/// Serves by the routes in `options.routes_dir` until SIGTERM or SIGINT, then ends what runs (25 seconds at most).
+/// Serves the routes in `options.routes_dir` until SIGTERM or SIGINT. Then lets open requests finish, for 25 seconds at most.
 ///
-/// A routes file that is missing is waited for; one that is broken later keeps the one before it in force.
+/// Waits for a missing routes file. If the file becomes invalid later, the previous routes stay in force.
 ///
 /// # Errors
-/// When signals cannot be heard. A port that cannot be opened is tried again and logged.
+/// When signal handlers cannot be installed. A port that cannot be opened is logged and retried.
 pub async fn run(options: ProxyOptions) -> Result<(), ProxyError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(ProxyError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ProxyError::Signals)?;
@@ -91,7 +92,7 @@ pub async fn run(options: ProxyOptions) -> Result<(), ProxyError> {
     Ok(())
 }
 
-/// What tells one version of a file from the next without reading it.
+/// Distinguishes two versions of a file without reading it.
 type Identity = (u64, u64, SystemTime);
 
 fn identity(path: &Path) -> Option<Identity> {
@@ -171,7 +172,7 @@ async fn serve(options: ProxyOptions, stop: CancellationToken) {
                 Err(error) => tracing::warn!(port = listener.port, %error, "cannot listen yet"),
             }
         }
-        // The state is news when the generation is, and while somebody may wait for a drain.
+        // Write the state if the generation has changed, and while somebody may wait for a drain.
         let state = backends.state();
         let urgent = told.as_ref().is_none_or(|told| told.generation != state.generation)
             || backends.something_drains()
@@ -199,7 +200,7 @@ fn bind(port: u16) -> io::Result<TcpListener> {
     socket.listen(4096)
 }
 
-/// A port, and how to tell what its connections speak.
+/// A port, and how to detect the protocol of its connections.
 #[derive(Clone)]
 struct Door {
     port: Port,
@@ -220,7 +221,7 @@ impl Door {
                     self.port.connections.spawn(door.connection(stream, peer));
                 }
                 Err(error) => {
-                    // Out of file descriptors, most likely: accepting again at once would spin.
+                    // Most likely out of file descriptors: accepting again at once would spin.
                     tracing::warn!(port = self.port.number, %error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -246,8 +247,8 @@ impl Door {
     }
 }
 
-/// A request line begins with a method in capitals. `PRI` is HTTP/2's preface, which is better spliced. Whoever says nothing
-/// waits for the other side to begin, as a database's client does.
+/// A request line begins with a method in capitals. `PRI` is HTTP/2's preface, which is better spliced. A silent client waits
+/// for the server to speak first, as a database's client does.
 async fn begins_like_http(stream: &TcpStream) -> bool {
     let mut first = [0; 4];
     match tokio::time::timeout(SILENCE, stream.peek(&mut first)).await {

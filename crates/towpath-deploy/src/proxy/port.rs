@@ -1,10 +1,10 @@
-//! What serving one open port needs, whatever the protocol.
+//! The state that serves one open port, for every protocol.
 
 use super::backends::Backends;
 use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How long a request waits for a backend that is ready.
+/// How long a request waits for a ready backend.
 pub(super) const WAIT_FOR_BACKEND: Duration = Duration::from_secs(5);
 
 /// One open port.
@@ -12,7 +12,7 @@ pub(super) const WAIT_FOR_BACKEND: Duration = Duration::from_secs(5);
 pub(super) struct Port {
     pub number: u16,
     pub backends: Arc<Backends>,
-    /// Every connection, so that the proxy ends after them.
+    /// Tracks every connection, so that the proxy ends after them.
     pub connections: TaskTracker,
     pub stop: CancellationToken,
 }

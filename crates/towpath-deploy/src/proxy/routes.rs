@@ -1,4 +1,4 @@
-//! The routes file: what the supervisor tells a proxy, and what the proxy tells back.
+//! The routes file: the supervisor's instructions to a proxy, and the proxy's report.
 
 use serde::{Deserialize, Serialize};
 use std::{
@@ -13,51 +13,51 @@ pub const ROUTES_FILE: &str = "routes.json";
 /// The name of the file with [`ProxyState`] in a proxy's directory.
 pub const STATE_FILE: &str = "state.json";
 
-/// What a proxy listens on and where it sends what comes. The file is replaced as a whole.
+/// The ports of a proxy and the destinations of their requests. The file is replaced as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Routes {
     /// Counts up with each change.
     pub generation: u64,
-    /// The ports.
+    /// The ports to listen on.
     pub listeners: Vec<Listener>,
-    /// Backends by the pool's name.
+    /// Backends, keyed by the pool's name.
     pub pools: BTreeMap<String, Vec<Backend>>,
 }
 
-/// One port.
+/// One port of a proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     /// The port, on every address of the proxy's network.
     pub port: u16,
-    /// What is spoken on it.
+    /// The protocol of the port.
     pub mode: Mode,
-    /// Where what comes is sent.
+    /// The destinations of its requests.
     pub rules: Vec<Rule>,
-    /// The host that a request to a loopback name (`localhost`, `127.0.0.1`) is meant for.
+    /// The host that replaces a loopback name (`localhost`, `127.0.0.1`) in a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loopback_host: Option<String>,
 }
 
-/// What is spoken on a port.
+/// The protocol of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// HTTP/1.1, request by request.
     Http,
-    /// HTTP/1.1 if the client begins like it, and a spliced connection if it begins otherwise, or not within a second: for a
-    /// port that does not say.
+    /// HTTP/1.1 if the client begins like it. Otherwise, or if it is silent for a second, a spliced connection. For a port
+    /// without a declared protocol.
     Detect,
     /// A connection, spliced to one backend.
     Tcp,
 }
 
-/// Which requests go to which pool.
+/// Maps requests to a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
-    /// The host, or `*.` and a host; `None` takes every one.
+    /// The host, or `*.` and a host; `None` matches every host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The path.
+    /// The path to compare with.
     pub path: String,
     /// How the path is compared.
     pub path_type: PathType,
@@ -68,30 +68,30 @@ pub struct Rule {
 /// How a rule's path is compared with a request's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PathType {
-    /// The same path.
+    /// Matches the same path only.
     Exact,
-    /// The same elements at the beginning.
+    /// Matches paths that begin with the same elements.
     Prefix,
 }
 
 /// One address of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Backend {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
-    /// It leaves: it gets nothing new and ends what it has.
+    /// It is leaving: it gets no new requests and finishes those that it has.
     #[serde(default)]
     pub draining: bool,
 }
 
-/// What a proxy tells.
+/// The report of a proxy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyState {
-    /// The routes that it goes by. Nothing is sent any more to what left in this generation or before.
+    /// The routes in force. The proxy sends nothing more to backends that left in this generation or before.
     pub generation: u64,
-    /// Requests under way, by backend; none is left out unless it is zero.
+    /// Requests in progress, keyed by backend. Only zero counts are left out.
     pub requests: BTreeMap<SocketAddr, usize>,
-    /// Spliced and upgraded connections, by backend. They end when the application ends them.
+    /// Spliced and upgraded connections, keyed by backend. They end when the application ends them.
     pub streams: BTreeMap<SocketAddr, usize>,
 }
 
@@ -104,8 +104,8 @@ impl ProxyState {
 }
 
 impl Listener {
-    /// The pool for a request. An exact host goes before a wildcard and that before none; within a host an exact path
-    /// goes before a prefix, and a long prefix before a short one.
+    /// The pool for a request. An exact host wins over a wildcard, and a wildcard over no host. For the same host, an exact
+    /// path wins over a prefix, and a long prefix over a short one.
     ///
     /// Source: <https://kubernetes.io/docs/concepts/services-networking/ingress/#multiple-matches>
     #[must_use]
@@ -126,13 +126,13 @@ impl Listener {
 }
 
 impl Rule {
-    /// How well the rule fits: host, then kind of path, then length of path. `None` when it does not.
+    /// How specifically the rule matches: host, then kind of path, then length of path. `None` if it does not match.
     fn rank(&self, host: Option<&str>, path: &str) -> Option<(u8, u8, usize)> {
         let by_host = match (&self.host, host) {
             (None, _) => 0,
             (Some(_), None) => return None,
             (Some(wanted), Some(host)) => match wanted.strip_prefix("*.") {
-                // A wildcard stands for exactly one label.
+                // A wildcard matches exactly one label.
                 Some(parent) => match host.split_once('.') {
                     Some((label, rest)) if !label.is_empty() && rest.eq_ignore_ascii_case(parent) => 1,
                     _ => return None,
@@ -150,8 +150,8 @@ impl Rule {
     }
 }
 
-/// Source: <https://kubernetes.io/docs/concepts/services-networking/ingress/#examples> (element by element, a trailing
-/// slash does not count).
+/// Source: <https://kubernetes.io/docs/concepts/services-networking/ingress/#examples> (compares element by element, and
+/// ignores a trailing slash).
 fn is_prefix(prefix: &str, path: &str) -> bool {
     let prefix = prefix.trim_end_matches('/');
     match path.strip_prefix(prefix) {
@@ -171,9 +171,9 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host == "[::1]" || host.ends_with(".localhost") || host.starts_with("127.")
 }
 
-/// Replaces `directory/name` by `value`: whoever reads sees the old text or the new one.
+/// Replaces `directory/name` by `value`. A reader sees either the old text or the new one.
 ///
-/// Not synced: after a power cut nothing runs that the file speaks of.
+/// It does not sync: after a power cut, nothing that the file describes is running anyway.
 pub(crate) fn replace_file<T: Serialize>(directory: &Path, name: &str, value: &T) -> io::Result<()> {
     let mut file = tempfile::Builder::new().prefix(".").tempfile_in(directory)?;
     serde_json::to_writer(&mut file, value)?;

@@ -1,13 +1,15 @@
-//! What the tests of this crate run in containers: an application with knobs, and the proxy.
+//! The program that the tests of this crate run in containers: a configurable application, and the proxy.
 //!
-//! `… proxy --routes DIR` is the proxy. `… exit CODE [TEXT]` prints and exits, after `EXIT_AFTER_MS`; `… append PATH TEXT`
-//! adds a line to a file, `… there PATH` says by its exit code whether a file is there. Otherwise an HTTP server on `PORT`
-//! (8080): `/` answers `VERSION`, `/slow?MS` after a while, `/env?NAME` an environment variable, `/file?PATH` a file,
-//! `/write?PATH=TEXT` writes one, `/get?HOST:PORT` what another server answers on `/`, `/ready` and `/live` are for probes,
-//! `/sicken` makes `/live` fail and `/unready` makes `/ready` fail from then on.
-//! Knobs: `START_MS` before it listens, `NOT_READY` (never ready), `DIE_AFTER_MS`, `SAY` (printed at the start), `ON_TERM`
-//! (a file that gets a line at SIGTERM), `DEAF` (SIGTERM is not heard).
-//! SIGTERM ends it at once, requests under way included: whoever stops it must have drained it.
+//! `… proxy --routes DIR` is the proxy. `… exit CODE [TEXT]` prints and exits, after `EXIT_AFTER_MS`; `… append PATH TEXT` adds
+//! a line to a file; `… there PATH` reports by its exit code whether a file exists. Otherwise it is an HTTP server on `PORT`
+//! (8080): `/` answers `VERSION`, `/slow?MS` answers after a delay, `/env?NAME` an environment variable, `/file?PATH` a file,
+//! `/write?PATH=TEXT` writes a file, `/get?HOST:PORT` returns another server's answer on `/`, `/ready` and `/live` are for
+//! probes, `/sicken` makes `/live` fail and `/unready` makes `/ready` fail from then on.
+//!
+//! Settings: `START_MS` before it listens, `NOT_READY` (never ready), `DIE_AFTER_MS`, `SAY` (printed at the start), `ON_TERM`
+//! (a file that gets a line at SIGTERM), `DEAF` (ignores SIGTERM).
+//!
+//! SIGTERM ends it at once, including open requests: whoever stops it must have drained it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use bytes::Bytes;

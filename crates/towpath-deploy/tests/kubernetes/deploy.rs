@@ -497,7 +497,7 @@ async fn the_number_of_pods_is_handed_over_to_an_autoscaler() {
         assert!(changes.contains("value: two") && !changes.contains("-  replicas"), "{changes}");
         world.apply(web("", "two")).await.unwrap();
         assert_eq!(replicas(world).await, Some(json!(3)));
-        // From now on it is as if it had never been ours.
+        // From now on, the object looks as if Towpath had never owned it.
         world.apply(web("", "three")).await.unwrap();
         assert_eq!(replicas(world).await, Some(json!(3)));
         assert_eq!(world.target.drift(&world.environment, &web("", "three")).await.unwrap(), []);

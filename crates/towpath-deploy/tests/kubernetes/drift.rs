@@ -240,7 +240,7 @@ async fn values_of_an_autoscaler_are_no_drift() {
     in_cluster("autoscaled", async |world| {
         let objects = world.objects(APPLICATION);
         world.apply(objects.clone()).await.unwrap();
-        // A minimum of three: to see that two are too few, it needs no metrics.
+        // A minimum of three: the autoscaler needs no metrics to see that two are too few.
         let autoscaler = "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: web}\nspec:\n  \
                           scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}\n  minReplicas: 3\n  maxReplicas: 4\n";
         world.namespace.kubectl_apply(autoscaler).await.unwrap();
@@ -363,7 +363,7 @@ async fn defaults_of_the_server_are_nobodys_change() {
         let objects = world.objects(&text);
         world.apply(objects.clone()).await.unwrap();
         assert_eq!(world.target.drift(&world.environment, &objects).await.unwrap(), []);
-        // What somebody sets to something else than the default is.
+        // A value other than the default is somebody's change.
         let patch = r#"{"spec":{"template":{"spec":{"dnsPolicy":"Default"}}}}"#;
         let arguments = ["patch", "deployment", "web", "--type=merge", "--patch", patch];
         world.namespace.kubectl(&arguments).await.unwrap();

@@ -73,8 +73,8 @@ fn weightless(value: &str) -> String {
     text
 }
 
-/// Deploys with a fault at one call, for each call of a deployment, and then once more without. The first deployment succeeds or
-/// ends in an error with a message; the second converges.
+/// Deploys with a fault at one call, for each call of a deployment, and then once more without. The first deployment succeeds
+/// or ends in an error with a message; the second converges.
 async fn at_each_call(name: &str, application: fn(&str) -> String, fault: Verdict) {
     in_cluster(name, async |world| {
         let proxy = world.proxy().await;

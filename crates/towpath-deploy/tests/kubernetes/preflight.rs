@@ -409,7 +409,7 @@ async fn objects_are_tried_when_their_definition_is_there_and_before_anything_el
             .await
             .unwrap_err();
         let has_config = world.namespace.has("configmap", "beside").await.unwrap();
-        // A number that is one, and then a field that both sides gain.
+        // A valid number, and then a field that both the definition and the object gain.
         let first = world.apply(tree("size: {type: integer}", "size: 1")).await;
         let grown = tree("size: {type: integer}, colour: {type: string}", "size: 1, colour: red");
         let findings = world.findings(&grown).await;
@@ -438,7 +438,7 @@ async fn objects_are_tried_when_their_definition_is_there_and_before_anything_el
             "{findings:?}"
         );
         second.unwrap();
-        // Without a change of the definition, it is a typing mistake.
+        // Without a change of the definition, the unknown field is a typing mistake.
         assert!(
             typing.iter().any(|finding| finding.severity == Severity::Refused),
             "{typing:?}"
@@ -474,7 +474,7 @@ async fn a_limit_that_is_raised_beside_the_pods_counts_for_them() {
     .await;
 }
 
-/// What the server says of a `Recreate` behind a `RollingUpdate`, an immutable Secret and a double variable names the way out.
+/// The refusals of a `Recreate` after a `RollingUpdate`, an immutable Secret and a duplicate variable name the remedy.
 #[tokio::test]
 async fn refusals_name_the_way_out() {
     in_cluster("ways", async |world| {
@@ -500,7 +500,7 @@ async fn refusals_name_the_way_out() {
             said.iter().any(|line| line.contains("is in the list twice: at .k8s/live/dev/all.yaml:") && line.contains("with \"one\" and here with \"two\"")),
             "{said:?}"
         );
-        // The way out is one.
+        // The named remedy works.
         let patch = r#"{"spec":{"strategy":{"type":"Recreate","rollingUpdate":null}}}"#;
         let way = ["patch", "deployment", "web", "--type=merge", "--patch", patch];
         world.namespace.kubectl(&way).await.unwrap();

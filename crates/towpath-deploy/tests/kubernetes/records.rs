@@ -228,13 +228,13 @@ async fn a_release_that_others_began_and_that_changed_nothing_keeps_nobody_out()
         assert_eq!(releases(world).await, [succeeded(3), succeeded(2), succeeded(1)]);
         // Both deploy the same.
         carry_out(&world.target, numbered(world, 3, "good-day")).await.unwrap();
-        // Somebody has changed it since: what was planned is not what would happen.
+        // Somebody has changed the object since, so the plan no longer describes what would happen.
         let refused = carry_out(&world.target, numbered(world, 3, "good-evening"))
             .await
             .unwrap_err();
         assert_eq!(refused.outcome, Outcome::Rejected);
         assert!(refused.message.contains("there is already a release 3"), "{refused}");
-        // One that failed has left what was there before.
+        // A failed release leaves what was there before.
         let mut broken = numbered(world, 5, "good-evening");
         broken.objects = world.objects(&APPLICATION.replace("GREETING: hello", "GREETING: good-evening"));
         broken.deadline = Duration::from_millis(1);

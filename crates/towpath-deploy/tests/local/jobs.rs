@@ -13,7 +13,7 @@ async fn a_job_succeeds_fails_and_is_tried_again() {
         let (lines, end) = world.run_job(job.clone()).await;
         assert_eq!(lines, ["as ****"]);
         assert_eq!((end.outcome, end.exit_code), (Outcome::Succeeded, Some(0)), "{end:?}");
-        // The name is the run's identity: it is followed, not run again.
+        // The name identifies the run, so the second call follows the run and does not start another.
         let before = world.starts().await;
         let (again, end_again) = world.run_job(job).await;
         assert_eq!((again, end_again), (lines, end));
@@ -78,7 +78,7 @@ async fn a_job_ends_at_its_deadline_and_when_it_is_cancelled() {
         assert_eq!(end.outcome, Outcome::Canceled, "{end:?}");
         assert_eq!(running(world, "stop").await, 0);
 
-        // One that cannot start for a reason that may pass says so, and does not keep whoever waits in the dark.
+        // A Job that cannot start for a temporary reason reports the reason to whoever waits.
         let far = world.job("far", &["exit", "0"], |spec| {
             spec["template"]["spec"]["containers"][0]["image"] = json!("127.0.0.1:1/no-registry:1");
         });
@@ -119,7 +119,7 @@ async fn a_job_goes_on_while_the_server_is_dead_and_is_not_run_twice() {
                 spec["template"]["spec"]["containers"][0]["env"] = json!([{"name": "EXIT_AFTER_MS", "value": after}]);
             })
         };
-        // One that still runs when the server comes back, and one that ended while it was dead.
+        // One Job that still runs when the server comes back, and one that ended while the server was dead.
         let (long, short) = (job("long", "6000"), job("short", "1500"));
         for job in [&long, &short] {
             let mut handle = world.target().run_job(&world.id, job.clone(), None).await.unwrap();
@@ -151,4 +151,4 @@ async fn a_job_goes_on_while_the_server_is_dead_and_is_not_run_twice() {
     .await;
 }
 
-// The contract.
+// The contract of a target.

@@ -67,7 +67,7 @@ spec:
         assert!(world.target().current(&world.id).await.unwrap().is_none());
         assert_eq!(world.containers("dev.towpath.environment", "").await, []);
 
-        // A Secret that is missing stops the next version before the first pod of the old one goes.
+        // A missing Secret stops the next version before the first old pod stops.
         world.apply(&web_objects(world.web("1", |_| {}))).await.unwrap();
         let before = world.starts().await;
         let missing = world.web("2", |value| {
@@ -84,7 +84,7 @@ spec:
         world.apply(&[missing]).await.unwrap();
         assert_eq!(world.ask("/env?P").await, (200, "set now".into()));
 
-        // A Job is an act, and no state: it is not applied.
+        // A Job is an action, not a state: a release does not apply it.
         let refused = world.apply(&[world.job("migrate", &["exit", "0"], |_| {})]).await.unwrap_err();
         assert_eq!(refused.outcome, Outcome::Rejected, "{refused}");
         assert!(refused.message.contains("Job/migrate"), "{refused}");
@@ -127,7 +127,7 @@ async fn an_image_that_does_not_exist_is_said_before_anything_changes() {
     .await;
 }
 
-/// A registry that has nothing; where it is.
+/// An empty registry. Returns its address.
 async fn empty_registry() -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

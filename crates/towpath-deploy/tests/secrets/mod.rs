@@ -1,4 +1,4 @@
-//! A vault of a test's own, for whichever target.
+//! A test's own vault, for every target.
 
 use futures::future::BoxFuture;
 use std::{

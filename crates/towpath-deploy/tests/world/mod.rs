@@ -1,4 +1,4 @@
-//! One local target on the real engine, with what a test needs to look at it from outside.
+//! One local target on the real engine, with tools to look at it from outside.
 #![allow(clippy::unwrap_used, clippy::panic, dead_code)]
 
 #[path = "../secrets/mod.rs"]
@@ -35,12 +35,12 @@ use towpath_manifest::{Object, ObjectId, Tree};
 use towpath_testkit::{Probe, engine_answers, remove_instance, skipped, until};
 use towpath_types::{Clock, ReleaseId};
 
-/// The application and, called `proxy`, the proxy.
+/// The test application. Called with `proxy`, it is the proxy.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_towpath-deploy-testapp");
-/// How long anything may take that is expected to happen.
+/// How long to wait for any expected event.
 pub const BOUND: Duration = Duration::from_secs(60);
 
-/// The machine's clock, moved.
+/// The machine's clock, shifted.
 pub struct MovedClock(watch::Sender<Option<Timestamp>>);
 
 impl Default for MovedClock {
@@ -50,7 +50,7 @@ impl Default for MovedClock {
 }
 
 impl MovedClock {
-    /// Stands still at `at` from now on.
+    /// Sets the clock to `at` and stops it.
     pub fn set(&self, at: Timestamp) {
         self.0.send_replace(Some(at));
     }
@@ -75,7 +75,7 @@ impl Clock for MovedClock {
                 tokio::select! {
                     // The sender lives as long as this borrow of the clock.
                     _ = moved.changed() => {}
-                    // It goes with the machine's until it is moved.
+                    // The clock follows the machine's until it is set.
                     () = tokio::time::sleep(left), if moved.borrow().is_none() => {}
                 }
             }
@@ -103,7 +103,7 @@ pub fn environment(name: &str) -> Environment {
     }
 }
 
-/// Runs `test` with a target of its own, and removes what it left in the engine, also when it fails.
+/// Runs `test` with a target of its own, and removes what it left in the engine, even if the test fails.
 pub async fn in_world(name: &str, test: impl AsyncFnOnce(&mut World)) {
     if let Err(absent) = engine_answers().await {
         return skipped(name, &absent);
@@ -140,7 +140,7 @@ pub async fn in_world(name: &str, test: impl AsyncFnOnce(&mut World)) {
 }
 
 impl World {
-    /// Opens the target: the server starts.
+    /// Opens the target, as when the server starts.
     pub async fn open(&mut self) {
         let options = LocalOptions {
             backoff: Duration::from_millis(500),
@@ -158,7 +158,7 @@ impl World {
         self.target = Some(Arc::new(target));
     }
 
-    /// Drops the target with every task of it, as a `kill -9` of the server does.
+    /// Drops the target with all its tasks, like a `kill -9` of the server.
     pub fn close(&mut self) {
         self.target = None;
     }
@@ -216,19 +216,19 @@ impl World {
         found.unwrap_or_else(|| panic!("no {kind} {name} in {all:?}")).clone()
     }
 
-    /// Where the Ingress answers.
+    /// The address of the Ingress.
     pub async fn address(&self) -> String {
         let status = self.status_of("Ingress", "web").await;
         status.addresses.first().cloned().unwrap()
     }
 
-    /// Asks through the Ingress; the answer's status and body.
+    /// Sends a request through the Ingress. Returns the status and body of the answer.
     pub async fn ask(&self, path: &str) -> (u16, String) {
         let address = self.address().await;
         http(address.trim_start_matches("http://"), path).await.unwrap()
     }
 
-    /// Asks through the Ingress until the answer is `wanted`.
+    /// Sends requests through the Ingress until the answer is `wanted`.
     pub async fn ask_until(&self, path: &str, wanted: &str) {
         until(format!("{path} to answer {wanted:?}"), BOUND, async || {
             let (status, body) = self.ask(path).await;
@@ -247,7 +247,7 @@ impl World {
         finish(handle).await
     }
 
-    /// The containers of the environment that carry `label=value`, stopped ones too.
+    /// The containers of the environment with the label `label=value`, including stopped ones.
     pub async fn containers(&self, label: &str, value: &str) -> Vec<ContainerSummary> {
         let labels = vec![
             format!("dev.towpath.instance={}", self.instance),
@@ -264,7 +264,7 @@ impl World {
         self.docker.list_containers(Some(options)).await.unwrap()
     }
 
-    /// Each container with when it was started: what did not change was not touched.
+    /// Each container with its start time. An unchanged time means that the container was not touched.
     pub async fn starts(&self) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         for container in self.containers("dev.towpath.environment", "").await {
@@ -293,7 +293,7 @@ impl World {
         read(&self.environment_folder().join("proxies").join(proxy).join(STATE_FILE))
     }
 
-    /// The document as it is on the disk.
+    /// The document on the disk.
     pub fn document(&self) -> Value {
         read(&self.environment_folder().join("environment.json")).unwrap()
     }
@@ -428,7 +428,7 @@ pub fn objects_of(file: &str, text: &str) -> Vec<Object> {
     tree.environment("live", "dev").unwrap().objects.clone()
 }
 
-/// What a Job printed, line by line (notes begin with `note: `), and how it ended.
+/// The output of a Job, line by line (notes begin with `note: `), and its end.
 pub async fn finish(mut handle: JobHandle) -> (Vec<String>, JobEnd) {
     let all = async {
         let mut output = Vec::new();

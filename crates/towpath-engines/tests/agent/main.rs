@@ -1,9 +1,9 @@
-//! What the contract's tests run as an agent and as a service: it tells whoever holds the socket that it is there, and does as it
-//! is told.
+//! The agent and the service of the contract's tests. It announces itself to whoever holds the socket, and obeys orders.
 //!
-//! `… agent` connects to `TOWPATH_AGENT_SOCKET`, says its token and a number of its own, and obeys: `exit CODE WORDS`, `deaf`
-//! (SIGTERM is not heard any more), `stray` (a process in a session of its own, which holds the connection too), `env NAME`.
-//! When the server is gone it goes on and looks for the next one. `… serve CODE WORDS` prints and ends; `… wait` never does.
+//! `… agent` connects to `TOWPATH_AGENT_SOCKET`, sends its token and a name of its own, and obeys: `exit CODE WORDS`, `deaf`
+//! (ignores SIGTERM from then on), `stray` (starts a process in a new session, which also holds the connection), `env NAME`.
+//! When the server goes away, it keeps running and looks for the next one. `… serve CODE WORDS` prints and ends; `… wait` never
+//! ends.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -23,7 +23,7 @@ fn main() {
             println!("{}", arguments[3]);
             exit(arguments[2].parse().unwrap());
         }
-        // `stray` is the one that an agent leaves behind.
+        // `stray` is a process that an agent leaves behind.
         _ => loop {
             std::thread::park();
         },
@@ -32,9 +32,9 @@ fn main() {
 
 fn agent() {
     let own = std::fs::read_to_string("/proc/self/stat").unwrap();
-    // Its number and when it was started: two agents never have both in common.
+    // Its process id and its start time: two agents never share both.
     let name = format!("{} {}", own.split(' ').next().unwrap(), own.split(' ').nth(21).unwrap());
-    // As process 1 nothing has an effect that was not asked for.
+    // Process 1 ignores signals without a handler.
     handle(Signal::SIGTERM, SigHandler::Handler(leave));
     let socket = std::env::var(variable::AGENT_SOCKET).unwrap();
     let token = std::env::var(variable::AGENT_TOKEN).unwrap();
@@ -82,7 +82,7 @@ fn handle(signal: Signal, handler: SigHandler) {
     unsafe { sigaction(signal, &action) }.unwrap();
 }
 
-/// Starts a process that nothing leads to but what it inherited; its number.
+/// Starts a process whose only link to the job is what it inherited. Returns its process id.
 #[allow(unsafe_code)]
 fn stray() -> String {
     let mut command = Command::new("/proc/self/exe");

@@ -18,7 +18,7 @@ pub(super) async fn install(folder: &Path, towpath: &Path) -> Result<(), ForgeEr
             "#!/bin/sh\nexec {} hook {name}\n",
             shell_quote(&towpath.to_string_lossy())
         );
-        // A push may run the hook right now, so the new one replaces it whole.
+        // A push may be running the hook now, so replace the file in one step.
         let aside = folder.join(format!("{name}.new"));
         tokio::fs::write(&aside, script).await.map_err(failed(&aside))?;
         let mode = PermissionsExt::from_mode(0o755);

@@ -104,7 +104,7 @@ impl GitForge {
         self.converse(command, service, &["--stateless-rpc"], request)
     }
 
-    /// A whole conversation with a client that fetches: what it says comes in with `request`, and what git says goes out.
+    /// Runs a whole fetch conversation: `request` carries the client's input, and the answer carries git's output.
     ///
     /// # Errors
     /// When the project is unknown or git cannot be started.

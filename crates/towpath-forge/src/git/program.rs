@@ -29,8 +29,8 @@ impl Failure {
         }
     }
 
-    /// Whether git names an object that the repository does not have. Git has no exit code for this; `LC_ALL=C` keeps its
-    /// words the same everywhere.
+    /// Whether git reports an object that the repository does not have. Git has no exit code for this; `LC_ALL=C` keeps its
+    /// message the same everywhere.
     pub fn is_missing_object(&self) -> bool {
         [
             "bad object",
@@ -80,12 +80,12 @@ pub(super) fn not_started(error: std::io::Error) -> ForgeError {
     ForgeError::io("run `git` (is it installed?)")(error)
 }
 
-/// How many bytes of git's output are read: whoever pushes decides how much it has to say.
+/// The most bytes of git's output that Towpath reads: whoever pushes decides how much git prints.
 pub(super) const MOST_OUTPUT: u64 = 320 << 20;
-/// The same for its errors.
+/// The most bytes of git's errors that Towpath reads.
 const MOST_ERRORS: u64 = 64 << 10;
 
-/// Runs `command` with `arguments` to its end: its output, or how it failed.
+/// Runs `command` with `arguments` to its end. Returns its output, or how it failed.
 pub(super) async fn run(
     command: Command,
     arguments: &[&OsStr],
@@ -95,7 +95,7 @@ pub(super) async fn run(
     ended.ok_or_else(|| ForgeError::too_large("the answer of git", MOST_OUTPUT))
 }
 
-/// The same; `None` when the output has more than `most` bytes. Git is stopped then.
+/// Like [`run`]; `None` if the output exceeds `most` bytes. Then it stops git.
 pub(super) async fn run_at_most(
     mut command: Command,
     arguments: &[&OsStr],
@@ -121,13 +121,13 @@ pub(super) async fn run_at_most(
         match errors {
             Some(mut errors) => {
                 (&mut errors).take(MOST_ERRORS).read_to_end(&mut stderr).await?;
-                // Git is not held up by what nobody reads.
+                // Drain the rest, so that git does not wait for a reader.
                 tokio::io::copy(&mut errors, &mut tokio::io::sink()).await
             }
             None => Ok(0),
         }
     };
-    // Its output is closed when there is too much of it, and then git ends by itself.
+    // Too much output closes the pipe, and then git ends by itself.
     let (read, _) = tokio::try_join!(read_out, read_errors).map_err(not_started)?;
     if read as u64 > most {
         child.kill().await.map_err(not_started)?;
@@ -146,7 +146,7 @@ pub(super) async fn run_at_most(
 fn feed(child: &mut Child, input: Vec<u8>) {
     if let Some(mut stdin) = child.stdin.take() {
         tokio::spawn(async move {
-            // A git that ended early says itself why.
+            // If git ended early, it reports the reason itself.
             let _ = stdin.write_all(&input).await;
             let _ = stdin.shutdown().await;
         });

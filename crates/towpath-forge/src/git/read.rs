@@ -64,7 +64,7 @@ impl GitForge {
         let arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", &spec];
         match self.git(project, &arguments, Vec::new()).await? {
             Ok(text) => String::from_utf8_lossy(&text).trim().parse().map_err(|_| missing()),
-            // 1: nothing is named like this; 128: git cannot make sense of the word.
+            // 1: no ref has this name; 128: git does not understand the word.
             Err(Failure {
                 code: Some(1 | 128), ..
             }) => Err(missing()),
@@ -138,13 +138,14 @@ impl GitForge {
         let mut contents = self.read_blobs(project, &ids).await?.into_iter();
         let files = entries.into_iter().map(|entry| TreeFile {
             path: entry.path,
-            // As many as there are files that were found.
+            // There is one content for each file that was found.
             content: entry.found.map(|_| contents.next().unwrap_or_default()),
         });
         Ok(files.collect())
     }
 
-    /// What has to be known of a commit's tree to find `path`, and what is below it: only that, unless a link is met.
+    /// Reads the part of a commit's tree that is needed to find `path` and everything below it. Reads more only if there are
+    /// links.
     async fn tree(&self, project: &ProjectName, commit: &CommitId, path: &str) -> Result<KnownTree, ForgeError> {
         let below = self.list_tree(project, commit, &["-r", "-l"], &[path]).await?;
         let is_special = |entry: &Listed| entry.kind != ListedKind::File;
@@ -152,7 +153,7 @@ impl GitForge {
             return Ok(KnownTree::of(below, &BTreeMap::new()));
         }
         if below.is_empty() {
-            // A folder on the way may be a link.
+            // A folder of the path may be a link.
             let folders = path.match_indices('/').map(|(end, _)| &path[..end]);
             let on_the_way: Vec<&str> = folders.collect();
             let on_the_way = match on_the_way.is_empty() {
@@ -175,7 +176,7 @@ impl GitForge {
         let texts = self.read_blobs(project, &links).await?;
         let texts = links.iter().map(ToString::to_string).zip(texts).collect();
         let mut tree = KnownTree::of(all, &texts);
-        // Sizes of those that may be read, not of a whole repository.
+        // Read the sizes only of the files that may be read, not of the whole repository.
         let mut reals: Vec<String> = tree
             .listing
             .find(path)
@@ -250,7 +251,7 @@ impl GitForge {
     }
 }
 
-/// The beginning of `text`: it is stored with every pipeline, and shown on pages.
+/// The beginning of `text`. Every pipeline stores it, and pages show it.
 fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -262,7 +263,7 @@ fn lines(ids: &[&str]) -> Vec<u8> {
     ids.iter().flat_map(|id| [id.as_bytes(), b"\n"].concat()).collect()
 }
 
-/// What is known of a commit's tree.
+/// The part of a commit's tree that was read.
 #[derive(Default)]
 struct KnownTree {
     listing: Listing,
@@ -271,14 +272,14 @@ struct KnownTree {
 }
 
 impl KnownTree {
-    /// `texts` holds the targets of links by their objects.
+    /// Builds the tree. `texts` holds the targets of links, keyed by their objects.
     fn of(entries: Vec<Listed>, texts: &BTreeMap<String, Vec<u8>>) -> Self {
         let mut tree = Self::default();
         for entry in entries {
             let path = match String::from_utf8(entry.path) {
                 Ok(path) => path,
                 Err(error) => {
-                    // The first folder or file that cannot be named.
+                    // The name of the first folder or file that is not UTF-8.
                     let (good, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
                     let end = bytes[good..].iter().position(|byte| *byte == b'/');
                     let name = &bytes[..end.map_or(bytes.len(), |end| good + end)];
@@ -355,7 +356,7 @@ impl Listed {
     }
 }
 
-/// Takes one answer of `git cat-file --batch` from `output`; `None` when it is not a blob's.
+/// Takes one answer of `git cat-file --batch` from `output`; `None` if it is not a blob.
 ///
 /// Source: <https://git-scm.com/docs/git-cat-file#_batch_output>
 fn take_blob(output: &mut &[u8]) -> Option<Vec<u8>> {

@@ -29,7 +29,7 @@ impl GitForge {
             root: root.to_path_buf(),
         };
         hooks::install(&forge.hooks(), towpath).await?;
-        // Whatever a killed server left half made.
+        // A killed server may have left a checkout half made.
         let checkouts = forge.checkouts();
         let failed = || ForgeError::io(format!("empty `{}`", checkouts.display()));
         match tokio::fs::remove_dir_all(&checkouts).await {
@@ -90,7 +90,7 @@ impl GitForge {
         }
     }
 
-    /// The same; `None` when git said more than `most` bytes.
+    /// Like [`Self::git`]; `None` if git printed more than `most` bytes.
     pub(super) async fn git_at_most(
         &self,
         project: &ProjectName,

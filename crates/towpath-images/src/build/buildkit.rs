@@ -1,7 +1,7 @@
-//! What a Dockerfile needs that the engine's own builder does not have.
+//! Finds what a Dockerfile needs that the engine's own builder lacks.
 //!
-//! That builder is asked, because it is in every engine and needs no session. It refuses some of what only BuildKit knows with words
-//! that lead nowhere, and takes the rest without a word: `ARG TARGETARCH` is empty. So a Dockerfile is looked at first.
+//! Towpath uses that builder because every engine has it and it needs no session. It refuses some BuildKit features with
+//! misleading errors, and silently accepts others: `ARG TARGETARCH` is empty. So Towpath checks the Dockerfile first.
 //!
 //! Source: <https://docs.docker.com/reference/dockerfile/>
 
@@ -22,25 +22,25 @@ const PLATFORM_ARGUMENTS: [&str; 8] = [
 /// Something that needs BuildKit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Need {
-    /// The line, from 1.
+    /// The line, counted from 1.
     pub line: usize,
     /// In the Dockerfile's own words: `COPY --link`.
     pub what: String,
 }
 
-/// An instruction in one piece, and the lines behind it.
+/// A joined instruction, and the lines after it.
 struct Instruction<'a> {
     line: usize,
     text: String,
     rest: &'a [&'a str],
 }
 
-/// The first thing in the Dockerfile that needs BuildKit. `arguments` are those that the build is given.
+/// The first thing in the Dockerfile that needs BuildKit. `arguments` are the build's arguments.
 pub(super) fn needs_buildkit(dockerfile: &str, arguments: &BTreeMap<String, String>) -> Option<Need> {
     let lines: Vec<&str> = dockerfile.trim_start_matches('\u{feff}').lines().collect();
     let mut escape = '\\';
     let mut at = 0;
-    // Directives stand before everything else.
+    // Directives come before everything else.
     while let Some((name, value)) = lines.get(at).and_then(|line| directive(line)) {
         match name.as_str() {
             "escape" if value == "`" => escape = '`',
@@ -75,13 +75,13 @@ fn directive(line: &str) -> Option<(String, &str)> {
     matches!(name.as_str(), "syntax" | "escape" | "check").then(|| (name, value.trim()))
 }
 
-/// Whether a frontend is Docker's own, whose Dockerfiles both builders read.
+/// Whether a frontend is Docker's own. Both builders read its Dockerfiles.
 fn is_dockerfile_syntax(image: &str) -> bool {
     let image = image.strip_prefix("docker.io/").unwrap_or(image);
     image.split([':', '@']).next() == Some("docker/dockerfile")
 }
 
-/// The instruction that begins at or behind the line `at`, and the line behind it.
+/// The instruction that begins at or after the line `at`, and the line after it.
 fn instruction<'a>(lines: &'a [&'a str], at: usize, escape: char) -> Option<(Instruction<'a>, usize)> {
     let is_comment = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
     let first = (at..lines.len()).find(|at| !is_comment(lines[*at]))?;

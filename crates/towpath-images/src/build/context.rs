@@ -85,7 +85,7 @@ impl BuildContext {
         })
     }
 
-    /// The Dockerfile's text. Bytes that are not UTF-8 are shown as such: the engine decides about them.
+    /// The Dockerfile's text. Invalid UTF-8 is shown as replacement characters: the engine decides about it.
     pub fn dockerfile_text(&self) -> Result<String, ContextError> {
         let bytes = match &self.outside {
             Some(bytes) => bytes.clone(),
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
     use std::io::Read;
 
-    /// Creates the files and answers the names in the archive.
+    /// Creates the files and returns the names in the archive.
     fn archived(files: &[(&str, &str)], dockerfile: &str) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {

@@ -27,7 +27,7 @@ pub struct BuildRequest {
     pub target: Option<String>,
     /// Names that the image gets in the engine once it is built.
     pub tags: Vec<ImageReference>,
-    /// For base images, by registry.
+    /// The credentials for base images, keyed by registry.
     pub credentials: BTreeMap<String, RegistryCredentials>,
 }
 
@@ -38,17 +38,17 @@ pub struct BuiltImage {
     pub id: String,
 }
 
-/// Why there is no image.
+/// Why no image was built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The engine does not answer.
     #[error("no container engine answers: is it running, and may this user use its socket?")]
     #[allow(missing_docs)]
     NoEngine { source: ContainerError },
-    /// The Dockerfile is not there.
+    /// The Dockerfile does not exist.
     #[error("there is no Dockerfile at `{}`", .0.display())]
     DockerfileMissing(PathBuf),
-    /// The Dockerfile uses what only BuildKit has.
+    /// The Dockerfile uses a feature that only BuildKit has.
     #[error(
         "`{}:{line}`: `{what}` needs BuildKit, and Towpath builds with the engine's own builder, which does not have it. Write it without, or \
          build the image in a job with `docker build` and `docker push`: a deployment takes what a job pushed", path.display()
@@ -56,7 +56,7 @@ pub enum BuildError {
     NeedsBuildKit {
         #[allow(missing_docs)]
         path: PathBuf,
-        /// From 1.
+        /// Counts from 1.
         line: usize,
         /// In the Dockerfile's own words.
         what: String,
@@ -68,7 +68,7 @@ pub enum BuildError {
     #[error("failed to read `{}` of the build context", path.display())]
     #[allow(missing_docs)]
     ContextUnreadable { path: PathBuf, source: std::io::Error },
-    /// A line of `.dockerignore` means nothing.
+    /// A line of `.dockerignore` is not a valid pattern.
     #[error("`{line}` in `{}` is not a pattern: {why}", path.display())]
     #[allow(missing_docs)]
     Dockerignore { path: PathBuf, line: String, why: String },
@@ -80,7 +80,7 @@ pub enum BuildError {
     #[error("the base image of `{instruction}` cannot be pulled: {message}")]
     #[allow(missing_docs)]
     BaseImage { instruction: String, message: String },
-    /// A command of the Dockerfile ended with another code than 0.
+    /// A command of the Dockerfile exited with a code other than 0.
     #[error("`{instruction}` failed: {message}")]
     #[allow(missing_docs)]
     Command { instruction: String, message: String },
@@ -90,7 +90,7 @@ pub enum BuildError {
         instruction => format!(" at `{instruction}`"),
     })]
     Dockerfile {
-        /// Empty when the engine was at none yet.
+        /// Empty if the engine had not reached an instruction.
         instruction: String,
         #[allow(missing_docs)]
         message: String,
@@ -99,7 +99,7 @@ pub enum BuildError {
     #[error("the container engine failed while it was building")]
     #[allow(missing_docs)]
     Engine { source: ContainerError },
-    /// The engine says that it is done, but not what it built.
+    /// The engine reports success, but not the image's id.
     #[error("the container engine ended the build without naming an image")]
     NoImage,
     /// The image was built, but not named.
@@ -109,7 +109,7 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    /// `Failed` when the repository has to change, `Errored` when it is this machine or what it stands on.
+    /// `Failed` when the repository has to change, `Errored` when the cause is this machine or something it depends on.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -143,8 +143,8 @@ impl From<ContextError> for BuildError {
 
 /// Builds an image and names it. Every line that the engine prints goes to `progress` as it arrives.
 ///
-/// Never gives up by itself. Dropping the future ends the build in the engine. Safe to repeat: what did not change comes from the
-/// engine's cache.
+/// It has no timeout. Dropping the future ends the build in the engine. Safe to repeat: unchanged steps come from the engine's
+/// cache.
 ///
 /// # Errors
 /// See [`BuildError`]; [`BuildError::outcome`] says whose fault it is.
@@ -192,7 +192,7 @@ pub async fn build(
             Ok(BuildProgress::Built(built)) => id = Some(built),
             Err(error) => {
                 printer.end();
-                // When the archive broke off, what the engine says about it is beside the point.
+                // When the archive broke off, report that, not the engine's error about it.
                 return Err(match unreadable.try_recv() {
                     Ok(cause) => cause.into(),
                     Err(_) => classify(error, &printer.instruction),
@@ -214,12 +214,12 @@ pub async fn build(
     Ok(image)
 }
 
-/// What the engine's words mean. It has no codes for this; the words are those of its classic builder.
+/// Maps the engine's message to an error. The engine has no codes for this; the words are those of its classic builder.
 fn classify(error: ContainerError, instruction: &str) -> BuildError {
     if error.kind() == ErrorKind::Unreachable {
         return BuildError::NoEngine { source: error };
     }
-    // With status 400 it refuses a Dockerfile's syntax before it does anything.
+    // With status 400, the engine refuses a Dockerfile's syntax before it does anything.
     if !error.is_said_midway() && error.status() != Some(400) {
         return BuildError::Engine { source: error };
     }

@@ -118,7 +118,7 @@ fn to_regex(pattern: &str) -> Result<String, String> {
                     regex.push_str(&regex::escape(&escaped.to_string()));
                     continue;
                 }
-                // In a class, only `^` and `-` have a meaning here; a regex gives one to these too.
+                // In a class, only `^` and `-` have a meaning here, but a regex gives one to these characters, too.
                 '[' | '&' | '~' => regex.push('\\'),
                 _ => {}
             }
@@ -150,7 +150,7 @@ fn to_regex(pattern: &str) -> Result<String, String> {
         }
     }
     regex.push('$');
-    // `.` of `.*` is any character of a name, a newline too.
+    // Let `.` of `.*` match every character of a name, even a newline.
     Ok(format!("(?s){regex}"))
 }
 

@@ -1,7 +1,7 @@
 //! Builds an image from a Dockerfile with the container engine's own builder, and pushes it.
 //!
-//! The context is sent as the engine's command line would send it: without what `.dockerignore` names, as root's files, streamed.
-//! Nothing of the engine's configuration is read; credentials are the caller's.
+//! Towpath sends the context as the engine's command line would: streamed, owned by root, and without what `.dockerignore`
+//! excludes. It reads nothing of the engine's configuration; the caller supplies the credentials.
 
 mod buildkit;
 mod context;

@@ -1,4 +1,4 @@
-//! What an engine prints, as lines.
+//! Turns an engine's output into lines.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ pub(super) struct Printer<'a> {
     progress: &'a mut (dyn FnMut(&str) + Send),
     line: String,
     last_status: BTreeMap<String, String>,
-    /// The Dockerfile's instruction that the engine is at; empty before the first.
+    /// The Dockerfile's instruction that the engine is executing; empty before the first.
     pub(super) instruction: String,
 }
 
@@ -32,7 +32,7 @@ impl<'a> Printer<'a> {
         self.notice_instruction();
     }
 
-    /// How far one thing of several is (a layer that is pulled, by its id). Printed only when it changes.
+    /// The progress of one of several parts (a layer that is pulled, by its id). Printed only when it changes.
     pub(super) fn status(&mut self, id: Option<&str>, status: &str) {
         let id = id.unwrap_or_default();
         if !id.is_empty() && self.last_status.get(id).is_some_and(|last| last == status) {
@@ -49,7 +49,7 @@ impl<'a> Printer<'a> {
         self.end();
     }
 
-    /// Ends a line that was begun.
+    /// Ends an unfinished line.
     pub(super) fn end(&mut self) {
         self.notice_instruction();
         let line = std::mem::take(&mut self.line);

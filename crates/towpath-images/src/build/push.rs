@@ -1,18 +1,18 @@
-//! Pushing an image of the engine to a registry, through the engine.
+//! Pushes an image from the engine to a registry, through the engine.
 
 use super::{dockerfile::BuiltImage, progress::Printer};
 use futures::StreamExt;
 use towpath_container::{ContainerClient, ContainerError, ErrorKind};
 use towpath_types::{Digest, ImageReference, RegistryCredentials};
 
-/// Why an image is not in the registry.
+/// Why an image was not pushed.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     /// The engine does not answer.
     #[error("no container engine answers: is it running, and may this user use its socket?")]
     #[allow(missing_docs)]
     NoEngine { source: ContainerError },
-    /// The engine has no such image any more, or cannot name it.
+    /// The engine no longer has the image, or cannot name it.
     #[error("failed to tag the image `{id}` as `{image}`")]
     #[allow(missing_docs)]
     Tag {
@@ -20,7 +20,7 @@ pub enum PushError {
         image: String,
         source: ContainerError,
     },
-    /// The registry does not know the user, or does not let the user push.
+    /// The registry does not know the user, or forbids the user to push.
     #[error("the registry does not let {} push `{image}`: {message}; {}", match username {
         Some(username) => format!("`{username}`"),
         None => "anonymous users".to_string(),
@@ -39,7 +39,7 @@ pub enum PushError {
     #[error("the container engine cannot reach the registry of `{image}`: {message}")]
     #[allow(missing_docs)]
     Unreachable { image: String, message: String },
-    /// Anything else that the registry or the engine said.
+    /// Any other error of the registry or the engine.
     #[error("failed to push `{image}`: {message}")]
     #[allow(missing_docs)]
     Refused { image: String, message: String },
@@ -47,16 +47,16 @@ pub enum PushError {
     #[error("the container engine failed while it was pushing `{image}`")]
     #[allow(missing_docs)]
     Engine { image: String, source: ContainerError },
-    /// The engine says that it is done, but not what the registry has now.
+    /// The engine reports success, but not the digest in the registry.
     #[error("the container engine ended the push of `{image}` without naming a digest")]
     #[allow(missing_docs)]
     NoDigest { image: String },
 }
 
-/// Names `image` as `target` (its tag, `latest` when it has none) and pushes it there. Answers the digest that the registry has
-/// it under. Lines go to `progress` as they arrive. Layers that the registry has are not sent.
+/// Names `image` as `target` (its tag, `latest` when it has none) and pushes it there. Returns its digest in the registry.
+/// Lines go to `progress` as they arrive. The engine does not send layers that the registry already has.
 ///
-/// Never gives up by itself. Safe to repeat.
+/// It has no timeout. Safe to repeat.
 ///
 /// # Errors
 /// See [`PushError`].
@@ -84,7 +84,7 @@ pub async fn push(
     while let Some(answer) = answers.next().await {
         let answer = answer.map_err(|error| classify(error, target, credentials))?;
         digest = pushed_digest(&answer.text, tag).or(digest);
-        // The statuses of layers cannot be told apart, so only those that say something by themselves are worth a line.
+        // The lines do not show which layer they are about, so print only those that make sense by themselves.
         if !answer.is_of_a_layer {
             printer.status(None, &answer.text);
         }
@@ -109,7 +109,7 @@ fn classify(error: ContainerError, target: &ImageReference, credentials: Option<
         return PushError::Engine { image, source: error };
     }
     let message = error.said();
-    // The engine passes on the registry's code as a word, or says it in a sentence of its own.
+    // The engine passes on the registry's code, or writes a sentence of its own.
     let says = |words: &[&str]| words.iter().any(|word| message.to_ascii_lowercase().contains(word));
     if says(&[
         "unauthorized",

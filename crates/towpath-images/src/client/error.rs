@@ -92,7 +92,7 @@ pub enum ClientError {
         /// The reason of the last attempt.
         source: reqwest::Error,
     },
-    /// The registry's certificate is of an authority that nobody here trusts.
+    /// Nobody here trusts the authority that issued the registry's certificate.
     #[error(
         "failed to {attempt} `{image}`: the certificate of registry `{registry}` is of an authority that this machine does not trust. Add \
          the authority to the machine's certificates, or name its file (PEM) for this registry alone: \

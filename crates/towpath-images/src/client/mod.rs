@@ -1,10 +1,10 @@
 //! A client for any registry: resolves tags, lists them, and moves them without moving layers.
 //!
-//! A client talks to one registry, so that credentials cannot leak to another. All its requests are safe to repeat. It retries
-//! what a busy registry or a broken connection refused, a limited number of times with growing pauses.
+//! A client talks to one registry, so that credentials cannot leak to another. All its requests are safe to repeat. If a
+//! registry is busy or a connection breaks, it retries a limited number of times with growing pauses.
 //!
-//! It uses TLS, except for loopback addresses, and trusts whom the machine trusts, and the authorities that somebody named for the
-//! registry.
+//! It uses TLS, except for loopback addresses. It trusts the authorities that the machine trusts, and those that are configured
+//! for the registry.
 //!
 //! Source: <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>,
 //! <https://distribution.github.io/distribution/spec/auth/token/>
@@ -38,7 +38,7 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 
-/// How often, and after which pauses, a request is repeated that got a passing refusal (429 and most of 5xx) or no answer.
+/// How often, and after which pauses, to repeat a request that got a temporary refusal (429 and most of 5xx) or no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retries {
     /// The number of attempts, including the first.
@@ -79,7 +79,7 @@ pub struct RegistryClient {
     http: reqwest::Client,
     credentials: Option<RegistryCredentials>,
     retries: Retries,
-    /// By scope: the authorization that the registry accepted last.
+    /// Keyed by scope: the authorization that the registry last accepted.
     authorizations: Mutex<HashMap<String, Authorization>>,
 }
 

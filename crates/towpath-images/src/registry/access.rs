@@ -18,9 +18,9 @@ pub enum Action {
 /// One permission that a request needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
-    /// `None` for the registry itself, which is what `docker login` asks for.
+    /// `None` for the registry itself, which `docker login` requests.
     pub repository: Option<RepositoryName>,
-    /// [`Action::Pull`] where there is no repository.
+    /// [`Action::Pull`] if there is no repository.
     pub action: Action,
 }
 
@@ -35,7 +35,7 @@ pub enum Verdict {
     Unauthenticated,
     /// The caller is known and may not do this: 403.
     Forbidden,
-    /// Who the caller is cannot be found out now: 503, and the client asks again.
+    /// The caller cannot be authenticated now: 503, and the client retries.
     Unavailable,
 }
 

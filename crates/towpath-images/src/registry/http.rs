@@ -59,7 +59,7 @@ enum Address {
 enum Reference {
     Tag(TagName),
     Digest(Digest),
-    /// Neither: nothing is named like this, and nothing can be.
+    /// Neither: no valid name has this form.
     Neither(String),
 }
 
@@ -233,7 +233,7 @@ impl Asked<'_> {
             .transpose()
     }
 
-    /// What the headers say about the body's size.
+    /// The size of the body according to the headers.
     fn claimed(&self) -> Result<Claimed, Refusal> {
         let range = match self.header(header::CONTENT_RANGE) {
             Some(text) => Some(chunk(text).ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! What the registry tells its owner about pushes.
+//! Tells the registry's owner about pushes.
 
 use super::{RepositoryName, TagName};
 use std::sync::Arc;
@@ -17,17 +17,17 @@ pub struct PushedManifest {
     pub by: Option<String>,
 }
 
-/// Called for every manifest that is pushed through the API, after it is on the disk and before the client gets its answer,
-/// on a thread that may block. A push that is repeated is reported again.
+/// Called for every manifest that is pushed through the API, after it is on the disk and before the client gets its answer. It
+/// runs on a thread that may block. A repeated push is reported again.
 ///
-/// When it fails, the client hears so and pushes again: what it was told is done has been taken note of.
+/// If it fails, the client gets an error and pushes again. So the observer knows of every push that a client believes is done.
 pub type PushObserver = Arc<dyn Fn(&PushedManifest) -> Result<(), NotNoted> + Send + Sync>;
 
-/// A push that could not be taken note of.
+/// The observer could not record a push.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct NotNoted {
-    /// Why, for whoever pushes.
+    /// The reason, for the person who pushes.
     pub message: String,
     /// Whether a disk is full.
     pub is_disk_full: bool,

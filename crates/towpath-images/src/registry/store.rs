@@ -568,7 +568,7 @@ fn touch(link: &Path) -> Result<(), RegistryError> {
 }
 
 impl Accepted {
-    /// What the observer gets to know.
+    /// The observer's data about a push.
     pub fn pushed(&self, repository: &RepositoryName, tag: Option<&TagName>, by: Option<String>) -> PushedManifest {
         PushedManifest {
             repository: repository.clone(),

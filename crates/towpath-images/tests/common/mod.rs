@@ -1,4 +1,4 @@
-//! A registry served on a port of its own, and what the tests say to it.
+//! A registry on a port of its own, and the tests' requests to it.
 #![allow(dead_code, clippy::unwrap_used)] // Each test program uses its part.
 
 use futures::future::BoxFuture;
@@ -17,7 +17,7 @@ pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
-/// Everybody may do everything.
+/// Allows everybody everything.
 pub struct Everybody;
 
 impl Authorize for Everybody {
@@ -50,7 +50,7 @@ pub struct Served {
     pub address: String,
     pub registry: Registry,
     pub pushed: Arc<Mutex<Vec<PushedManifest>>>,
-    /// Why pushes cannot be noted, while they cannot.
+    /// Why pushes cannot be recorded, while they cannot.
     pub refusal: Arc<Mutex<Option<NotNoted>>>,
     pub http: reqwest::Client,
     pub dir: tempfile::TempDir,
@@ -179,7 +179,7 @@ impl Served {
         digest
     }
 
-    /// Begins an upload; its address.
+    /// Begins an upload. Returns its address.
     pub async fn upload(&self, repository: &str) -> String {
         let answer = self
             .send(&format!("POST /v2/{repository}/blobs/uploads/"), &[], "")
@@ -232,7 +232,7 @@ pub fn manifest(layer: &[u8]) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Says loudly that a test did not run, unless it has to.
+/// Says loudly that a test was skipped, or fails where it must not be.
 pub fn skipped(reason: &str) {
     assert!(
         std::env::var("CI").as_deref() != Ok("true"),

@@ -28,7 +28,7 @@ struct Deploy {
 
 async fn deploy(State(app): State<App>, Step(node): Step, Json(Deploy { environment }): Json<Deploy>) -> Answer<Value> {
     let release = app.delivery.releases.deploy_for_job(node.job, &environment).await?;
-    // It asks for what runs already: there is nothing of its own to follow.
+    // The environment already runs what this request asks for, so there is no release to follow.
     let is_repeat = release.status.is_over() && release.job != Some(node.job);
     let number = release.number;
     let repeated =
@@ -49,7 +49,7 @@ async fn progress(
     Query(Start { from }): Query<Start>,
 ) -> Answer<ProgressView> {
     let release: ReleaseId = id(&release, "release")?;
-    // A job hears of its own releases only.
+    // A job may follow only its own releases.
     let row = app.store.release(release).await.map_err(DeliveryError::from)?;
     let is_its_own = row.is_some_and(|row| row.job == Some(node.job));
     if !is_its_own {

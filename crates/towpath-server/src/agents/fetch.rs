@@ -21,7 +21,7 @@ pub(super) fn routes() -> Router<App> {
     Router::new().route(route::GIT, post(fetch))
 }
 
-/// A job may read every repository of its server: submodules are in other ones.
+/// A job may read every repository of its server, because submodules live in other repositories.
 async fn fetch(
     State(app): State<App>,
     Step(_): Step,

@@ -16,7 +16,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use towpath_protocol::{CACHE_KEY_HEADER, route};
 use towpath_store::BlobReader;
 
-/// How much of an archive is read at once.
+/// How many bytes of an archive to read at once.
 const PIECE_BYTES: usize = 128 << 10;
 
 pub(super) fn routes() -> Router<App> {

@@ -21,7 +21,7 @@ use towpath_types::{Actor, TriggerStatus, Via};
 
 /// How long a pusher waits for their pipelines.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Of how many pipelines the pusher hears everything. The rest is counted.
+/// For how many pipelines the pusher sees every line. The rest is only counted.
 const TOLD_IN_FULL: usize = 20;
 
 pub(super) fn routes() -> Router<App> {
@@ -66,7 +66,8 @@ fn refused(error: DeliveryError) -> Response {
     (status, error.to_string()).into_response()
 }
 
-/// Stores what the push asks for before git accepts it, and tells the pusher what starts nothing. An error refuses the push.
+/// Stores the triggers of a push before git accepts it, and tells the pusher which refs start nothing. An error refuses the
+/// push.
 async fn announced(State(app): State<App>, Pushed(project): Pushed, text: String) -> Result<String, Response> {
     let push = Push::parse(&text).map_err(refused)?;
     let announced = app.triggers.announce(&project, &push.updates, &push.actor).await;
@@ -87,7 +88,7 @@ fn passed_over(tags: &BTreeSet<String>) -> String {
     )
 }
 
-/// Takes note that git has accepted a push, and tells the pusher about its pipelines.
+/// Records that git has accepted a push, and tells the pusher about its pipelines.
 async fn accepted(State(app): State<App>, Pushed(project): Pushed, text: String) -> Result<String, Response> {
     let push = Push::parse(&text).map_err(refused)?;
     let triggers = app.triggers.complete(&project, &push.updates, &push.actor).await;
@@ -109,11 +110,11 @@ async fn accepted(State(app): State<App>, Pushed(project): Pushed, text: String)
     Ok(lines.iter().map(|line| format!("{line}\n")).collect())
 }
 
-/// The errors that a push was told of, each list with the number of the pipeline that has it.
+/// The errors that the pusher has already seen, each list with the number of the pipeline that has it.
 type Known = BTreeMap<Vec<String>, i64>;
 
-/// What a pusher reads about one trigger. `pipeline` is the pipeline that it made, if it did. A mistake that branches share is
-/// told once.
+/// The lines about one trigger for the pusher. `pipeline` is the pipeline that the trigger made, if any. A mistake that several
+/// branches share appears once.
 fn told(base_url: &str, trigger: &TriggerRow, pipeline: Option<&PipelineView>, known: &mut Known) -> Vec<String> {
     let mut lines = vec![String::new()];
     if trigger.status == TriggerStatus::Dropped {

@@ -1,4 +1,4 @@
-//! Whom a request on the agents' socket speaks for, and how it is answered.
+//! Authenticates requests on the agents' socket, and answers their errors.
 
 use crate::{App, answer};
 use axum::{
@@ -10,16 +10,16 @@ use towpath_control::{Grant, Standing, presented};
 use towpath_delivery::{DeliveryError, ErrorKind};
 use towpath_types::{NodeId, ProjectName};
 
-/// The node for which an agent speaks, while the node runs.
+/// The running node whose agent sent the request.
 pub(super) struct Speaker(pub NodeId);
 
-/// The node whose agent reports. Its last report may come again once it was taken.
+/// The node whose agent reports. The agent may repeat its last report after the server took it.
 pub(super) struct Reporter(pub NodeId);
 
-/// The node of which a step asks for something, while its job goes on.
+/// The node whose step asks for something, while its job runs.
 pub(super) struct Step(pub NodeId);
 
-/// Whose token a request bears, if it is a node's.
+/// The node or push that a request's token belongs to.
 enum Bearer {
     Agent(NodeId),
     Step(NodeId),
@@ -80,7 +80,7 @@ impl FromRequestParts<App> for Step {
     }
 }
 
-/// The project to whose repository a push comes, while git takes it.
+/// The project that receives a push, while git processes it.
 pub(super) struct Pushed(pub ProjectName);
 
 impl FromRequestParts<App> for Pushed {
@@ -102,8 +102,8 @@ impl FromRequestParts<App> for Pushed {
     }
 }
 
-/// Tells the agent itself. A job that is over is `410`: the agent stops. When something below us fails, it is 5xx: the agent
-/// asks again, and again while a disk is full: what it reports must not get lost.
+/// Answers the agent itself. `410` means that the job is over, and the agent stops. A 5xx means that something below the server
+/// failed. The agent then repeats the request, even for a full disk, because its reports must not get lost.
 pub(super) fn to_agent(error: DeliveryError) -> Response {
     answer::log(&error);
     let status = match error.kind() {
@@ -114,7 +114,7 @@ pub(super) fn to_agent(error: DeliveryError) -> Response {
     (status, error.to_string()).into_response()
 }
 
-/// Tells the step: a sentence for its log. A full disk is `507`: it fails the step that meets it, with that reason.
+/// Answers a step with a sentence for its log. A full disk is `507`, which fails the step with that reason.
 pub(super) fn to_step(error: DeliveryError) -> Response {
     answer::log(&error);
     let status = match error.kind() {
@@ -122,7 +122,7 @@ pub(super) fn to_step(error: DeliveryError) -> Response {
         _ => answer::status(&error),
     };
     let text = match error.is_of_full_disk() {
-        // Which disk it is.
+        // The causes say which disk is full.
         true => error.chain(),
         false => error.to_string(),
     };

@@ -1,4 +1,4 @@
-//! Contexts. Values come in and never go out.
+//! Contexts. Values come in but never go out.
 
 use super::values::value;
 use crate::{
@@ -36,7 +36,7 @@ async fn restrict(State(app): State<App>, body: Bytes) -> Result<StatusCode, Fai
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// For whom a variable is set. A context that is new is this project's; without one, any project's jobs may have it.
+/// The project that a variable is set for. A new context belongs to this project; without one, jobs of any project may use it.
 #[derive(serde::Deserialize)]
 struct Of {
     project: Option<String>,
@@ -56,7 +56,7 @@ async fn set(
     Query(Of { project }): Query<Of>,
     body: Bytes,
 ) -> Result<StatusCode, Failure> {
-    // The folder that somebody types a command in may be called anything.
+    // The folder in which somebody types a command may have any name.
     if let Some(Ok(project)) = project.map(|name| name.parse::<ProjectName>()) {
         app.contexts.give_new(&context, &project).await?;
     }

@@ -22,7 +22,7 @@ pub(super) fn routes() -> Router<App> {
         )
 }
 
-/// The environment that a path names.
+/// The project and environment in a path.
 pub(super) type Where = Path<(String, String)>;
 
 async fn environment(State(app): State<App>, Path((project, name)): Where) -> Answer<EnvironmentView> {
@@ -33,14 +33,14 @@ async fn view(app: &App, id: &EnvironmentId) -> Answer<EnvironmentView> {
     Ok(Json(app.queries.environment(id).await?))
 }
 
-/// Looks at an environment now. One that does not answer is unknown then, with the reason.
+/// Observes an environment now. If it does not answer, its state is unknown, with the reason.
 async fn look(State(app): State<App>, Path((project, name)): Where) -> Answer<EnvironmentView> {
     let id = environment_id(&project, &name)?;
     app.delivery.observer.observe(&id).await?;
     view(&app, &id).await
 }
 
-/// What had drifted when somebody looked last; `null` if nobody has since the last release.
+/// The drift at the last look; `null` if nobody has looked since the last release.
 async fn drift(State(app): State<App>, Path((project, name)): Where) -> Answer<Option<DriftView>> {
     let view = app.queries.environment(&environment_id(&project, &name)?).await?;
     Ok(Json(view.drift))

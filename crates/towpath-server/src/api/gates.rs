@@ -15,7 +15,7 @@ use towpath_control::GateView;
 use towpath_delivery::{DeliveryError, plan_digest};
 use towpath_types::JobId;
 
-/// How many gates one answer lists unless it is told otherwise.
+/// How many gates one answer lists by default.
 const GATES: u32 = 200;
 
 pub(super) fn routes() -> Router<App> {
@@ -49,7 +49,7 @@ async fn gate(State(app): State<App>, Path(job): Path<String>) -> Answer<GateVie
     Ok(Json(app.queries.gate(gate_id(&job)?).await?))
 }
 
-/// Makes the plan of a gate that waits anew, and answers with the gate as it is then.
+/// Makes a new plan for a waiting gate, and returns the gate with it.
 async fn refresh(State(app): State<App>, Path(job): Path<String>) -> Answer<GateView> {
     let job = gate_id(&job)?;
     app.delivery.gates.refresh(job).await?;

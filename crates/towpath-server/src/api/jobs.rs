@@ -15,7 +15,7 @@ use towpath_control::JobDetail;
 use towpath_delivery::DeliveryError;
 use towpath_types::JobId;
 
-/// How much of a log one answer has at most.
+/// The most bytes of a log in one answer.
 const PIECE_BYTES: u64 = 1 << 20;
 
 pub(super) fn routes() -> Router<App> {
@@ -28,7 +28,7 @@ struct LogPart {
     node: u32,
     #[serde(default)]
     step: u32,
-    /// A byte of the log.
+    /// The first byte of the log to return.
     #[serde(default)]
     from: u64,
 }

@@ -1,4 +1,4 @@
-//! The body of a request that brings a working tree's manifests.
+//! The body of a request that contains a working tree's manifests.
 
 use crate::answer::Failure;
 use axum::{
@@ -10,10 +10,10 @@ use axum::{
 use towpath_delivery::{DeliveryError, LaptopRequest};
 use towpath_forge::LARGEST_TREE_BYTES;
 
-/// The largest body. What may be read of a tree fits: JSON writes a line break and a quote as two bytes.
+/// The largest body. It fits the largest tree that Towpath reads: JSON writes a line break and a quote as two bytes each.
 pub(super) const LARGEST_BODY_BYTES: usize = 2 * LARGEST_TREE_BYTES as usize + (1 << 20);
 
-/// The limit, for the routes that take a [`Laptop`].
+/// The body limit for routes that take a [`Laptop`].
 pub(super) fn limit() -> DefaultBodyLimit {
     DefaultBodyLimit::max(LARGEST_BODY_BYTES)
 }

@@ -42,7 +42,7 @@ async fn lock(
     Ok(Json(hold))
 }
 
-/// Pages show what was seen last, so looks again. Should that fail, the next poll looks.
+/// Refreshes what pages show about the lock. If this fails, the next poll refreshes it.
 async fn show(app: &App, id: &EnvironmentId) {
     if let Err(error) = app.delivery.observer.observe(id).await {
         tracing::warn!(environment = %id, error = error.chain(), "failed to look at an environment");
@@ -51,7 +51,7 @@ async fn show(app: &App, id: &EnvironmentId) {
 
 #[derive(serde::Deserialize)]
 struct Unlock {
-    /// Whether somebody else's lock is ended, too.
+    /// Whether to end somebody else's lock, too.
     #[serde(default)]
     force: bool,
 }

@@ -1,7 +1,7 @@
-//! Towpath's own API, a file for each noun: what the command line and other programs call.
+//! Towpath's own API, one file for each noun. The command line and other programs call it.
 //!
-//! Statuses are our own words, as the enums of `towpath-types` write themselves. `GET` answers from rows; whoever wants the
-//! world to be looked at now says so with `POST`.
+//! Statuses are our own words, as the enums of `towpath-types` write themselves. `GET` answers from rows; a caller that wants a
+//! fresh look at the world uses `POST`.
 
 mod board;
 mod contexts;

@@ -13,7 +13,7 @@ use axum::{
 use serde_json::{Value, json};
 use towpath_control::{PipelineView, ProjectView};
 
-/// How many pipelines one answer lists unless it is told otherwise.
+/// How many pipelines one answer lists by default.
 const PIPELINES: u32 = 20;
 
 pub(super) fn routes() -> Router<App> {

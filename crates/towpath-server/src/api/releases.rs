@@ -1,4 +1,4 @@
-//! Releases: what would be released, releasing it, going back, and following along.
+//! Releases: planning, starting, rolling back and following them.
 
 use super::{
     environments::Where,
@@ -53,9 +53,9 @@ async fn deploy(
 
 #[derive(serde::Deserialize)]
 struct Back {
-    /// The number of a release; without it, the one before the current.
+    /// The number of the release to go back to; without it, the one before the current.
     to: Option<i64>,
-    /// The whole digest of the plan that whoever asks was shown.
+    /// The whole digest of the plan that the caller was shown.
     plan: Option<String>,
 }
 
@@ -76,7 +76,7 @@ async fn history(State(app): State<App>, Path((project, name)): Where) -> Answer
     Ok(Json(app.queries.history(&environment_id(&project, &name)?).await?))
 }
 
-/// Where a reader left off.
+/// The place in a release's lines where a reader left off.
 #[derive(serde::Deserialize)]
 pub(super) struct Start {
     #[serde(default)]

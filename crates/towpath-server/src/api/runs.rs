@@ -51,7 +51,7 @@ async fn run_job(
     Ok(Json(json!({ "id": run.id, "object": run.object })))
 }
 
-/// An environment's cron jobs and their runs, as they were seen last.
+/// An environment's cron jobs and their runs, as last observed.
 async fn cron_jobs(State(app): State<App>, Path((project, name)): Where) -> Answer<Vec<CronJobStatus>> {
     let view = app.queries.environment(&environment_id(&project, &name)?).await?;
     Ok(Json(view.cron_jobs))
@@ -70,7 +70,7 @@ async fn apply_cron_job(
 
 #[derive(serde::Deserialize)]
 struct Agreed {
-    /// The whole digest of the plan that whoever asks was shown.
+    /// The whole digest of the plan that the caller was shown.
     plan: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Secrets of environments on the local target. Values come in and never go out.
+//! Secrets of environments on the local target. Values come in but never go out.
 
 use super::{environments::Where, values::value};
 use crate::{
@@ -24,7 +24,7 @@ pub(super) fn routes() -> Router<App> {
         )
 }
 
-/// A key of a Secret of an environment.
+/// The key of a Secret in an environment.
 type Key = Path<(String, String, String, String)>;
 
 async fn list(State(app): State<App>, Path((project, name)): Where) -> Answer<Vec<KeyView>> {

@@ -1,4 +1,4 @@
-//! A value that arrives as a request's whole body.
+//! A value that is a request's whole body.
 
 use axum::body::Bytes;
 use towpath_delivery::DeliveryError;

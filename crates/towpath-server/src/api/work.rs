@@ -1,4 +1,4 @@
-//! Work that failed again and again, and waits for a person.
+//! Work that failed repeatedly and waits for a person.
 
 use crate::{App, answer::Answer};
 use axum::{Json, Router, extract::State, routing::get};

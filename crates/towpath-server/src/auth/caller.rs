@@ -1,4 +1,4 @@
-//! Who asks, as it is written beside what they did.
+//! The caller of a request, as it is recorded with the caller's actions.
 
 use axum::http::{HeaderMap, header};
 use towpath_types::{Actor, Via};
@@ -6,12 +6,12 @@ use towpath_types::{Actor, Via};
 /// How the `towpath` command line introduces itself: `towpath/0.1.0`.
 const COMMAND_LINE: &str = "towpath/";
 
-/// Who asks. [`super::require_owner`] puts one into each request that it lets through.
+/// The caller of a request. [`super::require_owner`] adds it to each request that it lets through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
     /// The owner's name.
     pub name: String,
-    /// From where they ask.
+    /// The client that the caller uses.
     pub via: Via,
 }
 
@@ -37,15 +37,15 @@ impl Caller {
         }
     }
 
-    /// The caller as the one who does something.
+    /// The caller as an actor.
     pub(crate) fn actor(&self) -> Actor {
         Actor::owner(self.name.clone(), self.via)
     }
 }
 
-/// The name of whoever runs this process, as it stands beside what they do.
+/// The name of the account that runs this process. It is recorded with the owner's actions.
 ///
-/// A container has no `USER`. Its owner is named after its machine, so that a lock that one owner holds keeps another one out.
+/// A container has no `USER`. Its owner is named after its machine, so that one owner's lock keeps another owner out.
 #[must_use]
 pub fn owner_name() -> String {
     let user = std::env::var("USER").ok().filter(|name| !name.is_empty());

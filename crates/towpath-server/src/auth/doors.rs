@@ -1,4 +1,4 @@
-//! The doors that requests come through.
+//! The middleware that authorises requests.
 
 use super::{
     caller::Caller,
@@ -24,7 +24,7 @@ pub(crate) async fn require_owner(State(app): State<App>, mut request: Request, 
     }
     let caller = match grant(&app, headers) {
         Some(Grant::Owner) => Some(Caller::with_token(headers)),
-        // A token that allows less is not made up for by a cookie.
+        // A cookie does not extend a token that allows less.
         Some(Grant::Agent(_) | Grant::Step(_) | Grant::JobImages { .. } | Grant::Pull { .. } | Grant::Hook { .. }) => {
             None
         }
@@ -57,11 +57,11 @@ fn misdirected() -> Response {
     (StatusCode::MISDIRECTED_REQUEST, text).into_response()
 }
 
-/// Tells a stranger how to sign in, in the way that their client understands.
+/// Tells an unauthenticated client how to sign in, in the way that it understands.
 fn ask_to_sign_in(request: &Request) -> Response {
     let path = request.uri().path();
     if path.starts_with("/git/") {
-        // git asks its credential helper only when it is told to.
+        // git asks its credential helper only after a challenge.
         return (
             [(header::WWW_AUTHENTICATE, "Basic realm=\"towpath\"")],
             StatusCode::UNAUTHORIZED,
@@ -76,17 +76,17 @@ fn ask_to_sign_in(request: &Request) -> Response {
         )
             .into_response();
     }
-    // A browser's session is good below the pages' own path only. The addresses without it, which people are told, lead there.
+    // The browser's session cookie is valid only below the pages' own path. Short addresses, which people get, redirect there.
     let is_below = path
         .strip_prefix(PAGES)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if !is_below && *request.method() == Method::GET {
         let asked = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
-        // The board is the prefix itself.
+        // The board is at the prefix itself.
         let asked = if path == "/" { &asked[1..] } else { asked };
         return Redirect::to(&format!("{PAGES}{asked}")).into_response();
     }
-    // Show the page that was asked for after the sign-in.
+    // Return to the requested page after the sign-in.
     let asked = request
         .uri()
         .path_and_query()

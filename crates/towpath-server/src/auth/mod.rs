@@ -1,4 +1,4 @@
-//! Who asks, and whether they may.
+//! Authentication and authorisation.
 
 mod caller;
 mod doors;

@@ -1,4 +1,5 @@
-//! What a browser can be made to send: requests from other sites' pages, and requests by other names of this server.
+//! Defends against requests that a browser can be tricked into: from pages of other sites, and under other names of this
+//! server.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use std::net::{IpAddr, SocketAddr};
@@ -17,8 +18,8 @@ pub(super) fn comes_from_our_page(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Whether a request names this server, which listens at `listens`. A stranger's name that leads here (DNS rebinding) is not
-/// ours.
+/// Whether a request names this server, which listens at `listens`. A foreign name that resolves to this server (DNS rebinding)
+/// does not count.
 pub(super) fn host_is_ours(headers: &HeaderMap, listens: SocketAddr) -> bool {
     let Some(host) = headers.get(header::HOST).and_then(|value| value.to_str().ok()) else {
         return false;

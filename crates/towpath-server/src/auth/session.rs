@@ -1,14 +1,14 @@
 //! The cookie of a signed-in browser.
 //!
-//! Browsers send a cookie to every port of a host. So ours has a name that no other program has, the store's own, and goes to
-//! the pages' own path only; the proxy in front of applications takes it away.
+//! Browsers send a cookie to every port of a host. Therefore our cookie has a name of its own, taken from the store, and
+//! applies only to the pages' own path. The proxy in front of applications removes it from requests.
 
 use crate::{App, PAGES};
 use axum::http::{HeaderMap, HeaderValue, header};
 use towpath_control::SESSION_LASTS;
 use towpath_types::SecretString;
 
-/// How many characters of the store's name tell one Towpath of a host from another.
+/// How many characters of the store's name distinguish several Towpaths on one host.
 const NAME_CHARACTERS: usize = 8;
 
 fn name(app: &App) -> String {
@@ -28,7 +28,7 @@ pub(crate) fn session_cookie(app: &App, token: &SecretString) -> Option<HeaderVa
     Some(value)
 }
 
-/// The `Set-Cookie` that takes the cookie away.
+/// The `Set-Cookie` that deletes the cookie.
 pub(crate) fn no_session_cookie(app: &App) -> Option<HeaderValue> {
     let name = name(app);
     HeaderValue::from_str(&format!("{name}=; Path={PAGES}; HttpOnly; SameSite=Strict; Max-Age=0")).ok()

@@ -1,7 +1,7 @@
 //! Compiles a configuration: the endpoints behind `circleci config validate` and `circleci config process`.
 //!
-//! CircleCI answers these without a token. Compiling takes a processor for a while, so here it takes the owner's; without one
-//! its clients say that the host requires a token.
+//! CircleCI answers these without a token. Here they require the owner's token, because compiling costs processor time.
+//! CircleCI's clients report a missing token as "the host requires a token".
 
 use crate::{App, answer::Answer};
 use axum::{
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use towpath_delivery::DeliveryError;
 
-/// The largest body. A configuration has a smaller limit of its own, whose error says more.
+/// The largest body. A configuration has a smaller limit of its own, whose error is more precise.
 const MAX_BODY_BYTES: usize = 8 << 20;
 
 pub(crate) fn routes() -> Router<App> {
@@ -43,7 +43,7 @@ fn body<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DeliveryError> {
     serde_json::from_slice(bytes).map_err(|error| DeliveryError::invalid(format!("the body cannot be read: {error}")))
 }
 
-/// CircleCI's older command line sends an empty body first, and takes any answer but 404 as a sign that this endpoint is there.
+/// CircleCI's older command line first sends an empty body. It takes any answer but 404 as a sign that this endpoint exists.
 async fn compile_v2(State(app): State<App>, bytes: Bytes) -> Answer<Value> {
     let V2 { config_yaml, options } = body(&bytes)?;
     let options = options.unwrap_or_default();

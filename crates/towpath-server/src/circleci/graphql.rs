@@ -1,6 +1,6 @@
-//! The GraphQL that CircleCI's older command line speaks: for orbs and, with older servers, for configurations.
+//! The GraphQL of CircleCI's older command line: for orbs and, with older servers, for configurations.
 //!
-//! Only the root fields that it asks for exist. Anything else is an error in GraphQL's own form.
+//! Only the root fields that it uses exist. Anything else is an error in GraphQL's own form.
 
 use super::{
     orbs::{orb_name, orb_version, reference},
@@ -21,7 +21,7 @@ use towpath_control::{CheckedText, OrbVersionView, OrbView};
 use towpath_delivery::DeliveryError;
 
 const MAX_BODY_BYTES: usize = 8 << 20;
-/// How deep a query may be nested: the parser calls itself for each level.
+/// The deepest nesting of a query: the parser recurses for each level.
 const DEEPEST: usize = 64;
 
 pub(crate) fn routes() -> Router<App> {
@@ -51,7 +51,7 @@ impl Arguments {
     }
 }
 
-/// Counts every opening bracket, those in texts too, and a comment's: no client comes near the limit by either.
+/// Counts every opening bracket, even in strings and comments. No client comes near the limit.
 fn is_too_deep(query: &str) -> bool {
     let mut depth = 0usize;
     let mut deepest = 0usize;
@@ -66,7 +66,7 @@ fn is_too_deep(query: &str) -> bool {
     deepest > DEEPEST
 }
 
-/// Always answers 200: a client reads in `errors` what went wrong.
+/// Always answers 200: clients read failures from `errors`.
 async fn graphql(State(app): State<App>, Json(request): Json<Request>) -> Json<Value> {
     let failed = |message: String| Json(json!({ "data": null, "errors": [{ "message": message }] }));
     if is_too_deep(&request.query) {
@@ -199,7 +199,7 @@ async fn query(app: &App, field: &str, arguments: &Arguments) -> Result<Value, D
         },
         "orbs" => {
             let mut orbs = app.orbs.list(None).await?;
-            // The client asks for certified orbs unless told otherwise. CircleCI certifies its own; here all are the owner's.
+            // The client asks for certified orbs by default. CircleCI certifies its own orbs; here all orbs are the owner's.
             orbs.retain(|orb| orb.is_listed && !orb.is_private);
             Ok(connection(&orbs))
         }
@@ -255,7 +255,7 @@ fn orb_json(orb: &OrbView) -> Value {
         "namespace": { "id": orb.namespace, "name": orb.name.namespace },
         "categories": [],
         "statistics": { "last30DaysBuildCount": 0, "last30DaysProjectCount": 0, "last30DaysOrganizationCount": 0 },
-        // Releases only: a client counts up from the first one.
+        // List only releases: a client derives the next version from the first one.
         "versions": orb.versions.iter().filter(|version| !version.version.is_development()).map(version_json).collect::<Vec<_>>(),
     })
 }
@@ -268,7 +268,7 @@ fn connection(orbs: &[OrbView]) -> Value {
     json!({ "totalCount": edges.len(), "edges": edges, "pageInfo": { "hasNextPage": false } })
 }
 
-/// The answer to a mutation: what it made, or why it made nothing, for the person.
+/// The answer to a mutation: what it created, or the errors for the person.
 fn outcome(name: &str, result: Result<Value, DeliveryError>) -> Result<Value, DeliveryError> {
     match result {
         Ok(value) => Ok(json!({ name: value, "errors": [] })),

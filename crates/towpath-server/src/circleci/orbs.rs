@@ -56,14 +56,14 @@ async fn users(Extension(Caller { name, .. }): Extension<Caller>) -> Json<Value>
     ])
 }
 
-/// Everything here belongs to one organisation, whatever the client's organisation is called.
+/// Everything here belongs to one organisation, whatever name the client uses.
 async fn organisations() -> Json<Value> {
     list(vec![
         json!({ "id": organisation::ID, "attributes": { "name": organisation::NAME } }),
     ])
 }
 
-/// A client goes on without a project if its slug names none.
+/// An empty list is enough: a client continues without a project if its slug names none.
 async fn projects() -> Json<Value> {
     list(Vec::new())
 }
@@ -143,7 +143,7 @@ async fn packages(State(app): State<App>, RawQuery(query): RawQuery) -> Answer<V
     if let Some(namespace) = filter(query, "namespace_id") {
         orbs.retain(|orb| orb.namespace.to_string() == namespace);
     }
-    // Whether an orb is certified is not looked at: all are the owner's.
+    // Ignore the filter for certified orbs: all orbs are the owner's.
     let private_only = filter(query, "visibility").is_some_and(|value| value == "private");
     orbs.retain(|orb| orb.is_listed && orb.is_private == private_only);
     Ok(list(orbs.iter().map(package_json).collect()))

@@ -3,11 +3,11 @@
 use towpath_delivery::DeliveryError;
 use towpath_types::ProjectName;
 
-/// Its id.
+/// The organisation's id.
 pub(super) const ID: &str = "00000000-0000-0000-0000-000000000002";
-/// Its name.
+/// The organisation's name.
 pub(super) const NAME: &str = "local";
-/// Its slug.
+/// The organisation's slug.
 pub(super) const SLUG: &str = "towpath/local";
 
 /// The slug of a project: `towpath/local/claims`.

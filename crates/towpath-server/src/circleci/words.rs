@@ -13,7 +13,7 @@ pub fn pipeline(status: PipelineStatus) -> &'static str {
     }
 }
 
-/// The state of a pipeline that was asked for and is still being made.
+/// The state of a pipeline that was triggered and does not exist yet.
 pub const PIPELINE_IN_THE_MAKING: &str = "pending";
 
 /// The status of a workflow.
@@ -45,7 +45,7 @@ pub fn job(status: JobStatus) -> &'static str {
         JobStatus::Blocked => "blocked",
         JobStatus::OnHold => "on_hold",
         JobStatus::Queued => "queued",
-        // CircleCI's word for a job whose environment is being prepared.
+        // CircleCI's word for a job whose environment is still being prepared.
         JobStatus::Claimed => "not_running",
         JobStatus::Running => "running",
         JobStatus::Ended(outcome) => match outcome {
@@ -101,7 +101,7 @@ pub fn test(result: TestResult) -> &'static str {
 mod tests {
     use super::*;
 
-    /// Each outcome, with the words of a workflow, of a job, and of a step.
+    /// Each outcome with CircleCI's words for a workflow, a job, and a step.
     const OUTCOMES: [(Outcome, &str, &str, &str); 7] = [
         (Outcome::Succeeded, "success", "success", "success"),
         (Outcome::Failed, "failed", "failed", "failed"),

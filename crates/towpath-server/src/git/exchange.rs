@@ -20,8 +20,8 @@ use towpath_delivery::DeliveryError;
 use towpath_forge::{ForgeError, Service};
 use towpath_types::ProjectName;
 
-/// The largest compressed request, and what it may unpack to. Git compresses lists of what a client has, and never a pack: this
-/// is a list of half a million commits.
+/// The largest compressed request, which also limits what it may unpack to. Git compresses only lists of what a client has,
+/// never a pack. This is a list of half a million commits.
 const LARGEST_COMPRESSED: usize = 8 << 20;
 const LARGEST_UNPACKED: usize = 32 << 20;
 
@@ -47,7 +47,7 @@ fn no_project() -> Response {
     )
 }
 
-/// Git shows a plain text to the person who called it.
+/// Git shows a plain text to the person who ran it.
 fn refused(status: StatusCode, text: &str) -> Response {
     (
         status,
@@ -118,7 +118,7 @@ async fn exchange(
         Service::from_name(&service).ok_or_else(|| refused(StatusCode::NOT_FOUND, "git has no such service"))?;
     let headers = request.headers().clone();
     let body = body(&headers, request.into_body()).await?;
-    // The hooks' token is good for as long as git runs: the answer holds it.
+    // The hooks' token is valid while git runs: the answer holds it.
     let push = app.pushes.begin();
     let environment = match service {
         Service::ReceivePack => hook_environment(&app, &project, &push, caller.name),

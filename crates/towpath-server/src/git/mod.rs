@@ -1,4 +1,4 @@
-//! The git remote: smart HTTP, by git itself.
+//! The git remote: smart HTTP, served by git itself.
 
 mod exchange;
 

@@ -114,7 +114,7 @@ fn environment_card(environment: &EnvironmentView) -> Markup {
     }
 }
 
-/// When an environment was seen, or since when and why it cannot be.
+/// When an environment was last observed, or since when it does not answer, and why.
 pub(super) fn sighting(sighting: &SightingView) -> Markup {
     html! {
         @match sighting {
@@ -140,7 +140,7 @@ fn pipeline_row(pipeline: &PipelineView) -> Markup {
     }
 }
 
-/// Work that failed again and again.
+/// Work that failed repeatedly.
 fn work(set_aside: &[SetAsideView]) -> Markup {
     html! {
         section aria-labelledby="work" {

@@ -45,9 +45,9 @@ async fn environment_page(State(app): State<App>, Path((project, name)): Path<(S
 
 #[derive(serde::Deserialize)]
 struct Back {
-    /// The number of a release.
+    /// The number of the release to go back to.
     to: i64,
-    /// The digest of the plan that a page showed; empty where none did.
+    /// The digest of the plan that the page showed; empty if it showed none.
     #[serde(default)]
     plan: String,
 }
@@ -77,7 +77,7 @@ async fn rollback(
     }
 }
 
-/// What going back would change, and the button that agrees to it.
+/// What a rollback would change, and the button that confirms it.
 fn going_back(project: &str, name: &str, to: i64, why: &str, plan: &PlanView) -> Markup {
     let environment = format!("{PAGES}/projects/{project}/environments/{name}");
     html! {

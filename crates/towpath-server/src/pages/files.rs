@@ -13,7 +13,7 @@ use axum::{
 use tokio_util::io::ReaderStream;
 use towpath_types::JobId;
 
-/// How much of a log one answer has at most.
+/// The most bytes of a log in one answer.
 const PIECE_BYTES: u64 = 1 << 20;
 
 pub(super) fn routes() -> Router<App> {
@@ -24,7 +24,7 @@ pub(super) fn routes() -> Router<App> {
 
 #[derive(serde::Deserialize)]
 struct Start {
-    /// A byte of the log.
+    /// The first byte of the log to return.
     #[serde(default)]
     from: u64,
 }
@@ -44,7 +44,7 @@ async fn artifact(
     Path((job, node, path)): Path<(JobId, u32, String)>,
 ) -> Result<Response, Problem> {
     let file = app.queries.artifact(job, node, &path).await?;
-    // A job's files are not our pages: a browser downloads them, and never runs them with our cookies.
+    // A job's files are not our pages: make the browser download them, so that it never runs them with our cookies.
     let headers = [
         (
             header::CONTENT_TYPE,

@@ -39,7 +39,7 @@ async fn gate_page(State(app): State<App>, Path(job): Path<String>) -> Shown {
 
 #[derive(serde::Deserialize)]
 struct Approval {
-    /// The digest of the plan that the page showed; empty where it showed none.
+    /// The digest of the plan that the page showed; empty if it showed none.
     #[serde(default)]
     plan: String,
 }
@@ -58,7 +58,8 @@ async fn approve(
     match app.approvals.approve(job, shown.as_ref(), &caller.actor()).await {
         Ok(()) => Ok(Redirect::to(&format!("{PAGES}/gates/{job}")).into_response()),
         Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Invalid) => {
-            // The plan is no longer the one that was shown, say: the reason comes with the gate as it is now.
+            // Show the reason together with the gate as it is now. The plan may have changed since the page showed it, for
+            // example.
             let view = app.queries.gate(job).await?;
             Ok((StatusCode::CONFLICT, whole(&view, Some(&error.to_string()))).into_response())
         }
@@ -69,7 +70,7 @@ async fn approve(
 fn gate(view: &GateView, problem: Option<&str>) -> Markup {
     let number = view.pipeline_number;
     let of = view.branch.as_deref().or(view.tag.as_deref());
-    // Where a gate leads to an environment, nothing is approved unseen.
+    // Nobody approves a gate that leads to an environment without having seen its plan.
     let unseen = view.environment.is_some() && view.plan.is_none();
     let blocked = unseen || view.plan.as_ref().is_some_and(|plan| !plan.blockers.is_empty());
     html! {
@@ -102,7 +103,7 @@ fn gate(view: &GateView, problem: Option<&str>) -> Markup {
     }
 }
 
-/// How current the plan of a gate that waits is, or why there is none.
+/// The age of a waiting gate's plan, or why it has none.
 fn state_of_plan(view: &GateView) -> Markup {
     let Some(environment) = &view.environment else {
         return html! { p.quiet { "Approving this deploys nothing by itself." } };

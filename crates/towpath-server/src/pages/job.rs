@@ -1,4 +1,4 @@
-//! One job: what failed comes first, then everything.
+//! One job: first what failed, then everything.
 
 use super::{
     layout::{Watches, page},
@@ -18,11 +18,11 @@ use towpath_control::{JobDetail, StepView};
 use towpath_store::Topic;
 use towpath_types::{Outcome, StepStatus};
 
-/// How many of the failed step's last lines come first.
+/// How many of the failed step's last lines the page shows first.
 const LAST_LINES: usize = 20;
-/// How much of a log's end the page shows.
+/// How many bytes from the end of a log the page shows.
 const LOG_TAIL_BYTES: u64 = 64 << 10;
-/// A step that succeeded is shown open if its log is shorter.
+/// The page expands a successful step if its log is shorter than this.
 const SHORT_LOG_BYTES: u64 = 4096;
 
 pub(super) fn routes() -> Router<App> {

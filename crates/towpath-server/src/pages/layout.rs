@@ -1,22 +1,22 @@
-//! What every page shares.
+//! The frame of every page.
 
 use crate::PAGES;
 use maud::{DOCTYPE, Markup, html};
 use towpath_store::Topic;
 
-/// Which changes a page shows: its script asks for events of these and of no others.
+/// The changes that a page displays. Its script subscribes to events of these only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Watches {
-    /// None: the page stays as it is.
+    /// None: the page does not change.
     Nothing,
     /// What the board shows.
     Board,
-    /// These topics.
+    /// Exactly these topics.
     Topics(Vec<Topic>),
 }
 
 impl Watches {
-    /// Where the script hears of changes; `None` if it need not listen.
+    /// The address of the script's events; `None` if it need not listen.
     fn events(&self) -> Option<String> {
         match self {
             Self::Nothing => None,

@@ -22,7 +22,7 @@ pub(super) fn routes() -> Router<App> {
     Router::new().route("/login", get(login_page).post(login))
 }
 
-/// Behind the sign-in.
+/// The routes behind the sign-in.
 pub(super) fn owned_routes() -> Router<App> {
     Router::new().route("/logout", post(logout))
 }
@@ -51,7 +51,7 @@ async fn logout(State(app): State<App>, headers: HeaderMap, Form(given): Form<Si
 #[derive(serde::Deserialize)]
 struct SignIn {
     token: Option<String>,
-    /// The page that a stranger asked for. They see it once they are known.
+    /// The page that the visitor asked for. The server shows it after the sign-in.
     to: Option<String>,
 }
 
@@ -59,7 +59,7 @@ impl SignIn {
     /// A page of this server, whatever the link says that brought the visitor here.
     fn page(&self) -> &str {
         let to = self.to.as_deref().unwrap_or_default();
-        // Browsers take `//host` and `/\host` for another server, and drop tabs and line ends before they look.
+        // Browsers read `//host` and `/\host` as another server, and drop tabs and line ends first.
         let is_ours = to.starts_with('/')
             && !to.starts_with("//")
             && !to.contains('\\')

@@ -1,6 +1,6 @@
-//! The pages, a file each. They work without scripts; the script only keeps them fresh.
+//! The pages, one file each. They work without scripts; the script only refreshes them.
 //!
-//! **Invariant:** a page shows rows as of when they were read or made, and asks nobody else.
+//! **Invariant:** a page shows rows as they were last read or made, and asks nobody else.
 
 mod assets;
 mod board;
@@ -37,7 +37,7 @@ pub(crate) fn routes() -> Router<App> {
         .layer(middleware::map_response(secure))
 }
 
-/// What anybody may see.
+/// The routes that need no sign-in.
 pub(crate) fn open_routes() -> Router<App> {
     login::routes()
         .merge(assets::routes())

@@ -62,7 +62,7 @@ fn pipeline(view: &PipelineView) -> Markup {
     }
 }
 
-/// A workflow's jobs: each stands in a column behind those that it requires.
+/// A workflow's jobs. Each job is in a column after those that it requires.
 fn workflow(view: &WorkflowView) -> Markup {
     let columns = columns(&view.jobs);
     html! {
@@ -97,7 +97,7 @@ fn job_card(project: &str, job: &JobView) -> Markup {
 
 fn columns(jobs: &[JobView]) -> Vec<Vec<&JobView>> {
     let mut depths: BTreeMap<&str, usize> = BTreeMap::new();
-    // Jobs require each other in no circle, so this settles after at most one round for each job.
+    // The requirements of jobs have no cycles, so this settles after at most one round for each job.
     for _ in 0..jobs.len() {
         for job in jobs {
             let depth = job

@@ -1,11 +1,11 @@
-//! What a plan would change, or changed.
+//! The changes of a plan, before or after it is carried out.
 
 use super::{diff::diff, text::images};
 use maud::{Markup, html};
 use towpath_delivery::{ChangeAction, OnFailure, PlanChange, PlanView};
 use towpath_types::visible;
 
-/// A plan under a title that goes on with the environment's name: `Approving would change`.
+/// A plan under a title that the environment's name completes: `Approving would change`.
 pub(super) fn plan(plan: &PlanView, title: &str) -> Markup {
     html! {
         section aria-labelledby="plan" {
@@ -37,7 +37,7 @@ pub(super) fn plan(plan: &PlanView, title: &str) -> Markup {
 }
 
 fn change(change: &PlanChange) -> Markup {
-    // The diff of a new object is the whole object, which people seldom look for. A changed line is what they look for.
+    // The diff of a new object is the whole object, which people seldom need. They look for changed lines.
     let open = change.action == ChangeAction::Changed;
     html! {
         details.change id=(format!("change-{}-{}", change.kind, change.name)) open[open] {

@@ -1,4 +1,4 @@
-//! A status as people see it: by word, colour and shape.
+//! A status as a word, a colour and a shape.
 
 use maud::{Markup, html};
 use towpath_types::{JobStatus, Outcome, PipelineStatus, ReleaseStatus, StepStatus, WorkflowStatus};
@@ -86,7 +86,7 @@ pub(super) fn step(status: StepStatus) -> Markup {
     shown(look, status.as_str())
 }
 
-/// The status of a release. `state` is the word for it: how it ended, once it did.
+/// The status of a release. `state` is its word, such as the outcome of one that has ended.
 pub(super) fn release(status: ReleaseStatus, state: &str) -> Markup {
     let look = match status {
         ReleaseStatus::Planned
@@ -100,7 +100,7 @@ pub(super) fn release(status: ReleaseStatus, state: &str) -> Markup {
     shown(look, state)
 }
 
-/// Something that goes on now.
+/// Something that is running now.
 pub(super) fn under_way() -> Markup {
     shown(Look::Busy, "under way")
 }

@@ -1,16 +1,16 @@
-//! Times, images and logs as people read them.
+//! Formats times, images and logs for people.
 
 use jiff::Timestamp;
 use maud::{Markup, html};
 use towpath_types::plain_text;
 
-/// How long ago it was. The whole time is in the title.
+/// The time since `at`. The exact time is in the title.
 pub(super) fn ago(at: Timestamp) -> Markup {
     let seconds = Timestamp::now().duration_since(at).as_secs().max(0);
     html! { time datetime=(at) title=(at) { (span(seconds)) " ago" } }
 }
 
-/// How long something took, or has taken so far. Nothing before it begins.
+/// The duration of something, or the time that it has taken so far. Empty before it begins.
 pub(super) fn took(from: Option<Timestamp>, to: Option<Timestamp>) -> Markup {
     let Some(from) = from else { return html! {} };
     let seconds = to.unwrap_or_else(Timestamp::now).duration_since(from).as_secs().max(0);
@@ -33,7 +33,7 @@ pub(super) fn images(references: &str) -> Markup {
     html! { (image(first)) @for other in all { ", " (image(other)) } }
 }
 
-/// The last part of an image's name, and the beginning of its digest. The whole reference is in the title.
+/// The last part of an image's name, and the first digits of its digest. The whole reference is in the title.
 fn image(reference: &str) -> Markup {
     let (name, digest) = reference.split_once("@sha256:").unwrap_or((reference, ""));
     let name = name.rsplit('/').next().unwrap_or(name);

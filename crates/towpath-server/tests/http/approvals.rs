@@ -1,4 +1,4 @@
-//! A gate that deploys opens for whoever names its plan by the whole digest, whichever way they ask.
+//! A gate that deploys opens for anybody who names its plan by the whole digest, through every API.
 
 use super::world::{ADDRESS, PROJECT, World};
 use axum::http::{Method, StatusCode};
@@ -32,7 +32,7 @@ metadata: {name: settings}
 data: {greeting: hello}
 ";
 
-/// Pushes the commit and makes its image known; the gates that wait then.
+/// Pushes the commit and its image. Returns the gates that wait then.
 async fn gates_of(world: &World) -> Vec<GateView> {
     let system = &world.system;
     let project = PROJECT.parse().unwrap();

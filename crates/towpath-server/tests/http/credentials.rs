@@ -1,4 +1,4 @@
-//! Which credential may do what: the table in `SECURITY.md`, held against the routes.
+//! Which credential may do what. Checks the routes against the table in `SECURITY.md`.
 
 use super::world::{ADDRESS, BUILD, RELEASE, World};
 use axum::http::{Method, StatusCode};
@@ -8,7 +8,7 @@ use towpath_types::{JobStatus, NodeId};
 
 const PAGE: &str = include_str!("../../../../SECURITY.md");
 
-/// A line of the table: the beginnings of the paths that it is about, and a cell for each credential.
+/// A line of the table: the path prefixes that it covers, and a cell for each credential.
 struct Line {
     paths: Vec<String>,
     cells: BTreeMap<String, String>,
@@ -29,7 +29,7 @@ fn table() -> Vec<Line> {
         .collect()
 }
 
-/// A request of the line that begins with `path`, and whether it comes by the agents' socket.
+/// A request of the line that begins with `path`, and whether it uses the agents' socket.
 fn request(path: &str) -> (Method, String, &'static str, bool) {
     let page = |path: &str| (Method::GET, path.to_string(), "", false);
     match path {
@@ -92,7 +92,7 @@ async fn each_credential_does_what_the_table_says() {
     for line in &lines {
         let (method, path, body, by_socket) = request(&line.paths[0]);
         for (name, token) in &credentials {
-            // Whether its job goes on is read from the store, which this world's registry has another one of.
+            // The registry of this world has another store, so it cannot see whether the job still runs.
             if *name == "images" && path.starts_with("/v2") {
                 continue;
             }
@@ -122,7 +122,7 @@ async fn each_credential_does_what_the_table_says() {
     }
 }
 
-/// The paths of the routes in the source: texts in calls of `route`, and the protocol's constants.
+/// The routes' paths in the source: string literals in calls of `route`, and the protocol's constants.
 fn routes() -> Vec<String> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! Who is let in, and what changes and refusals look like from outside.
+//! Authentication, and how changes and refusals look from outside.
 
 use super::world::{ADDRESS, BUILD, GATE, RELEASE, World, plan};
 use axum::http::{Method, StatusCode};
@@ -16,7 +16,7 @@ async fn a_stranger_is_told_how_to_sign_in() {
     let (status, _) = ask(&format!("/gates/{GATE}")).await;
     assert_eq!(status, StatusCode::SEE_OTHER, "a page leads to the sign-in");
     assert_eq!(ask("/login").await.0, StatusCode::OK);
-    // Compiling costs, so nobody's page may ask for it.
+    // Compiling costs processor time, so no other site's page may trigger it.
     for path in [
         "/api/v2/compile-config-with-defaults",
         "/api/v3/configs/compile",
@@ -43,7 +43,7 @@ async fn a_stranger_is_told_how_to_sign_in() {
     );
 }
 
-/// Signs a browser in: its cookie as it sends it, and everything that the cookie was set with.
+/// Signs a browser in. Returns the cookie as the browser sends it, and the whole `Set-Cookie`.
 async fn sign_in(world: &World) -> (String, String) {
     let body = format!("token={}", world.system.owner_token().expose());
     let answer = world.form("/login", &[], &body).await;
@@ -192,7 +192,7 @@ async fn the_same_statuses_have_our_words_and_circlecis() {
     );
 }
 
-/// Every request of the agents' socket, and what it sends.
+/// Every request of the agents' socket, with its body.
 fn agents_requests() -> Vec<(Method, &'static str, String)> {
     let report = json!({ "sequence": 0, "report": {
         "type": "job_finished", "outcome": "succeeded", "at": "2026-01-01T00:00:00Z",
@@ -277,7 +277,7 @@ async fn a_nodes_tokens_die_with_its_lease() {
         let (status, text) = world.ask_as_agent(step.expose(), method, &path, &body).await;
         assert_eq!(status, StatusCode::GONE, "canceled: {path}: {text}");
     }
-    // Its agent still says how it ended, once.
+    // Its agent may still report the end, once.
     let (_, path, report) = &agents_requests()[1];
     for _ in 0..2 {
         let (status, text) = world.ask_as_agent(agent.expose(), Method::POST, path, report).await;
@@ -327,9 +327,9 @@ async fn a_push_of_another_ref_is_refused_before_git_accepts_it() {
     let before = world.system.store.open_triggers().await.unwrap().len();
     let (status, text) = ask(&push("refs/heads/feature")).await;
     assert_eq!(status, StatusCode::OK, "{text}");
-    // The trigger is stored before git hears that the push is accepted.
+    // The server stores the trigger before git learns that the push is accepted.
     assert_eq!(world.system.store.open_triggers().await.unwrap().len(), before + 1);
-    // The token is worth nothing once git is done.
+    // The token is invalid once git is done.
     drop(under_way);
     let (status, text) = ask(&push("refs/heads/later")).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED, "{text}");

@@ -1,4 +1,4 @@
-//! The server's routes over a system whose outside is fakes: a store in memory, and a target, a forge, registries and an engine
+//! The server's routes over a system with a fake outside: a store in memory, and a target, a forge, registries and an engine
 //! that count their calls.
 
 #![allow(clippy::unwrap_used)]

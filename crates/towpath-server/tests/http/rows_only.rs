@@ -1,10 +1,10 @@
-//! **Invariant:** a page or a listing reads rows, and nothing else.
+//! **Invariant:** pages and listings read only rows.
 
 use super::world::{BUILD, GATE, PIPELINE, RELEASE, RUN, WORKFLOW, World, environment};
 use axum::http::{Method, StatusCode};
 use std::path::Path;
 
-/// Every address that is read, with something there.
+/// Every address that can be read, with data behind it.
 fn addresses() -> Vec<String> {
     let [pipeline, workflow, build, gate] = [
         PIPELINE.to_string(),
@@ -67,7 +67,7 @@ fn addresses() -> Vec<String> {
     ]
 }
 
-/// Routes that are read and are not among the addresses, with the reason.
+/// Routes that can be read but are not among the addresses, with the reason.
 const LEFT_OUT: [(&str, &str); 7] = [
     ("/events", "it streams until its reader goes away"),
     ("/git/{repository}/info/refs", "it is git's own"),
@@ -84,7 +84,7 @@ async fn pages_and_listings_ask_nobody() {
     let body = serde_json::json!({ "name": "acme" });
     let (status, text) = world.ask(Method::POST, "/api/v3/namespaces", Some(body)).await;
     assert_eq!(status, StatusCode::CREATED, "{text}");
-    // As the poller does.
+    // Observe the environment as the poller does.
     world.system.delivery.observer.observe(&environment()).await.unwrap();
     assert!(world.calls_outside() > 0, "the fakes count nothing");
     for unreachable in [false, true] {

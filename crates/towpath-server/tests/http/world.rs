@@ -1,4 +1,4 @@
-//! A server's routes over fakes, with something of everything in its rows.
+//! A server's routes over fakes, with rows of every kind.
 
 use axum::{
     Router,
@@ -27,7 +27,7 @@ use towpath_types::{
     ReleaseId, ReleaseStatus, RunId, StepStatus, TriggerId, TriggerStatus, Via, WorkflowId, WorkflowStatus,
 };
 
-/// Where the server believes that it listens.
+/// The address that the server believes it listens on.
 pub const ADDRESS: &str = "127.0.0.1:7070";
 pub const PROJECT: &str = "claims";
 pub const ENVIRONMENT: &str = "dev";
@@ -56,7 +56,7 @@ impl World {
         Self::on(SqlStore::open(Database::SqliteMemory).await.unwrap()).await
     }
 
-    /// One whose rows are in `store`, which has none yet.
+    /// A world whose rows are in `store`, which is still empty.
     pub async fn on(store: SqlStore) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings {
@@ -70,7 +70,7 @@ impl World {
             orb_registry: None,
             orb_registry_token: None,
             orb_url_prefixes: Vec::new(),
-            // Whatever is here is replaced below.
+            // The parts that matter are replaced below.
             target: TargetSettings::Kubernetes(Identity::from_environment(|_| None)),
             seen: towpath_types::SeenSecrets::default(),
             engine: false,
@@ -106,21 +106,21 @@ impl World {
         world
     }
 
-    /// How often anything outside of the rows was asked for anything.
+    /// How often anything outside of the rows was called.
     pub fn calls_outside(&self) -> u64 {
         let engine = self.engine.calls();
         let engine = engine.start + engine.state + engine.stop + engine.list + engine.service_logs;
         self.target.total_calls() + (self.forge.all_calls() + self.images.all_calls() + engine) as u64
     }
 
-    /// An answer to the owner, by their token.
+    /// Sends a request as the owner, with the owner's token.
     pub async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, String) {
         let token = self.system.owner_token();
         let headers = [("circle-token", token.expose())];
         self.ask_with(&self.router, method, path, &headers, body).await
     }
 
-    /// An answer to the owner, who sends a form.
+    /// Submits a form as the owner.
     pub async fn submit(&self, path: &str, form: &str) -> (StatusCode, String) {
         let token = self.system.owner_token();
         let request = Request::builder()
@@ -134,7 +134,7 @@ impl World {
         answer(self.router.clone(), request).await
     }
 
-    /// An answer to somebody with these headers.
+    /// Sends a request with these headers.
     pub async fn ask_as(
         &self,
         headers: &[(&str, &str)],
@@ -145,7 +145,7 @@ impl World {
         self.ask_with(&self.router, method, path, headers, body).await
     }
 
-    /// An answer to a browser's form, with its headers.
+    /// Submits a browser's form with these headers.
     pub async fn form(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
         let mut request = Request::builder()
             .method(Method::POST)
@@ -159,7 +159,7 @@ impl World {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
-    /// An answer with its headers.
+    /// Sends a request, and returns the answer with its headers.
     pub async fn answer(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Response {
         let mut request = Request::builder()
             .method(method)
@@ -172,7 +172,7 @@ impl World {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
-    /// An answer on the agents' socket.
+    /// Sends a request on the agents' socket.
     pub async fn ask_as_agent(&self, token: &str, method: Method, path: &str, body: &str) -> (StatusCode, String) {
         let request = Request::builder()
             .method(method)
@@ -328,7 +328,7 @@ fn job(id: JobId, position: i64, name: &str, kind: JobKind, status: JobStatus, n
     }
 }
 
-/// Something of everything.
+/// Rows of every kind.
 pub fn rows() -> Vec<Write> {
     let now = Timestamp::now();
     let plan = plan().row(now);

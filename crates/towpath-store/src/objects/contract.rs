@@ -1,4 +1,4 @@
-//! What a place for logs and blobs does.
+//! The contract of a storage for logs and blobs.
 
 use super::log::LogId;
 use crate::StoreError;
@@ -19,17 +19,17 @@ pub struct StoredBlob {
 /// A blob being read.
 pub type BlobReader = Pin<Box<dyn AsyncRead + Send>>;
 
-/// Where logs and blobs are kept.
+/// Where logs and blobs are stored.
 ///
 /// # Contract
-/// - `append_log` appends the part of `bytes` (which begin at `offset`) that the log does not have yet, durably, and
-///   answers with the log's length then. Two senders of the same bytes at once append them once. Bytes that begin beyond
-///   the end are refused with [`StoreError::LogGap`]. After a failure the log is as it was, or as if the call had
-///   succeeded; the same call again is safe.
-/// - `read_log` gives at most `limit` bytes from `from`; nothing at the end, and where there is no such log.
-/// - `put_blob` stores what the reader has under its digest; a reader that breaks off leaves nothing visible. Storing the
-///   same bytes twice is storing them once.
-/// - All may be called at once, by several servers that share the place.
+/// - `append_log` durably appends the part of `bytes` (which begin at `offset`) that the log does not have yet, and
+///   returns the log's new length. Two concurrent senders of the same bytes append them once. Bytes that begin past the
+///   end fail with [`StoreError::LogGap`]. After a failure the log is unchanged, or as after a success; repeating the
+///   call is safe.
+/// - `read_log` returns at most `limit` bytes from `from`; nothing at the end, or if there is no such log.
+/// - `put_blob` stores the reader's bytes under their digest; a reader that fails leaves nothing visible. Storing the
+///   same bytes twice has no further effect.
+/// - All methods may run at once, on several servers that share the storage.
 #[async_trait]
 pub trait Objects: Send + Sync {
     /// Appends to a log; see the contract.
@@ -50,10 +50,10 @@ pub trait Objects: Send + Sync {
     /// When the place does not answer.
     async fn read_log(&self, log: LogId, from: u64, limit: u64) -> Result<Bytes, StoreError>;
 
-    /// Says that nothing more is appended to the logs of a job: pieces may be put together.
+    /// Declares that nothing more is appended to a job's logs, so that their parts may be merged.
     ///
     /// # Errors
-    /// When the place does not answer; call it again later, or never: reading works all the same.
+    /// When the storage does not answer. Calling again is optional: reading works without it.
     async fn close_logs(&self, job: JobId) -> Result<(), StoreError>;
 
     /// Stores a blob; see the contract.

@@ -29,10 +29,9 @@ use towpath_types::{Digest, Digester, JobId};
 ///   temporary/<process>/   blobs on their way; removed when their process is gone
 /// ```
 ///
-/// A piece of a log and a blob are on the disk before they are acknowledged.
+/// Logs and blobs are on the disk before they are acknowledged.
 ///
-/// The last part of the disk is left to the database beside it: whoever fills the disk up hears that it is full while there
-/// is still room to say so.
+/// The last part of the disk is reserved for the database beside it, so that it can still record that the disk is full.
 #[derive(Debug, Clone)]
 pub struct FolderObjects {
     shared: Arc<Shared>,
@@ -42,14 +41,14 @@ pub struct FolderObjects {
 struct Shared {
     logs: PathBuf,
     blobs: PathBuf,
-    /// This process's own.
+    /// This process's own folder for temporary files.
     temporary: PathBuf,
-    /// Held as long as the folder of temporary files is in use.
+    /// Locked while the folder of temporary files is in use.
     lock: Option<Flock<File>>,
 }
 
 impl FolderObjects {
-    /// Opens a folder, and makes it for its owner alone if it is not there.
+    /// Opens a folder; creates it with access for its owner only if it does not exist.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -81,24 +80,24 @@ impl FolderObjects {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // What stays is removed by whoever opens the folder next.
+        // Whoever opens the folder next removes what remains.
         let _ = std::fs::remove_dir_all(&self.temporary);
         let _ = std::fs::remove_file(self.temporary.with_extension("lock"));
         drop(self.lock.take());
     }
 }
 
-/// How much of a disk is left free at most.
+/// The most bytes of a disk to reserve.
 const RESERVE: u64 = 64 << 20;
 
-/// How many bytes of a disk of `size` bytes are left free.
+/// The number of bytes to reserve on a disk of `size` bytes.
 fn reserve(size: u64) -> u64 {
     (size / 8).min(RESERVE)
 }
 
-/// Refuses `bytes` more on the disk of `path` if they leave less free than is reserved.
+/// Returns an error if writing `bytes` more to the disk of `path` would use the reserve.
 fn check_room(path: &Path, bytes: u64) -> Result<(), StoreError> {
-    // A folder that cannot be asked says why when it is written to.
+    // If the disk cannot be queried, the write itself will report why.
     let Ok(disk) = nix::sys::statvfs::statvfs(path) else {
         return Ok(());
     };
@@ -206,14 +205,14 @@ fn make(path: &Path) -> Result<(), StoreError> {
         .map_err(StoreError::io("make the folder", path))
 }
 
-/// Makes a folder of this process's own, whose lock says that the process lives.
+/// Creates a folder for this process, with a lock that shows that the process is alive.
 fn claim(temporaries: &Path) -> Result<(PathBuf, Flock<File>), StoreError> {
     loop {
         let name = uuid::Uuid::new_v4().simple().to_string()[..12].to_string();
         let path = temporaries.join(name);
         let lock = path.with_extension("lock");
         let file = File::create(&lock).map_err(StoreError::io("write", &lock))?;
-        // Somebody who removes what was abandoned may be faster.
+        // A process that removes abandoned folders may be faster.
         if let Ok(locked) = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             && lock.exists()
         {
@@ -257,7 +256,7 @@ fn append(path: &Path, offset: u64, bytes: &[u8]) -> Result<u64, StoreError> {
         }
         other => other.map_err(failed())?,
     };
-    // Two senders of the same bytes, of any process, must not both append them.
+    // Two senders of the same bytes, in any process, must not both append them.
     let mut file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| failed()(error.into()))?;
     let length = file.metadata().map_err(failed())?.len();
     let Some(skip) = length.checked_sub(offset) else {
@@ -270,13 +269,13 @@ fn append(path: &Path, offset: u64, bytes: &[u8]) -> Result<u64, StoreError> {
         return Ok(length);
     }
     if let Err(error) = file.write_all(new).and_then(|()| file.sync_data()) {
-        // A write that was cut short (a full disk) must not leave bytes that nobody acknowledged and that a later,
-        // differently cut resend would follow.
+        // A partial write (on a full disk) must not leave unacknowledged bytes: a resend that is cut differently would
+        // be appended after them.
         let _ = file.set_len(length);
         return Err(failed()(error));
     }
     if length == 0 {
-        // The file's name is of its folder, and the folder's of the one above.
+        // The folder holds the file's name, and its parent holds the folder's.
         sync(folder)?;
         folder.parent().map_or(Ok(()), sync)?;
     }
@@ -302,7 +301,7 @@ fn sync(path: &Path) -> Result<(), StoreError> {
         .map_err(StoreError::io("write to the disk", path))
 }
 
-/// Forces the files of a folder, and the folder itself, to the disk.
+/// Syncs the files of a folder, and the folder itself, to the disk.
 fn sync_all(folder: &Path) -> Result<(), StoreError> {
     let failed = || StoreError::io("read the folder", folder);
     let entries = match std::fs::read_dir(folder) {

@@ -1,7 +1,7 @@
-//! What a server remembers of the parts of logs in an object store, so that it need not list them each time.
+//! A server's memory of the parts of logs in an object store, so that it need not list them each time.
 //!
-//! Parts are never changed, and there is none between two that are known; so what is remembered is right as far as it
-//! goes. Only putting parts together removes some, and a reader that misses one forgets the log and lists it again.
+//! Parts never change, and no part is missing between two known ones, so what is remembered is correct as far as it
+//! goes. Only merging removes parts; a reader that misses one forgets the log and lists it again.
 
 use super::log::LogId;
 use std::{
@@ -11,7 +11,7 @@ use std::{
 };
 use towpath_types::JobId;
 
-/// How many logs are remembered.
+/// The number of logs to remember.
 const LOGS: usize = 512;
 
 /// The parts of logs that are being written or read.
@@ -25,17 +25,17 @@ impl KnownChunks {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the last known part begins.
+    /// The start of the last known part.
     pub(super) fn last_start(&self, log: LogId) -> Option<u64> {
         self.logs().get(&log)?.last().map(|chunk| chunk.start)
     }
 
-    /// How long the log is at least; `None` if nothing is known of it.
+    /// The known minimum length of the log; `None` if nothing is known.
     pub(super) fn length(&self, log: LogId) -> Option<u64> {
         self.logs().get(&log).map(|chunks| length(chunks))
     }
 
-    /// Remembers parts, sorted by where they begin, and answers with how long the log is at least.
+    /// Remembers parts, sorted by their start, and returns the known minimum length of the log.
     pub(super) fn add(&self, log: LogId, chunks: impl IntoIterator<Item = Range<u64>>) -> u64 {
         let mut logs = self.logs();
         if logs.len() >= LOGS
@@ -53,7 +53,7 @@ impl KnownChunks {
         length(known)
     }
 
-    /// Which bytes of which parts (by where they begin) make up a range, as far as it is known.
+    /// The bytes of the parts (by their start) that make up a range, as far as they are known.
     pub(super) fn pieces(&self, log: LogId, wanted: Range<u64>) -> Vec<(u64, Range<u64>)> {
         let logs = self.logs();
         let Some(chunks) = logs.get(&log) else {
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(known.pieces(log, 5..22), [(0, 5..10), (10, 10..20), (20, 20..22)]);
         assert_eq!(known.pieces(log, 25..30), []);
         known.forget(log);
-        // Put together, with a part that is left over.
+        // A merged part, with a leftover one.
         known.add(log, vec![0..25, 10..20]);
         assert_eq!(known.length(log), Some(25));
         assert_eq!(known.pieces(log, 5..99), [(0, 5..25)]);

@@ -3,16 +3,16 @@
 use crate::StoreError;
 use std::str::FromStr;
 
-/// Where logs and blobs are to be kept, as `--objects` says.
+/// Where to store logs and blobs, as `--objects` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObjectLocation {
     /// A folder.
     Folder(std::path::PathBuf),
-    /// `s3://bucket/prefix`: the bucket, and the beginning of each key without slashes at its ends.
+    /// `s3://bucket/prefix`: the bucket, and the prefix of each key without slashes at its ends.
     S3 {
         /// The bucket.
         bucket: String,
-        /// The beginning of each key; may be empty.
+        /// The prefix of each key; may be empty.
         prefix: String,
     },
 }

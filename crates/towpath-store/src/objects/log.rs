@@ -3,10 +3,10 @@
 use std::fmt;
 use towpath_types::{JobId, ReleaseId, RunId};
 
-/// Which log.
+/// Names a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LogId {
-    /// What a step of one node of one attempt of a job printed.
+    /// The output of a step on one node of one attempt of a job.
     Step {
         /// The job.
         job: JobId,
@@ -17,13 +17,13 @@ pub enum LogId {
         /// The step, from 0.
         step: u32,
     },
-    /// What there is to say about a release while it is carried out.
+    /// The messages about a release while it is carried out.
     Release(ReleaseId),
-    /// What a one-off run printed.
+    /// The output of a one-off run.
     Run(RunId),
 }
 
-/// A log's place: `jobs/<job>/<attempt>.<node>.<step>`, `releases/<id>`, `runs/<id>`.
+/// A log's path: `jobs/<job>/<attempt>.<node>.<step>`, `releases/<id>`, `runs/<id>`.
 impl fmt::Display for LogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! Logs and blobs: what is too large for rows.
+//! Logs and blobs: data that is too large for rows.
 
 mod contract;
 mod folder;

@@ -30,16 +30,16 @@ use towpath_types::{Digest, Digester, JobId};
 const REQUEST: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// After this long a request that failed is not tried again.
+/// How long to retry a failed request.
 const RETRY: Duration = Duration::from_secs(15);
 
-/// The size of the parts in which large objects are written and blobs are read.
+/// The size of the parts for writing large objects and reading blobs.
 const PART: usize = 8 << 20;
 
-/// How many requests one reading or one upload has under way.
+/// How many requests one read or one upload makes at once.
 const AT_ONCE: usize = 4;
 
-/// How often an append begins anew because somebody else wrote at the same place.
+/// How often an append starts again because another writer wrote at the same offset.
 const TRIES: u32 = 50;
 
 /// Logs and blobs in a bucket. Clones share it; any number of servers may.
@@ -49,12 +49,12 @@ const TRIES: u32 = 50;
 /// <prefix>/blobs/<2 hex digits>/<64 hex digits>
 /// ```
 ///
-/// Each append writes one object, on the condition that there is none of that offset: of two servers that append at the
-/// same place one wins, and the other looks again. [`Objects::close_logs`] writes a log as one object in place of its
-/// first part and removes the rest; parts that overlap say the same, so nothing is wrong in between.
+/// Each append writes one object, on the condition that no object exists at that offset: of two servers that append at
+/// the same offset, one wins and the other looks again. [`Objects::close_logs`] writes a log as one object in place of
+/// its first part and removes the rest. Meanwhile parts overlap, which is harmless because their bytes agree.
 ///
-/// A blob's digest is known at its end only, so it is kept in a local file until then. Parts of uploads that were cut off
-/// stay in the bucket unseen until a lifecycle rule for incomplete multipart uploads removes them.
+/// A blob's digest is known only at its end, so the blob is in a local file until then. Parts of interrupted uploads
+/// stay invisible in the bucket until a lifecycle rule for incomplete multipart uploads removes them.
 #[derive(Clone)]
 pub struct S3Objects {
     shared: Arc<Shared>,
@@ -63,7 +63,7 @@ pub struct S3Objects {
 struct Shared {
     store: Arc<dyn ObjectStore>,
     prefix: Key,
-    /// A local folder for blobs on their way.
+    /// A local folder for blobs before their upload.
     spool: PathBuf,
     known: KnownChunks,
 }
@@ -78,11 +78,12 @@ impl fmt::Debug for S3Objects {
 }
 
 impl S3Objects {
-    /// Opens a bucket and checks that it can be written under the condition that logs need.
+    /// Opens a bucket and checks that it supports the conditional writes that logs need.
     ///
     /// `variables` are those that AWS's own tools read from the environment: `AWS_ACCESS_KEY_ID`,
     /// `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`, and the ones for roles. Without
-    /// keys or a role, the machine's own credentials are asked for. Others are ignored. Blobs wait in the folder `spool`.
+    /// keys or a role, the machine's own credentials are used. Other variables are ignored. Blobs wait in the folder
+    /// `spool`.
     ///
     /// # Errors
     /// [`StoreError::Address`] when a variable cannot be read, or when the object store ignores conditions;
@@ -93,7 +94,7 @@ impl S3Objects {
         variables: impl IntoIterator<Item = (String, String)>,
         spool: &Path,
     ) -> Result<Self, StoreError> {
-        // The program may have chosen one already; then that one is used.
+        // If the program has already installed one, that one is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = AmazonS3Builder::new().with_bucket_name(bucket);
         let mut is_plain = false;
@@ -111,7 +112,8 @@ impl S3Objects {
             .with_timeout(REQUEST)
             .with_connect_timeout(CONNECT)
             .with_allow_http(is_plain);
-        // The library asks the machine itself, and fails on one without certificates, even if the endpoint has no TLS.
+        // The library loads the machine's certificates itself, and fails if there are none, even for an endpoint
+        // without TLS.
         let untrusting =
             |why: String| StoreError::Address(format!("the object store `{bucket}` cannot be used: {why}"));
         for authority in towpath_trust::authorities().map_err(|error| untrusting(error.to_string()))? {
@@ -144,7 +146,7 @@ impl S3Objects {
         }
     }
 
-    /// Two servers would both append to a log if the object store ignored `If-None-Match`.
+    /// If the object store ignored `If-None-Match`, two servers could both append to a log.
     async fn check_conditions(&self) -> Result<(), StoreError> {
         let key = self.key(&format!("probes/{}", uuid::Uuid::new_v4()));
         let first = self.create(&key, Bytes::from_static(b"probe")).await;
@@ -186,7 +188,7 @@ impl S3Objects {
         self.shared.store.put_opts(key, bytes.into(), options).await.map(drop)
     }
 
-    /// Looks for parts of a log behind those that are known, and answers with its length.
+    /// Looks for new parts of a log, and returns its length.
     async fn refresh(&self, log: LogId) -> Result<u64, StoreError> {
         let folder = self.log_key(log);
         let found = match self.shared.known.last_start(log) {
@@ -205,7 +207,7 @@ impl S3Objects {
         Ok(self.shared.known.add(log, chunks))
     }
 
-    /// Writes the logs of one folder of parts as one object each.
+    /// Merges the parts of each log in one folder into one object.
     async fn compact(&self, folder: &Key, parts: Vec<ObjectMeta>) -> Result<(), StoreError> {
         let mut chunks: Vec<(Range<u64>, Key)> = Vec::with_capacity(parts.len());
         for part in parts {
@@ -219,7 +221,7 @@ impl S3Objects {
         let mut upload = WriteMultipart::new_with_chunk_size(upload.map_err(failed("write", &first))?, PART);
         let mut length = 0u64;
         for (chunk, key) in &chunks {
-            // Overlaps are what an earlier attempt left, and say the same.
+            // Overlaps remain from an earlier attempt, and their bytes agree.
             let skip = length.saturating_sub(chunk.start);
             if chunk.start + skip >= chunk.end {
                 continue;
@@ -231,7 +233,7 @@ impl S3Objects {
             match bytes {
                 Ok(bytes) => upload.put(bytes.slice(usize::try_from(skip).unwrap_or(bytes.len())..)),
                 Err(error) => {
-                    // Another server may do the same and be ahead; nothing is wrong either way.
+                    // Another server may do the same and be ahead; both results are correct.
                     let _ = upload.abort().await;
                     return match error {
                         Error::NotFound { .. } => Ok(()),
@@ -308,11 +310,11 @@ impl Objects for S3Objects {
                     self.shared.known.add(log, std::iter::once(length..end));
                     return Ok(end);
                 }
-                // It may even be what this server wrote and did not hear of.
+                // It may even be this server's own write whose answer was lost.
                 Err(Error::AlreadyExists { .. }) => {
                     let found = self.refresh(log).await?;
                     if found == length {
-                        // It is being written right now.
+                        // Another server is writing it right now.
                         tokio::time::sleep(Duration::from_millis(5) * (attempt + 1)).await;
                     }
                     length = found;
@@ -355,7 +357,7 @@ impl Objects for S3Objects {
                 .await;
             match read {
                 Ok(all) => return Ok(all.freeze()),
-                // The parts have been put together.
+                // The parts have been merged.
                 Err((_, Error::NotFound { .. })) if attempts < 3 => self.shared.known.forget(log),
                 Err((key, error)) => return Err(failed("read", &key)(error)),
             }
@@ -408,7 +410,7 @@ impl Objects for S3Objects {
         let digest = digester.finish();
         let key = self.blob_key(&digest);
         match self.shared.store.head(&key).await {
-            // Its name says what is in it.
+            // The name is the digest, so the content is the same.
             Ok(found) if found.size == bytes => {}
             Ok(_) | Err(Error::NotFound { .. }) => self.upload(&key, file, bytes).await?,
             Err(error) => return Err(failed("look for", &key)(error)),
@@ -423,7 +425,7 @@ impl Objects for S3Objects {
             Err(Error::NotFound { .. }) => return Err(StoreError::NoBlob(digest.clone())),
             Err(error) => return Err(failed("look for", &key)(error)),
         };
-        // In parts, so that a slow reader is not cut off by the time that one request may take.
+        // Read in parts, so that the time limit of one request does not cut off a slow reader.
         let store = self.shared.store.clone();
         let parts = stream::try_unfold(0, move |from| {
             let (store, key) = (store.clone(), key.clone());
@@ -440,7 +442,7 @@ impl Objects for S3Objects {
     }
 }
 
-/// Which bytes of its log an object has: its name says from where, its size how many.
+/// The bytes of its log that an object holds: the name gives the start, the size the length.
 fn chunk(object: &ObjectMeta) -> Result<Range<u64>, StoreError> {
     let start: Option<u64> = object.location.filename().and_then(|name| name.parse().ok());
     let start = start.ok_or_else(|| StoreError::Unreadable {

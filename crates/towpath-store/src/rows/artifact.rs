@@ -1,4 +1,4 @@
-//! What jobs leave behind: artifacts, tests, caches, workspace layers.
+//! The results of jobs: artifacts, tests, caches, workspace layers.
 
 use towpath_types::{Digest, JobId, ProjectName, TestResult, WorkflowId};
 
@@ -23,7 +23,7 @@ pub struct TestRow {
     pub file: Option<String>,
     pub seconds: f64,
     pub result: TestResult,
-    /// What a failure says.
+    /// The failure's message.
     pub message: String,
 }
 
@@ -32,9 +32,9 @@ pub struct TestRow {
 #[allow(missing_docs)]
 pub struct Cache {
     pub project: ProjectName,
-    /// The trust domain of the job that saved it: a key is taken once in each.
+    /// The trust domain of the job that saved it; keys are unique within a domain.
     pub domain: String,
-    /// Its whole key.
+    /// The full key.
     pub key: String,
     pub digest: Digest,
     pub bytes: u64,

@@ -1,4 +1,4 @@
-//! Who may have a context.
+//! Which jobs may use a context.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 #[allow(missing_docs)]
 pub struct ContextRule {
     pub context: String,
-    /// Their names; empty: any project's.
+    /// Project names; empty means any project.
     pub projects: Vec<String>,
-    /// Names of branches, or beginnings of names with a `*` at the end; empty: any branch's, and a tag's.
+    /// Branch names, or prefixes that end with `*`; empty means any branch and any tag.
     pub branches: Vec<String>,
 }

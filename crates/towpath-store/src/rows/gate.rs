@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use towpath_types::{CommitId, Digest, EnvironmentId, JobId, PipelineId, ProjectName, WorkflowId};
 
-/// A held approval job, and the plan that approving it would set free.
+/// An approval job on hold, and the plan that approving it would carry out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct GateRow {
@@ -28,16 +28,16 @@ pub struct GateRow {
     pub waiting: bool,
     /// The plan that approving would carry out; once approved, the plan that was approved.
     pub plan: Option<Digest>,
-    /// Why there is no plan.
+    /// The reason why there is no plan.
     pub plan_error: Option<String>,
-    /// When the plan was made, or could not be made.
+    /// When the plan was last made or failed.
     pub as_of: Option<Timestamp>,
     pub approved_by: Option<String>,
     pub created_at: Timestamp,
     pub version: u64,
 }
 
-/// A plan, under the digest of everything in it that decides what is done. Plans are never changed.
+/// A plan, named by the digest of its content. Plans never change.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)]
 pub struct PlanRow {

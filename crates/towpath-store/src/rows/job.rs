@@ -14,35 +14,36 @@ pub struct JobRow {
     pub workflow: WorkflowId,
     pub pipeline: PipelineId,
     pub project: ProjectName,
-    /// Its place among the workflow's jobs, from 0.
+    /// Its index among the workflow's jobs, from 0.
     pub position: i64,
-    /// Its number in the project, given by [`crate::Write::NumberJob`] when it starts; writes of the row keep it.
+    /// Its number in the project, assigned by [`crate::Write::NumberJob`] when it starts; other writes of the row keep
+    /// it.
     pub number: Option<i64>,
     pub name: String,
     pub kind: JobKind,
     pub status: JobStatus,
     /// The names of the jobs that it requires.
     pub requires: Vec<String>,
-    /// `parallelism`: how many nodes run it; 0 for approvals and jobs that do nothing.
+    /// `parallelism`: the number of nodes; 0 for approvals and jobs that do nothing.
     pub nodes: u32,
-    /// What it counts as while it waits for room, all nodes together: processors in thousandths of one.
+    /// The processors that it counts as in the queue, all nodes together, in thousandths of one.
     pub cpu_millis: u64,
-    /// The same: bytes of memory.
+    /// The memory that it counts as in the queue, all nodes together, in bytes.
     pub memory_bytes: u64,
-    /// Which run of it this is, from 1.
+    /// The attempt's number, from 1.
     pub attempt: u32,
     /// The environment whose gate it is, or that it deploys to.
     pub environment: Option<String>,
     pub queued_at: Option<Timestamp>,
     pub started_at: Option<Timestamp>,
     pub stopped_at: Option<Timestamp>,
-    /// Why it ended as it did.
+    /// The reason for its outcome.
     pub message: Option<String>,
     /// Who approved it.
     pub approved_by: Option<String>,
-    /// Whether its current attempt is to stop.
+    /// Whether the current attempt is to stop.
     pub stop_requested: bool,
-    /// The engine that its current attempt was placed on; only a server that has that engine can look after it.
+    /// The engine of the current attempt; only a server with that engine can supervise it.
     pub engine: Option<String>,
     /// The image of its primary container, pinned by digest where that is known.
     pub image: Option<ImageReference>,
@@ -50,13 +51,13 @@ pub struct JobRow {
 }
 
 impl JobRow {
-    /// Whether `attempt` is the current one and runs: what it reports counts.
+    /// Whether `attempt` is the current one and runs, so that its reports count.
     #[must_use]
     pub fn runs(&self, attempt: u32) -> bool {
         self.attempt == attempt && matches!(self.status, JobStatus::Claimed | JobStatus::Running)
     }
 
-    /// Whether `attempt` runs and is not to stop: what its steps ask for is done.
+    /// Whether `attempt` runs and is not to stop, so that its steps' requests are carried out.
     #[must_use]
     pub fn goes_on(&self, attempt: u32) -> bool {
         self.runs(attempt) && !self.stop_requested
@@ -66,7 +67,7 @@ impl JobRow {
 /// What a job does, in the conductor's wire form. Written once, with the job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobSpecRow {
-    /// Whose it is.
+    /// The job.
     pub job: JobId,
     /// The wire form.
     pub spec: Value,
@@ -80,7 +81,7 @@ pub struct NodeRow {
     pub attempt: u32,
     /// From 0.
     pub node: u32,
-    /// How many reports of it were taken; the next one has this number. It is also the row's version: an insert expects
+    /// The number of accepted reports, which is also the next report's number and the row's version: an insert expects
     /// [`crate::Expect::Absent`] and has 1.
     pub reports: u64,
     /// How it ended, if it did.
@@ -89,14 +90,14 @@ pub struct NodeRow {
     pub stopped_at: Option<Timestamp>,
 }
 
-/// One step of one node. Written anew whenever it changes.
+/// One step of one node. The row is replaced at each change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct StepRow {
     pub job: JobId,
     pub attempt: u32,
     pub node: u32,
-    /// Its place among the node's steps, from 0.
+    /// Its index among the node's steps, from 0.
     pub step: u32,
     pub name: String,
     pub status: StepStatus,

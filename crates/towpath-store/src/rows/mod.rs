@@ -1,7 +1,7 @@
 //! The rows, a module per noun. Fields are the columns.
 //!
-//! A row that changes has a `version`: 1 when it is inserted, one more with each update. JSON columns hold wire forms that
-//! their writers version themselves (`{"version": 1, …}`).
+//! A row that changes has a `version`: 1 when it is inserted, incremented by each update. JSON columns hold wire forms
+//! that their writers version themselves (`{"version": 1, …}`).
 
 mod artifact;
 mod context;

@@ -1,4 +1,4 @@
-//! Towpath's orb registry, and sources that were fetched from others.
+//! Towpath's orb registry, and a cache of sources from other registries.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -35,12 +35,12 @@ pub struct OrbVersionRow {
     pub version: String,
     /// The source as it was published.
     pub source: String,
-    /// The source with exact versions in its own imports.
+    /// The source with its own imports pinned to exact versions.
     pub frozen: String,
     pub created_at: Timestamp,
 }
 
-/// The source of a release that another registry gave.
+/// The source of a release from another registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct FetchedOrb {

@@ -3,14 +3,14 @@
 use jiff::Timestamp;
 use towpath_types::{Actor, CommitId, PipelineId, PipelineStatus, ProjectName, TriggerId};
 
-/// A project: a repository that is pushed to, or one whose manifests a laptop showed.
+/// A project: a repository that receives pushes, or one whose manifests came from a laptop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct ProjectRow {
     pub name: ProjectName,
-    /// Where its main line of work is: `main`.
+    /// The default branch: `main`.
     pub default_branch: String,
-    /// The newest commit of that branch; `None` while nothing was pushed to it.
+    /// The newest commit of that branch; `None` before the first push.
     pub head: Option<CommitId>,
     pub created_at: Timestamp,
     pub version: u64,
@@ -35,7 +35,7 @@ pub struct PipelineRow {
     pub status: PipelineStatus,
     /// Why it errored: one text per diagnostic, with file, line and column where a file is at fault.
     pub errors: Vec<String>,
-    /// What compiles but deserves a look.
+    /// Warnings from the compilation.
     pub warnings: Vec<String>,
     /// Who pushed or asked.
     pub actor: Actor,
@@ -43,14 +43,14 @@ pub struct PipelineRow {
     pub version: u64,
 }
 
-/// A pipeline's configuration. Beside its row, because it is large and few readers need it.
+/// A pipeline's configuration, in its own table because it is large and rarely read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PipelineConfig {
-    /// Whose it is.
+    /// The pipeline.
     pub pipeline: PipelineId,
-    /// As its author wrote it; empty where the commit has none.
+    /// As its author wrote it; empty if the commit has none.
     pub source: String,
-    /// As `config process` prints it; empty where it does not compile.
+    /// As `config process` prints it; empty if it does not compile.
     pub processed: String,
     /// `towpath.toml` at the commit.
     pub project_file: Option<String>,

@@ -18,11 +18,11 @@ pub struct ReleaseRow {
     pub status: ReleaseStatus,
     /// How it ended, once it did: `Failed` and `TimedOut` are the application's, `Errored` is Towpath's or the cluster's.
     pub outcome: Option<Outcome>,
-    /// The project's images by name, each pinned by its digest. A project with one image calls it as the project.
+    /// The project's images by name, each pinned by its digest. A project's only image has the project's name.
     pub images: BTreeMap<String, ImageReference>,
     pub commit: Option<CommitId>,
     pub actor: Actor,
-    /// How it came to be: a gate, a command.
+    /// Its origin: a gate or a command.
     pub cause: String,
     pub plan: Digest,
     /// The release that the plan started from.
@@ -32,9 +32,9 @@ pub struct ReleaseRow {
     pub created_at: Timestamp,
     pub stopped_at: Option<Timestamp>,
     pub message: Option<String>,
-    /// How often it was deployed again, which changed nothing.
+    /// How often it was deployed again without a change.
     pub repeats: i64,
-    /// When last.
+    /// The time of the last repeat.
     pub repeated_at: Option<Timestamp>,
     pub version: u64,
 }
@@ -47,7 +47,7 @@ pub struct RunRow {
     pub environment: EnvironmentId,
     /// `Job` or `CronJob`.
     pub kind: String,
-    /// The name by which it was asked for.
+    /// The name in the request.
     pub name: String,
     /// The name of the Job object in the environment.
     pub object: String,
@@ -62,14 +62,14 @@ pub struct RunRow {
     pub version: u64,
 }
 
-/// One image that was pushed under one tag.
+/// One push of an image under one tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct ImagePush {
     pub project: ProjectName,
     /// The workflow whose job pushed it; `None` for a push by somebody else.
     pub workflow: Option<WorkflowId>,
-    /// With its tag and its digest.
+    /// The image, with its tag and its digest.
     pub image: ImageReference,
     pub at: Timestamp,
 }

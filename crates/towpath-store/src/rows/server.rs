@@ -13,6 +13,6 @@ pub struct ServerRow {
     /// The engines that it has, by name.
     pub engines: Vec<String>,
     pub started_at: Timestamp,
-    /// When it last said that it is alive.
+    /// The time of its last heartbeat.
     pub seen_at: Timestamp,
 }

@@ -7,9 +7,9 @@ use towpath_types::Digest;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct SessionRow {
-    /// Of its token, which is stored nowhere.
+    /// The digest of its token. The token itself is not stored.
     pub digest: Digest,
-    /// How the browser introduced itself, for people.
+    /// The browser's `User-Agent`, for people.
     pub browser: String,
     pub made_at: Timestamp,
     /// When it was last seen, to the minute.

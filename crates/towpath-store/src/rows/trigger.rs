@@ -1,10 +1,10 @@
-//! Triggers: what asks for pipelines.
+//! Triggers: requests for pipelines.
 
 use jiff::Timestamp;
 use serde_json::Value;
 use towpath_types::{Actor, CommitId, PipelineId, ProjectName, TriggerId, TriggerStatus};
 
-/// What a trigger is.
+/// The source of a trigger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TriggerKind {
     /// A push moved this ref: `refs/heads/main`.
@@ -18,7 +18,7 @@ pub enum TriggerKind {
     Schedule,
 }
 
-/// Something that asks for one pipeline. It is committed before whoever asked is answered, and a worker makes the pipeline.
+/// A request for one pipeline. It is committed before the requester gets an answer, and a worker makes the pipeline.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)]
 pub struct TriggerRow {
@@ -27,12 +27,13 @@ pub struct TriggerRow {
     pub kind: TriggerKind,
     pub branch: Option<String>,
     pub tag: Option<String>,
-    /// What the ref was moved to: a commit, or a tag object. Of a push it may be anything that git lets people tag.
+    /// The new target of the ref: a commit or a tag object. For a push it may be anything that git allows people to
+    /// tag.
     pub commit: CommitId,
     /// Pipeline parameters, a JSON object.
     pub parameters: Value,
     pub actor: Actor,
-    /// The pipeline that it makes; known from the beginning, so that an address can be told at once.
+    /// The pipeline that it makes, fixed from the beginning so that its address is known at once.
     pub pipeline: PipelineId,
     /// That pipeline's number; 0 in an insert takes the project's next one.
     pub number: i64,
@@ -43,7 +44,7 @@ pub struct TriggerRow {
     pub version: u64,
 }
 
-/// What a ref led to when its last push was handled.
+/// Where a ref pointed when its last push was handled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct HandledRef {
@@ -52,7 +53,7 @@ pub struct HandledRef {
     pub name: String,
     /// A commit, or a tag object. `None` in a write removes the row: the ref was deleted.
     pub commit: Option<CommitId>,
-    /// The number of the pipeline that was made of it; 0 when none was. A write with a lower number than the row's changes
-    /// nothing, for pipelines of one ref may be made in another order than they were asked for; one with 0 always does.
+    /// The number of the pipeline made from it; 0 if there was none. A write with a lower number than the row's changes
+    /// nothing, because pipelines of one ref may be made out of order; a write with 0 always takes effect.
     pub number: i64,
 }

@@ -19,7 +19,7 @@ pub struct WorkflowRow {
     pub branch: Option<String>,
     pub tag: Option<String>,
     pub commit: CommitId,
-    /// Why it cannot run at all, if so.
+    /// The reason why it cannot run at all, if so.
     pub message: Option<String>,
     pub created_at: Timestamp,
     pub stopped_at: Option<Timestamp>,
@@ -29,7 +29,7 @@ pub struct WorkflowRow {
 /// One event of a stream, in its writer's wire form.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventRow {
-    /// Its place in the stream, from 0, without gaps.
+    /// Its index in the stream, from 0, without gaps.
     pub sequence: u64,
     /// The event.
     pub event: Value,

@@ -1,4 +1,4 @@
-//! What jobs leave behind: artifacts, tests, caches, workspace layers.
+//! The results of jobs: artifacts, tests, caches, workspace layers.
 
 use super::{
     database::Transaction,
@@ -109,7 +109,7 @@ fn names_in_tests() -> String {
     names.join(", ")
 }
 
-/// An artifact of the same path is replaced: an agent sends again what was not acknowledged.
+/// Replaces an artifact of the same path, because agents resend what was not acknowledged.
 pub(crate) async fn put_artifact(
     to: &mut Transaction<'_>,
     project: &ProjectName,
@@ -122,7 +122,7 @@ pub(crate) async fn put_artifact(
         .map(drop)
 }
 
-/// Puts the tests of a file in place of those that it had before.
+/// Stores the tests of a file, and replaces its earlier ones.
 pub(crate) async fn put_tests(
     to: &mut Transaction<'_>,
     file: &TestFile<'_>,
@@ -163,7 +163,7 @@ pub(crate) async fn put_tests(
     Ok(())
 }
 
-/// Answers whether the key was free.
+/// Stores a cache; returns whether the key was free.
 pub(crate) async fn add_cache(to: &mut Transaction<'_>, row: &Cache) -> Result<bool, StoreError> {
     let query = insert(Cache::TABLE, row.columns()).sql(" ON CONFLICT DO NOTHING");
     Ok(to.execute(query).await? == 1)

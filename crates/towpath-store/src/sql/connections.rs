@@ -1,8 +1,8 @@
 //! PostgreSQL's connections.
 //!
-//! Not the library's pool: that one asks each connection whether it still lives when it is given back, without a bound. On
-//! a line that lets nothing through, all of them would wait for that answer until the kernel gives up, for a quarter of an
-//! hour. Here nobody asks: a connection that turns out to be dead is replaced by whoever meets it.
+//! Not the library's pool: when a connection is returned, that pool pings it without a time limit. On a dead network,
+//! every connection would wait for the answer until the kernel gives up, for a quarter of an hour. Here nothing pings:
+//! whoever meets a dead connection replaces it.
 
 use super::failure::failed;
 use crate::StoreError;
@@ -13,12 +13,12 @@ use std::{
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// How long a connection may take to be made.
+/// How long connecting may take.
 pub(crate) const CONNECT: Duration = Duration::from_secs(3);
 
 /// Connections to one database.
 pub(crate) struct Connections {
-    /// For messages.
+    /// The database's name for messages.
     database: String,
     options: PgConnectOptions,
     permits: Semaphore,
@@ -35,7 +35,7 @@ impl Connections {
         }
     }
 
-    /// Borrows a connection, one that was used before if there is one. Waits for its turn without a bound.
+    /// Borrows a connection, an idle one if possible. Waits for its turn without a time limit.
     pub(crate) async fn borrow(&self) -> Result<Borrowed<'_>, StoreError> {
         let permit = self.permits.acquire().await.map_err(|_| StoreError::Stopping)?;
         let idle = self.idle().pop();
@@ -52,7 +52,7 @@ impl Connections {
         })
     }
 
-    /// Closes the connections that nobody uses: one like them did not answer.
+    /// Closes the idle connections, because one like them did not answer.
     pub(crate) fn close_idle(&self) {
         let closed = std::mem::take(&mut *self.idle());
         drop(closed);
@@ -63,11 +63,11 @@ impl Connections {
     }
 }
 
-/// A connection that is closed unless it is given back: one that was dropped in the middle of a statement or a transaction
-/// must not be used again.
+/// A connection that is closed unless it is returned: one that was dropped in the middle of a statement or a
+/// transaction must not be reused.
 pub(crate) struct Borrowed<'c> {
     pub(crate) connection: PgConnection,
-    /// Nobody has used it before, so if it does not work the database is away.
+    /// Whether it was never used before. If a new connection fails, the database is away.
     pub(crate) is_new: bool,
     owner: &'c Connections,
     _permit: SemaphorePermit<'c>,

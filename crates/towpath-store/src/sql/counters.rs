@@ -1,4 +1,4 @@
-//! Numbers without gaps: a counter is changed in the transaction that uses its number.
+//! Numbers without gaps: a counter changes in the transaction that uses its number.
 
 use super::{
     database::{Dialect, Transaction},
@@ -9,7 +9,7 @@ use crate::StoreError;
 
 const TABLE: &str = "counters";
 
-/// Which sequence of numbers.
+/// Names a sequence of numbers.
 pub(crate) enum Counter<'a> {
     Pipelines(&'a str),
     Jobs(&'a str),
@@ -31,7 +31,7 @@ pub(crate) async fn take(to: &mut Transaction<'_>, counter: Counter<'_>) -> Resu
     take_named(to, &counter.name()).await
 }
 
-/// Makes sure that the next number is higher than `number`, which came from elsewhere.
+/// Makes the next number higher than `number`, which came from elsewhere.
 pub(crate) async fn raise(to: &mut Transaction<'_>, counter: Counter<'_>, number: i64) -> Result<(), StoreError> {
     let query = Query::new("INSERT INTO counters (name, value) VALUES ")
         .values([counter.name().to_value(), number.to_value()])
@@ -39,7 +39,7 @@ pub(crate) async fn raise(to: &mut Transaction<'_>, counter: Counter<'_>, number
     to.execute(query).await.map(drop)
 }
 
-/// The number to store for a row that says `number`: the next one for 0, else the row's own.
+/// The number to store for a row with `number`: the next one for 0, else the row's own.
 pub(crate) async fn number(to: &mut Transaction<'_>, counter: Counter<'_>, number: i64) -> Result<i64, StoreError> {
     if number == 0 {
         return take(to, counter).await;
@@ -48,11 +48,11 @@ pub(crate) async fn number(to: &mut Transaction<'_>, counter: Counter<'_>, numbe
     Ok(number)
 }
 
-/// A fence that is higher than every one before. It may leave gaps.
+/// A fence that is higher than every earlier one. There may be gaps.
 pub(crate) async fn fence(to: &mut Transaction<'_>) -> Result<i64, StoreError> {
     match to.dialect() {
         Dialect::Sqlite => take_named(to, "fences").await,
-        // Not a row of `counters`: every claim of every server would wait for it.
+        // Not a row of `counters`, because then all claims of all servers would wait for it.
         Dialect::Postgres => first(to, Query::new("SELECT nextval('fences') AS value")).await,
     }
 }

@@ -11,7 +11,7 @@ use crate::StoreError;
 use sqlx::{AssertSqlSafe, Encode, PgConnection, SqliteConnection, SqlitePool, Type, postgres::Postgres};
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-/// How long PostgreSQL may take for one operation before it counts as away.
+/// How long one PostgreSQL operation may take before the database counts as away.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many prepared statements a connection keeps.
@@ -28,7 +28,7 @@ pub enum Database {
     Postgres(String),
 }
 
-/// The address of a PostgreSQL database holds a password, so it is not shown.
+/// A PostgreSQL address contains a password, so it is not shown.
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -42,7 +42,7 @@ impl fmt::Debug for Database {
 /// An open database.
 #[derive(Clone)]
 pub(crate) struct Backend {
-    /// For messages: its file, or its address without user and password.
+    /// The name for messages: its file, or its address without user and password.
     pub(crate) name: String,
     pub(crate) readers: Readers,
 }
@@ -87,7 +87,7 @@ impl Backend {
                     borrowed.give_back();
                     return postgres_rows(table, rows);
                 }
-                // It has died since it was used last.
+                // The connection has died since it was last used.
                 Err(StoreError::Unavailable { .. }) if !borrowed.is_new => {}
                 Err(error) => return Err(error),
             }
@@ -95,7 +95,7 @@ impl Backend {
     }
 }
 
-/// How the two differ where one text does not do for both.
+/// The SQL dialect, for statements that differ between the databases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     Sqlite,
@@ -103,7 +103,8 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
-    /// Behind a `SELECT`: locks its rows until the transaction ends. SQLite has one writer, so nothing has to be locked.
+    /// A suffix for `SELECT` that locks the rows until the transaction ends. SQLite has one writer, so it needs no
+    /// lock.
     pub(crate) fn for_update(self) -> &'static str {
         match self {
             Self::Sqlite => "",
@@ -111,7 +112,7 @@ impl Dialect {
         }
     }
 
-    /// The same, leaving out rows that others have locked.
+    /// The same, skipping rows that others have locked.
     pub(crate) fn for_update_skip_locked(self) -> &'static str {
         match self {
             Self::Sqlite => "",
@@ -120,8 +121,8 @@ impl Dialect {
     }
 }
 
-/// A connection in a transaction that its owner begins and ends by hand: the library's own transactions believe one to be
-/// open that SQLite has ended by itself on a full disk.
+/// A connection in a transaction that its owner begins and ends explicitly. The library's own transactions would
+/// believe that one is open after SQLite has ended it on a full disk.
 pub(crate) struct Transaction<'c> {
     connection: Connection<'c>,
     database: &'c str,
@@ -210,7 +211,7 @@ impl<'c> Transaction<'c> {
 }
 
 fn sqlite(query: Query) -> sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments> {
-    // All SQL of this crate is put together from its own words; whatever comes from outside is a value.
+    // All SQL consists of this crate's own text; external values are bound.
     bind(sqlx::query(AssertSqlSafe(query.sql)), query.values)
 }
 

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use towpath_types::{EnvironmentId, ProjectName};
 
-/// Its id is beside its two parts, by which it is looked for and sorted.
+/// The id is stored beside its two parts, which are used for lookups and sorting.
 impl Record for EnvironmentRow {
     const TABLE: &'static str = "environments";
     const NOUN: &'static str = "environment";

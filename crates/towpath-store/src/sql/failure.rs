@@ -1,8 +1,8 @@
-//! What a database's error means for whoever asked.
+//! What a database error means for the caller.
 
 use crate::StoreError;
 
-/// Sorts a failure into those that pass by themselves and those that do not.
+/// Sorts failures into temporary and permanent ones.
 pub(crate) fn failed(database: &str, error: sqlx::Error) -> StoreError {
     let database = database.to_string();
     let code = error.as_database_error().and_then(|error| error.code());
@@ -61,17 +61,17 @@ fn sqlite_failure(code: &str) -> Failure {
 fn postgres_failure(code: &str) -> Failure {
     match code {
         "53100" => Failure::Full,
-        // Shut down, crashed, not started yet; a standby that takes no writes.
+        // Shut down, crashed or not started yet; a standby that takes no writes.
         "57P01" | "57P02" | "57P03" | "57P05" | "25006" => Failure::Away,
         // A statement or a lock took too long; a conflict of transactions that lasted.
         "57014" | "55P03" | "40001" | "40P01" | "25P03" | "25P04" => Failure::Away,
-        // Connections, resources, the system below.
+        // Connection, resource and system errors.
         _ if code.starts_with("08") || code.starts_with("53") || code.starts_with("58") => Failure::Away,
         _ => Failure::Refused,
     }
 }
 
-/// Whether PostgreSQL ended a transaction only because of others: the same one again may pass.
+/// Whether PostgreSQL ended a transaction only because of other transactions, so that a retry may succeed.
 pub(crate) fn may_be_retried(error: &StoreError) -> bool {
     let StoreError::Unavailable { source, .. } = error else {
         return false;

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Failures to inject into a [`crate::SqlStore`], and counts of what was asked of it. Clones share them.
+/// Failures to inject into a [`crate::SqlStore`], and counts of its operations. Clones share them.
 ///
 /// An *operation* is one call of a method of the store's traits that reads or writes, named after the method: `job`,
 /// `pipelines`, `commit`, `claim`. `announce` and `changes` are not operations.
@@ -19,7 +19,7 @@ pub struct Faults {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Everything fails before its effect.
+    /// Every operation fails before its effect.
     away: bool,
     next: Option<Fault>,
     counts: BTreeMap<&'static str, u64>,
@@ -28,10 +28,10 @@ struct State {
 
 #[derive(Debug, Clone, Copy)]
 struct Fault {
-    /// How many operations pass before.
+    /// The number of operations that succeed first.
     after: u64,
     effect: Effect,
-    /// Whether everything fails from then on.
+    /// Whether every later operation fails, too.
     cut: bool,
 }
 
@@ -43,7 +43,7 @@ enum Effect {
     After,
 }
 
-/// What a counted operation has to do.
+/// What a counted operation should do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Pass,
@@ -58,24 +58,24 @@ impl Faults {
         Self::default()
     }
 
-    /// Makes the `n`th operation from now on (from 1) fail without effect, and no other.
+    /// Makes only the `n`th operation from now (counted from 1) fail without effect.
     pub fn fail_before(&self, n: u64) {
         self.plan(n, Effect::Before, false);
     }
 
-    /// Makes the answer of the `n`th operation from now on (from 1) get lost after its effect, and no other.
+    /// Makes only the `n`th operation from now (counted from 1) take effect but lose its answer.
     pub fn fail_after(&self, n: u64) {
         self.plan(n, Effect::After, false);
     }
 
-    /// Cuts the power in front of the `n`th operation from now on: it and every later one fail without effect until
+    /// Cuts the power before the `n`th operation from now: it and all later ones fail without effect until
     /// [`Faults::restore`].
     pub fn cut_before(&self, n: u64) {
         self.plan(n, Effect::Before, true);
     }
 
-    /// Cuts the power behind the `n`th operation from now on: it has its effect but fails, and every later one fails
-    /// without effect until [`Faults::restore`].
+    /// Cuts the power after the `n`th operation from now: it takes effect but fails, and all later ones fail without
+    /// effect until [`Faults::restore`].
     pub fn cut_after(&self, n: u64) {
         self.plan(n, Effect::After, true);
     }
@@ -85,7 +85,7 @@ impl Faults {
         self.state().away = true;
     }
 
-    /// Ends every failure, planned ones too. Counts stay.
+    /// Ends every failure, planned ones too. Keeps the counts.
     pub fn restore(&self) {
         let mut state = self.state();
         state.away = false;
@@ -121,7 +121,7 @@ impl Faults {
         self.state().counts.clear();
     }
 
-    /// The SQL texts that were run, once each: for checks of how the database carries them out.
+    /// The distinct SQL texts that were run, for checks of their query plans.
     #[must_use]
     pub fn statements(&self) -> Vec<String> {
         self.state().statements.iter().cloned().collect()

@@ -1,4 +1,4 @@
-//! The data directory of an embedded database: its lock, its name, and whether it is whole.
+//! The data directory of an embedded database: its lock, its name, and its integrity.
 
 use crate::StoreError;
 use nix::fcntl::{Flock, FlockArg};
@@ -58,7 +58,8 @@ pub(crate) fn lock(folder: &Path) -> Result<Flock<File>, StoreError> {
     }
 }
 
-/// Refuses a folder that holds something which only its `database` explains. Ask when that is missing or empty.
+/// Returns an error for a folder with content that needs its `database`. Call this when the database is missing or
+/// empty.
 ///
 /// # Errors
 /// [`StoreError::DatabaseLost`].
@@ -67,7 +68,7 @@ pub(crate) fn check_nothing_is_lost(folder: &Path, database: &str) -> Result<(),
     if read_name(folder)?.is_some() {
         found.push("`instance`");
     }
-    // Without the database every branch of the repositories would look as if it had just been pushed.
+    // Without the database, every branch of the repositories would look newly pushed.
     for (name, shown, ending) in [
         ("git", "`git`", ".git"),
         ("registry/repositories", "`registry`", ""),
@@ -88,7 +89,7 @@ pub(crate) fn check_nothing_is_lost(folder: &Path, database: &str) -> Result<(),
     })
 }
 
-/// Whether there is anything in a folder whose name ends so.
+/// Whether a folder has an entry whose name ends with `ending`.
 fn has_entry(folder: &Path, ending: &str) -> Result<bool, StoreError> {
     let failed = || StoreError::io("read the folder", folder);
     let entries = match std::fs::read_dir(folder) {
@@ -103,11 +104,11 @@ fn has_entry(folder: &Path, ending: &str) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-/// Makes sure that a data directory whose rows are in a database elsewhere belongs to that one, whose own name is `name`.
+/// Checks that a data directory belongs to a database elsewhere, whose own name is `name`.
 ///
 /// # Errors
-/// [`StoreError::OtherInstance`] when it belongs to another one; [`StoreError::DatabaseLost`] when it belongs to one and
-/// does not say to which.
+/// [`StoreError::OtherInstance`] when it belongs to another one; [`StoreError::DatabaseLost`] when it belongs to a
+/// database but does not name it.
 pub fn belong_together(folder: &Path, name: &str, database: &str) -> Result<(), StoreError> {
     make(folder)?;
     if read_name(folder)?.is_none() {
@@ -116,8 +117,8 @@ pub fn belong_together(folder: &Path, name: &str, database: &str) -> Result<(), 
     keep_name(folder, name)
 }
 
-/// Whether the database's file is shorter than its own header says. That is so, too, after a kill while its journal was being
-/// written back, so it has to be looked at.
+/// Whether the database's file is shorter than its own header says. A kill while the journal is written back has the
+/// same result, so a closer check has to follow.
 ///
 /// Source: <https://www.sqlite.org/fileformat.html#the_database_header>
 pub(crate) fn looks_cut_off(database: &Path) -> Result<bool, StoreError> {
@@ -129,7 +130,7 @@ pub(crate) fn looks_cut_off(database: &Path) -> Result<bool, StoreError> {
     let length = file.metadata().map_err(failed())?.len();
     let mut header = [0; 32];
     if file.read_exact(&mut header).is_err() {
-        // The library says what it thinks of that.
+        // The library reports that problem itself.
         return Ok(false);
     }
     let page = match u64::from(u16::from_be_bytes([header[16], header[17]])) {
@@ -140,7 +141,7 @@ pub(crate) fn looks_cut_off(database: &Path) -> Result<bool, StoreError> {
     Ok(length < page * pages)
 }
 
-/// Makes the file `instance` say the store's name.
+/// Writes the store's name to the file `instance`, or checks it.
 ///
 /// # Errors
 /// [`StoreError::OtherInstance`] when it says another one.

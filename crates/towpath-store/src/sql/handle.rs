@@ -29,9 +29,9 @@ pub(crate) struct Shared {
     pub(crate) publisher: Publisher,
     pub(crate) instance: String,
     pub(crate) is_new: bool,
-    /// Ends with the store.
+    /// The listener task, which ends with the store.
     pub(crate) _listener: Option<AbortOnDrop>,
-    /// The data directory's, held as long as the store is open.
+    /// The data directory's lock, held while the store is open.
     pub(crate) _lock: Option<Flock<File>>,
 }
 
@@ -106,7 +106,7 @@ impl SqlStore {
             .transpose()
     }
 
-    /// Has the writer carry out an operation. It is carried out as a whole even if the caller goes away.
+    /// Sends an operation to the writer. It completes even if the caller goes away.
     pub(crate) async fn change(&self, name: &'static str, operation: Operation) -> Result<Done, StoreError> {
         let sent = async {
             let (answer, result) = oneshot::channel();

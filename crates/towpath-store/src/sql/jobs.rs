@@ -96,7 +96,7 @@ pub(crate) async fn add_spec(to: &mut Transaction<'_>, row: &JobSpecRow) -> Resu
     add(to, row, row.columns()).await
 }
 
-/// Fails when the attempt has ended, or is to stop.
+/// Returns an error when the attempt has ended or is to stop.
 pub(crate) async fn check_goes_on(to: &mut Transaction<'_>, job: JobId, attempt: u32) -> Result<(), StoreError> {
     let lock = to.dialect().for_update();
     let query = select::<JobRow>().sql(" WHERE id = ").value(&job).sql(lock);
@@ -110,7 +110,7 @@ pub(crate) async fn check_goes_on(to: &mut Transaction<'_>, job: JobId, attempt:
     }
 }
 
-/// Answers with the number that the job took; `None` if it had one.
+/// Returns the number that the job took; `None` if it already had one.
 pub(crate) async fn number_job(to: &mut Transaction<'_>, job: JobId) -> Result<Option<i64>, StoreError> {
     let lock = to.dialect().for_update();
     let query = Query::new("SELECT project, number FROM jobs WHERE id = ")

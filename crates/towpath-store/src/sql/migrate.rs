@@ -1,4 +1,4 @@
-//! The schema, and the name that a store gets when it is made.
+//! The schema, and the name that a store gets when it is created.
 
 use super::{database::Transaction, failure::failed, query::Query};
 use crate::StoreError;
@@ -13,7 +13,7 @@ static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 /// A store's own facts.
 pub(crate) struct Identity {
     pub(crate) name: String,
-    /// Whether this call gave it.
+    /// Whether this call assigned the name.
     pub(crate) is_new: bool,
 }
 
@@ -22,8 +22,8 @@ pub(crate) async fn sqlite(connection: &mut sqlx::SqliteConnection, database: &s
     up_to_date(&SQLITE, connection, database).await
 }
 
-/// Brings PostgreSQL's schema up to date. Servers that start at once take turns: the library holds an advisory lock, which
-/// ends with the connection at the latest.
+/// Brings PostgreSQL's schema up to date. Servers that start at once take turns: the library holds an advisory lock,
+/// which ends with the connection at the latest.
 pub(crate) async fn postgres(connection: &mut sqlx::PgConnection, database: &str) -> Result<(), StoreError> {
     up_to_date(&POSTGRES, connection, database).await
 }

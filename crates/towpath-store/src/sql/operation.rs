@@ -1,4 +1,4 @@
-//! What is asked of the writer.
+//! Requests to the writer.
 
 use crate::{Commit, Committed, Lease, ServerRow, StoreError, WorkKey, sql::faults::Faults};
 use jiff::Timestamp;
@@ -25,7 +25,7 @@ pub(crate) enum Operation {
     RemoveServer(String),
 }
 
-/// What came of an operation.
+/// The result of an operation.
 #[derive(Debug)]
 pub(crate) enum Done {
     Committed(Committed),
@@ -35,7 +35,7 @@ pub(crate) enum Done {
     Nothing,
 }
 
-/// An operation whose sender waits for its answer, unless the sender has gone.
+/// An operation whose sender waits for the answer, unless the sender has gone.
 pub(crate) struct Request {
     pub(crate) operation: Operation,
     /// Records the statements.

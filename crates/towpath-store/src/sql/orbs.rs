@@ -67,8 +67,8 @@ pub(crate) async fn add_namespace(to: &mut Transaction<'_>, row: &OrbNamespace) 
     add(to, row, row.columns()).await
 }
 
-/// An orb has no version that its readers see, so any [`Expect::Version`] says only that it is there. Whether it is
-/// listed is all that changes.
+/// Readers see no version of an orb, so [`Expect::Version`] only means that the orb exists. Only its listed flag ever
+/// changes.
 pub(crate) async fn put_orb(to: &mut Transaction<'_>, row: &OrbRow, expect: Expect) -> Result<(), StoreError> {
     match expect {
         Expect::Absent => add(to, row, row.columns()).await,
@@ -90,7 +90,7 @@ pub(crate) async fn put_orb(to: &mut Transaction<'_>, row: &OrbRow, expect: Expe
 
 pub(crate) async fn put_version(to: &mut Transaction<'_>, row: &OrbVersionRow) -> Result<(), StoreError> {
     if row.version.starts_with("dev:") {
-        // Removed first, so that it counts as published now.
+        // Delete it first, so that its publication time is renewed.
         let query = Query::new("DELETE FROM orb_versions WHERE namespace = ")
             .value(&row.namespace)
             .sql(" AND name = ")

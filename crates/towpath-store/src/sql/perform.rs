@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{Commit, Committed, StoreError, Write};
 
-/// Carries `operation` out. The transaction is to be ended without effect when it fails.
+/// Carries out `operation`. Roll the transaction back if this fails.
 pub(crate) async fn perform(to: &mut Transaction<'_>, operation: &Operation) -> Result<Done, StoreError> {
     Ok(match operation {
         Operation::Commit(commit) => Done::Committed(write_all(to, commit).await?),

@@ -1,4 +1,4 @@
-//! Opening PostgreSQL, and the tasks that listen to it.
+//! Opens PostgreSQL, and runs the tasks that listen to it.
 
 use super::{
     connections::{CONNECT, Connections, connect},
@@ -17,19 +17,19 @@ use sqlx::{
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{broadcast, mpsc};
 
-/// How many connections a server has, besides one that listens and one that notifies.
+/// The number of a server's connections, besides one that listens and one that notifies.
 const CONNECTIONS: usize = 10;
 
-/// How long a schema may take to be brought up to date, other servers' turns included.
+/// How long updating the schema may take, including other servers' turns.
 const MIGRATE: Duration = Duration::from_secs(120);
 
-/// After this long without a notification the listener asks whether its connection still lives.
+/// After this long without a notification, the listener checks its connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// How long the listener waits between two attempts to connect.
 const RECONNECT: Duration = Duration::from_millis(500);
 
-/// How many changes a listener may be behind before it is told that anything may have changed.
+/// How many changes a listener may lag behind before it is told that anything may have changed.
 const CHANGES: usize = 4_096;
 
 pub(crate) async fn open(url: &str) -> Result<SqlStore, StoreError> {
@@ -42,7 +42,7 @@ pub(crate) async fn open(url: &str) -> Result<SqlStore, StoreError> {
     let options = options.application_name("towpath").statement_cache_capacity(STATEMENTS);
     let name = name(&options);
     let identity = prepare(&options, &name).await?;
-    // The server gives up a little before its client does, so that nothing is left behind on either side.
+    // The server's limit is a little shorter than its client's, so that neither side leaves anything behind.
     let bound = (PATIENCE - Duration::from_secs(1)).as_millis().to_string();
     let bounded = options.clone().options([
         ("statement_timeout", bound.as_str()),
@@ -100,7 +100,7 @@ async fn prepare(options: &PgConnectOptions, name: &str) -> Result<Identity, Sto
     prepared.map_err(|_| StoreError::silent(name, MIGRATE))?
 }
 
-/// Tells listeners of other servers' changes; after a lost connection, that anything may have changed.
+/// Passes other servers' changes to listeners; after a lost connection, reports that anything may have changed.
 async fn listen(options: PgConnectOptions, mut listener: PgListener, publisher: Publisher) {
     loop {
         hear(&mut listener, &publisher).await;
@@ -115,7 +115,7 @@ async fn listen(options: PgConnectOptions, mut listener: PgListener, publisher: 
     }
 }
 
-/// Until the connection is lost.
+/// Receives notifications until the connection is lost.
 async fn hear(listener: &mut PgListener, publisher: &Publisher) {
     loop {
         match tokio::time::timeout(HEARTBEAT, listener.try_recv()).await {
@@ -131,10 +131,10 @@ async fn hear(listener: &mut PgListener, publisher: &Publisher) {
     }
 }
 
-/// Tells other servers what this one told its own listeners, as much at once as waits. What could not be told is made up
-/// for by telling everything once the database is back.
+/// Sends this server's changes to the others, as many at once as are waiting. After an outage, reports that everything
+/// may have changed.
 async fn notify(options: PgConnectOptions, mut told: mpsc::UnboundedReceiver<Change>, origin: String) {
-    // Nothing is lost with a notification, so it need not wait for the disk.
+    // Losing a notification is harmless, so do not wait for the disk.
     let options = options.options([("synchronous_commit", "off")]);
     let mut connection: Option<PgConnection> = None;
     let mut missed = false;
@@ -180,7 +180,7 @@ async fn start_listening(options: &PgConnectOptions) -> Result<PgListener, sqlx:
         .max_lifetime(None)
         .connect_lazy_with(options.clone());
     let mut listener = PgListener::connect_with(&pool).await?;
-    // A lost connection has to be noticed here, so that listeners are told what they may have missed.
+    // Notice a lost connection here, so that listeners learn that they may have missed changes.
     listener.eager_reconnect(false);
     listener.listen(CHANNEL).await?;
     Ok(listener)

@@ -1,9 +1,9 @@
 //! How topics reach the listeners of this server and, on PostgreSQL, of the others.
 //!
-//! This server's listeners are told directly, others by a notification that names its sender, so that a server ignores its
-//! own. Notifications follow their commits from a task of their own: in the transaction of a commit they would make all
-//! commits of all servers wait for the disk one after the other. What a server that was killed did not tell is made up for
-//! when another one takes its leases away, which tells everything.
+//! This server's listeners are told directly, others by a notification that names its sender, so that a server ignores
+//! its own. A separate task sends notifications after their commits: inside the commits' transactions they would
+//! serialise the commits of all servers. A killed server may not have sent its last notifications; when another server
+//! ends its leases, it announces that everything may have changed.
 
 use crate::{Change, Topic};
 use tokio::sync::{broadcast, mpsc};
@@ -11,10 +11,10 @@ use tokio::sync::{broadcast, mpsc};
 /// The channel of notifications.
 pub(crate) const CHANNEL: &str = "towpath";
 
-/// How many bytes of topics one notification carries. PostgreSQL takes 7,999 bytes.
+/// Above this many notifications, send one that says that anything may have changed.
 const ROOM: usize = 7_500;
 
-/// Above this many notifications, one says that anything may have changed.
+/// The payload for everything.
 const PARTS: usize = 4;
 
 /// What stands for everything.
@@ -23,7 +23,7 @@ const EVERYTHING: &str = "*";
 /// Tells listeners.
 #[derive(Clone)]
 pub(crate) struct Publisher {
-    /// This server's random name among those that share the database.
+    /// Sends to other servers; `None` if there are none.
     pub(crate) origin: String,
     pub(crate) here: broadcast::Sender<Change>,
     /// Whoever tells other servers; nobody where there are none.
@@ -31,7 +31,7 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// Tells every listener.
+    /// The task ends with the store.
     pub(crate) fn tell(&self, change: Change) {
         if let Change::Topics(topics) = &change
             && topics.is_empty()
@@ -39,20 +39,20 @@ impl Publisher {
             return;
         }
         if let Some(others) = &self.others {
-            // Its task ends with the store.
+            // It is fine if nobody listens.
             let _ = others.send(change.clone());
         }
         // Nobody listening is fine.
         let _ = self.here.send(change);
     }
 
-    /// Tells this server's listeners of another server's notification.
+    /// Passes another server's notification to this server's listeners.
     pub(crate) fn heard(&self, payload: &str) {
         let (origin, topics) = payload.split_once(' ').unwrap_or((payload, EVERYTHING));
         if origin == self.origin {
             return;
         }
-        // A newer server may have topics that this one does not know.
+        // A newer server may send unknown topics.
         let topics: Result<Vec<Topic>, String> = topics.split(' ').map(str::parse).collect();
         let _ = self.here.send(match topics {
             Ok(topics) => Change::Topics(topics.into()),

@@ -4,7 +4,7 @@ use super::value::{Stored, ToValue, Value};
 use crate::StoreError;
 use sqlx::{Row as _, postgres::PgRow, sqlite::SqliteRow};
 
-/// A statement that grows with its values, so that no placeholder is counted by hand.
+/// A statement with its values. It numbers the placeholders itself.
 #[derive(Debug, Clone)]
 pub(crate) struct Query {
     pub(crate) sql: String,
@@ -31,8 +31,8 @@ impl Query {
         self
     }
 
-    /// Appends `(…, …)` for an `IN`. It is filled up to a power of two with the last value, so that lists of many lengths
-    /// share a few prepared statements.
+    /// Appends `(…, …)` for an `IN`. Repeats the last value up to a power of two, so that lists of many lengths share a
+    /// few prepared statements.
     pub(crate) fn list(mut self, values: impl IntoIterator<Item = Value>) -> Self {
         let mut values: Vec<Value> = values.into_iter().collect();
         let Some(last) = values.last().cloned() else {

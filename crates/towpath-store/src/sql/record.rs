@@ -66,7 +66,7 @@ impl<T: Stored> Field for T {
     }
 }
 
-/// Always in the same three columns.
+/// An actor always uses the same three columns.
 impl Field for Actor {
     fn names(_: &'static str, names: &mut Vec<&'static str>) {
         names.extend(["actor", "actor_via", "actor_right"]);

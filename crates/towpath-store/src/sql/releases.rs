@@ -21,7 +21,7 @@ record!(RunRow in "runs", "run" by ["id"] {
     id, environment, kind, name, object, image, actor, outcome, exit_code, message, created_at, stopped_at, version,
 });
 
-/// Its image is in four columns.
+/// Its image takes four columns.
 impl Record for ImagePush {
     const TABLE: &'static str = "image_pushes";
     const NOUN: &'static str = "push";
@@ -66,7 +66,7 @@ impl Record for ImagePush {
     }
 }
 
-/// The statuses of releases that are not over. An index names the same ones.
+/// The statuses of open releases. An index uses the same list.
 const OPEN: &str = "status IN ('planned', 'approved', 'applying', 'watching', 'rolling_back')";
 
 #[async_trait]
@@ -148,7 +148,7 @@ impl ReleaseStore for SqlStore {
     }
 }
 
-/// Answers with the number that the release has, if it is new.
+/// Returns the release's number if the release is new.
 pub(crate) async fn put_release(
     to: &mut Transaction<'_>,
     row: &ReleaseRow,
@@ -162,13 +162,13 @@ pub(crate) async fn put_release(
             put(to, &row, expect, &[]).await?;
             Ok(Some(number))
         }
-        // The writer does not know its number.
+        // The writer does not know the number.
         Expect::Version(_) if row.number == 0 => {
             put(to, row, expect, &["number"]).await?;
             Ok(None)
         }
         Expect::Version(_) => {
-            // An environment may have recorded it under another number than the one that it got here.
+            // An environment may have recorded it under another number.
             counters::raise(to, Counter::Releases(&slug), row.number).await?;
             put(to, row, expect, &[]).await?;
             Ok(None)
@@ -180,7 +180,7 @@ pub(crate) async fn put_run(to: &mut Transaction<'_>, row: &RunRow, expect: Expe
     put(to, row, expect, &[]).await
 }
 
-/// Adds a push. A tag that is pushed again is another push: which image was first under a tag has to stay known.
+/// Adds a push. Pushing a tag again adds another one, because the first image under a tag has to stay known.
 pub(crate) async fn put_push(to: &mut Transaction<'_>, row: &ImagePush) -> Result<(), StoreError> {
     to.execute(insert(ImagePush::TABLE, row.columns())).await.map(drop)
 }

@@ -30,7 +30,7 @@ pub(crate) async fn add_session(to: &mut Transaction<'_>, row: &SessionRow) -> R
     add(to, row, row.columns()).await
 }
 
-/// Of no effect on a session that has ended: being seen does not bring one back.
+/// Does nothing for an ended session: using it does not reopen it.
 pub(crate) async fn seen(to: &mut Transaction<'_>, digest: &Digest, at: Timestamp) -> Result<(), StoreError> {
     let query = Query::new("UPDATE sessions SET seen_at = ")
         .value(&at)

@@ -20,7 +20,7 @@ use sqlx::{
 use std::{path::Path, time::Duration};
 use tokio::sync::{broadcast, mpsc};
 
-/// How many changes a listener may be behind before it is told that anything may have changed.
+/// How many changes a listener may lag behind before it is told that anything may have changed.
 const CHANGES: usize = 1_024;
 
 /// What a data directory's database is called in messages.
@@ -54,7 +54,7 @@ fn pool(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections)
         .min_connections(1)
-        // A database in memory is gone with its connection, and a file's connections do not grow old.
+        // A database in memory dies with its connection, and connections to a file need no renewal.
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
@@ -72,7 +72,7 @@ async fn open_file(folder: &Path) -> Result<SqlStore, StoreError> {
         .filename(&path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
-        // A commit is on the disk when it is answered: an event is acted on only after that.
+        // A commit must be on the disk before its answer, because its events are then acted on.
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(Duration::from_secs(10))
         .statement_cache_capacity(STATEMENTS);
@@ -102,7 +102,7 @@ async fn open_memory() -> Result<SqlStore, StoreError> {
     Ok(start(name, only.clone(), only, identity, None))
 }
 
-/// Refuses a database of which something is missing.
+/// Returns an error for a truncated database.
 async fn check_whole(pool: &SqlitePool, name: &str) -> Result<(), StoreError> {
     let said: String = sqlx::query_scalar("PRAGMA quick_check(1)")
         .fetch_one(pool)

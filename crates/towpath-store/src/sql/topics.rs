@@ -8,9 +8,9 @@ use towpath_types::{EnvironmentId, ProjectName};
 pub(crate) fn of(operation: &Operation) -> Change {
     match operation {
         Operation::Commit(commit) => Change::Topics(of_commit(commit).into()),
-        // It may have been killed between a commit and its notification.
+        // The server may have been killed between a commit and its notification.
         Operation::ForgetServer(_) => Change::Everything,
-        // A claim takes work away, and nobody waits for that.
+        // A claim only takes work away, and nobody waits for that.
         Operation::Claim { .. } | Operation::Renew { .. } | Operation::PutServer(_) | Operation::RemoveServer(_) => {
             Change::Topics([].into())
         }
@@ -29,7 +29,7 @@ fn of_commit(commit: &Commit) -> Vec<Topic> {
 pub(crate) fn topics_of(write: &Write) -> Vec<Topic> {
     match write {
         Write::Project(row, _) => vec![Topic::Project(row.name.clone())],
-        // The pipeline's address is told before the pipeline is made.
+        // The pipeline's address is known before the pipeline is made.
         Write::Trigger(row, _) => vec![Topic::Project(row.project.clone()), Topic::Pipeline(row.pipeline)],
         Write::Pipeline(row, _) => vec![Topic::Project(row.project.clone()), Topic::Pipeline(row.id)],
         Write::PipelineConfig(row) => vec![Topic::Pipeline(row.pipeline)],
@@ -62,7 +62,7 @@ pub(crate) fn topics_of(write: &Write) -> Vec<Topic> {
         | Write::CancelWork(_)
         | Write::WorkFailed { .. }
         | Write::WorkReturned { .. } => vec![Topic::Work],
-        // No page shows these by themselves; rows that it shows are written beside them.
+        // No page shows these directly; the rows that pages show are written with them.
         Write::HandledRef(_)
         | Write::Events { .. }
         | Write::JobGoesOn { .. }
@@ -83,7 +83,7 @@ pub(crate) fn topics_of(write: &Write) -> Vec<Topic> {
     }
 }
 
-/// Its project's pages list its environments.
+/// The pages of the environment's project list it.
 fn of_environment(id: &EnvironmentId) -> Vec<Topic> {
     let mut topics = vec![Topic::Environment(id.clone())];
     topics.extend(id.project().parse::<ProjectName>().ok().map(Topic::Project));

@@ -21,7 +21,7 @@ record!(HandledRef in "handled_refs", "handled ref" by ["project", "name"] {
     project, name, commit = "commit_id", number,
 });
 
-/// Triggers of which nothing is known but that they were asked for. The index of open ones names the same words.
+/// The condition for open triggers. An index uses the same statuses.
 const OPEN: &str = " WHERE status IN ('announced', 'received') ORDER BY created_at, id";
 
 impl Field for TriggerKind {
@@ -75,7 +75,7 @@ impl TriggerStore for SqlStore {
     }
 }
 
-/// Answers with the number that the row's pipeline has, if the row is new.
+/// Returns the pipeline's number if the row is new.
 pub(crate) async fn put_trigger(
     to: &mut Transaction<'_>,
     row: &TriggerRow,

@@ -11,7 +11,8 @@ use towpath_types::{
 
 use crate::WorkKind;
 
-/// A value of a column. An empty one keeps its type, because PostgreSQL prepares a statement for the types it sees first.
+/// A column's value. An empty value has a type, because PostgreSQL prepares a statement for the types that it sees
+/// first.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     Text(Option<String>),
@@ -192,7 +193,7 @@ impl Stored for WorkKind {
     }
 }
 
-/// Numbers that fit into 64 signed bits. A larger one is stored as the largest.
+/// Numbers that fit into 64 signed bits. A larger one is stored as the largest possible.
 macro_rules! as_number {
     ($($type:ty),*) => {$(
         impl ToValue for $type {
@@ -245,7 +246,7 @@ impl Stored for bool {
 
 impl ToValue for f64 {
     fn to_value(&self) -> Value {
-        // SQLite stores "not a number" as nothing. A test that took so long took no time that anybody knows.
+        // SQLite stores NaN as NULL. Store 0 for an unknown test duration instead.
         Value::Real(Some(if self.is_finite() { *self } else { 0.0 }))
     }
 }

@@ -1,9 +1,8 @@
 //! The queue of work.
 //!
-//! A wish for work that is leased is kept beside the lease (`again`, when it is due) and takes effect when the lease ends,
-//! however it ends, as if it came at that moment: work that was done becomes new work; work that failed or was returned is
-//! due at the earlier of both moments and its failures are counted anew. A claim that follows a lease which was not
-//! renewed begins after the wish and fulfils it.
+//! A request for leased work is stored beside the lease (`again`, its due time) and takes effect when the lease ends,
+//! however it ends: finished work becomes new work; failed or returned work is due at the earlier of both times and its
+//! failures are reset. A claim after an expired lease begins after the request and so fulfils it.
 
 use super::{
     counters,
@@ -81,7 +80,7 @@ impl Record for Work {
         })
     }
 
-    /// Of new work: nobody has it.
+    /// The columns of new work, which nobody has claimed.
     fn columns(&self) -> Vec<Column> {
         vec![
             ("kind", self.key.kind.to_value()),
@@ -196,7 +195,7 @@ fn end_of(now: Timestamp, lasts: Duration) -> Timestamp {
     now.checked_add(lasts).unwrap_or(Timestamp::MAX)
 }
 
-/// Adds work, or the wish that the work of its key be done (again).
+/// Adds work, or a request to repeat it if it is leased.
 pub(crate) async fn enqueue(to: &mut Transaction<'_>, work: &Work) -> Result<(), StoreError> {
     let query = insert(Work::TABLE, work.columns()).sql(
         " ON CONFLICT (kind, key) DO UPDATE SET
@@ -217,7 +216,7 @@ pub(crate) async fn enqueue(to: &mut Transaction<'_>, work: &Work) -> Result<(),
     to.execute(query).await.map(drop)
 }
 
-/// Removes work that is done, or makes it new if it was wished for again.
+/// Removes finished work, or renews it if it was requested again.
 pub(crate) async fn done(to: &mut Transaction<'_>, guard: &Guard) -> Result<(), StoreError> {
     let remove = of_guard(Query::new("DELETE FROM work"), guard).sql(" AND again IS NULL");
     if to.execute(remove).await? == 1 {
@@ -276,7 +275,7 @@ pub(crate) async fn returned(
     held(to, of_guard(due_at(query, due), guard), guard).await
 }
 
-/// Appends that the work is due at `moment`, or earlier if it was wished for.
+/// Sets the due time to `moment`, or to that of a request if it is earlier.
 fn due_at(query: Query, moment: Timestamp) -> Query {
     ["due", "claimable_at"].into_iter().fold(query, |query, column| {
         query
@@ -316,7 +315,7 @@ pub(crate) async fn claim(
     let mut leases: Vec<Lease> = Vec::new();
     let skip = to.dialect().for_update_skip_locked();
     for key in wanted {
-        // The row is locked before the fence is taken: whoever claims it later has a higher one.
+        // Lock the row before taking the fence, so that a later claim gets a higher one.
         let free = of_key(Query::new("SELECT fence FROM work"), key)
             .sql(" AND claimable_at <= ")
             .value(&now)

@@ -93,7 +93,7 @@ pub(crate) async fn append(
             query = query.values([stream.to_value(), sequence.to_value(), event.to_value()]);
             sequence += 1;
         }
-        // Another server may append at the same moment: its primary key decides.
+        // If another server appends at the same time, the primary key decides.
         if to.execute(query.sql(" ON CONFLICT DO NOTHING")).await? != part.len() as u64 {
             return Err(conflict());
         }

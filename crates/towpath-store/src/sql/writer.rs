@@ -1,4 +1,4 @@
-//! The tasks that write. A caller waits for its answer; if it goes away, what it asked for still happens as a whole.
+//! The tasks that write. A caller waits for its answer; if it goes away, its operation still completes.
 
 use super::{
     connections::Connections,
@@ -20,7 +20,7 @@ const GROUP: usize = 64;
 /// How many of PostgreSQL's connections writers may hold: the rest is for readers.
 const WRITERS: usize = 8;
 
-/// How often a transaction that PostgreSQL ended because of others is tried.
+/// How often to try a transaction that PostgreSQL ends because of others.
 const TRIES: u32 = 10;
 
 /// Writes to SQLite, one transaction after the other, until the store is closed.
@@ -61,7 +61,7 @@ fn unavailable(database: &str, error: &Arc<sqlx::Error>) -> StoreError {
     }
 }
 
-/// Writes a group together, or one by one if something is wrong with the database: then each has its own error.
+/// Writes a group in one transaction. If the database fails, writes them one by one, so that each gets its own error.
 async fn write_group(
     connection: &mut SqliteConnection,
     database: &str,
@@ -80,7 +80,7 @@ async fn write_group(
     results
 }
 
-/// Writes a group in one transaction. An operation that finds something else than it expects fails alone.
+/// Writes a group in one transaction. An operation whose expectation fails does not affect the others.
 async fn write_together(
     connection: &mut SqliteConnection,
     database: &str,
@@ -93,7 +93,7 @@ async fn write_together(
         Err(error) => Err(error),
     };
     if written.is_err() {
-        // Fails when SQLite has rolled back already, which is what is wanted.
+        // Fails if SQLite has already rolled back, which is fine.
         let _ = to.run("ROLLBACK").await;
     }
     written
@@ -174,7 +174,7 @@ async fn write_once(database: &str, connections: &Connections, request: &Request
         let mut to = Transaction::postgres(&mut borrowed.connection, database);
         match to.run("BEGIN ISOLATION LEVEL READ COMMITTED").await {
             Ok(()) => break borrowed,
-            // It has died since it was used last, and nothing was written yet.
+            // The connection has died since it was last used, and nothing was written yet.
             Err(StoreError::Unavailable { .. }) if !borrowed.is_new => {}
             Err(error) => return Err(error),
         }
@@ -185,7 +185,7 @@ async fn write_once(database: &str, connections: &Connections, request: &Request
         Ok(done) => to.run("COMMIT").await.map(|()| done),
         Err(error) => Err(error),
     };
-    // A connection whose transaction may still be open is closed.
+    // Close a connection whose transaction may still be open.
     if written.is_ok() || to.run("ROLLBACK").await.is_ok() {
         borrowed.give_back();
     }

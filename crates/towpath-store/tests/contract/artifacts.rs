@@ -75,7 +75,7 @@ pub async fn tests_are_replaced_by_file(store: SqlStore) {
     };
     assert_eq!(found[0], expected);
     assert_eq!(store.tests(job, 2).await.unwrap(), []);
-    // The newest files first; a replaced one keeps its age.
+    // The newest files come first; a replaced one keeps its age.
     assert_eq!(names(&store.recent_tests(&claims(), 2).await.unwrap()), ["b", "a", "c"]);
     assert_eq!(
         names(&store.recent_tests(&claims(), 9).await.unwrap()),
@@ -114,7 +114,7 @@ pub async fn the_newest_cache_with_the_prefix_wins(store: SqlStore) {
     assert_eq!(store.find_cache(&claims, "branch", "%").await.unwrap(), None);
     assert!(store.has_cache(&claims, "branch", "v1-ab").await.unwrap());
     assert!(!store.has_cache(&claims, "branch", "v1-a").await.unwrap());
-    // Another trust domain has keys of its own.
+    // Another trust domain has its own keys.
     assert!(!store.has_cache(&claims, "protected", "v1-ab").await.unwrap());
     assert_eq!(store.find_cache(&claims, "protected", "v1").await.unwrap(), None);
     let protected = Cache {

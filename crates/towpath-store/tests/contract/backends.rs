@@ -1,4 +1,4 @@
-//! The implementations, each empty.
+//! The implementations, each with an empty store.
 
 use sqlx::Row as _;
 use std::{path::Path, sync::OnceLock};
@@ -22,7 +22,7 @@ pub async fn postgres(test: &str) -> Option<SqlStore> {
     Some(SqlStore::open(Database::Postgres(url)).await.unwrap())
 }
 
-/// The address of an empty database in the cluster that all tests share; `None` where there is no PostgreSQL.
+/// The address of an empty database in the cluster that all tests share; `None` if there is no PostgreSQL.
 pub fn postgres_url(test: &str) -> Option<String> {
     static CLUSTER: OnceLock<Result<Postgres, Absent>> = OnceLock::new();
     match CLUSTER.get_or_init(|| Postgres::start().unwrap()) {
@@ -34,7 +34,7 @@ pub fn postgres_url(test: &str) -> Option<String> {
     }
 }
 
-/// Tables that grow with the number of pipelines: nothing reads one from end to end.
+/// Tables that grow with the number of pipelines: no statement may scan one.
 const LARGE: [&str; 16] = [
     "artifacts",
     "caches",
@@ -54,7 +54,7 @@ const LARGE: [&str; 16] = [
     "workflows",
 ];
 
-/// Asks SQLite how it would carry out each statement: with an index, and without sorting a whole table.
+/// Checks SQLite's query plans: each statement uses an index and sorts no whole table.
 pub async fn check_plans(folder: &Path, statements: &[String]) {
     let url = format!("sqlite://{}", folder.join("towpath.db").display());
     let pool = sqlx::SqlitePool::connect(&url).await.unwrap();

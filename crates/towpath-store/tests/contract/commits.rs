@@ -11,7 +11,7 @@ use towpath_store::{
 };
 use towpath_types::{JobId, JobStatus, PipelineId, ReleaseStatus};
 
-/// Every write that can fail, so that it fails: rows that are not there at the version that it expects.
+/// Every write that can fail, set up to fail: no row has the version that it expects.
 fn failing() -> Vec<Write> {
     let guard = Guard {
         key: WorkKey::new(WorkKind::Job, "nosuch"),
@@ -61,7 +61,7 @@ fn failing() -> Vec<Write> {
     ]
 }
 
-/// Every write that can succeed once only.
+/// Every write that succeeds only once.
 fn once() -> Vec<Write> {
     vec![
         Write::PipelineConfig(PipelineConfig {
@@ -118,7 +118,7 @@ pub async fn a_failed_write_undoes_its_commit(store: SqlStore) {
     for write in once() {
         check(vec![write.clone()], write).await;
     }
-    // None of them took a number.
+    // None of them has taken a number.
     let committed = commit(&store, [Write::Trigger(trigger("numbered"), Expect::Absent)])
         .await
         .unwrap();
@@ -141,11 +141,11 @@ pub async fn a_commit_happens_whole_without_its_caller(store: SqlStore) {
             whole.write(write);
         }
         let mut pending = Box::pin(store.commit(whole));
-        // Asked for, and given up at once.
+        // Requested, and dropped at once.
         assert!(futures::poll!(&mut pending).is_pending());
         drop(pending);
     }
-    // The writer is free, and everything that was asked for is there or will be, as a whole.
+    // The writer is free, and each request happens completely.
     for round in 0..20 {
         let stream = format!("stream/{round}");
         let wait = towpath_testkit::until("the commit", std::time::Duration::from_secs(20), async || {
@@ -169,12 +169,12 @@ pub async fn numbers_have_no_gaps_under_eight_writers(store: SqlStore) {
             let mut taken: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
             for round in 0..EACH {
                 let (job, mut writes) = one_job("claims");
-                // The pipeline's row has the number of its trigger, which only the commit decides: leave it out.
+                // The pipeline's row needs its trigger's number, which only the commit assigns: leave it out.
                 writes.remove(1);
                 writes.push(Write::NumberJob(job.id));
                 writes.push(Write::Release(release("dev", ReleaseStatus::Planned), Expect::Absent));
                 if round % 5 == writer % 5 {
-                    // It fails as a whole, so that its numbers are given to others.
+                    // It fails completely, so its numbers go to others.
                     let mut failing = writes.clone();
                     failing.push(Write::Project(project("nosuch"), Expect::Version(1)));
                     assert!(commit(&store, failing).await.is_err());
@@ -289,7 +289,7 @@ pub async fn topics_follow_from_writes(store: SqlStore) {
     let claims = Topic::Project(name("claims"));
     let of_job = [claims.clone(), Topic::Pipeline(job.pipeline), Topic::Job(job.id)];
     assert_eq!(heard().await, of_job.into());
-    // A commit that fails says nothing.
+    // A failed commit notifies nobody.
     commit(&store, [Write::Job(job.clone(), Expect::Version(9))])
         .await
         .unwrap_err();
@@ -329,7 +329,7 @@ pub async fn topics_follow_from_writes(store: SqlStore) {
     assert_eq!(heard().await, [Topic::JobLogs(job.id)].into());
     store.announce(&[Topic::Gates]);
     assert_eq!(heard().await, [Topic::Gates].into());
-    // What follows from no topic is silent, so this one is heard next.
+    // A write without a topic notifies nobody, so the next one is received next.
     let spec = JobSpecRow {
         job: job.id,
         spec: json!({}),

@@ -37,7 +37,7 @@ pub async fn every_sighting_is_read_back(store: SqlStore) {
 }
 
 pub async fn environments_are_sorted_by_project_and_name(store: SqlStore) {
-    // `a-b` is before `a`'s environments in an order of slugs.
+    // By slug, `a-b` would sort before `a`'s environments.
     let pairs = [("a", "dev"), ("a", "prod_2"), ("a-b", "dev"), ("b", "a")];
     for (project, one) in pairs.iter().rev() {
         let row = environment(EnvironmentId::new(project, one).unwrap());

@@ -1,4 +1,4 @@
-//! Failures on demand do what their doc says.
+//! Injected failures behave as documented.
 
 use crate::{
     backends,
@@ -42,7 +42,7 @@ async fn a_failure_is_before_or_after_the_effect() {
     faults.fail_after(1);
     assert_unavailable(append(&store, 2).await);
     assert_eq!(length(&plain).await, 3, "only the answer was to be lost");
-    // Clones made before have no failures, and are not counted.
+    // Earlier clones have no failures and are not counted.
     faults.set_away();
     assert_unavailable(append(&store, 3).await);
     assert_unavailable(store.projects().await);

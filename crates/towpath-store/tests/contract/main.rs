@@ -1,5 +1,5 @@
-//! The store's contract, on every implementation: SQLite in a file and in memory, PostgreSQL, and a store that counts and
-//! could fail.
+//! Tests the store's contract on every implementation: SQLite in a file and in memory, PostgreSQL, and a store with
+//! fault injection.
 
 #![allow(clippy::unwrap_used)]
 

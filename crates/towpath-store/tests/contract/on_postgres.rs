@@ -1,4 +1,4 @@
-//! PostgreSQL shared by servers: they hear of each other, take turns, and outlast its absence.
+//! PostgreSQL shared by servers: they notify each other, take turns, and survive outages.
 
 use crate::{
     backends,
@@ -29,7 +29,7 @@ async fn open(url: &str) -> Result<SqlStore, StoreError> {
     SqlStore::open(Database::Postgres(url.into())).await
 }
 
-/// What is heard until `last` is, which has to come.
+/// The topics received until `last`, which has to come.
 async fn heard_until(changes: &mut Changes, last: &Topic) -> Vec<Topic> {
     let mut all = Vec::new();
     let listening = async {
@@ -76,21 +76,21 @@ async fn servers_hear_of_each_other_and_once_of_themselves() {
         heard_until(&mut others, &Topic::JobLogs(job.id)).await,
         [Topic::JobLogs(job.id)]
     );
-    // The other way, and what this one hears in all: its own once each, and the other's.
+    // The other direction, and everything that this one receives: its own topics once each, and the other's.
     there.announce(&[Topic::Gates]);
     let mut expected = topics.to_vec();
     expected.extend([Topic::JobLogs(job.id), Topic::Gates]);
     assert_eq!(heard_until(&mut own, &Topic::Gates).await, expected);
-    // Many at once do not fit into one notification.
+    // Many topics do not fit into one notification.
     let many: Vec<Topic> = (0..400).map(|_| Topic::Job(fresh())).collect();
     let mut announced = Commit::new();
     many.iter().for_each(|topic| announced.announce(topic.clone()));
     here.commit(announced).await.unwrap();
     let heard = heard_until(&mut others, &many[399]).await;
-    // Its own comes first.
+    // Its own topic comes first.
     assert_eq!(heard[0], Topic::Gates);
     assert!(heard[1..] == many, "{} topics were heard", heard.len());
-    // A server that was killed may have told nothing of its last commits.
+    // A killed server may not have sent its last notifications.
     there.forget_server("gone").await.unwrap();
     heard_everything(&mut own).await;
 }
@@ -131,7 +131,7 @@ async fn the_database_of_a_newer_version_is_refused() {
         ),
         "{error:?}"
     );
-    // It has not kept its turn.
+    // It has not kept the lock.
     sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 9999")
         .execute(&pool)
         .await
@@ -178,7 +178,7 @@ async fn two_servers_do_each_piece_of_work_once() {
         .collect();
     let works = keys.iter().map(|key| Write::Work(Work::new(key.clone(), at(0))));
     commit(&stores[0], works).await.unwrap();
-    // Four workers a server. Leases end at once, so that each is fenced now and then by another one.
+    // Four workers per server. Leases end at once, so that workers sometimes fence each other.
     let workers = (0..8).map(|worker| {
         let store = stores[worker % 2].clone();
         tokio::spawn(async move {
@@ -253,7 +253,7 @@ async fn a_deadlock_is_resolved_by_trying_again() {
         tokio::spawn(async move {
             let projects = [["a", "b"], ["b", "a"]][writer];
             for _ in 0..100 {
-                // Each takes numbers of both projects, in the other order.
+                // Each takes numbers of both projects, in opposite orders.
                 let writes = projects.map(|one| Write::Trigger(trigger(one), Expect::Absent));
                 commit(&store, writes).await.unwrap();
             }
@@ -288,7 +288,7 @@ async fn a_deadlock_is_resolved_by_trying_again() {
     .unwrap();
 }
 
-/// Fails with `Unavailable`, within the time that a caller has to reckon with.
+/// Fails with `Unavailable` within the documented time limit.
 async fn assert_away<T: std::fmt::Debug>(result: impl Future<Output = Result<T, StoreError>>) {
     let began = Instant::now();
     let error = timeout(Duration::from_secs(20), result)
@@ -323,7 +323,7 @@ async fn a_database_that_was_away_is_used_again() {
     commit(&store, writes).await.unwrap();
     let mut changes = other.changes();
     for round in 1..=2 {
-        // While it is written to: each commit is there as a whole, or not at all, and what was answered is there.
+        // During writes: each commit is stored completely or not at all, and each acknowledged one is stored.
         let writing = {
             let store = store.clone();
             tokio::spawn(async move {
@@ -367,13 +367,13 @@ async fn a_database_that_was_away_is_used_again() {
         let (a, b) = (length("a").await, length("b").await);
         assert_eq!(a, b, "half of a commit");
         assert!(a == answered || a == answered + 1, "{a} stored, {answered} answered");
-        // And it is listened to again.
+        // Listening works again.
         store.announce(&[Topic::Job(job.id)]);
         assert!(timeout(BOUND, changes.of(&Topic::Job(job.id))).await.unwrap());
     }
 }
 
-/// Passes bytes on until it is told to let nothing through.
+/// Forwards bytes until it is told to block.
 struct Line {
     port: u16,
     open: watch::Sender<bool>,
@@ -439,7 +439,7 @@ async fn a_line_that_lets_nothing_through_is_not_waited_for() {
     let (read, write, many) = tokio::join!(
         timeout(MINUTE, assert_away(store.job(nobody))),
         timeout(MINUTE, assert_away(commit(&store, [Write::NumberJob(job.id)]))),
-        // More than there are connections.
+        // More than the number of connections.
         timeout(
             MINUTE,
             join_all(
@@ -450,7 +450,7 @@ async fn a_line_that_lets_nothing_through_is_not_waited_for() {
     read.unwrap();
     write.unwrap();
     many.unwrap();
-    // Another server is not held up by locks of the one that is cut off, for longer than the database waits for it.
+    // The locks of a disconnected server block others only until the database's timeout.
     let numbered = until("the lock of the job", MINUTE, async || {
         Ok(match commit(&direct, [Write::NumberJob(job.id)]).await {
             Ok(_) => Probe::Found(()),

@@ -1,4 +1,4 @@
-//! SQLite in a data directory: locked, whole, and there again after a kill.
+//! SQLite in a data directory: locked, complete, and intact after a kill.
 
 use crate::{
     backends,
@@ -44,7 +44,7 @@ async fn a_second_server_is_told_who_has_the_directory() {
     let (name, written) = (store.instance().to_string(), folder.path().join("instance"));
     assert_eq!(std::fs::read_to_string(&written).unwrap(), name);
     drop(store);
-    // The lock goes with the last clone.
+    // The last clone releases the lock.
     let again = open(folder.path()).await.unwrap();
     assert_eq!((again.instance(), again.is_new()), (name.as_str(), false));
     drop(again);
@@ -90,7 +90,7 @@ async fn a_directory_without_its_database_is_refused() {
     std::fs::remove_dir_all(folder.path().join("git/claims.git")).unwrap();
     std::fs::write(&database, "").unwrap();
     refused("`instance` and `logs` and `blobs`").await;
-    // One that has no tables is as good as none.
+    // A database without tables counts as missing.
     std::fs::remove_file(&database).unwrap();
     let url = format!("sqlite://{}?mode=rwc", database.display());
     let empty = sqlx::SqlitePool::connect(&url).await.unwrap();
@@ -104,7 +104,7 @@ async fn a_directory_without_its_database_is_refused() {
         std::fs::create_dir(folder.path().join(part)).unwrap();
     }
     std::fs::remove_file(folder.path().join("instance")).unwrap();
-    // Empty folders hold nothing that could be lost.
+    // Empty folders hold nothing to lose.
     assert!(open(folder.path()).await.unwrap().is_new());
 }
 
@@ -119,7 +119,7 @@ async fn a_database_that_was_cut_off_or_overwritten_is_refused_with_how_to_resto
             .unwrap();
     }
     drop(store);
-    // What is still in the journal goes where it belongs.
+    // Move the journal's content into the database file.
     raw(folder.path(), "PRAGMA wal_checkpoint(TRUNCATE)").await;
     let database = folder.path().join("towpath.db");
     let whole = std::fs::read(&database).unwrap();
@@ -152,7 +152,7 @@ async fn a_directory_belongs_to_one_database_wherever_that_is() {
     let path = folder.path().join("data");
     belong_together(&path, "one", "db:5432/towpath").unwrap();
     belong_together(&path, "one", "db:5432/towpath").unwrap();
-    // That database was emptied, and a new one made in its place.
+    // That database was emptied and created again.
     let error = belong_together(&path, "two", "db:5432/towpath").unwrap_err();
     assert!(matches!(error, StoreError::OtherInstance { .. }), "{error:?}");
     std::fs::create_dir_all(path.join("git/claims.git")).unwrap();
@@ -228,7 +228,7 @@ async fn a_statement_that_reads_a_whole_table_is_noticed() {
     backends::check_plans(folder.path(), &["SELECT id FROM jobs WHERE name = $1".to_string()]).await;
 }
 
-/// Not a test of its own: what the next one starts and kills.
+/// Not a test of its own: the next test starts and kills it.
 #[tokio::test]
 async fn child_that_commits_until_it_is_killed() {
     let Ok(folder) = std::env::var(CHILD) else { return };
@@ -308,7 +308,8 @@ async fn a_full_disk_is_said_and_loses_nothing() {
     let store = open(folder.path()).await.unwrap();
     let ballast = folder.path().join("ballast");
     std::fs::write(&ballast, vec![0; 8 << 20]).unwrap();
-    // Small and large at once, so that they share transactions: a large one that does not fit fails no small one that does.
+    // Mix small and large commits, so that they share transactions: a large one that does not fit must not fail a small
+    // one that does.
     let writers = (0..4).map(|writer| {
         let store = store.clone();
         tokio::spawn(async move {

@@ -7,7 +7,7 @@ use towpath_store::{
 use towpath_types::TriggerStatus;
 
 pub async fn projects_are_compared_and_sorted(store: SqlStore) {
-    // In the order of their bytes, whatever the database's locale says.
+    // Byte order, whatever the database's locale.
     let names = ["a-b", "a.b", "a0", "a_b", "ab"];
     for one in names.iter().rev() {
         let write = Write::Project(project(one), Expect::Absent);
@@ -27,7 +27,7 @@ pub async fn projects_are_compared_and_sorted(store: SqlStore) {
     let changed = ProjectRow {
         head: None,
         default_branch: "trunk".into(),
-        // The store counts by itself.
+        // The store counts versions itself.
         version: 77,
         ..project("ab")
     };
@@ -50,7 +50,7 @@ pub async fn triggers_take_numbers(store: SqlStore) {
     let committed = commit(&store, writes).await.unwrap();
     let ids: Vec<_> = rows.iter().map(|row| row.pipeline).collect();
     assert_eq!(committed.pipelines, [(ids[0], 1), (ids[1], 2), (ids[2], 1)]);
-    // One that is refused leaves no gap.
+    // A refused insert leaves no gap.
     refused(&store, Write::Trigger(rows[0].clone(), Expect::Absent), "the trigger").await;
     let with_number = TriggerRow {
         number: 9,
@@ -74,7 +74,7 @@ pub async fn triggers_take_numbers(store: SqlStore) {
         ..with_number
     };
     refused(&store, Write::Trigger(twice, Expect::Absent), "the trigger").await;
-    // An update keeps the number, even of a writer that never learnt it.
+    // An update keeps the number, even if the writer never learnt it.
     let done = TriggerRow {
         status: TriggerStatus::Done,
         ..rows[1].clone()
@@ -172,7 +172,7 @@ pub async fn a_handled_ref_keeps_the_newest_push(store: SqlStore) {
         commit: Some(sha(digit)),
         number,
     };
-    // Pipelines are made side by side: the older push may be handled last.
+    // Pipelines are made concurrently: the older push may be handled last.
     for (write, expected) in [
         (handled("a", 2), handled("a", 2)),
         (handled("b", 5), handled("b", 5)),

@@ -14,7 +14,7 @@ pub async fn releases_are_numbered_and_listed(store: SqlStore) {
     assert_eq!(numbers, [1, 2, 1]);
     assert_eq!(committed.releases[1].0, rows[1].id);
     refused(&store, Write::Release(rows[0].clone(), Expect::Absent), "the release").await;
-    // Somebody else's, recorded in the environment under its own number, even if that is taken here.
+    // Another store's release, recorded in the environment under its own number, even if that number is taken here.
     let others = ReleaseRow {
         number: 2,
         ..release("dev", ReleaseStatus::Succeeded)
@@ -33,7 +33,7 @@ pub async fn releases_are_numbered_and_listed(store: SqlStore) {
     let ids: Vec<_> = found.iter().map(|row| row.id).collect();
     assert_eq!(ids, [next.id, far.id, others.id, rows[1].id, rows[0].id]);
     assert_eq!(store.releases(&dev, 1).await.unwrap(), found[..1]);
-    // The writer may not know the number that its release took.
+    // The writer may not know the number of its release.
     let ended = ReleaseRow {
         status: ReleaseStatus::RolledBack,
         outcome: Some(Outcome::Errored),
@@ -90,7 +90,7 @@ pub async fn the_last_release_in_a_status_is_found(store: SqlStore) {
     );
     let nowhere = environment_id("nosuch");
     assert_eq!(store.last_release(&nowhere, &[]).await.unwrap(), None);
-    // What is not over by the enum is open by the index.
+    // The enum and the index agree on which statuses are open.
     let open: Vec<ReleaseStatus> = store
         .open_releases()
         .await
@@ -147,7 +147,7 @@ pub async fn the_last_push_of_a_tag_is_found(store: SqlStore) {
     ];
     commit(&store, rows.clone().map(Write::ImagePush)).await.unwrap();
     let [a, b, _, _, e, _] = rows;
-    // In the order of the pushes, with what a tag named before it was moved.
+    // In the order of the pushes, including the earlier target of a moved tag.
     assert_eq!(store.pushes_of(workflow).await.unwrap(), [a, b, e.clone()]);
     assert_eq!(store.last_push("team/claims", "v1").await.unwrap(), Some(e));
     assert_eq!(store.last_push("team/claims", "v3").await.unwrap(), None);

@@ -1,4 +1,4 @@
-//! Rows with something in every column, to be changed by tests.
+//! Rows with a value in every column, for tests to change.
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -46,7 +46,7 @@ pub async fn commit(store: &SqlStore, writes: impl IntoIterator<Item = Write>) -
     store.commit(commit).await
 }
 
-/// Fails the test unless the commit is refused because of another writer.
+/// Checks that the commit is refused because of another writer.
 pub async fn refused(store: &SqlStore, write: Write, what: &str) {
     let error = commit(store, [write]).await.unwrap_err();
     assert!(matches!(error, StoreError::Conflict { .. }), "{error:?}");
@@ -155,7 +155,7 @@ pub fn job(workflow: &WorkflowRow, position: i64) -> JobRow {
     }
 }
 
-/// A job of a workflow of a pipeline, none of which is stored.
+/// A job with a workflow and a pipeline, none of them stored.
 pub fn any_job(project: &str) -> JobRow {
     job(&workflow(&pipeline(project, 1), 0), 0)
 }

@@ -78,7 +78,7 @@ pub async fn work_is_due_in_order(store: SqlStore) {
     assert_eq!(store.next_due(&jobs).await.unwrap(), Some(at(2)));
     assert_eq!(store.next_due(&[WorkKind::Timer]).await.unwrap(), Some(at(60)));
     assert_eq!(store.next_due(&[WorkKind::Gate]).await.unwrap(), None);
-    // A lease's end is a moment at which work becomes due.
+    // Work becomes due when its lease ends.
     claim(&store, &job("second"), "a", 2).await.unwrap();
     assert_eq!(store.next_due(&jobs).await.unwrap(), Some(at(3)));
     claim(&store, &bound.key, "a", 3).await.unwrap();
@@ -150,7 +150,7 @@ pub async fn an_ended_lease_is_claimed_with_a_higher_fence(store: SqlStore) {
     let key = job("a");
     enqueue(&store, Work::new(key.clone(), at(0))).await;
     let first = claim(&store, &key, "a", 0).await.unwrap();
-    // One that has ended but that nobody took can still be renewed.
+    // An expired lease that nobody took can still be renewed.
     assert_eq!(store.renew("a", at(100), MINUTE).await.unwrap().len(), 1);
     let second = claim(&store, &key, "b", 160).await.unwrap();
     assert!(second.fence > first.fence);
@@ -186,7 +186,7 @@ pub async fn a_lost_lease_changes_nothing(store: SqlStore) {
     };
     fenced(&store, returned).await;
     assert_eq!(work(&store, &key).await, held.work);
-    // Who holds it may write beside it.
+    // The lease's holder may write under its guard.
     let mut guarded = Commit::new().with(Write::Work(Work::new(other.clone(), at(0))));
     guarded.guard(&held);
     store.commit(guarded).await.unwrap();
@@ -231,7 +231,7 @@ pub async fn failed_work_is_retried_or_set_aside(store: SqlStore) {
     assert_eq!(store.set_aside().await.unwrap(), [found]);
     assert_eq!(store.next_due(&[WorkKind::Job]).await.unwrap(), None);
     assert_eq!(due(&store, &[WorkKind::Job], &[], 9_999, 9).await, [""; 0]);
-    // A person, or whatever makes it necessary again, gives it another chance.
+    // A person, or a new request, gives it another chance.
     enqueue(&store, Work::new(key.clone(), at(500))).await;
     let found = work(&store, &key).await;
     assert_eq!(
@@ -264,7 +264,7 @@ pub async fn returned_work_may_be_bound_to_an_engine(store: SqlStore) {
     assert_eq!(due(&store, &[WorkKind::Job], &["host"], 10, 9).await, [""; 0]);
     assert_eq!(due(&store, &[WorkKind::Job], &["docker"], 10, 9).await, ["a"]);
     assert_eq!(due(&store, &[WorkKind::Job], &["docker"], 9, 9).await, [""; 0]);
-    // Wishes do not unbind it: only that engine has what the work is about.
+    // Requests do not unbind it: only that engine has its environments.
     enqueue(&store, Work::new(key.clone(), at(5))).await;
     let found = work(&store, &key).await;
     assert_eq!((found.engine.as_deref(), found.due), (Some("docker"), at(5)));
@@ -283,7 +283,7 @@ pub async fn a_wish_makes_work_due_earlier(store: SqlStore) {
     assert!(claim(&store, &key, "a", 20).await.is_some());
 }
 
-/// A wish that comes during a lease takes effect when it ends, in whichever way.
+/// A request during a lease takes effect when the lease ends, however it ends.
 pub async fn a_wish_during_a_lease_is_not_lost(store: SqlStore) {
     let key = job("a");
     let begin = async |second: i64| {
@@ -304,7 +304,7 @@ pub async fn a_wish_during_a_lease_is_not_lost(store: SqlStore) {
             },
         )
         .await;
-        // The lease goes on.
+        // The lease continues.
         assert_eq!(work(&store, &key).await.state, lease.work.state);
         assert_eq!(claim(&store, &key, "b", second + 30).await, None);
         lease
@@ -317,14 +317,14 @@ pub async fn a_wish_during_a_lease_is_not_lost(store: SqlStore) {
         );
         assert!(claim(&store, &key, "b", second - 1).await.is_none());
         let again = claim(&store, &key, "b", second).await.unwrap();
-        // Fulfilled with this one.
+        // This fulfils the request.
         commit(&store, [Write::WorkDone(Guard::from(&again))]).await.unwrap();
         assert_eq!(store.work(&key).await.unwrap(), None);
         found
     };
     let lease = begin(0).await;
     commit(&store, [Write::WorkDone(Guard::from(&lease))]).await.unwrap();
-    // It is new work, bound as the wish says.
+    // It is new work, bound as the request says.
     assert_eq!(ready(20).await.engine.as_deref(), Some("host"));
 
     let lease = begin(100).await;
@@ -355,7 +355,7 @@ pub async fn a_wish_during_a_lease_is_not_lost(store: SqlStore) {
     assert_eq!(ready(320).await.engine.as_deref(), Some("docker"));
 
     begin(400).await;
-    // Nobody renews it; the next claim begins after the wish.
+    // The lease expires; the next claim begins after the request.
     let again = claim(&store, &key, "b", 460).await.unwrap();
     commit(&store, [Write::WorkDone(Guard::from(&again))]).await.unwrap();
     assert_eq!(store.work(&key).await.unwrap(), None);

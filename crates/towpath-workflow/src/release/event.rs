@@ -1,12 +1,12 @@
-//! What happens to a release, and what follows from it.
+//! What happens to a release, and the effects.
 
 use jiff::Timestamp;
 use towpath_types::{Digest, Outcome, ReleaseId};
 
-/// What happens when a release fails half-way.
+/// What to do when a release fails half-way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
-    /// The release before is put back.
+    /// The previous release is restored.
     Rollback,
     /// The environment is left as it is.
     Stop,
@@ -15,20 +15,20 @@ pub enum OnFailure {
 /// Why a release was abandoned before it changed anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// The environment is not as the plan expects it.
+    /// The environment differs from what the plan expects.
     StalePlan,
     /// A later decision about the environment replaces this one.
     NewerDecision,
     /// The environment, a lock or a freeze refuses the plan.
     Refused,
-    /// Somebody took it back.
+    /// Somebody withdrew it.
     Withdrawn,
     /// Towpath, the cluster or the engine could not begin.
     Unable,
 }
 
 impl Why {
-    /// What it counts as.
+    /// The outcome that it counts as.
     #[must_use]
     pub fn outcome(self) -> Outcome {
         match self {
@@ -39,29 +39,29 @@ impl Why {
     }
 }
 
-/// Something that happened. An event is stored before anything acts on it.
+/// Something that happened. Store an event before acting on it.
 ///
-/// `at` is when it happened by the clock of whoever reports it; `message` is for people.
+/// `at` is the time by the reporter's clock; `message` is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Event {
     /// The release was made. Always the first event, and only the first.
     Planned {
         plan: Digest,
-        /// The release that the plan starts from, and that is gone back to.
+        /// The release that the plan starts from, and that a rollback restores.
         parent: Option<ReleaseId>,
         on_failure: OnFailure,
         at: Timestamp,
     },
-    /// Somebody who may do so agreed to the plan that they were shown.
+    /// Somebody with permission agreed to the plan that they saw.
     Approved { plan: Digest, by: String, at: Timestamp },
     /// The environment is locked and as the plan expects it. Commit this before you write the first object.
     ApplyBegan { at: Timestamp },
-    /// Every object is in. Rollouts may still be under way.
+    /// Every object is written. Rollouts may still be in progress.
     Applied { at: Timestamp },
-    /// Everything runs.
+    /// Every workload runs.
     Succeeded { at: Timestamp },
-    /// It failed after something was changed, or may have been. If nothing was, report [`Event::Abandoned`].
+    /// It failed after it changed something, or may have. If it changed nothing, report [`Event::Abandoned`].
     Failed {
         outcome: Outcome,
         message: String,
@@ -70,24 +70,24 @@ pub enum Event {
     /// The environment is locked, and nobody else has deployed to it since. Commit this before you put the first object
     /// back.
     RollbackBegan { at: Timestamp },
-    /// The release before runs again.
+    /// The previous release runs again.
     RolledBack { at: Timestamp },
-    /// Going back failed too.
+    /// The rollback failed too.
     RollbackFailed { message: String, at: Timestamp },
-    /// Somebody else deployed to the environment after this release had changed something: what becomes of it is theirs
-    /// to decide.
+    /// Somebody else deployed to the environment after this release had changed something: they are responsible for it
+    /// now.
     Overtaken {
-        /// Who, or which release.
+        /// The person or the release.
         by: String,
         at: Timestamp,
     },
-    /// It will not be carried out, and nothing was changed.
+    /// It will not be carried out, and has changed nothing.
     Abandoned { why: Why, message: String, at: Timestamp },
-    /// How it ended is in the environment's own record.
+    /// The environment's own record has its outcome.
     Recorded { at: Timestamp },
 }
 
-/// Something to do. Every effect is safe twice, and starts from what is true in the environment.
+/// Something to do. Every effect is safe to repeat, and starts from the actual state of the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Effect {
@@ -97,11 +97,11 @@ pub enum Effect {
     Apply,
     /// Watch the rollouts; then report [`Event::Succeeded`] or [`Event::Failed`].
     Watch,
-    /// Lock the environment, see that nobody deployed to it since; then report [`Event::RollbackBegan`] or
+    /// Lock the environment, and check that nobody has deployed to it since; then report [`Event::RollbackBegan`] or
     /// [`Event::Overtaken`].
     BeginRollback { to: ReleaseId },
-    /// Put the objects of a release back; then report [`Event::RolledBack`] or [`Event::RollbackFailed`].
+    /// Restore the objects of a release; then report [`Event::RolledBack`] or [`Event::RollbackFailed`].
     RollBack { to: ReleaseId },
-    /// Write how it ended into the environment's own record; then report [`Event::Recorded`].
+    /// Write the outcome into the environment's own record; then report [`Event::Recorded`].
     Record,
 }

@@ -7,41 +7,41 @@ use super::{
 use jiff::Timestamp;
 use towpath_types::{Digest, Outcome, ReleaseId, ReleaseStatus};
 
-/// Where a release is.
+/// The state of a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum State {
-    /// Its plan is recorded, and waits for somebody to agree to it.
+    /// Its plan is recorded and waits for approval.
     Planned,
-    /// Somebody agreed to the plan. Nothing was changed yet.
+    /// Somebody agreed to the plan. Nothing has changed yet.
     Approved,
     /// Its objects are being written.
     Applying,
-    /// Every object is in; rollouts are watched.
+    /// Every object is written; rollouts are being watched.
     Watching,
-    /// It failed, and the release `to` is to be put back. Nothing was put back yet.
+    /// It failed, and the release `to` will be restored. The rollback has not begun.
     Failing { to: ReleaseId },
-    /// The release `to` is being put back.
+    /// The release `to` is being restored.
     RollingBack { to: ReleaseId },
-    /// It runs.
+    /// It succeeded.
     Succeeded,
-    /// It failed and was left as it is: there was nothing to go back to, nobody wanted to, going back failed too, or
-    /// somebody else has deployed since.
+    /// It failed and was left in place: there was nothing to roll back to, no rollback was wanted, the rollback failed
+    /// too, or somebody else has deployed since.
     Failed,
-    /// It failed, and the release before it runs again.
+    /// It failed, and the previous release runs again.
     RolledBack,
     /// It was not carried out.
     Abandoned { why: Why },
 }
 
-/// How the environment was left by a release that has ended.
+/// The state in which an ended release left the environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Environment {
     /// As it was before the release.
     AsBefore,
-    /// As the release has it.
+    /// As in the release.
     AsRelease,
-    /// Some of the release may be in.
+    /// The release may be partly applied.
     Between,
 }
 
@@ -113,7 +113,7 @@ impl Release {
     /// The state after `events`.
     ///
     /// # Errors
-    /// [`Illegal`] when one does not follow from those before: such events were never stored by us.
+    /// [`Illegal`] when an event does not follow from the ones before it. Towpath never stores such events.
     pub fn fold(events: impl IntoIterator<Item = Event>) -> Result<Self, Illegal> {
         let mut events = events.into_iter();
         let (mut release, _) = Self::create(events.next().ok_or(Illegal::Order)?)?;
@@ -135,13 +135,13 @@ impl Release {
         self.parent
     }
 
-    /// What happens when it fails.
+    /// What to do when it fails.
     #[must_use]
     pub fn on_failure(&self) -> OnFailure {
         self.on_failure
     }
 
-    /// Where it is.
+    /// The current state.
     #[must_use]
     pub fn state(&self) -> State {
         self.state
@@ -177,7 +177,7 @@ impl Release {
         self.failure.as_ref()
     }
 
-    /// Why it did not succeed, for people; several lines where going back has a story of its own.
+    /// Why it did not succeed, for people; several lines if the rollback has something to report.
     #[must_use]
     pub fn message(&self) -> Option<String> {
         let failure = self.failure.iter().map(|failure| failure.message.as_str());
@@ -185,7 +185,7 @@ impl Release {
         (!lines.is_empty()).then(|| lines.join("\n"))
     }
 
-    /// Where it is, in one word. One that is about to go back counts as going back.
+    /// The state in one word. A release that is about to roll back counts as rolling back.
     #[must_use]
     pub fn status(&self) -> ReleaseStatus {
         match self.state {
@@ -201,7 +201,7 @@ impl Release {
         }
     }
 
-    /// How it ended, if it did: what failed counts as that failure, whether it was undone or not.
+    /// How it ended, if it did. A failure counts as that failure, whether it was undone or not.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         match self.state {
@@ -219,7 +219,7 @@ impl Release {
         }
     }
 
-    /// How it left the environment, if it ended.
+    /// The state in which it left the environment, if it ended.
     #[must_use]
     pub fn environment(&self) -> Option<Environment> {
         match self.state {
@@ -235,16 +235,16 @@ impl Release {
         }
     }
 
-    /// Whether it ended. Its end may still have to be recorded: see [`Release::outstanding`].
+    /// Whether it ended. The end may still have to be recorded: see [`Release::outstanding`].
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.ended_at.is_some()
     }
 
-    /// Applies an event: the only way in which the state changes. Answers with what is to be carried out next.
+    /// Applies an event: the only way to change the state. Returns the next effect to carry out.
     ///
     /// # Errors
-    /// [`Illegal`], with the state as it was.
+    /// [`Illegal`]; the state is unchanged.
     pub fn apply(&mut self, event: Event) -> Result<Option<Effect>, Illegal> {
         let (next, at) = self.decide(&event)?;
         self.state = next;
@@ -281,7 +281,7 @@ impl Release {
         Ok(self.outstanding())
     }
 
-    /// Where `event` takes the release, and when it happened.
+    /// The state after `event`, and when it happened.
     fn decide(&self, event: &Event) -> Result<(State, Timestamp), Illegal> {
         let wrong = |wanted| Illegal::WrongState {
             is: self.is_where(),
@@ -323,7 +323,7 @@ impl Release {
             (Event::Abandoned { why, at, .. }, State::Planned | State::Approved) => {
                 Ok((State::Abandoned { why: *why }, *at))
             }
-            // Whoever carries it out may find that nothing was changed. Nobody else can know.
+            // Only the process that carries it out can find that nothing was changed.
             (
                 Event::Abandoned {
                     why: why @ (Why::StalePlan | Why::NewerDecision | Why::Refused | Why::Unable),
@@ -352,7 +352,7 @@ impl Release {
         }
     }
 
-    /// What is to be carried out, from the state alone: after each event, and again after a restart.
+    /// The effect to carry out, from the state alone: after each event, and again after a restart.
     #[must_use]
     pub fn outstanding(&self) -> Option<Effect> {
         match self.state {
@@ -363,13 +363,13 @@ impl Release {
             State::Failing { to } => Some(Effect::BeginRollback { to }),
             State::RollingBack { to } => Some(Effect::RollBack { to }),
             State::Succeeded | State::Failed | State::RolledBack | State::Abandoned { .. } => {
-                // The environment knows nothing of a release that never began.
+                // The environment has no record of a release that never began.
                 (self.began_at.is_some() && !self.is_recorded).then_some(Effect::Record)
             }
         }
     }
 
-    /// Where it is, as a refusal says it.
+    /// The state, in the words of a refusal.
     fn is_where(&self) -> &'static str {
         match self.state {
             State::Planned => "planned",

@@ -1,12 +1,12 @@
 //! Events as they are stored.
 //!
-//! `{"version": 1, "event": {"type": "job_claimed", …}}`: the form has a version of its own and types of its own, so that
-//! the domain's types can change without a look at what was stored years ago.
+//! `{"version": 1, "event": {"type": "job_claimed", …}}`: the form has its own version and types, so that the domain's
+//! types can change independently of what was stored years ago.
 //!
-//! - **Invariant:** what was written in a version is read for ever. A field that is added is optional; anything else is a
-//!   new version, with its module beside the old one.
-//! - **Invariant:** nothing is read and then ignored. A field or a version that is not known is an error: a newer Towpath
-//!   wrote it, and acting on half of an event is worse than not acting.
+//! - **Invariant:** Towpath can always read every version ever written. Adding an optional field is allowed; anything
+//!   else needs a new version, with its module beside the old one.
+//! - **Invariant:** an unknown field or version is an error: a newer Towpath wrote it, and acting on half of an event
+//!   is worse than not acting.
 
 mod outcome_v1;
 mod release_v1;
@@ -16,24 +16,24 @@ use crate::{DefinitionError, release, workflow};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-/// The version that is written.
+/// The version to write.
 const VERSION: u32 = 1;
 
 /// Why a stored event cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// It is not an event in its form.
+    /// It does not have the form of an event.
     #[error("a stored event does not have the form of one")]
     Form(#[source] serde_json::Error),
     /// A newer Towpath wrote it.
     #[error("a stored event has version {0}: a newer Towpath wrote it, and this one reads up to version {VERSION}")]
     Version(u32),
-    /// Its jobs make no workflow.
+    /// Its jobs are not a valid workflow.
     #[error("a stored workflow cannot be one")]
     Definition(#[source] DefinitionError),
 }
 
-/// What every version has.
+/// The part that every version has.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
@@ -56,7 +56,7 @@ pub fn write_workflow_event(event: &workflow::Event) -> Value {
 /// Reads an event of a workflow.
 ///
 /// # Errors
-/// [`WireError`], when it was not written by us, or by a newer version of us.
+/// [`WireError`] when Towpath did not write it, or a newer Towpath did.
 pub fn read_workflow_event(stored: Value) -> Result<workflow::Event, WireError> {
     read::<workflow_v1::Event>(stored)?
         .try_into()
@@ -72,7 +72,7 @@ pub fn write_release_event(event: &release::Event) -> Value {
 /// Reads an event of a release.
 ///
 /// # Errors
-/// [`WireError`], when it was not written by us, or by a newer version of us.
+/// [`WireError`] when Towpath did not write it, or a newer Towpath did.
 pub fn read_release_event(stored: Value) -> Result<release::Event, WireError> {
     read::<release_v1::Event>(stored).map(Into::into)
 }

@@ -113,7 +113,7 @@ enum RequiredStatus {
     NotRun,
 }
 
-// Serde hands a reference.
+// Serde requires a reference.
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(number: &u32) -> bool {
     *number == 0

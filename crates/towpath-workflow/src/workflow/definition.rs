@@ -11,7 +11,7 @@ use towpath_types::Outcome;
 pub enum JobKind {
     /// Runs steps.
     Build {
-        /// `parallelism`: on how many nodes, at least 1.
+        /// `parallelism`: the number of nodes, at least 1.
         nodes: u32,
     },
     /// Waits until somebody approves it.
@@ -20,7 +20,7 @@ pub enum JobKind {
     NoOp,
 }
 
-/// How a required job has to have ended.
+/// The outcome that a requirement accepts.
 ///
 /// Source: <https://circleci.com/docs/reference/configuration-reference/#requires>
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +34,7 @@ pub enum RequiredStatus {
 }
 
 impl RequiredStatus {
-    /// All of them: what `terminal` means.
+    /// Every status: the meaning of `terminal`.
     pub const TERMINAL: [Self; 5] = [
         Self::Success,
         Self::Failed,
@@ -61,7 +61,7 @@ impl RequiredStatus {
 pub struct Requirement {
     /// The job's name.
     pub job: String,
-    /// How it has to end: in any of these.
+    /// The accepted outcomes; any of them will do.
     pub statuses: Vec<RequiredStatus>,
 }
 
@@ -83,18 +83,19 @@ pub struct JobDefinition {
     pub name: String,
     /// What it does.
     pub kind: JobKind,
-    /// What has to end before.
+    /// The jobs that have to end first.
     pub requires: Vec<Requirement>,
-    /// How often it runs again by itself after it `Errored`. Only for a `Build`.
+    /// The number of automatic retries after `Errored`. Only for a `Build`.
     pub retries: u32,
-    /// How long an attempt may run, in whole seconds. Only for a `Build`.
+    /// The time limit of an attempt, in whole seconds. Only for a `Build`.
     pub time_limit: Option<Duration>,
-    /// Why it can never run, for a person. When it is reached it ends at once as `Errored` with this message.
+    /// The reason why it can never run, for a person. When it becomes ready, it ends at once as `Errored` with this
+    /// message.
     pub cannot_run: Option<String>,
 }
 
 impl JobDefinition {
-    /// A job that is never retried by itself, has no time limit, and can run.
+    /// A job without automatic retries and time limit that can run.
     #[must_use]
     pub fn new(name: impl Into<String>, kind: JobKind, requires: Vec<Requirement>) -> Self {
         Self {
@@ -110,7 +111,7 @@ impl JobDefinition {
 
 /// The jobs of one workflow.
 ///
-/// **Invariant:** names are unique; what is required exists; requirements form no circle.
+/// **Invariant:** names are unique; required jobs exist; requirements have no cycles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {
     jobs: Vec<JobDefinition>,
@@ -120,7 +121,7 @@ pub struct Definition {
     order: Vec<usize>,
 }
 
-/// Why jobs make no workflow.
+/// Why jobs are not a valid workflow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum DefinitionError {
@@ -130,25 +131,25 @@ pub enum DefinitionError {
     /// A required job does not exist.
     #[error("job `{job}` requires `{requires}`, which is not in the workflow")]
     Unknown { job: String, requires: String },
-    /// Jobs wait for each other.
+    /// Jobs require each other in a cycle.
     #[error("jobs wait for each other in a circle: {}", .0.join(", "))]
     Circle(Vec<String>),
     /// A job runs on no node.
     #[error("job `{0}` has a parallelism of 0")]
     NoNodes(String),
-    /// Nothing can meet a requirement.
+    /// No outcome can meet a requirement.
     #[error("job `{job}` requires `{requires}` with no status")]
     NoStatus { job: String, requires: String },
     /// A time limit is zero or has a fraction of a second.
     #[error("the time limit of job `{0}` is not a positive number of whole seconds")]
     TimeLimit(String),
-    /// Retries or a time limit of a job that runs nothing.
+    /// A job that runs nothing has retries or a time limit.
     #[error("job `{0}` runs nothing, so it can have neither retries nor a time limit")]
     RunsNothing(String),
 }
 
 impl Definition {
-    /// Checks that `jobs` make a workflow.
+    /// Checks that `jobs` are a valid workflow.
     ///
     /// # Errors
     /// [`DefinitionError`], about the first fault.
@@ -187,12 +188,12 @@ impl Definition {
         self.index.get(name).map(|at| &self.jobs[*at])
     }
 
-    /// The place of the job called `name` in [`Definition::jobs`].
+    /// The index in [`Definition::jobs`] of the job called `name`.
     pub(crate) fn position(&self, name: &str) -> Option<usize> {
         self.index.get(name).copied()
     }
 
-    /// The places of the jobs in [`Definition::jobs`], each after those of what it requires.
+    /// The indexes in [`Definition::jobs`], each after those of the jobs that it requires.
     pub(crate) fn order(&self) -> &[usize] {
         &self.order
     }
@@ -202,8 +203,8 @@ impl Definition {
         self.order.iter().map(|at| &self.jobs[*at])
     }
 
-    /// Every job that `name` requires, directly or not, with every job that *it* requires. Each comes after what it
-    /// requires.
+    /// Every job that `name` requires, directly or not, with every job that *that one* requires. Each comes after the
+    /// jobs that it requires.
     #[must_use]
     pub fn ancestors(&self, name: &str) -> Vec<(String, BTreeSet<String>)> {
         let mut of: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
@@ -223,7 +224,7 @@ impl Definition {
     }
 }
 
-/// What can be wrong with a job by itself.
+/// Checks one job by itself.
 fn check(job: &JobDefinition) -> Result<(), DefinitionError> {
     match job.kind {
         JobKind::Build { nodes: 0 } => return Err(DefinitionError::NoNodes(job.name.clone())),

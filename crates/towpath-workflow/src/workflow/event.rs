@@ -1,20 +1,20 @@
-//! What happens to a workflow, and what follows from it.
+//! What happens to a workflow, and the effects.
 
 use super::{definition::Definition, timer::Timer};
 use jiff::Timestamp;
 use towpath_types::Outcome;
 
-/// Something that happened. An event is stored before anything acts on it.
+/// Something that happened. Store an event before acting on it.
 ///
-/// `job` is the job's name in the workflow, `attempt` counts a job's attempts from 1, and `at` is when it happened by the
-/// clock of whoever reports it: clocks differ and jump, so a later event may have an earlier moment.
+/// `job` is the job's name in the workflow, `attempt` counts a job's attempts from 1, and `at` is the time by the
+/// reporter's clock: clocks differ and jump, so a later event may have an earlier time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Event {
     /// The workflow was made. Always the first event, and only the first.
     Created {
         definition: Definition,
-        /// In a rerun: the jobs that succeeded in the workflow before. They do not run again.
+        /// In a rerun: the jobs that succeeded in the original workflow. They do not run again.
         succeeded: Vec<String>,
         at: Timestamp,
     },
@@ -22,11 +22,11 @@ pub enum Event {
     JobClaimed {
         job: String,
         attempt: u32,
-        /// The server's name.
+        /// A claimed attempt will not start, because its server is gone. The job is queued again, as its next attempt.
         by: String,
         at: Timestamp,
     },
-    /// A claimed attempt will not be started by its server, which is gone. The job is queued again, as its next attempt.
+    /// The reason, for a person.
     JobReleased {
         job: String,
         attempt: u32,
@@ -41,12 +41,12 @@ pub enum Event {
         job: String,
         attempt: u32,
         outcome: Outcome,
-        /// Why, for a person.
+        /// The reason, for a person.
         message: Option<String>,
         at: Timestamp,
     },
-    /// Somebody, or a policy, wants the job to run again. `attempt` is the attempt that ended or that was lost: naming it
-    /// keeps a doubled request from giving up the attempt that the first one asked for.
+    /// Somebody, or a policy, wants the job to run again. `attempt` is the attempt that ended or was lost: naming it
+    /// keeps a duplicate request from giving up the new attempt.
     RetryRequested {
         job: String,
         attempt: u32,
@@ -57,30 +57,30 @@ pub enum Event {
     Approved {
         job: String,
         by: String,
-        /// The whole digest of the plan that they were shown.
+        /// The full digest of the plan that they saw.
         plan: Option<String>,
         at: Timestamp,
     },
-    /// Somebody wants the whole workflow to stop.
+    /// Somebody cancels the whole workflow.
     CancelRequested { by: String, at: Timestamp },
-    /// A timer is due. It may come early, late, twice, or for something that is over.
+    /// A timer is due. It may come early, late, twice, or after its subject is over.
     TimerFired { timer: Timer, at: Timestamp },
 }
 
-/// Something to do. Every effect is safe twice.
+/// Something to do. Every effect is safe to repeat.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Effect {
-    /// Find a server that runs this attempt. [`Event::JobClaimed`] confirms it; where it is refused, the attempt is not
-    /// wanted any more.
+    /// Find a server that runs this attempt. [`Event::JobClaimed`] confirms it; if the claim is refused, the attempt is
+    /// no longer wanted.
     QueueJob { job: String, attempt: u32 },
-    /// Tell the attempt to stop; there may be nothing that runs yet, or any more. The end of the job confirms it.
+    /// Tell the attempt to stop; it may not have started yet, or may have ended. The end of the job confirms it.
     StopJob { job: String, attempt: u32 },
-    /// Ask people. [`Event::Approved`] confirms it.
+    /// Ask people for approval. [`Event::Approved`] confirms it.
     HoldJob { job: String },
-    /// Report [`Event::TimerFired`] once it is `at`.
+    /// Report [`Event::TimerFired`] at `at`.
     SetTimer { timer: Timer, at: Timestamp },
-    /// Forget the timer; there may be none.
+    /// Cancel the timer, if it exists.
     CancelTimer { timer: Timer },
     /// The workflow has ended.
     Finished { outcome: Outcome },

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use towpath_types::Outcome;
 
-/// A moment for people.
+/// The format of times for people.
 const WHEN: &str = "%Y-%m-%d %H:%M:%S UTC";
 
-/// Why an event was refused. The text is for whoever asked.
+/// Why an event was refused. `Display` writes the message for the requester.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Illegal {
@@ -16,19 +16,19 @@ pub enum Illegal {
     /// The workflow has no job of that name.
     #[error("the workflow has no job `{0}`")]
     UnknownJob(String),
-    /// The report is about another attempt than the current one. Whoever sent it removes what it runs for that attempt.
+    /// The report is about an old attempt. The sender should remove what it runs for that attempt.
     #[error("`{job}` is in attempt {current}: what is reported of attempt {attempt} changes nothing")]
     StaleAttempt { job: String, attempt: u32, current: u32 },
     /// Only approval jobs can be approved.
     #[error("`{0}` is not an approval: it runs by itself")]
     NotAnApproval(String),
-    /// The gate is open.
+    /// The gate is already open.
     #[error("`{job}` was already approved by {by} at {}", .at.strftime(WHEN))]
     AlreadyApproved { job: String, by: String, at: Timestamp },
     /// The gate cannot be opened yet.
     #[error("`{job}` cannot be approved yet: it waits for {}", .waits_for.join(", "))]
     NotOnHold { job: String, waits_for: Vec<String> },
-    /// The gate will never open: what it requires ended otherwise.
+    /// The gate will never open: a required job ended with another outcome.
     #[error("`{job}` is not needed any more: {why}")]
     NotNeeded { job: String, why: String },
     /// The workflow was canceled.
@@ -37,20 +37,20 @@ pub enum Illegal {
     /// The workflow has ended.
     #[error("the workflow has already ended ({0})")]
     Ended(Outcome),
-    /// The job is somewhere where this cannot happen to it.
+    /// The job is in a state that does not allow this event.
     #[error("`{job}` is {is}, so it cannot be {wanted}")]
     WrongState {
         job: String,
         is: &'static str,
         wanted: &'static str,
     },
-    /// An attempt that was claimed cannot end like this.
+    /// A claimed attempt cannot end with this outcome.
     #[error("`{job}` was claimed, so it cannot have been {outcome}")]
     NotAnEnd { job: String, outcome: Outcome },
-    /// Another attempt would make no sense.
+    /// Another attempt would be pointless.
     #[error("`{job}` cannot run again: {why}")]
     NotRetriable { job: String, why: String },
-    /// Other jobs have acted on how the job ended.
+    /// Other jobs have already acted on the job's outcome.
     #[error("`{job}` cannot run again: {} went on after it; rerun the workflow instead", .by.join(", "))]
     Followed { job: String, by: Vec<String> },
 }

@@ -1,30 +1,30 @@
-//! Where one job is.
+//! The state of one job.
 
 use jiff::Timestamp;
 use std::time::Duration;
 use towpath_types::{JobStatus, Outcome};
 
-/// Where a job is. `since` is when it came there.
+/// The state of a job. `since` is when it entered the state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum JobState {
-    /// It waits for what it requires.
+    /// It waits for the jobs that it requires.
     Blocked,
     /// Its attempt waits for a server.
     Queued,
-    /// A server took the attempt, and prepares its environment.
+    /// A server claimed the attempt, and is preparing its environment.
     Claimed {
         since: Timestamp,
-        /// Why it is to stop, if it is.
+        /// Set when the attempt was told to stop.
         stop: Option<Stop>,
     },
     /// The attempt's environment is up.
     Running {
         since: Timestamp,
-        /// Why it is to stop, if it is.
+        /// Set when the attempt was told to stop.
         stop: Option<Stop>,
     },
-    /// The attempt before ended in an infrastructure error; this one is queued at `until`.
+    /// The previous attempt ended in an infrastructure error; this one enters the queue at `until`.
     BackingOff { until: Timestamp },
     /// It waits for a person.
     OnHold { since: Timestamp },
@@ -32,7 +32,7 @@ pub enum JobState {
     Ended {
         outcome: Outcome,
         at: Timestamp,
-        /// Why, for a person.
+        /// The reason, for a person.
         message: Option<String>,
     },
 }
@@ -40,9 +40,9 @@ pub enum JobState {
 /// An attempt that was told to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stop {
-    /// Why.
+    /// The reason.
     pub reason: StopReason,
-    /// When the machine ends the job, should it not have ended by then.
+    /// When the state machine ends the job, if it has not ended by then.
     pub deadline: Timestamp,
 }
 
@@ -59,23 +59,23 @@ pub enum StopReason {
 /// One job of a workflow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
-    /// Where its current attempt is.
+    /// The state of the current attempt.
     pub state: JobState,
-    /// The current attempt, from 1. A job that waits, or that never runs, has one too.
+    /// The number of the current attempt, from 1, also for a job that waits or never runs.
     pub attempt: u32,
-    /// When the current attempt came into the queue, if it did.
+    /// When the current attempt entered the queue, if it did.
     pub queued_at: Option<Timestamp>,
     /// The server that claimed the current attempt, if one did.
     pub claimed_by: Option<String>,
     /// When the current attempt's environment came up, if it did.
     pub started_at: Option<Timestamp>,
-    /// Who opened it, if it is a gate that was opened.
+    /// Who opened the gate, for a gate that was opened.
     pub approval: Option<Approval>,
-    /// The attempts before, oldest first.
+    /// The previous attempts, oldest first.
     pub earlier: Vec<EarlierAttempt>,
     /// Automatic retries since somebody last asked for an attempt.
     pub(crate) retries: u32,
-    /// Whether it succeeded in the workflow that this one is a rerun of.
+    /// Whether it succeeded in the original workflow of this rerun.
     pub(crate) is_kept: bool,
 }
 
@@ -85,11 +85,11 @@ pub struct Job {
 pub struct Approval {
     pub by: String,
     pub at: Timestamp,
-    /// The whole digest of the plan that they were shown.
+    /// The full digest of the plan that they saw.
     pub plan: Option<String>,
 }
 
-/// An attempt that another one followed.
+/// An attempt before the current one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EarlierAttempt {
     /// Its number, from 1.
@@ -108,7 +108,7 @@ pub struct EarlierAttempt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum AttemptEnd {
-    /// By a report, or by the machine.
+    /// By a report, or by the state machine.
     Ended { outcome: Outcome, message: Option<String> },
     /// Its server was gone before it started anything.
     Released { reason: String },
@@ -168,7 +168,7 @@ impl Job {
         }
     }
 
-    /// Where it is, in one word. A job that backs off counts as queued.
+    /// The state in one word. A job that backs off counts as queued.
     #[must_use]
     pub fn status(&self) -> JobStatus {
         match &self.state {
@@ -189,7 +189,7 @@ impl Job {
             .map(|earlier| earlier.attempt)
     }
 
-    /// Whether anything was done for it that cannot be taken back: an attempt that may have run, an approval.
+    /// Whether anything irreversible was done for it: an attempt that may have run, or an approval.
     pub(crate) fn has_acted(&self) -> bool {
         let ran = |earlier: &EarlierAttempt| {
             earlier.claimed_by.is_some() && !matches!(earlier.end, AttemptEnd::Released { .. })
@@ -203,14 +203,13 @@ impl Job {
         self.state = JobState::Queued;
     }
 
-    /// Makes it wait for what it requires.
+    /// Makes it wait for the jobs that it requires.
     pub(crate) fn block(&mut self) {
         self.queued_at = None;
         self.state = JobState::Blocked;
     }
 
-    /// Puts the current attempt among the earlier ones. The next one waits for what it requires until it is told
-    /// otherwise.
+    /// Moves the current attempt to the earlier ones. The next one is blocked until its state changes.
     pub(crate) fn next_attempt(&mut self, end: AttemptEnd, at: Timestamp) {
         self.earlier.push(EarlierAttempt {
             attempt: self.attempt,
@@ -223,7 +222,7 @@ impl Job {
         self.block();
     }
 
-    /// Where it is, as a refusal says it.
+    /// The state, in the words of a refusal.
     pub(crate) fn is_where(&self) -> &'static str {
         if self.stop().is_some() {
             return "stopping";

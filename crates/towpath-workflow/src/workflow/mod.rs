@@ -17,11 +17,12 @@
 //! | `Ended` | `RetryRequested` | `Queued`, next attempt; what waited for it and has done nothing yet: `Blocked` |
 //! | any but `Ended` | `CancelRequested` | `Ended`; `Claimed` and `Running` are told to stop first |
 //!
-//! - **Invariant:** an attempt is claimed at most once and ends exactly once. Once it was claimed it never goes back into
-//!   the queue: the next attempt does. A report that names another attempt than the current one is refused with
-//!   [`Illegal::StaleAttempt`]: whoever hears that removes what it runs for the old attempt.
-//! - **Invariant:** whatever a job requires stays as it ended while the job is queued, on hold, claimed or running.
-//! - **Invariant:** a job has at most one pending [`Timer`], and the moment at which a timer is due never changes.
+//! - **Invariant:** an attempt is claimed at most once and ends exactly once. A claimed attempt never returns to the
+//!   queue: the next attempt does. A report about another attempt than the current one fails with
+//!   [`Illegal::StaleAttempt`]: its sender then removes what it runs for the old attempt.
+//! - **Invariant:** the outcomes that a job requires do not change while the job is queued, on hold, claimed or
+//!   running.
+//! - **Invariant:** a job has at most one pending [`Timer`], and a timer's due time never changes.
 //! - **Invariant:** a workflow that has ended takes no event, has no outstanding effect and no pending timer.
 
 mod definition;

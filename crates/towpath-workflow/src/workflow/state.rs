@@ -69,7 +69,7 @@ impl Workflow {
     /// The state after `events`.
     ///
     /// # Errors
-    /// [`Illegal`] when one does not follow from those before: such events were never stored by us.
+    /// [`Illegal`] when an event does not follow from the ones before it. Towpath never stores such events.
     pub fn fold(events: impl IntoIterator<Item = Event>) -> Result<Self, Illegal> {
         let mut events = events.into_iter();
         let (mut workflow, _) = Self::create(events.next().ok_or(Illegal::Order)?)?;
@@ -96,13 +96,13 @@ impl Workflow {
         self.definition.jobs().iter().zip(&self.jobs)
     }
 
-    /// The jobs that a server has claimed. No effect asks for them: whoever finds that the server is gone looks after
-    /// them, or reports [`Event::JobReleased`] or [`Event::RetryRequested`].
+    /// The jobs that a server has claimed. No effect covers them: a server that finds the claimant gone takes them
+    /// over, or reports [`Event::JobReleased`] or [`Event::RetryRequested`].
     pub fn under_way(&self) -> impl Iterator<Item = (&JobDefinition, &Job)> {
         self.jobs().filter(|(_, job)| job.is_under_way())
     }
 
-    /// The moments that it waits for.
+    /// The pending timers with their due times.
     pub fn timers(&self) -> impl Iterator<Item = (Timer, Timestamp)> {
         self.jobs().filter_map(|(known, job)| timer_of(known, job))
     }
@@ -119,7 +119,7 @@ impl Workflow {
         self.ended.map(|(_, at)| at)
     }
 
-    /// Where it is, in one word.
+    /// The status in one word.
     #[must_use]
     pub fn status(&self) -> WorkflowStatus {
         if let Some((outcome, _)) = self.ended {
@@ -145,13 +145,13 @@ impl Workflow {
         }
     }
 
-    /// Applies an event: the only way in which the state changes.
+    /// Applies an event: the only way to change the state.
     ///
-    /// A [`Event::TimerFired`] that is early, or that nothing waits for, changes nothing and is answered with
+    /// A [`Event::TimerFired`] that is early, or that nothing waits for, changes nothing and returns
     /// [`Effect::SetTimer`] or [`Effect::CancelTimer`]. It need not be stored.
     ///
     /// # Errors
-    /// [`Illegal`], with the state as it was.
+    /// [`Illegal`]; the state is unchanged.
     pub fn apply(&mut self, event: Event) -> Result<Vec<Effect>, Illegal> {
         let before = self.outstanding();
         let was_over = self.ended.is_some();
@@ -166,7 +166,7 @@ impl Workflow {
                 at,
             } => self.release(&job, attempt, reason, at)?,
             Event::JobStarted { job, attempt, at } => {
-                // It may have been told to stop when there was nothing yet to be stopped.
+                // It may have been told to stop before it started.
                 if self.start(&job, attempt, at)? {
                     again.push(Effect::StopJob { job, attempt });
                 }
@@ -228,7 +228,8 @@ impl Workflow {
         effects
     }
 
-    /// What became outstanding since `before` was, and the timers that nothing waits for any more.
+    /// The effects that are outstanding now and were not in `before`, and the cancellation of timers that nothing waits
+    /// for any more.
     fn follows_from(&self, before: &[Effect]) -> Vec<Effect> {
         let outstanding = self.outstanding();
         let awaited: BTreeSet<&Effect> = outstanding.iter().collect();
@@ -245,7 +246,7 @@ impl Workflow {
         effects
     }
 
-    /// The place of a job whose current attempt is `attempt`.
+    /// The index of a job whose current attempt is `attempt`.
     fn current(&self, name: &str, attempt: u32) -> Result<usize, Illegal> {
         let position = self.position(name)?;
         let current = self.jobs[position].attempt;
@@ -312,7 +313,7 @@ impl Workflow {
         Ok(())
     }
 
-    /// Whether the job was told to stop before.
+    /// Starts an attempt. Returns whether the job was told to stop before.
     fn start(&mut self, name: &str, attempt: u32, at: Timestamp) -> Result<bool, Illegal> {
         let position = self.current(name, attempt)?;
         let JobState::Claimed { stop, .. } = &self.jobs[position].state else {
@@ -398,11 +399,11 @@ impl Workflow {
         Ok(())
     }
 
-    /// The jobs with another attempt of an ended one. What is behind it and has done nothing yet waits again.
+    /// The jobs after an ended one gets another attempt. Jobs behind it that have done nothing yet are blocked again.
     fn with_another_attempt(&self, position: usize, end: AttemptEnd, at: Timestamp) -> Result<Vec<Job>, Illegal> {
         let mut jobs = self.jobs.clone();
         jobs[position].next_attempt(end, at);
-        // Jobs that had ended and have not any more.
+        // Jobs that had ended and are open again.
         let mut reopened = BTreeSet::from([self.definition.jobs()[position].name.as_str()]);
         let mut followers = Vec::new();
         for behind in self.definition.order().iter().copied() {
@@ -433,7 +434,7 @@ impl Workflow {
                         _ => job.block(),
                     }
                 }
-                // It was skipped, and because of another job it still is.
+                // It was skipped, and still is because of another job.
                 Readiness::Now | Readiness::Never { .. } => {}
             }
         }
@@ -520,14 +521,14 @@ impl Workflow {
         Ok(())
     }
 
-    /// The place of the job that waits for `timer`, and when the timer is due.
+    /// The index of the job that waits for `timer`, and the timer's due time.
     fn position_waiting_for(&self, timer: &Timer) -> Option<(usize, Timestamp)> {
         let position = self.definition.position(&timer.job)?;
         let (awaited, due) = timer_of(&self.definition.jobs()[position], &self.jobs[position])?;
         (awaited == *timer).then_some((position, due))
     }
 
-    /// The timer that the job waits for, of `kind`, is due.
+    /// Handles the due timer of `kind` that the job waits for.
     fn expire(&mut self, position: usize, kind: TimerKind, at: Timestamp) {
         let limit = self.definition.jobs()[position].time_limit;
         let job = &mut self.jobs[position];
@@ -552,9 +553,9 @@ impl Workflow {
         }
     }
 
-    /// Moves every job that can move, and ends the workflow when none can.
+    /// Moves every job that can move, and ends the workflow when no job can.
     fn settle(&mut self, at: Timestamp) {
-        // One pass is enough: each job comes after what it requires.
+        // One pass is enough: each job comes after the jobs that it requires.
         for position in self.definition.order().iter().copied() {
             if self.jobs[position].state != JobState::Blocked {
                 continue;
@@ -576,7 +577,7 @@ impl Workflow {
         }
     }
 
-    /// How the workflow ended, from how its jobs did. A failure that another job was there to catch is a failure still.
+    /// The workflow's outcome from those of its jobs. A failure counts even if another job handled it.
     fn verdict(&self) -> Outcome {
         if self.canceled.is_some() {
             return Outcome::Canceled;
@@ -618,8 +619,8 @@ fn readiness(definition: &Definition, jobs: &[Job], known: &JobDefinition) -> Re
     ready
 }
 
-/// The timer that a job waits for, and when it is due. What it is due at follows from how the attempt came into its
-/// state, so it is the same as long as the attempt waits for it.
+/// The timer that a job waits for, and its due time. The due time depends only on how the attempt entered its state, so
+/// it does not change while the attempt waits.
 fn timer_of(known: &JobDefinition, job: &Job) -> Option<(Timer, Timestamp)> {
     let (kind, due) = match &job.state {
         JobState::BackingOff { until } => (TimerKind::Retry, *until),
@@ -641,7 +642,7 @@ fn timer_of(known: &JobDefinition, job: &Job) -> Option<(Timer, Timestamp)> {
     Some((timer, due))
 }
 
-/// How an attempt that was told to stop is ended without a report of its own.
+/// The outcome of an attempt that was told to stop and did not report its end.
 fn ended_for(reason: &StopReason, why: String) -> (Outcome, Option<String>) {
     match reason {
         StopReason::Canceled { by } => (Outcome::Canceled, Some(format!("canceled by {by}; {why}"))),
@@ -649,10 +650,10 @@ fn ended_for(reason: &StopReason, why: String) -> (Outcome, Option<String>) {
     }
 }
 
-/// How an attempt that was told to stop ended, from how it was reported.
+/// The outcome of an attempt that was told to stop, from the one that it reported.
 fn stopped(reason: &StopReason, outcome: Outcome, message: Option<String>) -> (Outcome, Option<String>) {
     match reason {
-        // What ends well on its way out has ended well.
+        // An attempt that succeeds while it is stopping has succeeded.
         StopReason::Canceled { .. } => (outcome, message),
         StopReason::TimeLimit(limit) => {
             let mut text = format!("it ran longer than its time limit of {}", for_people(*limit));
@@ -685,7 +686,7 @@ fn ended(outcome: Outcome, at: Timestamp, message: Option<String>) -> JobState {
     JobState::Ended { outcome, at, message }
 }
 
-/// `1h 30m`.
+/// Formats a duration: `1h 30m`.
 fn for_people(duration: Duration) -> String {
     SignedDuration::try_from(duration)
         .map_or_else(|_| format!("{} s", duration.as_secs()), |known| format!("{known:#}"))

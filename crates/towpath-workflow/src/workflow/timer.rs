@@ -1,14 +1,15 @@
-//! The moments that a workflow waits for.
+//! The timers of a workflow.
 
 use jiff::Timestamp;
 use std::{fmt, str::FromStr, time::Duration};
 
-/// How long a job that was told to stop may take before the machine ends it by itself.
+/// How long a job that was told to stop may take before the state machine ends it.
 ///
-/// Longer than what an agent gives a job's processes before it kills them, so that the agent's own report comes first.
+/// It is longer than the time that an agent gives a job's processes before it kills them, so that the agent's own
+/// report comes first.
 pub const STOP_GRACE: Duration = Duration::from_secs(60);
 
-/// The delay before the first automatic retry; each further one takes twice as long.
+/// The delay before the first automatic retry; it doubles with each retry.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(5);
 /// The longest delay before an automatic retry.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(300);
@@ -20,7 +21,7 @@ pub fn back_off(retry: u32) -> Duration {
     FIRST_BACK_OFF.saturating_mul(doubled).min(LONGEST_BACK_OFF)
 }
 
-/// `delay` after `at`, or the end of time.
+/// `delay` after `at`, or the largest timestamp.
 pub(crate) fn after(at: Timestamp, delay: Duration) -> Timestamp {
     at.checked_add(delay).unwrap_or(Timestamp::MAX)
 }
@@ -28,11 +29,11 @@ pub(crate) fn after(at: Timestamp, delay: Duration) -> Timestamp {
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TimerKind {
-    /// The attempt is queued when the delay after an infrastructure error is over.
+    /// Queues the attempt when the delay after an infrastructure error is over.
     Retry,
-    /// The attempt is told to stop when the job's `time_limit` is over.
+    /// Tells the attempt to stop when the job's `time_limit` is over.
     TimeLimit,
-    /// The attempt is ended by the machine if it has not ended [`STOP_GRACE`] after it was told to stop.
+    /// Ends the attempt if it has not ended [`STOP_GRACE`] after it was told to stop.
     StopGrace,
 }
 
@@ -72,7 +73,7 @@ impl FromStr for Timer {
     type Err = TimerError;
     fn from_str(text: &str) -> Result<Self, TimerError> {
         let error = || TimerError(text.chars().take(80).collect());
-        // The job comes last: its name may hold a slash.
+        // The job comes last, because its name may contain a slash.
         let (kind, rest) = text.split_once('/').ok_or_else(error)?;
         let (attempt, job) = rest.split_once('/').ok_or_else(error)?;
         let kind = match kind {

@@ -1,9 +1,9 @@
-//! Random histories of both state machines in a world where everything goes wrong.
+//! Random histories of both state machines in a world with every kind of fault.
 //!
-//! Each history has a seed. It begins in chaos: power cuts that drop all memory between any two steps, stores that fail
-//! or whose acknowledgement is lost, messages that are doubled, lost, late and out of order, clocks that jump, servers
-//! that die or are wrongly taken for dead, people who press every button. Then the world turns fair, and the history has
-//! to end. The rules hold at every step of it.
+//! Each history has a seed. It begins in chaos: power cuts drop all memory between any two steps; commits fail or their
+//! acknowledgements get lost; messages are duplicated, lost, late and out of order; clocks jump; servers die or wrongly
+//! count as dead; people press every button. Then the faults stop, and the history has to end. The rules must hold at
+//! every step.
 //!
 //! `TOWPATH_HISTORIES=1000000` simulates that many; `TOWPATH_SEED=17` repeats one.
 
@@ -15,7 +15,7 @@ mod workflow;
 
 use std::{fmt::Debug, ops::AddAssign};
 
-/// Simulates histories until one fails or all have ended; prints what happened in them.
+/// Simulates histories until one fails or all have ended; prints statistics.
 fn simulate<Seen: Default + Debug + AddAssign>(what: &str, history: fn(u64) -> Seen) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds = match number("TOWPATH_SEED") {

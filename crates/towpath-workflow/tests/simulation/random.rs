@@ -1,6 +1,6 @@
-//! Dice with a seed.
+//! Random numbers from a seed.
 
-/// SplitMix64: small, and the same everywhere.
+/// SplitMix64: small, and the same on every platform.
 pub struct Random(pub u64);
 
 impl Random {

@@ -1,9 +1,9 @@
 //! Histories of releases.
 //!
-//! Several servers carry one release out: each believes that it has the lease until it finds out otherwise. The store
-//! takes a commit only for the state that the server folded and with the fence of the newest lease; the environment takes
-//! a write only from whoever took its lock last. That is the contract of the release's module, and the rules below hold
-//! because of it.
+//! Several servers carry out one release: each believes that it has the lease until it learns otherwise. The store
+//! accepts a commit only against the state that the server folded and with the fence of the newest lease; the
+//! environment accepts a write only from its newest lock holder. That is the contract of the release module, and it
+//! implies the rules below.
 
 use crate::{random::Random, simulate};
 use jiff::Timestamp;
@@ -51,7 +51,7 @@ impl AddAssign for Seen {
     }
 }
 
-/// Whose version of an object is in the environment.
+/// The writer of the object's version in the environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
     Before,
@@ -59,10 +59,10 @@ enum Version {
     Others,
 }
 
-/// The environment, as everybody sees it.
+/// The environment, as all servers see it.
 struct Cluster {
     objects: [Version; OBJECTS],
-    /// Whose release was begun last: written down before the first object.
+    /// The release that began last, recorded before the first object is written.
     attempted: Version,
     /// Whether an object of ours was ever written.
     was_changed: bool,
@@ -80,9 +80,9 @@ struct Server {
     fence: u64,
     /// Its lock of the environment.
     lock: u64,
-    /// The object that it writes next.
+    /// The next object to write.
     next: usize,
-    /// What it is carrying out; `None` when it looks at its state next.
+    /// The effect in progress; `None` when it looks at its state next.
     effect: Option<Effect>,
 }
 
@@ -92,20 +92,20 @@ struct World {
     is_fair: bool,
     in_json: bool,
     stored: Vec<Event>,
-    /// The fold of what is stored: the truth that servers may lag behind.
+    /// The fold of the stored events: the truth that servers may lag behind.
     release: Release,
     /// The newest lease's fence.
     fence: u64,
     servers: Vec<Server>,
     cluster: Cluster,
-    /// A deployment of somebody else that comes at some time.
+    /// Whether somebody else's deployment is still to come.
     others: bool,
     clock: i64,
     ends: u32,
 }
 
 enum NotCommitted {
-    /// Somebody else committed first, or has the lease.
+    /// Another server committed first, or has the lease.
     Refused,
     Unknown,
 }
@@ -170,7 +170,7 @@ impl World {
         folded
     }
 
-    /// A server takes the lease: the one that had it may not know yet.
+    /// A server takes the lease; the previous holder may not know yet.
     fn take_lease(&mut self) {
         self.fence += 1;
         let server = Server {
@@ -192,7 +192,7 @@ impl World {
         self.servers.clear();
     }
 
-    /// Stores an event that was decided for the state after `version` events.
+    /// Stores an event that was decided against the state after `version` events.
     fn commit(&mut self, event: Event, version: usize, fence: Option<u64>) -> Result<(), NotCommitted> {
         if version != self.stored.len() || fence.is_some_and(|fence| fence != self.fence) {
             self.seen.conflicts += 1;
@@ -225,7 +225,7 @@ impl World {
         }
     }
 
-    /// What holds between a state and the next.
+    /// Checks the rules for a transition.
     fn observe(&mut self, before: &Release, event: &Event) {
         self.seen.events += 1;
         let after = &self.release;
@@ -302,7 +302,7 @@ impl World {
         true
     }
 
-    /// The release that another deployment overtook, or that it came before.
+    /// The event for a release that another deployment overtook or preceded.
     fn yield_to_others(&mut self) -> Event {
         let at = self.now();
         if self.cluster.was_changed {
@@ -314,13 +314,13 @@ impl World {
         }
     }
 
-    /// One step of one server. `None` when it is gone after it, or starts over.
+    /// One step of one server. `None` if it dies or starts again.
     fn work(&mut self, mut server: Server) -> Option<Server> {
         let Some(effect) = server.effect.clone() else {
             let effect = server.release.outstanding()?;
             if effect != Effect::Record {
                 self.take_lock(&mut server);
-                // Loaded again under the lock: somebody else may have gone on meanwhile.
+                // Loaded again under the lock: another server may have continued meanwhile.
                 if server.version != self.stored.len() || server.fence != self.fence {
                     return None;
                 }
@@ -376,7 +376,7 @@ impl World {
         self.decide(server, event)
     }
 
-    /// How a failure is reported: it counts what is true in the environment, not what this server did.
+    /// Reports a failure from the actual state of the environment, not from what this server did.
     fn failed(&mut self, at: Timestamp) -> Event {
         if !self.cluster.was_changed {
             let message = "refused".into();
@@ -404,7 +404,7 @@ impl World {
                 server.effect = None;
                 Some(server)
             }
-            // It loads again, if it still has the lease.
+            // It loads again if it still has the lease.
             Err(NotCommitted::Unknown) if server.fence == self.fence && !self.random.one_in(3) => {
                 server.release = self.fold();
                 server.version = self.stored.len();
@@ -462,8 +462,8 @@ impl World {
         }
     }
 
-    /// A report of the past arrives once more, for the state that it was made for. The store's comparison keeps it out; and
-    /// whatever the machine refuses leaves the state as it was.
+    /// An old report arrives again, for the state that it was made for. The store's comparison rejects it, and an event
+    /// that the machine refuses leaves the state unchanged.
     fn doubled_message(&mut self) {
         let at = self.random.below(self.stored.len());
         let event = self.stored[at].clone();

@@ -96,9 +96,9 @@ fn definition(random: &mut Random) -> Definition {
 /// The name and the attempt.
 type Key = (String, u32);
 
-/// What a server runs for an attempt.
+/// The environment of an attempt on a server.
 struct Environment {
-    /// Whether it goes on when it is told to stop.
+    /// Whether it ignores a request to stop.
     is_stubborn: bool,
     told_to_stop: bool,
     ended: Option<Outcome>,
@@ -107,26 +107,26 @@ struct Environment {
 struct World {
     random: Random,
     seen: Seen,
-    /// Nothing goes wrong any more.
+    /// No more faults happen.
     is_fair: bool,
-    /// Whether what is stored goes through JSON.
+    /// Whether stored events go through JSON.
     in_json: bool,
     stored: Vec<Event>,
     /// What the server has in memory.
     workflow: Workflow,
-    /// Effects that were not carried out yet.
+    /// Effects that are not carried out yet.
     wishes: Vec<Effect>,
-    /// Stored with the events, or only remembered: a power cut takes them or leaves them.
+    /// Stored with the events or only in memory: a power cut may or may not lose them.
     timers: BTreeMap<Timer, Timestamp>,
-    /// Timers of the past: they may be reported again.
+    /// Old timers, which may fire again.
     old_timers: Vec<Timer>,
-    /// Reports under way.
+    /// Reports in transit.
     messages: Vec<Event>,
-    /// Claims of servers that have not started anything for them yet.
+    /// Claims for which the server has not started anything yet.
     claims: Vec<Key>,
     environments: BTreeMap<Key, Environment>,
     clock: i64,
-    // What was seen, to hold the rules against.
+    // Observations for checking the rules.
     ever_claimed: BTreeSet<Key>,
     ever_started: BTreeSet<Key>,
     ever_ended: BTreeSet<Key>,
@@ -139,7 +139,7 @@ struct World {
 #[derive(Debug)]
 enum NotCommitted {
     Illegal(Illegal),
-    /// The store did not answer; the event may be stored or not.
+    /// The store did not answer; the event may or may not be stored.
     Unknown,
 }
 
@@ -194,7 +194,7 @@ impl World {
         Timestamp::from_second(self.clock).unwrap()
     }
 
-    /// Remembers effects, as a server does that has committed their event.
+    /// Remembers effects, as a server does after committing their event.
     fn take(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
@@ -232,13 +232,13 @@ impl World {
         }
         let before = std::mem::replace(&mut self.workflow, next);
         self.observe(&before, &event, &effects);
-        // What changes nothing need not be stored.
+        // Events without a change need not be stored.
         if before != self.workflow || self.random.one_in(2) {
             self.stored.push(event);
         }
         match fate {
             1 => {
-                // The server believes that it failed, and loads again.
+                // The server believes that the commit failed, and loads again.
                 self.seen.lost_acknowledgements += 1;
                 self.load();
                 Err(NotCommitted::Unknown)
@@ -254,7 +254,7 @@ impl World {
         }
     }
 
-    /// Whoever is told that its attempt is stale removes what it runs for it.
+    /// A sender that learns that its attempt is stale removes what it runs for it.
     fn remove_stale_environment(&mut self, event: &Event) {
         if let Event::JobStarted { job, attempt, .. } | Event::JobFinished { job, attempt, .. } = event {
             self.environments.remove(&(job.clone(), *attempt));
@@ -278,7 +278,7 @@ impl World {
         self.take(outstanding);
     }
 
-    /// Drops all memory and starts again from what is stored. Environments and some messages survive.
+    /// Drops all memory and restarts from the stored events. Environments and some messages survive.
     fn cut_the_power(&mut self) {
         self.seen.power_cuts += 1;
         self.wishes.clear();
@@ -294,7 +294,7 @@ impl World {
 
     // The rules.
 
-    /// What holds in every state.
+    /// Checks the rules for every state.
     fn assert_rules(&self) {
         let outstanding = self.workflow.outstanding();
         let timers: BTreeMap<Timer, Timestamp> = self.workflow.timers().collect();
@@ -380,7 +380,7 @@ impl World {
         }
     }
 
-    /// What holds between a state and the next.
+    /// Checks the rules for a transition.
     fn observe(&mut self, before: &Workflow, event: &Event, effects: &[Effect]) {
         self.seen.events += 1;
         let after = self.workflow.clone();
@@ -470,7 +470,7 @@ impl World {
                     was.attempt
                 );
             }
-            // What is retried begins at once; what waited for it waits again.
+            // A retried job begins at once; the jobs that waited for it wait again.
             let is_named = match event {
                 Event::RetryRequested { job, .. } => {
                     let is_good = matches!(was.outcome(), Some(Outcome::Succeeded | Outcome::Skipped));
@@ -597,7 +597,7 @@ impl World {
         }
     }
 
-    /// A server makes the environment of an attempt that it claimed.
+    /// It reads the state once more, in order not to start what should stop; the state may be stale by then.
     fn start(&mut self, key: Key) {
         assert!(self.ever_started.insert(key.clone()), "{key:?} was started twice");
         // It reads the state once more, so as not to start what is to stop; the state may be old by then.
@@ -648,7 +648,7 @@ impl World {
         self.claims.contains(key) || self.environments.contains_key(key)
     }
 
-    /// Somebody finds that nobody looks after an attempt; in chaos they may be wrong.
+    /// Somebody finds an attempt without a supervisor; in chaos they may be wrong.
     fn look_after(&mut self, key: Key) {
         if self.is_fair && self.is_looked_after(&key) {
             return;
@@ -657,7 +657,7 @@ impl World {
         let (job, attempt) = key;
         let was_started = self.workflow.job(&job).unwrap().has_started();
         let event = match self.random.below(3) {
-            // In chaos, somebody takes a server for dead whose job has long begun.
+            // In chaos, somebody believes that a server is dead although its job has long begun.
             _ if !was_started || (!self.is_fair && self.random.one_in(4)) => Event::JobReleased {
                 job,
                 attempt,
@@ -688,7 +688,7 @@ impl World {
         let job = format!("j{}", self.random.below(jobs + 1));
         let event = match self.random.below(11) {
             10 => {
-                // A report that nobody has reason to send.
+                // An unjustified report.
                 let attempt = self.workflow.job(&job).map_or(1, |job| job.attempt);
                 Event::JobStarted { job, attempt, at }
             }
@@ -742,7 +742,7 @@ impl World {
         if let Some(key) = ended.filter(|_| is_known) {
             self.environments.remove(&key);
         }
-        // A power cut may have taken it. In chaos it may come again although it arrived.
+        // A power cut may have lost it. In chaos it may arrive twice.
         if at < self.messages.len() && (self.is_fair || (is_known && !self.random.one_in(4))) {
             self.messages.swap_remove(at);
         }
@@ -781,10 +781,10 @@ impl World {
                 let at = self.random.below(self.environments.len());
                 let key = self.environments.keys().nth(at).unwrap().clone();
                 if self.random.one_in(6) {
-                    // Its machine is gone, without a word.
+                    // Its machine disappears silently.
                     self.environments.remove(&key);
                 } else if self.random.one_in(16) {
-                    // Whoever wrote this agent did not read the rules.
+                    // A buggy agent.
                     self.report_end(&key, Outcome::Skipped);
                 } else {
                     self.end(&key);
@@ -808,7 +808,7 @@ impl World {
                     .nth(at)
                     .map(|(timer, due)| (timer.clone(), *due))
                     .unwrap();
-                // Some clocks are in a hurry.
+                // Some clocks run fast.
                 if self.random.one_in(2) {
                     self.clock = self.clock.max(due.as_second());
                 }
@@ -828,7 +828,7 @@ impl World {
         }
     }
 
-    /// One round in which everybody does what they should.
+    /// One round without faults.
     fn fair_round(&mut self) {
         let events = self.stored.len();
         while !self.messages.is_empty() {
@@ -886,7 +886,7 @@ fn history(seed: u64) -> Seen {
         world.step();
     }
     world.is_fair = true;
-    // Whatever was lost is asked for again, as after every start.
+    // As after every start, everything outstanding is requested again.
     world.cut_the_power();
     let mut rounds = 0;
     while world.workflow.ended_at().is_none() {

@@ -1,4 +1,4 @@
-//! A protected environment begins only what somebody has looked at: the plan is shown, and a person agrees to it.
+//! Shows the plan of a protected environment, and waits for a person to agree to it.
 
 use super::plan::print_plan;
 use crate::{cli::Agreement, client::Unagreed};
@@ -7,22 +7,22 @@ use std::io::{IsTerminal, Write};
 use towpath_delivery::{DeliveryError, PlanView, plan_digest};
 use towpath_types::{Digest, visible};
 
-/// The plan that has to be looked at before the same request goes through, if that is why it failed.
+/// The plan that a person has to see before the same request goes through, if that is why the request failed.
 fn to_look_at(error: &anyhow::Error) -> Option<&PlanView> {
     let from_server = error.downcast_ref::<Unagreed>().map(|unagreed| &unagreed.plan);
     from_server.or_else(|| error.downcast_ref::<DeliveryError>()?.plan())
 }
 
-/// What to do about a plan that has to be looked at.
+/// How to react to a plan that a person has to see.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Agree,
     Ask,
-    /// Another plan than this was agreed to.
+    /// The user agreed to another plan.
     Refuse,
 }
 
-/// `named` is the plan that was named with the request that failed.
+/// Decides how to react. `named` is the plan that the failed request named.
 fn answer(agreement: &Agreement, named: Option<&Digest>) -> Answer {
     match (named, &agreement.plan, agreement.yes) {
         (_, Some(_), _) | (Some(_), None, true) => Answer::Refuse,
@@ -31,11 +31,11 @@ fn answer(agreement: &Agreement, named: Option<&Digest>) -> Answer {
     }
 }
 
-/// Does what `ask` asks for. If its environment is protected, the plan is shown, and asked for again once a person has agreed
-/// to it.
+/// Sends the request `ask`. If its environment is protected, shows the plan, and sends the request again once a person has
+/// agreed.
 ///
 /// # Errors
-/// What `ask` meets; when nobody agrees.
+/// The errors of `ask`, and when nobody agrees.
 pub async fn agreed<T>(agreement: &Agreement, mut ask: impl AsyncFnMut(Option<Digest>) -> Result<T>) -> Result<T> {
     let mut named = agreement.plan.as_deref().map(plan_digest).transpose()?;
     loop {
@@ -62,10 +62,10 @@ pub async fn agreed<T>(agreement: &Agreement, mut ask: impl AsyncFnMut(Option<Di
     }
 }
 
-/// Asks a person.
+/// Asks a person a question.
 ///
 /// # Errors
-/// When nobody is there to ask.
+/// When there is no terminal to ask on.
 pub fn asked_and_answered(question: &str) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         bail!(

@@ -1,4 +1,4 @@
-//! `towpath config`: a configuration on this disk. A server is asked for orbs only, and only when one runs.
+//! `towpath config`: works on a configuration on this disk. Asks a server only for orbs, and only if one is running.
 
 use crate::{
     cli::{self, Compile, Config},
@@ -78,7 +78,7 @@ pub fn verdict(fine: bool) -> ExitCode {
     }
 }
 
-/// For editors and other programs: a list of what was noticed.
+/// Prints the diagnostics as JSON, for editors and other programs.
 pub fn print_json(diagnostics: &[Diagnostic]) -> Result<()> {
     let all: Vec<_> = diagnostics.iter().map(Diagnostic::to_json).collect();
     outln!("{}", serde_json::to_string_pretty(&all)?);
@@ -130,7 +130,7 @@ async fn explain(job: &str, compile: &Compile, json: bool) -> Result<ExitCode> {
         (found, diagnostics)
     };
     let ((found, diagnostics), _) = Inputs::of(compile, true).await?.run(work).await?;
-    // Half a configuration can be explained, too; what is wrong with it is said first.
+    // Even a configuration with errors can be explained. Print its errors first.
     report(&diagnostics);
     match found {
         None => bail!("`{}` does not compile", compile.file.display()),
@@ -191,7 +191,7 @@ fn read_folder(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>
     Ok(())
 }
 
-/// A path below `folder` without `.` and `..`, which are taken away as text: a link on the way is not followed.
+/// The absolute path of `path` in `folder`, without `.` and `..`. They are removed from the text, without following links.
 fn joined(folder: &Path, path: &Path) -> PathBuf {
     let mut joined = folder.to_path_buf();
     for part in path.components() {
@@ -204,10 +204,10 @@ fn joined(folder: &Path, path: &Path) -> PathBuf {
     joined
 }
 
-/// The text of the file that `<< include(name) >>` means in the absolute path `folder`.
+/// The text of the file that `<< include(name) >>` in the absolute path `folder` refers to.
 ///
-/// As CircleCI's `orb pack` does it, the name is joined to the packed folder, and may lead out of it. It may not lead out of the
-/// repository: somebody else's orb must not show what else is on the machine.
+/// Like CircleCI's `orb pack`, joins the name to the packed folder, which it may leave. It may not leave the repository:
+/// somebody else's orb must not reveal other files of the machine.
 fn included(folder: &Path, name: &str) -> Result<String, String> {
     let path = joined(folder, Path::new(name));
     let repository = folder.ancestors().find(|folder| folder.join(".git").exists());
@@ -229,11 +229,11 @@ fn included(folder: &Path, name: &str) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "which is not text (UTF-8)".to_owned())
 }
 
-/// What came of a file.
+/// The result of compiling a file.
 pub struct Compiled {
-    /// `None` when it does not compile.
+    /// `None` if the file does not compile.
     pub config: Option<CompiledConfig>,
-    /// The same as CircleCI prints it.
+    /// The configuration as CircleCI prints it.
     text: String,
     /// The orbs that were used.
     pub orbs: Lock,
@@ -253,7 +253,7 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Reads a file (`-` is standard input), by its lock file or as if there were none.
+    /// Reads a file (`-` is standard input). Obeys its lock file if `obey_lock`.
     pub async fn of(options: &Compile, obey_lock: bool) -> Result<Self> {
         let file = &options.file;
         let text = match file.as_os_str() == "-" {
@@ -268,7 +268,7 @@ impl Inputs {
         Self::with_text(options, obey_lock, text).await
     }
 
-    /// As [`Inputs::of`], of a text that somebody has instead of the file.
+    /// Like [`Inputs::of`], with a text in place of the file's content.
     pub async fn with_text(options: &Compile, obey_lock: bool, text: String) -> Result<Self> {
         let file = &options.file;
         let root = repository_of(file);
@@ -334,7 +334,7 @@ impl Inputs {
         })
     }
 
-    /// Fetches the orbs, then does `work`. Also answers with the orbs that were used.
+    /// Fetches the orbs, then runs `work`. Also returns the orbs that were used.
     pub async fn run<T>(self, work: impl FnOnce(&Document, &CompileOptions) -> T) -> Result<(T, Lock)> {
         let mut options = self.options(Orbs::default());
         let sources = self.sources();
@@ -342,7 +342,7 @@ impl Inputs {
         Ok((work(&self.document, &options), sources.used()))
     }
 
-    /// What a compilation is told besides the text, with the orbs that are known.
+    /// The options of a compilation with the known orbs.
     pub fn options(&self, orbs: Orbs) -> CompileOptions {
         CompileOptions {
             values: self.values.clone(),
@@ -352,7 +352,7 @@ impl Inputs {
         }
     }
 
-    /// Where orbs are looked for.
+    /// The places to look for orbs.
     pub fn sources(&self) -> Sources<'_> {
         let mut sources = Sources::new(self.lock.clone())
             .with(Origin::Vendored, &self.vendored)
@@ -367,7 +367,7 @@ impl Inputs {
 }
 
 impl Compiled {
-    /// Compiles a file, by its lock file or as if there were none.
+    /// Compiles a file. Obeys its lock file if `obey_lock`.
     pub async fn of(options: &Compile, obey_lock: bool) -> Result<Self> {
         let work = |document: &_, options: &_| towpath_config::check(document, options, &Capabilities::default());
         let (checked, orbs) = Inputs::of(options, obey_lock).await?.run(work).await?;
@@ -380,32 +380,32 @@ impl Compiled {
         })
     }
 
-    /// Prints what was noticed.
+    /// Prints the diagnostics.
     pub fn report(&self) {
         report(&self.diagnostics);
     }
 
-    /// The text, or the error that there is none.
+    /// The text, or an error if the file does not compile.
     fn text(self, file: &Path) -> Result<String> {
         let text = self.text.clone();
         self.config(file).map(|_| text)
     }
 
-    /// The configuration, or the error that there is none.
+    /// The configuration, or an error if the file does not compile.
     pub fn config(self, file: &Path) -> Result<CompiledConfig> {
         self.config
             .ok_or_else(|| anyhow!("`{}` does not compile", file.display()))
     }
 }
 
-/// Prints what was noticed.
+/// Prints diagnostics.
 pub fn report(diagnostics: &[Diagnostic]) {
     if !diagnostics.is_empty() {
         eprint!("{}", render_all(diagnostics, std::io::stderr().is_terminal()));
     }
 }
 
-/// A parameter's value as its declared type has it; where that is not known, as YAML would read it.
+/// The value of a parameter, parsed as its declared type, or as YAML if the type is unknown.
 fn parameter(text: &str, declared: &str) -> serde_json::Value {
     match text {
         text if matches!(declared, "string" | "enum") => text.into(),
@@ -437,8 +437,8 @@ fn read_lock(root: &Path) -> Result<Lock> {
     }
 }
 
-/// The text of a configuration. One in a `.circleci` is read as the server reads it from a commit: a link is followed, and must
-/// not lead out of the repository.
+/// The text of a configuration. Reads a file in `.circleci` as the server reads it from a commit: follows links, but not out of
+/// the repository.
 fn configuration(file: &Path) -> Result<String> {
     let root = repository_of(file);
     let inside = file.strip_prefix(&root).unwrap_or(file);

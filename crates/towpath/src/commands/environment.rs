@@ -1,4 +1,4 @@
-//! What runs in an environment, what ran there, what has drifted, and who may deploy.
+//! `status`, `history`, `drift`, `lock` and `unlock`.
 
 use super::{
     place::{at_environment, project},
@@ -137,7 +137,7 @@ pub async fn drift(options: Drift) -> Result<ExitCode> {
             Ok(drift) => drop(found.insert(environment, drift)),
             Err(error) if options.environment.is_none() => {
                 eprintln!("{environment}: {error}");
-                // Nothing can have drifted where nothing was deployed yet.
+                // Before the first deployment, nothing can have drifted.
                 let seen = here.environment(&id).await;
                 let is_empty = |view: EnvironmentView| {
                     view.release.is_none() && matches!(view.sighting, SightingView::Seen { .. })

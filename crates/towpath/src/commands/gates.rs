@@ -1,4 +1,4 @@
-//! Gates: what waits, and approving it.
+//! Gates: listing those that wait, and approving one.
 
 use super::{agree::asked_and_answered, place::project, plan::print_plan};
 use crate::{
@@ -11,7 +11,7 @@ use towpath_delivery::plan_digest;
 use towpath_server::circleci_words;
 use towpath_types::{JobId, JobKind};
 
-/// How many gates are asked for at once.
+/// How many gates to request at once.
 const PAGE: usize = 200;
 
 /// Every gate that waits, of `project` or of all projects, the oldest first.
@@ -74,7 +74,7 @@ pub async fn approve(options: Approve) -> Result<()> {
         Err(_) => named_gate(&client, &options).await?,
     };
     if gate.waiting && gate.environment.is_some() {
-        // What would be done now, and not when the server looked last.
+        // Refresh the plan: the approver has to see what would happen now, not at the server's last look.
         let path = format!("/api/towpath/gates/{}/refresh", gate.job);
         gate = client.post(&path, &serde_json::json!({})).await?;
     }
@@ -95,7 +95,7 @@ pub async fn approve(options: Approve) -> Result<()> {
     Ok(())
 }
 
-/// Why a gate that somebody named does not wait.
+/// Why the gate that the user named does not wait.
 async fn why_it_does_not_wait(client: &Client, project: &str, gate: &str) -> Result<anyhow::Error> {
     let pipelines: Vec<PipelineView> = client
         .get(&format!("/api/towpath/projects/{}/pipelines", escape(project)))

@@ -10,15 +10,15 @@ use std::{
     time::Duration,
 };
 
-/// How long git, and the person who pushes, wait for the server's word about a push.
+/// How long git and the pusher wait for the server's answer about a push.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// `towpath hook NAME`: hands the refs of a push to the server and prints its answer, which git shows to the pusher.
 ///
-/// The server's address and token, and who pushes, are in the environment that the server gave to git.
+/// The server gave git an environment with its address, its token, and the pusher's name.
 ///
 /// # Errors
-/// Of `pre-receive`: when the push is refused. Git then drops what was pushed and moves no ref.
+/// For `pre-receive`: when the server refuses the push. Git then discards the objects and moves no ref.
 pub async fn hook(name: &str) -> Result<()> {
     match name {
         "pre-receive" => before_push().await,
@@ -49,7 +49,7 @@ async fn after_push() -> Result<()> {
     Ok(())
 }
 
-/// What git says about the push, a ref a line: `<old> <new> <ref>`.
+/// Git's lines about a push, one ref a line: `<old> <new> <ref>`.
 ///
 /// Source: <https://git-scm.com/docs/githooks#pre-receive>
 fn read_refs() -> Result<String> {
@@ -69,7 +69,7 @@ fn other_ref(line: &str) -> Option<&str> {
     (!known).then_some(name)
 }
 
-/// Posts who pushes, and the refs, to the server's socket.
+/// Posts the pusher and the refs to the server's socket.
 async fn tell(hook: &str, refs: &str) -> Result<String> {
     let variable =
         |name: &str| std::env::var(name).with_context(|| format!("{name} is not set: this is called by git"));
@@ -81,7 +81,7 @@ async fn tell(hook: &str, refs: &str) -> Result<String> {
     answer.await.with_context(late)?
 }
 
-/// `towpath credential get`: answers git's question for the password of Towpath's own address, and of no other.
+/// `towpath credential get`: answers git's request for the password of Towpath's own address, and of no other address.
 ///
 /// Source: <https://git-scm.com/docs/git-credential#IOFMT>
 pub fn credential(operation: &str, at: &At) -> Result<()> {

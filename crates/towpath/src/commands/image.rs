@@ -1,4 +1,4 @@
-//! `towpath build`: this working tree's image, on the machine's engine.
+//! `towpath build`: builds the working tree's image on the machine's engine.
 
 use crate::{cli::Build, client::Client, repository::Repository};
 use anyhow::{Context, Result, anyhow, bail};
@@ -85,7 +85,7 @@ pub async fn build(options: Build) -> Result<()> {
     let digest = towpath_images::push(&engine, &image, &first, credentials.as_ref(), &mut print).await?;
     let registry = RegistryClient::new(&registry, credentials)?;
     for tag in [&tags.latest, &tags.dated] {
-        // The layers are there: a tag moves a manifest.
+        // The registry already has the layers: tagging moves only a manifest.
         registry.tag(&name.at(digest.clone()), &tag.parse()?).await?;
     }
     for tag in tags.iter() {

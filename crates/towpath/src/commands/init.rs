@@ -1,4 +1,4 @@
-//! `towpath init`: look, write down what was found, connect.
+//! `towpath init`: examines the repository, writes the project file, and connects the repository.
 
 use crate::{
     cli::At,
@@ -35,13 +35,13 @@ pub async fn init(at: &At) -> Result<()> {
     connect(&repository, at, &name).await
 }
 
-/// What a repository has.
+/// The facts about a repository.
 struct Found {
     files: Vec<ManifestFile>,
     layout: Layout,
-    /// What is wrong with the layout.
+    /// The errors of its layout.
     wrong: Vec<String>,
-    /// The kube contexts that have environments, each with those.
+    /// The kube contexts that have environments, with those environments.
     kube_contexts: Vec<(String, Vec<String>)>,
     dockerfiles: Vec<String>,
 }
@@ -97,15 +97,15 @@ impl Found {
         }
     }
 
-    /// The kube context to write down, and what is to be said of it. Several that share no environment's name need none: a
-    /// name leads to one of them.
+    /// The kube context to write down, and a message about it. Several kube contexts without a common environment name need
+    /// none, because each name leads to one of them.
     fn kube_context(&self) -> (Option<&str>, Option<String>) {
         let contexts = &self.kube_contexts;
         let mut names: Vec<&String> = contexts.iter().flat_map(|(_, names)| names).collect();
         let count = names.len();
         names.sort();
         names.dedup();
-        // Of several with as many environments, the first.
+        // Of several kube contexts with the same number of environments, take the first.
         let most = contexts.iter().rev().max_by_key(|(_, names)| names.len());
         match (contexts.as_slice(), most) {
             ([(only, _)], _) => (Some(only), None),
@@ -134,7 +134,7 @@ pub fn environments(repository: &Repository) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Each folder of `.k8s` that has environments, with those: folders with manifests, and what is rendered.
+/// Each folder of `.k8s` that has environments, with those environments: folders with manifests, and rendered ones.
 fn kube_contexts(files: &[ManifestFile], layout: &Layout) -> Vec<(String, Vec<String>)> {
     let plain = files.iter().filter(|file| layout.reads_as_it_is(&file.path));
     let (tree, _) = Tree::read(plain.map(|file| (file.path.as_str(), file.text_or_nothing())));
@@ -167,7 +167,7 @@ fn write_down(repository: &Repository, found: &Found, name: &str) -> Result<()> 
         .join("ci/build-binary")
         .exists()
         .then(|| "ci/build-binary".to_string());
-    // One at the root needs no word.
+    // A Dockerfile at the root is the default.
     let dockerfile = found.dockerfiles.first().filter(|path| path.contains('/')).cloned();
     let file = ProjectFile {
         project: Some(name.to_string()),
@@ -185,10 +185,10 @@ fn write_down(repository: &Repository, found: &Found, name: &str) -> Result<()> 
     Ok(())
 }
 
-/// The image that the manifests' workloads run, the containers that run it by another name, and what is to be said of it.
+/// The image that the manifests' workloads run, the containers that run it under another name, and a message about it.
 fn image_of(files: &[ManifestFile], name: &str) -> (String, Vec<String>, Option<String>) {
     let runs = workload_images(files);
-    // One of the project's name, wherever it is: images are known by their repositories.
+    // An image with the project's name, in any registry: images are identified by their repositories.
     let is_own =
         |image: &String| image == name || image.split_once('/').is_some_and(|(_, repository)| repository == name);
     if runs.keys().any(is_own) {
@@ -230,7 +230,7 @@ async fn connect(repository: &Repository, at: &At, name: &str) -> Result<()> {
     } else {
         repository.git(&["remote", "add", REMOTE, &url])?;
     }
-    // The helper answers for this address alone, so the token is in no file of the repository and in no argument.
+    // The helper answers for this address only, so the token is in no file of the repository and in no argument.
     let quote = |path: &Path| format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"));
     let binary = std::env::current_exe().context("failed to find this program's file")?;
     let dir = std::path::absolute(data_dir(at.data_dir.as_deref())?).context("failed to find the data directory")?;
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(found, expect);
     }
 
-    /// The project file that is written for these files.
+    /// The project file that `init` writes for these files.
     fn written(files: &[(&str, &str)]) -> String {
         let (dir, repository) = repository(files);
         write_down(&repository, &Found::look(&repository).unwrap(), "claims").unwrap();
@@ -311,7 +311,7 @@ mod tests {
             written(&files),
             "project = \"claims\"\nimage = \"r.example.org/team/cccd\"\nmanifests = \".k8s/live\"\n\n[build]\ndockerfile = \"docker/Dockerfile\""
         );
-        // Names that lead to one kube context each need no folder.
+        // Kube contexts without a common environment name need no folder.
         let files = [
             (".k8s/live/dev/a.yaml", ""),
             (".k8s/old/qa/a.yaml", ""),

@@ -1,4 +1,4 @@
-//! `towpath lsp`: what the language knows about a configuration, for any editor.
+//! `towpath lsp`: serves the language's knowledge about a configuration to any editor.
 //!
 //! Source: <https://microsoft.github.io/language-server-protocol/specifications/lsp/3.17/specification/>
 
@@ -34,10 +34,10 @@ use towpath_config::{Capabilities, CompileOptions, CompletionKind, Document, Orb
 use towpath_control::supply_orbs;
 use towpath_yaml::{Severity, SourceFile, Span};
 
-/// How long an orb that could not be had is not asked for again.
+/// How long to wait before asking again for an orb that was not available.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Serves the editor at standard input and output until it goes.
+/// Serves the editor on standard input and output until it disconnects.
 pub async fn lsp(options: Lsp) -> Result<ExitCode> {
     let runtime = Handle::current();
     let serve = move || {
@@ -73,11 +73,11 @@ struct Server<'c> {
     options: Lsp,
     runtime: Handle,
     documents: HashMap<Uri, OpenText>,
-    /// Orbs that were fetched, so that a keystroke asks no registry.
+    /// The fetched orbs, so that a keystroke asks no registry.
     orbs: RefCell<Orbs>,
-    /// When an orb that could not be had was asked for.
+    /// When the server last failed to get each orb.
     failed: RefCell<HashMap<String, Instant>>,
-    /// Changed since their diagnostics were sent.
+    /// Texts that changed since their diagnostics were sent.
     dirty: Vec<Uri>,
 }
 
@@ -107,7 +107,7 @@ impl<'c> Server<'c> {
         };
         self.connection.initialize(serde_json::to_value(capabilities)?)?;
         loop {
-            // While letters still come in, nobody needs to know what is wrong with half a word.
+            // While the user is typing, nobody needs the errors of half a word.
             let message = match self.connection.receiver.try_recv() {
                 Ok(message) => message,
                 Err(_) => {
@@ -218,7 +218,7 @@ impl<'c> Server<'c> {
         Ok(())
     }
 
-    /// Does `work` on a text, with its orbs.
+    /// Runs `work` on a text, with its orbs.
     fn with<T>(&self, text: &OpenText, work: impl FnOnce(&CompileOptions) -> T) -> T {
         let (mut orbs, mut failed) = (self.orbs.borrow_mut(), self.failed.borrow_mut());
         failed.retain(|reference, asked| {
@@ -356,7 +356,7 @@ impl<'c> Server<'c> {
         let items: Vec<CompletionItem> = found
             .into_iter()
             .map(|found| {
-                // What is there of the word is replaced, whatever the editor takes for a word.
+                // Replace the part of the word that is already there, whatever the editor considers a word.
                 let there = (0..=found.label.len())
                     .rev()
                     .find(|length| found.label.get(..*length).is_some_and(|start| text.ends_with(start)));
@@ -455,15 +455,15 @@ fn orb_file(source: &SourceFile) -> Result<Uri> {
     Ok(url.as_str().parse()?)
 }
 
-/// What a YAML file is to CircleCI.
+/// The role of a YAML file for CircleCI.
 enum Sort {
     Configuration,
     Orb,
-    /// A part that `pack` puts in its place, or nothing of CircleCI's.
+    /// A part that `pack` inlines, or a file that is not CircleCI's.
     Other,
 }
 
-/// By where it is, else by what it has: an editor shows every YAML file of a repository.
+/// Decides by the file's path, otherwise by its content: an editor opens every YAML file of a repository.
 fn sort_of(source: &Arc<SourceFile>) -> Sort {
     let folder = Path::new(source.name()).parent();
     let folders: Vec<&OsStr> = folder.into_iter().flat_map(Path::iter).collect();

@@ -1,4 +1,4 @@
-//! One function for each command: it gathers what it needs, asks, and prints.
+//! One function for each command. It gathers its inputs, sends the request, and prints the result.
 
 mod agree;
 mod config;

@@ -1,4 +1,4 @@
-//! Pipelines, workflows and logs. Statuses are shown in CircleCI's words, which people know.
+//! Pipelines, workflows and logs. Shows statuses in CircleCI's words, which people know.
 
 use super::place::project;
 use crate::{

@@ -1,9 +1,9 @@
-//! Plans as people read them.
+//! Formats plans for people.
 
 use towpath_delivery::{OnFailure, PlanView};
 use towpath_types::visible;
 
-/// Prints a plan as a person reads it.
+/// Prints a plan for a person.
 pub fn print_plan(plan: &PlanView) {
     outln!("plan {} for {}", plan.id, plan.environment);
     match &plan.previous_image {
@@ -34,7 +34,7 @@ pub fn print_plan(plan: &PlanView) {
     }
 }
 
-/// A line of a diff, coloured for a terminal that shows colours. Nothing else in it steers the terminal.
+/// A line of a diff, coloured if the terminal shows colours. Escapes everything else that could control the terminal.
 pub fn coloured(line: &str) -> String {
     use owo_colors::{OwoColorize, Stream::Stdout};
     let line = visible(line);
@@ -46,7 +46,7 @@ pub fn coloured(line: &str) -> String {
     }
 }
 
-/// A plan for a comment on a pull request.
+/// A plan as Markdown, for a comment on a pull request.
 pub fn markdown(plan: &PlanView) -> String {
     let mut text = format!("### Deploying to `{}`\n\n", plan.environment);
     match &plan.previous_image {
@@ -78,7 +78,7 @@ pub fn markdown(plan: &PlanView) -> String {
         plan.unchanged
     ));
     for change in &plan.changes {
-        // A fence longer than any in the text.
+        // The fence has to be longer than any fence in the text.
         let longest = change.diff.split(|c| c != '`').map(str::len).max().unwrap_or(0);
         let fence = "`".repeat(longest.max(2) + 1);
         text.push_str(&format!(

@@ -39,7 +39,7 @@ async fn deploy_in_job(client: &Client, options: &Deploy) -> Result<()> {
     #[derive(Deserialize)]
     struct Begun {
         id: ReleaseId,
-        /// What there is to say if nothing was begun, because exactly this runs already.
+        /// The message if nothing was begun because the environment already runs exactly this.
         #[serde(default)]
         repeated: Option<String>,
     }
@@ -93,7 +93,7 @@ async fn release(
     here.follow(&started).await
 }
 
-/// What a signal leaves behind of a deployment that was begun.
+/// Sets the message for a signal that interrupts a begun deployment.
 fn leaves_half_done(environment: &str) {
     ending::leaves(format!(
         "What was being deployed is half done: `towpath status {environment}` says how it stands; deploy again, or `towpath rollback \

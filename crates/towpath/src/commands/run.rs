@@ -23,7 +23,7 @@ fn named(options: &Named) -> Result<(EnvironmentId, LaptopRequest)> {
     Ok((EnvironmentId::new(&project, &options.environment)?, request))
 }
 
-/// `towpath job`: its exit code is the job's.
+/// `towpath job`: exits with the job's exit code.
 pub async fn job(options: Named) -> Result<ExitCode> {
     let here = operations(&options.at).await?;
     let (id, request) = named(&options)?;
@@ -42,7 +42,7 @@ pub async fn job(options: Named) -> Result<ExitCode> {
     end_of(here.as_ref(), &started).await
 }
 
-/// Prints what a run prints, and answers with its exit code.
+/// Prints a run's output, and returns its exit code.
 async fn end_of(here: &dyn Operations, started: &Started) -> Result<ExitCode> {
     let end = here.follow(started).await?;
     match end.exit_code.and_then(|code| u8::try_from(code).ok()) {
@@ -91,7 +91,7 @@ pub async fn cronjob(options: Cronjob) -> Result<ExitCode> {
 async fn apply(options: &Named) -> Result<()> {
     let here = operations(&options.at).await?;
     let (id, request) = named(options)?;
-    // It answers only when everything is done.
+    // The call returns only when everything is done.
     ending::leaves(format!(
         "`towpath cronjob list {}` says whether the cron job was applied by then.",
         options.environment

@@ -14,8 +14,8 @@ use std::{
 };
 use towpath_control::KeyView;
 
-/// The value on standard input. A file is taken byte for byte. What was typed or piped is, too, unless it is one line: `echo value | …`
-/// adds a line end that nobody means.
+/// Reads the value from standard input. Takes a file byte for byte, and typed or piped input, too, unless it is a single line:
+/// `echo value | …` adds a line end that nobody wants.
 fn value() -> Result<Vec<u8>> {
     let input = std::io::stdin();
     if input.is_terminal() {
@@ -43,7 +43,7 @@ fn value() -> Result<Vec<u8>> {
     Ok(value)
 }
 
-/// How many bytes the line end of a single line of text has: 0 for everything else.
+/// The length of the line end if the text is a single line, otherwise 0.
 fn line_end(value: &[u8]) -> usize {
     let Some(line) = value.strip_suffix(b"\n") else {
         return 0;
@@ -110,7 +110,7 @@ pub async fn context(command: ContextCommand) -> Result<()> {
     let path = |context: &str, key: &str| format!("/api/towpath/contexts/{}/{}", escape(context), escape(key));
     match command {
         ContextCommand::Set { context, key, at } => {
-            // A context that is made in a project's repository is that project's.
+            // A context that is created in a project's repository belongs to that project.
             let project = at
                 .project
                 .clone()

@@ -65,7 +65,7 @@ pub async fn up(options: cli::Up) -> Result<()> {
     say_where(&dir, options.name.as_deref(), &format!("http://{address}\n"))?;
     outln!("Towpath is up at http://{address}");
     if std::io::stdout().is_terminal() {
-        // A terminal is for the owner's eyes. A log is not.
+        // A terminal is for the owner's eyes only. A log is not.
         outln!(
             "  sign in: http://{address}/login?token={}",
             system.owner_token().expose()
@@ -86,7 +86,7 @@ pub async fn up(options: cli::Up) -> Result<()> {
     served.context("the server stopped")
 }
 
-/// Standard error without the secrets that this process has seen. An event comes in one piece.
+/// Standard error with the secrets that this process has seen masked. Each event arrives in one write.
 struct MaskedLog(SeenSecrets);
 
 impl Write for MaskedLog {
@@ -106,7 +106,7 @@ fn database(options: &cli::Up) -> Result<Option<SecretString>> {
     let Some(url) = options.database.clone().filter(|url| !url.expose().is_empty()) else {
         return Ok(None);
     };
-    // What else it says is not shown: it may hold a password.
+    // Do not show the rest of the URL: it may contain a password.
     if !["postgres://", "postgresql://"]
         .iter()
         .any(|scheme| url.expose().starts_with(scheme))
@@ -118,8 +118,8 @@ fn database(options: &cli::Up) -> Result<Option<SecretString>> {
     Ok(Some(url))
 }
 
-/// Writes down where the server listens, for the command line: in the data directory and, if the server has a name, in the
-/// folder of that name, too.
+/// Writes the server's address for the command line: to the data directory and, if the server has a name, to the folder of that
+/// name.
 fn say_where(dir: &Path, name: Option<&str>, address: &str) -> Result<()> {
     let own = name.map(|name| dir.join(SERVERS_FOLDER).join(name));
     for folder in own.into_iter().chain([dir.to_path_buf()]) {
@@ -130,7 +130,7 @@ fn say_where(dir: &Path, name: Option<&str>, address: &str) -> Result<()> {
     Ok(())
 }
 
-/// What programs need to work at all. Every other variable of this shell stays here unless it is named.
+/// The variables that programs need to work at all. Jobs inherit every other variable of this shell only if it is named.
 const ALWAYS: [&str; 5] = ["PATH", "LANG", "LC_ALL", "TZ", "DOCKER_HOST"];
 
 fn stop_on_signals(shutdown: CancellationToken) -> Result<()> {

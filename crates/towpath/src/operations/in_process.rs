@@ -1,6 +1,6 @@
-//! Operations in this process, without a server: a laptop, or a job of another system, deploys to clusters all the same.
+//! Operations in this process, without a server: a laptop, or another system's job, can still deploy to clusters.
 //!
-//! Nothing is kept. What the clusters say of their releases is all that this process knows.
+//! Stores nothing. This process knows only what the clusters record about their releases.
 
 use super::{
     End, Operations, Started,
@@ -23,11 +23,11 @@ use towpath_images::RegistryImages;
 use towpath_store::{Database, Guard, SqlStore, Store, WorkKey, WorkKind};
 use towpath_types::{Actor, Clock, Digest, EnvironmentId, ImageReference, Outcome};
 
-/// The variable that says where environments are, as `towpath up --target` does.
+/// The variable that selects the target, like `towpath up --target`.
 const TARGET_VARIABLE: &str = "TOWPATH_TARGET";
-/// What stands for the registry of images that name none.
+/// Stands for the registry of images that name none.
 const NO_REGISTRY: &str = "no-registry.invalid";
-/// How long this process may carry out what it began: as long as it lives.
+/// The lease on work that this process began. It outlasts every process.
 const LEASE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Operations in this process.
@@ -47,11 +47,10 @@ impl Progress for Printed {
     }
 }
 
-/// Prints warnings about a cluster to standard error, such as an answer that is asked for again. A server writes them to its
-/// log.
+/// Prints lines as they arrive.
 fn show_warnings() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("TOWPATH_LOG");
-    // If there is a subscriber already, that one does as well.
+    // If a subscriber is already installed, keep it.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|_| "towpath_deploy=warn,towpath_kube=warn".into()))
         .with_writer(std::io::stderr)
@@ -62,7 +61,8 @@ fn show_warnings() {
 }
 
 impl InProcess {
-    /// Makes ready to work; `None` if this shell knows no cluster. `project` overrides the name of the repository's project.
+    /// Prepares this process to deploy; `None` if this shell knows no cluster. `project` overrides the name of the repository's
+    /// project.
     pub async fn start(project: Option<&str>) -> Result<Option<Self>> {
         let target = match std::env::var(TARGET_VARIABLE).as_deref() {
             Ok("local") => return Ok(None),
@@ -92,7 +92,7 @@ impl InProcess {
             own_registry: NO_REGISTRY.into(),
             pull_secret: PullSecret::NotNeeded,
         });
-        // Without a repository around, manifests come with what is asked for, if they are needed at all.
+        // Outside of a repository, the request brings the manifests, if it needs any.
         if let Ok(repository) = Repository::find() {
             let project = project.map_or_else(|| repository.project(), str::to_string);
             delivery
@@ -108,7 +108,7 @@ impl InProcess {
         }))
     }
 
-    /// Takes what was begun over, so that this process carries it out.
+    /// Leases the work that was begun, so that this process carries it out.
     async fn lease(&self, kind: WorkKind, id: impl ToString) -> Result<Guard> {
         let key = WorkKey::new(kind, id);
         let leases = self
@@ -120,7 +120,7 @@ impl InProcess {
     }
 }
 
-/// Refuses a tag of an image that names no registry: such an image is in the registry of a server, and none is up.
+/// Refuses a tag of an image that names no registry. Such an image is in a server's registry, and no server is up.
 fn refuse_no_registry(project: &str, request: &LaptopRequest) -> Result<()> {
     if request.tag.is_none() || request.from.is_some() {
         return Ok(());
@@ -269,7 +269,7 @@ mod tests {
         for good in [
             request("registry.example.org/team/claims", Some("latest")),
             request("127.0.0.1:5000/claims", Some("latest")),
-            // What the environment runs is known by its digest.
+            // The environment's current image is known by its digest.
             request("claims", None),
         ] {
             refuse_no_registry("claims", &good).unwrap();

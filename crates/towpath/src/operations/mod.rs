@@ -1,4 +1,4 @@
-//! What commands do with environments: through a server where one is up, in this process where none is.
+//! The operations on environments: through a server if one is up, otherwise in this process.
 
 mod in_process;
 mod nowhere;
@@ -16,12 +16,12 @@ use jiff::SignedDuration;
 use towpath_delivery::{DriftView, EnvironmentView, Hold, LaptopRequest, PlanView, ReleaseView};
 use towpath_types::{Digest, EnvironmentId, Outcome, ReleaseId, ReleaseStatus, RunId};
 
-/// What was begun and is followed to its end.
+/// Something that was begun and can be followed to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Started {
     /// A release.
     Release(ReleaseId),
-    /// Nothing: it runs already, as this release.
+    /// Nothing was begun: the environment already runs this release.
     Repeated {
         /// The release's number.
         number: i64,
@@ -36,7 +36,7 @@ pub enum Started {
 }
 
 impl Started {
-    /// What a release stands for that was just asked for.
+    /// Describes a release that was just requested.
     fn release(id: ReleaseId, number: i64, status: ReleaseStatus) -> Self {
         match status.is_over() {
             true => Self::Repeated { number },
@@ -45,7 +45,7 @@ impl Started {
     }
 }
 
-/// Says that nothing has to be done, and ends well.
+/// Says that there is nothing to do, and returns a success.
 fn repeated(number: i64) -> End {
     outln!("nothing to change: release {number} is exactly this, and it runs");
     End {
@@ -54,7 +54,7 @@ fn repeated(number: i64) -> End {
     }
 }
 
-/// How a release or a run ended.
+/// The end of a release or a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
     /// How it ended.
@@ -63,20 +63,21 @@ pub struct End {
     pub exit_code: Option<i64>,
 }
 
-/// What commands do with environments.
+/// The operations on environments.
 ///
 /// # Contract
 /// - Every method looks at the environment as it is now.
-/// - An error is for the person who typed the command. Where a plan has to be looked at first, it is a [`DeliveryError`](towpath_delivery::DeliveryError) with
-///   the plan, or an [`Unagreed`](crate::client::Unagreed); the same request goes through if it names that plan.
-/// - What `deploy`, `rollback`, `run_job` and `run_cron_job` begin ends only if it is followed: in this process nobody else
+/// - An error is for the person who typed the command. If a person has to see a plan first, the error is a
+///   [`DeliveryError`](towpath_delivery::DeliveryError) with the plan, or an [`Unagreed`](crate::client::Unagreed). The same
+///   request goes through once it names that plan.
+/// - The caller has to follow what `deploy`, `rollback`, `run_job` and `run_cron_job` begin: without a server, only `follow`
 ///   carries it out.
 #[async_trait]
 pub trait Operations: Send + Sync {
-    /// What runs there.
+    /// The state of the environment.
     async fn environment(&self, id: &EnvironmentId) -> Result<EnvironmentView>;
 
-    /// Its newest releases, newest first.
+    /// The newest releases, newest first.
     async fn history(&self, id: &EnvironmentId) -> Result<Vec<ReleaseView>>;
 
     /// What `deploy` would do.
@@ -85,33 +86,33 @@ pub trait Operations: Send + Sync {
     /// Begins a release.
     async fn deploy(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Started>;
 
-    /// Begins to go back to the release `to`; without it, to the one before the current. `plan` is what was agreed to.
+    /// Begins a rollback to the release `to`; without it, to the one before the current. `plan` is the plan that was agreed to.
     async fn rollback(&self, id: &EnvironmentId, to: Option<i64>, plan: Option<Digest>) -> Result<Started>;
 
     /// Begins a one-off job.
     async fn run_job(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Started>;
 
-    /// Runs a cron job now. `plan` is what was agreed to.
+    /// Runs a cron job now. `plan` is the plan that was agreed to.
     async fn run_cron_job(&self, id: &EnvironmentId, name: &str, plan: Option<Digest>) -> Result<Started>;
 
-    /// Applies one cron job. Answers with lines to print.
+    /// Applies one cron job. Returns lines to print.
     async fn apply_cron_job(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Vec<String>>;
 
-    /// What is not as the release has it.
+    /// The objects that differ from the release.
     async fn drift(&self, id: &EnvironmentId) -> Result<DriftView>;
 
-    /// Keeps others from deploying.
+    /// Locks the environment against others' deployments.
     async fn lock(&self, id: &EnvironmentId, reason: &str, lasts: SignedDuration) -> Result<Hold>;
 
-    /// Lets everybody deploy again. `force` ends somebody else's lock, too.
+    /// Unlocks the environment. `force` ends somebody else's lock, too.
     async fn unlock(&self, id: &EnvironmentId, force: bool) -> Result<()>;
 
-    /// Prints the lines of what was begun as they come, and answers with its end.
+    /// Prints the lines of what was begun as they arrive, and returns its end.
     async fn follow(&self, started: &Started) -> Result<End>;
 }
 
-/// The operations of the Towpath whose data directory `at` means. If none is up and this shell knows clusters, those of this
-/// process, which knows what the clusters themselves say of their releases.
+/// The operations of the Towpath whose data directory `at` selects. If none is up and this shell knows clusters, the operations
+/// of this process, which knows only what the clusters record about their releases.
 ///
 /// # Errors
 /// With exit code 3 when there is neither.
@@ -127,23 +128,23 @@ pub async fn operations(at: &At) -> Result<Box<dyn Operations>> {
             eprintln!("No Towpath is up here: this command works with the clusters of this shell by itself");
             Ok(Box::new(here))
         }
-        // Whatever is asked of it says that it does not answer.
+        // The first request reports that the server does not answer.
         None => Ok(Box::new(OverHttp::new(client?))),
     }
 }
 
-/// Prints a line of a release: it may quote what a commit says.
+/// Prints a line of a release. Escapes it, because it may quote a commit.
 fn print_of_release(line: &str) {
     outln!("{line}");
 }
 
-/// Prints a line of a run as the application printed it, its colours too.
+/// Prints a line of a run as the application printed it, including colours.
 fn print_of_run(line: &str) {
     out_raw!("{line}\n");
 }
 
 impl End {
-    /// The end as this command's success or failure.
+    /// Turns the end into this command's success or failure.
     pub fn expect_success(self, what: &str) -> Result<()> {
         match self.outcome {
             Outcome::Succeeded => Ok(()),

@@ -1,4 +1,4 @@
-//! What a process without a server does not have: repositories and a vault.
+//! Stand-ins for the repositories and the vault that a process without a server does not have.
 
 use futures::{
     FutureExt,
@@ -9,7 +9,7 @@ use towpath_deploy::SecretSource;
 use towpath_forge::{Commit, Forge, ForgeError, Select, SourceStream, TreeFile};
 use towpath_types::{CommitId, Digest, EnvironmentId, ProjectName, RegistryCredentials, SecretString};
 
-/// No project has a repository here: manifests come with what is asked for.
+/// A forge without repositories: every request brings its manifests.
 pub struct NoRepositories;
 
 fn unknown<T: Send + 'static>(project: &ProjectName) -> BoxFuture<'static, Result<T, ForgeError>> {
@@ -89,20 +89,20 @@ impl Forge for NoRepositories {
     }
 }
 
-/// No vault: Secrets are the cluster's own.
+/// An empty vault: Secrets come from the cluster.
 pub struct NoVault {
     key: [u8; 16],
 }
 
 impl NoVault {
-    /// With a key for fingerprints that this process alone knows.
+    /// Makes a random key for fingerprints, which only this process knows.
     pub fn new() -> Self {
         Self {
             key: *uuid::Uuid::new_v4().as_bytes(),
         }
     }
 
-    /// A stand-in for a value: equal for equal values in this process, and revealing nothing of them.
+    /// A stand-in for a value. Equal values have equal fingerprints in this process, which reveal nothing about the values.
     pub fn fingerprint(&self, value: &[u8]) -> String {
         Digest::of(&[&self.key, value].concat()).hex().to_string()
     }

@@ -59,7 +59,7 @@ impl OverHttp {
     }
 }
 
-/// Prints the lines of a release as they come. `prefix` is `/api/towpath`, or `/agent/v1` in a job.
+/// Prints a release's lines as they arrive. `prefix` is `/api/towpath`, or `/agent/v1` in a job.
 pub async fn follow_release(client: &Client, prefix: &str, id: ReleaseId) -> Result<End> {
     follow(client, &format!("{prefix}/releases/{id}/progress"), print_of_release).await
 }
@@ -88,7 +88,7 @@ impl Operations for OverHttp {
     }
 
     async fn history(&self, id: &EnvironmentId) -> Result<Vec<ReleaseView>> {
-        // Others may have deployed since the server looked.
+        // Others may have deployed since the server last looked.
         self.environment(id).await?;
         self.client.get(&path(id, "/history")).await
     }

@@ -1,10 +1,10 @@
-//! Where environments are.
+//! The settings of the target.
 
 use crate::cli::Target;
 use towpath_control::TargetSettings;
 use towpath_deploy::Identity;
 
-/// Where environments are, by what `target` says and by this process's variables.
+/// The target settings, from `target` and this process's variables.
 pub fn target_settings(target: Target) -> TargetSettings {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let identity = Identity::from_environment(variable);

@@ -1,4 +1,4 @@
-//! A disk of 64 MB: the job that fills it up fails with that reason, and nothing else is lost.
+//! A disk of 64 MB: the job that fills it fails with that reason, and nothing else is lost.
 
 use crate::world::{self, PROJECT};
 use std::{path::Path, process::Command, time::Duration};
@@ -37,7 +37,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // A server that is still there keeps it until it ends.
+        // A server that still runs keeps the mount until it ends.
         let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
     }
 }
@@ -48,7 +48,7 @@ fn config(steps: &str) -> String {
     )
 }
 
-/// Pushes a commit with this configuration to a branch of its own, and answers with its pipeline.
+/// Pushes a commit with this configuration to a branch of its own. Returns the commit's pipeline.
 async fn pushed(server: &Towpath, repository: &Repository, branch: &str, config: &str) -> Pipeline {
     repository.write(".circleci/config.yml", config).unwrap();
     let commit = repository.commit(branch).await.unwrap();
@@ -57,7 +57,7 @@ async fn pushed(server: &Towpath, repository: &Repository, branch: &str, config:
     api.pipeline_of(PROJECT, branch, &commit, BOUND).await.unwrap()
 }
 
-/// How the only job of a pipeline ends: CircleCI's word, its number, and why.
+/// How the only job of a pipeline ended: CircleCI's status, its number, and the reason.
 async fn end(server: &Towpath, pipeline: &Pipeline) -> (String, i64, String) {
     let api: Api = server.api().unwrap();
     let workflow = api.workflow_of(pipeline, "main").await.unwrap();
@@ -79,7 +79,7 @@ async fn end(server: &Towpath, pipeline: &Pipeline) -> (String, i64, String) {
     (status, number, message)
 }
 
-/// Removes the logs of jobs, as whoever looks after a full disk does.
+/// Removes the logs of jobs, as an administrator of a full disk does.
 fn make_room(data: &Path) {
     std::fs::remove_dir_all(data.join("logs/jobs")).unwrap();
     std::fs::create_dir(data.join("logs/jobs")).unwrap();
@@ -126,7 +126,7 @@ async fn a_full_disk_fails_the_job_that_meets_it_and_loses_no_push() {
     let (status, _, why) = end(&server, &pipeline).await;
     assert_eq!(status, "success", "{why}");
 
-    // Somebody else fills up the last byte. A push is refused, or it has its pipeline as soon as there is room.
+    // Another program fills the last byte. A push is either refused, or gets its pipeline as soon as there is room.
     let ballast = disk.path().join("ballast");
     let filled = Command::new("dd")
         .args(["if=/dev/zero", "bs=4k"])

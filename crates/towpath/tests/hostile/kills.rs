@@ -14,14 +14,14 @@ use towpath_testkit::{Api, Pipeline, Probe, Repository, Towpath, engine_answers,
 
 /// How often the server is killed, unless `TOWPATH_KILLS` says otherwise.
 const KILLS: u32 = 25;
-/// After this time no more kills follow; not so if their number was asked for.
+/// After this time no more kills follow, unless `TOWPATH_KILLS` sets their number.
 const BUDGET: Duration = Duration::from_secs(40);
 /// How long the last pipelines may take.
 const BOUND: Duration = Duration::from_secs(90);
-/// How long one push or one call may take: longer than a server needs to be killed and to start again.
+/// How long one push or one call may take: longer than killing and restarting a server.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// A gate, and behind it a job that takes no room.
+/// A gate, and after it a job that uses hardly any resources.
 const CONFIG: &str = "
 version: 2.1
 jobs:
@@ -34,16 +34,16 @@ workflows:
       - last: {requires: [hold]}
 ";
 
-/// What people were told, and what they tried.
+/// What people were told, and what they attempted.
 #[derive(Default)]
 struct Told {
-    /// Each branch that a push of was answered with success, and its commit.
+    /// Each branch whose push succeeded, and its commit.
     pushed: Mutex<BTreeMap<String, String>>,
     tried: AtomicU32,
     /// The numbers of the pipelines that were asked for.
     triggered: Mutex<Vec<i64>>,
     tried_to_trigger: AtomicU32,
-    /// The workflows whose gate was opened.
+    /// Pushes a new branch with a new commit, repeatedly.
     approved: Mutex<BTreeSet<String>>,
     is_over: AtomicBool,
 }
@@ -68,7 +68,7 @@ async fn push(told: &Told, directory: &Path, data: &Path) {
     }
 }
 
-/// Starts a pipeline of `main`, again and again.
+/// Starts a pipeline of `main`, repeatedly.
 async fn trigger(told: &Told, server: &tokio::sync::RwLock<Towpath>, repository: &Repository, data: &Path) {
     while !told.is_over() {
         told.tried_to_trigger.fetch_add(1, Ordering::Relaxed);
@@ -86,17 +86,17 @@ async fn trigger(told: &Told, server: &tokio::sync::RwLock<Towpath>, repository:
             let number = text.split_whitespace().nth(2).unwrap().parse().unwrap();
             told.triggered.lock().unwrap().push(number);
         } else {
-            // It is down: nobody has to ask more often than it starts.
+            // The server is down: wait until it has started again.
             drop(server.read().await);
         }
     }
 }
 
-/// Opens the gates of whatever was pushed.
+/// Opens the gates of every pushed pipeline.
 async fn approve(told: &Told, server: &tokio::sync::RwLock<Towpath>) {
     while !told.is_over() {
         let api = server.read().await.api().unwrap();
-        // Whatever fails here is tried again, with what is true then.
+        // A failure is retried in the next round, with fresh data.
         let _ = approve_once(told, &api).await;
         tokio::task::yield_now().await;
     }
@@ -155,7 +155,7 @@ async fn what_was_acknowledged_is_done_once_however_often_the_server_is_killed()
         let mut killed = 0;
         let mut to_start = Duration::from_millis(300);
         while killed < asked.unwrap_or(KILLS) && (asked.is_some() || begun.elapsed() < BUDGET) {
-            // At another moment each time, up to three times as long as this machine takes to start it.
+            // Kill at a different moment each time: after up to three times the server's start-up time on this machine.
             tokio::time::sleep(to_start * (killed * 37 % 100) / 33).await;
             let mut server = server.write().await;
             server.kill().await.unwrap();
@@ -190,7 +190,7 @@ async fn what_was_acknowledged_is_done_once_however_often_the_server_is_killed()
         .filter_map(|line| line.split_once(' '))
         .map(|(commit, branch)| (branch, commit))
         .collect();
-    // Whatever git took has its pipeline in the end, whether or not the pusher heard of it.
+    // Every ref that git accepted gets its pipeline in the end, even if the pusher never heard of it.
     let made = until("a pipeline of each ref that moved", BOUND, async || {
         let pipelines = all_pipelines(&api).await;
         let missing = moved.iter().find(|(branch, commit)| {

@@ -1,4 +1,4 @@
-//! Towpath under attack, as a process on a real disk: what was acknowledged is done, once, whatever dies meanwhile.
+//! Towpath under attack, as a process on a real disk. What was acknowledged is done exactly once, whatever dies meanwhile.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 

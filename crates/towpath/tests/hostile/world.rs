@@ -6,15 +6,15 @@ use towpath_testkit::{Repository, ServerOptions, Towpath};
 
 pub const PROJECT: &str = "app";
 
-/// A port that the system gives to nobody by itself: while a killed server is away, another program's connection must not
-/// take it.
+/// A port outside the range that the system assigns by itself. While a killed server is away, another program's connection must
+/// not take its port.
 pub fn quiet_port() -> u16 {
     let first = 20_000 + u16::try_from(std::process::id() % 5_000).unwrap();
     let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     (first..first + 5_000).find(is_free).unwrap()
 }
 
-/// A server whose data is in `data`, and whose log is in `folder`; on `port`, or on any that is free.
+/// Starts a server with its data in `data` and its log in `folder`, on `port` or on any free port.
 pub async fn server(folder: &Path, data: &Path, port: u16) -> Towpath {
     let options = ServerOptions {
         binary: env!("CARGO_BIN_EXE_towpath").into(),
@@ -36,7 +36,7 @@ pub async fn repository(folder: &Path, server: &Towpath, config: &str) -> Reposi
     repository
 }
 
-/// Runs git as somebody who waits for it, but not for ever. `None`: it took too long.
+/// Runs git for a person who waits, but not for ever. `None` if it took too long.
 pub async fn git(directory: &Path, data: &Path, arguments: &[&str], patience: Duration) -> Option<Output> {
     let mut command = Command::new("git");
     command
@@ -48,7 +48,7 @@ pub async fn git(directory: &Path, data: &Path, arguments: &[&str], patience: Du
     tokio::time::timeout(patience, command.output()).await.ok()?.ok()
 }
 
-/// A commit of the same files, which nothing leads to yet.
+/// Creates a commit of the same files, which no ref points to yet.
 pub async fn commit(directory: &Path, data: &Path, message: &str) -> String {
     let arguments = ["commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", message];
     let made = git(directory, data, &arguments, Duration::from_secs(30)).await.unwrap();

@@ -6,7 +6,7 @@ use std::{
     fmt,
 };
 
-/// Files that all lead to each other, with the imports among them.
+/// Files that import each other in a circle, with the imports among them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Circle {
     pub files: BTreeSet<String>,
@@ -66,7 +66,7 @@ pub fn circles(imports: &[Import]) -> Vec<Circle> {
     circles
 }
 
-/// What `file` leads to; itself only through others.
+/// The files that `file` leads to. Includes `file` itself only if other files lead back to it.
 fn reachable<'a>(file: &str, next: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeSet<&'a str> {
     let mut seen = BTreeSet::new();
     let mut pending: Vec<&str> = next.get(file).into_iter().flatten().copied().collect();

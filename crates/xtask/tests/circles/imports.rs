@@ -52,7 +52,7 @@ pub fn imports(root: &str, read: &dyn Fn(&str) -> Option<String>) -> Result<Vec<
                 }
             }
         }
-        // What a `use` brought by its own name counts once, at the `use`.
+        // Count a name that a `use` brought into the module once, at the `use`.
         for path in module.paths.iter().filter(|path| names.begins_at_module(id, path)) {
             for target in names.resolve(id, &path.segments) {
                 add(path, target, false);

@@ -1,4 +1,4 @@
-//! What a path leads to.
+//! Resolves paths.
 
 use super::modules::{ModuleId, Modules, Path};
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ pub struct Names<'a> {
     modules: &'a Modules,
 }
 
-/// Names under way, so that a re-export of itself ends.
+/// The names that are being resolved, so that a re-export of itself does not loop for ever.
 type Asked = BTreeSet<(ModuleId, String)>;
 
 impl<'a> Names<'a> {
@@ -25,8 +25,8 @@ impl<'a> Names<'a> {
         Self { modules }
     }
 
-    /// What `segments`, written in `module`, lead to: a module and an item where both have the name, nothing where the
-    /// path leads out of the crate.
+    /// The targets of `segments`, written in `module`: a module and an item if both have the name, nothing if the path leads
+    /// out of the crate.
     pub fn resolve(&self, module: ModuleId, segments: &[String]) -> Vec<Target> {
         self.follow(module, segments, &mut Asked::new())
     }
@@ -61,13 +61,13 @@ impl<'a> Names<'a> {
         };
         let found = self.lookup(at, first, asked);
         if found.is_empty() {
-            // A macro's work, if the path says that it is in this crate.
+            // A macro may have made this name, if the path says that it is in this crate.
             return if anchored { vec![Target::Item(at)] } else { Vec::new() };
         }
         self.within(found, after, asked)
     }
 
-    /// What `segments` lead to from `found`.
+    /// The targets of `segments`, starting from `found`.
     fn within(&self, found: Vec<Target>, segments: &[String], asked: &mut Asked) -> Vec<Target> {
         let Some((first, after)) = segments.split_first() else {
             return found;
@@ -76,7 +76,7 @@ impl<'a> Names<'a> {
             Target::Module(module) => Some(*module),
             Target::Item(_) => None,
         });
-        // Behind a type stand its variants and functions.
+        // What follows a type is one of its variants or functions.
         let Some(module) = module else { return found };
         let next = self.lookup(module, first, asked);
         if next.is_empty() {
@@ -85,7 +85,7 @@ impl<'a> Names<'a> {
         self.within(next, after, asked)
     }
 
-    /// What `name` means in `module`: a child, an item, or what a `use` brought there.
+    /// The meaning of `name` in `module`: a child module, an item, or a name that a `use` brought in.
     fn lookup(&self, module: ModuleId, name: &str, asked: &mut Asked) -> Vec<Target> {
         let here = &self.modules.modules[module];
         let mut found = Vec::new();
@@ -118,7 +118,7 @@ impl<'a> Names<'a> {
         found
     }
 
-    /// What a `use` of everything in `module` may bring: its own items and what it re-exports.
+    /// The names that a glob `use` of `module` may bring: its own items and its re-exports.
     pub fn everything(&self, module: ModuleId) -> Vec<Target> {
         let here = &self.modules.modules[module];
         let mut found = Vec::new();

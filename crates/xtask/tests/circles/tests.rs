@@ -20,7 +20,7 @@ fn read(files: &[(&str, &str)]) -> Result<Vec<super::Import>, String> {
     imports("src/lib.rs", &|path| files.get(path).cloned())
 }
 
-/// What is said of the circles of a crate.
+/// The report about the circles of a crate.
 fn said(files: &[(&str, &str)]) -> Vec<String> {
     circles(&read(files).unwrap()).iter().map(ToString::to_string).collect()
 }

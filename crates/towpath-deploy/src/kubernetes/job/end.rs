@@ -35,8 +35,8 @@ pub(super) fn has_ended(pod: &Value) -> bool {
     matches!(text_at(pod, "/status/phase").as_str(), "Failed" | "Succeeded")
 }
 
-/// The exit code of the container that ended last. One that was stopped says nothing, unless there is no other: when a pod
-/// fails, the Job's controller stops the others.
+/// The exit code of the container that ended last. Ignores a stopped container unless there is no other: when a pod fails, the
+/// Job's controller stops the others.
 pub(super) fn exit_code(pods: &[Value], outcome: Outcome) -> Option<i64> {
     if outcome == Outcome::Succeeded {
         return Some(0);

@@ -61,7 +61,8 @@ pub(super) struct LogReader {
 }
 
 impl LogReader {
-    /// Sends what a container prints to `output`, masked, until it ends. Continues a broken stream after the last line that came.
+    /// Sends what a container prints to `output`, masked, until it ends. Continues a broken stream after the last line that
+    /// came.
     pub(super) async fn read(self, container: StartedContainer, mut output: Output) {
         let path = Resource::of(&Kind::POD).object(&self.namespace, &container.pod);
         let base = format!(

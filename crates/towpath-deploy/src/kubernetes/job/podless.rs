@@ -67,7 +67,7 @@ impl Podless {
         if has_pod || is_suspended {
             self.since = None;
             self.refused = None;
-            // A queue for Jobs suspends those that it has no room for yet.
+            // A queue suspends Jobs for which it has no room yet.
             let note = is_suspended
                 .then(|| self.tell_once("it is suspended, and starts when whoever suspended it resumes it".into()))
                 .flatten();

@@ -169,7 +169,7 @@ impl Watcher {
         }
     }
 
-    /// Why the pods of the Job will not start, if they have been in trouble for too long.
+    /// Why the pods of the Job will not start, if their trouble has lasted too long.
     fn why_stuck(&self, pods: &[Value], in_trouble: &mut HashMap<String, Instant>) -> Option<String> {
         for value in pods {
             let Readiness::Failed(why) = pod(value) else { continue };

@@ -15,9 +15,9 @@ struct Trial<'a> {
     workloads: Vec<(&'a CheckedObject, &'static str)>,
 }
 
-/// Asks the server to create a pod of each workload that changes, as a dry run. So quota, LimitRange, Pod Security, service
-/// account and admission webhooks can refuse the pods before anything is applied. Of pods that look the same to admission, one
-/// is tried.
+/// Asks the server, as a dry run, to create a pod of each workload that changes. So quota, LimitRange, Pod Security, service
+/// account and admission webhooks can refuse the pods before anything is applied. Of pods that look the same to admission, it
+/// tries one.
 pub(super) async fn check(
     client: &Client,
     environment: &Environment,
@@ -102,8 +102,8 @@ fn trials(checked: &[CheckedObject]) -> Vec<Trial<'_>> {
     trials.into_values().collect()
 }
 
-/// What made the server refuse a pod, if the same deployment changes that: an object that does not exist yet, or a limit that it
-/// sets anew. `LimitRange `a` exists`.
+/// What made the server refuse a pod, if the same deployment changes that: an object that does not exist yet, or a limit that
+/// it sets anew. For example, "LimitRange `a` exists".
 fn applied_with_pods(message: &str, objects: &[Object], checked: &[CheckedObject]) -> Option<String> {
     let exists = |object: &Object| {
         let found = checked.iter().find(|checked| checked.object.id() == object.id());

@@ -279,7 +279,7 @@ impl Checker<'_> {
                     causes,
                     ..
                 })) => {
-                    // What the definition says now need not be what it is about to say.
+                    // The definition in the cluster may be about to change.
                     if changed.iter().any(|definition| defines(definition, object)) {
                         waits_for_definition = true;
                         let message =
@@ -354,8 +354,8 @@ impl Checker<'_> {
         Ok(answer)
     }
 
-    /// The defaults that the server fills in, for an object that `kubectl apply` has written: there, defaults count as fields of
-    /// `kubectl`. `None` if they cannot be found.
+    /// The defaults that the server fills in, for an object that `kubectl apply` has written: there, defaults count as fields
+    /// of `kubectl`. `None` if they cannot be found.
     async fn defaults(&self, object: &Object, resource: &Resource, live: &Value) -> Option<Value> {
         if !managed_fields::entries(live).any(|entry| entry.is_kubectl_apply()) {
             return None;
@@ -460,7 +460,7 @@ fn differs(live: &Value, would_be: &Value) -> bool {
     if text_at(live, "/kind") == "Secret" && live.get("data") != would_be.get("data") {
         return true;
     }
-    // Secrets have been compared above, so their fingerprints do not matter.
+    // Secrets were compared above, so their fingerprints do not matter here.
     let canonical = |object: &Value| towpath_manifest::normalise(&without_marks(object), &|_| String::new());
     canonical(live) != canonical(would_be)
 }

@@ -1,7 +1,7 @@
 //! Predicts the result of applying a ConfigMap, to save a dry run for each of many.
 //!
-//! The result is certain only if no admission controller and no quota looks at ConfigMaps, and nobody but Towpath has written to
-//! the existing one. Otherwise, or if the account may not see whether that is so, the server has to be asked.
+//! The result is certain only if no admission controller and no quota looks at ConfigMaps, and nobody but Towpath has written
+//! to the existing one. Otherwise, or if the account may not see whether that is so, the server has to be asked.
 
 use crate::target::Environment;
 use futures::future::{try_join, try_join_all};
@@ -87,8 +87,8 @@ async fn has_admission_controllers(client: &Client, discovery: &Discovery) -> Re
 /// Whether a webhook configuration or a policy binding may look at ConfigMaps that are applied.
 fn is_about_config_maps(item: &Value) -> bool {
     let Some(webhooks) = item.get("webhooks") else {
-        // A binding names a policy, and only the policy says which objects it looks at. A webhook configuration without webhooks
-        // does nothing.
+        // A binding names a policy, and only the policy tells which objects it looks at. A webhook configuration without
+        // webhooks does nothing.
         return item.get("spec").is_some();
     };
     let rules = webhooks.as_array().into_iter().flatten().filter_map(|webhook| {

@@ -272,7 +272,8 @@ fn missing_port(missing: MissingPort) -> Finding {
     }
 }
 
-/// Whether a custom resource may create a Secret or a ConfigMap with this name: an ExternalSecret, a SealedSecret, a Certificate.
+/// Whether a custom resource may create a Secret or a ConfigMap with this name: an ExternalSecret, a SealedSecret, a
+/// Certificate.
 fn may_create(object: &Object, name: &str) -> bool {
     let group = object.api_version.split_once('/').map_or("", |(group, _)| group);
     let is_custom = group.contains('.') && !group.ends_with(".k8s.io");

@@ -27,8 +27,8 @@ static FIELDS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     .collect()
 });
 
-/// The findings for an error, if it is the server's word about the object. An error of the server itself, or of a webhook, says
-/// nothing about it.
+/// The findings for an error, if the server reports it about the object. An error of the server itself, or of a webhook, says
+/// nothing about the object.
 pub(in crate::kubernetes) fn of_error(object: &Object, error: &ApiError) -> Option<Vec<Finding>> {
     let ApiError::Answered {
         code, message, causes, ..
@@ -85,12 +85,12 @@ pub(super) fn findings(object: &Object, message: &str, causes: &[(String, String
     vec![finding("", message)]
 }
 
-/// A server's sentence about an object, without the values of a Secret that it quotes.
+/// A server's sentence about an object, with the quoted values of a Secret removed.
 pub(in crate::kubernetes) fn redacted(object: &Object, field: &str, sentence: &str) -> String {
     if object.kind != "Secret" {
         return sentence.to_string();
     }
-    // A missing field has no value, and of a forbidden change only the field is named.
+    // A missing field has no value, and for a forbidden change the server names only the field.
     let has_no_value = ["Required value", "field is immutable when `immutable` is set"];
     if has_no_value
         .iter()
@@ -115,7 +115,7 @@ pub(in crate::kubernetes) fn redacted(object: &Object, field: &str, sentence: &s
     Mask::new(&values).text(sentence)
 }
 
-/// What to do about a refusal that the server's own sentence says nothing about.
+/// The remedy for a refusal, if the server's own sentence does not name one.
 fn remedy(object: &Object, sentence: &str) -> Option<String> {
     let namespace = match text_at(&object.value, "/metadata/namespace").as_str() {
         "" => String::new(),
@@ -146,7 +146,7 @@ fn remedy(object: &Object, sentence: &str) -> Option<String> {
         "PersistentVolumeClaim" | "PersistentVolume" => {
             format!("{by_another_name}: deleting the old one deletes its data")
         }
-        // Without its pods: they serve until the new one has started its own.
+        // Delete it without its pods: they keep serving until the new one has started its own.
         "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" => format!(
             "{by_another_name}; or delete it without its pods, then deploy again: `kubectl{namespace} delete {kind} {name} \
              --cascade=orphan`"
@@ -173,7 +173,7 @@ fn duplicate(object: &Object, message: &str) -> Option<Finding> {
         return None;
     };
     let at = |index: usize| object.place_of(&format!("{list}/{index}"));
-    // Beside what they have in common. A Secret has no lists.
+    // Compare the fields apart from the common key. A Secret has no lists.
     let said = |item: &Value| {
         item.get("value")
             .map(|value| format!(" with {value}"))

@@ -62,7 +62,7 @@ impl Report {
                 object.value = without_marks(value);
                 object
             };
-            // Without the server's word, the manifest has none of its defaults: compare what the manifest speaks of.
+            // Without the server's answer, the manifest lacks the defaults. Compare only the fields that the manifest has.
             let known = |live: &Value| match &checked.would_be {
                 Some(_) => with(live),
                 None => with(&common(live, &checked.object.value)),
@@ -86,8 +86,8 @@ impl Report {
     }
 }
 
-/// What a dry run answers, without what the server draws anew each time: the addresses and node ports of a Service. The real
-/// ones are other ones, and nobody can promise them.
+/// The answer to a dry run, without what the server draws anew each time: the addresses and node ports of a Service. The real
+/// values will differ, so a plan must not promise them.
 fn without_inventions(checked: &CheckedObject, would_be: &Value) -> Value {
     let mut value = would_be.clone();
     if checked.object.kind != "Service" {
@@ -177,7 +177,7 @@ mod tests {
             !said.iter().any(|line| line.contains("10.96") || line.contains("30123")),
             "{said:?}"
         );
-        // What the manifest says is promised, and what is there stays.
+        // The plan promises what the manifest sets, and existing values stay.
         let said = added(
             json!({"clusterIP": "10.96.1.2", "ports": port(json!({"nodePort": 30123}))}),
             None,

@@ -15,7 +15,7 @@ const REPLICAS_PATH: [&str; 2] = ["f:spec", "f:replicas"];
 #[derive(Default)]
 pub(super) struct Scalers {
     known: Vec<Scaler>,
-    /// Whether the account may not see those in the environment.
+    /// Whether the account may not see the scalers in the environment.
     is_denied: bool,
 }
 
@@ -27,7 +27,7 @@ struct Scaler {
 }
 
 impl Scaler {
-    /// Whatever names a workload like an autoscaler does, scales it: a `ScaledObject` creates its own autoscaler.
+    /// Anything that names a workload in the way an autoscaler does scales it: a `ScaledObject` creates its own autoscaler.
     fn of(kind: &str, name: &str, value: &Value) -> Option<Self> {
         let target = value.pointer("/spec/scaleTargetRef")?;
         let target_kind = Some(text_at(target, "/kind")).filter(|kind| !kind.is_empty());
@@ -40,8 +40,8 @@ impl Scaler {
 }
 
 impl Scalers {
-    /// Those in the manifests. If an object of `served` leaves its number of pods to somebody, also those in the environment, but
-    /// for those that are pruned.
+    /// Finds the scalers in the manifests. If an object of `served` leaves its number of pods to a scaler, also finds those in
+    /// the environment, except those that the deployment prunes.
     pub(super) async fn find<'a>(
         client: &Client,
         environment: &Environment,
@@ -68,7 +68,7 @@ impl Scalers {
                     .extend(stays.filter_map(|(name, one)| Scaler::of(AUTOSCALER, &name, one)));
             }
             Err(error) if error.is_forbidden() => scalers.is_denied = true,
-            // A cluster without autoscalers of this version.
+            // The cluster does not serve autoscalers of this version.
             Err(error) if error.is_missing() => {}
             Err(error) => return Err(error),
         }
@@ -91,7 +91,7 @@ impl Scalers {
         leaves_replicas(object, live) && self.of(object).is_some()
     }
 
-    /// What deserves a look about the number of pods of an object that exists.
+    /// The finding about the number of pods of an object that exists, if there is one.
     pub(super) fn check(&self, object: &Object, live: &Value) -> Option<Finding> {
         let current = live.pointer(REPLICAS)?;
         let message = match object.value.pointer(REPLICAS).filter(|wanted| !wanted.is_null()) {
@@ -134,8 +134,8 @@ impl Scalers {
     }
 }
 
-/// Whether the manifest says no number of pods, and the one in the cluster would be removed with the next deployment, because
-/// only deployments have set it.
+/// Whether the manifest sets no number of pods, and the next deployment would remove the one in the cluster, because only
+/// deployments have set it.
 fn leaves_replicas(object: &Object, live: &Value) -> bool {
     let is_set = object.value.pointer(REPLICAS).is_some_and(|wanted| !wanted.is_null());
     !is_set && managed_fields::is_ours_alone(live, &REPLICAS_PATH)
@@ -150,7 +150,7 @@ fn is_autoscaled(live: &Value) -> bool {
     })
 }
 
-/// The manifest of `object` with the number of pods that runs: what a server makes of it once the ownership is given up.
+/// The manifest of `object` with the current number of pods. The server makes this of it once the ownership is given up.
 pub(in crate::kubernetes) fn with_live_replicas(object: &Object, live: &Value) -> Value {
     let mut value = object.value.clone();
     if leaves_replicas(object, live)

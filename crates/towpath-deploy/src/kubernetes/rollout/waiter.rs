@@ -187,7 +187,8 @@ fn tell(progress: &mpsc::UnboundedSender<Progress>, object: &ObjectId, message: 
     });
 }
 
-/// The labels of a pod that belongs to a ReplicaSet and is being stopped. Its deletion timestamp is the end of its grace period.
+/// The labels of a pod that belongs to a ReplicaSet and is being stopped. Its deletion timestamp is the end of its grace
+/// period.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination>
 fn stopping(pod: &Value, now: Timestamp) -> Option<Value> {

@@ -1,4 +1,4 @@
-//! Reads a mapping field by field and reports each field that nobody asked for.
+//! Reads a mapping field by field, and reports each unread field.
 
 use crate::target::{Finding, Severity};
 use serde_json::{Map, Value};
@@ -42,7 +42,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// `/spec/containers/0/image` as people write it: `spec.containers[0].image`.
+/// Formats `/spec/containers/0/image` as people write it: `spec.containers[0].image`.
 pub(crate) fn field_path(pointer: &str) -> String {
     let mut path = String::new();
     for token in pointer.split('/').skip(1) {
@@ -67,7 +67,7 @@ pub(super) struct Node<'a> {
     pub(super) pointer: String,
 }
 
-/// A mapping that is being read. [`Fields::finish`] refuses what was not read.
+/// A mapping that is being read. [`Fields::finish`] refuses the unread fields.
 pub(super) struct Fields<'a> {
     report: &'a Report<'a>,
     map: Option<&'a Map<String, Value>>,
@@ -92,7 +92,7 @@ impl<'a> Node<'a> {
         self.report.note(&self.pointer, message);
     }
 
-    /// The keys of a mapping; none of anything else.
+    /// The keys of a mapping; empty for any other value.
     pub(super) fn keys(&self) -> Vec<String> {
         self.value
             .as_object()
@@ -138,7 +138,7 @@ impl<'a> Node<'a> {
     pub(super) fn text(&self) -> Option<String> {
         match self.value {
             Value::String(text) => Some(text.clone()),
-            // Unquoted, and most likely meant as text; Kubernetes refuses it too.
+            // An unquoted value that was most likely meant as text. Kubernetes refuses it, too.
             _ => self.wrong("a string (quote it)"),
         }
     }
@@ -210,7 +210,7 @@ fn child(pointer: &str, key: &str) -> String {
 }
 
 impl<'a> Fields<'a> {
-    /// The field `name`; `None` when it is absent or null.
+    /// The field `name`; `None` if it is absent or null.
     pub(super) fn get(&mut self, name: &'static str) -> Option<Node<'a>> {
         self.asked.insert(name);
         let value = self.map?.get(name).filter(|value| !value.is_null())?;
@@ -221,7 +221,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// The field `name`, refused when it is absent.
+    /// The field `name`. Refuses the mapping if it is absent.
     pub(super) fn need(&mut self, name: &'static str) -> Option<Node<'a>> {
         let found = self.get(name);
         if found.is_none() && self.map.is_some() {
@@ -258,7 +258,7 @@ impl<'a> Fields<'a> {
         self.report.refuse(&self.pointer, message);
     }
 
-    /// Refuses every field that was not asked for.
+    /// Refuses every field that was not read.
     pub(super) fn finish(self) {
         let Some(map) = self.map else { return };
         for key in map.keys().filter(|key| !self.asked.contains(key.as_str())) {

@@ -1,9 +1,9 @@
 //! The subset of Kubernetes that the local target supports, as types.
 //!
-//! [`parse`] is strict: every field of an object is either in these types or refused, with its place, all at once.
-//! By rule `status`, `metadata.creationTimestamp`, and all labels and annotations of objects are taken as they are.
-//! Some things behave otherwise on one machine than on a cluster and are said as a [`Severity::Note`]: an Ingress' `tls`
-//! (it answers on plain HTTP on 127.0.0.1) and the size of a claim (the disk is the limit).
+//! [`parse`] is strict: every field of an object is either in these types, or refused with its place. It reports all refusals
+//! at once. It always accepts `status`, `metadata.creationTimestamp`, and all labels and annotations of objects. Some things
+//! work differently on one machine than on a cluster. It reports them as a [`Severity::Note`]: an Ingress' `tls` (it answers on
+//! plain HTTP on 127.0.0.1) and the size of a claim (the disk is the limit).
 
 mod fields;
 mod pod;
@@ -23,7 +23,7 @@ use crate::target::Severity;
 use fields::{Node, Report};
 use towpath_manifest::Object;
 
-/// Reads `object`. The resource is there when nothing in it was refused; findings may be notes.
+/// Reads `object`. Returns the resource if nothing in it was refused. Findings may be notes.
 pub(crate) fn parse(object: &Object) -> (Option<Resource>, Vec<Finding>) {
     let report = Report::new(object);
     let resource = workload::resource(object, Node::root(&report));

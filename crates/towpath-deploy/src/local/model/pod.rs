@@ -47,7 +47,7 @@ pub(crate) enum PullPolicy {
     Never,
 }
 
-/// What a container's variables are made of, in the order of application.
+/// The sources of a container's variables, in the order of application.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Environment {
     pub from: Vec<EnvSource>,
@@ -153,7 +153,7 @@ pub(crate) struct Security {
 }
 
 impl PodTemplate {
-    /// The port that `port` stands for.
+    /// The number of the port that `port` refers to.
     pub(crate) fn port(&self, port: &TargetPort) -> Option<u16> {
         match port {
             TargetPort::Number(number) => Some(*number),
@@ -180,7 +180,7 @@ pub(super) fn template(node: &Node<'_>) -> PodTemplate {
     pod
 }
 
-/// A template's metadata; its labels.
+/// Reads a template's metadata. Returns its labels.
 fn metadata(node: &Node<'_>) -> BTreeMap<String, String> {
     let mut fields = node.fields();
     let labels = fields.get("labels").map(|node| node.text_map()).unwrap_or_default();
@@ -232,7 +232,7 @@ fn spec(node: &Node<'_>, pod: &mut PodTemplate) {
         let words = ["Always", "OnFailure", "Never"].map(|word| (word, word.to_string()));
         pod.restart_policy = policy.word(&words).unwrap_or_default();
     }
-    // There is no service account and there are no links here, which is what `false` asks for.
+    // There is no service account and there are no service links here, so only `false` is supported.
     for name in ["automountServiceAccountToken", "enableServiceLinks"] {
         if let Some(node) = fields.get(name)
             && node.flag() == Some(true)
@@ -380,14 +380,14 @@ fn container(node: &Node<'_>, shared: &Security, volumes: &[Volume], init: bool)
     made
 }
 
-/// What pods and containers both may say; the container's word counts.
+/// The fields that pods and containers share. The container's value wins.
 fn security(fields: &mut super::fields::Fields<'_>, security: &mut Security) {
     security.user = fields.number("runAsUser", 0).or(security.user);
     security.group = fields.number("runAsGroup", 0).or(security.group);
     security.non_root = fields.flag("runAsNonRoot").unwrap_or(security.non_root);
     if let Some(node) = fields.get("seccompProfile") {
         let mut fields = node.fields();
-        // The engine's own profile is in force unless told otherwise.
+        // The engine applies its own profile by default.
         if let Some(kind) = fields.need("type") {
             kind.word(&[("RuntimeDefault", ())]);
         }
@@ -487,7 +487,7 @@ pub(super) fn target_port(node: &Node<'_>) -> Option<TargetPort> {
     }
 }
 
-/// A port of this very container.
+/// A port of the container itself.
 fn own_port(node: &Node<'_>, ports: &BTreeMap<String, u16>) -> Option<TargetPort> {
     let port = target_port(node)?;
     match &port {
@@ -644,7 +644,7 @@ fn volume(node: &Node<'_>) -> Option<Volume> {
         node.refuse("has no source");
     }
     fields.finish();
-    // A volume of an unknown kind is refused above; its mounts are not refused a second time.
+    // The unknown kind of volume is refused above; do not refuse its mounts as well.
     Some(Volume {
         name,
         source: source.unwrap_or(VolumeSource::EmptyDir),

@@ -17,10 +17,10 @@ pub(crate) enum Resource {
     Deployment(Box<Deployment>),
     Service(Service),
     Ingress(Ingress),
-    /// A claim's whole content is its name.
+    /// A claim. Its name is its whole content.
     Claim,
     ConfigMap(BTreeMap<String, String>),
-    /// A Secret's values come from elsewhere.
+    /// A Secret. Its values come from elsewhere.
     Secret,
     Job(Box<Job>),
     CronJob(Box<CronJob>),
@@ -33,7 +33,7 @@ pub(crate) struct Deployment {
     pub min_ready: Duration,
     pub progress_deadline: Duration,
     pub pod: PodTemplate,
-    /// As written: what its hash and its pods are made of.
+    /// As written: the hash and the pods are made from it.
     pub template: Value,
 }
 
@@ -107,7 +107,7 @@ pub(crate) enum ConcurrencyPolicy {
 }
 
 impl Share {
-    /// How many of `total`; a percentage is rounded up or down.
+    /// The share of `total`. A percentage is rounded up if `up`, otherwise down.
     pub(crate) fn of(self, total: u32, up: bool) -> u32 {
         match self {
             Self::Count(count) => count,
@@ -194,7 +194,7 @@ fn object_metadata(node: &Node<'_>, kind: &str) {
     for name in ["namespace", "labels", "creationTimestamp"] {
         fields.get(name);
     }
-    // On a cluster they tell its controller of sign-in, rewriting and the like.
+    // On a cluster, these annotations configure the controller: sign-in, rewriting and the like.
     if let Some(annotations) = fields.get("annotations").filter(|_| kind == "Ingress") {
         let meant: Vec<String> = annotations
             .keys()
@@ -243,7 +243,7 @@ fn secret(fields: &mut Fields<'_>) {
 
 fn claim(node: &Node<'_>) {
     let mut fields = node.fields();
-    // Whatever the mode, its pods are on one node: this machine.
+    // Every access mode works, because all pods are on one node: this machine.
     fields.texts("accessModes");
     fields.text("storageClassName");
     if let Some(mode) = fields.get("volumeMode") {
@@ -319,7 +319,7 @@ fn deployment(node: &Node<'_>) -> Deployment {
     made
 }
 
-/// What a pod is read as when its template is not there, which is refused.
+/// Stands for the pod template if it is missing, which is refused.
 fn nothing() -> PodTemplate {
     PodTemplate {
         labels: BTreeMap::new(),
@@ -445,7 +445,7 @@ fn service_port(node: &Node<'_>) -> Option<ServicePort> {
 
 fn ingress(node: &Node<'_>) -> Ingress {
     let mut fields = node.fields();
-    // There is one controller here, and it takes every class.
+    // The only controller here handles every class.
     fields.text("ingressClassName");
     if let Some(node) = fields.get("tls") {
         node.note("is not served by the local target: the Ingress answers plain HTTP on 127.0.0.1");
@@ -471,7 +471,7 @@ fn ingress(node: &Node<'_>) -> Ingress {
                 if !text.starts_with('/') {
                     node.refuse("`path` must begin with `/`");
                 }
-                // What `ImplementationSpecific` means is the controller's to say: a prefix.
+                // The controller defines what `ImplementationSpecific` means. Here it is a prefix.
                 let path_type = path.need("pathType").and_then(|node| {
                     node.word(&[
                         ("Prefix", PathType::Prefix),
@@ -547,8 +547,7 @@ pub(super) fn job(node: &Node<'_>) -> Job {
     made
 }
 
-/// Reads `schedule` and `timeZone`. Without a time zone the schedule goes by this machine's, as it goes by the controller's on
-/// a cluster.
+/// Reads `schedule` and `timeZone`. Without a time zone, the schedule uses this machine's, as a cluster uses its controller's.
 fn schedule(fields: &mut Fields<'_>) -> Option<Schedule> {
     let schedule_node = fields.need("schedule");
     let zone_node = fields.get("timeZone");
@@ -572,7 +571,7 @@ fn schedule(fields: &mut Fields<'_>) -> Option<Schedule> {
     }
 }
 
-/// `None` when the schedule was refused.
+/// `None` if the schedule was refused.
 fn cron_job(node: &Node<'_>) -> Option<CronJob> {
     let mut fields = node.fields();
     let schedule = schedule(&mut fields);

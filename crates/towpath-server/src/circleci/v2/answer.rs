@@ -6,15 +6,15 @@ use towpath_delivery::DeliveryError;
 
 /// `{vcs}/{org}/{project}` of a path.
 pub(super) type Slug = Path<(String, String, String)>;
-/// The same, with a number behind it.
+/// A [`Slug`] followed by a number.
 pub(super) type Numbered = Path<(String, String, String, String)>;
 
-/// A page of a list. `next` is the token of the page behind it.
+/// A page of a list. `next` is the token of the following page.
 pub(super) fn list(items: Vec<Value>, next: Option<String>) -> Json<Value> {
     Json(json!({ "items": items, "next_page_token": next }))
 }
 
-/// What CircleCI says when it does what it was asked a little later.
+/// CircleCI's answer to a request that it carries out a little later.
 pub(super) fn accepted() -> Json<Value> {
     Json(json!({ "message": "Accepted." }))
 }

@@ -1,4 +1,4 @@
-//! Pipelines: listed, read, and asked for.
+//! Lists, reads and triggers pipelines.
 
 use super::answer::{Numbered, Slug, list, number};
 use crate::{
@@ -25,7 +25,7 @@ use towpath_types::PipelineId;
 
 /// How many pipelines one page has.
 const PAGE: u32 = 50;
-/// How long whoever asks for a pipeline waits until it is made.
+/// How long a trigger request waits until its pipeline exists.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn routes() -> Router<App> {
@@ -144,7 +144,7 @@ async fn trigger(
         .request(&project, branch.as_deref(), tag.as_deref(), parameters, &caller.actor())
         .await?;
     let (id, number, created_at) = (trigger.pipeline, trigger.number, trigger.created_at);
-    // A client that is told the pipeline's id may ask for its workflows at once.
+    // A client that learns the pipeline's id may ask for its workflows at once.
     app.triggers.settled(vec![trigger], PATIENCE).await?;
     let state = match app.queries.pipeline(id).await {
         Ok(view) => words::pipeline(view.status),

@@ -1,4 +1,4 @@
-//! Who asks, and projects.
+//! The current user, and projects.
 
 use super::answer::Slug;
 use crate::{
@@ -27,7 +27,7 @@ async fn me(Extension(caller): Extension<Caller>) -> Json<Value> {
     Json(json!({ "id": "00000000-0000-0000-0000-000000000001", "login": name, "name": name }))
 }
 
-/// The one organisation. Clients differ in how they spell the key of its version control, so it is there twice.
+/// The one organisation. Clients differ in how they spell the key for version control, so the answer has both spellings.
 async fn collaborations() -> Json<Value> {
     Json(json!([{
         "id": organisation::ID,

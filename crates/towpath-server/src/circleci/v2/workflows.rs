@@ -1,4 +1,4 @@
-//! Workflows: read, canceled, approved.
+//! Reads, cancels and approves workflows.
 
 use super::{
     answer::{accepted, list},
@@ -77,7 +77,7 @@ async fn cancel(
     Ok((StatusCode::ACCEPTED, accepted()))
 }
 
-/// What approving names besides CircleCI's own parts.
+/// The part of an approval that CircleCI's API does not have.
 #[derive(Default, serde::Deserialize)]
 struct Approval {
     /// The whole digest of the plan that the approver was shown.
@@ -97,7 +97,7 @@ impl Approval {
     }
 }
 
-/// CircleCI's clients name no plan, so they open only gates that lead to no environment.
+/// CircleCI's clients name no plan, so they can open only gates that lead to no environment.
 async fn approve(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
