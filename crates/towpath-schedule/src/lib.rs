@@ -1,7 +1,7 @@
 //! Cron expressions and time zones, with the same results as in Kubernetes.
 //!
-//! CronJobs, freezes and pipeline schedules all use this parser. Its dialect is that of [`robfig/cron`
-//! v3](https://github.com/robfig/cron/tree/v3.0.1), which Kubernetes uses:
+//! CronJobs and freezes use this parser. Schedules of pipelines have CircleCI's narrower dialect, which `towpath-config` checks.
+//! The dialect here is that of [`robfig/cron` v3](https://github.com/robfig/cron/tree/v3.0.1), which Kubernetes uses:
 //!
 //! - five fields (minute, hour, day of the month, month, day of the week), each a list of `*`, `?`, values and ranges,
 //!   with an optional `/step`; `?` means the same as `*`;
