@@ -14,6 +14,9 @@ use towpath_secrets::{Entry, Scope, Vault, VaultError};
 use towpath_store::{Commit, ContextRule, Store, Write};
 use towpath_types::{ProjectName, SecretString};
 
+/// The user name with which Towpath's tokens sign in to the registry. It is no secret.
+pub(crate) const REGISTRY_USER: &str = "towpath";
+
 /// The suffix of the name of the context that gives a project's jobs access to the registry.
 const REGISTRY: &str = "-registry";
 
@@ -194,7 +197,7 @@ impl Contexts {
         });
         let wanted = [
             ("REGISTRY", SecretString::new(self.registry.clone())),
-            ("REGISTRY_USERNAME", SecretString::new("towpath".into())),
+            ("REGISTRY_USERNAME", SecretString::new(REGISTRY_USER.into())),
             ("REGISTRY_PASSWORD", token),
         ];
         let listing = self.vault.list(&scope).map_err(vault_error)?;

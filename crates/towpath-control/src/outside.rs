@@ -2,6 +2,7 @@
 
 use crate::{
     Engines, Identity, ObjectSettings, Settings, TargetSettings, Tokens,
+    contexts::REGISTRY_USER,
     registry_door::{RegistryDoor, push_recorder},
     secrets::EnvironmentSecrets,
 };
@@ -48,13 +49,16 @@ impl Outside {
         let objects = open_objects(settings).await?;
         let identity: Arc<dyn Identity> =
             Arc::new(Tokens::open(data_dir).map_err(|error| failed(data_dir, "the tokens", error))?);
+        let addresses = settings.addresses();
+        // Contexts hold these two, and the log has them in many lines.
+        settings.seen.leave(&addresses.registry);
+        settings.seen.leave(REGISTRY_USER);
         let vault = Vault::open(&data_dir.join("secrets")).map_err(|error| failed(data_dir, "the secrets", error))?;
         let vault = Arc::new(vault.noting(settings.seen.clone()));
         let git = GitForge::open(&data_dir.join("git"), &settings.binary)
             .await
             .map_err(|error| failed(data_dir, "the git repositories", error))?;
         let git = Arc::new(git);
-        let addresses = settings.addresses();
         let door = Arc::new(RegistryDoor {
             store: store.clone(),
             identity: identity.clone(),

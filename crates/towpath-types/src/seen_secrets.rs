@@ -14,15 +14,26 @@ pub struct SeenSecrets(Arc<Mutex<Seen>>);
 #[derive(Default)]
 struct Seen {
     values: HashSet<SecretString>,
+    /// Values that are kept with secrets and are none.
+    public: HashSet<String>,
     /// Of all values; `None` since another one came.
     mask: Option<Mask>,
 }
 
 impl SeenSecrets {
+    /// Never hides `value`, which everybody knows, though it is kept with secrets.
+    pub fn leave(&self, value: &str) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.public.insert(value.to_string());
+        if seen.values.remove(&SecretString::new(value.to_string())) {
+            seen.mask = None;
+        }
+    }
+
     /// Remembers `value`.
     pub fn note(&self, value: &SecretString) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !seen.values.contains(value) {
+        if !seen.values.contains(value) && !seen.public.contains(value.expose()) {
             seen.values.insert(value.clone());
             seen.mask = None;
         }
@@ -32,7 +43,7 @@ impl SeenSecrets {
     #[must_use]
     pub fn mask(&self) -> Mask {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Seen { values, mask } = &mut *seen;
+        let Seen { values, mask, .. } = &mut *seen;
         mask.get_or_insert_with(|| Mask::new(values.iter())).clone()
     }
 }
@@ -56,5 +67,9 @@ mod tests {
         seen.note(&SecretString::new("swordfish".into()));
         assert_eq!(seen.mask().text("hunter2 and swordfish"), "**** and ****");
         assert_eq!(format!("{seen:?}"), "SeenSecrets");
+        // Whether it was seen before or comes again.
+        seen.leave("swordfish");
+        seen.note(&SecretString::new("swordfish".into()));
+        assert_eq!(seen.mask().text("hunter2 and swordfish"), "**** and swordfish");
     }
 }

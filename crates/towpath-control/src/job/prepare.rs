@@ -4,7 +4,7 @@
 
 use crate::{
     capacity::Capacity,
-    contexts::Contexts,
+    contexts::{Contexts, REGISTRY_USER},
     job::{
         resource_class,
         stored::{StoredExecutor, StoredImage, StoredJob},
@@ -263,7 +263,7 @@ impl Preparation {
         // These registry values are public, and many log lines contain them.
         let is_known = |name: &str, value: &str| {
             (name == "REGISTRY" && value == self.addresses.registry)
-                || (name == "REGISTRY_USERNAME" && value == "towpath")
+                || (name == "REGISTRY_USERNAME" && value == REGISTRY_USER)
         };
         let hidden = variables.iter().filter(|(name, value)| !is_known(name, value.expose()));
         let hidden: Vec<SecretString> = hidden.map(|(_, value)| value.clone()).collect();
@@ -330,7 +330,7 @@ impl Preparation {
                 password: SecretString::new(expand(password, lookup)),
             }),
             None if own => Some(RegistryCredentials {
-                username: "towpath".into(),
+                username: REGISTRY_USER.into(),
                 password: own_token.clone(),
             }),
             None => None,
