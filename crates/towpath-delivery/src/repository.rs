@@ -143,7 +143,12 @@ impl Repositories {
         }
         let text = match self.head(project).await? {
             Some(head) => self.project_file_text(project, &head).await?,
-            None => None,
+            None if self.forge.refs(project).await?.is_empty() => None,
+            // Nobody's rules are not no rules.
+            None => {
+                let branch = self.forge.default_branch(project).await?;
+                return Ok(DefaultFile::Unreadable(format!("there is no branch `{branch}`")));
+            }
         };
         Ok(match ProjectFile::parse(&text.unwrap_or_default()) {
             Ok(file) => DefaultFile::Read(Box::new(file)),

@@ -73,6 +73,10 @@ async fn projects_are_created_once_and_listed_by_name(subject: &dyn Subject) {
     forge.create(&claims, "other").await.unwrap();
     assert_eq!(forge.default_branch(&claims).await.unwrap(), "main");
     assert_eq!(forge.find(&claims, "main").await.unwrap(), commit);
+    // Neither a tag of its name nor a branch of half its whole name stands in for it.
+    subject.set_ref(&claims, "refs/tags/main", Some(&commit));
+    subject.set_ref(&claims, "refs/heads/heads/main", Some(&commit));
+    assert_eq!(forge.default_branch(&claims).await.unwrap(), "main");
     for branch in ["release/2", "not-there"] {
         forge.set_default_branch(&claims, branch).await.unwrap();
         forge.set_default_branch(&claims, branch).await.unwrap();

@@ -187,6 +187,24 @@ async fn while_the_rules_cannot_be_read_everything_is_protected() {
     );
 }
 
+#[tokio::test]
+async fn without_the_default_branch_everything_is_protected() {
+    let world = World::new().await;
+    let protected = async || {
+        world
+            .delivery
+            .protections
+            .is_protected(&environment("dev"))
+            .await
+            .unwrap()
+    };
+    let commit = world.push_commit(&[(".k8s/live/dev/web.yaml", WEB)]).await;
+    assert!(!protected().await);
+    world.forge.set_ref(&claims(), "refs/heads/other", Some(&commit));
+    world.forge.set_ref(&claims(), "refs/heads/main", None);
+    assert!(protected().await, "nobody's rules are not no rules");
+}
+
 /// The plan attached to an error.
 fn shown(error: &DeliveryError) -> Digest {
     assert_eq!(error.kind(), ErrorKind::Conflict);

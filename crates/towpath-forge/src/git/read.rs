@@ -36,10 +36,11 @@ impl GitForge {
     }
 
     pub(super) async fn read_default_branch(&self, project: &ProjectName) -> Result<String, ForgeError> {
-        let text = self
-            .git(project, &["symbolic-ref", "--short", "HEAD"], Vec::new())
-            .await??;
-        Ok(String::from_utf8_lossy(&text).trim().to_string())
+        // The whole name: for a branch whose name a tag has too, `--short` answers `heads/<branch>`, which is another branch.
+        let text = self.git(project, &["symbolic-ref", "HEAD"], Vec::new()).await??;
+        let text = String::from_utf8_lossy(&text);
+        let name = text.trim();
+        Ok(name.strip_prefix("refs/heads/").unwrap_or(name).to_string())
     }
 
     pub(super) async fn write_default_branch(&self, project: &ProjectName, branch: &str) -> Result<(), ForgeError> {
