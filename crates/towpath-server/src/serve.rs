@@ -6,11 +6,18 @@ use crate::{
     events, git, pages,
     to_its_end::to_its_end,
 };
-use axum::{Router, extract::Request, http::Uri, middleware};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    http::{StatusCode, Uri, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
 use std::{
     io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +36,11 @@ pub enum ServeError {
     },
 }
 
+/// How long a request may take that needs no sign-in, its body included.
+const OPEN_REQUEST: Duration = Duration::from_secs(10);
+/// The largest body of such a request.
+const LARGEST_OPEN_BODY: usize = 16 << 10;
+
 /// All routes of the public address.
 pub fn router(app: App) -> Router {
     let shown = pages::routes()
@@ -46,9 +58,30 @@ pub fn router(app: App) -> Router {
     // The registry authenticates its own requests, with its own answers.
     let registry = towpath_images::router(app.registry.clone());
     owned
-        .merge(pages::open_routes().layer(middleware::from_fn(to_its_end)))
+        .merge(
+            pages::open_routes()
+                .layer(middleware::from_fn(to_its_end))
+                .layer(DefaultBodyLimit::max(LARGEST_OPEN_BODY))
+                .layer(middleware::from_fn(in_time)),
+        )
         .with_state(app)
         .merge(registry)
+}
+
+/// Ends the request of somebody who has not signed in and takes too long over it: everybody shares the connections.
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(OPEN_REQUEST, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let close = [(header::CONNECTION, "close")];
+            (
+                StatusCode::REQUEST_TIMEOUT,
+                close,
+                "the request took too long to arrive",
+            )
+                .into_response()
+        }
+    }
 }
 
 /// All routes of the agents' socket.

@@ -335,3 +335,23 @@ async fn a_push_of_another_ref_is_refused_before_git_accepts_it() {
     assert_eq!(status, StatusCode::UNAUTHORIZED, "{text}");
     assert_eq!(world.system.store.open_triggers().await.unwrap().len(), before + 1);
 }
+
+#[tokio::test]
+async fn a_sign_in_that_never_arrives_is_given_up() {
+    let world = World::start().await;
+    // From here on, time passes by itself when nothing else happens.
+    tokio::time::pause();
+    let body = futures::stream::pending::<Result<axum::body::Bytes, std::io::Error>>();
+    let request = axum::http::Request::builder()
+        .method(Method::POST)
+        .uri("/login")
+        .header("host", super::world::ADDRESS)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(axum::body::Body::from_stream(body))
+        .unwrap();
+    let response = world.send(request).await;
+    assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+    let large = format!("token={}", "x".repeat(64 << 10));
+    let response = world.form("/login", &[], &large).await;
+    assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+}

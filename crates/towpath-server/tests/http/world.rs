@@ -146,6 +146,11 @@ impl World {
     }
 
     /// Submits a browser's form with these headers.
+    /// An answer to any request.
+    pub async fn send(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
     pub async fn form(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
         let mut request = Request::builder()
             .method(Method::POST)
