@@ -1,12 +1,8 @@
 //! Requests to an API server: with retries while they can help, and with errors that a person can act on.
 
 use crate::{
-    credentials::why_unavailable,
-    error::ApiError,
-    fields::text_at,
-    json::to_yaml_safe_json,
-    managed_fields::FIELD_MANAGER,
-    resource::{Resource, escape},
+    credentials::why_unavailable, error::ApiError, fields::text_at, json::to_yaml_safe_json,
+    managed_fields::FIELD_MANAGER, resource::Resource,
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -30,7 +26,7 @@ use tokio_util::{
     codec::{FramedRead, LinesCodec},
     io::StreamReader,
 };
-use towpath_types::with_causes;
+use towpath_types::{percent_encoded, with_causes};
 
 /// The maximum number of concurrent requests. API servers share their capacity between clients, so more is not faster.
 const AT_ONCE: usize = 16;
@@ -88,8 +84,8 @@ impl Select {
     fn parameter(&self) -> String {
         match self {
             Self::All => String::new(),
-            Self::Labels(selector) => format!("&labelSelector={}", escape(selector)),
-            Self::Name(name) => format!("&fieldSelector={}", escape(&format!("metadata.name={name}"))),
+            Self::Labels(selector) => format!("&labelSelector={}", percent_encoded(selector)),
+            Self::Name(name) => format!("&fieldSelector={}", percent_encoded(&format!("metadata.name={name}"))),
         }
     }
 }
@@ -185,7 +181,7 @@ impl Client {
         loop {
             let mut page = format!("{path}?limit={PAGE}{selector}");
             if !continue_token.is_empty() {
-                let _ = write!(page, "&continue={}", escape(&continue_token));
+                let _ = write!(page, "&continue={}", percent_encoded(&continue_token));
             }
             let mut value = match self.get(&page).await {
                 // The next page expired: start again.
@@ -221,7 +217,7 @@ impl Client {
     ) -> Result<impl Stream<Item = WatchEvent> + use<>, ApiError> {
         let path = format!(
             "{path}?watch=1&allowWatchBookmarks=true&timeoutSeconds=290&resourceVersion={}{}",
-            escape(version),
+            percent_encoded(version),
             select.parameter()
         );
         let body = self.stream(&path).await?;

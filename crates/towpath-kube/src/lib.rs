@@ -29,4 +29,4 @@ pub use error::ApiError;
 pub use fields::{condition, container_statuses, text_at};
 pub use identity::{CA_VARIABLE, Identity, IdentityError, SERVER_VARIABLE, TOKEN_VARIABLE};
 pub use informer::{Gone, Informer};
-pub use resource::{Resource, escape};
+pub use resource::Resource;

@@ -1,7 +1,7 @@
 //! The paths of objects on an API server.
 
-use std::fmt::Write as _;
 use towpath_manifest::Kind;
+use towpath_types::percent_encoded;
 
 /// A kind of object as one API version serves it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -57,7 +57,7 @@ impl Resource {
     pub fn collection(&self, namespace: &str) -> String {
         let version = version_path(&self.api_version);
         match self.namespaced {
-            true => format!("{version}/namespaces/{}/{}", escape(namespace), self.plural),
+            true => format!("{version}/namespaces/{}/{}", percent_encoded(namespace), self.plural),
             false => format!("{version}/{}", self.plural),
         }
     }
@@ -65,29 +65,15 @@ impl Resource {
     /// The path of one object.
     #[must_use]
     pub fn object(&self, namespace: &str, name: &str) -> String {
-        format!("{}/{}", self.collection(namespace), escape(name))
+        format!("{}/{}", self.collection(namespace), percent_encoded(name))
     }
 }
 
 /// The path of an API version: `/apis/apps/v1`, `/api/v1`.
 pub(crate) fn version_path(api_version: &str) -> String {
     let root = if api_version.contains('/') { "apis" } else { "api" };
-    let version: Vec<String> = api_version.split('/').map(escape).collect();
+    let version: Vec<String> = api_version.split('/').map(percent_encoded).collect();
     format!("/{root}/{}", version.join("/"))
-}
-
-/// Percent-encodes one segment of a path or one value of a query (RFC 3986, section 2.3).
-#[must_use]
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            escaped.push(char::from(byte));
-        } else {
-            let _ = write!(escaped, "%{byte:02X}");
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]
@@ -104,6 +90,5 @@ mod tests {
             Resource::of(Kind::of("ClusterRole")).object("ignored", "x"),
             "/apis/rbac.authorization.k8s.io/v1/clusterroles/x"
         );
-        assert_eq!(escape("a b/c=d,ü"), "a%20b%2Fc%3Dd%2C%C3%BC");
     }
 }

@@ -1,28 +1,13 @@
 //! Addresses of artifacts on this server.
 
 use crate::PAGES;
-use std::fmt::{Display, Write};
+use std::fmt::Display;
+use towpath_types::percent_encoded;
 
 /// An artifact's address on this server. Its name may have any character: `C#/100%.txt`.
 pub(crate) fn artifact(job: impl Display, node: u32, path: &str) -> String {
     let parts: Vec<String> = path.split('/').map(percent_encoded).collect();
     format!("{PAGES}/artifacts/{job}/{node}/{}", parts.join("/"))
-}
-
-/// `text` as one part of a path.
-///
-/// Source: <https://www.rfc-editor.org/rfc/rfc3986#section-2.3>
-pub(crate) fn percent_encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }
 
 #[cfg(test)]

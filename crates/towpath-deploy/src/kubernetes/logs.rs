@@ -11,8 +11,9 @@ use futures::{
     stream::{BoxStream, select_all},
 };
 use serde_json::Value;
-use towpath_kube::{Client, Discovery, Lookup, Resource, Select, escape, text_at};
+use towpath_kube::{Client, Discovery, Lookup, Resource, Select, text_at};
 use towpath_manifest::{Kind, Object, ObjectId};
+use towpath_types::percent_encoded;
 
 /// The last `tail` lines of each container of a workload, and later ones if `follow`; `None` if it does not exist.
 pub(super) async fn of_workload(
@@ -65,7 +66,7 @@ pub(super) async fn of_workload(
             let path = format!(
                 "{}/log?container={}&tailLines={tail}&follow={follow}",
                 pods.object(&environment.namespace, &name),
-                escape(&text_at(container, "/name"))
+                percent_encoded(&text_at(container, "/name"))
             );
             // A container that has not started has printed nothing.
             let Ok(pieces) = client.stream(&path).await else {

@@ -12,9 +12,9 @@ use base64::Engine as _;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use towpath_kube::{Client, Resource, Select, escape, text_at};
+use towpath_kube::{Client, Resource, Select, text_at};
 use towpath_manifest::{Kind, Object};
-use towpath_types::{Digest, Outcome, ReleaseId};
+use towpath_types::{Digest, Outcome, ReleaseId, percent_encoded};
 
 /// The message of a release whose process died.
 pub(super) const DIED: &str = "the process that carried it out died before it ended";
@@ -370,7 +370,9 @@ pub(super) async fn delete_all(client: &Client, environment: &Environment) -> Re
     let (secrets, _) = client.list(&collection, &selector(environment)).await?;
     for secret in secrets {
         let name = text_at(&secret, "/metadata/name");
-        client.delete(&format!("{collection}/{}", escape(&name)), None).await?;
+        client
+            .delete(&format!("{collection}/{}", percent_encoded(&name)), None)
+            .await?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What steps keep and pass on: caches, the workspace, artifacts, test results.
 
 use super::speaker::{Speaker, Step, to_agent, to_step};
-use crate::{App, address::percent_encoded};
+use crate::App;
 use axum::{
     Json, Router,
     body::{Body, Bytes},
@@ -15,6 +15,7 @@ use std::io;
 use tokio_util::io::{ReaderStream, StreamReader};
 use towpath_protocol::{CACHE_KEY_HEADER, route};
 use towpath_store::BlobReader;
+use towpath_types::percent_encoded;
 
 /// How many bytes of an archive to read at once.
 const PIECE_BYTES: usize = 128 << 10;

@@ -3,13 +3,13 @@
 use super::{agree::asked_and_answered, place::project, plan::print_plan};
 use crate::{
     cli::{Approve, At},
-    client::{Client, escape},
+    client::Client,
 };
 use anyhow::{Result, anyhow, bail};
 use towpath_control::{GateView, PipelineView};
 use towpath_delivery::plan_digest;
 use towpath_server::circleci_words;
-use towpath_types::{JobId, JobKind};
+use towpath_types::{JobId, JobKind, percent_encoded};
 
 /// How many gates to request at once.
 const PAGE: usize = 200;
@@ -18,7 +18,7 @@ const PAGE: usize = 200;
 async fn waiting(client: &Client, project: Option<&str>) -> Result<Vec<GateView>> {
     let mut all: Vec<GateView> = Vec::new();
     let project = project
-        .map(|project| format!("&project={}", escape(project)))
+        .map(|project| format!("&project={}", percent_encoded(project)))
         .unwrap_or_default();
     loop {
         let path = format!("/api/towpath/gates?offset={}&limit={PAGE}{project}", all.len());
@@ -98,7 +98,7 @@ pub async fn approve(options: Approve) -> Result<()> {
 /// Why the gate that the user named does not wait.
 async fn why_it_does_not_wait(client: &Client, project: &str, gate: &str) -> Result<anyhow::Error> {
     let pipelines: Vec<PipelineView> = client
-        .get(&format!("/api/towpath/projects/{}/pipelines", escape(project)))
+        .get(&format!("/api/towpath/projects/{}/pipelines", percent_encoded(project)))
         .await?;
     let jobs = pipelines.iter().flat_map(|pipeline| {
         let jobs = pipeline.workflows.iter().flat_map(|workflow| &workflow.jobs);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::process::ExitCode;
 use towpath_config::PackKind;
 use towpath_orbs::{LOCK_FILE, OrbReference, Selector};
+use towpath_types::percent_encoded;
 use towpath_yaml::Diagnostic;
 
 /// `towpath orb`.
@@ -66,7 +67,10 @@ pub async fn orb(command: Orb) -> Result<ExitCode> {
         Orb::Source { reference, at } => {
             let client = Client::new(&at)?;
             let answer: Value = client
-                .get(&format!("/api/v3/orb/versions?filter%5Bref%5D={}", encoded(&reference)))
+                .get(&format!(
+                    "/api/v3/orb/versions?filter%5Bref%5D={}",
+                    percent_encoded(&reference)
+                ))
                 .await?;
             let id = answer["data"][0]["id"].as_str();
             let id = id.ok_or_else(|| anyhow!("Towpath's registry has no orb `{reference}`"))?;
@@ -103,14 +107,10 @@ pub async fn orb(command: Orb) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn encoded(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
-}
-
 async fn package(client: &Client, reference: &OrbReference) -> Result<Option<Value>> {
     let path = format!(
         "/api/v3/orb/packages?filter%5Bname%5D={}",
-        encoded(&reference.name.to_string())
+        percent_encoded(&reference.name.to_string())
     );
     let answer: Value = client.get(&path).await?;
     Ok(answer["data"].get(0).cloned())

@@ -3,19 +3,23 @@
 use super::place::project;
 use crate::{
     cli::{At, Cancel, Logs, Trigger},
-    client::{Client, escape},
+    client::Client,
 };
 use anyhow::{Context, Result};
 use std::io::Write;
 use towpath_control::{JobDetail, PipelineView};
 use towpath_server::circleci_words;
+use towpath_types::percent_encoded;
 
 /// `towpath pipelines`.
 pub async fn list(at: &At) -> Result<()> {
     let client = Client::new(at)?;
     let project = project(at)?;
     let pipelines: Vec<PipelineView> = client
-        .get(&format!("/api/towpath/projects/{}/pipelines", escape(&project)))
+        .get(&format!(
+            "/api/towpath/projects/{}/pipelines",
+            percent_encoded(&project)
+        ))
         .await?;
     if pipelines.is_empty() {
         eprintln!("No pipeline of `{project}` yet: push a commit.");
@@ -56,7 +60,7 @@ pub async fn trigger(options: Trigger) -> Result<()> {
     }
     let client = Client::new(&options.at)?;
     let project = project(&options.at)?;
-    let path = format!("/api/v2/project/towpath/local/{}/pipeline", escape(&project));
+    let path = format!("/api/v2/project/towpath/local/{}/pipeline", percent_encoded(&project));
     let what = match (&options.branch, &options.tag) {
         (_, Some(tag)) => serde_json::json!({ "tag": tag }),
         (Some(branch), None) => serde_json::json!({ "branch": branch }),
@@ -70,7 +74,7 @@ pub async fn trigger(options: Trigger) -> Result<()> {
 /// `towpath cancel`.
 pub async fn cancel(options: Cancel) -> Result<()> {
     let client = Client::new(&options.at)?;
-    let path = format!("/api/v2/workflow/{}/cancel", escape(&options.workflow));
+    let path = format!("/api/v2/workflow/{}/cancel", percent_encoded(&options.workflow));
     client.post::<serde_json::Value>(&path, &serde_json::json!({})).await?;
     outln!("canceled {}", options.workflow);
     Ok(())
@@ -81,7 +85,11 @@ pub async fn logs(options: Logs) -> Result<()> {
     let client = Client::new(&options.at)?;
     let project = project(&options.at)?;
     let detail: JobDetail = client
-        .get(&format!("/api/towpath/jobs/{}/{}", escape(&project), options.job))
+        .get(&format!(
+            "/api/towpath/jobs/{}/{}",
+            percent_encoded(&project),
+            options.job
+        ))
         .await?;
     outln!(
         "{} {} {}",

@@ -3,7 +3,7 @@
 use super::place::project;
 use crate::{
     cli::{Context as ContextCommand, Secrets},
-    client::{Client, escape},
+    client::Client,
     repository::Repository,
 };
 use anyhow::{Context, Result, bail};
@@ -13,6 +13,7 @@ use std::{
     os::fd::AsFd,
 };
 use towpath_control::KeyView;
+use towpath_types::percent_encoded;
 
 /// Reads the value from standard input. Takes a file byte for byte, and typed or piped input, too, unless it is a single line:
 /// `echo value | …` adds a line end that nobody wants.
@@ -97,17 +98,23 @@ pub async fn secrets(command: Secrets) -> Result<()> {
 fn path(project: &str, environment: &str, key: Option<(&str, &str)>) -> String {
     let base = format!(
         "/api/towpath/environments/{}/{}/secrets",
-        escape(project),
-        escape(environment)
+        percent_encoded(project),
+        percent_encoded(environment)
     );
     key.map_or(base.clone(), |(secret, key)| {
-        format!("{base}/{}/{}", escape(secret), escape(key))
+        format!("{base}/{}/{}", percent_encoded(secret), percent_encoded(key))
     })
 }
 
 /// `towpath context`.
 pub async fn context(command: ContextCommand) -> Result<()> {
-    let path = |context: &str, key: &str| format!("/api/towpath/contexts/{}/{}", escape(context), escape(key));
+    let path = |context: &str, key: &str| {
+        format!(
+            "/api/towpath/contexts/{}/{}",
+            percent_encoded(context),
+            percent_encoded(key)
+        )
+    };
     match command {
         ContextCommand::Set { context, key, at } => {
             // A context that is created in a project's repository belongs to that project.
@@ -115,7 +122,9 @@ pub async fn context(command: ContextCommand) -> Result<()> {
                 .project
                 .clone()
                 .or_else(|| Repository::find().ok().map(|repository| repository.project()));
-            let query = project.map_or(String::new(), |project| format!("?project={}", escape(&project)));
+            let query = project.map_or(String::new(), |project| {
+                format!("?project={}", percent_encoded(&project))
+            });
             let path = format!("{}{query}", path(&context, &key));
             Client::new(&at)?.put(&path, value()?).await?;
             outln!("set {key} of context {context}");

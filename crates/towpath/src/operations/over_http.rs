@@ -1,7 +1,7 @@
 //! Operations through a server.
 
 use super::{End, Operations, Started, print_of_release, print_of_run, repeated};
-use crate::client::{Client, escape};
+use crate::client::Client;
 use anyhow::Result;
 use async_trait::async_trait;
 use jiff::SignedDuration;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 use towpath_control::ProgressView;
 use towpath_delivery::{DriftView, EnvironmentView, Hold, LaptopRequest, PlanView, ReleaseView};
-use towpath_types::{Digest, EnvironmentId, ReleaseId, ReleaseStatus, RunId};
+use towpath_types::{Digest, EnvironmentId, ReleaseId, ReleaseStatus, RunId, percent_encoded};
 
 /// Operations of a server that is up.
 pub struct OverHttp {
@@ -47,8 +47,8 @@ impl From<Run> for Started {
 fn path(id: &EnvironmentId, what: &str) -> String {
     format!(
         "/api/towpath/environments/{}/{}{what}",
-        escape(id.project()),
-        escape(id.environment())
+        percent_encoded(id.project()),
+        percent_encoded(id.environment())
     )
 }
 
@@ -114,7 +114,7 @@ impl Operations for OverHttp {
     }
 
     async fn run_cron_job(&self, id: &EnvironmentId, name: &str, plan: Option<Digest>) -> Result<Started> {
-        let what = format!("/cronjobs/{}/run", escape(name));
+        let what = format!("/cronjobs/{}/run", percent_encoded(name));
         let run: Run = self.client.post(&path(id, &what), &json!({ "plan": plan })).await?;
         Ok(run.into())
     }

@@ -11,9 +11,9 @@ use tokio::{
     sync::mpsc,
     time::{Duration, sleep},
 };
-use towpath_kube::{Client, Resource, escape};
+use towpath_kube::{Client, Resource};
 use towpath_manifest::Kind;
-use towpath_types::Mask;
+use towpath_types::{Mask, percent_encoded};
 
 /// The pause before a broken log stream is opened again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -67,7 +67,7 @@ impl LogReader {
         let path = Resource::of(&Kind::POD).object(&self.namespace, &container.pod);
         let base = format!(
             "{path}/log?container={}&timestamps=true&follow=true",
-            escape(&container.name)
+            percent_encoded(&container.name)
         );
         // The time of the last line, and how many lines have that time.
         let (mut last, mut count_of_last) = (String::new(), 0_usize);
@@ -75,7 +75,7 @@ impl LogReader {
         loop {
             let path = match last.as_str() {
                 "" => base.clone(),
-                last => format!("{base}&sinceTime={}", escape(last)),
+                last => format!("{base}&sinceTime={}", percent_encoded(last)),
             };
             let mut pieces = match self.client.stream(&path).await {
                 Ok(pieces) => pieces,

@@ -6,8 +6,9 @@ use crate::target::Environment;
 use serde_json::Value;
 use std::sync::Arc;
 use tokio::time::{Duration, Instant};
-use towpath_kube::{ApiError, Client, Informer, Resource, escape, text_at};
+use towpath_kube::{ApiError, Client, Informer, Resource, text_at};
 use towpath_manifest::Kind;
+use towpath_types::percent_encoded;
 
 /// How long a Job may be without a pod before a note says so, and how often to ask for the reason.
 const SHORT: Duration = Duration::from_secs(2);
@@ -140,7 +141,7 @@ impl Podless {
     async fn refusal(&self, uid: &str, pods: &[Value]) -> Result<Option<String>, ApiError> {
         let newest = pods.iter().map(|pod| text_at(pod, "/metadata/creationTimestamp")).max();
         let newest = newest.unwrap_or_default();
-        let selector = escape(&format!("involvedObject.uid={uid},reason=FailedCreate"));
+        let selector = percent_encoded(&format!("involvedObject.uid={uid},reason=FailedCreate"));
         let collection = Resource::of(&Kind::EVENT).collection(&self.environment.namespace);
         let path = format!("{collection}?fieldSelector={selector}&limit=50");
         let answer = self.client.get(&path).await?;

@@ -9,9 +9,9 @@ use crate::target::{ApplyError, Environment};
 use futures::StreamExt as _;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use towpath_kube::{ApiError, Client, Resource, container_statuses, escape, text_at};
+use towpath_kube::{ApiError, Client, Resource, container_statuses, text_at};
 use towpath_manifest::{Kind, Readiness, pod};
-use towpath_types::Mask;
+use towpath_types::{Mask, percent_encoded};
 
 /// How many of a pod's last lines an error shows.
 const LAST_LINES: u32 = 20;
@@ -120,7 +120,7 @@ impl Diagnosis<'_> {
             status.pointer("/lastState/terminated").is_some() && status.pointer("/state/running").is_none();
         let path = format!(
             "{path}/log?container={}&tailLines={LAST_LINES}&previous={has_crashed}",
-            escape(&container)
+            percent_encoded(&container)
         );
         let mut stream = self.client.stream(&path).await?;
         let mut printed = Vec::new();
@@ -136,7 +136,7 @@ impl Diagnosis<'_> {
         let collection = Resource::of(&Kind::EVENT).collection(&self.environment.namespace);
         let mut found = Vec::new();
         for name in names {
-            let selector = escape(&format!("involvedObject.name={name},type=Warning"));
+            let selector = percent_encoded(&format!("involvedObject.name={name},type=Warning"));
             let path = format!("{collection}?fieldSelector={selector}&limit=50");
             let answer = self.client.get(&path).await?;
             let events = answer.get("items").and_then(Value::as_array);
