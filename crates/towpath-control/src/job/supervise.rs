@@ -288,6 +288,12 @@ impl Supervisor {
                     continue;
                 }
                 if self.state_patiently(engine.as_ref(), id).await? == EnvironmentState::Absent {
+                    // The server that had the job takes the environment away once the node has reported its end. That may
+                    // have happened since the rows were read.
+                    let nodes = self.nodes(job, attempt).await?;
+                    if nodes.iter().any(|row| row.node == id.node && row.outcome.is_some()) {
+                        continue;
+                    }
                     return Err(DeliveryError::unavailable(
                         "the job's environment disappeared while Towpath was not running",
                     ));

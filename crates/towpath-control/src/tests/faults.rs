@@ -44,6 +44,45 @@ async fn a_job_whose_environment_vanished_while_no_server_ran_errs() {
     second.stop().await;
 }
 
+/// A server that takes a job over reads what its nodes reported, and then asks the engine. Between the two, the agent reports
+/// the end, and the server that had the job takes the environment away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_ends_while_it_is_taken_over_keeps_its_outcome() {
+    let world = World::new().await;
+    let first = world.start();
+    first.push_config(&world, CHAIN).await;
+    let job = world.job("test", &[JobStatus::Running]).await;
+    let node = first.agent_begins(&world, &job).await;
+    let report = towpath_protocol::SequencedReport {
+        sequence: 0,
+        report: towpath_protocol::Report::StepStarted {
+            step: 0,
+            name: "work".into(),
+            command: None,
+            at: world.clock.now(),
+        },
+    };
+    first.agents.report(node, report).await.unwrap();
+    first.kill();
+    world.engine.set_outage(Some("starting"));
+    let asked = world.engine.calls().state;
+    let second = world.start();
+    world
+        .until("the engine to be asked", || async {
+            match world.engine.calls().state > asked {
+                true => Ok(()),
+                false => Err("not yet".to_string()),
+            }
+        })
+        .await;
+    second.agent_ends(node, Outcome::Succeeded).await.unwrap();
+    world.engine.vanish(&node);
+    world.engine.set_outage(None);
+    world.time.advance(SignedDuration::from_secs(5));
+    world.job("test", &[JobStatus::Ended(Outcome::Succeeded)]).await;
+    second.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn orphans_are_stopped_and_what_runs_is_left_alone() {
     let world = World::new().await;
@@ -236,8 +275,18 @@ async fn an_outage_of_the_storage_ends_no_job_and_loses_no_line() {
     let node = server.agent_begins(&world, &job).await;
     server.agents.log(node, 0, 0, b"one\n", false).await.unwrap();
     world.faults.set_away();
-    // The supervisor reads its rows repeatedly meanwhile.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // The supervisor asks for its rows in vain meanwhile, several times.
+    let asked = || world.faults.count("job") + world.faults.count("nodes");
+    let before = asked();
+    world
+        .until("the supervisor to ask in vain", || async {
+            world.time.advance(SignedDuration::from_secs(1));
+            match asked() - before {
+                3.. => Ok(()),
+                times => Err(format!("asked {times} times")),
+            }
+        })
+        .await;
     assert!(
         server.agent_ends(node, Outcome::Succeeded).await.is_err(),
         "the agent hears that it was not stored"
