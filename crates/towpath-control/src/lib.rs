@@ -14,6 +14,7 @@ mod approvals;
 pub mod capacity;
 mod conductor;
 mod contexts;
+mod handlers;
 mod job;
 mod loaded;
 #[cfg(test)]

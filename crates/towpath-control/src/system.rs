@@ -6,22 +6,19 @@ use crate::{
     agents::Masks,
     capacity::Capacity,
     conductor::Conductor,
+    handlers::Handlers,
     job::{
         prepare::{Addresses, Preparation},
-        supervise::{Attendance, Supervisor},
+        supervise::Attendance,
     },
-    pipeline::make::PipelineMaker,
-    pollers::{EnvironmentPoller, GatePoller, ProjectPoller, ReleaseCarrier, RunFollower},
-    timers::Timers,
-    worker::Handler,
 };
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use towpath_delivery::{Delivery, DeliveryError, Ports, PullSecret};
 use towpath_deploy::render::Renderer;
 use towpath_forge::{Forge, GitForge};
 use towpath_images::{Images, Registry};
-use towpath_store::{Objects, Store, WorkKind};
+use towpath_store::{Objects, Store};
 use towpath_types::{Clock, ProjectName, SecretString};
 
 /// How often to collect the registry's garbage.
@@ -142,80 +139,25 @@ impl System {
             images: images.clone(),
             addresses: addresses.clone(),
         };
-        let handlers: BTreeMap<WorkKind, Arc<dyn Handler>> = BTreeMap::from([
-            (
-                WorkKind::Trigger,
-                Arc::new(PipelineMaker {
-                    store: store.clone(),
-                    forge: forge.clone(),
-                    clock: clock.clone(),
-                    orbs: orbs.clone(),
-                    contexts: contexts.clone(),
-                    protections: delivery.protections.clone(),
-                    base_url: addresses.base_url.clone(),
-                }) as Arc<dyn Handler>,
-            ),
-            (
-                WorkKind::Job,
-                Arc::new(Supervisor {
-                    store: store.clone(),
-                    objects: objects.clone(),
-                    clock: clock.clone(),
-                    conductor: conductor.clone(),
-                    engines: engines.clone(),
-                    preparation: preparation.clone(),
-                    identity: identity.clone(),
-                    attendance: attendance.clone(),
-                    server: server.id.clone(),
-                    machine,
-                }),
-            ),
-            (
-                WorkKind::Timer,
-                Arc::new(Timers {
-                    conductor: conductor.clone(),
-                    clock: clock.clone(),
-                }),
-            ),
-            (
-                WorkKind::Release,
-                Arc::new(ReleaseCarrier {
-                    store: store.clone(),
-                    delivery: delivery.clone(),
-                    progress: progress.clone(),
-                    clock: clock.clone(),
-                }),
-            ),
-            (
-                WorkKind::Run,
-                Arc::new(RunFollower {
-                    delivery: delivery.clone(),
-                    progress: progress.clone(),
-                }),
-            ),
-            (
-                WorkKind::Gate,
-                Arc::new(GatePoller {
-                    delivery: delivery.clone(),
-                    clock: clock.clone(),
-                }),
-            ),
-            (
-                WorkKind::Environment,
-                Arc::new(EnvironmentPoller {
-                    delivery: delivery.clone(),
-                    clock: clock.clone(),
-                }),
-            ),
-            (
-                WorkKind::Project,
-                Arc::new(ProjectPoller {
-                    store: store.clone(),
-                    delivery: delivery.clone(),
-                    clock: clock.clone(),
-                }),
-            ),
-        ]);
+        let handlers = Handlers {
+            store: store.clone(),
+            objects: objects.clone(),
+            forge: forge.clone(),
+            clock: clock.clone(),
+            conductor: conductor.clone(),
+            engines: engines.clone(),
+            preparation: preparation.clone(),
+            identity: identity.clone(),
+            attendance: attendance.clone(),
+            server: server.id.clone(),
+            machine,
+            orbs: orbs.clone(),
+            contexts: contexts.clone(),
+            delivery: delivery.clone(),
+            progress: progress.clone(),
+            base_url: addresses.base_url.clone(),
+        };
+        let handlers = handlers.by_kind();
         let worker = Worker::new(store.clone(), clock.clone(), server, handlers);
         Ok(Self {
             triggers: Triggers {

@@ -8,20 +8,19 @@ use crate::{
     agents::Masks,
     capacity::Capacity,
     conductor::Conductor,
+    handlers::Handlers,
     job::{
         prepare::{Addresses, Preparation},
-        supervise::{Attendance, Supervisor},
+        supervise::Attendance,
     },
     orbs::Orbs,
     pipeline::make::PipelineMaker,
-    pollers::{EnvironmentPoller, GatePoller, ProjectPoller, ReleaseCarrier, RunFollower},
+    pollers::ReleaseCarrier,
     progress::ProgressLogs,
-    timers::Timers,
     views::{JobView, PipelineView},
-    worker::Handler,
 };
 use jiff::{SignedDuration, Timestamp};
-use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use towpath_delivery::{Delivery, Ports, PullSecret};
@@ -31,7 +30,7 @@ use towpath_forge::{Forge, RefUpdate, fake::FakeForge};
 use towpath_images::{Images, fake::FakeImages};
 use towpath_protocol::{Report, SequencedReport};
 use towpath_secrets::Vault;
-use towpath_store::{Database, Faults, FolderObjects, JobRow, Objects, SqlStore, Store, WorkKind};
+use towpath_store::{Database, Faults, FolderObjects, JobRow, Objects, SqlStore, Store};
 use towpath_types::{
     Actor, Clock, CommitId, EngineName, JobId, JobKind, JobStatus, NodeId, Outcome, PipelineId, ProjectName, Via,
     WorkflowId,
@@ -278,67 +277,25 @@ impl World {
             images,
             addresses: addresses.clone(),
         };
-        let handlers: BTreeMap<WorkKind, Arc<dyn Handler>> = BTreeMap::from([
-            (WorkKind::Trigger, Arc::new(self.pipeline_maker()) as Arc<dyn Handler>),
-            (
-                WorkKind::Job,
-                Arc::new(Supervisor {
-                    store: store.clone(),
-                    objects: self.objects.clone(),
-                    clock: clock.clone(),
-                    conductor: conductor.clone(),
-                    engines: engines.clone(),
-                    preparation: preparation.clone(),
-                    identity: self.identity.clone(),
-                    attendance: attendance.clone(),
-                    server: id.clone(),
-                    machine,
-                }),
-            ),
-            (
-                WorkKind::Timer,
-                Arc::new(Timers {
-                    conductor: conductor.clone(),
-                    clock: clock.clone(),
-                }),
-            ),
-            (
-                WorkKind::Release,
-                Arc::new(ReleaseCarrier {
-                    delivery: delivery.clone(),
-                    ..self.release_carrier()
-                }),
-            ),
-            (
-                WorkKind::Run,
-                Arc::new(RunFollower {
-                    delivery: delivery.clone(),
-                    progress,
-                }),
-            ),
-            (
-                WorkKind::Gate,
-                Arc::new(GatePoller {
-                    delivery: delivery.clone(),
-                    clock: clock.clone(),
-                }),
-            ),
-            (
-                WorkKind::Environment,
-                Arc::new(EnvironmentPoller {
-                    delivery: delivery.clone(),
-                    clock: clock.clone(),
-                }),
-            ),
-            (
-                WorkKind::Project,
-                Arc::new(ProjectPoller {
-                    store: store.clone(),
-                    delivery: delivery.clone(),
-                    clock: clock.clone(),
-                }),
-            ),
-        ]);
+        let handlers = Handlers {
+            store: store.clone(),
+            objects: self.objects.clone(),
+            forge: forge.clone(),
+            clock: clock.clone(),
+            conductor: conductor.clone(),
+            engines: engines.clone(),
+            preparation: preparation.clone(),
+            identity: self.identity.clone(),
+            attendance: attendance.clone(),
+            server: id.clone(),
+            machine,
+            orbs: Orbs::of_store(store.clone(), clock.clone()),
+            contexts: contexts.clone(),
+            delivery: delivery.clone(),
+            progress,
+            base_url: addresses.base_url.clone(),
+        };
+        let handlers = handlers.by_kind();
         let worker = Worker::new(store.clone(), clock.clone(), server, handlers);
         let shutdown = CancellationToken::new();
         let running = tokio::spawn({

@@ -295,7 +295,7 @@ fn unclear_in(name: &str, job: &CompiledJob) -> Vec<(Place, Diagnostic)> {
             ),
             (Deployment::Unclear(rest), _) => (
                 format!(
-                    "nobody knows what `towpath deploy {rest}` deploys to before it runs, so no gate could show it"
+                    "`towpath deploy {rest}` names its environment only when it runs, so no gate can show the change"
                 ),
                 "in a step, write `towpath deploy ENVIRONMENT` and nothing else: image and plan are the workflow's",
             ),
