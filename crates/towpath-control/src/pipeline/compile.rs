@@ -294,9 +294,7 @@ fn unclear_in(name: &str, job: &CompiledJob) -> Vec<(Place, Diagnostic)> {
                 "make a job of each, each behind a gate of its own",
             ),
             (Deployment::Unclear(rest), _) => (
-                format!(
-                    "`towpath deploy {rest}` names its environment only when it runs, so no gate can show the change"
-                ),
+                format!("`towpath deploy {rest}` names its environment only when it runs, so no gate could show it"),
                 "in a step, write `towpath deploy ENVIRONMENT` and nothing else: image and plan are the workflow's",
             ),
         };
