@@ -12,7 +12,7 @@ use super::{
     names,
     pod::{self, Owner, Pod},
     rollout,
-    store::{Document, JobRecord, RolloutState, revision_key},
+    store::{CronRecord, Document, JobRecord, RolloutState, revision_key},
 };
 use crate::target::{JobEnd, TargetError};
 use jiff::Timestamp;
@@ -274,6 +274,9 @@ impl Controller {
 
     /// Makes one pass. Returns how long to wait for the next change.
     async fn pass(self: &Arc<Self>) -> Result<Duration, TargetError> {
+        // Look at the clock first. What was applied before this time is in the document, so that no old schedule decides on
+        // a run that is due now.
+        let now = self.context.clock.now();
         let (document, parsed) = self.parsed();
         let mut wait = IDLE;
         let needs_network = !document.objects.is_empty() || document.jobs.values().any(|job| job.end.is_none());
@@ -300,7 +303,7 @@ impl Controller {
         if self.front(&document, &parsed) {
             wait = wait.min(WHILE_DRAINING);
         }
-        self.jobs(&document, &parsed).await?;
+        self.jobs(&document, &parsed, now).await?;
         if !parsed.crons.is_empty() || !document.jobs.is_empty() {
             wait = wait.min(WHILE_SCHEDULING);
         }
@@ -568,8 +571,7 @@ impl Controller {
         });
     }
 
-    async fn jobs(self: &Arc<Self>, document: &Document, parsed: &Parsed) -> Result<(), TargetError> {
-        let now = self.context.clock.now();
+    async fn jobs(self: &Arc<Self>, document: &Document, parsed: &Parsed, now: Timestamp) -> Result<(), TargetError> {
         for (name, cron) in &parsed.crons {
             self.schedule(name, cron, document, now).await?;
         }
@@ -631,12 +633,16 @@ impl Controller {
             .filter(|(_, job)| job.cron.as_deref() == Some(name) && job.end.is_none())
             .map(|(name, _)| name.clone())
             .collect();
-        let (last, message) = match cron::due(cron, record.last, now, active.len()) {
+        let (last, message, run) = match cron::due(cron, record.last, now, active.len()) {
             Due::Nothing => return Ok(()),
-            Due::Held(_) => (record.last, "a run is due and waits for the one under way".to_string()),
+            Due::Held(_) => (
+                record.last,
+                "a run is due and waits for the one under way".to_string(),
+                None,
+            ),
             Due::TooManyMissed => {
                 let message = "more than 100 runs were missed and given up; set `startingDeadlineSeconds`, or check the machine's clock";
-                (now, message.to_string())
+                (now, message.to_string(), None)
             }
             Due::Start { at, replace } => {
                 if replace {
@@ -644,22 +650,36 @@ impl Controller {
                     // The earlier runs have to end first.
                     return Ok(());
                 }
-                let job = job_object(name, cron, &cron::run_name(name, at))?;
-                tracing::info!(environment = %self.context.id, cron = name, job = job.name, "a scheduled run begins");
-                self.start_job(job, Some(name)).await?;
-                (at, String::new())
+                (
+                    at,
+                    String::new(),
+                    Some(job_object(name, cron, &cron::run_name(name, at))?),
+                )
             }
         };
-        if record.last != last || record.message != message {
-            self.context
-                .store
-                .update(|document| {
-                    if let Some(record) = document.crons.get_mut(name) {
-                        record.last = last;
-                        record.message = message;
-                    }
-                })
-                .await?;
+        if record.last == last && record.message == message {
+            return Ok(());
+        }
+        let decided_on = document.named("CronJob", name);
+        let began = self
+            .context
+            .store
+            .update(|current| {
+                // Somebody changed or removed the CronJob meanwhile. The next pass decides anew.
+                if current.named("CronJob", name) != decided_on || current.crons.get(name) != Some(record) {
+                    return None;
+                }
+                let changed = CronRecord { last, message };
+                current.crons.insert(name.to_string(), changed);
+                let run = run?;
+                let job = run.name.clone();
+                record_job(current, run, Some(name), now);
+                Some(job)
+            })
+            .await?;
+        if let Some(job) = began {
+            tracing::info!(environment = %self.context.id, cron = name, job, "a scheduled run begins");
+            self.context.notify();
         }
         Ok(())
     }
@@ -667,20 +687,9 @@ impl Controller {
     /// Records a Job, unless one with its name is recorded. Its task starts in the next pass.
     pub(crate) async fn start_job(&self, object: Object, cron: Option<&str>) -> Result<(), TargetError> {
         let now = self.context.clock.now();
-        let name = object.name.clone();
         self.context
             .store
-            .update(|document| {
-                document.jobs.entry(name).or_insert_with(|| JobRecord {
-                    object,
-                    cron: cron.map(str::to_string),
-                    began: now,
-                    attempt: 0,
-                    not_before: None,
-                    canceled: false,
-                    end: None,
-                });
-            })
+            .update(|document| record_job(document, object, cron, now))
             .await?;
         self.context.notify();
         Ok(())
@@ -727,6 +736,18 @@ impl Controller {
             .port
             .map(|port| format!("http://127.0.0.1:{port}"))
     }
+}
+
+fn record_job(document: &mut Document, object: Object, cron: Option<&str>, now: Timestamp) {
+    document.jobs.entry(object.name.clone()).or_insert_with(|| JobRecord {
+        object,
+        cron: cron.map(str::to_string),
+        began: now,
+        attempt: 0,
+        not_before: None,
+        canceled: false,
+        end: None,
+    });
 }
 
 /// Tells Jobs to stop.
