@@ -2,11 +2,13 @@
 
 mod encoding;
 mod forms;
+mod numbers;
 mod unescape;
 
 use crate::SecretString;
 use aho_corasick::automaton::StateID;
 use forms::{Automaton, Forms};
+use numbers::{Numbers, Stream};
 use std::{fmt, sync::Arc};
 use unescape::{Unescape, Unit};
 
@@ -25,8 +27,9 @@ const SURE: usize = 4;
 ///
 /// A value is masked when it has at least four characters and is neither `true` nor `false`; so is each line of a value of several
 /// lines. It is found as it is; quoted by shells, JSON, HTML, URLs and programming languages, several times over and mixed;
-/// with a terminal's control sequences inside; and in base64 (both alphabets, at any place in a longer encoded text, once or
-/// twice) and hex, in one piece or wrapped. Encoded forms of very long values are not looked for beyond 4 MiB in all.
+/// with a terminal's control sequences inside; in base64 (both alphabets, at any place in a longer encoded text, once or twice,
+/// also of UTF-16), base32 and hex, in one piece or wrapped; and as a list or a dump of numbers. Encoded forms of very long values
+/// are not looked for beyond 4 MiB in all.
 #[derive(Clone)]
 pub struct Mask(Option<Arc<Forms>>);
 
@@ -60,7 +63,7 @@ enum Style {
     SameLength,
 }
 
-/// The three ways in which a stream is read at once.
+/// The ways in which a stream is read at once.
 #[derive(Debug)]
 struct Search {
     /// As it is.
@@ -70,6 +73,7 @@ struct Search {
     unescaped: Reading,
     /// Without quoting, blanks and line breaks: how base64 and hex are wrapped.
     unwrapped: Reading,
+    numbers: Numbers,
 }
 
 /// Where the automaton is in one of the readings.
@@ -174,6 +178,7 @@ impl Search {
             unescape: Unescape::default(),
             unescaped: Reading::new(&forms.texts),
             unwrapped: Reading::new(&forms.encoded),
+            numbers: Numbers::new(&forms.texts),
         }
     }
 
@@ -182,6 +187,7 @@ impl Search {
             && self.unescaped.state == forms.texts.start()
             && self.unwrapped.state == forms.encoded.start()
             && self.unescape.is_idle()
+            && self.numbers.is_idle(&forms.texts)
     }
 
     /// Reads the byte of `text` at `index`. The first of `text` is at `base` of the stream.
@@ -191,6 +197,7 @@ impl Search {
         if let Some(length) = forms.texts.found(self.plain) {
             note(found, (at + 1 - length as u64, at + 1));
         }
+        self.numbers.push(&forms.texts, Stream { text, base }, at, byte, found);
         let (unescaped, unwrapped) = (&mut self.unescaped, &mut self.unwrapped);
         self.unescape.push(byte, at, &mut |unit| {
             found_in(unescaped.read(&forms.texts, unit), found);
@@ -199,6 +206,7 @@ impl Search {
     }
 
     fn finish(&mut self, forms: &Forms, (text, base): (&[u8], u64), found: &mut Vec<(u64, u64)>) {
+        self.numbers.finish(&forms.texts, Stream { text, base }, found);
         let (unescaped, unwrapped) = (&mut self.unescaped, &mut self.unwrapped);
         self.unescape.finish(&mut |unit| {
             found_in(unescaped.read(&forms.texts, unit), found);
@@ -212,6 +220,7 @@ impl Search {
             self.unescaped.pending(&forms.texts),
             self.unwrapped.pending(&forms.encoded),
             self.unescape.pending(),
+            self.numbers.pending(&forms.texts),
         ];
         let mut quoted = readings.into_iter().flatten().min().unwrap_or(end);
         if end - quoted > MOST_HELD {
@@ -286,7 +295,10 @@ impl Masker {
         while index < self.tail.len() {
             if search.is_idle(&forms) {
                 let passes = |byte: &u8| {
-                    forms.texts.begins_none(*byte) && forms.encoded.begins_none(*byte) && Unescape::is_plain(*byte)
+                    forms.texts.begins_none(*byte)
+                        && forms.encoded.begins_none(*byte)
+                        && Unescape::is_plain(*byte)
+                        && Numbers::is_plain(*byte)
                 };
                 index += self.tail[index..].iter().take_while(|byte| passes(byte)).count();
                 if index == self.tail.len() {

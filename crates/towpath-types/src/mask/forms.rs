@@ -29,7 +29,7 @@ const MOST_ENCODED_BYTES: usize = 4 << 20;
 pub(super) struct Forms {
     /// The values, and these without quoting.
     pub texts: Automaton,
-    /// The values in base64 and hex: letters and digits only.
+    /// The values in base64, base32 and hex: letters and digits only.
     pub encoded: Automaton,
 }
 
@@ -198,7 +198,7 @@ fn add(patterns: &mut BTreeSet<Vec<u8>>, form: &[u8]) {
     patterns.insert(form[form.len() - LONGEST_PART..].to_vec());
 }
 
-/// `text` in base64 and in hex, as [`super::Masker`] compares these: letters and digits only.
+/// `text` in base64, base32 and hex, as [`super::Masker`] compares these: letters and digits only.
 fn encoded_forms(text: &[u8]) -> Vec<Vec<u8>> {
     let once = encoding::base64_anywhere(text);
     let mut forms = vec![encoding::hex(text, false), encoding::hex(text, true)];
@@ -206,6 +206,13 @@ fn encoded_forms(text: &[u8]) -> Vec<Vec<u8>> {
         forms.extend(once.iter().flat_map(|form| encoding::base64_anywhere(form)));
     }
     forms.extend(once);
+    forms.extend(encoding::base32_anywhere(text));
+    if let Ok(text) = std::str::from_utf8(text) {
+        let wide = encoding::utf16(text);
+        forms.push(encoding::hex(&wide, false));
+        forms.push(encoding::hex(&wide, true));
+        forms.extend(encoding::base64_anywhere(&wide));
+    }
     for form in &mut forms {
         form.retain(u8::is_ascii_alphanumeric);
     }

@@ -179,7 +179,7 @@ const QUOTINGS: [Quoting; 16] = [
     ("a form", |text| percent(text).replace("%20", "+")),
 ];
 
-const ENCODINGS: [Quoting; 9] = [
+const ENCODINGS: [Quoting; 12] = [
     ("base64", |text| base64_padded(text.as_bytes())),
     ("base64 for URLs", |text| {
         base64_padded(text.as_bytes()).replace('+', "-").replace('/', "_")
@@ -191,6 +191,11 @@ const ENCODINGS: [Quoting; 9] = [
     ("wrapped base64 in JSON", |text| {
         json(&wrapped(&base64_padded(text.as_bytes()), 76))
     }),
+    ("base32", |text| {
+        String::from_utf8(encoding::base32(text.as_bytes())).unwrap()
+    }),
+    ("base64 of UTF-16", |text| base64_padded(&encoding::utf16(text))),
+    ("hex of UTF-16", |text| hex::encode(encoding::utf16(text))),
     ("hex", |text| hex::encode(text)),
     ("upper hex", |text| hex::encode_upper(text)),
     ("od", |text| {
@@ -253,7 +258,7 @@ fn a_value_is_found_however_a_program_encodes_it() {
         let mask = mask(&[value]);
         for (name, encode) in ENCODINGS {
             for before in ["", "u", "us", "usr"] {
-                if !before.is_empty() && !name.starts_with("base64") {
+                if !before.is_empty() && !name.starts_with("base") {
                     continue;
                 }
                 let encoded = encode(&format!("{before}{value}"));
@@ -270,8 +275,197 @@ fn a_value_is_found_however_a_program_encodes_it() {
     }
 }
 
+fn numbers(text: &str, separator: &str, number: impl Fn(u8) -> String) -> String {
+    text.bytes().map(number).collect::<Vec<_>>().join(separator)
+}
+
+/// The lines of a dump, each with its offset and what `line` makes of its sixteen bytes.
+fn dump(text: &str, offset: impl Fn(usize) -> String, line: impl Fn(&[u8]) -> String) -> String {
+    let lines = text.as_bytes().chunks(16).enumerate();
+    lines
+        .map(|(index, bytes)| format!("{}{}\n", offset(index * 16), line(bytes)))
+        .collect()
+}
+
+fn shown(bytes: &[u8]) -> String {
+    let shown = |byte: &u8| {
+        if (b' '..=b'~').contains(byte) {
+            char::from(*byte)
+        } else {
+            '.'
+        }
+    };
+    bytes.iter().map(shown).collect()
+}
+
+fn words(bytes: &[u8], separator: &str, word: impl Fn(u8, u8) -> String) -> String {
+    let word = |pair: &[u8]| word(pair[0], pair.get(1).copied().unwrap_or_default());
+    bytes.chunks(2).map(word).collect::<Vec<_>>().join(separator)
+}
+
+const DUMPS: [Quoting; 15] = [
+    ("a list", |text| {
+        format!("[{}]", numbers(text, ", ", |byte| byte.to_string()))
+    }),
+    ("a list over lines", |text| {
+        format!("[\n  {}\n]", numbers(text, ",\n  ", |byte| byte.to_string()))
+    }),
+    ("signed bytes", |text| {
+        numbers(text, ", ", |byte| byte.cast_signed().to_string())
+    }),
+    ("Go's list", |text| {
+        format!("[{}]", numbers(text, " ", |byte| byte.to_string()))
+    }),
+    ("C's list", |text| numbers(text, ",", |byte| format!("0x{byte:02x}"))),
+    ("Node's buffer", |text| {
+        format!("<Buffer {}>", numbers(text, " ", |byte| format!("{byte:02x}")))
+    }),
+    ("octal numbers", |text| numbers(text, " ", |byte| format!("{byte:03o}"))),
+    ("xxd", |text| {
+        dump(
+            text,
+            |at| format!("{at:08x}: "),
+            |bytes| {
+                format!(
+                    "{:<41}{}",
+                    words(bytes, " ", |a, b| format!("{a:02x}{b:02x}")),
+                    shown(bytes)
+                )
+            },
+        )
+    }),
+    ("hexdump -C", |text| {
+        dump(
+            text,
+            |at| format!("{at:08x}  "),
+            |bytes| {
+                let half = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x} ")).collect::<String>();
+                let (first, second) = bytes.split_at(bytes.len().min(8));
+                format!("{:<50}|{}|", format!("{} {}", half(first), half(second)), shown(bytes))
+            },
+        )
+    }),
+    ("hexdump", |text| {
+        dump(
+            text,
+            |at| format!("{at:07x} "),
+            |bytes| words(bytes, " ", |a, b| format!("{b:02x}{a:02x}")),
+        )
+    }),
+    ("od", |text| {
+        dump(
+            text,
+            |at| format!("{at:07o} "),
+            |bytes| words(bytes, " ", |a, b| format!("{:06o}", u16::from_le_bytes([a, b]))),
+        )
+    }),
+    ("od -b", |text| {
+        dump(
+            text,
+            |at| format!("{at:07o} "),
+            |bytes| {
+                bytes
+                    .iter()
+                    .map(|byte| format!("{byte:03o}"))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            },
+        )
+    }),
+    ("od -t x1z", |text| {
+        dump(
+            text,
+            |at| format!("{at:07o}"),
+            |bytes| {
+                let numbers: String = bytes.iter().map(|byte| format!(" {byte:02x}")).collect();
+                format!("{numbers:<48}  >{}<", shown(bytes))
+            },
+        )
+    }),
+    ("od -c", |text| {
+        dump(
+            text,
+            |at| format!("{at:07o}"),
+            |bytes| {
+                let cell = |byte: &u8| match byte {
+                    b' '..=b'~' => format!("   {}", char::from(*byte)),
+                    b'\n' => "  \\n".to_string(),
+                    byte => format!(" {byte:03o}"),
+                };
+                bytes.iter().map(cell).collect()
+            },
+        )
+    }),
+    ("od -A n -t u1", |text| {
+        let line = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:>4}")).collect::<String>();
+        dump(text, |_| String::new(), line)
+    }),
+];
+
+#[test]
+fn a_value_is_found_in_lists_and_dumps_of_numbers() {
+    let mut values = odd_values();
+    values.extend(["hunter22".into(), "grüße aus der Höhle".into()]);
+    for value in &values {
+        let mask = mask(&[value]);
+        for (name, dump) in DUMPS {
+            for before in ["", "and"] {
+                let printed = dump(&format!("{before}{value}"));
+                let masked = mask.text(&format!("data:\n{printed}\nafter 12"));
+                let left = masked
+                    .strip_prefix("data:\n")
+                    .unwrap()
+                    .strip_suffix("after 12")
+                    .unwrap();
+                // What stands before the value may stay, with the offset, and one word around the value.
+                let left = left.replace("****", "");
+                assert!(
+                    left.len() <= 30,
+                    "{value} behind `{before}` as {name}:\n{printed}\n{masked}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn numbers_that_say_nothing_stay_and_are_not_held_back() {
+    let texts = [
+        "took 104 ms, exit code 117\n",
+        "104 117 110 116 101\n",
+        "cf0159d Say why\n104, 117\n",
+        "0000000 done\n",
+    ];
+    for text in texts {
+        let mask = mask(&["hunter2"]);
+        let (mut masker, mut out) = (mask.masker(), Vec::new());
+        masker.push(text.as_bytes(), &mut out);
+        let held = text.len() - out.len();
+        assert!(held == 0 || text.contains("101"), "{text}");
+        masker.finish(&mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), text);
+    }
+    check(&["hunter2"], "[104, 117, 110, 116, 101, 114, 50]", "[****]");
+    check(&["hunter2"], "x 0x68,0x75,0x6e,0x74,0x65,0x72,0x32 y", "x **** y");
+    check(
+        &["hunter2"],
+        "00000000: 6875 6e74 6572 320a                      hunter2.\nnext",
+        "00000000: ****\nnext",
+    );
+    check(
+        &["hunter2"],
+        "0000000   a   h   u   n   t   e   r   2  \\n\n0000011\n",
+        "0000000   a****\n0000011\n",
+    );
+}
+
 #[test]
 fn what_a_terminal_does_not_show_hides_nothing() {
+    check(
+        &["hunter2"],
+        "hun\u{1b}]8;;https://example.org\u{7}ter\u{1b}]0;title\u{1b}\\2 b",
+        "**** b",
+    );
     check(&["hunter2"], "a \u{1b}[1mhun\u{1b}[0mter\u{7}2 b", "a \u{1b}[1m**** b");
     check(&["hunter2"], "h\0u\0n\0t\0e\0r\x002\0", "****\0");
 }

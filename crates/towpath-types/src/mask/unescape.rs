@@ -28,6 +28,9 @@ const MOST_DIGITS: usize = 8;
 /// A control sequence of a terminal that is longer than this is text.
 const LONGEST_SEQUENCE: u8 = 64;
 
+/// A terminal's title or link that is longer than this is text.
+const LONGEST_COMMAND: u16 = 4096;
+
 /// Takes quoting away from a stream of bytes. Four rules follow each other: percents, backslashes, HTML, and what is left out.
 #[derive(Debug, Default)]
 pub(super) struct Unescape {
@@ -35,6 +38,8 @@ pub(super) struct Unescape {
     backslash: Backslash,
     /// The first half of a character that UTF-16 writes in two (`\ud83d\ude00`), and where it began.
     high: Option<(u32, u64)>,
+    /// Whether the last byte was a terminal's escape character: a backslash behind it ends a title or a link.
+    escape: bool,
     html: Html,
     terminal: Terminal,
 }
@@ -84,6 +89,8 @@ enum Terminal {
     Escape,
     /// In `ESC [ …`.
     Sequence(u8),
+    /// In `ESC ] …`: a title or a link. It ends with BEL or `ESC \`.
+    Command(u16),
 }
 
 /// A few units in a row: at most `N`.
@@ -201,8 +208,9 @@ impl Unescape {
 
     /// Escapes as JSON, C, Python, Go, Rust and `$'…'` of a shell write them.
     fn backslash(&mut self, unit: Unit, sink: &mut impl FnMut(Unit)) {
+        let ends_command = std::mem::replace(&mut self.escape, unit.byte == 0x1b);
         match std::mem::take(&mut self.backslash) {
-            Backslash::None if unit.byte == b'\\' => self.backslash = Backslash::Run(unit.start),
+            Backslash::None if unit.byte == b'\\' && !ends_command => self.backslash = Backslash::Run(unit.start),
             Backslash::None => {
                 self.high = None;
                 self.html(unit, sink);
@@ -398,8 +406,20 @@ impl Unescape {
             Terminal::Escape => {
                 match unit.byte {
                     b'[' => self.terminal = Terminal::Sequence(0),
+                    b']' => self.terminal = Terminal::Command(0),
                     b' '..=b'/' => self.terminal = Terminal::Escape,
                     b'0'..=b'~' => {}
+                    _ => self.clean(unit, sink),
+                }
+                return;
+            }
+            // Source: ECMA-48, 8.3.89, and the bell of xterm
+            Terminal::Command(length) => {
+                match unit.byte {
+                    0x07 => {}
+                    0x1b => self.terminal = Terminal::Escape,
+                    b'\n' => self.clean(unit, sink),
+                    _ if length < LONGEST_COMMAND => self.terminal = Terminal::Command(length + 1),
                     _ => self.clean(unit, sink),
                 }
                 return;
