@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 use towpath_images::{Registry, RegistryError};
-use towpath_types::Digest;
+use towpath_types::{Digest, DigestAlgorithm};
 
 #[tokio::test]
 async fn the_base_answers_with_and_without_a_slash() {
@@ -202,6 +202,67 @@ async fn a_blob_is_mounted_from_another_repository() {
         .get(&format!("/v2/d/blobs/{digest}"))
         .await
         .refused(404, "BLOB_UNKNOWN");
+}
+
+#[tokio::test]
+async fn everything_may_be_named_by_sha512() {
+    let served = serve(Everybody).await;
+    let named = |bytes: &[u8]| DigestAlgorithm::Sha512.digest(bytes);
+    let (config, layer) = (b"{}".as_slice(), b"0123456789".as_slice());
+    let line = format!("POST /v2/a/blobs/uploads/?digest={}", named(config));
+    served.send(&line, &[], config.to_vec()).await.expect(201);
+    // In two pieces, and first with a claim that is wrong.
+    for claim in [named(b"other"), named(layer)] {
+        let upload = served.upload("a").await;
+        let chunk = format!("PATCH {upload}");
+        let next = served.send(&chunk, &[], layer[..4].to_vec()).await.expect(202);
+        let last = format!("PUT {}?digest={claim}", next.header("location"));
+        let answer = served.send(&last, &[], layer[4..].to_vec()).await;
+        if claim == named(layer) {
+            assert_eq!(answer.expect(201).header("location"), format!("/v2/a/blobs/{claim}"));
+        } else {
+            answer.refused(400, "DIGEST_INVALID");
+        }
+    }
+    let path = format!("/v2/a/blobs/{}", named(layer));
+    assert_eq!(served.get(&path).await.expect(200).body, layer);
+
+    let descriptor = |bytes: &[u8]| serde_json::json!({"mediaType": "x", "digest": named(bytes), "size": bytes.len()});
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": descriptor(config), "layers": [descriptor(layer)],
+    });
+    let manifest = serde_json::to_vec(&manifest).unwrap();
+    let digest = named(&manifest);
+    let wrong = named(b"other");
+    let answer = served.put_manifest("a", wrong.as_str(), OCI_MANIFEST, &manifest);
+    answer.await.refused(400, "DIGEST_INVALID");
+    let answer = served.put_manifest("a", digest.as_str(), OCI_MANIFEST, &manifest);
+    answer.await.expect(201);
+    let path = format!("/v2/a/manifests/{digest}");
+    let answer = served.get(&path).await.expect(200);
+    assert_eq!(answer.header("docker-content-digest"), digest.as_str());
+    assert_eq!(answer.body, manifest);
+
+    let signature = serde_json::json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": "application/signature",
+        "config": descriptor(config), "layers": [],
+        "subject": {"mediaType": OCI_MANIFEST, "digest": digest, "size": manifest.len()},
+    });
+    let signature = serde_json::to_vec(&signature).unwrap();
+    let answer = served.put_manifest("a", "signature", OCI_MANIFEST, &signature);
+    answer.await.expect(201);
+    let path = format!("/v2/a/referrers/{digest}");
+    let referrers = served.get(&path).await.expect(200).json();
+    assert_eq!(referrers["manifests"][0]["digest"], Digest::of(&signature).as_str());
+
+    assert_eq!(served.registry.collect(Duration::ZERO).await.unwrap().blobs, 0);
+    for reference in [digest, Digest::of(&signature)] {
+        let line = format!("DELETE /v2/a/manifests/{reference}");
+        served.send(&line, &[], "").await.expect(202);
+    }
+    assert_eq!(served.registry.collect(Duration::ZERO).await.unwrap().blobs, 4);
+    assert_eq!(served.files("blobs"), 0);
 }
 
 #[tokio::test]

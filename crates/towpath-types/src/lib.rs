@@ -26,7 +26,7 @@ pub use actor::{Actor, Right, Via};
 pub use causes::with_causes;
 pub use clock::Clock;
 pub use credentials::RegistryCredentials;
-pub use digest::{Digest, DigestError, Digester};
+pub use digest::{Digest, DigestAlgorithm, DigestError, Digester};
 pub use environment::{EnvironmentId, EnvironmentIdError};
 pub use ids::{CommitId, IdError, JobId, PipelineId, ReleaseId, RunId, TriggerId, WorkflowId};
 pub use image::{ImageReference, ImageReferenceError};

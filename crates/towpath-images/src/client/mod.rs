@@ -190,7 +190,8 @@ impl RegistryClient {
         let media_type = response.headers().get(header::CONTENT_TYPE);
         let media_type = media_type.and_then(|value| value.to_str().ok()).map(str::to_string);
         let bytes = self.body(&ask, response).await?;
-        let digest = Digest::of(&bytes);
+        let algorithm = image.digest.as_ref().map(Digest::algorithm).unwrap_or_default();
+        let digest = algorithm.digest(&bytes);
         self.check_pin(image, &digest)?;
         let media_type = media_type.ok_or_else(|| self.malformed(image, "the manifest has no media type"))?;
         Ok(Manifest {

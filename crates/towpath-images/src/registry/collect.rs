@@ -3,7 +3,7 @@
 use super::{
     RegistryError, RepositoryName,
     manifest::parse,
-    store::{Store, digest_named, failed, if_there, names_in, remove},
+    store::{Store, failed, if_there, names_in, remove},
     upload::LEAST_GRACE,
 };
 use std::{
@@ -12,7 +12,7 @@ use std::{
     path::Path,
     time::{Duration, SystemTime},
 };
-use towpath_types::Digest;
+use towpath_types::{Digest, DigestAlgorithm};
 
 /// What [`Registry::collect`](super::Registry::collect) removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Store {
         for (repository, needed) in repositories.iter().zip(needed) {
             let dir = self.repository_dir(repository);
             for hex in names_in(&dir.join("_layers"))? {
-                let Some(digest) = digest_named(&hex) else { continue };
+                let Ok(digest) = Digest::of_hex(&hex) else { continue };
                 let link = self.layer_link(repository, &digest);
                 if needed.contains(&digest) || !is_older(&link, grace)? {
                     linked.insert(digest);
@@ -62,17 +62,19 @@ impl Store {
                 }
             }
         }
-        let blobs = self.blobs_dir();
-        for prefix in names_in(&blobs)? {
-            for hex in names_in(&blobs.join(&prefix))? {
-                let Some(digest) = digest_named(&hex).filter(|digest| !linked.contains(digest)) else {
-                    continue;
-                };
-                let path = self.blob_path(&digest);
-                let size = if_there(fs::metadata(&path)).map_err(failed("read", &path))?;
-                if remove(&path)? {
-                    collected.blobs += 1;
-                    collected.bytes += size.map_or(0, |m| m.len());
+        for blobs in DigestAlgorithm::ALL.map(|algorithm| self.blobs_dir(algorithm)) {
+            for prefix in names_in(&blobs)? {
+                for hex in names_in(&blobs.join(&prefix))? {
+                    let digest = Digest::of_hex(&hex).ok();
+                    let Some(digest) = digest.filter(|digest| !linked.contains(digest)) else {
+                        continue;
+                    };
+                    let path = self.blob_path(&digest);
+                    let size = if_there(fs::metadata(&path)).map_err(failed("read", &path))?;
+                    if remove(&path)? {
+                        collected.blobs += 1;
+                        collected.bytes += size.map_or(0, |m| m.len());
+                    }
                 }
             }
         }
@@ -106,7 +108,7 @@ impl Store {
         let mut blobs = HashSet::new();
         let mut manifests = Vec::new();
         for hex in names_in(&self.repository_dir(repository).join("_manifests"))? {
-            let Some(digest) = digest_named(&hex) else { continue };
+            let Ok(digest) = Digest::of_hex(&hex) else { continue };
             let damaged = |why: String| RegistryError::Damaged {
                 path: self.blob_path(&digest),
                 why,

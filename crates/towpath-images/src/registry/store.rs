@@ -13,7 +13,7 @@ use std::{
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::SystemTime,
 };
-use towpath_types::Digest;
+use towpath_types::{Digest, DigestAlgorithm};
 use uuid::Uuid;
 
 /// Turns an error of the disk into one that names the operation and the path.
@@ -42,11 +42,6 @@ pub(super) fn names_in(dir: &Path) -> Result<Vec<String>, RegistryError> {
         names.extend(entry.file_name().into_string());
     }
     Ok(names)
-}
-
-/// The digest whose hex digits name a file.
-pub(super) fn digest_named(hex: &str) -> Option<Digest> {
-    format!("sha256:{hex}").parse().ok()
 }
 
 /// What the registry stores about a manifest beside its bytes.
@@ -153,13 +148,13 @@ impl Store {
         Ok((path.clone(), opened.map_err(failed("open", &path))?))
     }
 
-    pub(super) fn blobs_dir(&self) -> PathBuf {
-        self.root.join("blobs").join("sha256")
+    pub(super) fn blobs_dir(&self, algorithm: DigestAlgorithm) -> PathBuf {
+        self.root.join("blobs").join(algorithm.as_str())
     }
 
     pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
         let hex = digest.hex();
-        self.blobs_dir().join(&hex[..2]).join(hex)
+        self.blobs_dir(digest.algorithm()).join(&hex[..2]).join(hex)
     }
 
     pub(super) fn repositories_dir(&self) -> PathBuf {
@@ -309,7 +304,7 @@ impl Store {
         media_type: &str,
         bytes: &[u8],
     ) -> Result<Accepted, ManifestRefusal> {
-        let digest = Digest::of(bytes);
+        let digest = claimed.map(Digest::algorithm).unwrap_or_default().digest(bytes);
         if let Some(claimed) = claimed
             && *claimed != digest
         {
@@ -454,7 +449,10 @@ impl Store {
         subject: &Digest,
     ) -> Result<Vec<serde_json::Value>, RegistryError> {
         let dir = self.referrers_dir(repository, subject);
-        let mut digests: Vec<Digest> = names_in(&dir)?.iter().filter_map(|hex| digest_named(hex)).collect();
+        let mut digests: Vec<Digest> = names_in(&dir)?
+            .iter()
+            .filter_map(|hex| Digest::of_hex(hex).ok())
+            .collect();
         digests.sort();
         let mut descriptors = Vec::new();
         for digest in digests {

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::{io::AsyncWriteExt, sync::OwnedMutexGuard};
-use towpath_types::{Digest, Digester};
+use towpath_types::{Digest, DigestAlgorithm, Digester};
 use uuid::Uuid;
 
 /// A client that sends nothing for this long is gone, even if its connection is still open.
@@ -249,8 +249,10 @@ impl Upload {
                 .ok_or(UploadError::Unknown)?
                 .len();
             let actual = match &*self.hashed {
-                Some((hashed, digester)) if *hashed == length => digester.clone().finish(),
-                _ => digest_of(&self.path)?,
+                Some((hashed, digester)) if *hashed == length && claimed.algorithm() == DigestAlgorithm::Sha256 => {
+                    digester.clone().finish()
+                }
+                _ => digest_of(&self.path, claimed.algorithm())?,
             };
             if actual != claimed {
                 remove(&self.path)?;
@@ -275,8 +277,8 @@ impl Upload {
     }
 }
 
-fn digest_of(path: &std::path::Path) -> Result<Digest, RegistryError> {
-    let mut digester = Digester::default();
+fn digest_of(path: &std::path::Path, algorithm: DigestAlgorithm) -> Result<Digest, RegistryError> {
+    let mut digester = Digester::new(algorithm);
     let mut file = fs::File::open(path).map_err(failed("read", path))?;
     let mut buffer = vec![0; 256 * 1024];
     loop {
