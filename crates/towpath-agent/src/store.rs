@@ -12,8 +12,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 use tokio_util::io::ReaderStream;
-use towpath_protocol::route;
+use towpath_protocol::{LARGEST_BODY_BYTES, route};
 use walkdir::WalkDir;
+
+const LARGEST_TEST_RESULTS: u64 = LARGEST_BODY_BYTES as u64;
 
 /// Uploads a file, or all files of a directory, as artifacts.
 pub(crate) async fn artifacts(
@@ -49,7 +51,7 @@ pub(crate) async fn test_results(job: &RunningJob, written: &str, spool: &mut Sp
         file.extension()
             .is_some_and(|extension| extension.eq_ignore_ascii_case("xml"))
     };
-    let mut sent = 0;
+    let (mut sent, mut too_large) = (0, 0);
     for (file, inside) in files(&path) {
         if !inside.as_os_str().is_empty() && !is_xml(&file) {
             continue;
@@ -59,6 +61,17 @@ pub(crate) async fn test_results(job: &RunningJob, written: &str, spool: &mut Sp
         } else {
             inside
         };
+        let length = std::fs::metadata(&file).map(|metadata| metadata.len());
+        if let Ok(length @ LARGEST_TEST_RESULTS..) = length {
+            spool.line(format!(
+                "Warning: {} has {} MiB, and the server takes no file of test results of {} MiB or more: let the tests write several files",
+                file.display(),
+                length >> 20,
+                LARGEST_TEST_RESULTS >> 20,
+            ));
+            too_large += 1;
+            continue;
+        }
         match upload(job, route::TEST_RESULTS, &file, &name).await {
             Ok(notes) => {
                 sent += 1;
@@ -70,7 +83,7 @@ pub(crate) async fn test_results(job: &RunningJob, written: &str, spool: &mut Sp
         }
     }
     spool.line(match sent {
-        0 => format!("Warning: there are no test results at `{}`", path.display()),
+        0 if too_large == 0 => format!("Warning: there are no test results at `{}`", path.display()),
         count => format!("Uploaded {count} files of test results"),
     });
     Ok(())
@@ -112,11 +125,22 @@ fn files(path: &Path) -> Vec<(PathBuf, PathBuf)> {
         .collect()
 }
 
-/// `path` as text. Writes a byte that is not UTF-8 as a number, so that different files keep different names.
+/// `path` as text, so that different files keep different names: a byte that is not UTF-8 is written as a number (`\xe9`), and so
+/// is the backslash of a name that is spelled like that.
 fn readable(path: &Path) -> String {
     let mut text = String::new();
     for chunk in path.as_os_str().as_bytes().utf8_chunks() {
-        text.push_str(chunk.valid());
+        let mut rest = chunk.valid();
+        while let Some(at) = rest.find("\\x") {
+            let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            text.push_str(&rest[..at]);
+            text.push_str(match rest.get(at + 2..at + 4) {
+                Some(digits) if is_number(digits) => "\\x5c",
+                _ => "\\",
+            });
+            rest = &rest[at + 1..];
+        }
+        text.push_str(rest);
         text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
     }
     text
@@ -150,7 +174,18 @@ mod tests {
         let name = |bytes: &[u8]| readable(Path::new(std::ffi::OsStr::from_bytes(bytes)));
         assert_eq!(name("größe 100%.txt".as_bytes()), "größe 100%.txt");
         assert_eq!(name(b"latin\xe9.txt"), "latin\\xe9.txt");
-        assert_ne!(name(b"latin\xe9.txt"), name(b"latin\xe8.txt"));
+        assert_eq!(name(br"C:\temp\x.txt"), r"C:\temp\x.txt");
+        assert_eq!(name(br"latin\xe9.txt"), r"latin\x5cxe9.txt");
+        let names: std::collections::BTreeSet<String> = [
+            b"latin\xe9.txt".as_slice(),
+            b"latin\xe8.txt",
+            br"latin\xe9.txt",
+            br"latin\x5cxe9.txt",
+            b"latin\\x5c\xe9.txt",
+        ]
+        .map(name)
+        .into();
+        assert_eq!(names.len(), 5, "{names:?}");
     }
 
     #[test]

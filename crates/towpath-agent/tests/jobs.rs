@@ -503,6 +503,20 @@ async fn archives_that_lead_out_of_their_folder_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_test_results_that_is_too_large_is_named_with_the_limit() {
+    let world = World::new(vec![
+        run("mkdir out; printf '<testsuite/>' > out/r.xml; truncate -s 65M out/large.xml"),
+        action(StepAction::StoreTestResults { path: "out".into() }),
+    ]);
+    assert_eq!(world.run().await, (Outcome::Succeeded, None));
+    let log = world.log(1);
+    assert!(log.contains("out/large.xml has 65 MiB"), "{log}");
+    assert!(log.contains("64 MiB or more"), "{log}");
+    assert!(log.contains("Uploaded 1 files"), "{log}");
+    assert_eq!(world.state().test_results.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_comes_back_also_when_the_connection_breaks() {
     let cache = |key: &str| StepAction::SaveCache {
         paths: vec!["deps".into(), "~/.tool".into(), "absent".into()],

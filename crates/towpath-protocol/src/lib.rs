@@ -103,6 +103,9 @@ pub mod route {
     }
 }
 
+/// The largest piece of a log, report, file of test results, or list of refs that the server takes, in bytes.
+pub const LARGEST_BODY_BYTES: usize = 64 << 20;
+
 /// How long the server may hold a long poll open.
 pub const LONG_POLL: Duration = Duration::from_secs(25);
 

@@ -9,9 +9,7 @@ mod speaker;
 
 use crate::App;
 use axum::{Router, extract::DefaultBodyLimit};
-
-/// The largest piece of a log, report, file of test results, or list of refs.
-const LARGEST_BODY_BYTES: usize = 64 << 20;
+use towpath_protocol::LARGEST_BODY_BYTES;
 
 pub(crate) fn routes() -> Router<App> {
     protocol::routes()
