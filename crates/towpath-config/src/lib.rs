@@ -23,6 +23,7 @@ mod check;
 mod compile;
 mod compiled;
 mod compiler;
+mod deployments;
 mod document;
 mod editor;
 mod element;
@@ -69,6 +70,7 @@ pub use compiled::{
     CheckoutMethod, CompiledConfig, CompiledJob, DockerImage, Executor, Filter, JobKind, RegistryAuth, RequiredStatus,
     Requirement, ResolvedOrb, RunStep, Scalar, Schedule, Step, StepAction, StepWhen, Variable, Workflow, WorkflowJob,
 };
+pub use deployments::deploys_to;
 pub use document::Document;
 pub use editor::{Completion, CompletionKind, Hover, completions, definition, hover};
 pub use explain::{CallSite, ExplainedValue, Explainer, Explanation, Origin, ReferenceOrigin, explain};

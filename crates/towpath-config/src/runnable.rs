@@ -11,6 +11,7 @@ use towpath_yaml::{Diagnostic, Place};
 use crate::compiled::{
     CompiledConfig, CompiledJob, Executor, JobKind, RegistryAuth, Step, StepAction, Workflow, WorkflowJob,
 };
+use crate::deployments::{Deployment, in_steps};
 use crate::document::Document;
 use crate::orbs::Orbs;
 use crate::texts::Texts;
@@ -54,6 +55,10 @@ pub enum Feature {
     ToolCache,
     /// The `deploy` step in a job with `parallelism`.
     ParallelDeploy,
+    /// `towpath deploy` without a fixed environment.
+    UnclearDeployment,
+    /// `towpath deploy` to a second environment.
+    SecondDeployment,
 }
 
 /// What happens to a part of a configuration that needs an unsupported feature.
@@ -88,7 +93,9 @@ impl Feature {
             | Feature::SshKeys
             | Feature::SigningBundle
             | Feature::ToolCache
-            | Feature::ParallelDeploy => Effect::Fails,
+            | Feature::ParallelDeploy
+            | Feature::UnclearDeployment
+            | Feature::SecondDeployment => Effect::Fails,
         }
     }
 
@@ -117,6 +124,10 @@ impl Feature {
             Feature::SigningBundle => "run this job on macOS elsewhere",
             Feature::ToolCache => "use `save_cache` and `restore_cache`",
             Feature::ParallelDeploy => "deploy in a job of its own",
+            Feature::UnclearDeployment => {
+                "in a step, write `towpath deploy ENVIRONMENT` and nothing else: image and plan are the workflow's"
+            }
+            Feature::SecondDeployment => "make a job of each, each behind a gate of its own",
             Feature::MachineImage | Feature::MachineResourceClass | Feature::MachineLayerCaching => return None,
         })
     }
@@ -411,6 +422,38 @@ impl Search<'_> {
             self.add(Feature::IpRanges, Some(place), subject.clone(), message);
         }
         self.steps(subject.as_ref(), &job.steps, job.parallelism);
+        self.deployments(subject.as_ref(), &job.steps);
+    }
+
+    /// Finds deployments that no gate could show.
+    fn deployments(&mut self, subject: Option<&Subject>, steps: &[Step]) {
+        let mut first: Option<String> = None;
+        for (place, deployment) in in_steps(steps) {
+            let (feature, message) = match (deployment, &first) {
+                (Deployment::To(environment), None) => {
+                    first = Some(environment);
+                    continue;
+                }
+                (Deployment::To(environment), Some(first)) if environment == *first => continue,
+                (Deployment::To(environment), Some(first)) => (
+                    Feature::SecondDeployment,
+                    format!(
+                        "this job deploys to `{first}` and to `{environment}`, and a gate in front of it can show only one plan"
+                    ),
+                ),
+                (Deployment::Unclear(rest), _) => {
+                    let command = format!("towpath deploy {rest}");
+                    (
+                        Feature::UnclearDeployment,
+                        format!(
+                            "the environment of `{}` cannot be read from the configuration, so no gate could show it",
+                            command.trim_end()
+                        ),
+                    )
+                }
+            };
+            self.add(feature, Some(place), subject.cloned(), message);
+        }
     }
 
     fn steps(&mut self, subject: Option<&Subject>, steps: &[Step], nodes: u32) {

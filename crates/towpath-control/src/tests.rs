@@ -135,7 +135,7 @@ async fn a_configuration_that_does_not_compile_makes_a_pipeline_that_says_where(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mistake_in_a_shared_command_is_one_error() {
+async fn a_deployment_that_no_gate_could_show_fails_its_job_and_is_told_once() {
     let world = World::new().await;
     let server = world.start();
     let config = "
@@ -152,13 +152,20 @@ jobs:
     parameters: {number: {type: integer}}
     machine: true
     steps: [release]
+  never: {machine: true, steps: [run: towpath deploy $OTHER]}
+  test: {docker: [{image: cimg/base:2026.01}], steps: [run: make test]}
 workflows:
   main:
-    jobs: [{deploy: {matrix: {parameters: {number: [1, 2, 3, 4, 5, 6, 7, 8]}}}}]
+    jobs:
+      - test
+      - hold: {type: approval}
+      - deploy: {matrix: {parameters: {number: [1, 2, 3, 4, 5, 6, 7, 8]}}}
+      - never: {filters: {branches: {only: release}}}
 ";
     let pipeline = server.push_config(&world, config).await;
-    let [unclear, both] = pipeline.errors.as_slice() else {
-        panic!("{:#?}", pipeline.errors)
+    assert_eq!((pipeline.status, &*pipeline.errors), (PipelineStatus::Created, &[][..]));
+    let [unclear, both, never] = pipeline.warnings.as_slice() else {
+        panic!("{:#?}", pipeline.warnings)
     };
     assert!(
         unclear.contains("`towpath deploy $TARGET`") && unclear.contains("config.yml:6:9"),
@@ -168,6 +175,15 @@ workflows:
         both.contains("to `dev` and to `qa`") && both.contains("config.yml:7:9"),
         "{both}"
     );
+    assert!(never.contains("`towpath deploy $OTHER`"), "{never}");
+    let failed = world.job("deploy-1", &[JobStatus::Ended(Outcome::Errored)]).await;
+    assert_eq!(failed.environment, None, "there is no plan that a gate could show");
+    let why = failed.message.unwrap();
+    assert!(
+        why.contains("config.yml:6:9: the environment of `towpath deploy $TARGET`") && why.contains("config.yml:7:9"),
+        "{why}"
+    );
+    server.run_job(&world, "test", Outcome::Succeeded).await;
     server.stop().await;
 }
 

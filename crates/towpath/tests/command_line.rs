@@ -107,6 +107,33 @@ fn a_configuration_is_checked_explained_and_linted_without_a_server() {
 }
 
 #[test]
+fn a_deployment_that_no_gate_could_show_is_named_once_by_validate_and_lint() {
+    let folder = repository();
+    let config = "version: 2.1
+jobs:
+  ship: {parameters: {n: {type: integer}}, machine: true, steps: [run: 'towpath deploy $TARGET']}
+workflows:
+  main: {jobs: [ship: {matrix: {parameters: {n: [1, 2]}}}]}
+";
+    std::fs::write(folder.path().join(".circleci/config.yml"), config).unwrap();
+    for (command, code) in [("validate", 0), ("lint", 1)] {
+        let (ended, text) = run(folder.path(), &["config", command, "--json"]);
+        let found: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+        let found: Vec<_> = found
+            .iter()
+            .filter(|found| found["code"] == "towpath::cannot-run")
+            .map(|found| (found["message"].as_str().unwrap(), found["primary"]["line"].as_u64()))
+            .collect();
+        let message = "the environment of `towpath deploy $TARGET` cannot be read from the configuration, so no gate could show it";
+        assert_eq!(
+            (ended, found.as_slice()),
+            (code, &[(message, Some(3))][..]),
+            "{command}: {text}"
+        );
+    }
+}
+
+#[test]
 fn a_file_that_is_not_utf_8_has_a_place() {
     let folder = repository();
     std::fs::write(folder.path().join("latin.yml"), b"version: 2.1\n# gr\xfcn\n").unwrap();

@@ -1,18 +1,15 @@
 //! Turns a configuration's text into workflows that can begin. Pure: the caller has fetched the orbs.
 
-use crate::{
-    job::{stored::StoredJob, translate::stored_job},
-    pipeline::deployments::{Deployment, deployments},
-};
+use crate::job::{stored::StoredJob, translate::stored_job};
 use std::collections::BTreeSet;
 use towpath_config::{
-    Capabilities, CompileOptions, CompiledConfig, CompiledJob, Document, Finding, JobKind, PipelineValues, Step,
-    StepAction, Workflow, cannot_run, check,
+    Capabilities, CompileOptions, CompiledConfig, Document, Finding, JobKind, PipelineValues, Workflow, cannot_run,
+    check, deploys_to,
 };
 use towpath_forge::Commit;
 use towpath_types::PipelineId;
 use towpath_workflow::{Definition, JobDefinition, RequiredStatus, Requirement};
-use towpath_yaml::{Diagnostic, Place};
+use towpath_yaml::Diagnostic;
 
 /// The path of a repository's configuration.
 pub(crate) const CONFIG_FILE: &str = ".circleci/config.yml";
@@ -67,10 +64,6 @@ pub(crate) fn compile(document: &Document, options: &CompileOptions) -> Compiled
     let Some(config) = checked.config.filter(|_| compiled.errors.is_empty()) else {
         return compiled;
     };
-    compiled.report(&unclear_deployments(document, &config));
-    if !compiled.errors.is_empty() {
-        return compiled;
-    }
     let findings = &checked.findings;
     for workflow in config.workflows.iter().filter(|workflow| !workflow.jobs.is_empty()) {
         // A push does not start a workflow that has only schedules. The warning says so.
@@ -154,7 +147,7 @@ fn translate(workflow: &Workflow, config: &CompiledConfig, findings: &[Finding])
                 (towpath_workflow::JobKind::Build { nodes: 1 }, None)
             }
         };
-        let deploys_to = known.and_then(|known| deploys_to(&known.steps));
+        let deploys_to = known.and_then(deploys_to);
         let environment = gate_of(workflow, config, &job.name).or_else(|| deploys_to.clone());
         jobs.push(CompiledWorkflowJob {
             name: job.name.clone(),
@@ -221,7 +214,7 @@ fn gate_of(workflow: &Workflow, config: &CompiledConfig, gate: &str) -> Option<S
                 continue;
             }
             if let JobKind::Build { job: key } = &job.kind
-                && let Some(environment) = config.jobs.get(key).and_then(|job| deploys_to(&job.steps))
+                && let Some(environment) = config.jobs.get(key).and_then(deploys_to)
             {
                 return Some(environment);
             }
@@ -229,90 +222,4 @@ fn gate_of(workflow: &Workflow, config: &CompiledConfig, gate: &str) -> Option<S
         }
     }
     None
-}
-
-/// Every deployment in a job's steps, with its place.
-fn deployments_in(steps: &[Step]) -> Vec<(&Place, Deployment)> {
-    let in_step = |step: &Step| match &step.action {
-        StepAction::Run(run) | StepAction::Deploy(run) => deployments(&run.command),
-        StepAction::Checkout { .. }
-        | StepAction::SaveCache { .. }
-        | StepAction::RestoreCache { .. }
-        | StepAction::PersistToWorkspace { .. }
-        | StepAction::AttachWorkspace { .. }
-        | StepAction::StoreArtifacts { .. }
-        | StepAction::StoreTestResults { .. }
-        | StepAction::SetupRemoteDocker { .. }
-        | StepAction::AddSshKeys { .. }
-        | StepAction::InstallSigningBundle { .. }
-        | StepAction::WithToolCache { .. } => Vec::new(),
-    };
-    steps
-        .iter()
-        .flat_map(|step| in_step(step).into_iter().map(move |one| (&step.place, one)))
-        .collect()
-}
-
-fn deploys_to(steps: &[Step]) -> Option<String> {
-    deployments_in(steps).into_iter().find_map(|(_, one)| match one {
-        Deployment::To(environment) => Some(environment),
-        Deployment::Unclear(_) => None,
-    })
-}
-
-/// Diagnostics for deployments that no gate could show: an environment known only at run time, or two environments in
-/// one job.
-///
-/// A place is reported once, even if several jobs share it through a command or a matrix.
-fn unclear_deployments(document: &Document, config: &CompiledConfig) -> Vec<Diagnostic> {
-    let of = |(name, job): (&String, &CompiledJob)| unclear_in(name, job);
-    let mut seen = BTreeSet::new();
-    let found = config
-        .jobs
-        .iter()
-        .flat_map(of)
-        .filter(|(place, _)| seen.insert(place.clone()));
-    found
-        .map(|(place, diagnostic)| at(document, &place, diagnostic))
-        .collect()
-}
-
-fn unclear_in(name: &str, job: &CompiledJob) -> Vec<(Place, Diagnostic)> {
-    let mut found = Vec::new();
-    let mut first: Option<String> = None;
-    for (place, deployment) in deployments_in(&job.steps) {
-        let (message, hint) = match (deployment, &first) {
-            (Deployment::To(environment), None) => {
-                first = Some(environment);
-                continue;
-            }
-            (Deployment::To(environment), Some(first)) if environment == *first => continue,
-            (Deployment::To(environment), Some(first)) => (
-                format!(
-                    "job `{name}` deploys to `{first}` and to `{environment}`, and a gate in front of it can show only one plan"
-                ),
-                "make a job of each, each behind a gate of its own",
-            ),
-            (Deployment::Unclear(rest), _) => (
-                format!("`towpath deploy {rest}` names its environment only when it runs, so no gate could show it"),
-                "in a step, write `towpath deploy ENVIRONMENT` and nothing else: image and plan are the workflow's",
-            ),
-        };
-        let diagnostic = Diagnostic::error("towpath::deployment", message).hint(hint);
-        found.push((place.clone(), diagnostic));
-    }
-    found
-}
-
-/// Puts the diagnostic at its place. For a place in an orb the message names it, because the author does not have that
-/// text.
-fn at(document: &Document, place: &Place, diagnostic: Diagnostic) -> Diagnostic {
-    let source = document.source();
-    if source.name() == &*place.file {
-        return diagnostic.at(&source.word_at(place.line, place.column), "");
-    }
-    Diagnostic {
-        message: format!("{place}: {}", diagnostic.message),
-        ..diagnostic
-    }
 }

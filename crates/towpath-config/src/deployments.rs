@@ -1,7 +1,11 @@
-//! Finds deployments in a step's command. Pure.
+//! Finds the deployments in a job's steps: the commands that say `towpath deploy`.
+
+use towpath_yaml::Place;
+
+use crate::compiled::{CompiledJob, Step, StepAction};
 
 /// A deployment that a step's command names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Deployment {
     /// `towpath deploy ENVIRONMENT`.
     To(String),
@@ -9,10 +13,47 @@ pub(crate) enum Deployment {
     Unclear(String),
 }
 
+/// The environment to which a job deploys. `None` if its steps deploy nowhere, or if no gate could show what they deploy: then
+/// [`crate::check`] finds that the job cannot run.
+pub fn deploys_to(job: &CompiledJob) -> Option<String> {
+    let mut found = in_steps(&job.steps).into_iter().map(|(_, deployment)| deployment);
+    match (found.next()?, found) {
+        (Deployment::To(environment), mut others) => others
+            .all(|other| other == Deployment::To(environment.clone()))
+            .then_some(environment),
+        (Deployment::Unclear(_), _) => None,
+    }
+}
+
+/// The deployments in a list of steps, each with the place of its step.
+pub(crate) fn in_steps(steps: &[Step]) -> Vec<(&Place, Deployment)> {
+    steps.iter().flat_map(in_step).collect()
+}
+
+fn in_step(step: &Step) -> Vec<(&Place, Deployment)> {
+    match &step.action {
+        StepAction::Run(run) | StepAction::Deploy(run) => {
+            let found = in_command(&run.command).into_iter();
+            found.map(|one| (&step.place, one)).collect()
+        }
+        StepAction::WithToolCache { steps } => in_steps(steps),
+        StepAction::Checkout { .. }
+        | StepAction::SaveCache { .. }
+        | StepAction::RestoreCache { .. }
+        | StepAction::PersistToWorkspace { .. }
+        | StepAction::AttachWorkspace { .. }
+        | StepAction::StoreArtifacts { .. }
+        | StepAction::StoreTestResults { .. }
+        | StepAction::SetupRemoteDocker { .. }
+        | StepAction::AddSshKeys { .. }
+        | StepAction::InstallSigningBundle { .. } => Vec::new(),
+    }
+}
+
 /// The deployments in a step's command, in order.
 ///
 /// Splitting on blanks is enough for real configurations.
-pub(crate) fn deployments(command: &str) -> Vec<Deployment> {
+fn in_command(command: &str) -> Vec<Deployment> {
     let mut found = Vec::new();
     for line in command.lines() {
         let line = line.split(" #").next().unwrap_or_default().trim_start();
@@ -56,7 +97,7 @@ mod tests {
     fn a_command_names_the_environments_it_deploys_to() {
         let to = |name: &str| Deployment::To(name.into());
         let unclear = |text: &str| Deployment::Unclear(text.into());
-        let check = |command: &str, expected: &[Deployment]| assert_eq!(deployments(command), expected, "{command}");
+        let check = |command: &str, expected: &[Deployment]| assert_eq!(in_command(command), expected, "{command}");
         check("towpath deploy dev", &[to("dev")]);
         check("set -e\nif true; then towpath deploy \"staging\"; fi", &[to("staging")]);
         check(
