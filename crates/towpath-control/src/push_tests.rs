@@ -391,10 +391,10 @@ async fn a_poisoned_push_becomes_a_pipeline_that_says_why_after_a_few_tries() {
     world.forge.fail(None);
     let pipeline = pipelines(&world).await.remove(0);
     assert_eq!((pipeline.status, &pipeline.commit), (PipelineStatus::Errored, &commit));
+    let why = &towpath_yaml::read_diagnostics(&pipeline.diagnostics).unwrap()[0];
     assert!(
-        pipeline.errors[0].contains("loose object is corrupt"),
-        "{:?}",
-        pipeline.errors
+        why.is_error() && why.message.contains("loose object is corrupt"),
+        "{why:?}"
     );
     world.triggers().catch_up().await.unwrap();
     assert_eq!(
@@ -438,7 +438,8 @@ async fn a_configuration_that_is_too_large_is_said_at_once() {
     let pipeline = server.push_config(&world, &config).await;
     assert_eq!(pipeline.status, PipelineStatus::Errored);
     assert!(
-        pipeline.errors[0].contains("`.circleci/config.yml`") && pipeline.errors[0].contains("a file may have 8 MiB"),
+        pipeline.errors[0].message.contains("`.circleci/config.yml`")
+            && pipeline.errors[0].message.contains("a file may have 8 MiB"),
         "{:?}",
         pipeline.errors
     );

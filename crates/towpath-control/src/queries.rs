@@ -15,8 +15,9 @@ use towpath_store::{
     WorkState, WorkflowRow,
 };
 use towpath_types::{
-    Clock, EnvironmentId, JobId, JobStatus, PipelineId, ProjectName, ReleaseId, TestResult, WorkflowId,
+    Clock, EnvironmentId, JobId, JobStatus, PipelineId, PipelineStatus, ProjectName, ReleaseId, TestResult, WorkflowId,
 };
+use towpath_yaml::{Diagnostic, StoredDiagnostic, read_diagnostics};
 
 /// How many pipelines the board shows.
 const BOARD_PIPELINES: u32 = 20;
@@ -192,21 +193,24 @@ impl Queries {
         for view in self.workflow_views(workflows).await? {
             views.entry(view.pipeline).or_default().push(view);
         }
-        let view = |row: PipelineRow| PipelineView {
-            workflows: views.remove(&row.id).unwrap_or_default(),
-            id: row.id,
-            project: row.project.to_string(),
-            number: row.number,
-            branch: row.branch,
-            tag: row.tag,
-            commit: row.commit,
-            subject: row.subject,
-            author: row.author,
-            status: row.status,
-            errors: row.errors,
-            warnings: row.warnings,
-            by: row.actor.name,
-            created_at: row.created_at,
+        let view = |row: PipelineRow| {
+            let (errors, warnings) = diagnostics(&row);
+            PipelineView {
+                workflows: views.remove(&row.id).unwrap_or_default(),
+                id: row.id,
+                project: row.project.to_string(),
+                number: row.number,
+                branch: row.branch,
+                tag: row.tag,
+                commit: row.commit,
+                subject: row.subject,
+                author: row.author,
+                status: row.status,
+                errors,
+                warnings,
+                by: row.actor.name,
+                created_at: row.created_at,
+            }
         };
         Ok(rows.into_iter().map(view).collect())
     }
@@ -501,4 +505,17 @@ fn tests_view(tests: Vec<TestRow>) -> TestsView {
         }
     }
     view
+}
+
+/// The errors and the warnings of a pipeline. What a newer Towpath stored is one diagnostic that says so: a page shows the
+/// rest of the pipeline.
+fn diagnostics(row: &PipelineRow) -> (Vec<StoredDiagnostic>, Vec<StoredDiagnostic>) {
+    let diagnostics = read_diagnostics(&row.diagnostics).unwrap_or_else(|error| {
+        let new = match row.status {
+            PipelineStatus::Errored => Diagnostic::error,
+            PipelineStatus::Created => Diagnostic::warning,
+        };
+        vec![new("towpath::stored", error.to_string()).stored()]
+    });
+    diagnostics.into_iter().partition(StoredDiagnostic::is_error)
 }

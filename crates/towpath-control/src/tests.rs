@@ -127,9 +127,17 @@ async fn a_configuration_that_does_not_compile_makes_a_pipeline_that_says_where(
         pipeline
             .errors
             .iter()
-            .any(|error| error.contains(".circleci/config.yml:2")),
+            .any(|error| error.render(false).contains(".circleci/config.yml:2")),
         "{:?}",
         pipeline.errors
+    );
+    // What is stored is no rendered text.
+    let row = world.store.pipeline(pipeline.id).await.unwrap().unwrap();
+    let stored = &row.diagnostics["diagnostics"][0];
+    assert_eq!(
+        (&row.diagnostics["version"], &stored["primary"]["file"]),
+        (&1.into(), &".circleci/config.yml".into()),
+        "{stored}"
     );
     server.stop().await;
 }
@@ -164,8 +172,9 @@ workflows:
 ";
     let pipeline = server.push_config(&world, config).await;
     assert_eq!((pipeline.status, &*pipeline.errors), (PipelineStatus::Created, &[][..]));
-    let [unclear, both, never] = pipeline.warnings.as_slice() else {
-        panic!("{:#?}", pipeline.warnings)
+    let warnings: Vec<String> = pipeline.warnings.iter().map(|warning| warning.render(false)).collect();
+    let [unclear, both, never] = warnings.as_slice() else {
+        panic!("{warnings:#?}")
     };
     assert!(
         unclear.contains("`towpath deploy $TARGET`") && unclear.contains("config.yml:6:9"),
@@ -227,7 +236,7 @@ async fn a_configuration_is_read_through_links_or_the_pipeline_says_why_not() {
         let commit = draft.push();
         let pipeline = server.push(&world, "main", &commit).await;
         assert_eq!(pipeline.status, PipelineStatus::Errored, "{says}");
-        assert!(pipeline.errors[0].contains(says), "{:?}", pipeline.errors);
+        assert!(pipeline.errors[0].message.contains(says), "{:?}", pipeline.errors);
     }
     server.stop().await;
 }

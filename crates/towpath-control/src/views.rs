@@ -7,6 +7,7 @@ use towpath_types::{
     CommitId, Digest, EnvironmentId, JobId, JobKind, JobStatus, Outcome, PipelineId, PipelineStatus, RunId, StepStatus,
     WorkflowId, WorkflowStatus,
 };
+use towpath_yaml::StoredDiagnostic;
 
 /// The first page: an overview of everything.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,9 +47,9 @@ pub struct PipelineView {
     pub subject: String,
     pub author: String,
     pub status: PipelineStatus,
-    /// Why it errored: messages for a person, with file, line and column where a file is at fault.
-    pub errors: Vec<String>,
-    pub warnings: Vec<String>,
+    /// Why it errored.
+    pub errors: Vec<StoredDiagnostic>,
+    pub warnings: Vec<StoredDiagnostic>,
     /// Who pushed or asked.
     pub by: String,
     pub created_at: Timestamp,

@@ -1,32 +1,11 @@
 //! Diagnostics: what is wrong in a file, where, and what to do about it.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
-use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use crate::source::Span;
-
-/// How serious a diagnostic is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// The file cannot be used.
-    Error,
-    /// The file can be used, but may not do what its author expects.
-    Warning,
-}
-
-impl Severity {
-    /// `error` or `warning`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        }
-    }
-}
+use crate::stored::{Excerpt, Severity, StoredDiagnostic, WIDTH};
 
 /// A span with a short note, which may be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,92 +116,23 @@ impl Diagnostic {
         lines.join("\n")
     }
 
-    /// Formats the diagnostic as rustc does, with excerpts of the source. Ends with a line break.
+    /// The diagnostic without its files.
+    pub fn stored(&self) -> StoredDiagnostic {
+        let excerpt = |label: &Label| excerpt(label, self.concealed);
+        StoredDiagnostic {
+            code: self.code.to_owned(),
+            severity: self.severity,
+            message: self.message.clone(),
+            context: self.context.clone(),
+            primary: self.primary.as_ref().map(excerpt),
+            secondary: self.secondary.iter().map(excerpt).collect(),
+            hint: self.hint.clone(),
+        }
+    }
+
+    /// Formats the diagnostic as [`StoredDiagnostic::render`] does.
     pub fn render(&self, colour: bool) -> String {
-        let mut out = String::new();
-        let paint = |code: &'static str, text: &str| match colour {
-            true => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
-            false => text.to_owned(),
-        };
-        let tone = match self.severity {
-            Severity::Error => "1;31",
-            Severity::Warning => "1;33",
-        };
-        let head = format!("{}[{}]", self.severity.as_str(), self.code);
-        let mut message = self.message.lines();
-        let _ = writeln!(out, "{}: {}", paint(tone, &head), message.next().unwrap_or_default());
-        for line in message {
-            let _ = writeln!(out, "  {line}");
-        }
-        let labels: Vec<(&Label, bool)> = self
-            .primary
-            .iter()
-            .map(|label| (label, true))
-            .chain(self.secondary.iter().map(|label| (label, false)))
-            .collect();
-        let width = labels
-            .iter()
-            .map(|(label, _)| label.span.place().line.to_string().len())
-            .max()
-            .unwrap_or(1);
-        let gutter = " ".repeat(width);
-        // Group the labels by file, and sort those of one file by position.
-        let mut files: Vec<&std::sync::Arc<crate::source::SourceFile>> = Vec::new();
-        for (label, _) in &labels {
-            if !files
-                .iter()
-                .any(|file| std::sync::Arc::ptr_eq(file, label.span.source()))
-            {
-                files.push(label.span.source());
-            }
-        }
-        for (index, file) in files.iter().enumerate() {
-            let mut here: Vec<_> = labels
-                .iter()
-                .filter(|(label, _)| std::sync::Arc::ptr_eq(file, label.span.source()))
-                .collect();
-            let arrow = if index == 0 { "-->" } else { ":::" };
-            let _ = writeln!(out, "{gutter}{} {}", paint("34", arrow), here[0].0.span.place());
-            let _ = writeln!(out, "{gutter} {}", paint("34", "|"));
-            here.sort_by_key(|(label, _)| label.span.range().start);
-            let mut last: Option<u32> = None;
-            for (label, primary) in here {
-                let place = label.span.place();
-                if last.is_some_and(|last| place.line > last + 1) {
-                    let _ = writeln!(out, "{}", paint("34", "..."));
-                }
-                let (mut text, start, length) = excerpt(label, place.line, place.column);
-                if self.concealed {
-                    text = text.chars().take(start).chain("…".chars()).collect();
-                }
-                if last != Some(place.line) {
-                    let _ = writeln!(
-                        out,
-                        "{} {} {text}",
-                        paint("34", &format!("{:>width$}", place.line)),
-                        paint("34", "|")
-                    );
-                }
-                last = Some(place.line);
-                let length = if self.concealed { 1 } else { length };
-                let mark = if *primary { "^" } else { "-" }.repeat(length);
-                let words = if label.message.is_empty() {
-                    String::new()
-                } else {
-                    format!(" {}", label.message)
-                };
-                let line = format!("{}{}", mark, words);
-                let line = paint(if *primary { tone } else { "34" }, &line);
-                let _ = writeln!(out, "{gutter} {} {}{line}", paint("34", "|"), " ".repeat(start));
-            }
-        }
-        for line in &self.context {
-            let _ = writeln!(out, "{gutter} {} {line}", paint("34", "="));
-        }
-        if let Some(hint) = &self.hint {
-            let _ = writeln!(out, "{}: {hint}", paint("1;36", "hint"));
-        }
-        out
+        self.stored().render(colour)
     }
 
     /// Formats the diagnostic as JSON: `{code, severity, message, context, primary, secondary, hint}`.
@@ -256,17 +166,17 @@ pub fn render_all(diagnostics: &[Diagnostic], colour: bool) -> String {
         .join("\n")
 }
 
-/// The part of a line that fits around the label, the first column to mark (from 0), and the number of columns to mark.
-fn excerpt(label: &Label, line: u32, column: u32) -> (String, usize, usize) {
-    const WIDTH: usize = 160;
+/// The part of a line that fits around the label. If it is concealed, the text ends where the label begins.
+fn excerpt(label: &Label, concealed: bool) -> Excerpt {
+    let place = label.span.place();
     let text: Vec<char> = label
         .span
         .source()
-        .line(line)
+        .line(place.line)
         .chars()
         .map(|character| if character.is_control() { ' ' } else { character })
         .collect();
-    let start = column.saturating_sub(1) as usize;
+    let start = place.column.saturating_sub(1) as usize;
     let covered = label
         .span
         .text()
@@ -280,8 +190,22 @@ fn excerpt(label: &Label, line: u32, column: u32) -> (String, usize, usize) {
     let first = if start > WIDTH * 3 / 4 { start - WIDTH / 4 } else { 0 };
     let window: String = text.iter().skip(first).take(WIDTH).collect();
     let indent = start - first;
-    let length = covered.min(WIDTH.saturating_sub(indent).max(1));
-    (window.trim_end().to_owned(), indent, length)
+    let (text, length) = match concealed {
+        true => (window.chars().take(indent).chain("…".chars()).collect(), 1),
+        false => (
+            window.trim_end().to_owned(),
+            covered.min(WIDTH.saturating_sub(indent).max(1)),
+        ),
+    };
+    Excerpt {
+        file: place.file.to_string(),
+        line: place.line,
+        column: place.column,
+        text,
+        indent,
+        length,
+        note: label.message.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -19,10 +19,12 @@ mod node;
 mod parse;
 mod scalar;
 mod source;
+mod stored;
 
-pub use diagnostic::{Diagnostic, Label, Severity, render_all};
+pub use diagnostic::{Diagnostic, Label, render_all};
 pub use emit::emit;
 pub use node::{Entry, Key, Mapping, Node, Scalar, Value};
 pub use parse::{DuplicateKeys, Limits, ParseOptions, parse};
 pub use scalar::{ScalarRules, ScalarStyle, Typed};
 pub use source::{Place, SourceFile, Span};
+pub use stored::{Excerpt, Severity, StoredDiagnostic, StoredDiagnosticsError, read_diagnostics, write_diagnostics};

@@ -3,15 +3,15 @@
 use crate::orbs::places::{Orbs, Places};
 use towpath_config::{CompileOptions, Document, PipelineValues};
 use towpath_delivery::DeliveryError;
-use towpath_yaml::Diagnostic;
+use towpath_yaml::{Diagnostic, StoredDiagnostic};
 
 /// What a text compiles to.
 #[derive(Debug, Clone, Default)]
 pub struct CheckedText {
     /// The compiled text; `None` when it does not compile.
     pub output: Option<String>,
-    /// What is wrong, one line each with its place.
-    pub errors: Vec<String>,
+    /// What is wrong.
+    pub errors: Vec<StoredDiagnostic>,
 }
 
 impl Orbs {
@@ -45,7 +45,7 @@ impl Orbs {
         self.room
             .compile("compiling a configuration", move || {
                 let (processed, diagnostics) = towpath_config::process(&document, &options);
-                let errors = lines(&diagnostics);
+                let errors = errors_of(&diagnostics);
                 CheckedText {
                     output: processed.filter(|_| errors.is_empty()).map(|(_, text)| text),
                     errors,
@@ -65,7 +65,7 @@ impl Orbs {
             Err(error) => {
                 return Ok(CheckedText {
                     output: None,
-                    errors: vec![error.to_string()],
+                    errors: vec![Diagnostic::error("orb::imports", error.to_string()).stored()],
                 });
             }
         };
@@ -74,7 +74,7 @@ impl Orbs {
         self.supply(&document, &mut options, &places).await;
         self.room
             .compile("checking an orb", move || {
-                let errors = lines(&towpath_config::check_orb(&document, &options));
+                let errors = errors_of(&towpath_config::check_orb(&document, &options));
                 CheckedText {
                     output: errors.is_empty().then_some(frozen),
                     errors,
@@ -104,8 +104,8 @@ async fn freeze(source: &str, places: &Places) -> Result<String, DeliveryError> 
 /// The references that an orb imports, and where they are in the source.
 fn imports(source: &str) -> Result<Vec<(std::ops::Range<usize>, String)>, DeliveryError> {
     let document = Document::parse("orb.yml", source);
-    if let Some(first) = lines(document.diagnostics()).into_iter().next() {
-        return Err(DeliveryError::invalid(first));
+    if let Some(first) = errors_of(document.diagnostics()).into_iter().next() {
+        return Err(DeliveryError::invalid(first.message_with_place()));
     }
     let imports = document
         .root()
@@ -119,13 +119,7 @@ fn imports(source: &str) -> Result<Vec<(std::ops::Range<usize>, String)>, Delive
         .collect())
 }
 
-fn lines(diagnostics: &[Diagnostic]) -> Vec<String> {
-    diagnostics
-        .iter()
-        .filter(|diagnostic| diagnostic.is_error())
-        .map(|diagnostic| match &diagnostic.primary {
-            Some(label) => format!("{} ({})", diagnostic.full_message(), label.span.place()),
-            None => diagnostic.full_message(),
-        })
-        .collect()
+fn errors_of(diagnostics: &[Diagnostic]) -> Vec<StoredDiagnostic> {
+    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
+    errors.map(Diagnostic::stored).collect()
 }

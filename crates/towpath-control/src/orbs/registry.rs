@@ -14,6 +14,7 @@ use serde::Serialize;
 use towpath_delivery::DeliveryError;
 use towpath_orbs::{OrbName, OrbReference, OrbVersion, Selector};
 use towpath_store::{Commit, Expect, OrbNamespace, OrbRow, OrbVersionRow, StoreError, Write};
+use towpath_yaml::StoredDiagnostic;
 use uuid::Uuid;
 
 /// A namespace of orbs.
@@ -240,7 +241,12 @@ impl Orbs {
         let orb = self.need(name).await?;
         let checked = self.check_orb(source.clone()).await?;
         if !checked.errors.is_empty() {
-            return Err(DeliveryError::invalid(checked.errors.join("\n")));
+            let errors: Vec<String> = checked
+                .errors
+                .iter()
+                .map(StoredDiagnostic::message_with_place)
+                .collect();
+            return Err(DeliveryError::invalid(errors.join("\n")));
         }
         let row = OrbVersionRow {
             id: Uuid::now_v7(),

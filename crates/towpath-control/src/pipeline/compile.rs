@@ -3,13 +3,16 @@
 use crate::job::{stored::StoredJob, translate::stored_job};
 use std::collections::BTreeSet;
 use towpath_config::{
-    Capabilities, CompileOptions, CompiledConfig, Document, Finding, JobKind, PipelineValues, Workflow, cannot_run,
-    check, deploys_to,
+    Capabilities, CompileOptions, CompiledConfig, Document, Finding, JobKind, PipelineValues, Texts, Workflow,
+    cannot_run, check, deploys_to,
 };
 use towpath_forge::Commit;
 use towpath_types::PipelineId;
 use towpath_workflow::{Definition, JobDefinition, RequiredStatus, Requirement};
-use towpath_yaml::Diagnostic;
+use towpath_yaml::{Diagnostic, StoredDiagnostic};
+
+/// The code of diagnostics about a pipeline as a whole.
+const ABOUT_PIPELINE: &str = "towpath::pipeline";
 
 /// The path of a repository's configuration.
 pub(crate) const CONFIG_FILE: &str = ".circleci/config.yml";
@@ -34,9 +37,8 @@ pub(crate) struct Compiled {
     /// As `config process` prints it; empty when it does not compile.
     pub text: String,
     pub workflows: Vec<CompiledWorkflow>,
-    /// One text per diagnostic.
-    pub errors: Vec<String>,
-    pub warnings: Vec<String>,
+    /// What is wrong with the configuration, and what its author should know.
+    pub diagnostics: Vec<StoredDiagnostic>,
 }
 
 /// One workflow, ready to begin.
@@ -60,8 +62,10 @@ pub(crate) struct CompiledWorkflowJob {
 pub(crate) fn compile(document: &Document, options: &CompileOptions) -> Compiled {
     let checked = check(document, options, &Capabilities::default());
     let mut compiled = Compiled::default();
-    compiled.report(&checked.all_diagnostics());
-    let Some(config) = checked.config.filter(|_| compiled.errors.is_empty()) else {
+    for diagnostic in checked.all_diagnostics() {
+        compiled.report(diagnostic.stored());
+    }
+    let Some(config) = checked.config.filter(|_| !compiled.has_errors()) else {
         return compiled;
     };
     let findings = &checked.findings;
@@ -72,9 +76,15 @@ pub(crate) fn compile(document: &Document, options: &CompileOptions) -> Compiled
         }
         match translate(workflow, &config, findings) {
             Ok(workflow) => compiled.workflows.push(workflow),
-            Err(error) => compiled
-                .errors
-                .push(format!("{}: workflow `{}`: {error}", workflow.place, workflow.name)),
+            Err(error) => {
+                let diagnostic = Diagnostic::error(ABOUT_PIPELINE, format!("workflow `{}`: {error}", workflow.name));
+                let texts = Texts::of(document, &options.orbs);
+                let diagnostic = match texts.span(&workflow.place) {
+                    Some(span) => diagnostic.at(&span, ""),
+                    None => diagnostic,
+                };
+                compiled.report(diagnostic.stored());
+            }
         }
     }
     compiled.text = checked.text;
@@ -82,17 +92,21 @@ pub(crate) fn compile(document: &Document, options: &CompileOptions) -> Compiled
 }
 
 impl Compiled {
-    fn report(&mut self, diagnostics: &[Diagnostic]) {
-        for diagnostic in diagnostics {
-            let list = if diagnostic.is_error() {
-                &mut self.errors
-            } else {
-                &mut self.warnings
-            };
-            let said = diagnostic.render(false);
-            if !list.contains(&said) {
-                list.push(said);
-            }
+    /// A result with only the reason for a failure.
+    pub(crate) fn failed(reason: impl Into<String>) -> Self {
+        Self {
+            diagnostics: vec![Diagnostic::error(ABOUT_PIPELINE, reason).stored()],
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(StoredDiagnostic::is_error)
+    }
+
+    fn report(&mut self, diagnostic: StoredDiagnostic) {
+        if !self.diagnostics.contains(&diagnostic) {
+            self.diagnostics.push(diagnostic);
         }
     }
 }

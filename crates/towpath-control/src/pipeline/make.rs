@@ -29,6 +29,7 @@ use towpath_types::{
     WorkflowStatus,
 };
 use towpath_workflow::{DefinitionError, Event};
+use towpath_yaml::{Diagnostic, write_diagnostics};
 
 /// A head commit whose message says one of these in its first 250 characters starts nothing.
 /// Source: <https://circleci.com/docs/guides/orchestrate/skip-build/>
@@ -99,10 +100,7 @@ impl Made {
                 processed: String::new(),
                 project_file: None,
             },
-            compiled: Compiled {
-                errors: vec![reason],
-                ..Compiled::default()
-            },
+            compiled: Compiled::failed(reason),
         }
     }
 }
@@ -242,12 +240,11 @@ impl PipelineMaker {
             commit: git.id.clone(),
             subject: git.subject.clone(),
             author: git.author.clone(),
-            status: match made.compiled.errors.is_empty() {
-                true => PipelineStatus::Created,
-                false => PipelineStatus::Errored,
+            status: match made.compiled.has_errors() {
+                true => PipelineStatus::Errored,
+                false => PipelineStatus::Created,
             },
-            errors: made.compiled.errors.clone(),
-            warnings: made.compiled.warnings.clone(),
+            diagnostics: write_diagnostics(&made.compiled.diagnostics),
             actor: trigger.actor.clone(),
             created_at: now,
             version: 0,
@@ -258,7 +255,7 @@ impl PipelineMaker {
         commit.write(Write::PipelineConfig(made.config));
         handle_ref(trigger, &mut commit);
         let pipeline = Arc::new(pipeline);
-        if made.compiled.errors.is_empty() && !is_skipped(git) {
+        if !made.compiled.has_errors() && !is_skipped(git) {
             for (position, workflow) in (0..).zip(made.compiled.workflows) {
                 put_workflow(&pipeline, position, workflow, now, &mut commit)
                     .map_err(|error| DeliveryError::internal("a workflow could not begin").caused_by(error))?;
@@ -286,10 +283,7 @@ impl PipelineMaker {
         };
         let errored = |config, error: String| Made {
             config,
-            compiled: Compiled {
-                errors: vec![error],
-                ..Compiled::default()
-            },
+            compiled: Compiled::failed(error),
         };
         let read = async {
             let project_file = self.optional_file(project, &git.id, PROJECT_FILE).await?;
@@ -338,10 +332,7 @@ impl PipelineMaker {
                         DeliveryError::internal("compiling a configuration ended early").caused_by(error)
                     })?
             }
-            Err(error) if error.kind() == ErrorKind::Invalid => Compiled {
-                errors: vec![error.chain()],
-                ..Compiled::default()
-            },
+            Err(error) if error.kind() == ErrorKind::Invalid => Compiled::failed(error.chain()),
             Err(error) => return Err(error),
         };
         config.processed.clone_from(&compiled.text);
@@ -361,17 +352,17 @@ impl PipelineMaker {
                 protected.insert(environment);
             }
         }
-        let mut warnings = compiled.warnings;
+        let mut diagnostics = compiled.diagnostics;
         let workflows = compiled.workflows.into_iter().map(|workflow| {
             let gated = own_gates::with_own_gates(workflow, &protected)?;
-            warnings.extend(gated.warnings);
+            diagnostics.extend(gated.warnings.iter().map(Diagnostic::stored));
             Ok(gated.workflow)
         });
         let workflows: Result<Vec<CompiledWorkflow>, DefinitionError> = workflows.collect();
         Ok(Compiled {
             workflows: workflows
                 .map_err(|error| DeliveryError::internal("a workflow with its gates is none").caused_by(error))?,
-            warnings,
+            diagnostics,
             ..compiled
         })
     }

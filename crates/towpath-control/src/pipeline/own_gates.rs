@@ -5,6 +5,7 @@ use crate::pipeline::compile::{CompiledWorkflow, CompiledWorkflowJob};
 use std::collections::BTreeSet;
 use towpath_types::JobKind;
 use towpath_workflow::{Definition, DefinitionError, JobDefinition, Requirement};
+use towpath_yaml::Diagnostic;
 
 /// The environments to which the jobs of `workflows` deploy.
 pub(crate) fn environments(workflows: &[CompiledWorkflow]) -> BTreeSet<String> {
@@ -17,8 +18,8 @@ pub(crate) fn environments(workflows: &[CompiledWorkflow]) -> BTreeSet<String> {
 /// A workflow with its gates.
 pub(crate) struct Gated {
     pub workflow: CompiledWorkflow,
-    /// One sentence per added gate.
-    pub warnings: Vec<String>,
+    /// One for each gate that was added.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// A workflow in which each deployment to an environment in `protected` waits at a gate that shows its plan.
@@ -57,11 +58,12 @@ pub(crate) fn with_own_gates(
     for ((job, mut definition), own) in workflow.jobs.into_iter().zip(known).zip(own) {
         if let Some(environment) = own {
             let name = unused(&job.name, &mut names);
-            warnings.push(format!(
+            let message = format!(
                 "workflow `{}`: job `{}` deploys to `{environment}`, which is protected, and no approval is in front of it: it \
                  waits at the gate `{name}`",
                 workflow.name, job.name
-            ));
+            );
+            warnings.push(Diagnostic::warning("towpath::gate", message));
             jobs.push(CompiledWorkflowJob {
                 name: name.clone(),
                 kind: JobKind::Approval,

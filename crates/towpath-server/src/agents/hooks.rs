@@ -110,7 +110,7 @@ async fn accepted(State(app): State<App>, Pushed(project): Pushed, text: String)
     Ok(lines.iter().map(|line| format!("{line}\n")).collect())
 }
 
-/// The errors that the pusher has already seen, each list with the number of the pipeline that has it.
+/// The errors that the pusher has already seen as text, each list with the number of the pipeline that has it.
 type Known = BTreeMap<Vec<String>, i64>;
 
 /// The lines about one trigger for the pusher. `pipeline` is the pipeline that the trigger made, if any. A mistake that several
@@ -131,15 +131,21 @@ fn told(base_url: &str, trigger: &TriggerRow, pipeline: Option<&PipelineView>, k
     match pipeline {
         None => lines.push("  it is still being made".into()),
         Some(pipeline) => {
-            match known.get(&pipeline.errors) {
+            let errors: Vec<String> = pipeline.errors.iter().map(|error| error.render(false)).collect();
+            match known.get(&errors) {
                 Some(number) => lines.push(format!("  the same errors as in pipeline {number}")),
                 None => {
-                    let errors = pipeline.errors.iter().flat_map(|error| error.lines());
+                    let errors = errors.iter().flat_map(|error| error.lines());
                     lines.extend(errors.map(|line| format!("  {line}")));
                 }
             }
-            if !pipeline.errors.is_empty() {
-                known.entry(pipeline.errors.clone()).or_insert(trigger.number);
+            if !errors.is_empty() {
+                known.entry(errors).or_insert(trigger.number);
+            }
+            match pipeline.warnings.len() {
+                0 => {}
+                1 => lines.push("  1 warning, which that page shows".into()),
+                count => lines.push(format!("  {count} warnings, which that page shows")),
             }
             for workflow in &pipeline.workflows {
                 lines.push(format!("  workflow {}: {} jobs", workflow.name, workflow.jobs.len()));
@@ -183,6 +189,13 @@ mod tests {
     }
 
     fn pipeline(errors: &[&str], workflows: serde_json::Value) -> PipelineView {
+        let error = |message: &&str| {
+            let excerpt = json!({
+                "file": ".circleci/config.yml", "line": 3, "column": 1, "text": "jbos:", "indent": 0, "length": 4,
+            });
+            json!({ "code": "config::key", "severity": "error", "message": message, "primary": excerpt })
+        };
+        let errors: Vec<_> = errors.iter().map(error).collect();
         serde_json::from_value(json!({
             "id": PipelineId::from_u128(2), "project": "claims", "number": 7, "branch": "main", "tag": null,
             "commit": "a".repeat(40), "subject": "Say hello", "author": "Ann", "by": "ann",
@@ -218,8 +231,26 @@ mod tests {
         );
         check(
             &done,
-            Some(&pipeline(&["error: no\n --> .circleci/config.yml:3:1"], json!([]))),
-            &[ADDRESS, "  error: no", "   --> .circleci/config.yml:3:1"],
+            Some(&pipeline(&["no"], json!([]))),
+            &[
+                ADDRESS,
+                "  error[config::key]: no",
+                "   --> .circleci/config.yml:3:1",
+                "    |",
+                "  3 | jbos:",
+                "    | ^^^^",
+            ],
+        );
+        let mut warned = pipeline(&["no"], json!([]));
+        warned.warnings = std::mem::take(&mut warned.errors);
+        check(
+            &done,
+            Some(&warned),
+            &[
+                ADDRESS,
+                "  1 warning, which that page shows",
+                "  no workflow runs for this",
+            ],
         );
         check(
             &trigger(TriggerStatus::Received),
@@ -231,10 +262,7 @@ mod tests {
     #[test]
     fn a_mistake_that_branches_share_is_told_once() {
         let mut known = Known::new();
-        let (one, other) = (
-            pipeline(&["error: no"], json!([])),
-            pipeline(&["error: why"], json!([])),
-        );
+        let (one, other) = (pipeline(&["no"], json!([])), pipeline(&["why"], json!([])));
         let mut second = |number: i64, view: &PipelineView| {
             let trigger = TriggerRow {
                 number,
@@ -242,8 +270,8 @@ mod tests {
             };
             told("http://t", &trigger, Some(view), &mut known)[2].clone()
         };
-        assert_eq!(second(7, &one), "  error: no");
-        assert_eq!(second(8, &other), "  error: why");
+        assert_eq!(second(7, &one), "  error[config::key]: no");
+        assert_eq!(second(8, &other), "  error[config::key]: why");
         assert_eq!(second(9, &one), "  the same errors as in pipeline 7");
         let whole = pipeline(&[], json!([]));
         assert_eq!(second(10, &whole), second(11, &whole));

@@ -58,7 +58,7 @@ async fn compile_v2(State(app): State<App>, bytes: Bytes) -> Answer<Value> {
     let errors: Vec<Value> = checked
         .errors
         .iter()
-        .map(|message| json!({ "message": message }))
+        .map(|error| json!({ "message": error.message_with_place() }))
         .collect();
     Ok(Json(json!({
         "valid": errors.is_empty(),
@@ -107,7 +107,11 @@ async fn compile_v3(State(app): State<App>, bytes: Bytes) -> Answer<Value> {
     } else {
         "failed"
     };
-    let messages: Vec<Value> = checked.errors.iter().map(|title| json!({ "title": title })).collect();
+    let messages: Vec<Value> = checked
+        .errors
+        .iter()
+        .map(|error| json!({ "title": error.message_with_place() }))
+        .collect();
     Ok(Json(json!({
         "data": { "attributes": { "outcome": outcome, "compiled_config": checked.output } },
         "meta": { "messages": messages },

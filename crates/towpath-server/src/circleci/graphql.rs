@@ -227,7 +227,7 @@ fn checked_json(source: &str, checked: &CheckedText) -> Value {
     let errors: Vec<Value> = checked
         .errors
         .iter()
-        .map(|message| json!({ "message": message }))
+        .map(|error| json!({ "message": error.message_with_place() }))
         .collect();
     json!({
         "valid": errors.is_empty(),

@@ -232,10 +232,11 @@ struct Source {
 
 async fn validate(State(app): State<App>, Json(Source { yaml }): Json<Source>) -> Answer<Value> {
     let checked = app.orbs.check_orb(yaml).await?;
+    let errors: Vec<String> = checked.errors.iter().map(|error| error.message_with_place()).collect();
     Ok(Json(json!({ "data": { "attributes": {
-        "is_valid": checked.errors.is_empty(),
+        "is_valid": errors.is_empty(),
         "output_yaml": checked.output.unwrap_or_default(),
-        "errors": checked.errors,
+        "errors": errors,
     } } })))
 }
 

@@ -51,13 +51,13 @@ fn pipeline(view: &PipelineView) -> Markup {
         @if !view.errors.is_empty() {
             section role="alert" aria-label="Errors" {
                 h2 { (status::pipeline(view.status)) " The configuration does not work" }
-                @for error in &view.errors { pre.message { (error) } }
+                @for error in &view.errors { pre.message { (error.render(false)) } }
             }
         }
         @if view.errors.is_empty() && view.workflows.is_empty() { p.quiet { "No workflow runs for this." } }
         @for workflow in &view.workflows { (self::workflow(workflow)) }
         @if !view.warnings.is_empty() {
-            details { summary { (view.warnings.len()) @if view.warnings.len() == 1 { " warning" } @else { " warnings" } } @for warning in &view.warnings { pre.message { (warning) } } }
+            details { summary { (view.warnings.len()) @if view.warnings.len() == 1 { " warning" } @else { " warnings" } } @for warning in &view.warnings { pre.message { (warning.render(false)) } } }
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod approvals;
 mod credentials;
+mod diagnostics;
 mod doors;
 mod rows_only;
 mod world;

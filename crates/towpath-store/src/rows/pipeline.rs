@@ -1,6 +1,7 @@
 //! Projects and pipelines.
 
 use jiff::Timestamp;
+use serde_json::Value;
 use towpath_types::{Actor, CommitId, PipelineId, PipelineStatus, ProjectName, TriggerId};
 
 /// A project: a repository that receives pushes, or one whose manifests came from a laptop.
@@ -33,10 +34,8 @@ pub struct PipelineRow {
     /// The commit's author.
     pub author: String,
     pub status: PipelineStatus,
-    /// Why it errored: one text per diagnostic, with file, line and column where a file is at fault.
-    pub errors: Vec<String>,
-    /// Warnings from the compilation.
-    pub warnings: Vec<String>,
+    /// Why it errored, and the warnings: a wire form that only its writer reads.
+    pub diagnostics: Value,
     /// Who pushed or asked.
     pub actor: Actor,
     pub created_at: Timestamp,

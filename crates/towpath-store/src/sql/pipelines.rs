@@ -13,7 +13,7 @@ use towpath_types::{PipelineId, ProjectName};
 record!(ProjectRow in "projects", "project" by ["name"] { name, default_branch, head, created_at, version });
 
 record!(PipelineRow in "pipelines", "pipeline" by ["id"] {
-    id, trigger, project, number, branch, tag, commit = "commit_id", subject, author, status, errors, warnings, actor,
+    id, trigger, project, number, branch, tag, commit = "commit_id", subject, author, status, diagnostics, actor,
     created_at, version,
 });
 

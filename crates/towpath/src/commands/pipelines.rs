@@ -37,7 +37,7 @@ fn print(pipeline: &PipelineView) {
         pipeline.subject
     );
     for error in &pipeline.errors {
-        outln!("{error}");
+        out!("{}", error.render(false));
     }
     for workflow in &pipeline.workflows {
         let status = circleci_words::workflow(workflow.status);

@@ -47,7 +47,7 @@ fn pipeline_json(view: &PipelineView) -> Value {
     let errors: Vec<Value> = view
         .errors
         .iter()
-        .map(|message| json!({ "type": "config", "message": message }))
+        .map(|error| json!({ "type": "config", "message": error.render(false) }))
         .collect();
     let mut vcs = json!({
         "provider_name": "towpath",
