@@ -299,7 +299,7 @@ mod tests {
     use super::*;
     use towpath_delivery::SystemClock;
     use towpath_store::{Commit, Database, Expect, FolderObjects, RunRow, SqlStore, Write};
-    use towpath_types::{Actor, EnvironmentId};
+    use towpath_types::{Actor, EnvironmentId, RunKind};
 
     const BOUND: Duration = Duration::from_secs(10);
 
@@ -324,7 +324,7 @@ mod tests {
         RunRow {
             id,
             environment: EnvironmentId::new("claims", "dev").unwrap(),
-            kind: "Job".into(),
+            kind: RunKind::Job,
             name: "migrate".into(),
             object: "migrate-1".into(),
             image: String::new(),

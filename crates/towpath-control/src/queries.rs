@@ -426,7 +426,7 @@ impl Queries {
                 WorkState::SetAside { reason } => reason,
                 WorkState::Ready | WorkState::Leased { .. } => work.last_failure.unwrap_or_default(),
             },
-            kind: work.key.kind.to_string(),
+            kind: work.key.kind,
             key: work.key.key,
             project: work.project.map(|project| project.to_string()),
             failures: work.failures,

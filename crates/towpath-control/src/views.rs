@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use towpath_delivery::{EnvironmentView, PlanView};
+use towpath_store::WorkKind;
 use towpath_types::{
-    CommitId, Digest, EnvironmentId, JobId, JobKind, JobStatus, Outcome, PipelineId, PipelineStatus, RunId, StepStatus,
-    WorkflowId, WorkflowStatus,
+    CommitId, Digest, EnvironmentId, JobId, JobKind, JobStatus, Outcome, PipelineId, PipelineStatus, RunId, RunKind,
+    StepStatus, WorkflowId, WorkflowStatus,
 };
 use towpath_yaml::StoredDiagnostic;
 
@@ -200,8 +201,7 @@ pub struct GateView {
 #[allow(missing_docs)]
 pub struct RunView {
     pub id: RunId,
-    /// `Job` or `CronJob`.
-    pub kind: String,
+    pub kind: RunKind,
     /// The name in the request.
     pub name: String,
     /// The name of the Job object in the environment; empty while it is being started.
@@ -232,8 +232,7 @@ pub struct KeyView {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct SetAsideView {
-    /// `trigger`, `job`, …
-    pub kind: String,
+    pub kind: WorkKind,
     pub key: String,
     pub project: Option<String>,
     pub failures: u32,

@@ -61,8 +61,8 @@ pub use history::{HISTORY, History};
 pub use image::{ImageFinder, image_repository};
 pub use lock::Locks;
 pub use manifests::{
-    JobKind, MANIFESTS_FOLDER, check_project_name, environment_id, image_in_manifests, manifest_files,
-    select_manifests, with_found_image, workload_images,
+    MANIFESTS_FOLDER, check_project_name, environment_id, image_in_manifests, manifest_files, select_manifests,
+    with_found_image, workload_images,
 };
 pub use observe::Observer;
 pub use plan::{ChangeAction, Plan, PlanChange, PlanCommit, PlanView, PlanWireError, read_plan, write_plan};

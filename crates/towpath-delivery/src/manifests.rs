@@ -11,7 +11,7 @@ use towpath_deploy::{
 };
 use towpath_forge::{TreeEntry, TreeFile};
 use towpath_manifest::{Layout, ManifestContent, ManifestFile, Object, Tree};
-use towpath_types::{EnvironmentId, ImageReference, ProjectName, with_causes};
+use towpath_types::{EnvironmentId, ImageReference, ProjectName, RunKind, with_causes};
 
 /// The folder of all manifests.
 pub const MANIFESTS_FOLDER: &str = ".k8s";
@@ -429,7 +429,7 @@ impl Manifests {
     ///
     /// # Errors
     /// `Invalid` when a manifest is wrong, `NotFound`, with the existing names, when there is no such object.
-    pub(crate) fn job(&self, kind: JobKind, name: &str) -> Result<Object, DeliveryError> {
+    pub(crate) fn job(&self, kind: RunKind, name: &str) -> Result<Object, DeliveryError> {
         if let Some(wrong) = [&self.errors, &self.misplaced]
             .into_iter()
             .find(|wrong| !wrong.is_empty())
@@ -438,13 +438,13 @@ impl Manifests {
         }
         let place = &self.place;
         let objects: Vec<Object> = match kind {
-            JobKind::Job => {
+            RunKind::Job => {
                 let jobs = self
                     .tree
                     .jobs(&place.kube_context, place.id.environment(), &place.namespace);
                 jobs.into_iter().cloned().collect()
             }
-            JobKind::CronJob => self.objects(),
+            RunKind::CronJob => self.objects(),
         };
         let objects: Vec<Object> = objects
             .into_iter()
@@ -473,26 +473,6 @@ impl Manifests {
             )));
         };
         Ok(object.clone().in_namespace(&place.namespace))
-    }
-}
-
-/// An object that runs by name: once, or on a schedule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobKind {
-    /// Runs once, on request.
-    Job,
-    /// Runs on its schedule, and on request.
-    CronJob,
-}
-
-impl JobKind {
-    /// The kind's name in manifests and in rows.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Job => "Job",
-            Self::CronJob => "CronJob",
-        }
     }
 }
 
@@ -700,7 +680,7 @@ mod tests {
         ];
         let manifests = read(&files, &ProjectFile::default(), "dev");
         for name in ["claims-migrate", "migrate"] {
-            let found = manifests.job(JobKind::Job, name).unwrap();
+            let found = manifests.job(RunKind::Job, name).unwrap();
             assert_eq!((found.name.as_str(), found.kind.as_str()), ("claims-migrate", "Job"));
             assert_eq!(
                 found
@@ -710,9 +690,9 @@ mod tests {
                 Some("claims-dev")
             );
         }
-        let error = manifests.job(JobKind::Job, "x").unwrap_err().to_string();
+        let error = manifests.job(RunKind::Job, "x").unwrap_err().to_string();
         assert_eq!(error, "`dev` has no Job `x`: there are claims-migrate");
-        let error = manifests.job(JobKind::CronJob, "x").unwrap_err().to_string();
+        let error = manifests.job(RunKind::CronJob, "x").unwrap_err().to_string();
         assert_eq!(error, "`dev` has no CronJob `x`: there is none");
     }
 
@@ -726,7 +706,7 @@ mod tests {
             ),
         ];
         let manifests = read(&files, &ProjectFile::default(), "dev");
-        let error = manifests.job(JobKind::Job, "m").unwrap_err();
+        let error = manifests.job(RunKind::Job, "m").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains(".k8s/live/dev/web.yaml"), "{error}");
     }

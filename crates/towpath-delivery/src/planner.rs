@@ -5,7 +5,7 @@ use crate::{
     freeze::{Frozen, frozen},
     history::History,
     image::{ImageFinder, finder::ImageMap},
-    manifests::{JobKind, Manifests, Source, fill_in, namespace_pattern, with_found_image},
+    manifests::{Manifests, Source, fill_in, namespace_pattern, with_found_image},
     plan::{Plan, PlanChange},
     project_file::{OnFailure, ProjectFile},
     protection::{Protections, Way},
@@ -18,7 +18,7 @@ use towpath_deploy::{Environment, PULL_SECRET, Severity, Target, render::Rendere
 use towpath_manifest::{
     ImageRule, ManifestFile, Object, ObjectId, diff, sort_for_apply, with_config_hash, with_image, with_pull_secret,
 };
-use towpath_types::{Clock, CommitId, EnvironmentId};
+use towpath_types::{Clock, CommitId, EnvironmentId, RunKind};
 
 /// Replaces a Secret's value by a fingerprint: the same for equal values, and revealing nothing about them.
 pub type Fingerprinter = Arc<dyn Fn(&[u8]) -> String + Send + Sync>;
@@ -309,7 +309,7 @@ impl Planner {
         &self,
         id: &EnvironmentId,
         request: LaptopRequest,
-        kind: JobKind,
+        kind: RunKind,
     ) -> Result<NamedObject, DeliveryError> {
         let project_file = with_found_image(request.parsed_project_file()?, id.project(), &request.files);
         let images = self.images.of_request(id, &request, &project_file).await?;

@@ -9,7 +9,6 @@ use crate::{
     error::{DeliveryError, ErrorKind},
     history::History,
     lock::Locks,
-    manifests::JobKind,
     plan::Plan,
     planner::Planner,
     progress::{Progress, Unheard},
@@ -34,7 +33,7 @@ use towpath_deploy::{
 };
 use towpath_manifest::Object;
 use towpath_store::{Commit, Expect, Guard, RunRow, Store, WorkKey, WorkKind, Write};
-use towpath_types::{Actor, Clock, Digest, EnvironmentId, Outcome, ReleaseId, RunId};
+use towpath_types::{Actor, Clock, Digest, EnvironmentId, Outcome, ReleaseId, RunId, RunKind};
 use uuid::Uuid;
 
 /// How long starting a run may take. After that, the starting process counts as dead.
@@ -123,7 +122,7 @@ impl Runs {
     ) -> Result<RunRow, DeliveryError> {
         let name = request.name.clone().unwrap_or_default();
         let shown = request.plan.clone();
-        let named = self.planner.named_object(id, request, JobKind::Job).await?;
+        let named = self.planner.named_object(id, request, RunKind::Job).await?;
         let plan = self.planner.plan_of_object(&named);
         self.refuse_unagreed(&plan, shown.as_ref(), Some(&named.project_file))
             .await?;
@@ -138,7 +137,7 @@ impl Runs {
                 blockers.join("\n")
             )));
         }
-        let row = self.row(run, id, JobKind::Job, &name, actor);
+        let row = self.row(run, id, RunKind::Job, &name, actor);
         let row = RunRow {
             object: job.name.clone(),
             image: Planner::first_image(&job),
@@ -194,12 +193,12 @@ impl Runs {
             plan.wait = runs.wait;
             plan.previous_images.clone_from(&runs.images);
             plan.images = runs.images;
-            let is_it = |object: &Object| object.kind == JobKind::CronJob.as_str() && object.name == found.name;
+            let is_it = |object: &Object| object.kind == RunKind::CronJob.as_str() && object.name == found.name;
             plan.objects = runs.objects.into_iter().filter(is_it).collect();
         }
         if plan.objects.is_empty() {
             // Somebody else applied it, so only its name is known.
-            let named = json!({ "apiVersion": "batch/v1", "kind": JobKind::CronJob.as_str(), "metadata": { "name": found.name } });
+            let named = json!({ "apiVersion": "batch/v1", "kind": RunKind::CronJob.as_str(), "metadata": { "name": found.name } });
             let named = Object::from_value(named, "the environment");
             plan.objects = vec![named.map_err(|error| DeliveryError::internal(error.to_string()))?];
         }
@@ -240,7 +239,7 @@ impl Runs {
         self.refuse_unagreed(&plan, shown, None).await?;
         // Its pods may wait for a node as long as the pods of its release.
         let unschedulable = plan.wait.for_node();
-        let row = self.row(RunId::from(Uuid::now_v7()), id, JobKind::CronJob, name, actor);
+        let row = self.row(RunId::from(Uuid::now_v7()), id, RunKind::CronJob, name, actor);
         let row = RunRow {
             image: found.image.clone().unwrap_or_default(),
             ..row
@@ -259,11 +258,11 @@ impl Runs {
         }
     }
 
-    fn row(&self, id: RunId, environment: &EnvironmentId, kind: JobKind, name: &str, actor: &Actor) -> RunRow {
+    fn row(&self, id: RunId, environment: &EnvironmentId, kind: RunKind, name: &str, actor: &Actor) -> RunRow {
         RunRow {
             id,
             environment: environment.clone(),
-            kind: kind.as_str().to_string(),
+            kind,
             name: name.to_string(),
             object: String::new(),
             image: String::new(),
@@ -436,7 +435,7 @@ impl Runs {
         actor: &Actor,
     ) -> Result<Vec<String>, DeliveryError> {
         let (tag, commit, shown) = (request.tag.clone(), request.commit.clone(), request.plan.clone());
-        let named = self.planner.named_object(id, request, JobKind::CronJob).await?;
+        let named = self.planner.named_object(id, request, RunKind::CronJob).await?;
         let plan = self.planner.plan_of_object(&named);
         self.refuse_unagreed(&plan, shown.as_ref(), Some(&named.project_file))
             .await?;

@@ -5,11 +5,13 @@
 //! [`crate::Guard`] has a lower fence is refused, so a server that lost its lease changes nothing.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use towpath_types::ProjectName;
 
 /// The kind of work. The key beside it names the subject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WorkKind {
     /// Make the pipeline of a trigger. Key: the trigger's id.
     Trigger,
@@ -42,7 +44,7 @@ impl WorkKind {
         Self::Project,
     ];
 
-    /// The word in storage.
+    /// The word in storage and in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -38,7 +38,7 @@ pub use project::{ProjectName, ProjectNameError};
 pub use secret::{SESSION_COOKIE_PREFIX, SecretString};
 pub use seen_secrets::SeenSecrets;
 pub use status::{
-    JobKind, JobStatus, PipelineStatus, ReleaseStatus, StatusError, StepStatus, TestResult, TriggerStatus,
+    JobKind, JobStatus, PipelineStatus, ReleaseStatus, RunKind, StatusError, StepStatus, TestResult, TriggerStatus,
     WorkflowStatus,
 };
 pub use terminal::plain_text;

@@ -151,6 +151,16 @@ pub enum JobKind {
 }
 words!(JobKind, "a kind of job", { "build" => Build, "approval" => Approval, "no_op" => NoOp });
 
+/// What a one-off run executes. The words are the kinds of Kubernetes' objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RunKind {
+    /// A Job: it runs once, on request.
+    Job,
+    /// A CronJob: it runs on its schedule, and on request.
+    CronJob,
+}
+words!(RunKind, "a kind of run", { "Job" => Job, "CronJob" => CronJob });
+
 /// Where a step stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StepStatus {
@@ -278,6 +288,7 @@ mod tests {
         check(&[workflows.to_vec(), OUTCOMES.map(WorkflowStatus::Ended).to_vec()].concat());
         check(&[PipelineStatus::Created, PipelineStatus::Errored]);
         check(&[JobKind::Build, JobKind::Approval, JobKind::NoOp]);
+        check(&[RunKind::Job, RunKind::CronJob]);
     }
 
     #[test]

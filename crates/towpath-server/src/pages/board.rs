@@ -147,7 +147,7 @@ fn work(set_aside: &[SetAsideView]) -> Markup {
             h2 #work { "Set aside" }
             p.quiet { "This failed again and again, and stops nothing else. It is not tried again by itself." }
             ul.rows { @for work in set_aside { li {
-                strong { (work.kind) }
+                strong { (work.kind.as_str()) }
                 code { (work.key) }
                 @if let Some(project) = &work.project { span { (project) } }
                 span.quiet { "failed " (work.failures) " times, since " (ago(work.since)) }
@@ -212,7 +212,7 @@ mod tests {
     fn work_that_was_set_aside_is_shown_with_its_reason() {
         let seen = json!({ "state": "never" });
         let work = SetAsideView {
-            kind: "trigger".into(),
+            kind: towpath_store::WorkKind::Trigger,
             key: "t1".into(),
             project: Some("claims".into()),
             failures: 5,

@@ -24,7 +24,7 @@ use towpath_store::{
 };
 use towpath_types::{
     Actor, CommitId, EnvironmentId, JobId, JobKind, JobStatus, Outcome, PipelineId, PipelineStatus, ProjectName,
-    ReleaseId, ReleaseStatus, RunId, StepStatus, TriggerId, TriggerStatus, Via, WorkflowId, WorkflowStatus,
+    ReleaseId, ReleaseStatus, RunId, RunKind, StepStatus, TriggerId, TriggerStatus, Via, WorkflowId, WorkflowStatus,
 };
 
 /// The address that the server believes it listens on.
@@ -507,7 +507,7 @@ pub fn rows() -> Vec<Write> {
             RunRow {
                 id: RUN,
                 environment: environment(),
-                kind: "Job".into(),
+                kind: RunKind::Job,
                 name: "migrate".into(),
                 object: "migrate-1".into(),
                 image: "r/claims".into(),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use towpath_types::{
     Actor, CommitId, Digest, EnvironmentId, ImageReference, JobId, Outcome, ProjectName, ReleaseId, ReleaseStatus,
-    RunId, WorkflowId,
+    RunId, RunKind, WorkflowId,
 };
 
 /// One plan carried out in one environment.
@@ -45,8 +45,7 @@ pub struct ReleaseRow {
 pub struct RunRow {
     pub id: RunId,
     pub environment: EnvironmentId,
-    /// `Job` or `CronJob`.
-    pub kind: String,
+    pub kind: RunKind,
     /// The name in the request.
     pub name: String,
     /// The name of the Job object in the environment.

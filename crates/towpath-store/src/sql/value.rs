@@ -5,8 +5,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 use towpath_types::{
     CommitId, Digest, EnvironmentId, ImageReference, JobId, JobKind, JobStatus, Outcome, PipelineId, PipelineStatus,
-    ProjectName, ReleaseId, ReleaseStatus, Right, RunId, StepStatus, TestResult, TriggerId, TriggerStatus, Via,
-    WorkflowId, WorkflowStatus,
+    ProjectName, ReleaseId, ReleaseStatus, Right, RunId, RunKind, StepStatus, TestResult, TriggerId, TriggerStatus,
+    Via, WorkflowId, WorkflowStatus,
 };
 
 use crate::WorkKind;
@@ -115,6 +115,7 @@ as_text!(
     ReleaseId,
     ReleaseStatus,
     RunId,
+    RunKind,
     StepStatus,
     TestResult,
     TriggerId,
@@ -346,6 +347,10 @@ mod tests {
         ]);
         check(&[Right::Owner, Right::Job, Right::Server, Right::Process]);
         check(&WorkKind::ALL);
+        for kind in WorkKind::ALL {
+            assert_eq!(serde_json::json!(kind), kind.as_str());
+        }
+        check(&[RunKind::Job, RunKind::CronJob]);
         check(&[true, false]);
         check(&[0u32, 7, u32::MAX]);
         check(&[0u64, i64::MAX as u64]);
@@ -362,6 +367,8 @@ mod tests {
     fn a_value_of_another_version_is_an_error_that_says_so() {
         let error = JobStatus::from_value("paused".to_value()).unwrap_err();
         assert_eq!(error, "`paused` is not a job's status");
+        let error = RunKind::from_value("DaemonSet".to_value()).unwrap_err();
+        assert_eq!(error, "`DaemonSet` is not a kind of run");
         assert!(bool::from_value(2i64.to_value()).is_err());
         assert!(u32::from_value((-1i64).to_value()).is_err());
     }

@@ -9,7 +9,7 @@ use towpath_store::{
 };
 use towpath_types::{
     Actor, CommitId, Digest, EnvironmentId, JobKind, JobStatus, Outcome, PipelineStatus, ProjectName, ReleaseStatus,
-    StepStatus, TriggerStatus, Via, WorkflowStatus,
+    RunKind, StepStatus, TriggerStatus, Via, WorkflowStatus,
 };
 
 /// An id's bits; later ones sort later, as ids do.
@@ -247,7 +247,7 @@ pub fn run(environment: &str, created: i64) -> RunRow {
     RunRow {
         id: fresh(),
         environment: environment_id(environment),
-        kind: "Job".into(),
+        kind: RunKind::Job,
         name: "migrate".into(),
         object: "migrate-1".into(),
         image: "claims:1".into(),
