@@ -2,46 +2,15 @@
 
 use crate::world::*;
 use jiff::SignedDuration;
+use serde_json::json;
 use towpath_delivery::{ErrorKind, ProjectFile, SightingView, is_shown};
-use towpath_deploy::{Drift, Writer};
-use towpath_manifest::{Change, ChangeKind, DiffLine, Hunk, ObjectId, Place};
 use towpath_store::{EnvironmentStore as _, ReleaseStore as _};
-use towpath_types::{Clock as _, Outcome};
+use towpath_types::Clock as _;
 
 async fn names(world: &World) -> Vec<String> {
     let rows = world.store.environments(Some(&claims())).await.unwrap();
     let shown = rows.iter().filter(|row| is_shown(row));
     shown.map(|row| row.id.environment().to_string()).collect()
-}
-
-fn changed_by_hand() -> Drift {
-    Drift {
-        change: Change {
-            id: ObjectId {
-                group: "apps".into(),
-                kind: "Deployment".into(),
-                name: "web".into(),
-            },
-            kind: ChangeKind::Changed,
-            place: Place {
-                file: "x".into(),
-                line: 1,
-                column: 1,
-            },
-            hunks: vec![Hunk {
-                before_line: 1,
-                after_line: 1,
-                lines: vec![
-                    DiffLine::Removed("replicas: 1".into()),
-                    DiffLine::Added("replicas: 5".into()),
-                ],
-            }],
-        },
-        writers: vec![Writer {
-            manager: "kubectl-scale".into(),
-            at: None,
-        }],
-    }
 }
 
 #[tokio::test]
@@ -145,7 +114,7 @@ async fn a_look_is_stored_and_a_page_reads_rows_alone() {
     let row = world.delivery.observer.observe(&environment("dev")).await.unwrap();
     assert_eq!(row.release, Some(release.id));
     let before = (
-        world.target.calls().len(),
+        world.target.total_calls(),
         world.images.all_calls(),
         world.forge.all_calls(),
     );
@@ -160,7 +129,7 @@ async fn a_look_is_stored_and_a_page_reads_rows_alone() {
             )
         })
         .collect();
-    assert_eq!(workloads, ["ConfigMap/web 1/1", "Deployment/web 1/1"]);
+    assert_eq!(workloads, ["Deployment/web 1/1"]);
     assert_eq!(view.sighting, SightingView::Seen { at: world.clock.now() });
     assert_eq!(view.release.unwrap().number, 1);
     assert_eq!(
@@ -168,7 +137,7 @@ async fn a_look_is_stored_and_a_page_reads_rows_alone() {
         (None, None, None, None)
     );
     let after = (
-        world.target.calls().len(),
+        world.target.total_calls(),
         world.images.all_calls(),
         world.forge.all_calls(),
     );
@@ -224,12 +193,9 @@ async fn an_environment_that_does_not_answer_is_unknown_and_keeps_what_was_seen(
 #[tokio::test]
 async fn a_look_learns_what_a_laptop_deployed() {
     let world = World::on_cluster().await;
-    let laptop = World::on_cluster().await;
+    let laptop = world.laptop().await;
     laptop.push_image("app-latest");
-    laptop.target.break_image("nothing", Outcome::Failed);
     let (theirs, _) = laptop.deploy("dev", "latest").await;
-    let there = laptop.target.place(&environment("dev"));
-    world.target.change(&environment("dev"), |place| *place = there);
     let files = request("latest").files;
     let discoverer = &world.delivery.discoverer;
     discoverer
@@ -249,7 +215,7 @@ async fn a_look_learns_what_a_laptop_deployed() {
 
 #[tokio::test]
 async fn drift_is_stored_until_the_next_release() {
-    let world = World::new().await;
+    let world = World::on_cluster().await;
     world.push_image("app-latest");
     let observer = &world.delivery.observer;
     let id = environment("dev");
@@ -258,11 +224,18 @@ async fn drift_is_stored_until_the_next_release() {
     world.deploy("dev", "latest").await;
     observer.observe(&id).await.unwrap();
     assert_eq!(observer.look_for_drift(&id).await.unwrap().objects, []);
-    world.target.change(&id, |place| place.drift = vec![changed_by_hand()]);
+    let web = world.target.live(&place("dev")).into_iter();
+    let web = web
+        .map(|object| object.id())
+        .find(|id| id.kind == "Deployment")
+        .unwrap();
+    world.target.tamper(&place("dev"), &web, "kubectl-scale", |value| {
+        value["spec"]["replicas"] = json!(5);
+    });
     let found = observer.look_for_drift(&id).await.unwrap();
     assert_eq!(found.objects[0].writers[0].manager, "kubectl-scale");
     assert!(
-        found.objects[0].diff.contains("+replicas: 5"),
+        found.objects[0].diff.contains("+  replicas: 5"),
         "{}",
         found.objects[0].diff
     );

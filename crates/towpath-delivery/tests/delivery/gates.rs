@@ -3,7 +3,7 @@
 use crate::world::*;
 use jiff::SignedDuration;
 use towpath_delivery::{ChangeAction, ErrorKind, PlanView};
-use towpath_deploy::{Deploying, Hold};
+use towpath_deploy::{Hold, Target as _};
 use towpath_store::{Commit, Expect, GateRow, Store as _, Write};
 use towpath_types::{Clock as _, Digest, JobId};
 
@@ -213,12 +213,12 @@ async fn a_gate_that_leads_nowhere_opens_without_a_plan() {
     gate.environment = None;
     let write = Write::Gate(gate.clone(), Expect::Version(gate.version));
     world.store.commit(Commit::new().with(write)).await.unwrap();
-    let before = world.target.calls();
+    let before = world.target.called();
     let gates = &world.delivery.gates;
     let approval = gates.decide_approval(flow.hold.id, None, &bob()).await.unwrap();
     assert_eq!((approval.plan, approval.writes.len()), (None, 1));
     assert_eq!(gates.refresh(flow.hold.id).await.unwrap().as_of, None);
-    assert_eq!(world.target.calls(), before);
+    assert_eq!(world.target.called(), before);
 }
 
 #[tokio::test]
@@ -251,7 +251,7 @@ async fn a_change_of_what_is_only_shown_voids_nothing() {
     let world = World::new().await;
     let flow = waiting(&world).await;
     let shown = world.delivery.gates.refresh(flow.hold.id).await.unwrap().plan.unwrap();
-    world.target.note("the cluster is old");
+    world.note("the cluster is old");
     let gates = &world.delivery.gates;
     let approval = gates.decide_approval(flow.hold.id, Some(&shown), &bob()).await.unwrap();
     assert_eq!(approval.plan, Some(shown));
@@ -289,7 +289,7 @@ async fn what_stands_in_the_way_keeps_the_gate_shut() {
     let world = World::new().await;
     let flow = waiting(&world).await;
     let shown = world.delivery.gates.refresh(flow.hold.id).await.unwrap().plan.unwrap();
-    world.target.refuse("the quota is used up");
+    world.refuse("the quota is used up");
     let (kind, said) = refused(&world, flow.hold.id, Some(&shown)).await;
     assert_eq!(kind, ErrorKind::Conflict);
     assert!(
@@ -321,7 +321,7 @@ async fn a_frozen_environment_keeps_the_gate_shut() {
 
 #[tokio::test]
 async fn while_somebody_deploys_the_gate_stays_shut() {
-    let world = World::new().await;
+    let world = World::on_cluster().await;
     let flow = waiting(&world).await;
     let shown = world.delivery.gates.refresh(flow.hold.id).await.unwrap().plan.unwrap();
     world.push_image("app-latest");
@@ -335,16 +335,17 @@ async fn while_somebody_deploys_the_gate_stays_shut() {
     assert_eq!(kind, ErrorKind::Conflict);
     assert!(said.contains("ann is deploying release 1 to dev"), "{said}");
     world.carry_out(begun.id).await;
-    world.target.change(&environment("dev"), |place| {
-        place.deploying = Some(Deploying {
-            by: "a laptop".into(),
-            what: "release 2".into(),
-            since: at("2026-01-01T00:00:00Z"),
-            renewed: at("2026-01-01T00:00:00Z"),
-        });
-    });
+    // Another program deploys to the environment.
+    let pause = world.target.pause(&place("dev"));
+    let laptop = world.laptop().await;
+    let theirs = tokio::spawn(async move { laptop.apply(foreign_request("dev", 2)).await });
+    while world.applied("dev").len() < 2 {
+        tokio::task::yield_now().await;
+    }
     let (_, said) = refused(&world, flow.hold.id, Some(&shown)).await;
-    assert!(said.contains("a laptop is deploying to dev since"), "{said}");
+    assert!(said.contains("eve is deploying to dev since"), "{said}");
+    drop(pause);
+    theirs.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -352,14 +353,13 @@ async fn a_lock_of_somebody_else_keeps_the_gate_shut() {
     let world = World::new().await;
     let flow = waiting(&world).await;
     let shown = world.delivery.gates.refresh(flow.hold.id).await.unwrap().plan.unwrap();
-    world.target.change(&environment("dev"), |place| {
-        place.hold = Some(Hold {
-            by: "ann".into(),
-            reason: "looking".into(),
-            since: at("2026-01-01T00:00:00Z"),
-            until: at("2026-01-01T01:00:00Z"),
-        });
-    });
+    let hold = Hold {
+        by: "ann".into(),
+        reason: "looking".into(),
+        since: at("2026-01-01T00:00:00Z"),
+        until: at("2026-01-01T01:00:00Z"),
+    };
+    world.target.set_hold(&place("dev"), Some(hold)).await.unwrap();
     let (_, said) = refused(&world, flow.hold.id, Some(&shown)).await;
     assert!(said.contains("dev is locked by ann"), "{said}");
     let gates = &world.delivery.gates;

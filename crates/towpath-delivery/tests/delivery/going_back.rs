@@ -10,7 +10,7 @@ async fn broken(world: &World, policy: OnFailure, outcome: Outcome) -> towpath_s
     world.push_image("app-latest");
     world.deploy("dev", "latest").await;
     let bad = world.push_image("app-latest");
-    world.target.break_image(bad.hex(), outcome);
+    world.break_image(bad.hex(), outcome);
     let request = towpath_delivery::LaptopRequest {
         on_failure: Some(policy),
         ..request("latest")
@@ -39,14 +39,14 @@ async fn a_release_that_fails_is_undone() {
         .unwrap();
     assert_eq!(lines[why + 2], "failed; going back to release 1");
     assert_eq!(lines.last(), Some(&"Release 1 runs again."));
-    let place = world.target.place(&environment("dev"));
+    let applied = world.applied("dev");
     assert_eq!(
-        place.applied.iter().map(|(occasion, _)| *occasion).collect::<Vec<_>>(),
+        applied.iter().map(|(occasion, _)| *occasion).collect::<Vec<_>>(),
         [Occasion::Release, Occasion::Release, Occasion::Back]
     );
-    assert_eq!(place.release, Some(place.applied[0].1));
+    assert_eq!(world.running("dev").await, Some(applied[0].1));
     // The environment's own record says failed; the store keeps its more precise outcome.
-    assert_eq!(place.records[0].state, "timed_out");
+    assert_eq!(world.records("dev").await[0].state, "timed_out");
     assert_eq!(world.release(begun.id).await.status, ReleaseStatus::RolledBack);
 }
 
@@ -88,7 +88,7 @@ async fn a_release_may_be_left_as_it_failed() {
 async fn the_first_release_has_nothing_to_go_back_to() {
     let world = World::new().await;
     world.push_image("app-latest");
-    world.target.break_image("claims", Outcome::Failed);
+    world.break_image("claims", Outcome::Failed);
     let (row, said) = world.deploy("dev", "latest").await;
     assert_eq!(
         (row.status, row.outcome),
@@ -104,7 +104,7 @@ async fn the_first_release_has_nothing_to_go_back_to() {
 async fn going_back_may_fail_too() {
     let world = World::new().await;
     let begun = broken(&world, OnFailure::Rollback, Outcome::Failed).await;
-    world.target.break_image("claims", Outcome::Failed);
+    world.break_image("claims", Outcome::Failed);
     let (row, said) = world.carry_out(begun.id).await;
     assert_eq!(
         (row.status, row.outcome),

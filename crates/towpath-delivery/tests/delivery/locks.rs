@@ -3,12 +3,18 @@
 use crate::world::*;
 use jiff::SignedDuration;
 use towpath_delivery::ErrorKind;
+use towpath_deploy::{Hold, Target as _};
 
 async fn deployed() -> World {
     let world = World::new().await;
     world.push_image("app-latest");
     world.deploy("dev", "latest").await;
     world
+}
+
+/// The environment's own record of its lock.
+async fn hold(world: &World) -> Option<Hold> {
+    world.target.current(&place("dev")).await.unwrap().unwrap().hold
 }
 
 #[tokio::test]
@@ -49,13 +55,13 @@ async fn a_lock_is_its_owners_to_give_back_unless_forced() {
     let error = locks.unlock(&id, false, &bob()).await.unwrap_err();
     assert!(error.to_string().contains("`towpath unlock dev`"), "{error}");
     locks.unlock(&id, true, &bob()).await.unwrap();
-    assert_eq!(world.target.place(&id).hold, None);
+    assert_eq!(hold(&world).await, None);
     locks
         .lock(&id, "", SignedDuration::from_hours(1), &ann())
         .await
         .unwrap();
     locks.unlock(&id, false, &ann()).await.unwrap();
-    assert_eq!(world.target.place(&id).hold, None);
+    assert_eq!(hold(&world).await, None);
 }
 
 #[tokio::test]

@@ -12,5 +12,4 @@ mod power;
 mod protected;
 mod releases;
 mod runs;
-mod target;
 mod world;

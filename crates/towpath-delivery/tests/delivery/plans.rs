@@ -123,8 +123,8 @@ async fn what_cannot_be_read_blocks_the_environment_that_needs_it_and_deletes_no
 async fn a_target_that_refuses_blocks_and_its_notes_are_warnings() {
     let world = World::new().await;
     world.push_image("app-latest");
-    world.target.refuse("the quota is used up");
-    world.target.note("the cluster is old");
+    world.refuse("the quota is used up");
+    world.note("the cluster is old");
     let plan = plan(&world, "dev", "latest").await;
     assert!(
         plan.blockers[0].ends_with("the quota is used up"),
@@ -350,7 +350,7 @@ async fn another_plan_than_the_approved_one_is_not_carried_out() {
         (ReleaseStatus::Abandoned, Some(Outcome::Errored))
     );
     assert_eq!(said, "release 1 names another plan than was approved");
-    assert!(world.target.place(&environment("dev")).applied.is_empty());
+    assert!(world.applied("dev").is_empty());
 }
 
 #[tokio::test]
@@ -373,7 +373,7 @@ async fn a_plan_that_was_changed_in_storage_is_not_carried_out() {
         (ReleaseStatus::Abandoned, Some(Outcome::Errored))
     );
     assert!(said.contains("what is stored is not what its name says"), "{said}");
-    assert!(world.target.place(&environment("dev")).applied.is_empty());
+    assert!(world.applied("dev").is_empty());
 }
 
 #[tokio::test]

@@ -1,19 +1,19 @@
 //! Power cuts: wherever carrying a release out is interrupted, resuming it ends in the same state.
 
-use crate::{
-    target::{Moment, Place},
-    world::*,
-};
+use crate::world::*;
 use serde_json::json;
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicUsize, Ordering},
 };
 use towpath_delivery::{OnFailure, Plan, Unheard, Wait};
-use towpath_deploy::{Environment, Occasion};
+use towpath_deploy::{
+    Occasion, Severity,
+    fake::{Method, Moment},
+};
 use towpath_manifest::Object;
 use towpath_store::{ReleaseRow, ReleaseStore as _, WorkKey, WorkKind, WorkStore as _, WorkflowStore as _};
-use towpath_types::{Clock as _, Digest, ImageReference, Outcome, ReleaseId, ReleaseStatus};
+use towpath_types::{Digest, ImageReference, Outcome, ReleaseId, ReleaseStatus};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Story {
@@ -66,11 +66,7 @@ fn plan(environment: &str, image: &str, parent: Option<ReleaseId>, on_failure: O
     let container = json!({"name": "app", "image": image.to_string()});
     let spec = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
     Plan {
-        place: Environment {
-            id: crate::world::environment(environment),
-            kube_context: "live".into(),
-            namespace: format!("claims-{environment}"),
-        },
+        place: place(environment),
         on_failure,
         wait: Wait::default(),
         objects: vec![
@@ -114,7 +110,6 @@ impl Theatre {
             true => World::on_cluster().await,
             false => World::new().await,
         };
-        world.target.break_image("r.io/bad", Outcome::Failed);
         Self {
             world,
             used: AtomicUsize::new(0),
@@ -130,6 +125,8 @@ impl Theatre {
     async fn prepare(&self, story: Story) -> (String, ReleaseRow) {
         let number = self.used.fetch_add(1, Ordering::Relaxed);
         let environment = format!("story-{number}");
+        let target = &self.world.target;
+        target.break_image(&place(&environment), "r.io/bad", Outcome::Failed);
         // An image that fails only in this environment.
         let flaky = format!("flaky-{environment}");
         let before = match story {
@@ -161,8 +158,10 @@ impl Theatre {
         };
         let begun = self.release(&plan(&environment, image, expects, policy)).await;
         match story {
-            Story::GoingBackFails => self.world.target.break_image(&flaky, Outcome::TimedOut),
-            Story::Refused => self.world.target.refuse("the quota is used up"),
+            Story::GoingBackFails => target.break_image(&place(&environment), &flaky, Outcome::TimedOut),
+            Story::Refused => {
+                target.add_finding_about_all(&place(&environment), Severity::Refused, "the quota is used up");
+            }
             _ => {}
         }
         (environment, begun)
@@ -195,7 +194,7 @@ impl Theatre {
         match cut {
             Cut::BeforeStore(n) => faults.cut_before(n),
             Cut::AfterStore(n) => faults.cut_after(n),
-            Cut::InTarget(n, moment) => target.die_at(n, moment),
+            Cut::InTarget(n, moment) => target.die_in_call(n, moment),
         }
         let releases = &self.world.delivery.releases;
         let carried = target.until_death(releases.carry_out(&guard, id, &Unheard)).await;
@@ -212,15 +211,12 @@ impl Theatre {
 
     async fn end(&self, environment: &str, id: ReleaseId) -> End {
         let row = self.world.release(id).await;
-        let place: Place = self.world.target.place(&row.environment);
+        let applied = self.world.applied(environment);
         // Once something else was restored, nothing that failed is applied again.
-        let back = place
-            .applied
-            .iter()
-            .position(|(occasion, _)| *occasion == Occasion::Back);
+        let back = applied.iter().position(|(occasion, _)| *occasion == Occasion::Back);
         if let Some(back) = back {
-            let after = &place.applied[back..];
-            assert!(after.iter().all(|(_, release)| *release != id), "{:?}", place.applied);
+            let after = &applied[back..];
+            assert!(after.iter().all(|(_, release)| *release != id), "{applied:?}");
         }
         let open = self.world.store.open_releases().await.unwrap();
         assert!(open.iter().all(|row| row.id != id), "{environment} has ended");
@@ -240,8 +236,8 @@ impl Theatre {
             status: row.status,
             outcome: row.outcome,
             message: row.message.map(neutral),
-            objects: neutral(format!("{:?}", place.objects)),
-            runs: match place.release {
+            objects: neutral(format!("{:?}", self.world.target.live(&place(environment)))),
+            runs: match self.world.running(environment).await {
                 Some(release) if release == id => Some("it"),
                 Some(_) => Some("the one before"),
                 None => None,
@@ -251,16 +247,15 @@ impl Theatre {
     }
 
     /// Plays a story without cuts: its end, its number of store operations, and its calls to the target.
-    async fn reference(&self, story: Story) -> (End, u64, Vec<&'static str>) {
+    async fn reference(&self, story: Story) -> (End, u64, Vec<Method>) {
         let (environment, begun) = self.prepare(story).await;
-        let (store, target) = (self.world.faults.total(), self.world.target.calls().len());
+        let (store, target) = (self.world.faults.total(), self.world.target.total_calls());
         let guard = self.world.lease(WorkKind::Release, begun.id).await;
         let claimed = self.world.faults.total() - store;
         let releases = &self.world.delivery.releases;
         releases.carry_out(&guard, begun.id, &Unheard).await.unwrap();
         let operations = self.world.faults.total() - store - claimed;
-        let calls = self.world.target.calls()[target..].to_vec();
-        self.world.target.accept();
+        let calls = self.world.target.called()[target..].to_vec();
         (self.end(&environment, begun.id).await, operations, calls)
     }
 
@@ -272,16 +267,15 @@ impl Theatre {
             count += usize::from(self.play_with(begun.id, *cut).await);
         }
         self.play(begun.id).await;
-        self.world.target.accept();
         assert_eq!(self.end(&environment, begun.id).await, *expected, "{story:?} {cuts:?}");
         count
     }
 }
 
-fn cuts(operations: u64, calls: &[&'static str]) -> Vec<Cut> {
+fn cuts(operations: u64, calls: &[Method]) -> Vec<Cut> {
     let store = (1..=operations).flat_map(|n| [Cut::BeforeStore(n), Cut::AfterStore(n)]);
-    let target = calls.iter().zip(1..).flat_map(|(call, n)| {
-        let middle = (*call == "apply").then_some(Moment::Middle);
+    let target = calls.iter().enumerate().flat_map(|(n, call)| {
+        let middle = (*call == Method::Apply).then_some(Moment::Middle);
         [Some(Moment::Before), middle, Some(Moment::After)]
             .into_iter()
             .flatten()
@@ -335,48 +329,28 @@ async fn cuts_may_follow_each_other() {
 
 #[tokio::test]
 async fn somebody_else_who_deployed_while_nobody_was_at_work_is_left_alone() {
-    for keeps_records in [true, false] {
-        let theatre = Theatre::new(keeps_records).await;
-        let (environment, begun) = theatre.prepare(Story::FailsAndGoesBack).await;
-        let (_, _, calls) = theatre.reference(Story::FailsAndGoesBack).await;
-        let apply = calls.iter().position(|call| *call == "apply").unwrap() + 1;
-        assert!(theatre.play_with(begun.id, Cut::InTarget(apply, Moment::Middle)).await);
-        // A laptop deploys release 3.
-        let theirs = ReleaseId::from_u128(3);
-        let id = crate::world::environment(&environment);
-        let plan = plan(&environment, "better", begun.parent, OnFailure::Rollback);
-        let now = theatre.world.clock.now();
-        let record = towpath_deploy::ReleaseRecord {
-            id: theirs,
-            number: 3,
-            state: "succeeded".into(),
-            image: plan.images_text(),
-            commit: None,
-            by: "eve".into(),
-            cause: "towpath deploy".into(),
-            at: now,
-            stopped_at: Some(now),
-            message: None,
-            repeats: 0,
-            repeated_at: None,
-            plan: towpath_delivery::write_plan(&plan),
-        };
-        theatre.world.target.change(&id, |place| {
-            place.records.insert(0, record);
-            (place.release, place.attempted) = (Some(theirs), Some(theirs));
-        });
-        let before = theatre.world.target.place(&id).applied;
-        theatre.play(begun.id).await;
-        let row = theatre.world.release(begun.id).await;
-        assert_eq!(
-            (row.status, row.outcome),
-            (ReleaseStatus::Failed, Some(Outcome::Errored))
-        );
-        assert_eq!(
-            row.message.as_deref(),
-            Some("release 3 of eve deployed to the environment since, so it was left to that.")
-        );
-        let place = theatre.world.target.place(&id);
-        assert_eq!((place.applied, place.release), (before, Some(theirs)));
-    }
+    let theatre = Theatre::new(true).await;
+    let (environment, begun) = theatre.prepare(Story::FailsAndGoesBack).await;
+    let (_, _, calls) = theatre.reference(Story::FailsAndGoesBack).await;
+    let apply = calls.iter().position(|call| *call == Method::Apply).unwrap();
+    assert!(theatre.play_with(begun.id, Cut::InTarget(apply, Moment::Middle)).await);
+    // A laptop deploys release 3.
+    let plan = plan(&environment, "better", begun.parent, OnFailure::Rollback);
+    let mut request = foreign_request(&environment, 3);
+    let theirs = request.record.id;
+    request.record.plan = towpath_delivery::write_plan(&plan);
+    theatre.world.apply(request).await.unwrap();
+    let before = theatre.world.applied(&environment);
+    theatre.play(begun.id).await;
+    let row = theatre.world.release(begun.id).await;
+    assert_eq!(
+        (row.status, row.outcome),
+        (ReleaseStatus::Failed, Some(Outcome::Errored))
+    );
+    assert_eq!(
+        row.message.as_deref(),
+        Some("release 3 of eve deployed to the environment since, so it was left to that.")
+    );
+    assert_eq!(theatre.world.applied(&environment), before);
+    assert_eq!(theatre.world.running(&environment).await, Some(theirs));
 }

@@ -1,10 +1,10 @@
 //! Releases: begun, carried out, refused, and queued.
 
-use crate::{target::names, world::*};
+use crate::world::*;
 use jiff::SignedDuration;
 use std::{sync::Arc, time::Duration};
 use towpath_delivery::{ErrorKind, Unheard};
-use towpath_deploy::Hold;
+use towpath_deploy::{Hold, Target as _, fake::Moment};
 use towpath_store::{
     Commit, EnvironmentStore as _, Expect, ReleaseStore as _, Store as _, WorkKey, WorkKind, WorkStore as _,
     WorkflowStore as _, Write,
@@ -36,7 +36,7 @@ async fn a_release_is_committed_with_its_plan_its_events_and_its_work() {
     let key = WorkKey::new(WorkKind::Release, begun.id);
     let work = world.store.work(&key).await.unwrap().unwrap();
     assert_eq!((work.project, work.due), (Some(claims()), world.clock.now()));
-    assert!(world.target.place(&environment("dev")).applied.is_empty());
+    assert!(world.applied("dev").is_empty());
     let row = world.store.environment(&environment("dev")).await.unwrap().unwrap();
     assert!(!row.listed, "nobody discovered it yet");
 }
@@ -56,9 +56,8 @@ async fn a_release_that_is_carried_out_runs() {
         said,
         format!("release 1 of dev: {image}\n  ConfigMap/web: created\n  Deployment/web: created\ndev runs {image}")
     );
-    let place = world.target.place(&environment("dev"));
-    assert_eq!(place.release, Some(row.id));
-    assert_eq!(names(&place.objects).len(), 2);
+    assert_eq!(world.running("dev").await, Some(row.id));
+    assert_eq!(world.live("dev").len(), 2);
     assert!(world.store.open_releases().await.unwrap().is_empty());
     // The poller is told to look.
     let key = WorkKey::new(WorkKind::Environment, environment("dev").slug());
@@ -75,8 +74,7 @@ async fn what_left_the_manifests_is_removed() {
     let releases = &world.delivery.releases;
     let begun = releases.deploy(&environment("dev"), request, &ann()).await.unwrap();
     world.carry_out(begun.id).await;
-    let place = world.target.place(&environment("dev"));
-    assert_eq!(Vec::from_iter(names(&place.objects)), ["Deployment/web"]);
+    assert_eq!(world.live("dev"), ["Deployment/web"]);
 }
 
 #[tokio::test]
@@ -151,7 +149,7 @@ async fn the_second_release_waits_for_the_first_and_is_then_stale() {
     })
     .await
     .unwrap();
-    assert!(world.target.place(&environment("dev")).applied.is_empty());
+    assert!(world.applied("dev").is_empty());
     world.carry_out(first.id).await;
     let (row, said) = waiting.await.unwrap();
     assert_eq!(
@@ -164,17 +162,17 @@ async fn the_second_release_waits_for_the_first_and_is_then_stale() {
          plan"
     );
     assert_eq!(row.message.as_deref(), said.split('\n').nth(1));
-    assert_eq!(world.target.place(&environment("dev")).release, Some(first.id));
+    assert_eq!(world.running("dev").await, Some(first.id));
 }
 
 #[tokio::test]
 async fn the_second_release_goes_on_if_the_first_changed_nothing() {
     let world = World::new().await;
     let (first, second) = two_at_once(&world).await;
-    world.target.refuse("no");
+    world.refuse("no");
     let (row, _) = world.carry_out(first.id).await;
     assert_eq!(row.status, ReleaseStatus::Abandoned);
-    world.target.accept();
+    world.target.clear_findings(&place("dev"));
     let (row, _) = world.carry_out(second.id).await;
     assert_eq!(row.status, ReleaseStatus::Succeeded);
 }
@@ -190,17 +188,20 @@ async fn what_the_target_refuses_changes_nothing() {
         .deploy(&environment("dev"), request("latest"), &ann())
         .await
         .unwrap();
-    world.target.refuse("the quota is used up");
+    world.refuse("the quota is used up");
     let (row, said) = world.carry_out(begun.id).await;
     assert_eq!(
         (row.status, row.outcome),
         (ReleaseStatus::Abandoned, Some(Outcome::Rejected))
     );
-    let message = "the quota is used up\nNothing was changed.";
-    assert_eq!(row.message.as_deref(), Some(message));
-    assert!(said.ends_with(message), "{said}");
-    let place = world.target.place(&environment("dev"));
-    assert_eq!((place.release, place.applied.len()), (Some(before.id), 1));
+    let message = row.message.unwrap();
+    assert!(
+        message.ends_with("the quota is used up\nNothing was changed."),
+        "{message}"
+    );
+    assert!(said.ends_with(&message), "{said}");
+    assert_eq!(world.running("dev").await, Some(before.id));
+    assert_eq!(world.applied("dev").len(), 1);
 }
 
 #[tokio::test]
@@ -230,14 +231,13 @@ async fn a_lock_that_somebody_took_meanwhile_holds() {
         .deploy(&environment("dev"), request("latest"), &ann())
         .await
         .unwrap();
-    world.target.change(&environment("dev"), |place| {
-        place.hold = Some(Hold {
-            by: "bob".into(),
-            reason: "looking".into(),
-            since: at("2026-01-01T00:00:00Z"),
-            until: at("2026-01-01T01:00:00Z"),
-        });
-    });
+    let hold = Hold {
+        by: "bob".into(),
+        reason: "looking".into(),
+        since: at("2026-01-01T00:00:00Z"),
+        until: at("2026-01-01T01:00:00Z"),
+    };
+    world.target.set_hold(&place("dev"), Some(hold)).await.unwrap();
     let (row, said) = world.carry_out(begun.id).await;
     assert_eq!(row.outcome, Some(Outcome::Rejected));
     assert!(said.contains("dev is locked by bob until"), "{said}");
@@ -253,12 +253,10 @@ async fn a_release_of_a_laptop_is_learned_and_makes_plans_stale() {
         .await
         .unwrap();
     // A laptop with its own store deploys to the same cluster.
-    let laptop = World::on_cluster().await;
+    let laptop = world.laptop().await;
     laptop.push_image("app-latest");
     laptop.push_image("app-latest");
     let (theirs, _) = laptop.deploy("dev", "latest").await;
-    let there = laptop.target.place(&environment("dev"));
-    world.target.change(&environment("dev"), |place| *place = there);
     let begun = world.delivery.releases.begin(&plan, "x", &ann(), None).await.unwrap();
     let (row, said) = world.carry_out(begun.id).await;
     assert_eq!(row.status, ReleaseStatus::Abandoned);
@@ -278,9 +276,9 @@ async fn a_number_that_the_environment_gave_is_taken_over() {
     let world = World::on_cluster().await;
     world.push_image("app-latest");
     let (row, _) = world.deploy("dev", "latest").await;
-    world
-        .target
-        .change(&environment("dev"), |place| place.records[0].number = 5);
+    let mut request = world.target.requests(&place("dev")).remove(0);
+    request.record.number = 5;
+    world.apply(request).await.unwrap();
     world
         .delivery
         .history
@@ -378,14 +376,14 @@ async fn another_attempt_of_a_job_deploys_again_what_failed() {
     world.approve(flow.hold.id).await;
     let releases = &world.delivery.releases;
     let first = releases.deploy_for_job(flow.deploy.id, "dev").await.unwrap();
-    world.target.break_image("claims", Outcome::Failed);
+    world.break_image("claims", Outcome::Failed);
     let (row, _) = world.carry_out(first.id).await;
     assert_eq!(row.status, ReleaseStatus::Failed);
     assert_eq!(
         releases.deploy_for_job(flow.deploy.id, "dev").await.unwrap().id,
         first.id
     );
-    world.target.mend_images();
+    world.target.mend_images(&place("dev"));
     world.change_job(flow.deploy.id, |job| job.attempt = 2).await;
     let second = releases.deploy_for_job(flow.deploy.id, "dev").await.unwrap();
     assert_ne!(second.id, first.id);
@@ -487,7 +485,7 @@ async fn whoever_lost_the_lease_decides_nothing() {
     let new = world.lease(WorkKind::Release, begun.id).await;
     let error = releases.carry_out(&old, begun.id, &Unheard).await.unwrap_err();
     assert!(error.is_fenced(), "{error}");
-    assert!(world.target.place(&environment("dev")).applied.is_empty());
+    assert!(world.applied("dev").is_empty());
     let row = releases.carry_out(&new, begun.id, &Unheard).await.unwrap();
     assert_eq!(row.status, ReleaseStatus::Succeeded);
 }
@@ -504,7 +502,7 @@ async fn a_release_that_cannot_go_on_stops_nothing_behind_it() {
         .await
         .unwrap();
     let guard = world.lease(WorkKind::Release, begun.id).await;
-    world.target.die_at(3, crate::target::Moment::Middle);
+    world.target.die_in_call(2, Moment::Middle);
     let died = world
         .target
         .until_death(releases.carry_out(&guard, begun.id, &Unheard))
@@ -558,18 +556,18 @@ async fn deploying_what_runs_again_is_counted_and_no_new_release() {
     let (second, _) = world.deploy("dev", "latest").await;
     let releases = &world.delivery.releases;
     let id = environment("dev");
-    let applied = world.target.place(&id).applied.len();
+    let applied = world.applied("dev").len();
     for repeats in 1..=12 {
         world.clock.advance(SignedDuration::from_secs(60));
         let again = releases.deploy(&id, request("latest"), &bob()).await.unwrap();
         assert_eq!((again.id, again.status), (second.id, ReleaseStatus::Succeeded));
         assert_eq!((again.repeats, again.repeated_at), (repeats, Some(world.clock.now())));
     }
-    assert_eq!(world.target.place(&id).applied.len(), applied, "nothing was applied");
+    assert_eq!(world.applied("dev").len(), applied, "nothing was applied");
     let rows = world.store.releases(&id, 50).await.unwrap();
     let said: Vec<(i64, i64)> = rows.iter().map(|row| (row.number, row.repeats)).collect();
     assert_eq!(said, [(2, 12), (1, 0)]);
-    let records = world.target.place(&id).records;
+    let records = world.records("dev").await;
     let record = records.iter().find(|record| record.id == second.id).unwrap();
     assert_eq!((record.repeats, record.repeated_at), (12, Some(world.clock.now())));
     // Earlier releases are still available for a rollback.
@@ -584,7 +582,9 @@ async fn what_runs_and_does_not_run_well_is_deployed_again() {
     let (first, _) = world.deploy("dev", "latest").await;
     let id = environment("dev");
     // The environment is between two releases.
-    world.target.change(&id, |place| place.release = None);
+    let applied = world.target.requests(&place("dev")).remove(0);
+    world.target.die_in_call(0, Moment::Middle);
+    assert!(world.target.until_death(world.apply(applied)).await.is_none());
     let again = world
         .delivery
         .releases

@@ -1,19 +1,14 @@
 //! One-off runs, cron jobs run by hand, and single cron jobs that are applied.
 
-use crate::{target::Moment, world::*};
+use crate::world::*;
 use jiff::SignedDuration;
 use towpath_delivery::{ErrorKind, LaptopRequest, Unheard};
-use towpath_deploy::{CronJobStatus, JobEnd, Occasion};
+use towpath_deploy::{
+    JobEnd, JobLine, Occasion,
+    fake::{JobScript, Method, Moment},
+};
 use towpath_store::{ReleaseStore as _, WorkKind, WorkStore as _};
 use towpath_types::{Clock as _, Outcome, RunId};
-
-fn ended(outcome: Outcome, exit_code: Option<i64>, message: &str) -> JobEnd {
-    JobEnd {
-        outcome,
-        exit_code,
-        message: message.into(),
-    }
-}
 
 fn migrate() -> LaptopRequest {
     LaptopRequest {
@@ -22,28 +17,21 @@ fn migrate() -> LaptopRequest {
     }
 }
 
-fn vacuum(name: &str) -> CronJobStatus {
-    CronJobStatus {
-        name: name.into(),
-        schedule: "0 3 * * *".into(),
-        suspended: false,
-        image: Some("r.io/claims".into()),
-        active: 0,
-        last_run: None,
-        last_success: None,
-        next_run: None,
-        failures: Vec::new(),
-    }
-}
-
 #[tokio::test]
 async fn a_run_is_a_row_with_its_lines_and_its_end() {
     let world = World::new().await;
     let digest = world.push_image("app-latest");
-    world.target.next_job(
-        &["-- it waits for a pod", "migrated two"],
-        ended(Outcome::Failed, Some(3), "BackoffLimitExceeded"),
-    );
+    world.script_migrate(JobScript {
+        lines: vec![
+            JobLine::Note("it waits for a pod".into()),
+            JobLine::Output("migrated two\n".into()),
+        ],
+        end: Some(JobEnd {
+            outcome: Outcome::Failed,
+            exit_code: Some(3),
+            message: "BackoffLimitExceeded".into(),
+        }),
+    });
     let runs = &world.delivery.runs;
     let begun = runs.start_job(&environment("dev"), migrate(), &ann()).await.unwrap();
     assert_eq!(begun, world.store.run(begun.id).await.unwrap().unwrap());
@@ -75,7 +63,6 @@ async fn a_run_is_a_row_with_its_lines_and_its_end() {
 async fn each_run_has_a_name_of_its_own_and_the_label_of_its_job() {
     let world = World::new().await;
     world.push_image("app-latest");
-    world.target.next_job(&[], ended(Outcome::Succeeded, Some(0), ""));
     let runs = &world.delivery.runs;
     let long = format!("{}-end", "m".repeat(70));
     let mut request = migrate();
@@ -91,8 +78,7 @@ async fn each_run_has_a_name_of_its_own_and_the_label_of_its_job() {
     let second = runs.start_job(&environment("dev"), request, &ann()).await.unwrap();
     assert_ne!(first.object, second.object);
     assert!(first.object.len() <= 63, "{}", first.object);
-    let names = world.target.place(&environment("dev")).jobs;
-    assert_eq!(names.keys().cloned().collect::<Vec<_>>(), {
+    assert_eq!(world.target.runs(&place("dev")), {
         let mut names = [first.object, second.object];
         names.sort();
         names
@@ -105,21 +91,18 @@ async fn each_run_has_a_name_of_its_own_and_the_label_of_its_job() {
 async fn a_restart_takes_up_following_a_run_from_its_beginning() {
     let mut world = World::new().await;
     world.push_image("app-latest");
-    world
-        .target
-        .next_job(&["one", "two"], ended(Outcome::Succeeded, Some(0), ""));
+    world.script_migrate(JobScript::exits(&["one", "two"], 0));
     let runs = &world.delivery.runs;
     let begun = runs.start_job(&environment("dev"), migrate(), &ann()).await.unwrap();
     let guard = world.lease(WorkKind::Run, begun.id).await;
-    world.target.die_at(1, Moment::After);
+    world.target.die_in_call(0, Moment::After);
     let died = world.target.until_death(runs.follow(&guard, begun.id, &Unheard)).await;
     assert!(died.is_none());
     world.restart();
     world.let_leases_end();
     let (row, said) = world.follow(begun.id).await;
     assert_eq!((row.outcome, said.as_str()), (Some(Outcome::Succeeded), "one\ntwo"));
-    let job = &world.target.place(&environment("dev")).jobs[&begun.object];
-    assert_eq!(job.starts, 1, "a migration runs once");
+    assert_eq!(world.target.calls(Method::RunJob), 1, "a migration runs once");
 }
 
 #[tokio::test]
@@ -129,15 +112,14 @@ async fn a_run_that_was_never_started_is_not_started_later() {
     let id = environment("dev");
     // Die at each call of the start in turn; what remains is a row, or nothing.
     for moment in [Moment::Before, Moment::After] {
-        world.target.next_job(&["one"], ended(Outcome::Succeeded, Some(0), ""));
-        let calls = world.target.calls().len();
+        let calls = world.target.total_calls();
         let runs = &world.delivery.runs;
         let reference = runs.start_job(&id, migrate(), &ann()).await.unwrap();
         world.follow(reference.id).await;
-        let calls = world.target.calls()[calls..].to_vec();
-        let run_job = calls.iter().position(|call| *call == "run_job").unwrap();
+        let calls = world.target.called()[calls..].to_vec();
+        let run_job = calls.iter().position(|call| *call == Method::RunJob).unwrap();
         let known = world.store.runs(&id, 100).await.unwrap().len();
-        world.target.die_at(run_job + 1, moment);
+        world.target.die_in_call(run_job, moment);
         let died = world.target.until_death(runs.start_job(&id, migrate(), &ann())).await;
         assert!(died.is_none());
         let rows = world.store.runs(&id, 100).await.unwrap();
@@ -175,7 +157,7 @@ async fn is_not_due(world: &World, id: RunId) -> bool {
 async fn a_run_that_the_target_refuses_ends_at_once() {
     let world = World::new().await;
     world.push_image("app-latest");
-    world.target.refuse("the quota is used up");
+    world.refuse("the quota is used up");
     let runs = &world.delivery.runs;
     let error = runs
         .start_job(&environment("dev"), migrate(), &ann())
@@ -184,7 +166,7 @@ async fn a_run_that_the_target_refuses_ends_at_once() {
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.to_string().starts_with("the job cannot run:\n"), "{error}");
     assert!(world.store.runs(&environment("dev"), 10).await.unwrap().is_empty());
-    world.target.accept();
+    world.target.clear_findings(&place("dev"));
     world.target.set_unreachable(Some("connection refused"));
     let error = runs
         .start_job(&environment("dev"), migrate(), &ann())
@@ -197,7 +179,6 @@ async fn a_run_that_the_target_refuses_ends_at_once() {
 async fn a_target_that_goes_away_while_a_run_is_followed_is_asked_again() {
     let world = World::new().await;
     world.push_image("app-latest");
-    world.target.next_job(&["one"], ended(Outcome::Succeeded, Some(0), ""));
     let runs = &world.delivery.runs;
     let begun = runs.start_job(&environment("dev"), migrate(), &ann()).await.unwrap();
     let guard = world.lease(WorkKind::Run, begun.id).await;
@@ -235,9 +216,7 @@ async fn a_locked_environment_runs_nothing_of_others() {
     let world = World::new().await;
     world.push_image("app-latest");
     world.deploy("dev", "latest").await;
-    world
-        .target
-        .change(&environment("dev"), |place| place.cron_jobs = vec![vacuum("vacuum-db")]);
+    world.apply_cron_job("dev", "vacuum-db").await;
     let (locks, runs, id) = (&world.delivery.locks, &world.delivery.runs, environment("dev"));
     locks
         .lock(&id, "", SignedDuration::from_hours(1), &ann())
@@ -254,19 +233,14 @@ async fn a_cron_job_runs_by_hand_by_its_name_or_its_files() {
     let world = World::new().await;
     world.push_image("app-latest");
     world.deploy("dev", "latest").await;
-    world.target.change(&environment("dev"), |place| {
-        place.cron_jobs = vec![vacuum("claims-vacuum-db")]
-    });
-    world
-        .target
-        .next_job(&["vacuumed"], ended(Outcome::Succeeded, Some(0), ""));
+    world.apply_cron_job("dev", "claims-vacuum-db").await;
+    let script = JobScript::exits(&["vacuumed"], 0);
+    world.target.script_job(&place("dev"), "claims-vacuum-db", script);
     let (runs, id) = (&world.delivery.runs, environment("dev"));
     for name in ["claims-vacuum-db", "vacuum_db", "vacuum-db"] {
         let begun = runs.start_cron_job(&id, name, None, &ann()).await.unwrap();
-        assert_eq!(
-            (begun.kind.as_str(), begun.object.as_str(), begun.image.as_str()),
-            ("CronJob", "claims-vacuum-db-1", "r.io/claims")
-        );
+        assert_eq!((begun.kind.as_str(), begun.image.as_str()), ("CronJob", "r.io/claims"));
+        assert!(begun.object.starts_with("claims-vacuum-db-"), "{}", begun.object);
         let (row, said) = world.follow(begun.id).await;
         assert_eq!(
             (row.outcome, said.as_str()),
@@ -279,7 +253,9 @@ async fn a_cron_job_runs_by_hand_by_its_name_or_its_files() {
         error.to_string(),
         "`dev` runs no cron job `nosuch`: it has claims-vacuum-db"
     );
-    world.target.change(&id, |place| place.cron_jobs.clear());
+    let cron_jobs = world.target.live(&place("dev")).into_iter();
+    let cron_jobs = cron_jobs.filter(|object| object.kind == "CronJob");
+    cron_jobs.for_each(|object| world.target.remove(&place("dev"), &object.id()));
     let error = runs.start_cron_job(&id, "nosuch", None, &ann()).await.unwrap_err();
     assert_eq!(error.to_string(), "`dev` runs no cron job `nosuch`: it has none");
 }
@@ -289,20 +265,18 @@ async fn a_cron_job_whose_start_was_cut_off_says_that_nobody_knows() {
     let mut world = World::new().await;
     world.push_image("app-latest");
     world.deploy("dev", "latest").await;
-    world
-        .target
-        .change(&environment("dev"), |place| place.cron_jobs = vec![vacuum("vacuum-db")]);
+    world.apply_cron_job("dev", "vacuum-db").await;
     let id = environment("dev");
-    let before = world.target.calls().len();
+    let before = world.target.total_calls();
     world
         .delivery
         .runs
         .start_cron_job(&id, "vacuum-db", None, &ann())
         .await
         .unwrap();
-    let calls = world.target.calls()[before..].to_vec();
-    let start = calls.iter().position(|call| *call == "start_cron_job").unwrap();
-    world.target.die_at(start + 1, Moment::After);
+    let calls = world.target.called()[before..].to_vec();
+    let start = calls.iter().position(|call| *call == Method::StartCronJob).unwrap();
+    world.target.die_in_call(start, Moment::After);
     let runs = world.delivery.runs.clone();
     assert!(
         world
@@ -331,11 +305,8 @@ async fn a_single_cron_job_is_applied_beside_the_releases() {
     let (runs, id) = (&world.delivery.runs, environment("dev"));
     let lines = runs.apply_cron_job(&id, request.clone(), &ann()).await.unwrap();
     assert_eq!(lines, ["created", "applied CronJob vacuum-db to dev"]);
-    let place = world.target.place(&id);
-    assert_eq!(
-        (place.release, place.applied.last().unwrap().0),
-        (Some(release.id), Occasion::Beside)
-    );
+    assert_eq!(world.running("dev").await, Some(release.id));
+    assert_eq!(world.applied("dev").last().unwrap().0, Occasion::Beside);
     request.project_file = Some(
         "[[freeze]]\nenvironments = [\"dev\"]\nfrom = \"2025-01-01T00:00:00Z\"\nuntil = \"2027-01-01T00:00:00Z\"\n"
             .into(),

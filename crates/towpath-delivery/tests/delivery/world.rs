@@ -1,25 +1,32 @@
 //! All dependencies of delivery, in memory.
 
-use crate::target::FakeTarget;
 use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
+use tokio::sync::mpsc;
 use towpath_delivery::{
     Delivery, DeliveryError, EnvironmentView, FakeClock, HISTORY, LaptopRequest, ManifestFile, Plan, Ports, Progress,
     PullSecret,
 };
-use towpath_deploy::render::Renderer;
+use towpath_deploy::{
+    ApplyError, ApplyRequest, Environment, Occasion, ReleaseRecord, Severity, Target as _,
+    contract::Capabilities,
+    fake::{FakeTarget, JobScript},
+    render::Renderer,
+};
 use towpath_forge::{Forge as _, fake::FakeForge};
 use towpath_images::{TagName, fake::FakeImages};
+use towpath_manifest::Object;
 use towpath_store::{
     Commit, Database, EnvironmentStore as _, Expect, Faults, GateRow, GateStore as _, Guard, ImagePush, JobRow,
     PlanRow, ReleaseRow, ReleaseStore as _, RunRow, SqlStore, Store as _, WorkKey, WorkKind, WorkStore as _,
     WorkflowRow, Write,
 };
 use towpath_types::{
-    Actor, Clock as _, CommitId, Digest, EnvironmentId, ImageReference, JobId, JobKind, JobStatus, PipelineId,
+    Actor, Clock as _, CommitId, Digest, EnvironmentId, ImageReference, JobId, JobKind, JobStatus, Outcome, PipelineId,
     ProjectName, ReleaseId, RunId, Via, WorkflowId, WorkflowStatus,
 };
 
@@ -84,7 +91,7 @@ spec:
 pub struct World {
     pub store: SqlStore,
     pub faults: Faults,
-    pub target: Arc<FakeTarget>,
+    pub target: FakeTarget,
     pub forge: Arc<FakeForge>,
     pub images: Arc<FakeImages>,
     pub clock: FakeClock,
@@ -116,6 +123,15 @@ pub fn environment(name: &str) -> EnvironmentId {
     EnvironmentId::new("claims", name).unwrap()
 }
 
+/// Where an environment is.
+pub fn place(name: &str) -> Environment {
+    Environment {
+        id: environment(name),
+        kube_context: "live".into(),
+        namespace: format!("claims-{name}"),
+    }
+}
+
 pub fn ann() -> Actor {
     Actor::owner("ann", Via::CommandLine)
 }
@@ -136,6 +152,33 @@ pub fn file(path: &str, text: &str) -> ManifestFile {
     ManifestFile::text(path, text)
 }
 
+/// Release `number` of an environment, by a program that is not this world's. It has no objects.
+pub fn foreign_request(name: &str, number: i64) -> ApplyRequest {
+    ApplyRequest {
+        environment: place(name),
+        occasion: Occasion::Release,
+        record: ReleaseRecord {
+            id: ReleaseId::from_u128(u128::try_from(number).unwrap()),
+            number,
+            state: "running".into(),
+            image: "r.io/claims".into(),
+            commit: None,
+            by: "eve".into(),
+            cause: "towpath deploy".into(),
+            at: at("2026-01-01T00:00:00Z"),
+            stopped_at: None,
+            message: None,
+            repeats: 0,
+            repeated_at: None,
+            plan: json!({}),
+        },
+        objects: Vec::new(),
+        prune: Vec::new(),
+        deadline: Duration::from_secs(60),
+        unschedulable: None,
+    }
+}
+
 /// A request to deploy `tag` from a working tree with [`WEB`] in `dev` and `qa`.
 pub fn request(tag: &str) -> LaptopRequest {
     LaptopRequest {
@@ -153,23 +196,32 @@ pub fn request(tag: &str) -> LaptopRequest {
 impl World {
     /// A single machine: environments record nothing themselves.
     pub async fn new() -> Self {
-        Self::on(FakeTarget::default()).await
+        Self::on(None, Capabilities::LOCAL).await
     }
 
     /// A cluster: environments record their releases.
     pub async fn on_cluster() -> Self {
-        Self::on(FakeTarget::cluster()).await
+        Self::on(None, Capabilities::KUBERNETES).await
     }
 
-    async fn on(target: FakeTarget) -> Self {
+    /// Another machine, with its own storage, that deploys to the same environments.
+    pub async fn laptop(&self) -> Self {
+        Self::on(Some(self.target.clone()), Capabilities::KUBERNETES).await
+    }
+
+    async fn on(target: Option<FakeTarget>, capabilities: Capabilities) -> Self {
         let faults = Faults::new();
         let store = SqlStore::open(Database::SqliteMemory).await.unwrap();
         let store = store.with_faults(faults.clone());
-        let (target, forge, images) = (Arc::new(target), Arc::default(), Arc::default());
+        let (forge, images) = (Arc::default(), Arc::default());
         let clock = FakeClock::default();
+        let target = target.unwrap_or_else(|| {
+            let clock = clock.clone();
+            FakeTarget::new(capabilities).with_clock(move || clock.now())
+        });
         let ports = Ports {
             store: Arc::new(store.clone()),
-            target: target.clone(),
+            target: Arc::new(target.clone()),
             forge: Arc::<FakeForge>::clone(&forge),
             images: Arc::<FakeImages>::clone(&images),
             clock: Arc::new(clock.clone()),
@@ -199,6 +251,72 @@ impl World {
     pub fn pull_with_secret(&mut self) {
         self.ports.pull_secret = PullSecret::Brought;
         self.restart();
+    }
+
+    /// Makes preflight and `apply` of `dev` refuse everything.
+    pub fn refuse(&self, message: &str) {
+        self.target
+            .add_finding_about_all(&place("dev"), Severity::Refused, message);
+    }
+
+    /// Makes preflight of `dev` note something.
+    pub fn note(&self, message: &str) {
+        self.target
+            .add_finding_about_all(&place("dev"), Severity::Note, message);
+    }
+
+    /// Makes images fail in `dev`.
+    pub fn break_image(&self, part: &str, outcome: Outcome) {
+        self.target.break_image(&place("dev"), part, outcome);
+    }
+
+    /// What the runs of `migrate` do in `dev`.
+    pub fn script_migrate(&self, script: JobScript) {
+        self.target.script_job(&place("dev"), "migrate", script);
+    }
+
+    /// Everything that was applied to an environment, in order.
+    pub fn applied(&self, name: &str) -> Vec<(Occasion, ReleaseId)> {
+        let requests = self.target.requests(&place(name)).into_iter();
+        requests.map(|request| (request.occasion, request.record.id)).collect()
+    }
+
+    /// The objects of an environment, by kind and name.
+    pub fn live(&self, name: &str) -> Vec<String> {
+        let objects = self.target.live(&place(name)).into_iter();
+        let mut ids: Vec<String> = objects.map(|object| object.id().to_string()).collect();
+        ids.sort();
+        ids
+    }
+
+    /// The release that runs completely in an environment.
+    pub async fn running(&self, name: &str) -> Option<ReleaseId> {
+        self.target.current(&place(name)).await.unwrap()?.release
+    }
+
+    /// The releases that an environment records itself, newest first.
+    pub async fn records(&self, name: &str) -> Vec<ReleaseRecord> {
+        self.target.releases(&place(name)).await.unwrap()
+    }
+
+    /// Applies a request to the target itself, as another program does.
+    pub async fn apply(&self, request: ApplyRequest) -> Result<(), ApplyError> {
+        self.target.apply(request, mpsc::unbounded_channel().0).await
+    }
+
+    /// Applies a CronJob to an environment, as another program does.
+    pub async fn apply_cron_job(&self, environment: &str, name: &str) {
+        let container = json!({"name": "app", "image": "r.io/claims"});
+        let pod = json!({"restartPolicy": "Never", "containers": [container]});
+        let job = json!({"spec": {"template": {"spec": pod}}});
+        let spec = json!({"schedule": "0 3 * * *", "jobTemplate": job});
+        let object = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": name}, "spec": spec});
+        let request = ApplyRequest {
+            occasion: Occasion::Beside,
+            objects: vec![Object::from_value(object, "a test").unwrap()],
+            ..foreign_request(environment, 0)
+        };
+        self.apply(request).await.unwrap();
     }
 
     /// The plan of a request.

@@ -588,10 +588,7 @@ mod tests {
         }
 
         fn application(&self, version: &str) -> Vec<Object> {
-            let script = JobScript {
-                lines: vec!["swept".into()],
-                exit_code: Some(0),
-            };
+            let script = JobScript::exits(&["swept"], 0);
             self.target.script_job(&self.environment, "sweep", script);
             let job = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "a"}]}}}});
             vec![
@@ -640,10 +637,7 @@ mod tests {
         }
 
         fn job(&self, name: &str, label: &str, exit_code: i64, text: &str) -> Object {
-            let script = JobScript {
-                lines: vec![text.into()],
-                exit_code: Some(exit_code),
-            };
+            let script = JobScript::exits(&[text], exit_code);
             self.target.script_job(&self.environment, name, script);
             let mut job = self.object("Job", name, &json!({}));
             job.value["metadata"]["labels"][crate::JOB_LABEL] = json!(label);
@@ -652,11 +646,7 @@ mod tests {
 
         fn endless_job(&self, name: &str, label: &str) -> Object {
             let job = self.job(name, label, 0, "");
-            let script = JobScript {
-                lines: Vec::new(),
-                exit_code: None,
-            };
-            self.target.script_job(&self.environment, name, script);
+            self.target.script_job(&self.environment, name, JobScript::endless(&[]));
             job
         }
 

@@ -12,9 +12,14 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use towpath_manifest::{Change, ChangeKind, Fingerprints, Kind, Object, ObjectId, containers, diff, sort_for_apply};
+use towpath_manifest::{
+    Change, ChangeKind, Container, Fingerprints, Kind, Object, ObjectId, containers, diff, sort_for_apply,
+};
 use towpath_schedule::Schedule;
 use towpath_types::{Digest, Outcome, ReleaseId};
+
+/// The state of the record of a release that has not ended.
+const RUNNING: &str = "running";
 
 /// An object as it is now.
 struct Live {
@@ -40,6 +45,10 @@ pub(super) struct FakeEnvironment {
     pub jobs: BTreeMap<String, FakeJob>,
     /// Scripted by the test.
     pub findings: Vec<Finding>,
+    /// Scripted by the test: findings about whatever there is.
+    pub findings_about_all: Vec<(Severity, String)>,
+    /// Scripted by the test: objects whose image contains the text do not roll out, with this outcome.
+    pub broken_images: Vec<(String, Outcome)>,
     pub failures: VecDeque<ApplyError>,
     pub delays: VecDeque<Duration>,
     pub scripts: BTreeMap<String, JobScript>,
@@ -82,7 +91,18 @@ impl FakeEnvironment {
     /// The scripted findings about `objects`.
     pub(super) fn findings_about(&self, objects: &[Object]) -> Vec<Finding> {
         let is_about = |finding: &&Finding| objects.iter().any(|object| object.id() == finding.object);
-        self.findings.iter().filter(is_about).cloned().collect()
+        let of_these = self.findings.iter().filter(is_about).cloned();
+        let of_all = self.findings_about_all.iter().filter_map(|(severity, message)| {
+            let object = objects.first()?;
+            Some(Finding {
+                severity: *severity,
+                object: object.id(),
+                field: String::new(),
+                place: object.place.clone(),
+                message: message.clone(),
+            })
+        });
+        of_these.chain(of_all).collect()
     }
 
     fn refusals(&self, objects: &[Object]) -> Vec<String> {
@@ -142,6 +162,22 @@ impl FakeEnvironment {
         }
     }
 
+    /// How a request fails that has begun: as the test scripted for this request, or because of one of its images.
+    pub(super) fn next_failure(&mut self, request: &ApplyRequest) -> Option<ApplyError> {
+        if let Some(scripted) = self.failures.pop_front() {
+            return Some(scripted);
+        }
+        let containers: Vec<Container> = request.objects.iter().flat_map(containers).collect();
+        let (_, outcome) = self
+            .broken_images
+            .iter()
+            .find(|(part, _)| containers.iter().any(|container| container.image.contains(part)))?;
+        Some(ApplyError {
+            log: vec!["exec: not found".into()],
+            ..failure(*outcome, "the new pods do not start")
+        })
+    }
+
     /// Begins a request: from here on, it has an effect. The error is the message of a refusal.
     pub(super) fn begin(
         &mut self,
@@ -152,6 +188,7 @@ impl FakeEnvironment {
         if request.occasion == Occasion::Release && records_releases {
             self.record_start(request)?;
         }
+        self.end_abandoned(request.record.id, now);
         self.requests.push(request.clone());
         self.deploying = records_releases.then(|| Deploying {
             by: request.record.by.clone(),
@@ -174,9 +211,19 @@ impl FakeEnvironment {
         }
     }
 
+    /// Ends the records of the releases whose process died before they ended.
+    fn end_abandoned(&mut self, begun: ReleaseId, now: Timestamp) {
+        let is_abandoned = |release: &&mut ReleaseRecord| release.id != begun && release.state == RUNNING;
+        for release in self.releases.iter_mut().filter(is_abandoned) {
+            release.state = Outcome::Errored.as_str().into();
+            release.stopped_at = Some(now);
+            release.message = Some("the process that carried it out died before it ended".into());
+        }
+    }
+
     fn record_start(&mut self, request: &mut ApplyRequest) -> Result<(), String> {
         let record = &mut request.record;
-        record.state = "running".into();
+        record.state = RUNNING.into();
         self.releases.retain(|release| release.id != record.id);
         let number_of = |number: i64| self.releases.iter().find(|release| release.number == number);
         // A failed release leaves what was there before.
@@ -194,10 +241,10 @@ impl FakeEnvironment {
         Ok(())
     }
 
-    /// Applies the objects of a request that has begun. Returns what happened to each: created, changed, or nothing.
-    pub(super) fn apply_objects(&mut self, request: &ApplyRequest) -> Vec<(ObjectId, ChangeKind)> {
-        let changes = self.changes(&request.objects, &[]);
-        for object in &request.objects {
+    /// Applies objects of a request that has begun. Returns what happened to each: created, changed, or nothing.
+    pub(super) fn apply_objects(&mut self, objects: &[Object]) -> Vec<(ObjectId, ChangeKind)> {
+        let changes = self.changes(objects, &[]);
+        for object in objects {
             let live = Live {
                 object: object.clone(),
                 writers: Vec::new(),
@@ -398,7 +445,7 @@ impl FakeEnvironment {
             return Some(lines.clone());
         }
         match workload.kind.as_str() {
-            "Job" => self.jobs.get(&workload.name).map(|job| job.lines.clone()),
+            "Job" => self.jobs.get(&workload.name).map(FakeJob::printed),
             _ => self.live.contains_key(workload).then(Vec::new),
         }
     }

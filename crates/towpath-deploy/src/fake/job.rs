@@ -10,19 +10,48 @@ use towpath_types::Outcome;
 /// What a run of a job does.
 #[derive(Debug, Clone)]
 pub struct JobScript {
-    /// The lines that it prints.
-    pub lines: Vec<String>,
-    /// Its exit code; `None` if it runs until somebody stops it.
-    pub exit_code: Option<i64>,
+    /// What it prints, and the notes about it.
+    pub lines: Vec<JobLine>,
+    /// How it ends; `None` if it runs until somebody stops it.
+    pub end: Option<JobEnd>,
+}
+
+impl JobScript {
+    /// Prints lines, and exits with a code.
+    #[must_use]
+    pub fn exits(lines: &[&str], exit_code: i64) -> Self {
+        let (outcome, message) = match exit_code {
+            0 => (Outcome::Succeeded, String::new()),
+            _ => (Outcome::Failed, format!("exit code {exit_code}")),
+        };
+        Self {
+            lines: lines.iter().map(|line| printed(line)).collect(),
+            end: Some(JobEnd {
+                outcome,
+                exit_code: Some(exit_code),
+                message,
+            }),
+        }
+    }
+
+    /// Prints lines, and runs until somebody stops it.
+    #[must_use]
+    pub fn endless(lines: &[&str]) -> Self {
+        Self {
+            end: None,
+            ..Self::exits(lines, 0)
+        }
+    }
+}
+
+fn printed(line: &str) -> JobLine {
+    JobLine::Output(Bytes::from(format!("{line}\n")))
 }
 
 impl Default for JobScript {
     /// Prints nothing and succeeds.
     fn default() -> Self {
-        Self {
-            lines: Vec::new(),
-            exit_code: Some(0),
-        }
+        Self::exits(&[], 0)
     }
 }
 
@@ -32,7 +61,7 @@ pub(super) struct FakeJob {
     /// The CronJob that it belongs to.
     pub cron_job: Option<String>,
     pub started: Timestamp,
-    pub lines: Vec<String>,
+    pub lines: Vec<JobLine>,
     /// How and when it ended.
     pub end: Option<(JobEnd, Timestamp)>,
     /// The handles that wait for its end. They also keep their streams of lines open.
@@ -41,28 +70,12 @@ pub(super) struct FakeJob {
 
 impl FakeJob {
     pub(super) fn start(object: Object, cron_job: Option<String>, script: JobScript, now: Timestamp) -> Self {
-        let end = script.exit_code.map(|exit_code| {
-            let outcome = match exit_code {
-                0 => Outcome::Succeeded,
-                _ => Outcome::Failed,
-            };
-            let message = match exit_code {
-                0 => String::new(),
-                _ => format!("exit code {exit_code}"),
-            };
-            let end = JobEnd {
-                outcome,
-                exit_code: Some(exit_code),
-                message,
-            };
-            (end, now)
-        });
         Self {
             object,
             cron_job,
             started: now,
             lines: script.lines,
-            end,
+            end: script.end.map(|end| (end, now)),
             waiting: Vec::new(),
         }
     }
@@ -72,7 +85,7 @@ impl FakeJob {
         let (output, lines) = mpsc::channel(self.lines.len().max(1));
         for line in &self.lines {
             // The channel is large enough for all lines.
-            let _ = output.try_send(JobLine::Output(Bytes::from(format!("{line}\n"))));
+            let _ = output.try_send(line.clone());
         }
         let (ended, end) = oneshot::channel();
         match &self.end {
@@ -84,6 +97,15 @@ impl FakeJob {
             output: lines,
             end,
         }
+    }
+
+    /// What it printed, without the notes about it.
+    pub(super) fn printed(&self) -> Vec<String> {
+        let printed = self.lines.iter().filter_map(|line| match line {
+            JobLine::Output(bytes) => Some(String::from_utf8_lossy(bytes).trim_end().to_string()),
+            JobLine::Note(_) => None,
+        });
+        printed.collect()
     }
 
     pub(super) fn cancel(&mut self, now: Timestamp) {

@@ -2,13 +2,13 @@
 
 use super::{
     environment::{FakeEnvironment, failure},
-    faults::{Faults, Method, Moment},
+    faults::{Fault, Faults, Method, Moment},
     job::JobScript,
 };
 use crate::contract::{Capabilities, SecondApply};
 use crate::target::{
     Applied, ApplyError, ApplyRequest, CronJobStatus, Drift, Environment, Finding, Hold, JobHandle, Preflight,
-    Progress, ReleaseRecord, Target, TargetError, Volumes, WorkloadStatus,
+    Progress, ReleaseRecord, Severity, Target, TargetError, Volumes, WorkloadStatus,
 };
 use bytes::Bytes;
 use futures::{
@@ -20,10 +20,11 @@ use jiff::Timestamp;
 use serde_json::Value;
 use std::{
     collections::HashMap,
+    future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use towpath_manifest::{ChangeKind, Fingerprints, Object, ObjectId};
 use towpath_types::{Outcome, ReleaseId};
 
@@ -39,6 +40,8 @@ pub struct FakeTarget {
     capabilities: Capabilities,
     now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     state: Arc<Mutex<State>>,
+    /// Told when a process dies in a call.
+    dead: Arc<Notify>,
 }
 
 impl Default for FakeTarget {
@@ -67,6 +70,7 @@ impl FakeTarget {
             capabilities,
             now: Arc::new(Timestamp::now),
             state: Arc::default(),
+            dead: Arc::default(),
         }
     }
 
@@ -88,14 +92,21 @@ impl FakeTarget {
 
     /// How often a method was called, including calls that failed.
     #[must_use]
-    pub fn calls(&self, method: Method) -> u64 {
-        self.state().faults.calls(method)
+    pub fn calls(&self, method: Method) -> usize {
+        let state = self.state();
+        state.faults.called().iter().filter(|called| **called == method).count()
     }
 
     /// How often any method was called.
     #[must_use]
-    pub fn total_calls(&self) -> u64 {
-        self.state().faults.total()
+    pub fn total_calls(&self) -> usize {
+        self.state().faults.called().len()
+    }
+
+    /// Every call, in order.
+    #[must_use]
+    pub fn called(&self) -> Vec<Method> {
+        self.state().faults.called().to_vec()
     }
 
     /// Counts from zero again.
@@ -109,8 +120,36 @@ impl FakeTarget {
     }
 
     /// Makes one call fail: the one after `before` more calls, of `method` or of any.
-    pub fn fail_call(&self, method: Option<Method>, before: u64, moment: Moment) {
-        self.state().faults.plan(method, before, moment);
+    pub fn fail_call(&self, method: Option<Method>, before: usize, moment: Moment) {
+        let fault = Fault { moment, kills: false };
+        self.state().faults.plan(method, before, fault);
+    }
+
+    /// Makes the caller's process die in one call of any method: the one after `before` more calls. That call never returns,
+    /// and [`FakeTarget::until_death`] ends.
+    pub fn die_in_call(&self, before: usize, moment: Moment) {
+        let fault = Fault { moment, kills: true };
+        self.state().faults.plan(None, before, fault);
+    }
+
+    /// Whether the process still has to die.
+    #[must_use]
+    pub fn is_death_pending(&self) -> bool {
+        self.state().faults.is_death_pending()
+    }
+
+    /// Lets the process live.
+    pub fn forget_death(&self) {
+        self.state().faults.forget_death();
+    }
+
+    /// The result of `work`; `None` if the process died in it.
+    pub async fn until_death<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.dead.notified() => None,
+            result = work => Some(result),
+        }
     }
 
     /// Adds a finding, which counts whenever its object is among those of a request.
@@ -118,9 +157,31 @@ impl FakeTarget {
         self.with(environment, |environment| environment.findings.push(finding));
     }
 
-    /// Removes all findings of [`FakeTarget::add_finding`].
+    /// Adds a finding about the first object of every request, whichever that is.
+    pub fn add_finding_about_all(&self, environment: &Environment, severity: Severity, message: &str) {
+        self.with(environment, |environment| {
+            environment.findings_about_all.push((severity, message.to_string()));
+        });
+    }
+
+    /// Removes all findings of [`FakeTarget::add_finding`] and [`FakeTarget::add_finding_about_all`].
     pub fn clear_findings(&self, environment: &Environment) {
-        self.with(environment, |environment| environment.findings.clear());
+        self.with(environment, |environment| {
+            environment.findings.clear();
+            environment.findings_about_all.clear();
+        });
+    }
+
+    /// Makes every `apply` of an image that contains `part` fail with this outcome, after it has applied its objects.
+    pub fn break_image(&self, environment: &Environment, part: &str, outcome: Outcome) {
+        self.with(environment, |environment| {
+            environment.broken_images.push((part.to_string(), outcome));
+        });
+    }
+
+    /// Ends what [`FakeTarget::break_image`] began.
+    pub fn mend_images(&self, environment: &Environment) {
+        self.with(environment, |environment| environment.broken_images.clear());
     }
 
     /// Makes the next `apply` that is not refused fail after it has applied its objects. Calls add up.
@@ -188,41 +249,52 @@ impl FakeTarget {
         self.with(environment, |environment| environment.jobs.keys().cloned().collect())
     }
 
+    /// The error of a call that a fault stops. Never returns if the process dies.
+    async fn stop(&self, fault: Fault, method: Method) -> TargetError {
+        if fault.kills {
+            self.dead.notify_one();
+            return pending().await;
+        }
+        self.state().faults.error(method)
+    }
+
     /// A call of `method` with this effect, with the faults that the test has planned.
-    fn call<T>(
+    async fn call<T: Send>(
         &self,
         method: Method,
-        effect: impl FnOnce(&mut HashMap<Environment, FakeEnvironment>) -> Result<T, TargetError>,
+        effect: impl FnOnce(&mut HashMap<Environment, FakeEnvironment>) -> Result<T, TargetError> + Send,
     ) -> Result<T, TargetError> {
-        let mut state = self.state();
-        let fails = state.faults.begin(method);
-        if fails == Some(Moment::Before) {
-            return Err(state.faults.error(method));
+        let fault = self.state().faults.begin(method);
+        if let Some(fault) = fault.filter(|fault| fault.moment != Moment::After) {
+            return Err(self.stop(fault, method).await);
         }
-        let result = effect(&mut state.environments);
-        match fails {
-            Some(_) => Err(state.faults.error(method)),
+        let result = effect(&mut self.state().environments);
+        match fault {
+            Some(fault) => Err(self.stop(fault, method).await),
             None => result,
         }
     }
 
     /// A call that only reads one environment.
-    fn read<T>(
+    async fn read<T: Send>(
         &self,
         method: Method,
         environment: &Environment,
-        read: impl FnOnce(&FakeEnvironment) -> T,
+        read: impl FnOnce(&FakeEnvironment) -> T + Send,
     ) -> Result<T, TargetError> {
-        self.call(method, |environments| {
+        let read = |environments: &mut HashMap<Environment, FakeEnvironment>| {
             let empty = FakeEnvironment::default();
             Ok(read(environments.get(environment).unwrap_or(&empty)))
-        })
+        };
+        self.call(method, read).await
     }
 
+    /// Carries a request out; only to its middle if `is_cut_off`.
     async fn carry_out(
         &self,
         mut request: ApplyRequest,
         progress: &mpsc::UnboundedSender<Progress>,
+        is_cut_off: bool,
     ) -> Result<(), ApplyError> {
         let refusal = |message: String| failure(Outcome::Rejected, message);
         let environment = request.environment.clone();
@@ -246,16 +318,22 @@ impl FakeTarget {
         let begun = self.with(&environment, |environment| {
             environment.refuse(&request, self.capabilities.enforces_holds, (self.now)())?;
             environment.begin(&mut request, self.capabilities.records_releases, (self.now)())?;
-            let scripted = (environment.failures.pop_front(), environment.delays.pop_front());
+            let scripted = (environment.next_failure(&request), environment.delays.pop_front());
             Ok::<_, String>((scripted, environment.paused.subscribe()))
         });
-        let ((failure, delay), mut paused) = begun.map_err(refusal)?;
+        let ((scripted, delay), mut paused) = begun.map_err(refusal)?;
         let mut running = Running {
             target: self,
             request: &request,
             has_ended: false,
         };
-        let changes = self.with(&environment, |environment| environment.apply_objects(&request));
+        let count = match is_cut_off {
+            true => request.objects.len() / 2,
+            false => request.objects.len(),
+        };
+        let changes = self.with(&environment, |environment| {
+            environment.apply_objects(&request.objects[..count])
+        });
         for (id, kind) in changes {
             match kind {
                 ChangeKind::Created => tell(progress, id, "created"),
@@ -263,12 +341,15 @@ impl FakeTarget {
                 ChangeKind::Unchanged | ChangeKind::Deleted => {}
             }
         }
+        if is_cut_off {
+            return Err(failure(Outcome::Errored, "it was cut off in the middle"));
+        }
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
         }
         // The environment keeps the sender, so this does not fail.
         let _ = paused.wait_for(|paused| !paused).await;
-        let result = match failure {
+        let result = match scripted {
             Some(error) => Err(error),
             None => {
                 let pruned = self.with(&environment, |environment| environment.prune(&request));
@@ -289,7 +370,8 @@ fn tell(progress: &mpsc::UnboundedSender<Progress>, object: ObjectId, message: &
     });
 }
 
-/// An `apply` that has begun. Dropping its future ends it as if its process had died.
+/// An `apply` that has begun. Dropping its future leaves what a process leaves that dies: the record of a release that never
+/// ended, until the next `apply`.
 struct Running<'a> {
     target: &'a FakeTarget,
     request: &'a ApplyRequest,
@@ -309,8 +391,9 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.has_ended {
-            let why = "the process that carried it out died before it ended";
-            self.end(&Err(failure(Outcome::Errored, why)));
+            self.target.with(&self.request.environment, |environment| {
+                environment.deploying = None;
+            });
         }
     }
 }
@@ -330,6 +413,7 @@ impl Target for FakeTarget {
                     .predicts_changes
                     .then(|| environment.changes(objects, prune)),
             })
+            .await
         })
     }
 
@@ -342,15 +426,19 @@ impl Target for FakeTarget {
             self.read(Method::Fingerprints, environment, |environment| {
                 environment.fingerprints.clone()
             })
+            .await
         })
     }
 
     fn releases<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<ReleaseRecord>, TargetError>> {
-        Box::pin(async move { self.read(Method::Releases, environment, FakeEnvironment::releases) })
+        Box::pin(async move {
+            self.read(Method::Releases, environment, FakeEnvironment::releases)
+                .await
+        })
     }
 
     fn current<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Option<Applied>, TargetError>> {
-        Box::pin(async move { self.read(Method::Current, environment, FakeEnvironment::applied) })
+        Box::pin(async move { self.read(Method::Current, environment, FakeEnvironment::applied).await })
     }
 
     fn apply(
@@ -360,13 +448,14 @@ impl Target for FakeTarget {
     ) -> BoxFuture<'_, Result<(), ApplyError>> {
         Box::pin(async move {
             let errored = |error: TargetError| failure(Outcome::Errored, error.chain());
-            let fails = self.state().faults.begin(Method::Apply);
-            if fails == Some(Moment::Before) {
-                return Err(errored(self.state().faults.error(Method::Apply)));
+            let fault = self.state().faults.begin(Method::Apply);
+            if let Some(fault) = fault.filter(|fault| fault.moment == Moment::Before) {
+                return Err(errored(self.stop(fault, Method::Apply).await));
             }
-            let result = self.carry_out(request, &progress).await;
-            match fails {
-                Some(_) => Err(errored(self.state().faults.error(Method::Apply))),
+            let is_cut_off = fault.is_some_and(|fault| fault.moment == Moment::Middle);
+            let result = self.carry_out(request, &progress, is_cut_off).await;
+            match fault {
+                Some(fault) => Err(errored(self.stop(fault, Method::Apply).await)),
                 None => result,
             }
         })
@@ -384,11 +473,12 @@ impl Target for FakeTarget {
                 environment.count_repeat(id, at);
                 Ok(())
             })
+            .await
         })
     }
 
     fn status<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<WorkloadStatus>, TargetError>> {
-        Box::pin(async move { self.read(Method::Status, environment, FakeEnvironment::statuses) })
+        Box::pin(async move { self.read(Method::Status, environment, FakeEnvironment::statuses).await })
     }
 
     fn drift<'a>(
@@ -403,6 +493,7 @@ impl Target for FakeTarget {
                     false => Vec::new(),
                 }
             })
+            .await
         })
     }
 
@@ -416,12 +507,16 @@ impl Target for FakeTarget {
                 environments.entry(environment.clone()).or_default().hold = hold;
                 Ok(())
             })
+            .await
         })
     }
 
     fn cron_jobs<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<CronJobStatus>, TargetError>> {
         let now = (self.now)();
-        Box::pin(async move { self.read(Method::CronJobs, environment, |environment| environment.cron_jobs(now)) })
+        Box::pin(async move {
+            self.read(Method::CronJobs, environment, |environment| environment.cron_jobs(now))
+                .await
+        })
     }
 
     fn run_job<'a>(
@@ -437,6 +532,7 @@ impl Target for FakeTarget {
                 let name = job.name.clone();
                 Ok(environment.start_job(job, None, excludes, now)?.follow(&name))
             })
+            .await
         })
     }
 
@@ -452,6 +548,7 @@ impl Target for FakeTarget {
                 let known = environments.get_mut(environment).ok_or_else(missing)?;
                 Ok(known.jobs.get_mut(name).ok_or_else(missing)?.follow(name))
             })
+            .await
         })
     }
 
@@ -470,6 +567,7 @@ impl Target for FakeTarget {
                 let job = environment.job_of_cron_job(name, &run).ok_or_else(missing)?;
                 Ok(environment.start_job(job, Some(name), false, now)?.follow(&run))
             })
+            .await
         })
     }
 
@@ -485,6 +583,7 @@ impl Target for FakeTarget {
                 job.cancel(now);
                 Ok(())
             })
+            .await
         })
     }
 
@@ -496,7 +595,9 @@ impl Target for FakeTarget {
         _: bool,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Bytes>, TargetError>> {
         Box::pin(async move {
-            let lines = self.read(Method::Logs, environment, |environment| environment.lines_of(workload))?;
+            let lines = self
+                .read(Method::Logs, environment, |environment| environment.lines_of(workload))
+                .await?;
             let missing = || TargetError::NotFound(format!("{environment} has no {workload}"));
             let lines = lines.ok_or_else(missing)?;
             let skip = lines.len().saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX));
@@ -518,6 +619,7 @@ impl Target for FakeTarget {
                 environments.remove(environment);
                 Ok(())
             })
+            .await
         })
     }
 }

@@ -107,10 +107,10 @@ impl World {
     }
 
     /// How often anything outside of the rows was called.
-    pub fn calls_outside(&self) -> u64 {
+    pub fn calls_outside(&self) -> usize {
         let engine = self.engine.calls();
         let engine = engine.start + engine.state + engine.stop + engine.list + engine.service_logs;
-        self.target.total_calls() + (self.forge.all_calls() + self.images.all_calls() + engine) as u64
+        self.target.total_calls() + self.forge.all_calls() + self.images.all_calls() + engine
     }
 
     /// Sends a request as the owner, with the owner's token.
