@@ -97,8 +97,8 @@ fn is_over(row: &SessionRow, now: Timestamp) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use towpath_delivery::FakeClock;
     use towpath_store::{Database, SqlStore};
+    use towpath_testkit::clock::FakeClock;
 
     #[tokio::test]
     async fn a_session_is_random_goes_on_while_it_is_used_and_ends() {

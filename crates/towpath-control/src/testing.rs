@@ -19,9 +19,9 @@ use crate::{
     progress::ProgressLogs,
     views::{JobView, PipelineView},
 };
-use jiff::{SignedDuration, Timestamp};
-use std::{pin::Pin, sync::Arc, time::Duration};
-use tokio::{sync::watch, task::JoinHandle};
+use jiff::Timestamp;
+use std::{sync::Arc, time::Duration};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use towpath_delivery::{Delivery, Ports, PullSecret};
 use towpath_deploy::{fake::FakeTarget, render::Renderer};
@@ -31,6 +31,7 @@ use towpath_images::{Images, fake::FakeImages};
 use towpath_protocol::{Report, SequencedReport};
 use towpath_secrets::Vault;
 use towpath_store::{Database, Faults, FolderObjects, JobRow, Objects, SqlStore, Store};
+use towpath_testkit::clock::FakeClock;
 use towpath_types::{
     Actor, Clock, CommitId, EngineName, JobId, JobKind, JobStatus, NodeId, Outcome, PipelineId, ProjectName, Via,
     WorkflowId,
@@ -40,38 +41,6 @@ use towpath_types::{
 const BOUND: Duration = Duration::from_secs(20);
 /// How often it checks, in case it misses a change.
 const LOOK: Duration = Duration::from_millis(5);
-
-/// This machine's clock, which a test can move forward; sleepers notice. Clones are the same clock.
-#[derive(Clone)]
-pub(crate) struct ForwardClock(watch::Sender<SignedDuration>);
-
-impl ForwardClock {
-    /// Moves the clock forward.
-    pub(crate) fn advance(&self, by: SignedDuration) {
-        self.0.send_modify(|ahead| *ahead += by);
-    }
-}
-
-impl Clock for ForwardClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::now() + *self.0.borrow()
-    }
-
-    fn sleep_until(&self, at: Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(async move {
-            let mut moved = self.0.subscribe();
-            while let Ok(left) = Duration::try_from(at.duration_since(self.now()))
-                && !left.is_zero()
-            {
-                tokio::select! {
-                    // The sender outlives this borrow of the clock.
-                    _ = moved.changed() => {}
-                    () = tokio::time::sleep(left) => {}
-                }
-            }
-        })
-    }
-}
 
 /// An otherwise empty job row.
 pub(crate) fn job_row(id: JobId) -> JobRow {
@@ -111,7 +80,7 @@ pub(crate) struct World {
     pub objects: Arc<dyn Objects>,
     pub clock: Arc<dyn Clock>,
     /// The clock that all servers share.
-    pub time: ForwardClock,
+    pub time: FakeClock,
     pub forge: Arc<FakeForge>,
     pub images: Arc<FakeImages>,
     pub target: FakeTarget,
@@ -152,7 +121,7 @@ impl World {
     /// A world on a store that others may share.
     pub(crate) fn over(store: Arc<dyn Store>, faults: Faults) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        let time = ForwardClock(watch::Sender::new(SignedDuration::ZERO));
+        let time = FakeClock::running();
         Self {
             store,
             faults,

@@ -47,7 +47,7 @@ mod workflow;
 mod testing;
 
 pub use agreement::plan_digest;
-pub use clock::{FakeClock, SystemClock};
+pub use clock::SystemClock;
 pub use delivery::{Delivery, Ports};
 pub use discover::{Discovered, Discoverer};
 pub use environment::{

@@ -3,9 +3,9 @@
 
 mod world;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 use towpath_deploy::{Target, TargetError};
 use towpath_manifest::Object;
 use towpath_testkit::{Probe, until};
@@ -38,7 +38,7 @@ fn long(spec: &mut Value) {
     container["env"] = json!([{"name": "EXIT_AFTER_MS", "value": "600000"}]);
 }
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// The run that was due at ten o'clock UTC on March `day`.
 fn run_of(day: i64) -> String {
@@ -107,7 +107,7 @@ async fn a_run_starts_when_it_is_due_and_once() {
         assert!(runs(world).is_empty(), "yesterday's run is not made up for");
         let said = "next run at 2026-03-02T10:00:00Z";
         message_until(world, said, |message| message == said).await;
-        world.clock.advance(Duration::from_secs(30));
+        world.clock.advance(SignedDuration::from_secs(30));
         runs_until(world, &[(run_of(2), ended)]).await;
         let said = "last run succeeded at 2026-03-02T10:00:00Z, next run at 2026-03-03T10:00:00Z";
         message_until(world, said, |message| message == said).await;
@@ -125,7 +125,7 @@ async fn a_run_starts_when_it_is_due_and_once() {
 
         // Three runs fell due while the server was dead. Only the latest is started.
         world.close();
-        world.clock.advance(3 * DAY);
+        world.clock.advance(DAY * 3);
         world.open().await;
         runs_until(world, &[(run_of(2), ended), (run_of(3), ended), (run_of(6), ended)]).await;
 
@@ -190,7 +190,7 @@ async fn a_run_that_is_too_late_is_not_started() {
 async fn what_becomes_of_a_run_while_another_is_under_way() {
     in_world("what_becomes_of_a_run", async |world| {
         let begin = |world: &World| world.clock.set(at("2026-03-02T09:59:00Z"));
-        let minute = Duration::from_secs(60);
+        let minute = SignedDuration::from_mins(1);
         let with = |world: &World, policy: &str| {
             daily(world, &["exit", "0", "begun"], |spec| {
                 spec["concurrencyPolicy"] = json!(policy);
@@ -314,7 +314,7 @@ async fn attempts_history_and_suspension() {
         world.apply(&[with(world, "9", false)]).await.unwrap();
         world.clock.set(at("2026-03-05T10:00:00Z"));
         until("the second attempt to have failed", BOUND, async || {
-            world.clock.advance(Duration::from_secs(1));
+            world.clock.advance(SignedDuration::from_secs(1));
             let runs = runs(world);
             let failed = runs.get(&run_of(5)).cloned().flatten();
             Ok(if failed.as_deref() == Some("failed") {

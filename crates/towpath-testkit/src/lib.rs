@@ -4,10 +4,13 @@
 //! All of it looks at Towpath from outside, as a user does: it starts the binary, talks HTTP and runs git. Of the product's
 //! crates it uses only `towpath-types`, so that it sees what everybody sees.
 //!
+//! A test inside of a crate has [`clock`]: a clock that it moves, and the contract of clocks.
+//!
 //! Nothing here sleeps for a guessed time. [`until`] polls with a bound, and its error says what it saw last.
 
 mod api;
 mod browser;
+pub mod clock;
 mod cluster;
 mod engine;
 mod fault_proxy;

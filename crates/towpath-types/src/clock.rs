@@ -6,8 +6,14 @@ use std::{future::Future, pin::Pin, time::Duration};
 /// What time it is.
 ///
 /// # Contract
-/// - `sleep_until` ends at once for a moment that has passed, and is safe to drop.
-/// - A clock may jump. Whoever needs to know how long something took measures that otherwise.
+/// `towpath_testkit::clock::check` checks it on this machine's clock and on the clock of tests.
+///
+/// - Any task may call any method at any time. `now` does not wait.
+/// - `sleep_until` never ends before `now` is `at`. It ends at once if that moment is now or has passed, and otherwise soon
+///   after it has come. It waits for ever for a moment that never comes.
+/// - Sleeps do not depend on each other. A sleep that nobody polls, or that is dropped, changes nothing for the others.
+/// - A clock may jump, forwards and backwards. A sleeper notices within a minute. Whoever needs to know how long something
+///   took measures that otherwise.
 pub trait Clock: Send + Sync {
     /// Now.
     fn now(&self) -> Timestamp;

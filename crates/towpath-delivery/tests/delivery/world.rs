@@ -8,8 +8,7 @@ use std::{
 };
 use tokio::sync::mpsc;
 use towpath_delivery::{
-    Delivery, DeliveryError, EnvironmentView, FakeClock, HISTORY, LaptopRequest, ManifestFile, Plan, Ports, Progress,
-    PullSecret,
+    Delivery, DeliveryError, EnvironmentView, HISTORY, LaptopRequest, ManifestFile, Plan, Ports, Progress, PullSecret,
 };
 use towpath_deploy::{
     ApplyError, ApplyRequest, Environment, Occasion, ReleaseRecord, Severity, Target as _,
@@ -25,6 +24,7 @@ use towpath_store::{
     PlanRow, ReleaseRow, ReleaseStore as _, RunRow, SqlStore, Store as _, WorkKey, WorkKind, WorkStore as _,
     WorkflowRow, Write,
 };
+use towpath_testkit::clock::FakeClock;
 use towpath_types::{
     Actor, Clock as _, CommitId, Digest, EnvironmentId, ImageReference, JobId, JobKind, JobStatus, Outcome, PipelineId,
     ProjectName, ReleaseId, RunId, Via, WorkflowId, WorkflowStatus,

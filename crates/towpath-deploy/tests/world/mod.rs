@@ -10,21 +10,20 @@ use bollard::{
     query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder},
 };
 use futures::FutureExt;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 pub use secrets::Secrets;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
-    pin::Pin,
     sync::Arc,
     time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::{mpsc, watch},
+    sync::mpsc,
 };
 use towpath_deploy::{
     ApplyError, ApplyRequest, Environment, EnvironmentId, JobEnd, JobHandle, JobLine, LocalOptions, LocalTarget,
@@ -32,62 +31,19 @@ use towpath_deploy::{
     proxy::{ProxyState, ROUTES_FILE, Routes, STATE_FILE},
 };
 use towpath_manifest::{Object, ObjectId, Tree};
-use towpath_testkit::{Probe, engine_answers, remove_instance, skipped, until};
-use towpath_types::{Clock, ReleaseId};
+use towpath_testkit::{Probe, clock::FakeClock, engine_answers, remove_instance, skipped, until};
+use towpath_types::ReleaseId;
 
 /// The test application. Called with `proxy`, it is the proxy.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_towpath-deploy-testapp");
 /// How long to wait for any expected event.
 pub const BOUND: Duration = Duration::from_secs(60);
 
-/// The machine's clock, shifted.
-pub struct MovedClock(watch::Sender<Option<Timestamp>>);
-
-impl Default for MovedClock {
-    fn default() -> Self {
-        Self(watch::Sender::new(None))
-    }
-}
-
-impl MovedClock {
-    /// Sets the clock to `at` and stops it.
-    pub fn set(&self, at: Timestamp) {
-        self.0.send_replace(Some(at));
-    }
-
-    pub fn advance(&self, by: Duration) {
-        let at = self.now() + SignedDuration::try_from(by).unwrap();
-        self.set(at);
-    }
-}
-
-impl Clock for MovedClock {
-    fn now(&self) -> Timestamp {
-        self.0.borrow().unwrap_or_else(Timestamp::now)
-    }
-
-    fn sleep_until(&self, at: Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(async move {
-            let mut moved = self.0.subscribe();
-            while let Ok(left) = Duration::try_from(at.duration_since(self.now()))
-                && !left.is_zero()
-            {
-                tokio::select! {
-                    // The sender lives as long as this borrow of the clock.
-                    _ = moved.changed() => {}
-                    // The clock follows the machine's until it is set.
-                    () = tokio::time::sleep(left), if moved.borrow().is_none() => {}
-                }
-            }
-        })
-    }
-}
-
 pub struct World {
     pub folder: tempfile::TempDir,
     pub instance: String,
     pub secrets: Arc<Secrets>,
-    pub clock: Arc<MovedClock>,
+    pub clock: Arc<FakeClock>,
     pub id: Environment,
     pub image: String,
     pub docker: Docker,
@@ -116,7 +72,7 @@ pub async fn in_world(name: &str, test: impl AsyncFnOnce(&mut World)) {
         folder: tempfile::tempdir().unwrap(),
         instance: format!("t{:08x}", rand::random::<u32>()),
         secrets: Arc::default(),
-        clock: Arc::default(),
+        clock: Arc::new(FakeClock::running()),
         id: environment("dev"),
         image: String::new(),
         docker: Docker::connect_with_defaults().unwrap(),
