@@ -111,9 +111,16 @@ pub enum TokenError {
 /// Issues tokens and identifies their bearers.
 ///
 /// # Contract
+/// The tests of this file check it. There is no fake: [`Tokens`] needs a folder and nothing else, so that every test can
+/// have the real one.
+///
 /// - `grant` of an issued token returns its grant, on every server that shares the key, for ever.
-/// - `grant` of anything else is `None`.
-/// - Two issues of one grant are the same token.
+/// - `grant` of anything else is `None`: of another installation's token, of a token that was changed in any place, cut off
+///   or added to, and of no token at all.
+/// - Two issues of one grant are the same token, wherever they happen. Two grants never have the same token.
+/// - A token is one line of visible ASCII without a colon. It can be sent as a header and as the password of Basic
+///   credentials.
+/// - Any task may call any method at any time. Neither waits, fails, or stores anything.
 pub trait Identity: Send + Sync {
     /// What `token` allows; `None` if it is not valid.
     fn grant(&self, token: &str) -> Option<Grant>;
@@ -177,7 +184,11 @@ impl Tokens {
 
     fn check(&self, token: &str) -> Option<Grant> {
         let (text, seal) = token.strip_prefix("tp.")?.rsplit_once('.')?;
-        let seal = hex::decode(seal).ok()?;
+        // A seal has one spelling: `hex` also reads capital letters, and a token in those was never issued.
+        let seal = match seal.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => return None,
+            false => hex::decode(seal).ok()?,
+        };
         // Compares in constant time.
         self.mac(text).verify_slice(&seal).ok()?;
         Grant::parse(text)
@@ -247,45 +258,96 @@ fn write_private(path: &Path, text: &str) -> Result<(), TokenError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::collections::BTreeSet;
 
-    #[test]
-    fn a_token_is_known_again_after_a_restart_and_by_nobody_else() {
-        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let node = NodeId {
-            job: Uuid::now_v7().into(),
-            attempt: 2,
-            node: 3,
+    /// Grants of every kind, among them some that differ in one part only.
+    fn grants() -> Vec<Grant> {
+        let node = |attempt, node| NodeId {
+            job: Uuid::from_u128(7).into(),
+            attempt,
+            node,
         };
-        let grants = [
-            Grant::Owner,
-            Grant::Agent(node),
-            Grant::Step(node),
-            Grant::JobImages {
-                project: "my.app".into(),
-                job: node.job,
-                attempt: 7,
-            },
-            Grant::Pull {
-                project: "my.app".into(),
-            },
-            Grant::Hook {
-                project: "my.app".into(),
-                push: Uuid::new_v4(),
-            },
-        ];
-        let tokens = Tokens::open(dir.path()).unwrap();
-        for grant in grants {
-            let token = tokens.issue(&grant);
-            assert_eq!(Tokens::open(dir.path()).unwrap().check(token.expose()), Some(grant));
-            assert_eq!(Tokens::open(other.path()).unwrap().check(token.expose()), None);
-            for (from, to) in [("step.", "agent."), ("pull.", "images."), ("agent.", "owner.")] {
-                let forged = token.expose().replace(from, to);
-                assert!(forged == token.expose() || tokens.check(&forged).is_none());
+        let projects = ["app", "my.app", "my.app.1"].map(str::to_string);
+        let mut grants = vec![Grant::Owner];
+        for node in [node(1, 0), node(1, 1), node(2, 0), node(11, 0)] {
+            grants.extend([Grant::Agent(node), Grant::Step(node)]);
+        }
+        for project in projects {
+            for attempt in [1, 11] {
+                let (project, job) = (project.clone(), Uuid::from_u128(8).into());
+                grants.push(Grant::JobImages { project, job, attempt });
+            }
+            let push = Uuid::from_u128(9);
+            grants.push(Grant::Pull {
+                project: project.clone(),
+            });
+            grants.push(Grant::Hook { project, push });
+        }
+        grants
+    }
+
+    /// Checks the contract of [`Identity`]: `servers` share a key, `stranger` has another one.
+    fn check(servers: &[&dyn Identity], stranger: &dyn Identity) {
+        let mut known = BTreeSet::new();
+        for grant in grants() {
+            let token = servers[0].issue(&grant);
+            let token = token.expose();
+            assert!(known.insert(token.to_string()), "{grant:?} has a token of its own");
+            let is_sendable = |byte: u8| byte.is_ascii_graphic() && byte != b':';
+            assert!(token.bytes().all(is_sendable), "{grant:?}: its token can be sent");
+            for server in servers {
+                assert!(
+                    server.issue(&grant).expose() == token,
+                    "{grant:?}: one token everywhere"
+                );
+                assert_eq!(server.grant(token), Some(grant.clone()));
+            }
+            assert_eq!(stranger.grant(token), None, "{grant:?}: another installation");
+            for changed in changed(token) {
+                assert_eq!(servers[0].grant(&changed), None, "{grant:?}: a changed token");
             }
         }
-        for bad in ["", "tp.", "tp.owner", "tp.owner.00", "owner"] {
-            assert_eq!(tokens.check(bad), None, "{bad}");
+        for bad in [
+            "",
+            " ",
+            "tp.",
+            "tp..",
+            "tp.owner",
+            "tp.owner.",
+            "tp.owner.00",
+            "owner",
+            "\u{0}",
+        ] {
+            assert_eq!(servers[0].grant(bad), None, "{bad:?}");
         }
+    }
+
+    /// A token with one place changed, cut off, or added to.
+    fn changed(token: &str) -> Vec<String> {
+        let mut all = vec![format!("{token}0"), format!("{token} "), format!(" {token}")];
+        for (at, byte) in token.bytes().enumerate() {
+            let (before, after) = (&token[..at], &token[at + 1..]);
+            let swapped = match byte {
+                _ if byte.is_ascii_lowercase() => byte.to_ascii_uppercase(),
+                b'0' => b'1',
+                _ => b'0',
+            };
+            all.push(before.to_string());
+            all.push(format!("{before}{}{after}", char::from(swapped)));
+            all.push(format!("{before}{after}"));
+        }
+        for (from, to) in [("step.", "agent."), ("pull.", "images."), ("agent.", "owner.")] {
+            all.extend(token.contains(from).then(|| token.replace(from, to)));
+        }
+        all
+    }
+
+    #[test]
+    fn tokens_keep_the_contract() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let first = Tokens::open(dir.path()).unwrap();
+        let after_a_restart = Tokens::open(dir.path()).unwrap();
+        check(&[&first, &after_a_restart], &Tokens::open(other.path()).unwrap());
     }
 
     #[test]
