@@ -62,10 +62,15 @@ fn shortened(name: &str, most: usize) -> String {
     shortened.trim_end_matches(['-', '.']).to_string()
 }
 
+/// The name of the Job that the run `run` of `name` is.
+fn name_of_run(name: &str, run: RunId) -> String {
+    format!("{}-{}", shortened(name, STEM), run.short())
+}
+
 /// Turns a Job into the run `run`: gives it a unique name, and the label that all runs of the Job share.
 fn as_run(job: &mut Object, run: RunId) {
     let label = shortened(&job.name, LABEL);
-    let name = format!("{}-{}", shortened(&job.name, STEM), run.short());
+    let name = name_of_run(&job.name, run);
     if let Some(metadata) = job.value.pointer_mut("/metadata").and_then(Value::as_object_mut) {
         let labels = metadata.entry("labels").or_insert_with(|| json!({}));
         if let Some(labels) = labels.as_object_mut() {
@@ -239,14 +244,19 @@ impl Runs {
         self.refuse_unagreed(&plan, shown, None).await?;
         // Its pods may wait for a node as long as the pods of its release.
         let unschedulable = plan.wait.for_node();
-        let row = self.row(RunId::from(Uuid::now_v7()), id, RunKind::CronJob, name, actor);
+        let run = RunId::from(Uuid::now_v7());
+        let row = self.row(run, id, RunKind::CronJob, name, actor);
         let row = RunRow {
+            object: name_of_run(&found.name, run),
             image: found.image.clone().unwrap_or_default(),
             ..row
         };
         self.store_row(&row, &place).await?;
         tracing::info!(environment = %id, name = found.name, by = %actor, "cron job run by hand");
-        let started = self.target.start_cron_job(&place, &found.name, unschedulable).await;
+        let started = self
+            .target
+            .start_cron_job(&place, &found.name, &row.object, unschedulable)
+            .await;
         self.started(row, started).await
     }
 
@@ -298,17 +308,10 @@ impl Runs {
     async fn started(&self, mut row: RunRow, started: Result<JobHandle, TargetError>) -> Result<RunRow, DeliveryError> {
         row.version = 1;
         let error = match started {
-            Ok(handle) => {
-                // The server with the work follows it from its beginning.
-                let now = self.clock.now();
-                let mut commit = Commit::new();
-                if row.object != handle.name {
-                    row.object = handle.name;
-                    commit.write(Write::Run(row.clone(), Expect::Version(row.version)));
-                    row.version += 1;
-                }
-                commit.write(Write::Work(work::follow(row.id, &row.environment, now)));
-                self.store.commit(commit).await?;
+            // The server with the work follows it from its beginning.
+            Ok(_) => {
+                let follow = work::follow(row.id, &row.environment, self.clock.now());
+                self.store.commit(Commit::new().with(Write::Work(follow))).await?;
                 return Ok(row);
             }
             Err(error) => DeliveryError::from(error),
@@ -358,34 +361,26 @@ impl Runs {
             }
             return Ok(row);
         }
-        let environment = row.environment.environment();
         let lost = |message: String| JobEnd {
             outcome: Outcome::Errored,
             exit_code: None,
             message,
         };
-        let end = match row.object.as_str() {
-            "" => lost(format!(
-                "Towpath was stopped while it started this, so it is not known whether it runs: `towpath cronjob list {environment}` \
-                 says"
+        let object = row.object.as_str();
+        let place = self.history.place_or_row(&row.environment).await?;
+        let unschedulable = self.wait_for_node(&row.environment).await?;
+        let end = match self.target.follow_job(&place, object, unschedulable).await {
+            Ok(handle) => read(handle, progress).await.unwrap_or_else(|| {
+                lost(format!(
+                    "whoever followed the Job `{object}` stopped: it may still run; look with `kubectl`, or at the environment's \
+                     page"
+                ))
+            }),
+            Err(TargetError::NotFound(_)) => lost(format!(
+                "there is no Job `{object}`: Towpath was stopped before it was made, or somebody deleted it. Find out what it did \
+                 before you start it again"
             )),
-            object => {
-                let place = self.history.place_or_row(&row.environment).await?;
-                let unschedulable = self.wait_for_node(&row.environment).await?;
-                match self.target.follow_job(&place, object, unschedulable).await {
-                    Ok(handle) => read(handle, progress).await.unwrap_or_else(|| {
-                        lost(format!(
-                            "whoever followed the Job `{object}` stopped: it may still run; look with `kubectl`, or at the \
-                             environment's page"
-                        ))
-                    }),
-                    Err(TargetError::NotFound(_)) => lost(format!(
-                        "there is no Job `{object}`: Towpath was stopped before it was made, or somebody deleted it. Find out what \
-                         it did before you start it again"
-                    )),
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            Err(error) => return Err(error.into()),
         };
         if !end.message.is_empty() {
             progress.line(&format!("-- {}", end.message));

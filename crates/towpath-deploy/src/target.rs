@@ -438,8 +438,8 @@ pub trait SecretSource: Send + Sync {
 /// `delete_environment` must not be called during an `apply` for the same environment.
 ///
 /// **Twice.** `apply` with the same request does nothing the second time. `set_hold` and `delete_environment` end in the same
-/// state. `run_job` with the name of a Job that exists follows that Job and starts nothing: the name identifies the run.
-/// `cancel_job` of a Job that has ended does nothing, or finds no Job.
+/// state. `run_job` and `start_cron_job` with the name of a Job that exists follow that Job and start nothing: the name
+/// identifies the run, and whoever chooses it beforehand can ask again after a lost answer. `cancel_job` of a Job that has ended does nothing, or finds no Job.
 ///
 /// **Refused.** `apply` refuses with `Rejected`, and has changed nothing, if `preflight` would refuse, if it contains a Job
 /// (Jobs are run by name), if somebody else's hold keeps the caller out, or if the environment has changed since the plan was
@@ -528,8 +528,9 @@ pub trait Target: Send + Sync {
         unschedulable: Option<Duration>,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>>;
 
-    /// Follows the Job `name`, a name that [`JobHandle`] gave, from its beginning; never starts one. `NotFound` if there is no
-    /// such Job: it was never created, or was deleted since. `unschedulable` as for [`Target::run_job`].
+    /// Follows the Job `name`, a name that was given to [`Target::run_job`] or [`Target::start_cron_job`], from its beginning;
+    /// never starts one. `NotFound` if there is no such Job: it was never created, or was deleted since. `unschedulable` as for
+    /// [`Target::run_job`].
     fn follow_job<'a>(
         &'a self,
         environment: &'a Environment,
@@ -537,12 +538,13 @@ pub trait Target: Send + Sync {
         unschedulable: Option<Duration>,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>>;
 
-    /// Runs the CronJob `name` now, whatever its schedule and its concurrency policy. `unschedulable` as in
-    /// [`Target::run_job`].
+    /// Runs the CronJob `name` now as the Job `run`, whatever its schedule and its concurrency policy, or follows the Job that
+    /// has that name. `unschedulable` as in [`Target::run_job`].
     fn start_cron_job<'a>(
         &'a self,
         environment: &'a Environment,
         name: &'a str,
+        run: &'a str,
         unschedulable: Option<Duration>,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>>;
 

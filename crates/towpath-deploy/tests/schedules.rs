@@ -255,14 +255,17 @@ async fn what_becomes_of_a_run_while_another_is_under_way() {
         runs_until(world, &[second, third, fourth, (run_of(5), None)]).await;
 
         // A run by hand ignores the schedule and the policy.
-        let handle = world.target().start_cron_job(&world.id, "tick", None).await.unwrap();
-        let name = handle.name.clone();
-        world.target().cancel_job(&world.id, &name).await.unwrap();
+        let handle = world
+            .target()
+            .start_cron_job(&world.id, "tick", "tick-by-hand", None)
+            .await
+            .unwrap();
+        world.target().cancel_job(&world.id, "tick-by-hand").await.unwrap();
         let (_, end) = finish(handle).await;
         assert_eq!(end.outcome, Outcome::Canceled);
         let nobody = world
             .target()
-            .start_cron_job(&world.id, "tock", None)
+            .start_cron_job(&world.id, "tock", "tock-by-hand", None)
             .await
             .unwrap_err();
         assert!(matches!(nobody, TargetError::NotFound(_)), "{nobody}");

@@ -240,7 +240,7 @@ async fn a_cron_job_runs_by_hand_by_its_name_or_its_files() {
     for name in ["claims-vacuum-db", "vacuum_db", "vacuum-db"] {
         let begun = runs.start_cron_job(&id, name, None, &ann()).await.unwrap();
         assert_eq!((begun.kind.as_str(), begun.image.as_str()), ("CronJob", "r.io/claims"));
-        assert!(begun.object.starts_with("claims-vacuum-db-"), "{}", begun.object);
+        assert_eq!(begun.object, format!("claims-vacuum-db-{}", begun.id.short()));
         let (row, said) = world.follow(begun.id).await;
         assert_eq!(
             (row.outcome, said.as_str()),
@@ -261,37 +261,47 @@ async fn a_cron_job_runs_by_hand_by_its_name_or_its_files() {
 }
 
 #[tokio::test]
-async fn a_cron_job_whose_start_was_cut_off_says_that_nobody_knows() {
+async fn a_cron_job_whose_start_was_cut_off_is_found_by_its_name_and_runs_once() {
     let mut world = World::new().await;
     world.push_image("app-latest");
     world.deploy("dev", "latest").await;
     world.apply_cron_job("dev", "vacuum-db").await;
+    let script = JobScript::exits(&["vacuumed"], 0);
+    world.target.script_job(&place("dev"), "vacuum-db", script);
     let id = environment("dev");
     let before = world.target.total_calls();
-    world
-        .delivery
-        .runs
-        .start_cron_job(&id, "vacuum-db", None, &ann())
-        .await
-        .unwrap();
+    let runs = world.delivery.runs.clone();
+    runs.start_cron_job(&id, "vacuum-db", None, &ann()).await.unwrap();
     let calls = world.target.called()[before..].to_vec();
     let start = calls.iter().position(|call| *call == Method::StartCronJob).unwrap();
-    world.target.die_in_call(start, Moment::After);
-    let runs = world.delivery.runs.clone();
-    assert!(
-        world
-            .target
-            .until_death(runs.start_cron_job(&id, "vacuum-db", None, &ann()))
-            .await
-            .is_none()
-    );
-    let rows = world.store.runs(&id, 10).await.unwrap();
-    let left = rows.into_iter().find(|row| row.object.is_empty()).unwrap();
-    world.restart();
-    world.clock.advance(SignedDuration::from_mins(5));
-    let (row, said) = world.follow(left.id).await;
-    assert_eq!(row.outcome, Some(Outcome::Errored));
-    assert!(said.contains("`towpath cronjob list dev` says"), "{said}");
+    for moment in [Moment::Before, Moment::After] {
+        let known = world.target.runs(&place("dev")).len();
+        let runs = world.delivery.runs.clone();
+        let rows = world.store.runs(&id, 10).await.unwrap();
+        world.target.die_in_call(start, moment);
+        let ann = ann();
+        let started = runs.start_cron_job(&id, "vacuum-db", None, &ann);
+        assert!(world.target.until_death(started).await.is_none());
+        let left = world.store.runs(&id, 10).await.unwrap().into_iter();
+        let left = left.filter(|row| !rows.iter().any(|known| known.id == row.id));
+        let left = Vec::from_iter(left).remove(0);
+        assert!(!left.object.is_empty(), "its name is stored before anybody is asked");
+        world.restart();
+        world.clock.advance(SignedDuration::from_mins(5));
+        let (row, said) = world.follow(left.id).await;
+        let started = world.target.runs(&place("dev")).len() - known;
+        match moment {
+            Moment::After => {
+                assert_eq!((row.outcome, said.as_str()), (Some(Outcome::Succeeded), "vacuumed"));
+                assert_eq!(started, 1);
+            }
+            _ => {
+                assert_eq!(row.outcome, Some(Outcome::Errored));
+                assert!(said.contains(&format!("there is no Job `{}`", left.object)), "{said}");
+                assert_eq!(started, 0, "nobody starts it later");
+            }
+        }
+    }
 }
 
 #[tokio::test]

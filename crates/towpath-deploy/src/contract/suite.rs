@@ -163,7 +163,7 @@ impl<'a> Suite<'a> {
         };
         let canceled = target.cancel_job(environment, "nosuch").await;
         assert!(matches!(canceled, Err(TargetError::NotFound(_))), "{canceled:?}");
-        let started = target.start_cron_job(environment, "nosuch", None).await;
+        let started = target.start_cron_job(environment, "nosuch", "nosuch-1", None).await;
         assert!(matches!(started, Err(TargetError::NotFound(_))), "{started:?}");
         let logs = target.logs(environment, &web, 10, false).await.map(drop);
         assert!(matches!(logs, Err(TargetError::NotFound(_))), "{logs:?}");
@@ -495,12 +495,41 @@ impl<'a> Suite<'a> {
         };
         assert_eq!((sweep.name.as_str(), sweep.active), ("sweep", 0));
         assert!(sweep.next_run.is_some() && sweep.last_success.is_none(), "{sweep:?}");
-        let started = self.target().start_cron_job(self.environment(), "sweep", None).await;
-        let (lines, end) = finish(started.unwrap()).await;
-        assert_eq!(lines.last().map(String::as_str), Some("swept"), "{lines:?}");
-        assert_eq!(end.outcome, Outcome::Succeeded, "{end:?}");
-        let statuses = self.target().cron_jobs(self.environment()).await.unwrap();
-        assert!(statuses[0].last_success.is_some(), "{statuses:?}");
+        let run = async |name: &str| {
+            let started = self
+                .target()
+                .start_cron_job(self.environment(), "sweep", name, None)
+                .await;
+            let handle = started.unwrap();
+            assert_eq!(handle.name, name);
+            let (lines, end) = finish(handle).await;
+            assert_eq!(lines.last().map(String::as_str), Some("swept"), "{lines:?}");
+            assert_eq!(end.outcome, Outcome::Succeeded, "{end:?}");
+            self.target().cron_jobs(self.environment()).await.unwrap().remove(0)
+        };
+        let first = run("sweep-by-hand-1").await;
+        assert!(first.last_success.is_some(), "{first:?}");
+        // The same run again is followed, not started: by its name it is found again after a lost answer.
+        let followed = run("sweep-by-hand-1").await;
+        assert_eq!(
+            (followed.last_run, followed.last_success),
+            (first.last_run, first.last_success)
+        );
+        let found = self
+            .target()
+            .follow_job(self.environment(), "sweep-by-hand-1", None)
+            .await;
+        let (lines, end) = finish(found.unwrap()).await;
+        assert_eq!(
+            (lines.last().map(String::as_str), end.outcome),
+            (Some("swept"), Outcome::Succeeded)
+        );
+        let unknown = self
+            .target()
+            .follow_job(self.environment(), "sweep-by-hand-2", None)
+            .await;
+        assert!(matches!(unknown, Err(TargetError::NotFound(_))), "nobody started it");
+        run("sweep-by-hand-2").await;
     }
 
     async fn a_deleted_environment_is_empty(&self) {

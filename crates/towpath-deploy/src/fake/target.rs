@@ -556,16 +556,16 @@ impl Target for FakeTarget {
         &'a self,
         environment: &'a Environment,
         name: &'a str,
+        run: &'a str,
         _: Option<Duration>,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>> {
         Box::pin(async move {
             let now = (self.now)();
             self.call(Method::StartCronJob, |environments| {
                 let missing = || TargetError::NotFound(format!("{environment} has no CronJob `{name}`"));
-                let run = format!("{name}-{}", now.as_second());
                 let environment = environments.get_mut(environment).ok_or_else(missing)?;
-                let job = environment.job_of_cron_job(name, &run).ok_or_else(missing)?;
-                Ok(environment.start_job(job, Some(name), false, now)?.follow(&run))
+                let job = environment.job_of_cron_job(name, run).ok_or_else(missing)?;
+                Ok(environment.start_job(job, Some(name), false, now)?.follow(run))
             })
             .await
         })

@@ -401,6 +401,7 @@ impl Target for KubernetesTarget {
         &'a self,
         environment: &'a Environment,
         name: &'a str,
+        run: &'a str,
         unschedulable: Option<Duration>,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>> {
         Box::pin(async move {
@@ -411,10 +412,8 @@ impl Target for KubernetesTarget {
             let missing = || TargetError::NotFound(format!("{environment} has no CronJob `{name}`"));
             let live = live.ok_or_else(missing)?;
             let records = self.records(environment).await?;
-            let run = format!("{name}-{}", jiff::Timestamp::now().as_second());
-            let manual = manual_run(name, &run, &live, &records).ok_or_else(missing)?;
-            self.run(environment, &run, manual.job, unschedulable, manual.note)
-                .await
+            let manual = manual_run(name, run, &live, &records).ok_or_else(missing)?;
+            self.run(environment, run, manual.job, unschedulable, manual.note).await
         })
     }
 

@@ -376,6 +376,7 @@ impl Target for LocalTarget {
         &'a self,
         environment: &'a Environment,
         name: &'a str,
+        run: &'a str,
         _unschedulable: Option<Duration>,
     ) -> BoxFuture<'a, Result<JobHandle, TargetError>> {
         Box::pin(async move {
@@ -383,11 +384,10 @@ impl Target for LocalTarget {
             let (_, parsed) = controller.parsed();
             let missing = || TargetError::NotFound(format!("{environment} has no CronJob `{name}`"));
             let cron = parsed.crons.get(name).ok_or_else(missing)?;
-            let run = format!("{name}-{}", self.shared.clock.now().as_second());
             controller
-                .start_job(controller::job_object(name, cron, &run)?, Some(name))
+                .start_job(controller::job_object(name, cron, run)?, Some(name))
                 .await?;
-            Ok(job::follow(Arc::clone(&controller.context), &run))
+            Ok(job::follow(Arc::clone(&controller.context), run))
         })
     }
 

@@ -2,7 +2,10 @@
 
 use crate::cluster::{APPLICATION, World, carry_out, finish, in_cluster, least_privilege};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
 use towpath_deploy::{Identity, KubernetesOptions, KubernetesTarget, Target, TargetError};
 use towpath_manifest::Object;
 use towpath_types::{Outcome, SecretString};
@@ -57,7 +60,7 @@ async fn a_job_is_watched_through_its_attempts_to_its_exit_code() {
         world.apply(world.objects(APPLICATION)).await.unwrap();
         let handle = world
             .target
-            .start_cron_job(&world.environment, "sweep", None)
+            .start_cron_job(&world.environment, "sweep", "sweep-1", None)
             .await
             .unwrap();
         let (lines, end) = finish(handle).await;
@@ -70,7 +73,7 @@ async fn a_job_is_watched_through_its_attempts_to_its_exit_code() {
         world.apply(world.objects(&failing)).await.unwrap();
         let handle = world
             .target
-            .start_cron_job(&world.environment, "sweep", None)
+            .start_cron_job(&world.environment, "sweep", "sweep-2", None)
             .await
             .unwrap();
         assert_eq!(finish(handle).await.1.exit_code, Some(4));
@@ -211,7 +214,10 @@ async fn a_job_whose_pods_cannot_be_created_is_given_up_with_the_reason() {
             "          restartPolicy: Never\n          serviceAccountName: nobody",
         );
         world.namespace.kubectl_apply(&sweep).await.unwrap();
-        let handle = target.start_cron_job(&world.environment, "sweep", None).await.unwrap();
+        let started = target
+            .start_cron_job(&world.environment, "sweep", "sweep-1", None)
+            .await;
+        let handle = started.unwrap();
         let run = handle.name.clone();
         let (lines, end) = finish(handle).await;
         assert!(waits(&lines), "{lines:?}");
@@ -264,10 +270,12 @@ async fn a_job_whose_pods_cannot_be_created_is_given_up_with_the_reason() {
 #[tokio::test]
 async fn a_cron_job_run_by_hand_runs_the_released_image() {
     in_cluster("released", async |world| {
+        let runs = AtomicU32::new(0);
         let run = async |world: &World| {
+            let name = format!("sweep-{}", runs.fetch_add(1, Ordering::Relaxed));
             let handle = world
                 .target
-                .start_cron_job(&world.environment, "sweep", None)
+                .start_cron_job(&world.environment, "sweep", &name, None)
                 .await
                 .unwrap();
             let (lines, end) = finish(handle).await;

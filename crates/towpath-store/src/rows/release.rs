@@ -48,7 +48,7 @@ pub struct RunRow {
     pub kind: RunKind,
     /// The name in the request.
     pub name: String,
-    /// The name of the Job object in the environment.
+    /// The name of its Job in the environment, chosen before the environment is asked to start it.
     pub object: String,
     pub image: String,
     pub actor: Actor,
