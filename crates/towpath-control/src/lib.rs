@@ -64,7 +64,7 @@ pub use reconcile::Reconciler;
 pub use secrets::Secrets;
 pub use sessions::{SESSION_LASTS, Sessions};
 pub use settings::{ObjectSettings, Settings, TargetSettings};
-pub use standing::Standing;
+pub use standing::{Standing, credential_ended};
 pub use system::System;
 pub use tokens::{Grant, Identity, TokenError, Tokens, presented};
 pub use views::{

@@ -1,10 +1,10 @@
 //! Browser sessions: random tokens, stored as digests, which expire and can be ended.
 
-use crate::storage::store_error;
+use crate::storage::{patiently, store_error};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use towpath_delivery::DeliveryError;
-use towpath_store::{Commit, SessionRow, Store, Write};
+use towpath_store::{Commit, SessionRow, Store, Topic, Write};
 use towpath_types::{Clock, Digest, SecretString};
 
 /// How long an unused session lasts.
@@ -66,6 +66,33 @@ impl Sessions {
         Ok(true)
     }
 
+    /// Waits until the session of `token` has ended: signed out of, on whichever server, or expired.
+    pub async fn ended(&self, token: &SecretString) {
+        let digest = digest(token);
+        // Subscribe before the first look, so that no end is missed.
+        let mut changes = self.store.changes();
+        loop {
+            let read = || self.store.session(&digest);
+            let row = match patiently(self.clock.as_ref(), "a session", read).await {
+                Ok(row) => row.filter(|row| !is_over(row, self.clock.now())),
+                Err(error) => {
+                    let error = towpath_types::with_causes(&error);
+                    tracing::error!(error, "failed to read a session; its answers end");
+                    None
+                }
+            };
+            let Some(row) = row else { return };
+            tokio::select! {
+                () = self.clock.sleep_until(ends_at(&row)) => {}
+                goes_on = changes.of(&Topic::Sessions) => {
+                    if !goes_on {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
     /// Ends one session; `None` ends all of them.
     ///
     /// # Errors
@@ -90,7 +117,13 @@ fn digest(token: &SecretString) -> Digest {
 
 /// Whether a session is over. Pure.
 fn is_over(row: &SessionRow, now: Timestamp) -> bool {
-    now.duration_since(row.seen_at) >= IDLE || now.duration_since(row.made_at) >= SESSION_LASTS
+    now >= ends_at(row)
+}
+
+/// When a session ends if it is not used again. Pure.
+fn ends_at(row: &SessionRow) -> Timestamp {
+    let end = |from: Timestamp, lasts| from.checked_add(lasts).unwrap_or(Timestamp::MAX);
+    end(row.seen_at, IDLE).min(end(row.made_at, SESSION_LASTS))
 }
 
 #[cfg(test)]
@@ -136,5 +169,32 @@ mod tests {
         assert!(sessions.is_open(&kept).await.unwrap());
         sessions.end(None).await.unwrap();
         assert!(!sessions.is_open(&kept).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_sessions_end_hears_of_it() {
+        let clock = Arc::new(FakeClock::at(Timestamp::UNIX_EPOCH));
+        let store: Arc<dyn Store> = Arc::new(SqlStore::open(Database::SqliteMemory).await.unwrap());
+        let sessions = Sessions {
+            store,
+            clock: clock.clone(),
+        };
+        let one = sessions.begin("one").await.unwrap();
+        let other = sessions.begin("other").await.unwrap();
+        let watch = |token: &SecretString| {
+            let (sessions, token) = (sessions.clone(), token.clone());
+            tokio::spawn(async move { sessions.ended(&token).await })
+        };
+        let (of_one, of_other) = (watch(&one), watch(&other));
+        sessions.end(Some(&one)).await.unwrap();
+        of_one.await.unwrap();
+        // Whoever uses it meanwhile extends it.
+        for _ in 0..2 {
+            clock.advance(SignedDuration::from_hours(11));
+            assert!(sessions.is_open(&other).await.unwrap());
+        }
+        assert!(!of_other.is_finished());
+        clock.advance(SignedDuration::from_hours(12));
+        of_other.await.unwrap();
     }
 }

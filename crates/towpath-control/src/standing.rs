@@ -1,10 +1,13 @@
 //! What a node's credentials allow now. They expire with the node's lease: when the node or its job ends, or when
 //! another attempt begins. A step's credentials already expire when the job is to stop.
 
-use crate::storage::store_error;
+use crate::{
+    storage::{patiently, store_error},
+    tokens::Grant,
+};
 use towpath_delivery::DeliveryError;
-use towpath_store::{JobRow, NodeRow, Store};
-use towpath_types::NodeId;
+use towpath_store::{JobRow, NodeRow, Store, StoreError, Topic};
+use towpath_types::{Clock, NodeId};
 
 /// The progress of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +28,12 @@ impl Standing {
     /// # Errors
     /// When the storage does not work.
     pub async fn of(store: &dyn Store, node: NodeId) -> Result<Self, DeliveryError> {
-        let job = store.job(node.job).await.map_err(store_error)?;
-        let nodes = store.nodes(node.job, node.attempt).await.map_err(store_error)?;
+        Self::read(store, node).await.map_err(store_error)
+    }
+
+    async fn read(store: &dyn Store, node: NodeId) -> Result<Self, StoreError> {
+        let job = store.job(node.job).await?;
+        let nodes = store.nodes(node.job, node.attempt).await?;
         Ok(Self::from_rows(node, job.as_ref(), &nodes))
     }
 
@@ -44,6 +51,41 @@ impl Standing {
             Self::GoesOn
         }
     }
+}
+
+/// Waits until a job's credential ends. Any other grant is not a job's, and never ends here.
+pub async fn credential_ended(store: &dyn Store, clock: &dyn Clock, grant: &Grant) {
+    let job = match grant {
+        Grant::Agent(node) | Grant::Step(node) => node.job,
+        Grant::JobImages { job, .. } => *job,
+        Grant::Owner | Grant::Pull { .. } | Grant::Hook { .. } => std::future::pending().await,
+    };
+    // Subscribe before the first look, so that no end is missed.
+    let mut changes = store.changes();
+    loop {
+        match patiently(clock, "a job", || has_ended(store, grant)).await {
+            Ok(false) => {}
+            Ok(true) => return,
+            Err(error) => {
+                let error = towpath_types::with_causes(&error);
+                tracing::error!(%job, error, "failed to look whether a job still runs; its answers end");
+                return;
+            }
+        }
+        if !changes.of(&Topic::Job(job)).await {
+            return;
+        }
+    }
+}
+
+async fn has_ended(store: &dyn Store, grant: &Grant) -> Result<bool, StoreError> {
+    Ok(match grant {
+        // The agent may send its last report again.
+        Grant::Agent(node) => Standing::read(store, *node).await? == Standing::Over,
+        Grant::Step(node) => Standing::read(store, *node).await? != Standing::GoesOn,
+        Grant::JobImages { job, attempt, .. } => !store.job(*job).await?.is_some_and(|row| row.goes_on(*attempt)),
+        Grant::Owner | Grant::Pull { .. } | Grant::Hook { .. } => false,
+    })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //!   script.
 //! - **Invariant:** a session is a stored row, and its cookie applies only to the pages below [`PAGES`]. A request by cookie
 //!   may change something only if it comes from our own pages. The server refuses a request for another host's name.
+//! - **Invariant:** a request and its answer end with the credential that they were allowed for.
 //! - **Invariant:** a request that changes something runs to its end, even if its client disconnects.
 //! - **Invariant:** `GET` reads rows, logs and blobs. It asks no cluster, registry, engine or git (the git remote excepted).
 //! - **Invariant:** an error's cause goes to the log. Only its message leaves, except to the owner.

@@ -54,9 +54,11 @@ pub fn router(app: App) -> Router {
         .nest(PAGES, shown)
         // These are not detached from their client: git ends with its client.
         .merge(git::routes())
+        .layer(middleware::from_fn_with_state(app.clone(), auth::while_allowed))
         .layer(middleware::from_fn_with_state(app.clone(), auth::require_owner));
     // The registry authenticates its own requests, with its own answers.
-    let registry = towpath_images::router(app.registry.clone());
+    let registry = towpath_images::router(app.registry.clone())
+        .layer(middleware::from_fn_with_state(app.clone(), auth::while_allowed));
     owned
         .merge(
             pages::open_routes()
@@ -86,7 +88,10 @@ async fn in_time(request: Request, next: Next) -> Response {
 
 /// All routes of the agents' socket.
 pub fn agent_router(app: App) -> Router {
-    agents::routes().layer(middleware::from_fn(to_its_end)).with_state(app)
+    agents::routes()
+        .layer(middleware::from_fn(to_its_end))
+        .layer(middleware::from_fn_with_state(app.clone(), auth::while_allowed))
+        .with_state(app)
 }
 
 /// Serves both routers until `shutdown`.

@@ -23,6 +23,8 @@ pub enum Topic {
     Gates,
     /// The queue of work.
     Work,
+    /// The sessions of browsers: some ended.
+    Sessions,
 }
 
 impl Topic {
@@ -91,6 +93,7 @@ impl fmt::Display for Topic {
             Self::Run(id) => write!(f, "run/{id}"),
             Self::Gates => f.write_str("gates"),
             Self::Work => f.write_str("work"),
+            Self::Sessions => f.write_str("sessions"),
         }
     }
 }
@@ -109,6 +112,7 @@ impl FromStr for Topic {
             "run" => rest.parse().map(Self::Run).map_err(|_| unknown()),
             "gates" if rest.is_empty() => Ok(Self::Gates),
             "work" if rest.is_empty() => Ok(Self::Work),
+            "sessions" if rest.is_empty() => Ok(Self::Sessions),
             _ => Err(unknown()),
         }
     }
@@ -130,6 +134,7 @@ mod tests {
             Topic::Run(RunId::from_u128(3)),
             Topic::Gates,
             Topic::Work,
+            Topic::Sessions,
         ];
         for topic in topics {
             assert_eq!(topic.to_string().parse::<Topic>().unwrap(), topic);

@@ -7,5 +7,6 @@ mod approvals;
 mod credentials;
 mod diagnostics;
 mod doors;
+mod lasting;
 mod rows_only;
 mod world;

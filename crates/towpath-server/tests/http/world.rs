@@ -19,8 +19,8 @@ use towpath_forge::fake::FakeForge;
 use towpath_images::fake::FakeImages;
 use towpath_store::{
     Artifact, Commit, Database, EnvironmentRow, Expect, GateRow, JobRow, JobSpecRow, LogId, PipelineConfig,
-    PipelineRow, ProjectRow, ReleaseRow, RunRow, Sighting, SqlStore, StepRow, TriggerKind, TriggerRow, Work, WorkKey,
-    WorkKind, WorkflowRow, Write,
+    PipelineRow, ProjectRow, ReleaseRow, RunRow, Sighting, SqlStore, StepRow, Store, TriggerKind, TriggerRow, Work,
+    WorkKey, WorkKind, WorkflowRow, Write,
 };
 use towpath_types::{
     Actor, CommitId, EnvironmentId, JobId, JobKind, JobStatus, Outcome, PipelineId, PipelineStatus, ProjectName,
@@ -45,6 +45,8 @@ pub struct World {
     pub target: FakeTarget,
     pub forge: Arc<FakeForge>,
     pub images: Arc<FakeImages>,
+    /// The rows that the registry reads.
+    pub registry_rows: Arc<dyn Store>,
     engine: ScriptedEngine,
     router: Router,
     agents: Router,
@@ -76,6 +78,7 @@ impl World {
             engine: false,
         };
         let outside = Outside::open(&settings).await.unwrap();
+        let registry_rows = outside.store.clone();
         let target = FakeTarget::default();
         let forge = Arc::new(FakeForge::default());
         let images = Arc::new(FakeImages::default());
@@ -99,6 +102,7 @@ impl World {
             target,
             forge,
             images,
+            registry_rows,
             engine,
             _folder: folder,
         };
@@ -175,6 +179,11 @@ impl World {
         }
         let request = request.body(Body::empty()).unwrap();
         self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// An answer to any request on the agents' socket.
+    pub async fn send_as_agent(&self, request: Request<Body>) -> Response {
+        self.agents.clone().oneshot(request).await.unwrap()
     }
 
     /// Sends a request on the agents' socket.

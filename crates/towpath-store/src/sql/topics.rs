@@ -62,6 +62,7 @@ pub(crate) fn topics_of(write: &Write) -> Vec<Topic> {
         | Write::CancelWork(_)
         | Write::WorkFailed { .. }
         | Write::WorkReturned { .. } => vec![Topic::Work],
+        Write::EndSession(_) => vec![Topic::Sessions],
         // No page shows these directly; the rows that pages show are written with them.
         Write::HandledRef(_)
         | Write::Events { .. }
@@ -78,7 +79,6 @@ pub(crate) fn topics_of(write: &Write) -> Vec<Topic> {
         | Write::ContextRule(_)
         | Write::Session(_)
         | Write::SessionSeen { .. }
-        | Write::EndSession(_)
         | Write::WorkBound { .. } => Vec::new(),
     }
 }
