@@ -13,7 +13,7 @@ use towpath_engines::{DockerEngine, DockerOptions, Engine, HostEngine, HostOptio
 use towpath_forge::{Forge, GitForge};
 use towpath_images::{Images, Registry, RegistryImages};
 use towpath_secrets::Vault;
-use towpath_store::{Database, FolderObjects, ObjectLocation, Objects, S3Objects, SqlStore, Store, belong_together};
+use towpath_store::{Database, FolderObjects, ObjectLocation, Objects, S3Objects, SqlStore, Store};
 use towpath_types::Clock;
 
 /// A server's dependencies.
@@ -105,7 +105,7 @@ async fn open_store(settings: &Settings) -> Result<SqlStore, DeliveryError> {
     let fail = |error| failed(&settings.data_dir, "the storage", error);
     let store = SqlStore::open(database).await.map_err(fail)?;
     if settings.database.is_some() {
-        belong_together(&settings.data_dir, store.instance(), store.database()).map_err(fail)?;
+        store.belong_to(&settings.data_dir).await.map_err(fail)?;
     }
     Ok(store)
 }

@@ -46,6 +46,21 @@ pub enum StoreError {
         /// What is there: `` `instance` and `logs` ``.
         found: String,
     },
+    /// The database is older than what was stored in it: somebody removed its journal, or put an older backup back.
+    #[error(
+        "`{}` is ahead of its database {database}: that has lost what was stored last (it has given {height} numbers to pipelines, jobs, releases and leases, and had given at least {marked}). If its journal (`towpath.db-wal`) was removed, put that back; if an older backup of the database was put back, put back everything else from the same one. To go on with what the database has, delete `database.mark` there: every branch that has moved since then is run again. Nothing was started",
+        path.display()
+    )]
+    Behind {
+        /// The data directory.
+        path: PathBuf,
+        /// `` `towpath.db` ``, or the database elsewhere that holds the rows.
+        database: String,
+        /// How far the database has come: the sum of the numbers that it has given.
+        height: i64,
+        /// How far it had come.
+        marked: i64,
+    },
     /// The database file is damaged.
     #[error(
         "the database `{database}` is damaged: stop Towpath, and put the whole data directory back from a backup; `sqlite3 {database} .recover` prints what can still be read"
@@ -148,6 +163,7 @@ impl StoreError {
             | Self::NoBlob(_)
             | Self::InUse { .. }
             | Self::DatabaseLost { .. }
+            | Self::Behind { .. }
             | Self::Damaged { .. }
             | Self::OtherInstance { .. }
             | Self::Database { .. }

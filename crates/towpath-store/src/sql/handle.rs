@@ -3,6 +3,8 @@
 use super::{
     database::Backend,
     faults::{Faults, Verdict},
+    folder,
+    mark::{self, Marks},
     operation::{Done, Operation, Request},
     publish::Publisher,
     query::{Query, Row},
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::StoreError;
 use nix::fcntl::Flock;
-use std::{fmt, fs::File, sync::Arc};
+use std::{fmt, fs::File, path::Path, sync::Arc};
 use tokio::{
     sync::{mpsc, oneshot},
     task::AbortHandle,
@@ -29,8 +31,9 @@ pub(crate) struct Shared {
     pub(crate) publisher: Publisher,
     pub(crate) instance: String,
     pub(crate) is_new: bool,
-    /// The listener task, which ends with the store.
-    pub(crate) _listener: Option<AbortOnDrop>,
+    pub(crate) marks: Marks,
+    /// The tasks that listen and that keep the mark, which end with the store.
+    pub(crate) _tasks: Vec<AbortOnDrop>,
     /// The data directory's lock, held while the store is open.
     pub(crate) _lock: Option<Flock<File>>,
 }
@@ -73,6 +76,20 @@ impl SqlStore {
     #[must_use]
     pub fn database(&self) -> &str {
         &self.shared.backend.name
+    }
+
+    /// Checks that the data directory `folder` belongs to this database, which is elsewhere, and that the database is not behind
+    /// it; notes there how far the database has come, from now on.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherInstance`], [`StoreError::DatabaseLost`] or [`StoreError::Behind`] when they do not belong together.
+    pub async fn belong_to(&self, folder: &Path) -> Result<(), StoreError> {
+        folder::belong_together(folder, &self.shared.instance, self.database())?;
+        let marked = mark::marked(folder)?;
+        let height = mark::height_of(&self.shared.backend).await?;
+        mark::check(folder, &format!("`{}`", self.database()), marked, height)?;
+        self.shared.marks.keep_in(folder);
+        Ok(())
     }
 
     /// Reads rows for the operation (a trait's method) of that name.

@@ -24,6 +24,7 @@ mod folder;
 mod gates;
 mod handle;
 mod jobs;
+mod mark;
 mod migrate;
 mod operation;
 mod orbs;

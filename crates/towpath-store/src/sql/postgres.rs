@@ -5,6 +5,7 @@ use super::{
     database::{Backend, PATIENCE, Readers, STATEMENTS, Transaction},
     failure::failed,
     handle::{AbortOnDrop, Shared, SqlStore},
+    mark::Marks,
     migrate::{self, Identity},
     publish::{self, CHANNEL, Publisher},
     writer,
@@ -60,22 +61,30 @@ pub(crate) async fn open(url: &str) -> Result<SqlStore, StoreError> {
     let listener = start_listening(&options).await.map_err(|error| failed(&name, error))?;
     let listening = tokio::spawn(listen(options, listener, publisher.clone()));
     let (requests, received) = mpsc::unbounded_channel();
+    let marks = Marks::default();
     tokio::spawn(writer::write_to_postgres(
         name.clone(),
         connections.clone(),
         received,
         publisher.clone(),
+        marks.clone(),
     ));
+    let backend = Backend {
+        name,
+        readers: Readers::Postgres(connections),
+    };
+    let marking = tokio::spawn(marks.clone().follow(backend.clone()));
     Ok(SqlStore::new(Shared {
-        backend: Backend {
-            name,
-            readers: Readers::Postgres(connections),
-        },
+        backend,
         requests,
         publisher,
         instance: identity.name,
         is_new: identity.is_new,
-        _listener: Some(AbortOnDrop(listening.abort_handle())),
+        marks,
+        _tasks: vec![
+            AbortOnDrop(listening.abort_handle()),
+            AbortOnDrop(marking.abort_handle()),
+        ],
         _lock: None,
     }))
 }

@@ -4,7 +4,8 @@ use super::{
     database::{Backend, Database, Readers, STATEMENTS, Transaction},
     failure::failed,
     folder,
-    handle::{Shared, SqlStore},
+    handle::{AbortOnDrop, Shared, SqlStore},
+    mark::{self, Marks},
     migrate::{self, Identity},
     operation::{Done, Operation},
     postgres,
@@ -38,6 +39,7 @@ impl SqlStore {
     /// # Errors
     /// - [`StoreError::InUse`] when another process has the data directory.
     /// - [`StoreError::DatabaseLost`] when a data directory has everything but its database.
+    /// - [`StoreError::Behind`] when the database has lost what was committed last.
     /// - [`StoreError::TooNew`] when a newer Towpath made the database.
     /// - [`StoreError::Unavailable`] when PostgreSQL does not answer within some seconds.
     /// - [`StoreError::Address`] when its address cannot be read.
@@ -86,9 +88,13 @@ async fn open_file(folder: &Path) -> Result<SqlStore, StoreError> {
     }
     let identity = prepare(&writer, &name).await?;
     folder::keep_name(folder, &identity.name)?;
+    let marked = mark::marked(folder)?;
+    mark::check(folder, DATABASE, marked, height(&writer, &name).await?)?;
     let readers = pool(READERS).connect_with(options.read_only(true)).await;
     let readers = readers.map_err(|error| failed(&name, error))?;
-    Ok(start(name, writer, readers, identity, Some(lock)))
+    let store = start(name, writer, readers, identity, Some(lock));
+    store.shared.marks.keep_in(folder);
+    Ok(store)
 }
 
 async fn open_memory() -> Result<SqlStore, StoreError> {
@@ -131,6 +137,11 @@ async fn prepare(pool: &SqlitePool, name: &str) -> Result<Identity, StoreError> 
     migrate::identify(&mut Transaction::sqlite(&mut connection, name)).await
 }
 
+async fn height(pool: &SqlitePool, name: &str) -> Result<i64, StoreError> {
+    let mut connection = pool.acquire().await.map_err(|error| failed(name, error))?;
+    mark::height(&mut Transaction::sqlite(&mut connection, name)).await
+}
+
 fn start(
     name: String,
     writer: SqlitePool,
@@ -144,22 +155,27 @@ fn start(
         here: broadcast::channel(CHANGES).0,
         others: None,
     };
+    let marks = Marks::default();
     tokio::spawn(writer::write_to_sqlite(
         name.clone(),
         writer,
         received,
         publisher.clone(),
+        marks.clone(),
     ));
+    let backend = Backend {
+        name,
+        readers: Readers::Sqlite(readers),
+    };
+    let marking = tokio::spawn(marks.clone().follow(backend.clone()));
     SqlStore::new(Shared {
-        backend: Backend {
-            name,
-            readers: Readers::Sqlite(readers),
-        },
+        backend,
         requests,
         publisher,
         instance: identity.name,
         is_new: identity.is_new,
-        _listener: None,
+        marks,
+        _tasks: vec![AbortOnDrop(marking.abort_handle())],
         _lock: lock,
     })
 }

@@ -4,6 +4,7 @@ use super::{
     connections::Connections,
     database::{PATIENCE, Transaction},
     failure::may_be_retried,
+    mark::Marks,
     operation::{Done, Request},
     perform::perform,
     publish::Publisher,
@@ -29,6 +30,7 @@ pub(crate) async fn write_to_sqlite(
     pool: SqlitePool,
     mut requests: mpsc::UnboundedReceiver<Request>,
     publisher: Publisher,
+    marks: Marks,
 ) {
     while let Some(first) = requests.recv().await {
         let mut group = vec![first];
@@ -38,7 +40,7 @@ pub(crate) async fn write_to_sqlite(
             group.push(next);
         }
         let results = match pool.acquire().await {
-            Ok(mut connection) => write_group(&mut connection, &database, &group).await,
+            Ok(mut connection) => write_group(&mut connection, &database, &group, &marks).await,
             Err(error) => {
                 let error = Arc::new(error);
                 group.iter().map(|_| Err(unavailable(&database, &error))).collect()
@@ -66,15 +68,16 @@ async fn write_group(
     connection: &mut SqliteConnection,
     database: &str,
     group: &[Request],
+    marks: &Marks,
 ) -> Vec<Result<Done, StoreError>> {
     if group.len() > 1
-        && let Ok(results) = write_together(connection, database, group).await
+        && let Ok(results) = write_together(connection, database, group, marks).await
     {
         return results;
     }
     let mut results = Vec::with_capacity(group.len());
     for request in group {
-        let result = write_together(connection, database, std::slice::from_ref(request)).await;
+        let result = write_together(connection, database, std::slice::from_ref(request), marks).await;
         results.push(result.and_then(|mut results| results.pop().unwrap_or(Err(StoreError::Stopping))));
     }
     results
@@ -85,13 +88,20 @@ async fn write_together(
     connection: &mut SqliteConnection,
     database: &str,
     group: &[Request],
+    marks: &Marks,
 ) -> Result<Vec<Result<Done, StoreError>>, StoreError> {
     let mut to = Transaction::sqlite(connection, database);
     to.run("BEGIN IMMEDIATE").await?;
-    let written = match write_each(&mut to, group).await {
-        Ok(results) => to.run("COMMIT").await.map(|()| results),
-        Err(error) => Err(error),
-    };
+    let written = async {
+        let results = write_each(&mut to, group).await?;
+        let height = marks.given_by(&mut to, results.iter().flatten()).await?;
+        to.run("COMMIT").await?;
+        if let Some(height) = height {
+            marks.raise(height).await;
+        }
+        Ok(results)
+    }
+    .await;
     if written.is_err() {
         // Fails if SQLite has already rolled back, which is fine.
         let _ = to.run("ROLLBACK").await;
@@ -125,15 +135,16 @@ pub(crate) async fn write_to_postgres(
     connections: Arc<Connections>,
     mut requests: mpsc::UnboundedReceiver<Request>,
     publisher: Publisher,
+    marks: Marks,
 ) {
     let permits = Arc::new(Semaphore::new(WRITERS));
     while let Some(request) = requests.recv().await {
         let (database, connections) = (database.clone(), connections.clone());
-        let (permits, publisher) = (permits.clone(), publisher.clone());
+        let (permits, publisher, marks) = (permits.clone(), publisher.clone(), marks.clone());
         tokio::spawn(async move {
             let written = async {
                 let _permit = permits.acquire().await.map_err(|_| StoreError::Stopping)?;
-                write_until_it_passes(&database, &connections, &request).await
+                write_until_it_passes(&database, &connections, &request, &marks).await
             };
             let result = match tokio::time::timeout(PATIENCE, written).await {
                 Ok(result) => result,
@@ -155,10 +166,11 @@ async fn write_until_it_passes(
     database: &str,
     connections: &Connections,
     request: &Request,
+    marks: &Marks,
 ) -> Result<Done, StoreError> {
     let mut tries = 1;
     loop {
-        match write_once(database, connections, request).await {
+        match write_once(database, connections, request, marks).await {
             Err(error) if tries < TRIES && may_be_retried(&error) => {
                 tokio::time::sleep(Duration::from_millis(5) * tries).await;
                 tries += 1;
@@ -168,7 +180,12 @@ async fn write_until_it_passes(
     }
 }
 
-async fn write_once(database: &str, connections: &Connections, request: &Request) -> Result<Done, StoreError> {
+async fn write_once(
+    database: &str,
+    connections: &Connections,
+    request: &Request,
+    marks: &Marks,
+) -> Result<Done, StoreError> {
     let mut borrowed = loop {
         let mut borrowed = connections.borrow().await?;
         let mut to = Transaction::postgres(&mut borrowed.connection, database);
@@ -181,13 +198,20 @@ async fn write_once(database: &str, connections: &Connections, request: &Request
     };
     let mut to = Transaction::postgres(&mut borrowed.connection, database);
     to.observe(request.faults.as_ref());
-    let written = match perform(&mut to, &request.operation).await {
-        Ok(done) => to.run("COMMIT").await.map(|()| done),
-        Err(error) => Err(error),
-    };
+    let written = async {
+        let done = perform(&mut to, &request.operation).await?;
+        let height = marks.given_by(&mut to, std::iter::once(&done)).await?;
+        to.run("COMMIT").await?;
+        Ok((done, height))
+    }
+    .await;
     // Close a connection whose transaction may still be open.
     if written.is_ok() || to.run("ROLLBACK").await.is_ok() {
         borrowed.give_back();
     }
-    written
+    let (done, height) = written?;
+    if let Some(height) = height {
+        marks.raise(height).await;
+    }
+    Ok(done)
 }

@@ -140,6 +140,38 @@ async fn the_database_of_a_newer_version_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_backup_beside_a_newer_data_directory_is_refused() {
+    let Some(url) = backends::postgres_url("an_older_backup_beside_a_newer_data_directory") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&url).await.unwrap();
+    store.belong_to(folder.path()).await.unwrap();
+    let (job, writes) = one_job("claims");
+    commit(&store, writes).await.unwrap();
+    commit(&store, [Write::NumberJob(job.id)]).await.unwrap();
+    open(&url).await.unwrap().belong_to(folder.path()).await.unwrap();
+    // As a backup from before the job's number has it.
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    sqlx::query("DELETE FROM counters WHERE name = 'jobs/claims'")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let error = open(&url).await.unwrap().belong_to(folder.path()).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            StoreError::Behind {
+                height: 1,
+                marked: 2,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_message_holds_the_password() {
     let Some(url) = backends::postgres_url("no_message_holds_the_password") else {
         return;

@@ -4,17 +4,22 @@ use crate::{
     backends,
     rows::{any_job, commit, one_job},
 };
+use jiff::Timestamp;
 use serde_json::json;
 use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 use towpath_store::{
-    Database, Expect, JobRow, JobStore, SqlStore, Store, StoreError, WorkflowStore, Write, belong_together,
+    Database, Expect, JobRow, JobStore, SqlStore, Store, StoreError, Work, WorkKey, WorkKind, WorkStore, WorkflowStore,
+    Write, belong_together,
 };
-use towpath_testkit::{Absent, skipped};
+use towpath_testkit::{Absent, Probe, skipped, until};
+use towpath_types::JobId;
 
+const BOUND: Duration = Duration::from_secs(30);
 const CHILD: &str = "TOWPATH_STORE_TEST_CHILD";
 
 async fn open(folder: &Path) -> Result<SqlStore, StoreError> {
@@ -144,6 +149,84 @@ async fn a_database_that_was_cut_off_or_overwritten_is_refused_with_how_to_resto
     std::fs::write(&database, &whole).unwrap();
     let store = open(folder.path()).await.unwrap();
     assert_eq!(store.events("s", 0).await.unwrap().len(), 50);
+}
+
+/// Copies these files of a data directory, as a kill leaves them.
+fn copy(from: &Path, to: &Path, files: &[&str]) {
+    for file in files {
+        std::fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_lost_its_journal_or_is_an_older_one_is_refused() {
+    const ROWS: [&str; 2] = ["towpath.db", "towpath.db-wal"];
+    const BESIDE: [&str; 2] = ["instance", "database.mark"];
+    let (folder, store) = backends::file().await;
+    let (first, writes) = one_job("claims");
+    commit(&store, writes).await.unwrap();
+    let older = tempfile::tempdir().unwrap();
+    copy(folder.path(), older.path(), &ROWS);
+    commit(&store, [Write::NumberJob(first.id)]).await.unwrap();
+    let with = |rows: &Path, files: &[&str]| {
+        let copied = tempfile::tempdir().unwrap();
+        copy(folder.path(), copied.path(), &BESIDE);
+        copy(rows, copied.path(), files);
+        copied
+    };
+    let refused = async |copied: &Path| {
+        let error = open(copied).await.unwrap_err();
+        assert!(matches!(error, StoreError::Behind { .. }), "{error:?}");
+        let text = error.to_string();
+        for part in ["`towpath.db`", "`towpath.db-wal`", "backup", "delete `database.mark`"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!error.is_temporary());
+    };
+    let number = async |copied: &Path| {
+        let store = open(copied).await.unwrap();
+        store.job(first.id).await.unwrap().unwrap().number
+    };
+    let whole = with(folder.path(), &ROWS);
+    assert_eq!(number(whole.path()).await, Some(1));
+    let restored = with(older.path(), &ROWS);
+    refused(restored.path()).await;
+    // Whoever means the older one says so.
+    std::fs::remove_file(restored.path().join("database.mark")).unwrap();
+    assert_eq!(number(restored.path()).await, None);
+    // The journal that is removed holds only a part of the rows: the rest is in the database's file.
+    raw(folder.path(), "PRAGMA wal_checkpoint(PASSIVE)").await;
+    let (_, writes) = one_job("payments");
+    commit(&store, writes).await.unwrap();
+    refused(with(folder.path(), &["towpath.db"]).path()).await;
+    open(with(folder.path(), &ROWS).path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_gives_no_number_of_its_own_is_noted_soon() {
+    let (folder, store) = backends::file().await;
+    let mark = || std::fs::read_to_string(folder.path().join("database.mark")).unwrap();
+    let before = mark();
+    let work = Work::new(WorkKey::new(WorkKind::Job, JobId::from_u128(1)), Timestamp::UNIX_EPOCH);
+    commit(&store, [Write::Work(work.clone())]).await.unwrap();
+    // A claim gives a fence.
+    let claimed = store
+        .claim(
+            &[work.key.clone()],
+            "one",
+            Timestamp::UNIX_EPOCH,
+            Duration::from_secs(60),
+        )
+        .await
+        .unwrap();
+    assert_eq!(claimed.len(), 1);
+    let rises = async || {
+        Ok(match mark() > before {
+            true => Probe::Found(()),
+            false => Probe::NotYet(before.clone()),
+        })
+    };
+    until("the mark rises", BOUND, rises).await.unwrap();
 }
 
 #[tokio::test]
