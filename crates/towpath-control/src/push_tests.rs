@@ -9,7 +9,8 @@ use crate::{
 };
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use towpath_forge::RefUpdate;
+use towpath_delivery::ErrorKind;
+use towpath_forge::{Forge, RefUpdate};
 use towpath_store::{Expect, Lease, PipelineRow, TriggerRow, Work, WorkKey, WorkKind, Write};
 use towpath_types::{Actor, CommitId, PipelineStatus, TriggerStatus, Via};
 
@@ -466,4 +467,37 @@ async fn a_push_of_thousands_of_branches_is_announced_and_completed_once() {
     let open = world.store.open_triggers().await.unwrap();
     assert_eq!(open.len(), 3_000);
     assert!(open.iter().all(|trigger| trigger.status == TriggerStatus::Received));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_pushes_first_does_not_choose_the_default_branch_and_the_owner_does() {
+    let world = World::new().await;
+    let server = world.start();
+    server.triggers.create_project(&world.project).await.unwrap();
+    let default = async || {
+        let row = world.store.project(&world.project).await.unwrap().unwrap();
+        let of_git = world.forge.default_branch(&world.project).await.unwrap();
+        assert_eq!(row.default_branch, of_git);
+        let missing = server.triggers.missing_default_branch(&world.project).await.unwrap();
+        (row.default_branch, missing)
+    };
+    let trunk = world.commit("trunk", CONFIG);
+    let pipeline = server.push(&world, "trunk", &trunk).await;
+    assert!(
+        pipeline.errors.is_empty(),
+        "it runs all the same: {:?}",
+        pipeline.errors
+    );
+    assert_eq!(default().await, ("main".into(), Some("main".into())));
+    let choose = |branch: &'static str| server.triggers.set_default_branch(&world.project, branch, "ann");
+    let error = choose("nosuch").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(default().await.0, "main");
+    choose("trunk").await.unwrap();
+    assert_eq!(default().await, ("trunk".into(), None));
+    for branch in ["master", "main"] {
+        let commit = world.commit(branch, CONFIG);
+        server.push(&world, branch, &commit).await;
+        assert_eq!(default().await, ("trunk".into(), None), "{branch} was pushed");
+    }
 }

@@ -40,6 +40,8 @@ pub enum Command {
     Pipelines(At),
     /// Start a pipeline of a branch or a tag without a push
     Trigger(Trigger),
+    /// Show the default branch, or choose another one: it says which environments there are and how they are protected
+    DefaultBranch(DefaultBranch),
     /// Show the gates that wait, and what approving each would change
     Gates(At),
     /// Approve a gate: what its plan shows is what is then done
@@ -196,6 +198,14 @@ pub struct Trigger {
     /// The tag
     #[arg(long, value_name = "NAME")]
     pub tag: Option<String>,
+    #[command(flatten)]
+    pub at: At,
+}
+
+#[derive(Debug, Args)]
+pub struct DefaultBranch {
+    /// The new default branch
+    pub branch: Option<String>,
     #[command(flatten)]
     pub at: At,
 }

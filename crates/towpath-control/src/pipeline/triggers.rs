@@ -32,6 +32,8 @@ const BATCH: usize = 200;
 pub const MOST_TAGS: usize = 3;
 /// Where tags are.
 const TAGS: &str = "refs/tags/";
+/// Where branches are.
+const BRANCHES: &str = "refs/heads/";
 
 /// The result of an announcement.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -239,6 +241,37 @@ impl Triggers {
         self.know_project(project, &[]).await
     }
 
+    /// Makes `branch` the default branch of `project`: its `towpath.toml` decides from now on which environments are
+    /// protected.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such branch; otherwise when git or the storage does not work.
+    pub async fn set_default_branch(&self, project: &ProjectName, branch: &str, by: &str) -> Result<(), DeliveryError> {
+        let refs = self.forge.refs(project).await.map_err(forge_error)?;
+        if !has_branch(&refs, branch) {
+            return Err(DeliveryError::not_found(format!(
+                "`{project}` has no branch `{}`: push it first",
+                branch.escape_debug()
+            )));
+        }
+        let before = self.forge.default_branch(project).await.map_err(forge_error)?;
+        self.forge
+            .set_default_branch(project, branch)
+            .await
+            .map_err(forge_error)?;
+        tracing::info!(%project, from = before, to = branch, by, "the default branch was changed");
+        self.know_project(project, &[]).await
+    }
+
+    /// The name of a project's default branch, if that has no commit.
+    ///
+    /// # Errors
+    /// When the storage does not work.
+    pub async fn missing_default_branch(&self, project: &ProjectName) -> Result<Option<String>, DeliveryError> {
+        let row = self.store.project(project).await.map_err(store_error)?;
+        Ok(row.filter(|row| row.head.is_none()).map(|row| row.default_branch))
+    }
+
     /// Compares every ref with the handled ones periodically until `shutdown`.
     pub async fn catch_up_until(&self, shutdown: tokio_util::sync::CancellationToken) {
         loop {
@@ -400,12 +433,11 @@ impl Triggers {
         stored.await.map_err(stopping)?.map_err(store_error)
     }
 
-    /// Keeps the project's row up to date. While the default branch has no commit, the first branch to be pushed
-    /// becomes the default, because some people use `master`.
+    /// Keeps the project's row up to date. `master` becomes the default branch where there is no `main`.
     async fn know_project(&self, project: &ProjectName, updates: &[RefUpdate]) -> Result<(), DeliveryError> {
         let known = self.forge.default_branch(project).await.map_err(forge_error)?;
         let refs = self.forge.refs(project).await.map_err(forge_error)?;
-        let branch = match first_branch(&known, &refs, updates) {
+        let branch = match usual_branch(&known, &refs, updates) {
             Some(branch) => {
                 self.forge
                     .set_default_branch(project, branch)
@@ -417,7 +449,7 @@ impl Triggers {
         };
         let head = refs
             .iter()
-            .find(|(name, _)| name.strip_prefix("refs/heads/") == Some(&branch))
+            .find(|(name, _)| name.strip_prefix(BRANCHES) == Some(&branch))
             .map(|(_, commit)| commit.clone());
         loop {
             let row = self.store.project(project).await.map_err(store_error)?;
@@ -458,6 +490,8 @@ impl Triggers {
 
 /// The default branch of a new repository.
 const DEFAULT_BRANCH: &str = "main";
+/// The default branch of a repository that has this one and no [`DEFAULT_BRANCH`].
+const OTHER_USUAL_BRANCH: &str = "master";
 
 /// Whether the trigger's outcome is still undecided.
 fn is_open(trigger: &TriggerRow) -> bool {
@@ -534,26 +568,20 @@ fn missed(
 }
 
 /// The branch that a push makes the default; `None` to keep the current one. Pure.
-fn first_branch<'a>(known: &str, refs: &[(String, CommitId)], updates: &'a [RefUpdate]) -> Option<&'a str> {
-    let is_there = |branch: &str| {
-        refs.iter()
-            .any(|(name, _)| name.strip_prefix("refs/heads/") == Some(branch))
-    };
-    if is_there(known) {
+///
+/// The default branch decides what is protected. So no other branch takes its place by coming first: the owner chooses.
+fn usual_branch<'a>(known: &str, refs: &[(String, CommitId)], updates: &'a [RefUpdate]) -> Option<&'a str> {
+    if known != DEFAULT_BRANCH || has_branch(refs, known) {
         return None;
     }
-    let pushed: Vec<&str> = updates
-        .iter()
-        .filter(|update| update.new.is_some())
+    let pushed = updates.iter().filter(|update| update.new.is_some());
+    pushed
         .filter_map(RefUpdate::branch)
-        .collect();
-    let usual = ["master", "trunk", "develop"];
-    if let Some(branch) = pushed.iter().copied().find(|branch| usual.contains(branch)) {
-        return Some(branch);
-    }
-    // A new branch in a repository that already has others does not become the default.
-    let branches = refs.iter().filter(|(name, _)| name.starts_with("refs/heads/")).count();
-    pushed.first().copied().filter(|_| branches == pushed.len())
+        .find(|branch| *branch == OTHER_USUAL_BRANCH && has_branch(refs, branch))
+}
+
+fn has_branch(refs: &[(String, CommitId)], branch: &str) -> bool {
+    refs.iter().any(|(name, _)| name.strip_prefix(BRANCHES) == Some(branch))
 }
 
 /// The error for whoever requested something from a repository.
@@ -583,27 +611,30 @@ mod tests {
     }
 
     #[test]
-    fn the_first_branch_that_is_pushed_becomes_the_default() {
+    fn no_branch_becomes_the_default_by_being_the_first() {
         let refs = |names: &[&str]| -> Vec<(String, CommitId)> {
             names
                 .iter()
                 .map(|name| (format!("refs/heads/{name}"), commit('a')))
                 .collect()
         };
-        let check = |there: &[&str], pushed: &[&str], expected: Option<&str>| {
+        let check = |known: &str, there: &[&str], pushed: &[&str], expected: Option<&str>| {
             let updates: Vec<RefUpdate> = pushed.iter().map(|name| push(&format!("refs/heads/{name}"))).collect();
             assert_eq!(
-                first_branch("main", &refs(there), &updates),
+                usual_branch(known, &refs(there), &updates),
                 expected,
-                "{there:?} {pushed:?}"
+                "{known} {there:?} {pushed:?}"
             );
         };
-        check(&["main"], &["main"], None);
-        check(&["master"], &["master"], Some("master"));
-        check(&["feature", "master"], &["feature", "master"], Some("master"));
-        check(&["feature"], &["feature"], Some("feature"));
-        check(&["other", "feature"], &["feature"], None);
-        check(&["main", "feature"], &["feature"], None);
+        check("main", &["main"], &["main"], None);
+        check("main", &["master"], &["master"], Some("master"));
+        check("main", &["feature", "master"], &["feature", "master"], Some("master"));
+        check("main", &["feature"], &["feature"], None);
+        check("main", &["trunk"], &["trunk"], None);
+        check("main", &["main", "master"], &["master"], None);
+        // The owner chose.
+        check("trunk", &["master"], &["master"], None);
+        check("master", &["main"], &["main"], None);
     }
 
     #[test]

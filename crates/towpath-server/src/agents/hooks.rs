@@ -17,7 +17,7 @@ use towpath_control::{MOST_TAGS, PipelineView};
 use towpath_delivery::{DeliveryError, ErrorKind};
 use towpath_forge::RefUpdate;
 use towpath_store::TriggerRow;
-use towpath_types::{Actor, TriggerStatus, Via};
+use towpath_types::{Actor, ProjectName, TriggerStatus, Via};
 
 /// How long a pusher waits for their pipelines.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -107,7 +107,33 @@ async fn accepted(State(app): State<App>, Pushed(project): Pushed, text: String)
         lines.push(format!("{more} more pipelines: {}", app.addresses.base_url));
         lines.push(String::new());
     }
+    let missing = app.triggers.missing_default_branch(&project).await.map_err(refused)?;
+    if let Some(missing) = missing {
+        let mut pushed = push.updates.iter().filter(|update| update.new.is_some());
+        lines.extend(no_default_branch(
+            &project,
+            &missing,
+            pushed.find_map(RefUpdate::branch),
+        ));
+    }
     Ok(lines.iter().map(|line| format!("{line}\n")).collect())
+}
+
+/// What the pusher reads while a project's default branch has no commit.
+fn no_default_branch(project: &ProjectName, missing: &str, pushed: Option<&str>) -> Vec<String> {
+    // A branch's name may hold anything but blanks and control characters.
+    let branch = match pushed {
+        Some(pushed) => format!("'{}'", pushed.replace('\'', "'\\''")),
+        None => "BRANCH".into(),
+    };
+    vec![
+        format!(
+            "The default branch of {project} is `{missing}`, which has no commit yet. It says which environments there are"
+        ),
+        "and how they are protected, and protected ones take only its commits. Push it, or choose another one:".into(),
+        format!("  towpath default-branch {branch}"),
+        String::new(),
+    ]
 }
 
 /// The errors that the pusher has already seen as text, each list with the number of the pipeline that has it.
@@ -208,6 +234,17 @@ mod tests {
     fn check(trigger: &TriggerRow, pipeline: Option<&PipelineView>, expect: &[&str]) {
         let told = told("http://t", trigger, pipeline, &mut Known::new());
         assert_eq!(told, [&[""], expect, &[""]].concat());
+    }
+
+    #[test]
+    fn a_pusher_hears_how_to_choose_the_default_branch() {
+        let told = |pushed| no_default_branch(&"claims".parse().unwrap(), "main", pushed).join("\n");
+        let text = told(Some("trunk"));
+        assert!(text.contains("of claims is `main`, which has no commit"), "{text}");
+        assert!(text.contains("towpath default-branch 'trunk'"), "{text}");
+        let text = told(Some("a';reboot;'"));
+        assert!(text.contains(r"default-branch 'a'\'';reboot;'\'''"), "{text}");
+        assert!(told(None).contains("default-branch BRANCH"));
     }
 
     #[test]

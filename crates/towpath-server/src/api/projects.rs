@@ -12,6 +12,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use towpath_control::{PipelineView, ProjectView};
+use towpath_delivery::DeliveryError;
 
 /// How many pipelines one answer lists by default.
 const PIPELINES: u32 = 20;
@@ -20,6 +21,10 @@ pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/api/towpath/projects", get(projects).post(create))
         .route("/api/towpath/projects/{project}/pipelines", get(pipelines))
+        .route(
+            "/api/towpath/projects/{project}/default-branch",
+            get(default_branch).post(set_default_branch),
+        )
 }
 
 async fn projects(State(app): State<App>) -> Answer<Vec<ProjectView>> {
@@ -39,6 +44,30 @@ async fn create(
     let name = project(&new.name)?;
     app.create_project(&name, &caller.name).await?;
     Ok(Json(json!({ "name": name })))
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct DefaultBranch {
+    branch: String,
+}
+
+async fn default_branch(State(app): State<App>, Path(name): Path<String>) -> Answer<DefaultBranch> {
+    let name = project(&name)?;
+    let row = app.store.project(&name).await.map_err(DeliveryError::from)?;
+    let row = row.ok_or_else(|| DeliveryError::not_found(format!("there is no project `{name}`")))?;
+    let branch = row.default_branch;
+    Ok(Json(DefaultBranch { branch }))
+}
+
+async fn set_default_branch(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Json(DefaultBranch { branch }): Json<DefaultBranch>,
+) -> Answer<DefaultBranch> {
+    let name = project(&name)?;
+    app.triggers.set_default_branch(&name, &branch, &caller.name).await?;
+    Ok(Json(DefaultBranch { branch }))
 }
 
 #[derive(serde::Deserialize)]

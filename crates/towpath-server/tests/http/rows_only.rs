@@ -28,6 +28,7 @@ fn addresses() -> Vec<String> {
         "/api/towpath/board".into(),
         "/api/towpath/projects".into(),
         "/api/towpath/projects/claims/pipelines".into(),
+        "/api/towpath/projects/claims/default-branch".into(),
         "/api/towpath/gates".into(),
         "/api/towpath/gates?project=claims&offset=0&limit=10".into(),
         format!("/api/towpath/gates/{gate}"),

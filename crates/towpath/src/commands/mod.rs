@@ -31,6 +31,7 @@ pub async fn run(command: Command) -> Result<ExitCode> {
         Command::Gates(at) => gates::list(&at).await.map(done),
         Command::Approve(options) => gates::approve(options).await.map(done),
         Command::Trigger(options) => pipelines::trigger(options).await.map(done),
+        Command::DefaultBranch(options) => pipelines::default_branch(options).await.map(done),
         Command::Cancel(options) => pipelines::cancel(options).await.map(done),
         Command::Logs(options) => pipelines::logs(options).await.map(done),
         Command::Build(options) => image::build(options).await.map(done),

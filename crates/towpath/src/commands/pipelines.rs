@@ -2,7 +2,7 @@
 
 use super::place::project;
 use crate::{
-    cli::{At, Cancel, Logs, Trigger},
+    cli::{At, Cancel, DefaultBranch, Logs, Trigger},
     client::Client,
 };
 use anyhow::{Context, Result};
@@ -68,6 +68,25 @@ pub async fn trigger(options: Trigger) -> Result<()> {
     };
     let started: Started = client.post(&path, &what).await?;
     outln!("started pipeline {} of {project}", started.number);
+    Ok(())
+}
+
+/// `towpath default-branch`.
+pub async fn default_branch(options: DefaultBranch) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    struct Known {
+        branch: String,
+    }
+    let client = Client::new(&options.at)?;
+    let project = project(&options.at)?;
+    let path = format!("/api/towpath/projects/{}/default-branch", percent_encoded(&project));
+    match &options.branch {
+        Some(branch) => {
+            let known: Known = client.post(&path, &serde_json::json!({ "branch": branch })).await?;
+            outln!("the default branch of {project} is now {}", known.branch);
+        }
+        None => outln!("{}", client.get::<Known>(&path).await?.branch),
+    }
     Ok(())
 }
 
