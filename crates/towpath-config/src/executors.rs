@@ -8,10 +8,10 @@ use crate::compiler::Compiler;
 use crate::element::{CONFIG, Element, Found, Kind, NamespaceId};
 use crate::keys::{self, EXECUTOR_TYPES};
 use crate::scope::Scope;
-use crate::suggest::nearest;
 use crate::trace::FrameId;
 use crate::unknown_keys::UnknownKeys;
 use crate::value::Value;
+use towpath_types::nearest;
 
 /// The documentation to which some of CircleCI's messages refer.
 pub(crate) const EXECUTORS_PAGE: &str = "https://circleci.com/docs/reference/configuration-reference/#executors";

@@ -56,7 +56,6 @@ mod scope;
 mod sections;
 mod steps;
 mod substitution;
-mod suggest;
 mod template;
 mod texts;
 mod trace;

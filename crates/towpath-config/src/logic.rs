@@ -10,8 +10,8 @@ use crate::pattern::full_match;
 use crate::pipeline_values::is_pipeline_value;
 use crate::scope::Scope;
 use crate::substitution::span_within;
-use crate::suggest::nearest;
 use crate::value::Value;
+use towpath_types::nearest;
 
 const MAX_DEPTH: usize = 100;
 

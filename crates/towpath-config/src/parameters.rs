@@ -11,10 +11,10 @@ use crate::compiler::Compiler;
 use crate::element::{CONFIG, Declaration, Declarations, Element, Kind, NamespaceId, ParameterType};
 use crate::keys::INVOCATION;
 use crate::scope::{Arguments, Scope};
-use crate::suggest::nearest;
 use crate::trace::{FrameId, OUTSIDE};
 use crate::unknown_keys::UnknownKeys;
 use crate::value::Value;
+use towpath_types::nearest;
 
 /// The keys of an invocation that CircleCI accepts as names of parameters.
 const UNRESERVED: [&str; 2] = ["matrix", "serial-group"];

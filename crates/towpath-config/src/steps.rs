@@ -10,9 +10,9 @@ use crate::element::{CONFIG, Element, Found, Kind};
 use crate::keys::{BUILTIN_STEPS, CONTROL_STEPS, TEARDOWN_STEPS, builtin_step};
 use crate::parameters::call_entries;
 use crate::scope::Scope;
-use crate::suggest::nearest;
 use crate::unknown_keys::UnknownKeys;
 use crate::value::Value;
+use towpath_types::nearest;
 
 /// The number of calls and conditions, which take time even if they expand to nothing.
 const MAX_VISITS: usize = 100_000;

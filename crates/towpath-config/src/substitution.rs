@@ -11,9 +11,9 @@ use crate::element::CONFIG;
 use crate::options::CompileOptions;
 use crate::pipeline_values::{PIPELINE_VALUES, is_pipeline_value};
 use crate::scope::{Arguments, Scope};
-use crate::suggest::nearest;
 use crate::template::{self, Lookup, Rendered, Template, TemplateError};
 use crate::value::Value;
+use towpath_types::nearest;
 
 /// The number of errors that are reported for one text.
 const MAX_PROBLEMS: usize = 20;

@@ -3,7 +3,7 @@
 use towpath_yaml::{Diagnostic, Entry, Node};
 
 use crate::compiler::Compiler;
-use crate::suggest::nearest;
+use towpath_types::nearest;
 
 /// What happens to an unknown key.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -19,6 +19,7 @@ mod project;
 mod secret;
 mod seen_secrets;
 mod status;
+mod suggest;
 mod terminal;
 mod visible;
 
@@ -41,5 +42,6 @@ pub use status::{
     JobKind, JobStatus, PipelineStatus, ReleaseStatus, RunKind, StatusError, StepStatus, TestResult, TriggerStatus,
     WorkflowStatus,
 };
+pub use suggest::nearest;
 pub use terminal::plain_text;
 pub use visible::visible;

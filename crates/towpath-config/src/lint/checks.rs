@@ -15,7 +15,7 @@ use crate::lint::secrets::secrets;
 use crate::options::CompileOptions;
 use crate::pipeline_values::PipelineValues;
 use crate::runnable::Capabilities;
-use crate::suggest::nearest;
+use towpath_types::nearest;
 
 /// Finds parts of a configuration that compile but are probably mistakes, and parts that `host` cannot run.
 ///

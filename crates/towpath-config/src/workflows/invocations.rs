@@ -10,10 +10,10 @@ use crate::element::{CONFIG, Element, Found, Kind};
 use crate::keys;
 use crate::matrix::Member;
 use crate::scope::Scope;
-use crate::suggest::nearest;
 use crate::trace::OUTSIDE;
 use crate::value::Value;
 use crate::workflows::model::{Invocation, Role};
+use towpath_types::nearest;
 
 const MAX_INVOCATIONS: usize = 10_000;
 

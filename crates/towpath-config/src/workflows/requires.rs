@@ -10,8 +10,8 @@ use crate::compiled::RequiredStatus;
 use crate::compiler::Compiler;
 use crate::element::{CONFIG, Kind};
 use crate::scope::Scope;
-use crate::suggest::nearest;
 use crate::workflows::model::{Graph, Require};
+use towpath_types::nearest;
 
 const MAX_REQUIREMENTS: usize = 100_000;
 

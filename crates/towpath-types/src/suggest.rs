@@ -1,7 +1,8 @@
 //! Suggestions for misspelled names.
 
 /// The candidate that is most similar to `name`, if at most a third of the letters (and at most four) differ.
-pub(crate) fn nearest<T: AsRef<str>>(name: &str, candidates: impl IntoIterator<Item = T>) -> Option<String> {
+#[must_use]
+pub fn nearest<T: AsRef<str>>(name: &str, candidates: impl IntoIterator<Item = T>) -> Option<String> {
     let limit = (name.chars().count() / 3).clamp(1, 4);
     candidates
         .into_iter()
