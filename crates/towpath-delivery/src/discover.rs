@@ -51,10 +51,13 @@ impl Discoverer {
     pub async fn discover(&self, project: &ProjectName) -> Result<Discovered, DeliveryError> {
         let (files, project_file) = match self.repositories.head(project).await? {
             Some(head) => {
-                let files = self.repositories.manifests(project, &head).await?;
                 // Whoever deploys reports an unreadable file.
-                let file = self.repositories.default_project_file(project).await?;
-                (files, file.unwrap_or_default())
+                let file = self
+                    .repositories
+                    .default_project_file(project)
+                    .await?
+                    .unwrap_or_default();
+                (self.repositories.manifests(project, &head, &file.layout).await?, file)
             }
             // An empty repository has no environments.
             None => (Vec::new(), ProjectFile::default()),
@@ -100,9 +103,13 @@ impl Discoverer {
         let unread = Source::unread_of(&files);
         let rendered = self
             .renderer
-            .render(files, project, None, |kube_context, environment| {
-                fill_in(&pattern, kube_context, environment)
-            })
+            .render(
+                files,
+                &project_file.layout,
+                project,
+                None,
+                |kube_context, environment| fill_in(&pattern, kube_context, environment),
+            )
             .await;
         for failure in &rendered.failures {
             let (environment, error) = (&failure.environment, with_causes(&failure.error));
@@ -142,7 +149,7 @@ fn changes(known: &[EnvironmentRow], found: &BTreeMap<EnvironmentId, Whereabouts
         let before = known.iter().find(|row| row.id == *id);
         let (place, ambiguous) = match whereabouts {
             Whereabouts::At(place) => (place.clone(), Vec::new()),
-            Whereabouts::Ambiguous(kube_contexts) => (nowhere(id), kube_contexts.clone()),
+            Whereabouts::Ambiguous(folders) => (nowhere(id), folders.clone()),
         };
         let mut row = before.cloned().unwrap_or_else(|| unseen(&place));
         row.kube_context = place.kube_context;
@@ -167,7 +174,7 @@ fn changes(known: &[EnvironmentRow], found: &BTreeMap<EnvironmentId, Whereabouts
     writes
 }
 
-/// The place of an environment that several kube contexts have.
+/// The place of an environment that several folders have.
 fn nowhere(id: &EnvironmentId) -> Environment {
     Environment {
         id: id.clone(),

@@ -21,6 +21,7 @@ mod clock;
 mod delivery;
 mod discover;
 mod environment;
+mod environment_tables;
 mod error;
 mod freeze;
 mod gate;
@@ -33,6 +34,7 @@ mod plan;
 mod planner;
 mod progress;
 mod project_file;
+mod project_schema;
 mod protection;
 mod release;
 mod repository;
@@ -54,6 +56,7 @@ pub use environment::{
     CronJobStatus, DriftView, DriftedObject, EnvironmentView, ReleaseView, SeenWireError, SightingView, WorkloadView,
     is_shown,
 };
+pub use environment_tables::EnvironmentTable;
 pub use error::{DeliveryError, ErrorKind};
 pub use freeze::{Freeze, Frozen, frozen};
 pub use gate::{Approval, Gates};
@@ -61,18 +64,22 @@ pub use history::{HISTORY, History};
 pub use image::{ImageFinder, image_repository};
 pub use lock::Locks;
 pub use manifests::{
-    MANIFESTS_FOLDER, check_project_name, environment_id, image_in_manifests, manifest_files, select_manifests,
+    check_project_name, environment_id, image_in_manifests, manifest_files, namespace_before_rendering, select_manifests,
     with_found_image, workload_images,
 };
 pub use observe::Observer;
 pub use plan::{ChangeAction, Plan, PlanChange, PlanCommit, PlanView, PlanWireError, read_plan, write_plan};
 pub use planner::{Fingerprinter, Planner, PullSecret};
 pub use progress::{Progress, Unheard};
-pub use project_file::{Build, EnvironmentRules, OnFailure, PROJECT_FILE, ProjectFile, ProjectFileError, Wait};
+pub use project_file::{Build, OnFailure, PROJECT_FILE, ProjectFile, ProjectFileError, Wait};
+pub use project_schema::PROJECT_SCHEMA;
 pub use protection::Protections;
 pub use release::Releases;
 pub use request::LaptopRequest;
 pub use run::Runs;
 pub use towpath_deploy::{CronFailure, Deploying, Hold, Writer};
-pub use towpath_manifest::{ManifestContent, ManifestFile, Tree};
+pub use towpath_manifest::{
+    Diagnostic, EnvironmentLayout, Layout, LayoutSettings, ManifestContent, ManifestFile, Named, Origin, Reading,
+    Sourced, Wanted,
+};
 pub use workflow::WorkflowJobs;

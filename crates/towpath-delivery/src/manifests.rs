@@ -7,14 +7,11 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet};
 use towpath_deploy::{
     Environment,
-    render::{RenderFailure, Rendered, is_yaml, needs_every_file},
+    render::{RenderFailure, Rendered, is_yaml},
 };
 use towpath_forge::{TreeEntry, TreeFile};
-use towpath_manifest::{Layout, ManifestContent, ManifestFile, Object, Tree};
+use towpath_manifest::{EnvironmentLayout, Layout, ManifestContent, ManifestFile, Named, Object, Reading, Tree};
 use towpath_types::{EnvironmentId, ImageReference, ProjectName, RunKind, with_causes};
-
-/// The folder of all manifests.
-pub const MANIFESTS_FOLDER: &str = ".k8s";
 
 /// The id of an environment, from names that a person wrote.
 ///
@@ -35,11 +32,9 @@ pub fn check_project_name(name: &str) -> Result<(), DeliveryError> {
         .map_err(|error| DeliveryError::invalid(error.to_string()))
 }
 
-/// Keeps the entries below [`MANIFESTS_FOLDER`] that a plan needs: the YAML files, and with Kustomize or Helm every
-/// file. Keeps a broken link whatever its name, because it may have pointed to a folder.
-pub fn select_manifests(entries: &mut Vec<TreeEntry>) {
-    let every = needs_every_file(entries.iter().map(|entry| entry.path.as_str()));
-    entries.retain(|entry| every || entry.found.is_err() || is_yaml(&entry.path));
+/// Keeps the entries at and below `places` that a plan needs.
+pub fn select_manifests(places: &BTreeSet<String>, entries: &mut Vec<TreeEntry>) {
+    Reading::keeps(places, entries, |entry| &entry.path, |entry| entry.found.is_err());
 }
 
 /// Converts a tree's files for a plan, unreadable ones included. Commits and working trees share this function.
@@ -72,7 +67,7 @@ pub fn workload_images(files: &[ManifestFile]) -> BTreeMap<String, BTreeSet<Stri
     // Treat each file as an environment of its own, wherever it is: only its objects matter.
     let yaml = files.iter().filter(|file| is_yaml(&file.path)).enumerate();
     let texts: Vec<(String, &str)> = yaml
-        .map(|(at, file)| (format!("{MANIFESTS_FOLDER}/all/{at}/file.yaml"), file.text_or_nothing()))
+        .map(|(at, file)| (format!(".k8s/all/{at}/file.yaml"), file.text_or_nothing()))
         .collect();
     let (tree, _) = Tree::read(texts.iter().map(|(path, text)| (path.as_str(), *text)));
     let environments = tree
@@ -183,7 +178,10 @@ impl Source {
             .map(|(path, text)| (path.as_str(), text.as_str()));
         // An unreadable file still belongs to an environment.
         let unread = self.unread.iter().map(|(path, _)| (path.as_str(), ""));
-        Tree::read(texts.chain(unread.filter(|(path, _)| layout.reads_as_it_is(path))))
+        Tree::read_in(
+            layout,
+            texts.chain(unread.filter(|(path, _)| layout.reads_as_it_is(path))),
+        )
     }
 
     /// Whether the list of environments is complete. An unreadable folder may hide environments.
@@ -204,19 +202,19 @@ impl Source {
     }
 }
 
-/// The kube context of the folder that the project file names.
-fn wanted_kube_context(project_file: &ProjectFile) -> Option<&str> {
-    let folder = project_file.manifests.as_deref()?.trim_end_matches('/');
-    Some(folder.rsplit('/').next().unwrap_or(folder))
-}
-
-/// The message when several kube contexts have an environment of this name.
-pub(crate) fn ambiguous(environment: &str, kube_contexts: &[impl AsRef<str>]) -> DeliveryError {
-    let names: Vec<&str> = kube_contexts.iter().map(AsRef::as_ref).collect();
+/// The message when several folders have an environment of this name.
+pub(crate) fn ambiguous(environment: &str, folders: &[impl AsRef<str>]) -> DeliveryError {
+    let names: Vec<String> = folders.iter().map(|folder| format!("`{}`", folder.as_ref())).collect();
+    let first = folders.first().map(AsRef::as_ref).unwrap_or_default();
     DeliveryError::invalid(format!(
-        "more than one kube context has an environment `{environment}` ({}): say which with `manifests = \".k8s/…\"` in `{PROJECT_FILE}`",
+        "more than one folder has an environment `{environment}` ({}): say which with `manifests = \"{first}\"` in `{PROJECT_FILE}`",
         names.join(", ")
     ))
+}
+
+/// The folders of environments that have the same name.
+fn roots(several: &[EnvironmentLayout]) -> Vec<String> {
+    several.iter().map(|layout| layout.root.clone()).collect()
 }
 
 /// The namespace of an environment for which no manifest names one: `claims-{environment}`.
@@ -234,14 +232,53 @@ pub(crate) fn fill_in(pattern: &str, kube_context: &str, environment: &str) -> S
 /// environment.
 fn namespace_in(
     tree: &Tree,
+    layout: &Layout,
     kube_context: &str,
     project: &str,
     environment: &str,
     project_file: &ProjectFile,
 ) -> String {
+    let said = layout
+        .get(kube_context, environment)
+        .and_then(|layout| layout.namespace.as_ref());
+    if let Some(said) = said {
+        return said.value.clone();
+    }
     match &project_file.namespace {
         Some(pattern) => fill_in(pattern, kube_context, environment),
         None => tree.namespace(kube_context, environment, &namespace_pattern(project, project_file)),
+    }
+}
+
+/// The namespace of an environment as far as it is known before anything is rendered, and where it comes from.
+#[must_use]
+pub fn namespace_before_rendering(
+    layout: &Layout,
+    files: &[ManifestFile],
+    project: &str,
+    file: &ProjectFile,
+    environment: &EnvironmentLayout,
+) -> (String, String) {
+    let (kube_context, name) = (&environment.kube_context.value, &environment.name);
+    if let Some(said) = &environment.namespace {
+        return (said.value.clone(), said.origin.to_string());
+    }
+    let texts = files.iter().map(|file| (file.path.as_str(), file.text_or_nothing()));
+    let (tree, _) = Tree::read_in(layout, texts.filter(|(path, _)| layout.reads_as_it_is(path)));
+    let found = tree
+        .environment(kube_context, name)
+        .and_then(|found| found.namespace.clone());
+    let pattern = namespace_pattern(project, file);
+    match (&file.layout.namespace, found) {
+        (Some(said), _) => (fill_in(&pattern, kube_context, name), said.span.place().to_string()),
+        (None, Some(found)) => (found, "found: its manifests say so".into()),
+        (None, None) => {
+            let rule = match environment.rendered() {
+                None => "convention: the project and the environment",
+                Some(_) => "convention: the project and the environment, unless what is rendered says another",
+            };
+            (fill_in(&pattern, kube_context, name), rule.into())
+        }
     }
 }
 
@@ -277,7 +314,7 @@ impl Namespaces {
                 .map(|name| {
                     (
                         name.clone(),
-                        namespace_in(tree, kube_context, project, name, project_file),
+                        namespace_in(tree, layout, kube_context, project, name, project_file),
                     )
                 })
                 .collect(),
@@ -331,23 +368,21 @@ impl Manifests {
         if let Some(reason) = source.rendered.why_no_environment(name) {
             return Err(DeliveryError::not_found(reason));
         }
-        let (tree, diagnostics) = source.tree();
-        let has = tree.kube_contexts_of(name);
-        let kube_context = match (wanted_kube_context(project_file), has.as_slice()) {
-            (Some(wanted), has) if has.contains(&wanted) => wanted.to_string(),
-            (None, [only]) => (*only).to_string(),
-            (None, [_, _, ..]) => return Err(ambiguous(name, &has)),
-            (Some(_), _) | (None, []) => return Err(no_environment(&tree, source, project_file, id)),
-        };
-        source.check_rendering(&kube_context, name)?;
         let layout = &source.rendered.layout;
+        let kube_context = match layout.named(name) {
+            Named::One(environment) => environment.kube_context.value.clone(),
+            Named::Several(several) => return Err(ambiguous(name, &roots(several))),
+            Named::No => return Err(no_environment(source, project_file, id)),
+        };
+        let (tree, diagnostics) = source.tree();
+        source.check_rendering(&kube_context, name)?;
         let wrong = diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
         let wrong = wrong.filter(|diagnostic| layout.concerned_by(&kube_context, name, diagnostic));
         let unread = source.unread.iter();
         let unread = unread.filter(|(path, _)| layout.concerns(&kube_context, name, path));
         let errors = unread.map(|(_, wrong)| wrong.clone());
         let mut errors: Vec<String> = errors.chain(wrong.map(|diagnostic| diagnostic.render(false))).collect();
-        let namespace = namespace_in(&tree, &kube_context, id.project(), name, project_file);
+        let namespace = namespace_in(&tree, layout, &kube_context, id.project(), name, project_file);
         let namespaces = Namespaces::of(&tree, layout, &kube_context, id.project(), project_file);
         let homeless = namespaces.homeless(&tree, &kube_context);
         let mut warnings = warnings_of(&source.rendered, name);
@@ -355,6 +390,9 @@ impl Manifests {
             true => errors.extend(homeless),
             false => warnings.extend(homeless),
         }
+        let is_said = layout
+            .get(&kube_context, name)
+            .is_some_and(|found| found.namespace.is_some());
         let mut manifests = Self {
             tree,
             place: Environment {
@@ -366,7 +404,7 @@ impl Manifests {
             misplaced: Vec::new(),
             warnings,
         };
-        if project_file.namespace.is_some() {
+        if is_said || project_file.namespace.is_some() {
             manifests.misplaced = manifests.other_namespaces();
         }
         Ok(manifests)
@@ -476,28 +514,31 @@ impl Manifests {
     }
 }
 
-fn no_environment(tree: &Tree, source: &Source, project_file: &ProjectFile, id: &EnvironmentId) -> DeliveryError {
+fn no_environment(source: &Source, project_file: &ProjectFile, id: &EnvironmentId) -> DeliveryError {
     let environment = id.environment();
     let unread = source.unread_around(environment);
     if !unread.is_empty() {
         return DeliveryError::invalid(unread.join("\n"));
     }
-    let wanted = wanted_kube_context(project_file);
-    let is_wanted = |name: &str| wanted.is_none_or(|wanted| wanted == name);
-    let folder = project_file.manifests.as_deref();
-    if let Some(folder) = folder.filter(|_| !tree.kube_contexts.keys().any(|name| is_wanted(name))) {
-        return DeliveryError::not_found(format!(
-            "there is no environment `{environment}`: `{PROJECT_FILE}` says `manifests = \"{folder}\"`, and there are none in that folder"
-        ));
-    }
-    let contexts = tree.kube_contexts.iter().filter(|(name, _)| is_wanted(name));
-    let known: BTreeSet<&str> = contexts
-        .flat_map(|(_, context)| context.environments.keys().map(String::as_str))
+    let layout = &source.rendered.layout;
+    let rivals = layout.rivals().map(|(name, _)| name);
+    let known: BTreeSet<&str> = layout
+        .environments()
+        .map(|found| found.name.as_str())
+        .chain(rivals)
         .collect();
-    let known = if known.is_empty() {
-        "there are no manifests below `.k8s/`".into()
-    } else {
-        format!("there are {}", Vec::from_iter(known).join(", "))
+    let known = match (&project_file.manifests, known.is_empty()) {
+        (Some(folder), true) => {
+            format!("`{PROJECT_FILE}` says `manifests = \"{folder}\"`, and there are none in that folder")
+        }
+        (None, true) => "there are none in this repository: `towpath init` says what it looks for".to_string(),
+        (_, false) => {
+            let list = match project_file.layout.is_the_list() {
+                true => format!(", which `{PROJECT_FILE}` lists"),
+                false => String::new(),
+            };
+            format!("there are {}{list}", Vec::from_iter(known).join(", "))
+        }
     };
     DeliveryError::not_found(format!("there is no environment `{environment}`: {known}"))
 }
@@ -507,7 +548,7 @@ fn no_environment(tree: &Tree, source: &Source, project_file: &ProjectFile, id: 
 pub(crate) enum Whereabouts {
     /// In exactly one place.
     At(Environment),
-    /// Several kube contexts have an environment of this name.
+    /// Several folders have an environment of this name.
     Ambiguous(Vec<String>),
 }
 
@@ -520,28 +561,23 @@ pub(crate) fn environments_in(
     project_file: &ProjectFile,
 ) -> BTreeMap<EnvironmentId, Whereabouts> {
     let (tree, _) = source.tree();
-    let wanted = wanted_kube_context(project_file);
+    let layout = &source.rendered.layout;
     let mut environments = BTreeMap::new();
-    for (kube_context, context) in &tree.kube_contexts {
-        if wanted.is_some_and(|wanted| wanted != kube_context) {
+    for found in layout.environments() {
+        let Ok(id) = EnvironmentId::new(project, &found.name) else {
             continue;
-        }
-        let named = context
-            .environments
-            .keys()
-            .filter_map(|name| Some((name, EnvironmentId::new(project, name).ok()?)));
-        for (name, id) in named {
-            let has = tree.kube_contexts_of(name);
-            let whereabouts = if wanted.is_none() && has.len() > 1 {
-                Whereabouts::Ambiguous(has.into_iter().map(str::to_string).collect())
-            } else {
-                Whereabouts::At(Environment {
-                    id: id.clone(),
-                    kube_context: kube_context.clone(),
-                    namespace: namespace_in(&tree, kube_context, project, name, project_file),
-                })
-            };
-            environments.insert(id, whereabouts);
+        };
+        let kube_context = &found.kube_context.value;
+        let place = Environment {
+            id: id.clone(),
+            kube_context: kube_context.clone(),
+            namespace: namespace_in(&tree, layout, kube_context, project, &found.name, project_file),
+        };
+        environments.insert(id, Whereabouts::At(place));
+    }
+    for (name, several) in layout.rivals() {
+        if let Ok(id) = EnvironmentId::new(project, name) {
+            environments.insert(id, Whereabouts::Ambiguous(roots(several)));
         }
     }
     environments
@@ -553,6 +589,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use towpath_forge::Unread;
+    use towpath_manifest::LayoutSettings;
 
     fn file(path: &str, text: &str) -> ManifestFile {
         ManifestFile::text(path, text)
@@ -577,23 +614,26 @@ mod tests {
     }
 
     /// Files that need no rendering.
-    fn plain(files: &[ManifestFile]) -> Source {
+    fn plain(files: &[ManifestFile], settings: &LayoutSettings) -> Source {
         let texts = files.iter().filter(|file| file.wrong().is_none());
+        let all = files.iter().map(|file| (file.path.as_str(), file.text_or_nothing()));
         let rendered = Rendered {
             files: texts
                 .map(|file| (file.path.clone(), file.text_or_nothing().to_string()))
                 .collect(),
+            layout: Layout::read(all, settings).0,
             ..Rendered::default()
         };
         Source::new(Source::unread_of(files), rendered)
     }
 
     fn read(files: &[ManifestFile], file: &ProjectFile, environment: &str) -> Manifests {
-        Manifests::read(&plain(files), file, &id(environment)).unwrap()
+        Manifests::read(&plain(files, &file.layout), file, &id(environment)).unwrap()
     }
 
     fn refused(files: &[ManifestFile], file: &str, environment: &str) -> DeliveryError {
-        Manifests::read(&plain(files), &project_file(file), &id(environment))
+        let file = project_file(file);
+        Manifests::read(&plain(files, &file.layout), &file, &id(environment))
             .err()
             .unwrap()
     }
@@ -622,16 +662,20 @@ mod tests {
         ];
         let error = refused(&files, "", "dev");
         assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert!(error.to_string().contains("(live, old)"), "{error}");
+        assert!(error.to_string().contains("(`.k8s/live`, `.k8s/old`)"), "{error}");
         let file = project_file("manifests = \".k8s/old/\"");
         let found = read(&files, &file, "dev");
         assert_eq!(found.place.kube_context, "old");
-        let all = environments_in("claims", &plain(&files), &ProjectFile::default());
+        let all = environments_in(
+            "claims",
+            &plain(&files, &LayoutSettings::default()),
+            &ProjectFile::default(),
+        );
         assert_eq!(
             all[&id("dev")],
-            Whereabouts::Ambiguous(vec!["live".into(), "old".into()])
+            Whereabouts::Ambiguous(vec![".k8s/live".into(), ".k8s/old".into()])
         );
-        let told = environments_in("claims", &plain(&files), &file);
+        let told = environments_in("claims", &plain(&files, &file.layout), &file);
         assert!(matches!(&told[&id("dev")], Whereabouts::At(place) if place.kube_context == "old"));
     }
 
@@ -650,7 +694,7 @@ mod tests {
         let error = refused(&[], "", "dev").to_string();
         assert_eq!(
             error,
-            "there is no environment `dev`: there are no manifests below `.k8s/`"
+            "there is no environment `dev`: there are none in this repository: `towpath init` says what it looks for"
         );
         let error = refused(&files, "manifests = \".k8s/other\"", "dev").to_string();
         assert!(error.contains("says `manifests = \".k8s/other\"`"), "{error}");
@@ -758,7 +802,7 @@ mod tests {
         };
         let good = |path: &str| entry(path, Ok((path.into(), 1)));
         let selected = |mut entries: Vec<TreeEntry>| {
-            select_manifests(&mut entries);
+            select_manifests(&BTreeSet::from([".k8s".to_string()]), &mut entries);
             entries.into_iter().map(|entry| entry.path).collect::<Vec<_>>()
         };
         let gone = entry(".k8s/a/b/more", Err(Unread::LeadsNowhere("x".into())));
@@ -856,12 +900,12 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains("`.k8s/live/qa` is away"), "{error}");
         assert_eq!(refused(&files, "", "prod").kind(), ErrorKind::NotFound);
-        assert!(!plain(&files).knows_environments());
-        assert!(plain(&[unread(".k8s/live/dev/web.yaml")]).knows_environments());
+        assert!(!plain(&files, &LayoutSettings::default()).knows_environments());
+        assert!(plain(&[unread(".k8s/live/dev/web.yaml")], &LayoutSettings::default()).knows_environments());
         // The only file of an environment.
         let found = environments_in(
             "claims",
-            &plain(&[unread(".k8s/live/dev/web.yaml")]),
+            &plain(&[unread(".k8s/live/dev/web.yaml")], &LayoutSettings::default()),
             &ProjectFile::default(),
         );
         assert!(found.contains_key(&id("dev")));

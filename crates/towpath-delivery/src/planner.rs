@@ -84,7 +84,10 @@ impl Planner {
     ) -> Result<Plan, DeliveryError> {
         let (project, commit) = (&workflow.row.project, &workflow.row.commit);
         let project_file = self.repositories.project_file(project, commit).await?;
-        let files = self.repositories.manifests(project, commit).await?;
+        let files = self
+            .repositories
+            .manifests(project, commit, &project_file.layout)
+            .await?;
         let project_file = with_found_image(project_file, project.as_str(), &files);
         let images = self.images.of_workflow(workflow, job, &project_file).await?;
         let source = PlanSource {
@@ -130,6 +133,8 @@ impl Planner {
             despite_freeze: request.despite_freeze,
         };
         let mut plan = self.plan(source).await?;
+        plan.warnings
+            .extend(out_of_order(id, request.from.as_deref(), &project_file));
         plan.warnings
             .extend(self.protections.unmerged(&plan, &project_file).await?);
         Ok(plan)
@@ -293,6 +298,7 @@ impl Planner {
             .renderer
             .render(
                 files,
+                &project_file.layout,
                 id.project(),
                 Some(id.environment()),
                 |kube_context, environment| fill_in(&pattern, kube_context, environment),
@@ -365,6 +371,18 @@ impl Planner {
         let first = towpath_manifest::containers(object).into_iter().next();
         first.map(|container| container.image).unwrap_or_default()
     }
+}
+
+/// A sentence about a promotion from another environment than the one that `towpath.toml` says.
+fn out_of_order(id: &EnvironmentId, from: Option<&str>, file: &ProjectFile) -> Option<String> {
+    let environment = id.environment();
+    let after = file.layout.environments.get(environment)?.after.as_ref()?;
+    let from = from.filter(|from| *from != after.value)?;
+    Some(format!(
+        "{environment} comes after {} ({}), and this promotes from {from}",
+        after.value,
+        after.span.place()
+    ))
 }
 
 /// The objects that were applied in an environment and are not among `objects`.

@@ -1,9 +1,15 @@
 //! `towpath.toml`: the findings of `towpath init` in a repository. Optional and short.
 
-use crate::freeze::Freeze;
+use crate::{
+    environment_tables::{EnvironmentTable, Text, settings},
+    freeze::Freeze,
+    project_schema::{Step, unknown_key},
+};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use toml::de::DeTable;
+use towpath_manifest::{LayoutSettings, SourceFile};
 use towpath_types::ImageReference;
 
 /// The file's name, at the repository's root.
@@ -18,8 +24,11 @@ pub struct ProjectFile {
     /// The image's repository: `claims` in Towpath's own registry, or `registry.example.org/team/claims` in another.
     /// The default is the one in an external registry that the manifests name, or else the project's name.
     pub image: Option<String>,
-    /// The folder of one kube context's manifests: `.k8s/live`. The default is the only folder in `.k8s/`.
+    /// The folder to look for environments in: `.k8s/live`, `deploy/overlays`, or the folder of a chart. By default `.k8s/`
+    /// counts, and without it whatever looks like environments.
     pub manifests: Option<String>,
+    /// The kube context of environments for which nothing else names one.
+    pub kube_context: Option<String>,
     /// The namespace of an environment: `cccd-{environment}`. The default is the namespace in its manifests, or else
     /// `<project>-<environment>`.
     pub namespace: Option<String>,
@@ -40,22 +49,14 @@ pub struct ProjectFile {
     /// reads this from the default branch only.
     #[serde(default)]
     pub protected_branches: Vec<String>,
-    /// Rules for single environments, by name. Towpath reads this from the default branch only.
+    /// What it says about single environments, by name. Towpath reads whether one is protected from the default branch only.
     #[serde(default)]
-    pub environments: BTreeMap<String, EnvironmentRules>,
+    pub environments: BTreeMap<String, EnvironmentTable>,
+    /// What it says about the layout of the repository, with the place of each value.
+    #[serde(skip)]
+    pub layout: LayoutSettings,
     /// How `towpath build` makes the image.
     pub build: Option<Build>,
-}
-
-/// The environment that is protected unless the project file says otherwise.
-const PROTECTED: &str = "production";
-
-/// Rules for one environment.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EnvironmentRules {
-    /// Whether nothing begins there before somebody has seen its plan and agreed. By default only in `production`.
-    pub protected: Option<bool>,
 }
 
 /// What happens when a deployment fails.
@@ -122,7 +123,7 @@ pub struct Build {
 
 /// Why a project file cannot be read, with the place.
 #[derive(Debug, thiserror::Error)]
-#[error("`{PROJECT_FILE}` line {line}, column {column}: {message}")]
+#[error("{PROJECT_FILE}:{line}:{column}: {message}")]
 pub struct ProjectFileError {
     line: usize,
     column: usize,
@@ -143,15 +144,25 @@ impl ProjectFile {
                 message,
             }
         };
-        let file: Self = toml::from_str(text).map_err(|error: toml::de::Error| {
-            at(error.span().map_or(0, |span| span.start), error.message().to_string())
-        })?;
-        let start_of = |key: &str| {
-            let line = text
-                .match_indices(key)
-                .find(|(start, _)| text[..*start].rsplit('\n').next().is_some_and(str::is_empty));
-            line.map_or(0, |(start, _)| start)
+        let wrong = |error: toml::de::Error| at(error.span().map_or(0, |span| span.start), error.message().to_string());
+        let parsed = DeTable::parse(text).map_err(wrong)?;
+        if let Some(unknown) = unknown_key(parsed.get_ref()) {
+            return Err(at(unknown.start, unknown.message));
+        }
+        let mut file: Self = toml::from_str(text).map_err(wrong)?;
+        let places = Text {
+            source: SourceFile::new(PROJECT_FILE, text),
+            table: parsed.get_ref(),
         };
+        let start_of = |key: &str| places.key(&[Step::Key(key)]);
+        file.layout = settings(
+            &file.environments,
+            file.manifests.as_ref(),
+            file.kube_context.as_ref(),
+            file.namespace.as_ref(),
+            &places,
+        )
+        .map_err(|(start, message)| at(start, message))?;
         if let Some(image) = &file.image
             && let Err(error) = image.parse::<ImageReference>()
         {
@@ -172,7 +183,7 @@ impl ProjectFile {
         }
         if let Some(name) = file.wait.wrong() {
             let message = format!("`wait.{name}` has to be longer than nothing, and at most a day");
-            return Err(at(start_of("wait").max(start_of("[wait]")), message));
+            return Err(at(start_of("wait"), message));
         }
         for (index, freeze) in file.freeze.iter().enumerate() {
             if let Err(message) = freeze.repeats() {
@@ -187,8 +198,7 @@ impl ProjectFile {
     /// Whether nothing begins in `environment` before somebody has seen its plan and agreed.
     #[must_use]
     pub fn is_protected(&self, environment: &str) -> bool {
-        let said = self.environments.get(environment).and_then(|rules| rules.protected);
-        said.unwrap_or(environment == PROTECTED)
+        self.layout.is_protected(environment)
     }
 
     /// What happens when a deployment to `environment` fails.
@@ -206,6 +216,7 @@ impl ProjectFile {
             ("project", &self.project),
             ("image", &self.image),
             ("manifests", &self.manifests),
+            ("kube_context", &self.kube_context),
             ("namespace", &self.namespace),
         ] {
             if let Some(value) = value {
@@ -240,6 +251,7 @@ mod tests {
             image: Some("registry.example.org/team/claims".into()),
             containers: vec!["app".into(), "odd \"name\"".into()],
             manifests: Some(".k8s/live".into()),
+            kube_context: Some("live".into()),
             namespace: Some("claims-{environment}".into()),
             build: Some(Build {
                 prepare: Some("ci/build-binary".into()),
@@ -247,7 +259,10 @@ mod tests {
             }),
             ..ProjectFile::default()
         };
-        assert_eq!(ProjectFile::parse(&file.render()).unwrap(), file);
+        let read = ProjectFile::parse(&file.render()).unwrap();
+        assert_eq!(read.layout.folder(), Some(".k8s/live"));
+        let layout = LayoutSettings::default();
+        assert_eq!(ProjectFile { layout, ..read }, file);
         assert_eq!(ProjectFile::parse("").unwrap(), ProjectFile::default());
     }
 
@@ -267,7 +282,7 @@ mod tests {
             let error = ProjectFile::parse(&format!("\n[wait]\n{bad}\n"))
                 .unwrap_err()
                 .to_string();
-            assert!(error.starts_with("`towpath.toml` line"), "{error}");
+            assert!(error.starts_with("towpath.toml:"), "{error}");
         }
     }
 
@@ -276,11 +291,11 @@ mod tests {
         for (text, says) in [
             (
                 "[[freeze]]\nfrom = \"2026-12-20T00:00:00Z\"\n",
-                "line 1, column 1: a freeze has either",
+                "towpath.toml:1:1: a freeze has either",
             ),
             (
                 "project = \"a\"\n[[freeze]]\nstarts = \"often\"\nlasts = \"1h\"\n",
-                "line 2, column 1: `often` is not a cron expression",
+                "towpath.toml:2:1: `often` is not a cron expression",
             ),
             (
                 "[[freeze]]\nstarts = \"0 0 * * *\"\nlasts = \"a while\"\n",
@@ -308,10 +323,7 @@ mod tests {
         let error = ProjectFile::parse("[environments.dev]\nprotect = true\n")
             .unwrap_err()
             .to_string();
-        assert!(
-            error.starts_with("`towpath.toml` line 2, column 1: unknown field `protect`"),
-            "{error}"
-        );
+        assert!(error.starts_with("towpath.toml:2:1: unknown key `protect`"), "{error}");
     }
 
     #[test]
@@ -319,11 +331,11 @@ mod tests {
         for (text, says) in [
             (
                 "project = \"a\"\nimage = \"Bad Image\"\n",
-                "line 2, column 1: `Bad Image` cannot name an image",
+                "towpath.toml:2:1: `Bad Image` cannot name an image",
             ),
             (
                 "namespace = \"a-{env}\"\n",
-                "line 1, column 1: `a-{env}` has something in braces",
+                "towpath.toml:1:1: `a-{env}` has something in braces",
             ),
         ] {
             let error = ProjectFile::parse(text).unwrap_err().to_string();
@@ -336,11 +348,8 @@ mod tests {
         let error = ProjectFile::parse("project = \"a\"\nimages = \"b\"\n")
             .unwrap_err()
             .to_string();
-        assert!(
-            error.starts_with("`towpath.toml` line 2, column 1: unknown field `images`"),
-            "{error}"
-        );
+        assert!(error.starts_with("towpath.toml:2:1: unknown key `images`"), "{error}");
         let error = ProjectFile::parse("project = ").unwrap_err().to_string();
-        assert!(error.starts_with("`towpath.toml` line 1, column 11"), "{error}");
+        assert!(error.starts_with("towpath.toml:1:11: "), "{error}");
     }
 }

@@ -2,14 +2,20 @@
 
 use crate::{
     error::{DeliveryError, ErrorKind},
-    manifests::{MANIFESTS_FOLDER, manifest_files, select_manifests},
+    manifests::{manifest_files, select_manifests},
     plan::PlanCommit,
     project_file::{PROJECT_FILE, ProjectFile},
 };
-use std::sync::Arc;
-use towpath_forge::{Forge, ForgeError};
-use towpath_manifest::ManifestFile;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+use towpath_forge::{Forge, ForgeError, TreeEntry};
+use towpath_manifest::{LayoutSettings, ManifestFile, Reading, Wanted};
 use towpath_types::{CommitId, ProjectName};
+
+/// The folder that most repositories have all manifests in. Nothing else of the tree is listed then.
+const DOT_K8S: &str = ".k8s";
 
 /// How many commits a plan lists.
 const MOST_COMMITS: usize = 50;
@@ -156,14 +162,38 @@ impl Repositories {
         })
     }
 
-    /// Every manifest at a commit.
+    /// Every file at a commit that environments are made from, for a commit whose project file has these settings.
     pub(crate) async fn manifests(
         &self,
         project: &ProjectName,
         commit: &CommitId,
+        settings: &LayoutSettings,
     ) -> Result<Vec<ManifestFile>, DeliveryError> {
-        let files = self.forge.files(project, commit, MANIFESTS_FOLDER, &select_manifests);
-        Ok(manifest_files(files.await?))
+        let mut reading = Reading::new(settings);
+        while let Some(wanted) = reading.next() {
+            match wanted {
+                Wanted::Files(places) => {
+                    let select = |entries: &mut Vec<TreeEntry>| select_manifests(&places, entries);
+                    let files = self.forge.files(project, commit, around(&places), &select);
+                    reading.read(manifest_files(files.await?));
+                }
+                Wanted::Paths => {
+                    let paths = Mutex::new(Vec::new());
+                    let select = |entries: &mut Vec<TreeEntry>| {
+                        let found = entries.iter().filter(|entry| entry.found.is_ok());
+                        let found = found.map(|entry| entry.path.clone());
+                        paths.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+                        // A tree that is too large is one entry without a path.
+                        entries.retain(|entry| entry.path.is_empty());
+                    };
+                    let too_large = self.forge.files(project, commit, "", &select).await?;
+                    reading.read(manifest_files(too_large));
+                    let paths = paths.into_inner().unwrap_or_else(PoisonError::into_inner);
+                    reading.listed(paths.iter().map(String::as_str));
+                }
+            }
+        }
+        Ok(reading.into_files())
     }
 
     /// The commits after `from` up to `to`; only `to` without a `from`.
@@ -184,5 +214,14 @@ impl Repositories {
                 subject: commit.subject,
             })
             .collect()
+    }
+}
+
+/// A folder that contains `places`, to look below: the whole of a single folder's path, as long as it cannot be a file.
+fn around(places: &BTreeSet<String>) -> &str {
+    let mut all = places.iter();
+    match (all.next(), all.next()) {
+        (Some(only), None) if only == DOT_K8S => only,
+        _ => "",
     }
 }

@@ -13,7 +13,7 @@ use towpath_types::{CommitId, Digest};
 pub struct LaptopRequest {
     /// `latest`, `<branch>-latest`, a commit's id or a whole tag; `None` for the image that the environment runs.
     pub tag: Option<String>,
-    /// Every file below `.k8s/`.
+    /// Every file that environments are made from.
     pub files: Vec<ManifestFile>,
     /// `towpath.toml`, if there is one.
     pub project_file: Option<String>,

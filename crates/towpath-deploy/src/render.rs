@@ -20,8 +20,8 @@ use tokio::{
     process::Command,
     sync::{OnceCell, Semaphore},
 };
-pub use towpath_manifest::{Diagnostic, Layout, RenderedBy, RenderedEnvironment, is_yaml, needs_every_file};
-use towpath_manifest::{ManifestContent, ManifestFile, RenderedFiles};
+pub use towpath_manifest::{Diagnostic, Layout, LayoutSettings, RenderedBy, RenderedEnvironment, is_yaml};
+use towpath_manifest::{ManifestContent, ManifestFile, Named, RenderedFiles};
 use towpath_types::{Digest, Digester};
 
 /// How long a program may take. Normal rendering takes seconds at most; anything longer hangs.
@@ -62,7 +62,7 @@ pub enum RenderError {
     },
     /// A file cannot be written to the program's folder.
     #[error(
-        "`{path}` names no file below `.k8s/`, so `{folder}` cannot be rendered: a path has no `..`, no `\\` and no empty part"
+        "`{path}` names no file of the repository, so `{folder}` cannot be rendered: a path has no `..`, no `\\` and no empty part"
     )]
     Path {
         /// The environment's folder.
@@ -162,15 +162,12 @@ impl Rendered {
     /// Why a folder called `environment` is not an environment, if the folder exists and the environment does not.
     #[must_use]
     pub fn why_no_environment(&self, environment: &str) -> Option<String> {
-        let is_one = self.files.iter().any(|(path, _)| {
-            let inside = path.strip_prefix("./").unwrap_or(path).strip_prefix(".k8s/");
-            inside.and_then(|inside| inside.split('/').nth(1)) == Some(environment)
-        });
         let (folder, user) = self
             .layout
             .shared()
             .find(|(folder, _)| folder.rsplit('/').next() == Some(environment))?;
-        (!is_one).then(|| format!("`{folder}` is no environment: `{user}` is made from it"))
+        (self.layout.named(environment) == Named::No)
+            .then(|| format!("`{folder}` is no environment: `{user}` is made from it"))
     }
 }
 
@@ -214,18 +211,19 @@ impl Renderer {
     /// Renders the environments in `files` (paths from the repository's root): those called `only`, or all. Does not render an
     /// environment that can depend on an unreadable file, because a program would treat the file as missing.
     ///
-    /// If [`needs_every_file`] says so, `files` also contains files that are not YAML. `project` becomes the name of Helm's
-    /// releases. `namespace` returns the namespace of a kube context's environment whose manifests set none.
+    /// With a kustomization or a chart, `files` also contains its files that are not YAML. `settings` is what `towpath.toml` says
+    /// about the layout. `project` becomes the name of Helm's releases. `namespace` returns the namespace of a kube context's
+    /// environment for which neither its manifests nor `settings` name one.
     ///
     /// May be called concurrently. Dropping the future stops the program.
     pub async fn render(
         &self,
         files: Vec<ManifestFile>,
+        settings: &LayoutSettings,
         project: &str,
         only: Option<&str>,
         namespace: impl Fn(&str, &str) -> String,
     ) -> Rendered {
-        let is_rendered = needs_every_file(files.iter().map(|file| file.path.as_str()));
         let mut inputs = Inputs::new();
         let mut unread = Vec::new();
         for file in files {
@@ -234,20 +232,17 @@ impl Renderer {
                 None => inputs.files.push(file),
             }
         }
-        if !is_rendered {
-            return Rendered {
-                files: inputs.plain(|_| true),
-                ..Rendered::default()
-            };
-        }
         // The name of an unreadable file still shows the kind of its folder.
         let known = inputs
             .files
             .iter()
             .map(|file| (file.path.as_str(), file.text_or_nothing()));
-        let (layout, diagnostics) = Layout::read(known.chain(unread.iter().map(|(path, _)| (path.as_str(), ""))));
+        let (layout, diagnostics) = Layout::read(
+            known.chain(unread.iter().map(|(path, _)| (path.as_str(), ""))),
+            settings,
+        );
         let mut rendered = Rendered::default();
-        for environment in layout.environments() {
+        for environment in layout.rendered_environments() {
             let (kube_context, name) = (&environment.kube_context, &environment.environment);
             let is_asked_for = only.is_none_or(|only| only == name);
             let is_wrong = |diagnostic: &Diagnostic| layout.concerned_by(kube_context, name, diagnostic);
@@ -263,7 +258,10 @@ impl Renderer {
                     files: lacks,
                 })
             } else {
-                let namespace = namespace(kube_context, name);
+                let said = layout
+                    .get(kube_context, name)
+                    .and_then(|found| found.namespace.as_ref());
+                let namespace = said.map_or_else(|| namespace(kube_context, name), |said| said.value.clone());
                 self.one(environment, &mut inputs, project, &namespace).await.map(Some)
             };
             match outcome {
@@ -569,13 +567,11 @@ fn lay_down(files: &[ManifestFile]) -> std::io::Result<(tempfile::TempDir, PathB
     Ok((dir, folder))
 }
 
-/// Whether a path stays below `.k8s/`, wherever the folder is.
+/// Whether a path stays in its folder, wherever that is.
 fn is_clean(path: &str) -> bool {
     let path = path.strip_prefix("./").unwrap_or(path);
-    path.strip_prefix(".k8s/").is_some_and(|inside| {
-        let bad = |part: &str| matches!(part, "" | "." | "..") || part.contains(['\\', '\0']);
-        !inside.split('/').any(bad)
-    })
+    let bad = |part: &str| matches!(part, "" | "." | "..") || part.contains(['\\', '\0']);
+    !path.split('/').any(bad)
 }
 
 fn add(digester: &mut Digester, bytes: &[u8]) {
@@ -644,11 +640,11 @@ impl Program {
     fn arguments(&self, environment: &RenderedEnvironment, project: &str, namespace: &str) -> Vec<OsString> {
         let mut arguments: Vec<String> = self.first.iter().map(ToString::to_string).collect();
         match &environment.by {
-            RenderedBy::Kustomize => arguments.push(environment.folder.clone()),
-            RenderedBy::Helm { chart, values } => {
+            RenderedBy::Kustomize => arguments.push(folder_argument(&environment.folder)),
+            RenderedBy::Helm { chart, values, set } => {
                 arguments.extend([
                     release_name(project),
-                    chart.clone(),
+                    folder_argument(chart),
                     "--namespace".into(),
                     namespace.into(),
                 ]);
@@ -657,10 +653,17 @@ impl Program {
                 // `--values` takes a line of CSV, and a file's name may contain a comma.
                 let files = values.iter().map(|path| format!("\"{}\"", path.replace('"', "\"\"")));
                 arguments.extend(files.flat_map(|path| ["--values".to_string(), path]));
+                let set = set.iter().map(|(name, value)| format!("{name}={value}"));
+                arguments.extend(set.flat_map(|one| ["--set-json".to_string(), one]));
             }
         }
         arguments.into_iter().map(OsString::from).collect()
     }
+}
+
+/// A folder as an argument, which is never taken for an option or for the name of a chart that has to be fetched.
+fn folder_argument(folder: &str) -> String {
+    format!("./{folder}")
 }
 
 /// The name of a project's Helm release. Helm allows no `_`, and requires a letter or digit at both ends.
@@ -714,7 +717,9 @@ fn hint(message: &str) -> Option<&'static str> {
     } else if says(&["--enable-helm"]) {
         Some("charts in a kustomization are not rendered: put the chart into an environment's folder of its own")
     } else if says(&["no such file", "doesn't exist"]) {
-        Some("only regular text files (UTF-8) below `.k8s/` are there when manifests are rendered")
+        Some(
+            "only the files of the kustomization or the chart, and of what it refers to, are there when manifests are rendered",
+        )
     } else {
         None
     }

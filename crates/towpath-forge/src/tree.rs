@@ -12,7 +12,7 @@ pub const LARGEST_FILE_BYTES: u64 = 8 << 20;
 pub const LARGEST_TREE_BYTES: u64 = 32 << 20;
 
 /// The most entries of a tree that one answer looks at. Links can make a small tree endless.
-const MOST_ENTRIES: usize = 50_000;
+const MOST_ENTRIES: usize = 250_000;
 
 /// The deepest nesting of folders.
 const MOST_FOLDERS: usize = 100;

@@ -59,7 +59,7 @@ impl std::fmt::Display for Identity {
 pub enum IdentityError {
     /// The kubeconfig does not have the kube context.
     #[error(
-        "the kubeconfig has no kube context `{wanted}`: {known}. The environments in the folder `.k8s/{wanted}/` need one"
+        "the kubeconfig has no kube context `{wanted}`: {known}. Environments need it: their folder below `.k8s/` or `kube_context` in towpath.toml says so"
     )]
     NoKubeContext {
         /// The name of the folder.

@@ -20,6 +20,7 @@ mod ports;
 mod readiness;
 mod reads;
 mod rendered;
+mod settings;
 mod tree;
 
 pub use config_hash::{CONFIG_HASH, Fingerprints, config_hash, with_config_hash};
@@ -29,12 +30,16 @@ pub use images::{
     Container, ImageRule, NotPinned, ReplacedImage, containers, pull_secrets, with_image, with_pull_secret,
 };
 pub use kinds::{KINDS, Kind, OTHER, Wave};
-pub use layout::{Layout, RenderedBy, RenderedEnvironment, is_yaml, needs_every_file};
+pub use layout::{
+    EnvironmentLayout, Layout, Named, Origin, Reading, RenderedBy, RenderedEnvironment, Source, Sourced, Wanted,
+    is_yaml, needs_every_file,
+};
 pub use object::{NotAnObject, Object, ObjectId};
 pub use order::sort_for_apply;
 pub use ports::{BackendService, MissingPort, backend_services, missing_backend, missing_ports};
 pub use readiness::{Readiness, pod};
 pub use reads::{Existing, Finding, Read, SourceKind, Via, missing, names_read, reads};
 pub use rendered::RenderedFiles;
-pub use towpath_yaml::{Diagnostic, Place};
+pub use settings::{DeclaredBy, DeclaredEnvironment, DeclaredSource, LayoutSettings, Written};
+pub use towpath_yaml::{Diagnostic, Place, SourceFile, Span};
 pub use tree::{Environment, KubeContext, Tree};

@@ -25,7 +25,7 @@ impl RenderedEnvironment {
     /// file name, because a Job can be run by the name of its file.
     #[must_use]
     pub fn path_of(&self, object: &str) -> String {
-        format!("{}/(rendered by {})/{object}.yaml", self.folder, self.by)
+        format!("{}/{object}.yaml", self.output())
     }
 
     /// Splits the output of the program into files.
@@ -162,6 +162,7 @@ mod tests {
         environment(RenderedBy::Helm {
             chart: ".k8s/live/dev".into(),
             values: Vec::new(),
+            set: Vec::new(),
         })
     }
 

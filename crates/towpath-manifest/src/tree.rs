@@ -1,5 +1,6 @@
-//! The tree of manifests: `.k8s/<kube context>/<environment>/`.
+//! The tree of manifests: the objects of each environment of a layout.
 
+use crate::layout::{CRON_JOBS, JOBS, Layout, Owner, ROOT, is_yaml};
 use crate::object::pointer_token;
 use crate::order::sort_for_apply;
 use crate::{NotAnObject, Object, ObjectId};
@@ -8,13 +9,6 @@ use towpath_yaml::{
     Diagnostic, DuplicateKeys, Limits, Node, ParseOptions, ScalarRules, SourceFile, Span, Value, parse,
 };
 
-/// The folder of all manifests, relative to the root of the repository.
-pub(crate) const ROOT: &str = ".k8s";
-/// The folder for Jobs, next to the environments or in one of them.
-pub(crate) const JOBS: &str = "jobs";
-/// The folder for CronJobs, next to the environments or in one of them.
-pub(crate) const CRON_JOBS: &str = "cron_jobs";
-
 /// All manifests of a repository, by kube context and environment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tree {
@@ -22,7 +16,7 @@ pub struct Tree {
     pub kube_contexts: BTreeMap<String, KubeContext>,
 }
 
-/// The contents of `.k8s/<kube context>/`.
+/// The environments of a kube context, and below `.k8s/` what they share.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct KubeContext {
     /// Keyed by the environment's name.
@@ -35,7 +29,7 @@ pub struct KubeContext {
     pub cron_jobs: Vec<Object>,
 }
 
-/// The contents of `.k8s/<kube context>/<environment>/`.
+/// The objects of an environment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Environment {
     /// The objects that a release applies, including its `cron_jobs/`, in the order of application.
@@ -43,15 +37,12 @@ pub struct Environment {
     /// The Jobs, from whichever folder of the environment. They are run by name and never applied with the rest: a Job is an
     /// action, not a state.
     pub jobs: Vec<Object>,
+    /// The Jobs in a folder of its own outside of the environment's. Several environments may share it.
+    pub more_jobs: Vec<Object>,
+    /// The objects in a folder for CronJobs outside of the environment's. Several environments may share it.
+    pub more_cron_jobs: Vec<Object>,
     /// The namespace that the manifests set, if any.
     pub namespace: Option<String>,
-}
-
-/// The owner of a file.
-enum Owner<'a> {
-    Environment(&'a str),
-    Jobs,
-    CronJobs,
 }
 
 /// An object together with its source.
@@ -62,52 +53,53 @@ struct Found {
 }
 
 impl Tree {
+    /// Reads the tree `.k8s/<kube context>/<environment>/`, where every folder of a kube context is an environment.
+    pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> (Self, Vec<Diagnostic>) {
+        Self::read_in(&Layout::default(), files)
+    }
+
     /// Reads the tree from paths (relative to the root of the repository, with `/`) and texts.
     ///
-    /// It ignores files outside `.k8s/` and files that do not end in `.yaml`, `.yml` or `.json`. Subfolders of an environment
-    /// belong to it. Returns everything that it could read, together with all diagnostics.
+    /// It ignores files that belong to no environment of `layout` and files that do not end in `.yaml`, `.yml` or `.json`.
+    /// Subfolders of an environment belong to it. Returns everything that it could read, together with all diagnostics.
     ///
     /// Codes of the diagnostics: those of the YAML reader, `manifest::outside-environment`, `manifest::encrypted`,
     /// `manifest::not-an-object`, `manifest::duplicate-object`, `manifest::other-namespace` and `manifest::not-a-job`.
-    pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> (Self, Vec<Diagnostic>) {
-        let mut files: Vec<_> = files.into_iter().collect();
+    pub fn read_in<'a>(
+        layout: &Layout,
+        files: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> (Self, Vec<Diagnostic>) {
+        let mut files: Vec<_> = files.into_iter().filter(|(path, _)| is_yaml(path)).collect();
         files.sort_unstable();
         let mut diagnostics = Vec::new();
-        let mut places: BTreeMap<&str, Places> = BTreeMap::new();
+        let mut places: BTreeMap<String, Places> = BTreeMap::new();
         for (path, text) in files {
-            let Some(inside) = inside_root(path) else { continue };
+            let owners = layout.owners(path);
+            if owners.is_empty() {
+                continue;
+            }
             let source = SourceFile::new(path, text);
-            let parts: Vec<&str> = inside.split('/').collect();
-            let (kube_context, owner, in_jobs) = match parts.as_slice() {
-                [kube_context, JOBS, _, ..] => (*kube_context, Owner::Jobs, true),
-                [kube_context, CRON_JOBS, _, ..] => (*kube_context, Owner::CronJobs, false),
-                [kube_context, environment, folder, rest @ ..] => {
-                    let in_jobs = *folder == JOBS && !rest.is_empty();
-                    (*kube_context, Owner::Environment(environment), in_jobs)
-                }
-                _ => {
-                    let message = format!("`{path}` belongs to no environment and is never applied");
-                    diagnostics.push(
-                        Diagnostic::warning("manifest::outside-environment", message)
-                            .at(&Span::new(&source, 0..0), "")
-                            .hint(format!(
-                                "manifests belong in `{ROOT}/<kube context>/<environment>/`: move it there"
-                            )),
-                    );
+            for (index, owner) in owners.iter().enumerate() {
+                // What is wrong with a file is said once, however many environments have it.
+                let mut again = Vec::new();
+                let diagnostics = if index == 0 { &mut diagnostics } else { &mut again };
+                if let Some((in_jobs, found)) = found_of(owner, &mut places) {
+                    read_file(&source, in_jobs, found, diagnostics);
                     continue;
                 }
-            };
-            let places = places.entry(kube_context).or_default();
-            let found = match owner {
-                Owner::Environment(name) => places.environments.entry(name).or_default(),
-                Owner::Jobs => &mut places.jobs,
-                Owner::CronJobs => &mut places.cron_jobs,
-            };
-            read_file(&source, in_jobs, found, &mut diagnostics);
+                let message = format!("`{path}` belongs to no environment and is never applied");
+                diagnostics.push(
+                    Diagnostic::warning("manifest::outside-environment", message)
+                        .at(&Span::new(&source, 0..0), "")
+                        .hint(format!(
+                            "manifests belong in `{ROOT}/<kube context>/<environment>/`: move it there"
+                        )),
+                );
+            }
         }
         let kube_contexts = places
             .into_iter()
-            .map(|(name, places)| (name.to_string(), places.check(&mut diagnostics)))
+            .map(|(name, places)| (name, places.check(&mut diagnostics)))
             .collect();
         diagnostics.sort_by_cached_key(|diagnostic| diagnostic.primary.as_ref().map(|label| label.span.place()));
         (Self { kube_contexts }, diagnostics)
@@ -151,10 +143,12 @@ impl Tree {
     #[must_use]
     pub fn wanted(&self, kube_context: &str, environment: &str, namespace: &str) -> Option<Vec<Object>> {
         let context = self.kube_contexts.get(kube_context)?;
-        let own = &context.environments.get(environment)?.objects;
-        let shared = context
-            .cron_jobs
+        let found = context.environments.get(environment)?;
+        let own = &found.objects;
+        let shared = found
+            .more_cron_jobs
             .iter()
+            .chain(&context.cron_jobs)
             .filter(|shared| belongs_to(shared, namespace))
             .filter(|shared| own.iter().all(|own| own.id() != shared.id()));
         let mut objects: Vec<Object> = own
@@ -173,14 +167,18 @@ impl Tree {
         let Some(context) = self.kube_contexts.get(kube_context) else {
             return Vec::new();
         };
-        let own = context
-            .environments
-            .get(environment)
-            .map(|found| found.jobs.as_slice())
-            .unwrap_or_default();
-        let shared = context
-            .jobs
+        let Some(found) = context.environments.get(environment) else {
+            return context
+                .jobs
+                .iter()
+                .filter(|shared| belongs_to(shared, namespace))
+                .collect();
+        };
+        let own = &found.jobs;
+        let shared = found
+            .more_jobs
             .iter()
+            .chain(&context.jobs)
             .filter(|shared| belongs_to(shared, namespace))
             .filter(|shared| own.iter().all(|own| own.name != shared.name));
         own.iter().chain(shared).collect()
@@ -208,18 +206,28 @@ fn belongs_to(shared: &Object, namespace: &str) -> bool {
     shared.namespace.as_deref().is_none_or(|named| named == namespace)
 }
 
-/// The path below [`ROOT`], for a file whose name says that it is YAML.
-fn inside_root(path: &str) -> Option<&str> {
-    let inside = path
-        .strip_prefix("./")
-        .unwrap_or(path)
-        .strip_prefix(ROOT)?
-        .strip_prefix('/')?;
-    // The extensions that `kubectl apply --filename FOLDER` reads.
-    [".yaml", ".yml", ".json"]
-        .iter()
-        .any(|end| inside.ends_with(end))
-        .then_some(inside)
+/// Where the objects of an owner's file go, and whether they have to be Jobs; `None` for a file without an owner.
+fn found_of<'a>(owner: &Owner<'_>, places: &'a mut BTreeMap<String, Places>) -> Option<(bool, &'a mut Vec<Found>)> {
+    let (kube_context, name) = match owner {
+        Owner::Environment { kube_context, name, .. }
+        | Owner::JobsOf { kube_context, name }
+        | Owner::CronJobsOf { kube_context, name } => (kube_context, Some(name)),
+        Owner::Jobs(kube_context) | Owner::CronJobs(kube_context) => (kube_context, None),
+        Owner::Nobody => return None,
+    };
+    let places = places.entry((*kube_context).to_string()).or_default();
+    let own = name.map(|name| (*name).to_string());
+    Some(match (owner, own) {
+        (Owner::Environment { in_jobs, .. }, Some(name)) => {
+            (*in_jobs, &mut places.environments.entry(name).or_default().own)
+        }
+        (Owner::JobsOf { .. }, Some(name)) => (true, &mut places.environments.entry(name).or_default().more_jobs),
+        (Owner::CronJobsOf { .. }, Some(name)) => {
+            (false, &mut places.environments.entry(name).or_default().more_cron_jobs)
+        }
+        (Owner::Jobs(_), _) => (true, &mut places.jobs),
+        _ => (false, &mut places.cron_jobs),
+    })
 }
 
 fn read_file(
@@ -362,17 +370,26 @@ fn note_places(node: &Node, pointer: &str, places: &mut BTreeMap<String, (u32, u
 
 /// The objects found under one kube context, before they are checked.
 #[derive(Default)]
-struct Places<'a> {
-    environments: BTreeMap<&'a str, Vec<Found>>,
+struct Places {
+    environments: BTreeMap<String, FoundInEnvironment>,
     jobs: Vec<Found>,
     cron_jobs: Vec<Found>,
 }
 
-impl Places<'_> {
+/// The objects found for one environment.
+#[derive(Default)]
+struct FoundInEnvironment {
+    own: Vec<Found>,
+    more_jobs: Vec<Found>,
+    more_cron_jobs: Vec<Found>,
+}
+
+impl Places {
     fn check(self, diagnostics: &mut Vec<Diagnostic>) -> KubeContext {
         let mut context = KubeContext::default();
-        for (name, found) in &self.environments {
+        for (name, places) in &self.environments {
             let what = format!("the environment `{name}`");
+            let found = &places.own;
             let namespace = check_namespace(&what, found, diagnostics);
             let (jobs, objects): (Vec<&Found>, Vec<&Found>) =
                 found.iter().partition(|found| found.object.kind == "Job");
@@ -380,10 +397,16 @@ impl Places<'_> {
             let mut environment = Environment {
                 objects: unique(&what, objects, diagnostics),
                 jobs: unique(&what, jobs, diagnostics),
+                more_jobs: unique(&what, places.more_jobs.iter().collect(), diagnostics),
+                more_cron_jobs: unique(&what, places.more_cron_jobs.iter().collect(), diagnostics),
                 namespace,
             };
+            check_jobs(
+                places.more_jobs.iter().filter(|found| found.object.kind != "Job"),
+                diagnostics,
+            );
             sort_for_apply(&mut environment.objects);
-            context.environments.insert((*name).to_string(), environment);
+            context.environments.insert(name.clone(), environment);
         }
         check_jobs(self.jobs.iter().filter(|found| found.object.kind != "Job"), diagnostics);
         context.jobs = unique(&format!("`{JOBS}/`"), self.jobs.iter().collect(), diagnostics);

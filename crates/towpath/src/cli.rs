@@ -60,6 +60,11 @@ pub enum Command {
     Promote(Promote),
     /// Go back to an earlier release
     Rollback(Rollback),
+    /// Show the environments of this working tree, and where each of their values comes from
+    #[command(subcommand)]
+    Env(Env),
+    /// Print the JSON Schema of towpath.toml, for editors
+    Schema,
     /// Show what runs in an environment
     Status(Environment),
     /// Show the releases of an environment
@@ -163,6 +168,18 @@ pub enum Target {
     Kubernetes,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum Env {
+    /// List the environments: what each is made from, its kube context, its namespace, and who said so
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
 #[derive(Debug, Args)]
 pub struct Init {
     #[command(flatten)]
@@ -237,7 +254,7 @@ pub struct Build {
 
 #[derive(Debug, Args)]
 pub struct Deploy {
-    /// The environment: a folder of `.k8s/<kube context>/`
+    /// The environment, one of `towpath env list`
     pub environment: String,
     /// `latest`, `<branch>-latest`, a commit, or a whole tag [default: latest]
     pub tag: Option<String>,
@@ -356,7 +373,7 @@ pub enum CronjobCommand {
 
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// The environment: a folder of `.k8s/<kube context>/`
+    /// The environment, one of `towpath env list`
     pub environment: String,
     /// `latest`, `<branch>-latest`, a commit, or a whole tag
     #[arg(default_value = "latest")]

@@ -2,20 +2,23 @@
 
 use anyhow::{Context, Result, bail};
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
 use towpath_delivery::{
-    LaptopRequest, MANIFESTS_FOLDER, ManifestFile, PROJECT_FILE, ProjectFile, manifest_files, select_manifests,
+    Diagnostic, LaptopRequest, Layout, ManifestFile, PROJECT_FILE, ProjectFile, Reading, Wanted, manifest_files,
+    select_manifests,
 };
-use towpath_forge::WorkingTree;
+use towpath_forge::{TreeEntry, TreeFile, WorkingTree, WorkingTreeError};
 use towpath_types::CommitId;
 
 /// The name of a Dockerfile.
 const DOCKERFILE: &str = "Dockerfile";
 
-/// How deep in folders a Dockerfile may be to be found.
-const MOST_FOLDERS_TO_A_DOCKERFILE: usize = 3;
+/// The folder that most repositories have all manifests in.
+const DOT_K8S: &str = ".k8s";
 
 /// A repository's working tree.
 #[derive(Debug)]
@@ -25,6 +28,7 @@ pub struct Repository {
     /// The content of `towpath.toml`; empty without one.
     pub file: ProjectFile,
     file_text: Option<String>,
+    paths: OnceLock<Vec<String>>,
 }
 
 impl Repository {
@@ -57,6 +61,7 @@ impl Repository {
             root: root.to_path_buf(),
             file: file.unwrap_or_default(),
             file_text,
+            paths: OnceLock::new(),
         })
     }
 
@@ -101,7 +106,7 @@ impl Repository {
         self.git(&["symbolic-ref", "--quiet", "--short", "HEAD"]).ok()
     }
 
-    /// Every manifest below `.k8s/`, for the server. With Kustomize or Helm, every file that rendering may need.
+    /// Every file that environments are made from, for the server.
     pub fn request(&self) -> Result<LaptopRequest> {
         Ok(LaptopRequest {
             files: self.manifests()?,
@@ -111,16 +116,59 @@ impl Repository {
         })
     }
 
+    /// The paths of all files that git does not ignore, in any order. Links count as files, and what is behind a link to a
+    /// folder as well.
+    pub fn paths(&self) -> &[String] {
+        self.paths.get_or_init(|| {
+            let (files, links) = self.walk("");
+            let tree = WorkingTree::open(&self.root);
+            let behind = |link: &String| {
+                let paths = std::sync::Mutex::new(Vec::new());
+                let select = |entries: &mut Vec<TreeEntry>| {
+                    if let Ok(mut paths) = paths.lock() {
+                        paths.extend(entries.drain(..).map(|entry| entry.path));
+                    }
+                };
+                // Whoever reads a link that leads nowhere says so.
+                let _ = tree.as_ref().map(|tree| tree.files(link, &select));
+                paths.into_inner().unwrap_or_default()
+            };
+            let behind: Vec<String> = links.iter().flat_map(behind).collect();
+            files.into_iter().chain(links).chain(behind).collect()
+        })
+    }
+
+    /// The files below a folder that git does not ignore, and the links among them.
+    fn walk(&self, folder: &str) -> (Vec<String>, Vec<String>) {
+        let is_apart = |entry: &ignore::DirEntry| {
+            let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
+            entry.file_name() == ".git" || (entry.depth() > 0 && is_folder && entry.path().join(".git").exists())
+        };
+        let walk = ignore::WalkBuilder::new(self.root.join(folder))
+            .hidden(false)
+            .require_git(false)
+            .filter_entry(move |entry| !is_apart(entry))
+            .build();
+        let (mut files, mut links) = (Vec::new(), Vec::new());
+        for entry in walk.flatten() {
+            let Some(kind) = entry.file_type() else { continue };
+            let path = entry.path().strip_prefix(&self.root).ok().and_then(Path::to_str);
+            match path {
+                Some(path) if kind.is_file() => files.push(path.to_string()),
+                Some(path) if kind.is_symlink() => links.push(path.to_string()),
+                _ => {}
+            }
+        }
+        (files, links)
+    }
+
     /// The paths of the Dockerfiles: the root's first, then the nearest to it. Leaves out files that git ignores.
     pub fn dockerfiles(&self) -> Vec<String> {
-        let walk = ignore::WalkBuilder::new(&self.root)
-            .max_depth(Some(MOST_FOLDERS_TO_A_DOCKERFILE + 1))
-            .require_git(false)
-            .build();
-        let is_one = |entry: &ignore::DirEntry| entry.file_name() == DOCKERFILE && entry.path().is_file();
-        let files = walk.flatten().filter(is_one);
-        let path = |entry: ignore::DirEntry| Some(entry.path().strip_prefix(&self.root).ok()?.to_str()?.to_string());
-        let mut found: Vec<String> = files.filter_map(path).collect();
+        let is_one = |path: &&String| {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            name == DOCKERFILE || name.starts_with("Dockerfile.") || name.ends_with(".Dockerfile")
+        };
+        let mut found: Vec<String> = self.paths().iter().filter(is_one).cloned().collect();
         found.sort_by_key(|path| (path.matches('/').count(), path.clone()));
         found
     }
@@ -128,8 +176,59 @@ impl Repository {
     /// The files of a [`Self::request`], by path. Includes what cannot be read: the code that makes the plan decides which
     /// environment needs it.
     pub fn manifests(&self) -> Result<Vec<ManifestFile>> {
-        let files = WorkingTree::open(&self.root)?.files(MANIFESTS_FOLDER, &select_manifests)?;
-        Ok(manifest_files(files))
+        let tree = WorkingTree::open(&self.root)?;
+        let mut reading = Reading::new(&self.file.layout);
+        while let Some(wanted) = reading.next() {
+            match wanted {
+                Wanted::Files(places) => {
+                    let mut files = Vec::new();
+                    for place in &places {
+                        files.extend(self.files_at(&tree, place)?);
+                    }
+                    reading.read(manifest_files(files));
+                }
+                Wanted::Paths => reading.listed(self.paths().iter().map(String::as_str)),
+            }
+        }
+        Ok(reading.into_files())
+    }
+
+    /// The file at `place`, or the files below it that a plan needs. A commit has no ignored files, so a plan needs none; in
+    /// the folder of all manifests they count, because somebody put them there.
+    fn files_at(&self, tree: &WorkingTree, place: &str) -> Result<Vec<TreeFile>> {
+        let places = BTreeSet::from([place.to_string()]);
+        if self.root.join(place).is_file() {
+            let content = match tree.file(place) {
+                Ok(Some(bytes)) => Ok(bytes),
+                Ok(None) => return Ok(Vec::new()),
+                Err(WorkingTreeError::Unread { why, .. }) => Err(why),
+                Err(error) => return Err(error.into()),
+            };
+            let path = place.to_string();
+            return Ok(vec![TreeFile { path, content }]);
+        }
+        let kept = (place != DOT_K8S).then(|| {
+            let (files, links) = self.walk(place);
+            files.into_iter().chain(links).collect::<BTreeSet<String>>()
+        });
+        let is_kept = |path: &str| {
+            let around = std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(folder, _)| folder));
+            kept.as_ref()
+                .is_none_or(|kept| around.into_iter().any(|path| kept.contains(path)))
+        };
+        let select = |entries: &mut Vec<TreeEntry>| {
+            entries.retain(|entry| is_kept(&entry.path));
+            select_manifests(&places, entries);
+        };
+        Ok(tree.files(place, &select)?)
+    }
+
+    /// The layout of the working tree with the files that it was recognised in, and what is wrong with it.
+    pub fn layout(&self) -> Result<(Layout, Vec<ManifestFile>, Vec<Diagnostic>)> {
+        let files = self.manifests()?;
+        let texts = files.iter().map(|file| (file.path.as_str(), file.text_or_nothing()));
+        let (layout, wrong) = Layout::read(texts, &self.file.layout);
+        Ok((layout, files, wrong))
     }
 }
 

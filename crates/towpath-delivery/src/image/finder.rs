@@ -117,7 +117,10 @@ impl ImageFinder {
         let file = self.repositories.project_file(&row.project, &row.commit).await;
         let mut file = file.unwrap_or_default();
         if file.image.is_none() {
-            let files = self.repositories.manifests(&row.project, &row.commit).await?;
+            let files = self
+                .repositories
+                .manifests(&row.project, &row.commit, &file.layout)
+                .await?;
             file = with_found_image(file, row.project.as_str(), &files);
         }
         let repository = self.repository_of(row.project.as_str(), &file);

@@ -75,7 +75,7 @@ async fn an_environment_that_is_deployed_to_outlives_its_manifests() {
 }
 
 #[tokio::test]
-async fn a_name_that_two_kube_contexts_have_is_no_place() {
+async fn a_name_that_two_folders_have_is_no_place() {
     let world = World::new().await;
     let files = vec![file(".k8s/live/dev/web.yaml", WEB), file(".k8s/old/dev/web.yaml", WEB)];
     let discoverer = &world.delivery.discoverer;
@@ -83,9 +83,9 @@ async fn a_name_that_two_kube_contexts_have_is_no_place() {
         .discover_in("claims", files.clone(), &ProjectFile::default())
         .await
         .unwrap();
-    assert_eq!(world.view("dev").await.ambiguous, ["live", "old"]);
+    assert_eq!(world.view("dev").await.ambiguous, [".k8s/live", ".k8s/old"]);
     let error = world.delivery.history.place(&environment("dev")).await.unwrap_err();
-    assert!(error.to_string().contains("(live, old)"), "{error}");
+    assert!(error.to_string().contains("(`.k8s/live`, `.k8s/old`)"), "{error}");
     let row = world.delivery.observer.observe(&environment("dev")).await.unwrap();
     assert!(matches!(&row.sighting, towpath_store::Sighting::Unknown { because, .. } if because.contains("say which")));
     let file = ProjectFile::parse("manifests = \".k8s/old\"").unwrap();

@@ -182,7 +182,7 @@ async fn while_the_rules_cannot_be_read_everything_is_protected() {
         .unwrap_err();
     let said = error.to_string();
     assert!(
-        said.starts_with("dev is protected, as every environment is while the default branch's project file cannot be read (`towpath.toml` line 1"),
+        said.starts_with("dev is protected, as every environment is while the default branch's project file cannot be read (towpath.toml:1:"),
         "{said}"
     );
 }

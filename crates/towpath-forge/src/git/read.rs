@@ -148,7 +148,11 @@ impl GitForge {
     /// Reads the part of a commit's tree that is needed to find `path` and everything below it. Reads more only if there are
     /// links.
     async fn tree(&self, project: &ProjectName, commit: &CommitId, path: &str) -> Result<KnownTree, ForgeError> {
-        let below = self.list_tree(project, commit, &["-r", "-l"], &[path]).await?;
+        let paths: &[&str] = match path {
+            "" => &[],
+            path => &[path],
+        };
+        let below = self.list_tree(project, commit, &["-r", "-l"], paths).await?;
         let is_special = |entry: &Listed| entry.kind != ListedKind::File;
         if !below.is_empty() && !below.iter().any(is_special) {
             return Ok(KnownTree::of(below, &BTreeMap::new()));

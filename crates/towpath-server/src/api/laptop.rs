@@ -29,7 +29,7 @@ impl<S: Send + Sync> FromRequest<S> for Laptop {
             Ok(Json(request)) => Ok(Self(request)),
             Err(JsonRejection::BytesRejection(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 let message = format!(
-                    "the files below `.k8s/` are a request of more than {} MiB, and the server takes no larger one: which are the largest?",
+                    "the files that environments are made from are a request of more than {} MiB, and the server takes no larger one: which are the largest?",
                     LARGEST_BODY_BYTES >> 20
                 );
                 Err(Failure(DeliveryError::invalid(message)).into_response())

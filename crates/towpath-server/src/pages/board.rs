@@ -37,7 +37,7 @@ fn board(board: &Board, set_aside: &[SetAsideView]) -> Markup {
         @for project in &board.projects {
             section aria-label=(format!("Environments of {}", project.name)) {
                 h2 { (project.name) }
-                @if project.environments.is_empty() { p.quiet { "No environment: nothing was pushed, or there is nothing below .k8s/." } }
+                @if project.environments.is_empty() { p.quiet { "No environment: nothing was pushed, or no manifests were found. `towpath init` says what it looks for." } }
                 ul.cards { @for environment in &project.environments { (environment_card(environment)) } }
             }
         }
@@ -93,7 +93,7 @@ fn environment_card(environment: &EnvironmentView) -> Markup {
             a.title href=(format!("{PAGES}/projects/{}/environments/{}", environment.project, environment.name)) { (environment.name) }
             (sighting(&environment.sighting))
             @if !environment.ambiguous.is_empty() {
-                p.problem { "More than one kube context has it: " (environment.ambiguous.join(", ")) }
+                p.problem { "More than one folder has it: " (environment.ambiguous.join(", ")) }
             }
             @if let Some(release) = &environment.deploying { p { (status::under_way()) " release " (release.number) " is being deployed" } }
             @if let Some(between) = &environment.between { p.problem { (between) } }

@@ -100,7 +100,7 @@ fn environment(view: &EnvironmentView, history: &[ReleaseView]) -> Markup {
         h1 { (view.name) }
         (sighting(&view.sighting))
         @if !view.ambiguous.is_empty() {
-            p.problem { "More than one kube context has an environment of this name: " (view.ambiguous.join(", ")) }
+            p.problem { "More than one folder has an environment of this name: " (view.ambiguous.join(", ")) }
         }
         @for address in &view.addresses { p { "Answers at " a href=(address) rel="noreferrer" { (address) } } }
         @if let Some(between) = &view.between { p.problem { (between) } }

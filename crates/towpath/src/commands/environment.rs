@@ -127,7 +127,7 @@ pub async fn drift(options: Drift) -> Result<ExitCode> {
     let project = project(&options.at)?;
     let environments = match &options.environment {
         Some(environment) => vec![environment.clone()],
-        None => super::init::environments(&Repository::find()?)?,
+        None => super::env::names(&Repository::find()?)?,
     };
     let mut found: BTreeMap<String, DriftView> = BTreeMap::new();
     let mut unknown = Vec::new();

@@ -6,14 +6,11 @@ use crate::{
     repository::Repository,
 };
 use anyhow::{Context, Result, bail};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 use towpath_delivery::{
-    Build, ManifestFile, PROJECT_FILE, ProjectFile, Tree, check_project_name, image_in_manifests, workload_images,
+    Build, EnvironmentLayout, Layout, ManifestFile, PROJECT_FILE, ProjectFile, check_project_name, image_in_manifests,
+    workload_images,
 };
-use towpath_deploy::render::{Diagnostic, Layout, RenderedBy};
 
 /// The name of the git remote that `init` adds.
 const REMOTE: &str = "towpath";
@@ -41,15 +38,29 @@ struct Found {
     layout: Layout,
     /// The errors of its layout.
     wrong: Vec<String>,
-    /// The kube contexts that have environments, with those environments.
-    kube_contexts: Vec<(String, Vec<String>)>,
+    /// The folders that have environments, the most plausible first.
+    places: Vec<FoundPlace>,
     dockerfiles: Vec<String>,
+}
+
+/// A folder that has environments.
+struct FoundPlace {
+    /// What `manifests` in `towpath.toml` names to choose it.
+    root: String,
+    environments: Vec<EnvironmentLayout>,
+    /// Whether its environments are in force as long as nobody chooses another folder.
+    is_in_force: bool,
+}
+
+impl FoundPlace {
+    fn names(&self) -> Vec<&str> {
+        self.environments.iter().map(|found| found.name.as_str()).collect()
+    }
 }
 
 impl Found {
     fn look(repository: &Repository) -> Result<Self> {
-        let files = repository.manifests()?;
-        let (layout, wrong) = layout_of(&files);
+        let (layout, files, wrong) = repository.layout()?;
         let unread = files.iter().filter_map(ManifestFile::wrong);
         let wrong = wrong
             .iter()
@@ -57,7 +68,7 @@ impl Found {
             .chain(unread)
             .collect();
         Ok(Self {
-            kube_contexts: kube_contexts(&files, &layout),
+            places: places(&layout),
             dockerfiles: repository.dockerfiles(),
             files,
             layout,
@@ -80,78 +91,79 @@ impl Found {
                 }
             }
         }
-        for (context, environments) in &self.kube_contexts {
-            outln!("  found   .k8s/{context}: environments {}", environments.join(", "));
-            for environment in environments {
-                if let Some(rendered) = self.layout.rendered(context, environment) {
-                    let from = match &rendered.by {
-                        RenderedBy::Helm { chart, .. } if *chart != rendered.folder => format!(" from {chart}"),
-                        _ => String::new(),
-                    };
-                    outln!("          environment {environment}: rendered by {}{from}", rendered.by);
-                }
+        for place in self.places.iter().filter(|place| place.is_in_force) {
+            outln!("  found   {}: environments {}", place.root, place.names().join(", "));
+            for found in &place.environments {
+                outln!(
+                    "          {}: {}  ({})",
+                    found.name,
+                    found.source.value,
+                    found.source.origin
+                );
             }
+        }
+        for place in self.places.iter().filter(|place| !place.is_in_force) {
+            outln!(
+                "  also    {}: it could be the environment {}",
+                place.root,
+                place.names().join(", ")
+            );
+            for found in &place.environments {
+                outln!("          {}: {}", found.name, found.source.value);
+            }
+        }
+        if self.places.is_empty() {
+            outln!("  missing environments: nothing here looks like manifests, overlays or a chart");
+            outln!("          {LOOKED_FOR}");
         }
         for wrong in &self.wrong {
             outln!("{wrong}");
         }
     }
 
-    /// The kube context to write down, and a message about it. Several kube contexts without a common environment name need
-    /// none, because each name leads to one of them.
-    fn kube_context(&self) -> (Option<&str>, Option<String>) {
-        let contexts = &self.kube_contexts;
-        let mut names: Vec<&String> = contexts.iter().flat_map(|(_, names)| names).collect();
-        let count = names.len();
-        names.sort();
-        names.dedup();
-        // Of several kube contexts with the same number of environments, take the first.
-        let most = contexts.iter().rev().max_by_key(|(_, names)| names.len());
-        match (contexts.as_slice(), most) {
-            ([(only, _)], _) => (Some(only), None),
-            (_, Some((most, _))) if names.len() < count => {
-                let said =
-                    format!("more than one kube context has an environment of the same name; it names `.k8s/{most}`");
-                (Some(most), Some(said))
+    /// The folder to write down, and a message about it. Several folders without a common environment name need none, because
+    /// each name leads to one of them.
+    fn manifests(&self) -> (Option<&str>, Option<String>) {
+        match self.places.as_slice() {
+            [] => (None, None),
+            [only] => (Some(&only.root), None),
+            [most, ..] if self.layout.rivals().next().is_some() => {
+                let said = format!(
+                    "more than one folder has an environment of the same name; it names `{}`",
+                    most.root
+                );
+                (Some(&most.root), Some(said))
             }
+            [most, other, ..] if most.is_in_force && !other.is_in_force => (Some(&most.root), None),
             _ => (None, None),
         }
     }
 }
 
-fn layout_of(files: &[ManifestFile]) -> (Layout, Vec<Diagnostic>) {
-    Layout::read(files.iter().map(|file| (file.path.as_str(), file.text_or_nothing())))
-}
+/// What `init` looks for, for whoever it finds nothing for.
+const LOOKED_FOR: &str = "it looks for .k8s/<kube context>/<environment>/, for Kustomize overlays, for charts with \
+                          values-<environment>.yaml, and for folders of manifests such as k8s/ or deploy/; towpath.toml can name others";
 
-/// The names of the environments that a repository's manifests have.
-pub fn environments(repository: &Repository) -> Result<Vec<String>> {
-    let files = repository.manifests()?;
-    let (layout, _) = layout_of(&files);
-    let contexts = kube_contexts(&files, &layout).into_iter();
-    let mut names: Vec<String> = contexts.flat_map(|(_, names)| names).collect();
-    names.sort();
-    names.dedup();
-    Ok(names)
-}
-
-/// Each folder of `.k8s` that has environments, with those environments: folders with manifests, and rendered ones.
-fn kube_contexts(files: &[ManifestFile], layout: &Layout) -> Vec<(String, Vec<String>)> {
-    let plain = files.iter().filter(|file| layout.reads_as_it_is(&file.path));
-    let (tree, _) = Tree::read(plain.map(|file| (file.path.as_str(), file.text_or_nothing())));
-    let plain = tree.kube_contexts.iter().flat_map(|(context, found)| {
-        let names = found.environments.keys();
-        names.map(move |name| (context.clone(), name.clone()))
-    });
-    let rendered = layout.environments();
-    let rendered = rendered.map(|found| (found.kube_context.clone(), found.environment.clone()));
-    let mut contexts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (context, name) in plain.chain(rendered) {
-        contexts.entry(context).or_default().insert(name);
+/// The folders that have environments: those in force first, then those with the most environments.
+fn places(layout: &Layout) -> Vec<FoundPlace> {
+    let rivals = layout.rivals().flat_map(|(_, several)| several);
+    let in_force = layout.environments().chain(rivals).map(|found| (found, true));
+    let all = in_force.chain(layout.others().iter().map(|found| (found, false)));
+    let mut places: BTreeMap<&str, FoundPlace> = BTreeMap::new();
+    for (found, is_in_force) in all {
+        let place = places.entry(&found.root).or_insert_with(|| FoundPlace {
+            root: found.root.clone(),
+            environments: Vec::new(),
+            is_in_force,
+        });
+        place.environments.push(found.clone());
     }
-    contexts
-        .into_iter()
-        .map(|(context, names)| (context, names.into_iter().collect()))
-        .collect()
+    let mut places: Vec<FoundPlace> = places.into_values().collect();
+    for place in &mut places {
+        place.environments.sort_by(|one, other| one.name.cmp(&other.name));
+    }
+    places.sort_by_key(|place| (!place.is_in_force, std::cmp::Reverse(place.environments.len())));
+    places
 }
 
 fn write_down(repository: &Repository, found: &Found, name: &str) -> Result<()> {
@@ -161,7 +173,7 @@ fn write_down(repository: &Repository, found: &Found, name: &str) -> Result<()> 
         return Ok(());
     }
     let (image, containers, image_said) = image_of(&found.files, name);
-    let (kube_context, context_said) = found.kube_context();
+    let (manifests, manifests_said) = found.manifests();
     let prepare = repository
         .root
         .join("ci/build-binary")
@@ -173,13 +185,13 @@ fn write_down(repository: &Repository, found: &Found, name: &str) -> Result<()> 
         project: Some(name.to_string()),
         image: Some(image),
         containers,
-        manifests: kube_context.map(|context| format!(".k8s/{context}")),
+        manifests: manifests.map(str::to_string),
         build: (prepare.is_some() || dockerfile.is_some()).then_some(Build { prepare, dockerfile }),
         ..ProjectFile::default()
     };
     std::fs::write(&path, file.render()).with_context(|| format!("failed to write `{}`", path.display()))?;
     outln!("  wrote   {PROJECT_FILE}: look at it, and commit it");
-    for said in [image_said, context_said].into_iter().flatten() {
+    for said in [image_said, manifests_said].into_iter().flatten() {
         outln!("          {said}");
     }
     Ok(())
@@ -262,11 +274,12 @@ mod tests {
         let (_dir, repository) = repository(files);
         let found = Found::look(&repository).unwrap();
         assert_eq!(found.wrong, Vec::<String>::new());
-        let found: Vec<(&str, Vec<&str>)> = found
-            .kube_contexts
+        let mut found: Vec<(&str, Vec<&str>)> = found
+            .places
             .iter()
-            .map(|(context, names)| (context.as_str(), names.iter().map(String::as_str).collect()))
+            .map(|place| (place.root.as_str(), place.names()))
             .collect();
+        found.sort_unstable();
         let expect: Vec<(&str, Vec<&str>)> = expect
             .iter()
             .map(|(context, names)| (*context, names.to_vec()))
@@ -293,7 +306,7 @@ mod tests {
             (".k8s/bin/deploy", ""),
             (".k8s/test/dev/web.yaml", ""),
         ];
-        check(&files, &[("live", &["dev", "prod"]), ("test", &["dev"])]);
+        check(&files, &[(".k8s/live", &["dev", "prod"]), (".k8s/test", &["dev"])]);
     }
 
     #[test]
@@ -335,11 +348,11 @@ mod tests {
             (".k8s/live/common/kustomization.yaml", "resources: [../../base]\n"),
             (".k8s/live/dev/kustomization.yaml", "resources: [../common]\n"),
         ];
-        check(&files, &[("live", &["dev"])]);
+        check(&files, &[(".k8s/live", &["dev"])]);
         let files = [
             (".k8s/charts/shop/Chart.yaml", "name: shop\n"),
             (".k8s/live/dev/values.yaml", "a: 1\n"),
         ];
-        check(&files, &[("live", &["dev"])]);
+        check(&files, &[(".k8s/live", &["dev"])]);
     }
 }

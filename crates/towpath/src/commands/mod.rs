@@ -2,6 +2,7 @@
 
 mod agree;
 mod config;
+mod env;
 mod environment;
 mod gates;
 mod git;
@@ -38,6 +39,11 @@ pub async fn run(command: Command) -> Result<ExitCode> {
         Command::Deploy(options) => release::deploy(options).await.map(done),
         Command::Diff(options) => release::diff(options).await,
         Command::Rollback(options) => release::rollback(options).await.map(done),
+        Command::Env(command) => env::env(command).map(done),
+        Command::Schema => {
+            out_raw!("{}", towpath_delivery::PROJECT_SCHEMA);
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Status(options) => environment::status(options).await.map(done),
         Command::History(options) => environment::history(options).await.map(done),
         Command::Job(options) => run::job(options).await,
