@@ -86,6 +86,7 @@ impl Delivery {
             repositories.clone(),
             history.clone(),
             own_registry,
+            clock.clone(),
         );
         let protections = Protections::new(store.clone(), repositories.clone());
         let planner = Planner {

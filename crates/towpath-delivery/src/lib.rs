@@ -27,6 +27,7 @@ mod freeze;
 mod gate;
 mod history;
 mod image;
+mod image_table;
 mod lock;
 mod manifests;
 mod observe;
@@ -61,14 +62,17 @@ pub use error::{DeliveryError, ErrorKind};
 pub use freeze::{Freeze, Frozen, frozen};
 pub use gate::{Approval, Gates};
 pub use history::{HISTORY, History};
-pub use image::{ImageFinder, image_repository};
+pub use image::{ImageFinder, image_repository, project_images};
+pub use image_table::ImageTable;
 pub use lock::Locks;
 pub use manifests::{
-    check_project_name, environment_id, image_in_manifests, manifest_files, namespace_before_rendering, select_manifests,
-    with_found_image, workload_images,
+    check_project_name, environment_id, image_in_manifests, manifest_files, namespace_before_rendering,
+    select_manifests, with_found_image, workload_images,
 };
 pub use observe::Observer;
-pub use plan::{ChangeAction, Plan, PlanChange, PlanCommit, PlanView, PlanWireError, read_plan, write_plan};
+pub use plan::{
+    ChangeAction, ImageChange, Plan, PlanChange, PlanCommit, PlanView, PlanWireError, read_plan, write_plan,
+};
 pub use planner::{Fingerprinter, Planner, PullSecret};
 pub use progress::{Progress, Unheard};
 pub use project_file::{Build, OnFailure, PROJECT_FILE, ProjectFile, ProjectFileError, Wait};

@@ -60,22 +60,35 @@ pub fn manifest_files(files: Vec<TreeFile>) -> Vec<ManifestFile> {
     files.into_iter().map(file).collect()
 }
 
-/// The images that the workloads in manifests run, without tag and digest, each with the names of its containers.
-/// Includes templates that environments are rendered from.
-#[must_use]
-pub fn workload_images(files: &[ManifestFile]) -> BTreeMap<String, BTreeSet<String>> {
+/// Every object in manifests, and in templates that environments are rendered from.
+fn all_objects(files: &[ManifestFile]) -> Vec<Object> {
     // Treat each file as an environment of its own, wherever it is: only its objects matter.
     let yaml = files.iter().filter(|file| is_yaml(&file.path)).enumerate();
     let texts: Vec<(String, &str)> = yaml
         .map(|(at, file)| (format!(".k8s/all/{at}/file.yaml"), file.text_or_nothing()))
         .collect();
     let (tree, _) = Tree::read(texts.iter().map(|(path, text)| (path.as_str(), *text)));
-    let environments = tree
-        .kube_contexts
-        .values()
-        .flat_map(|context| context.environments.values());
-    let workloads = environments
-        .flat_map(|environment| &environment.objects)
+    let contexts = tree.kube_contexts.into_values();
+    let environments = contexts.flat_map(|context| context.environments.into_values());
+    environments
+        .flat_map(|environment| environment.objects.into_iter().chain(environment.jobs))
+        .collect()
+}
+
+/// The containers in all manifests, each with its image.
+pub(crate) fn all_containers(files: &[ManifestFile]) -> BTreeSet<(String, String)> {
+    let objects = all_objects(files);
+    let all = objects.iter().flat_map(towpath_manifest::containers);
+    all.map(|container| (container.name, container.image)).collect()
+}
+
+/// The images that the workloads in manifests run, without tag and digest, each with the names of its containers.
+/// Includes templates that environments are rendered from.
+#[must_use]
+pub fn workload_images(files: &[ManifestFile]) -> BTreeMap<String, BTreeSet<String>> {
+    let objects = all_objects(files);
+    let workloads = objects
+        .iter()
         .filter(|object| matches!(object.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet"));
     let mut images: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for container in workloads.flat_map(towpath_manifest::containers) {
@@ -87,7 +100,7 @@ pub fn workload_images(files: &[ManifestFile]) -> BTreeMap<String, BTreeSet<Stri
 }
 
 /// Registries that mostly host other people's images.
-const PUBLIC_REGISTRIES: [&str; 8] = [
+pub(crate) const PUBLIC_REGISTRIES: [&str; 8] = [
     "docker.io",
     "gcr.io",
     "ghcr.io",
@@ -98,38 +111,52 @@ const PUBLIC_REGISTRIES: [&str; 8] = [
     "registry.k8s.io",
 ];
 
+/// Whether a repository in Towpath's own registry is the project's: its name, or one below it.
+pub(crate) fn is_of_project(repository: &str, project: &str) -> bool {
+    let rest = repository.strip_prefix(project);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// The project's image as its manifests name it, in an external registry: the only one with the project's name, or else
 /// the only one outside of the public registries.
 #[must_use]
 pub fn image_in_manifests(project: &str, files: &[ManifestFile]) -> Option<String> {
-    let runs = workload_images(files);
-    let images = runs.keys().filter_map(|name| name.parse::<ImageReference>().ok());
-    let images: Vec<ImageReference> = images.collect();
-    let last = |image: &ImageReference| image.repository.rsplit('/').next() == Some(project);
-    // An image with the project's name and no registry is in Towpath's own.
-    if images
-        .iter()
-        .any(|image| image.registry.is_none() && image.repository == project)
-    {
-        return None;
-    }
-    let only = |found: Vec<&ImageReference>| match found.as_slice() {
-        [one] => Some(one.name()),
-        _ => None,
-    };
-    let elsewhere = || images.iter().filter(|image| image.registry.is_some());
+    let images = external_images(project, files)?;
     let is_public = |image: &&ImageReference| {
         let registry = image.registry.as_deref().unwrap_or_default();
         PUBLIC_REGISTRIES.contains(&registry)
     };
-    only(elsewhere().filter(|image| last(image)).collect())
-        .or_else(|| only(elsewhere().filter(|image| !is_public(image)).collect()))
+    with_projects_name(project, &images).or_else(|| only(images.iter().filter(|image| !is_public(image))))
 }
 
-/// Fills in the image from the manifests if the project file does not name one.
+/// The images of workloads in external registries. `None` if the project's are in Towpath's own: they have the
+/// project's name and no registry.
+fn external_images(project: &str, files: &[ManifestFile]) -> Option<Vec<ImageReference>> {
+    let runs = workload_images(files);
+    let images = runs.keys().filter_map(|name| name.parse::<ImageReference>().ok());
+    let (elsewhere, here): (Vec<_>, Vec<_>) = images.partition(|image| image.registry.is_some());
+    let is_own = here.iter().any(|image| is_of_project(&image.repository, project));
+    (!is_own).then_some(elsewhere)
+}
+
+fn with_projects_name(project: &str, images: &[ImageReference]) -> Option<String> {
+    let last = |image: &&ImageReference| image.repository.rsplit('/').next() == Some(project);
+    only(images.iter().filter(last))
+}
+
+fn only<'a>(mut images: impl Iterator<Item = &'a ImageReference>) -> Option<String> {
+    let first = images.next()?;
+    images.next().is_none().then(|| first.name())
+}
+
+/// Fills in the image from the manifests if the project file does not name one. Beside `[images]`, only its own name
+/// makes an image the project's.
 #[must_use]
 pub fn with_found_image(mut file: ProjectFile, project: &str, files: &[ManifestFile]) -> ProjectFile {
-    file.image = file.image.or_else(|| image_in_manifests(project, files));
+    file.image = file.image.or_else(|| match file.images.is_empty() {
+        true => image_in_manifests(project, files),
+        false => with_projects_name(project, &external_images(project, files)?),
+    });
     file
 }
 
@@ -442,6 +469,17 @@ impl Manifests {
             .wanted(&place.kube_context, place.id.environment(), &place.namespace);
         // `read` has found the environment in this tree, so it exists.
         wanted.unwrap_or_default()
+    }
+
+    /// Every Job of the environment, wherever it is.
+    pub(crate) fn jobs(&self) -> Vec<Object> {
+        let Environment {
+            id,
+            kube_context,
+            namespace,
+        } = &self.place;
+        let jobs = self.tree.jobs(kube_context, id.environment(), namespace);
+        jobs.into_iter().cloned().collect()
     }
 
     /// Warnings about Jobs that are outside of any `jobs/` and so would be deployed; sentences.

@@ -4,7 +4,11 @@ use crate::{
     error::DeliveryError,
     freeze::{Frozen, frozen},
     history::History,
-    image::{ImageFinder, finder::ImageMap},
+    image::{
+        ImageFinder,
+        finder::{Chosen, ImageMap},
+        project::{Needed, ProjectImages, runs_of},
+    },
     manifests::{Manifests, Source, fill_in, namespace_pattern, with_found_image},
     plan::{Plan, PlanChange},
     project_file::{OnFailure, ProjectFile},
@@ -13,10 +17,13 @@ use crate::{
     request::LaptopRequest,
     workflow::WorkflowJobs,
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use towpath_deploy::{Environment, PULL_SECRET, Severity, Target, render::Renderer};
 use towpath_manifest::{
-    ImageRule, ManifestFile, Object, ObjectId, diff, sort_for_apply, with_config_hash, with_image, with_pull_secret,
+    Container, ManifestFile, Object, ObjectId, diff, sort_for_apply, with_config_hash, with_images, with_pull_secret,
 };
 use towpath_types::{Clock, CommitId, EnvironmentId, RunKind};
 
@@ -33,12 +40,13 @@ pub enum PullSecret {
 }
 
 /// The inputs of a plan.
-#[derive(Debug, Clone)]
 pub(crate) struct PlanSource {
-    pub id: EnvironmentId,
-    pub files: Vec<ManifestFile>,
+    pub manifests: Manifests,
     pub project_file: ProjectFile,
-    pub images: ImageMap,
+    /// The images that the project has.
+    pub known: ProjectImages,
+    /// Those of the release.
+    pub chosen: Chosen,
     pub commit: Option<CommitId>,
     /// Overrides the project file.
     pub on_failure: Option<OnFailure>,
@@ -89,12 +97,17 @@ impl Planner {
             .manifests(project, commit, &project_file.layout)
             .await?;
         let project_file = with_found_image(project_file, project.as_str(), &files);
-        let images = self.images.of_workflow(workflow, job, &project_file).await?;
+        let manifests = self.manifests(id, files, &project_file).await?;
+        let (known, needed) = self.images_of(&manifests, &project_file)?;
+        let chosen = self
+            .images
+            .of_workflow(workflow, job, &manifests.place, &needed)
+            .await?;
         let source = PlanSource {
-            id: id.clone(),
-            files,
+            manifests,
             project_file,
-            images,
+            known,
+            chosen,
             commit: Some(commit.clone()),
             on_failure: None,
             despite_freeze: None,
@@ -111,23 +124,18 @@ impl Planner {
     /// When no plan can be made, for example because the environment or the tag is unknown.
     pub async fn plan_of_request(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Plan, DeliveryError> {
         let project_file = with_found_image(request.parsed_project_file()?, id.project(), &request.files);
-        let images = match self.images.of_request(id, &request, &project_file).await {
-            Ok(images) => images,
-            // A missing environment matters more than a missing image.
-            Err(error) => {
-                self.manifests(id, request.files, &project_file).await?;
-                return Err(error);
-            }
-        };
+        let manifests = self.manifests(id, request.files.clone(), &project_file).await?;
+        let (known, needed) = self.images_of(&manifests, &project_file)?;
+        let chosen = self.images.of_request(&manifests.place, &request, &needed).await?;
         let commit = match &request.from {
             Some(from) => self.images.release_to_promote(id, from).await?.commit,
-            None => self.images.commit_of(&images, request.commit).await?,
+            None => self.images.commit_of(&chosen.images, request.commit).await?,
         };
         let source = PlanSource {
-            id: id.clone(),
-            files: request.files,
+            manifests,
             project_file: project_file.clone(),
-            images,
+            known,
+            chosen,
             commit,
             on_failure: request.on_failure,
             despite_freeze: request.despite_freeze,
@@ -140,29 +148,43 @@ impl Planner {
         Ok(plan)
     }
 
+    /// The project's images, and those that an environment needs: what it runs, and what its Jobs do.
+    fn images_of(&self, manifests: &Manifests, file: &ProjectFile) -> Result<(ProjectImages, Needed), DeliveryError> {
+        let objects = [manifests.objects(), manifests.jobs()].concat();
+        let known = self
+            .images
+            .of_project(manifests.place.id.project(), file, &runs_of(&objects))?;
+        let needed = known.needed(&objects);
+        Ok((known, needed))
+    }
+
     /// Makes the plan of `source` against what runs now.
     pub(crate) async fn plan(&self, source: PlanSource) -> Result<Plan, DeliveryError> {
-        let file = &source.project_file;
-        let manifests = self.manifests(&source.id, source.files, file).await?;
+        let (file, manifests, known) = (&source.project_file, source.manifests, &source.known);
+        let (id, images) = (manifests.place.id.clone(), source.chosen.all());
         let mut warnings = manifests.warnings.clone();
         let mut blockers = manifests.errors.clone();
         blockers.extend(manifests.misplaced.iter().cloned());
         warnings.extend(manifests.jobs_apart());
         let is_whole = blockers.is_empty();
         let mut objects = manifests.objects();
-        warnings.extend(self.put_images(&mut objects, &source.images, file, source.id.project())?);
+        blockers.extend(known.ambiguous(&objects));
+        warnings.extend(known.unused(&images, id.environment()));
+        warnings.extend(source.chosen.notes);
+        let third_party = self.images.third_party(known.third_party(&objects)).await;
+        warnings.extend(self.put_images(&mut objects, &images, known)?);
         let place = manifests.place;
-        if let Some(freeze) = self.frozen(&source.id, Some(file)).await? {
+        if let Some(freeze) = self.frozen(&id, Some(file)).await? {
             match &source.despite_freeze {
                 None => blockers.push(format!(
                     "{freeze}; `towpath deploy {} --despite-freeze REASON` deploys all the same, and the history says so",
-                    source.id.environment()
+                    id.environment()
                 )),
                 Some(reason) => warnings.push(format!("{freeze}; deployed all the same: {reason}")),
             }
         }
         self.history.learn(&place).await?;
-        let previous = self.history.last(&source.id).await?;
+        let previous = self.history.last(&id).await?;
         let runs = match &previous {
             Some(previous) => Some(self.history.plan_of(previous).await?),
             None => None,
@@ -170,22 +192,21 @@ impl Planner {
         let commits = match &source.commit {
             Some(commit) => {
                 let from = previous.as_ref().and_then(|release| release.commit.as_ref());
-                let project = project_name(source.id.project())?;
+                let project = project_name(id.project())?;
                 self.repositories.commits_since(&project, from, commit).await
             }
             None => Vec::new(),
         };
         let mut plan = Plan {
             place,
-            on_failure: source
-                .on_failure
-                .unwrap_or_else(|| file.on_failure(source.id.environment())),
+            on_failure: source.on_failure.unwrap_or_else(|| file.on_failure(id.environment())),
             wait: file.wait,
-            images: source.images,
+            images,
             parent: previous.as_ref().map(|release| release.id),
             previous_images: runs.as_ref().map(|runs| runs.images.clone()).unwrap_or_default(),
             commit: source.commit,
             commits,
+            third_party,
             objects,
             changes: Vec::new(),
             unchanged: 0,
@@ -201,28 +222,21 @@ impl Planner {
         &self,
         objects: &mut [Object],
         images: &ImageMap,
-        file: &ProjectFile,
-        project: &str,
+        known: &ProjectImages,
     ) -> Result<Vec<String>, DeliveryError> {
+        let is_run = known.needed(&*objects).is_run;
+        let image_of = |container: &Container| images.get(known.owner(container).ok()??);
+        with_images(objects, image_of).map_err(|error| {
+            DeliveryError::internal("an image without a digest was to be deployed").caused_by(error)
+        })?;
         let mut warnings = Vec::new();
-        for (name, image) in images {
-            let rule = ImageRule {
-                repository: image.repository.clone(),
-                // `containers` in `towpath.toml` concerns the project's own image.
-                containers: match name == project {
-                    true => file.containers.clone(),
-                    false => Vec::new(),
-                },
-            };
-            let replaced = with_image(objects, &rule, image).map_err(|error| {
-                DeliveryError::internal("an image without a digest was to be deployed").caused_by(error)
-            })?;
-            if replaced.is_empty() {
-                warnings.push(format!(
-                    "no container's image is called `{}`, so nothing here runs the new image",
-                    image.repository
-                ));
-            }
+        if let (false, Some(only)) = (is_run, images.values().next()) {
+            warnings.push(format!(
+                "no container's image is called `{}`, so nothing here runs the new image",
+                only.repository
+            ));
+        }
+        for image in images.values() {
             if self.pull_secret == PullSecret::Brought && self.images.is_own(image) {
                 with_pull_secret(objects, image, PULL_SECRET);
             }
@@ -318,17 +332,24 @@ impl Planner {
         kind: RunKind,
     ) -> Result<NamedObject, DeliveryError> {
         let project_file = with_found_image(request.parsed_project_file()?, id.project(), &request.files);
-        let images = self.images.of_request(id, &request, &project_file).await?;
-        let commit = self.images.commit_of(&images, request.commit.clone()).await?;
-        let Some(name) = request.name else {
+        let Some(name) = request.name.clone() else {
             return Err(DeliveryError::invalid(format!(
                 "the request names no {}",
                 kind.as_str()
             )));
         };
-        let manifests = self.manifests(id, request.files, &project_file).await?;
+        let manifests = self.manifests(id, request.files.clone(), &project_file).await?;
+        let (known, _) = self.images_of(&manifests, &project_file)?;
         let mut objects = [manifests.job(kind, &name)?];
-        self.put_images(&mut objects, &images, &project_file, id.project())?;
+        let ambiguous = known.ambiguous(&objects);
+        if !ambiguous.is_empty() {
+            return Err(DeliveryError::invalid(ambiguous.join("\n")));
+        }
+        let needed = known.needed(&objects);
+        let chosen = self.images.of_request(&manifests.place, &request, &needed).await?;
+        let commit = self.images.commit_of(&chosen.images, request.commit.clone()).await?;
+        let images = chosen.all();
+        self.put_images(&mut objects, &images, &known)?;
         let [object] = objects;
         Ok(NamedObject {
             object,
@@ -352,6 +373,7 @@ impl Planner {
             previous_images: ImageMap::new(),
             commit: named.commit.clone(),
             commits: Vec::new(),
+            third_party: BTreeMap::new(),
             objects,
             changes,
             unchanged: 0,

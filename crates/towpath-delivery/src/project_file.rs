@@ -3,6 +3,7 @@
 use crate::{
     environment_tables::{EnvironmentTable, Text, settings},
     freeze::Freeze,
+    image_table::{self, ImageTable},
     project_schema::{Step, unknown_key},
 };
 use jiff::SignedDuration;
@@ -24,6 +25,9 @@ pub struct ProjectFile {
     /// The image's repository: `claims` in Towpath's own registry, or `registry.example.org/team/claims` in another.
     /// The default is the one in an external registry that the manifests name, or else the project's name.
     pub image: Option<String>,
+    /// The project's images by name, if it has several.
+    #[serde(default)]
+    pub images: BTreeMap<String, ImageTable>,
     /// The folder to look for environments in: `.k8s/live`, `deploy/overlays`, or the folder of a chart. By default `.k8s/`
     /// counts, and without it whatever looks like environments.
     pub manifests: Option<String>,
@@ -171,6 +175,9 @@ impl ProjectFile {
                 format!("`{}` cannot name an image: {error}", image.escape_debug()),
             ));
         }
+        if let Some((start, message)) = image_table::wrong(&file.images, &places) {
+            return Err(at(start, message));
+        }
         if let Some(pattern) = &file.namespace {
             let plain = pattern.replace("{environment}", "").replace("{kube_context}", "");
             if plain.contains(['{', '}']) {
@@ -235,6 +242,7 @@ impl ProjectFile {
                 }
             }
         }
+        image_table::render(&self.images, &mut text);
         text
     }
 }
@@ -345,10 +353,10 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_an_error_with_its_place() {
-        let error = ProjectFile::parse("project = \"a\"\nimages = \"b\"\n")
+        let error = ProjectFile::parse("project = \"a\"\nimagine = \"b\"\n")
             .unwrap_err()
             .to_string();
-        assert!(error.starts_with("towpath.toml:2:1: unknown key `images`"), "{error}");
+        assert!(error.starts_with("towpath.toml:2:1: unknown key `imagine`"), "{error}");
         let error = ProjectFile::parse("project = ").unwrap_err().to_string();
         assert!(error.starts_with("towpath.toml:1:11: "), "{error}");
     }

@@ -126,6 +126,7 @@ mod tests {
             ("[wait]", "/properties/wait/properties"),
             ("[build]", "/properties/build/properties"),
             ("[[freeze]]", "/properties/freeze/items/properties"),
+            ("[images.vote]", "/properties/images/additionalProperties/properties"),
             (
                 "[environments.dev]",
                 "/properties/environments/additionalProperties/properties",

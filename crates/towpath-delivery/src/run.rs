@@ -185,6 +185,7 @@ impl Runs {
             previous_images: BTreeMap::new(),
             commit: None,
             commits: Vec::new(),
+            third_party: BTreeMap::new(),
             objects: Vec::new(),
             changes: Vec::new(),
             unchanged: 0,

@@ -7,13 +7,24 @@ use serde_json::Value;
 use towpath_types::ImageReference;
 use towpath_yaml::Place;
 
-/// Decides which containers get the release's image.
+/// Decides which containers run one of the project's images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageRule {
-    /// The repository of the release's image, without registry and tag: `team/app`.
+    /// The repository of the image, without registry and tag: `team/app`.
     pub repository: String,
-    /// The names of containers that get it whatever image their manifest has.
+    /// The names of containers that run it whatever image their manifest has.
     pub containers: Vec<String>,
+}
+
+/// How well an [`ImageRule`] fits a container, the weakest first. Of several rules, the one that fits best counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fit {
+    /// One of the two repositories is a bare name (`app`), and it is the last part of the other (`team/app`).
+    BareName,
+    /// The repositories are the same.
+    Repository,
+    /// The rule names the container.
+    Container,
 }
 
 impl ImageRule {
@@ -26,21 +37,22 @@ impl ImageRule {
         }
     }
 
-    /// Whether `container`, whose manifest has `image`, runs the release's image.
+    /// How well the rule fits `container`, whose manifest has `image`; `None` if it does not.
     ///
-    /// Registry, tag and digest do not count: manifests often name another registry and a placeholder tag. If one of the two
-    /// repositories is a bare name (`app`), it is compared with the last part of the other (`team/app`).
+    /// Registry, tag and digest do not count: manifests often name another registry and a placeholder tag.
     #[must_use]
-    pub fn matches(&self, container: &str, image: &str) -> bool {
+    pub fn fit(&self, container: &str, image: &str) -> Option<Fit> {
         if self.containers.iter().any(|name| name == container) {
-            return true;
+            return Some(Fit::Container);
         }
-        let Ok(image) = image.parse::<ImageReference>() else {
-            return false;
-        };
+        let image = image.parse::<ImageReference>().ok()?;
         let (theirs, ours) = (image.repository.as_str(), self.repository.as_str());
+        if theirs == ours {
+            return Some(Fit::Repository);
+        }
         let last = |path: &str| path.rsplit('/').next().map(str::to_string);
-        theirs == ours || ((!theirs.contains('/') || !ours.contains('/')) && last(theirs) == last(ours))
+        let is_bare = !theirs.contains('/') || !ours.contains('/');
+        (is_bare && last(theirs) == last(ours)).then_some(Fit::BareName)
     }
 }
 
@@ -62,39 +74,37 @@ pub struct ReplacedImage {
 #[error("`{0}` has no digest: a release runs exactly one image, so write it as `repository@sha256:…`")]
 pub struct NotPinned(pub ImageReference);
 
-/// Puts `image` into every container and init container that `rule` matches, in every kind that starts pods. Returns what it
-/// replaced, in the order of the objects.
+/// Puts the image that `image_of` answers into each container and init container, in every kind that starts pods. Returns
+/// what it replaced, in the order of the objects.
 ///
 /// # Errors
-/// [`NotPinned`] if `image` has no digest. Then nothing has changed.
-pub fn with_image(
+/// [`NotPinned`] if such an image has no digest. Then nothing has changed.
+pub fn with_images<'a>(
     objects: &mut [Object],
-    rule: &ImageRule,
-    image: &ImageReference,
+    image_of: impl Fn(&Container) -> Option<&'a ImageReference>,
 ) -> Result<Vec<ReplacedImage>, NotPinned> {
-    if image.digest.is_none() {
-        return Err(NotPinned(image.clone()));
+    let mut found = Vec::new();
+    for (at, object) in objects.iter().enumerate() {
+        for container in containers(object) {
+            let Some(image) = image_of(&container) else { continue };
+            if image.digest.is_none() {
+                return Err(NotPinned(image.clone()));
+            }
+            found.push((at, container, image));
+        }
     }
     let mut replaced = Vec::new();
-    for object in objects {
-        for container in containers(object) {
-            if !rule.matches(&container.name, &container.image) {
-                continue;
-            }
-            let at = format!("{}/image", container.pointer);
-            replaced.push(ReplacedImage {
-                object: object.id(),
-                container: container.name,
-                before: container.image,
-                place: object.place_of(&at),
-            });
-            if let Some(fields) = object
-                .value
-                .pointer_mut(&container.pointer)
-                .and_then(Value::as_object_mut)
-            {
-                fields.insert("image".to_string(), Value::from(image.to_string()));
-            }
+    for (at, container, image) in found {
+        let Some(object) = objects.get_mut(at) else { continue };
+        replaced.push(ReplacedImage {
+            object: object.id(),
+            container: container.name,
+            before: container.image,
+            place: object.place_of(&format!("{}/image", container.pointer)),
+        });
+        let fields = object.value.pointer_mut(&container.pointer);
+        if let Some(fields) = fields.and_then(Value::as_object_mut) {
+            fields.insert("image".to_string(), Value::from(image.to_string()));
         }
     }
     Ok(replaced)
@@ -182,9 +192,9 @@ mod tests {
     use serde_json::json;
     use towpath_types::Digest;
 
-    fn check(repository: &str, image: &str, expect: bool) {
+    fn check(repository: &str, image: &str, expect: Option<Fit>) {
         assert_eq!(
-            ImageRule::repository(repository).matches("c", image),
+            ImageRule::repository(repository).fit("c", image),
             expect,
             "{repository} and {image}"
         );
@@ -192,19 +202,30 @@ mod tests {
 
     #[test]
     fn registry_and_tag_do_not_count() {
-        check("team/app", "team/app:latest", true);
+        check("team/app", "team/app:latest", Some(Fit::Repository));
         check(
             "team/app",
             "123.dkr.ecr.eu-west-2.amazonaws.com/team/app:app-latest",
-            true,
+            Some(Fit::Repository),
         );
-        check("team/app", "app", true);
-        check("app", "r.io/team/app:1", true);
-        check("team/app", "other/app", false);
-        check("team/app", "team/app-worker", false);
-        check("app", "redis:7", false);
-        check("app", "${IMAGE}", false);
-        check("app", "", false);
+        check("team/app", "app", Some(Fit::BareName));
+        check("app", "r.io/team/app:1", Some(Fit::BareName));
+        check("team/app", "other/app", None);
+        check("team/app", "team/app-worker", None);
+        check("app", "redis:7", None);
+        check("app", "${IMAGE}", None);
+        check("app", "", None);
+    }
+
+    #[test]
+    fn a_named_container_fits_best() {
+        let rule = ImageRule {
+            containers: vec!["web".into()],
+            ..ImageRule::repository("app")
+        };
+        assert_eq!(rule.fit("web", "app"), Some(Fit::Container));
+        assert_eq!(rule.fit("web", ""), Some(Fit::Container));
+        assert!(Fit::Container > Fit::Repository && Fit::Repository > Fit::BareName);
     }
 
     #[test]
@@ -232,7 +253,8 @@ mod tests {
             value["kind"] = json!(kind);
             value["metadata"] = json!({"name": "x"});
             let mut objects = vec![Object::from_value(value, "x.yaml").unwrap()];
-            let replaced = with_image(&mut objects, &rule, &image).unwrap();
+            let fits = |container: &Container| rule.fit(&container.name, &container.image).map(|_| &image);
+            let replaced = with_images(&mut objects, fits).unwrap();
             let names: Vec<&str> = replaced.iter().map(|r| r.container.as_str()).collect();
             assert_eq!(names, ["migrate", "app", "odd"], "{kind}");
             let images: Vec<String> = containers(&objects[0]).into_iter().map(|c| c.image).collect();
@@ -243,7 +265,19 @@ mod tests {
 
     #[test]
     fn an_image_without_a_digest_is_refused() {
-        let error = with_image(&mut [], &ImageRule::repository("app"), &"app:1".parse().unwrap()).unwrap_err();
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"},
+            "spec": {"containers": [{"name": "one", "image": "one"}, {"name": "two", "image": "two"}]},
+        });
+        let mut objects = vec![Object::from_value(pod.clone(), "x.yaml").unwrap()];
+        let pinned: ImageReference = format!("one@{}", Digest::of(b"x")).parse().unwrap();
+        let loose: ImageReference = "app:1".parse().unwrap();
+        let error = with_images(&mut objects, |container| match container.name.as_str() {
+            "one" => Some(&pinned),
+            _ => Some(&loose),
+        });
+        let error = error.unwrap_err();
+        assert_eq!(objects[0].value, pod, "nothing has changed");
         assert_eq!(
             error.to_string(),
             "`app:1` has no digest: a release runs exactly one image, so write it as `repository@sha256:…`"

@@ -27,7 +27,7 @@ pub use config_hash::{CONFIG_HASH, Fingerprints, config_hash, with_config_hash};
 pub use diff::{Change, ChangeKind, DiffLine, Fingerprint, Hunk, diff, normalise};
 pub use file::{ManifestContent, ManifestFile};
 pub use images::{
-    Container, ImageRule, NotPinned, ReplacedImage, containers, pull_secrets, with_image, with_pull_secret,
+    Container, Fit, ImageRule, NotPinned, ReplacedImage, containers, pull_secrets, with_images, with_pull_secret,
 };
 pub use kinds::{KINDS, Kind, OTHER, Wave};
 pub use layout::{

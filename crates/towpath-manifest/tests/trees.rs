@@ -2,7 +2,7 @@
 
 use towpath_manifest::{
     CONFIG_HASH, ChangeKind, Existing, Fingerprints, ImageRule, Tree, diff, missing, sort_for_apply, with_config_hash,
-    with_image,
+    with_images,
 };
 use towpath_types::{Digest, ImageReference};
 use towpath_yaml::render_all;
@@ -229,7 +229,10 @@ fn a_tree_becomes_a_plan() {
         Ok(image) => image,
         Err(error) => panic!("{error}"),
     };
-    let replaced = match with_image(&mut wanted, &ImageRule::repository("claims"), &image) {
+    let rule = ImageRule::repository("claims");
+    let replaced = match with_images(&mut wanted, |container| {
+        rule.fit(&container.name, &container.image).map(|_| &image)
+    }) {
         Ok(replaced) => replaced,
         Err(error) => panic!("{error}"),
     };

@@ -2,6 +2,8 @@
 
 pub(crate) mod choice;
 pub(crate) mod finder;
+pub(crate) mod project;
 
 pub use choice::image_repository;
 pub use finder::ImageFinder;
+pub use project::project_images;

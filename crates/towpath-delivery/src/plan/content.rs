@@ -8,7 +8,7 @@ use std::{
 };
 use towpath_deploy::Environment;
 use towpath_manifest::{Change, ChangeKind, Object, ObjectId};
-use towpath_types::{CommitId, ImageReference, ReleaseId};
+use towpath_types::{CommitId, Digest, ImageReference, ReleaseId};
 
 /// What a deployment will do.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +29,9 @@ pub struct Plan {
     pub commit: Option<CommitId>,
     /// The commits since the release that it starts from, newest first.
     pub commits: Vec<PlanCommit>,
+    /// The images that are not the project's, as the manifests have them, each with the digest that its tag meant when
+    /// the plan was made; `None` if no registry told it. Only shown: they stay as they are.
+    pub third_party: BTreeMap<String, Option<Digest>>,
     /// Every object after the deployment, in order of application.
     pub objects: Vec<Object>,
     /// Every object that would change.
@@ -143,13 +146,7 @@ impl Plan {
         if self.parent != now.parent {
             found.push("another release runs there now".to_string());
         }
-        if self.images != now.images {
-            found.push(format!(
-                "the image is `{}` instead of `{}`",
-                now.images_text(),
-                self.images_text()
-            ));
-        }
+        found.extend(self.image_differences(now));
         if self.commit != now.commit {
             let short = |commit: &Option<CommitId>| {
                 let commit = commit.as_ref().map(|commit| format!("`{}`", commit.short()));
@@ -170,6 +167,22 @@ impl Plan {
         }
         found.extend(self.object_differences(now));
         found
+    }
+
+    fn image_differences(&self, now: &Self) -> Vec<String> {
+        let is_only = self.images.len() == 1 && now.images.len() == 1;
+        let names: BTreeSet<&String> = self.images.keys().chain(now.images.keys()).collect();
+        let differs = names
+            .into_iter()
+            .filter(|name| self.images.get(*name) != now.images.get(*name));
+        let text = |image: Option<&ImageReference>| image.map_or_else(|| "none".into(), |image| format!("`{image}`"));
+        differs
+            .map(|name| {
+                let of = if is_only { String::new() } else { format!(" `{name}`") };
+                let (then, current) = (self.images.get(name), now.images.get(name));
+                format!("the image{of} is {} instead of {}", text(current), text(then))
+            })
+            .collect()
     }
 
     fn object_differences(&self, now: &Self) -> Vec<String> {
@@ -225,6 +238,7 @@ mod tests {
             now.blockers.clear();
             now.warnings.push("something new".into());
             now.previous_images.clear();
+            now.third_party.clear();
             now.objects[0].place.line = 99;
         });
         assert_eq!(said, "");
@@ -263,6 +277,15 @@ mod tests {
             differences(|now| now.objects.clear()),
             "ConfigMap/web is no longer part of it"
         );
+    }
+
+    #[test]
+    fn of_several_images_each_that_differs_is_named() {
+        let other: ImageReference = format!("r.io/worker@{}", Digest::of(b"worker")).parse().unwrap();
+        let said = differences(|now| {
+            now.images.insert("worker".into(), other.clone());
+        });
+        assert_eq!(said, format!("the image `worker` is `{other}` instead of none"));
     }
 
     #[test]

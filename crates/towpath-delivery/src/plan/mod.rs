@@ -9,5 +9,5 @@ pub(crate) mod wire;
 
 pub(crate) use content::images_text;
 pub use content::{ChangeAction, Plan, PlanChange, PlanCommit};
-pub use view::PlanView;
+pub use view::{ImageChange, PlanView};
 pub use wire::{PlanWireError, read as read_plan, write as write_plan};

@@ -23,6 +23,13 @@ pub struct PlanView {
     pub images: BTreeMap<String, ImageReference>,
     /// The images of the release that runs now, if one does.
     pub previous_image: Option<String>,
+    /// The images of that release by name.
+    #[serde(default)]
+    pub previous_images: BTreeMap<String, ImageReference>,
+    /// The images that are not the project's, as the manifests have them, each with the digest that its tag meant when
+    /// the plan was made; `None` if no registry told it. They stay as they are.
+    #[serde(default)]
+    pub third_party: BTreeMap<String, Option<Digest>>,
     /// The release that it starts from.
     pub parent: Option<ReleaseId>,
     /// The commit that the image was built from; if that is unknown, the commit of the manifests.
@@ -41,7 +48,39 @@ pub struct PlanView {
     pub warnings: Vec<String>,
 }
 
+/// What a plan does to one of the project's images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageChange<'a> {
+    /// The release that runs now has none of the name.
+    New(&'a ImageReference),
+    /// It stays as it is.
+    Same(&'a ImageReference),
+    /// Another one takes its place.
+    Changed {
+        #[allow(missing_docs)]
+        from: &'a ImageReference,
+        #[allow(missing_docs)]
+        to: &'a ImageReference,
+    },
+    /// The new release has none of the name.
+    Gone(&'a ImageReference),
+}
+
 impl PlanView {
+    /// What the plan does to each image, by name.
+    #[must_use]
+    pub fn image_changes(&self) -> BTreeMap<&str, ImageChange<'_>> {
+        let names = self.images.keys().chain(self.previous_images.keys());
+        let change = |name| match (self.previous_images.get(name), self.images.get(name)) {
+            (None, None) => None,
+            (None, Some(to)) => Some(ImageChange::New(to)),
+            (Some(from), None) => Some(ImageChange::Gone(from)),
+            (Some(from), Some(to)) if from == to => Some(ImageChange::Same(to)),
+            (Some(from), Some(to)) => Some(ImageChange::Changed { from, to }),
+        };
+        names.filter_map(|name| Some((name.as_str(), change(name)?))).collect()
+    }
+
     /// The view of a stored plan.
     ///
     /// # Errors
@@ -57,6 +96,8 @@ impl PlanView {
             image: plan.images_text(),
             previous_image: (!plan.previous_images.is_empty()).then(|| images_text(&plan.previous_images)),
             images: plan.images,
+            previous_images: plan.previous_images,
+            third_party: plan.third_party,
             parent: plan.parent,
             commit: plan.commit,
             commits: plan.commits,

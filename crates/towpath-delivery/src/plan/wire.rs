@@ -53,6 +53,8 @@ struct PlanV1 {
     previous_images: BTreeMap<String, ImageReference>,
     commit: Option<CommitId>,
     commits: Vec<CommitV1>,
+    #[serde(default)]
+    third_party: BTreeMap<String, Option<Digest>>,
     /// In the wire form of `towpath-manifest`, places included.
     objects: Vec<Object>,
     changes: Vec<ChangeV1>,
@@ -130,6 +132,7 @@ pub fn write(plan: &Plan) -> Value {
                 subject: commit.subject.clone(),
             })
             .collect(),
+        third_party: plan.third_party.clone(),
         objects: plan.objects.clone(),
         changes: plan
             .changes
@@ -189,6 +192,7 @@ pub fn read(stored: Value) -> Result<Plan, PlanWireError> {
                 subject: commit.subject,
             })
             .collect(),
+        third_party: stored.third_party,
         objects: stored.objects,
         changes: stored
             .changes
@@ -272,6 +276,7 @@ mod tests {
             "commits": [{
                 "id": "0123456789abcdef0123456789abcdef01234567", "author": "Ada", "subject": "Say good day",
             }],
+            "third_party": {"redis:7": Digest::of(b"redis"), "odd": null},
             "objects": [{
                 "api_version": "v1", "kind": "ConfigMap", "name": "web", "namespace": null,
                 "value": {
@@ -330,6 +335,17 @@ mod tests {
         stored["news"] = json!(true);
         assert!(matches!(read(stored), Err(PlanWireError::Form(_))));
         assert!(matches!(read(Value::Null), Err(PlanWireError::Form(_))));
+    }
+
+    #[test]
+    fn a_plan_without_the_images_of_others_can_be_read() {
+        let mut stored = write(&plan());
+        stored.as_object_mut().unwrap().remove("third_party");
+        let expect = Plan {
+            third_party: BTreeMap::new(),
+            ..plan()
+        };
+        assert_eq!(read(stored).unwrap(), expect);
     }
 
     #[test]

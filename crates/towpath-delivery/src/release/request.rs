@@ -417,6 +417,11 @@ impl Releases {
         plan.parent = Some(current.id);
         plan.previous_images.clone_from(&runs.images);
         plan.commits = Vec::new();
+        plan.third_party = self
+            .planner
+            .images
+            .third_party(plan.third_party.into_keys().collect())
+            .await;
         plan.warnings = Vec::new();
         plan.blockers = Vec::new();
         self.planner.complete(&mut plan, Some(&runs), true).await?;

@@ -47,6 +47,10 @@ pub(crate) fn plan() -> Plan {
             author: "Ada".into(),
             subject: "Say good day".into(),
         }],
+        third_party: BTreeMap::from([
+            ("redis:7".to_string(), Some(Digest::of(b"redis"))),
+            ("odd".to_string(), None),
+        ]),
         objects: vec![config_map("web", "good day")],
         changes: vec![PlanChange {
             action: ChangeAction::Created,

@@ -12,4 +12,5 @@ mod power;
 mod protected;
 mod releases;
 mod runs;
+mod several_images;
 mod world;

@@ -79,6 +79,7 @@ fn plan(environment: &str, image: &str, parent: Option<ReleaseId>, on_failure: O
         previous_images: BTreeMap::new(),
         commit: None,
         commits: Vec::new(),
+        third_party: BTreeMap::new(),
         changes: Vec::new(),
         unchanged: 0,
         blockers: Vec::new(),

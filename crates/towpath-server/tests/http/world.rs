@@ -305,6 +305,7 @@ pub fn plan() -> Plan {
         previous_images: BTreeMap::new(),
         commit: Some(commit()),
         commits: Vec::new(),
+        third_party: BTreeMap::new(),
         objects: Vec::new(),
         changes: Vec::new(),
         unchanged: 3,

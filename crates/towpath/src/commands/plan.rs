@@ -1,15 +1,25 @@
 //! Formats plans for people.
 
-use towpath_delivery::{OnFailure, PlanView};
-use towpath_types::visible;
+use towpath_delivery::{ImageChange, OnFailure, PlanView};
+use towpath_types::{Digest, visible};
 
 /// Prints a plan for a person.
 pub fn print_plan(plan: &PlanView) {
     outln!("plan {} for {}", plan.id, plan.environment);
-    match &plan.previous_image {
-        Some(previous) if *previous == plan.image => outln!("  image   {} (unchanged)", plan.image),
-        Some(previous) => outln!("  image   {previous}\n       -> {}", plan.image),
-        None => outln!("  image   {} (first release)", plan.image),
+    let images = plan.image_changes();
+    let several = images.len() > 1;
+    for (name, change) in images {
+        let name = if several { format!("{name}: ") } else { String::new() };
+        match change {
+            ImageChange::Same(image) => outln!("  image   {name}{image} (unchanged)"),
+            ImageChange::Changed { from, to } => outln!("  image   {name}{from}\n       -> {to}"),
+            ImageChange::New(image) if plan.parent.is_none() => outln!("  image   {name}{image} (first release)"),
+            ImageChange::New(image) => outln!("  image   {name}{image} (new)"),
+            ImageChange::Gone(image) => outln!("  image   {name}{image} (no longer)"),
+        }
+    }
+    for (image, digest) in &plan.third_party {
+        outln!("  others' {}", third_party(image, digest.as_ref()));
     }
     for commit in &plan.commits {
         outln!("  commit  {} {} ({})", commit.id.short(), commit.subject, commit.author);
@@ -34,6 +44,16 @@ pub fn print_plan(plan: &PlanView) {
     }
 }
 
+/// An image that is not the project's, with the digest that it means now.
+fn third_party(image: &str, digest: Option<&Digest>) -> String {
+    let image = visible(image);
+    match digest {
+        Some(_) if image.contains('@') => image.into_owned(),
+        Some(digest) => format!("{image} ({digest})"),
+        None => format!("{image} (its registry does not tell the digest)"),
+    }
+}
+
 /// A line of a diff, coloured if the terminal shows colours. Escapes everything else that could control the terminal.
 pub fn coloured(line: &str) -> String {
     use owo_colors::{OwoColorize, Stream::Stdout};
@@ -49,10 +69,23 @@ pub fn coloured(line: &str) -> String {
 /// A plan as Markdown, for a comment on a pull request.
 pub fn markdown(plan: &PlanView) -> String {
     let mut text = format!("### Deploying to `{}`\n\n", plan.environment);
-    match &plan.previous_image {
-        Some(previous) if *previous == plan.image => text.push_str(&format!("`{}`, as it runs now\n", plan.image)),
-        Some(previous) => text.push_str(&format!("`{previous}` → `{}`\n", plan.image)),
-        None => text.push_str(&format!("`{}`, the first release\n", plan.image)),
+    let images = plan.image_changes();
+    let several = images.len() > 1;
+    for (name, change) in images {
+        let name = if several { format!("- {name}: ") } else { String::new() };
+        text.push_str(&match change {
+            ImageChange::Same(image) => format!("{name}`{image}`, as it runs now\n"),
+            ImageChange::Changed { from, to } => format!("{name}`{from}` → `{to}`\n"),
+            ImageChange::New(image) if plan.parent.is_none() => format!("{name}`{image}`, the first release\n"),
+            ImageChange::New(image) => format!("{name}`{image}`, new\n"),
+            ImageChange::Gone(image) => format!("{name}`{image}`, no longer\n"),
+        });
+    }
+    if !plan.third_party.is_empty() {
+        text.push_str("\nImages of others:\n\n");
+    }
+    for (image, digest) in &plan.third_party {
+        text.push_str(&format!("- {}\n", third_party(image, digest.as_ref())));
     }
     for commit in &plan.commits {
         text.push_str(&format!(
@@ -90,4 +123,36 @@ pub fn markdown(plan: &PlanView) -> String {
         ));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn of_several_images_each_says_whether_it_changes() {
+        let image = |name: &str, digit: &str| format!("r.io/shop/{name}@sha256:{}", digit.repeat(64));
+        let digest = format!("sha256:{}", "f".repeat(64));
+        let plan: PlanView = serde_json::from_value(serde_json::json!({
+            "id": digest, "environment": "dev", "image": "", "previous_image": null,
+            "images": {"vote": image("vote", "2"), "result": image("result", "1"), "worker": image("worker", "1")},
+            "previous_images": {"vote": image("vote", "1"), "result": image("result", "1"), "old": image("old", "1")},
+            "third_party": {"redis:7": digest, "odd": null},
+            "parent": "00000000-0000-0000-0000-000000000001", "commit": null, "commits": [], "changes": [], "unchanged": 3,
+            "on_failure": "rollback", "blockers": [], "warnings": [],
+        }))
+        .unwrap();
+        let text = markdown(&plan);
+        for line in [
+            format!("- old: `{}`, no longer", image("old", "1")),
+            format!("- result: `{}`, as it runs now", image("result", "1")),
+            format!("- vote: `{}` → `{}`", image("vote", "1"), image("vote", "2")),
+            format!("- worker: `{}`, new", image("worker", "1")),
+            "- odd (its registry does not tell the digest)".to_string(),
+            format!("- redis:7 ({digest})"),
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line} is not in:\n{text}");
+        }
+    }
 }

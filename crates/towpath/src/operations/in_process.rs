@@ -16,12 +16,12 @@ use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 use towpath_control::TargetSettings;
 use towpath_delivery::{
     Delivery, DriftView, EnvironmentView, HISTORY, Hold, LaptopRequest, PlanView, Ports, Progress, PullSecret,
-    ReleaseView, SystemClock, image_in_manifests,
+    ReleaseView, SystemClock, project_images,
 };
 use towpath_deploy::{KubernetesOptions, KubernetesTarget, render::Renderer};
 use towpath_images::RegistryImages;
 use towpath_store::{Database, Guard, SqlStore, Store, WorkKey, WorkKind};
-use towpath_types::{Actor, Clock, Digest, EnvironmentId, ImageReference, Outcome};
+use towpath_types::{Actor, Clock, Digest, EnvironmentId, Outcome};
 
 /// The variable that selects the target, like `towpath up --target`.
 const TARGET_VARIABLE: &str = "TOWPATH_TARGET";
@@ -126,19 +126,21 @@ fn refuse_no_registry(project: &str, request: &LaptopRequest) -> Result<()> {
         return Ok(());
     }
     let file = request.parsed_project_file()?;
-    let image = file.image.or_else(|| image_in_manifests(project, &request.files));
-    let names_registry = |image: &String| {
-        image
-            .parse::<ImageReference>()
-            .is_ok_and(|image| image.registry.is_some())
-    };
-    if image.as_ref().is_some_and(names_registry) {
+    let images = project_images(project, &file, &request.files, NO_REGISTRY)?;
+    let mut without = images
+        .iter()
+        .filter(|(_, image)| image.registry.as_deref() == Some(NO_REGISTRY));
+    let Some((name, image)) = without.next() else {
         return Ok(());
-    }
+    };
+    let last = image.repository.rsplit('/').next().unwrap_or(name);
+    let (table, key) = match file.images.contains_key(name) {
+        true => (format!("`[images.{name}]` of towpath.toml"), "repository"),
+        false => ("towpath.toml".to_string(), "image"),
+    };
     bail!(
-        "no Towpath is up, so there is no registry to look in: write in towpath.toml where the image is, such as \
-         `image = \"registry.example.org/team/{}\"`",
-        image.as_deref().unwrap_or("app")
+        "no Towpath is up, so there is no registry to look in: write in {table} where the image is, such as \
+         `{key} = \"registry.example.org/team/{last}\"`"
     )
 }
 
