@@ -50,7 +50,7 @@ pub enum Command {
     Cancel(Cancel),
     /// Print the log of a job
     Logs(Logs),
-    /// Build this working tree's image and push it
+    /// Build this working tree's images and push them
     Build(Build),
     /// Deploy an image with this working tree's manifests
     Deploy(Deploy),
@@ -245,6 +245,8 @@ pub struct Logs {
 
 #[derive(Debug, Args)]
 pub struct Build {
+    /// The names of the images in towpath.toml [default: all that have a Dockerfile there]
+    pub images: Vec<String>,
     /// Build only; push nothing
     #[arg(long)]
     pub no_push: bool,
