@@ -42,6 +42,7 @@ mod repository;
 mod request;
 mod retry;
 mod run;
+mod run_name;
 mod turn;
 mod work;
 mod workflow;
@@ -71,7 +72,8 @@ pub use manifests::{
 };
 pub use observe::Observer;
 pub use plan::{
-    ChangeAction, ImageChange, Plan, PlanChange, PlanCommit, PlanView, PlanWireError, read_plan, write_plan,
+    ChangeAction, ImageChange, Plan, PlanChange, PlanCommit, PlanHook, PlanHooks, PlanView, PlanWireError, read_plan,
+    write_plan,
 };
 pub use planner::{Fingerprinter, Planner, PullSecret};
 pub use progress::{Progress, Unheard};

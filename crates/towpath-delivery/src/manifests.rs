@@ -183,7 +183,7 @@ impl Source {
     fn check_rendering(&self, kube_context: &str, environment: &str) -> Result<(), DeliveryError> {
         let rendered = &self.rendered;
         let layout = &rendered.layout;
-        let wrong = rendered.diagnostics.iter();
+        let wrong = rendered.diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
         let wrong = wrong.filter(|diagnostic| layout.concerned_by(kube_context, environment, diagnostic));
         let is_of_it =
             |failure: &&RenderFailure| failure.kube_context == kube_context && failure.environment == environment;
@@ -413,6 +413,11 @@ impl Manifests {
         let namespaces = Namespaces::of(&tree, layout, &kube_context, id.project(), project_file);
         let homeless = namespaces.homeless(&tree, &kube_context);
         let mut warnings = warnings_of(&source.rendered, name);
+        let concerning = diagnostics.iter().filter(|diagnostic| !diagnostic.is_error());
+        let of_hooks = concerning
+            .filter(|diagnostic| diagnostic.code == "manifest::hook")
+            .filter(|diagnostic| layout.concerned_by(&kube_context, name, diagnostic));
+        warnings.extend(of_hooks.map(|diagnostic| diagnostic.message.clone()));
         match namespaces.all_known {
             true => errors.extend(homeless),
             false => warnings.extend(homeless),
@@ -480,6 +485,13 @@ impl Manifests {
         } = &self.place;
         let jobs = self.tree.jobs(kube_context, id.environment(), namespace);
         jobs.into_iter().cloned().collect()
+    }
+
+    /// The Jobs that run at an event of a release.
+    pub(crate) fn hooks(&self) -> Vec<Object> {
+        let place = &self.place;
+        self.tree
+            .hooks(&place.kube_context, place.id.environment(), &place.namespace)
     }
 
     /// Warnings about Jobs that are outside of any `jobs/` and so would be deployed; sentences.

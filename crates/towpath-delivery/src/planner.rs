@@ -10,11 +10,12 @@ use crate::{
         project::{Needed, ProjectImages, runs_of},
     },
     manifests::{Manifests, Source, fill_in, namespace_pattern, with_found_image},
-    plan::{Plan, PlanChange},
+    plan::{Plan, PlanChange, PlanHooks},
     project_file::{OnFailure, ProjectFile},
     protection::{Protections, Way},
     repository::{Repositories, project_name},
     request::LaptopRequest,
+    run_name::as_run,
     workflow::WorkflowJobs,
 };
 use std::{
@@ -23,7 +24,8 @@ use std::{
 };
 use towpath_deploy::{Environment, PULL_SECRET, Severity, Target, render::Renderer};
 use towpath_manifest::{
-    Container, ManifestFile, Object, ObjectId, diff, sort_for_apply, with_config_hash, with_images, with_pull_secret,
+    Container, HookOccasion, ManifestFile, Object, ObjectId, diff, sort_for_apply, with_config_hash, with_images,
+    with_pull_secret,
 };
 use towpath_types::{Clock, CommitId, EnvironmentId, RunKind};
 
@@ -168,11 +170,16 @@ impl Planner {
         warnings.extend(manifests.jobs_apart());
         let is_whole = blockers.is_empty();
         let mut objects = manifests.objects();
+        // Hooks get their images as the other objects do.
+        let mut hooks = manifests.hooks();
+        let applied = objects.len();
+        objects.append(&mut hooks);
         blockers.extend(known.ambiguous(&objects));
         warnings.extend(known.unused(&images, id.environment()));
         warnings.extend(source.chosen.notes);
         let third_party = self.images.third_party(known.third_party(&objects)).await;
         warnings.extend(self.put_images(&mut objects, &images, known)?);
+        let hooks = objects.split_off(applied);
         let place = manifests.place;
         if let Some(freeze) = self.frozen(&id, Some(file)).await? {
             match &source.despite_freeze {
@@ -210,6 +217,13 @@ impl Planner {
             objects,
             changes: Vec::new(),
             unchanged: 0,
+            hooks: PlanHooks {
+                occasion: match previous {
+                    Some(_) => HookOccasion::Upgrade,
+                    None => HookOccasion::Install,
+                },
+                jobs: hooks,
+            },
             blockers,
             warnings,
         };
@@ -264,7 +278,13 @@ impl Planner {
             true => to_prune(self.target.as_ref(), &place, &plan.objects).await?,
             false => Vec::new(),
         };
-        let preflight = self.target.preflight(&place, &plan.objects, &prune).await?;
+        let hooks = as_trials(plan);
+        let checked = [plan.objects.as_slice(), hooks.as_slice()].concat();
+        let mut preflight = self.target.preflight(&place, &checked, &prune).await?;
+        if let Some(changes) = &mut preflight.changes {
+            let hooks: BTreeSet<ObjectId> = hooks.iter().map(Object::id).collect();
+            changes.retain(|change| !hooks.contains(&change.id));
+        }
         for finding in &preflight.findings {
             match finding.severity {
                 Severity::Refused => plan.blockers.push(finding.to_string()),
@@ -377,6 +397,7 @@ impl Planner {
             objects,
             changes,
             unchanged: 0,
+            hooks: PlanHooks::default(),
             blockers: Vec::new(),
             warnings: Vec::new(),
         }
@@ -405,6 +426,17 @@ fn out_of_order(id: &EnvironmentId, from: Option<&str>, file: &ProjectFile) -> O
         after.value,
         after.span.place()
     ))
+}
+
+/// The hooks that a plan runs, under names that nothing has, so that a target can try them.
+fn as_trials(plan: &Plan) -> Vec<Object> {
+    let runs = plan.hooks.before().into_iter().map(|hook| (hook, "before"));
+    let runs = runs.chain(plan.hooks.after().into_iter().map(|hook| (hook, "after")));
+    let trial = |((_, mut job), when): ((_, Object), &str)| {
+        as_run(&mut job, &format!("try-{when}"));
+        job
+    };
+    runs.map(trial).collect()
 }
 
 /// The objects that were applied in an environment and are not among `objects`.

@@ -9,13 +9,14 @@ use crate::{
     error::{DeliveryError, ErrorKind},
     history::History,
     lock::Locks,
-    plan::Plan,
+    plan::{Plan, PlanHooks},
     planner::Planner,
     progress::{Progress, Unheard},
     project_file::{OnFailure, ProjectFile, Wait},
     protection::{Asked, Way},
     request::LaptopRequest,
     retry::until_stored,
+    run_name::{as_run, name_of_run},
     turn,
     work::{self, is_leased_by},
 };
@@ -28,7 +29,7 @@ use std::{
 };
 use tokio::sync::mpsc;
 use towpath_deploy::{
-    ApplyRequest, CronJobStatus, Environment, JOB_LABEL, JobEnd, JobHandle, JobLine, Occasion, ReleaseRecord, Target,
+    ApplyRequest, CronJobStatus, Environment, Hooks, JobEnd, JobHandle, JobLine, Occasion, ReleaseRecord, Target,
     TargetError,
 };
 use towpath_manifest::Object;
@@ -40,10 +41,6 @@ use uuid::Uuid;
 const STARTING: SignedDuration = SignedDuration::from_mins(5);
 /// How long applying a single CronJob may take.
 const APPLYING: Duration = Duration::from_secs(60);
-/// The most characters in a label's value.
-const LABEL: usize = 63;
-/// The most characters of a Job's name in a run's name; the rest is for a unique suffix.
-const STEM: usize = 54;
 
 /// Starts one-off runs and follows them.
 #[derive(Clone)]
@@ -54,33 +51,6 @@ pub struct Runs {
     history: History,
     planner: Planner,
     locks: Locks,
-}
-
-/// The first `most` characters of a name, trimmed so that they are a valid end of a name or a label.
-fn shortened(name: &str, most: usize) -> String {
-    let shortened: String = name.chars().take(most).collect();
-    shortened.trim_end_matches(['-', '.']).to_string()
-}
-
-/// The name of the Job that the run `run` of `name` is.
-fn name_of_run(name: &str, run: RunId) -> String {
-    format!("{}-{}", shortened(name, STEM), run.short())
-}
-
-/// Turns a Job into the run `run`: gives it a unique name, and the label that all runs of the Job share.
-fn as_run(job: &mut Object, run: RunId) {
-    let label = shortened(&job.name, LABEL);
-    let name = name_of_run(&job.name, run);
-    if let Some(metadata) = job.value.pointer_mut("/metadata").and_then(Value::as_object_mut) {
-        let labels = metadata.entry("labels").or_insert_with(|| json!({}));
-        if let Some(labels) = labels.as_object_mut() {
-            labels.insert(JOB_LABEL.to_string(), Value::String(label));
-        } else {
-            *labels = json!({ JOB_LABEL: label });
-        }
-        metadata.insert("name".to_string(), Value::String(name.clone()));
-    }
-    job.name = name;
 }
 
 /// Finds the CronJob that a person means by `name`, which may also be its file's name (`vacuum_db` for
@@ -134,7 +104,7 @@ impl Runs {
         let (mut job, place) = (named.object, named.place);
         self.locks.refuse_held(&place, actor).await?;
         let run = RunId::from(Uuid::now_v7());
-        as_run(&mut job, run);
+        as_run(&mut job, &run.short());
         let blockers = self.planner.blockers(&place, &job).await?;
         if !blockers.is_empty() {
             return Err(DeliveryError::conflict(format!(
@@ -189,6 +159,7 @@ impl Runs {
             objects: Vec::new(),
             changes: Vec::new(),
             unchanged: 0,
+            hooks: PlanHooks::default(),
             blockers: Vec::new(),
             warnings: vec![format!("the cron job `{}` is run now, once", found.name)],
         };
@@ -248,7 +219,7 @@ impl Runs {
         let run = RunId::from(Uuid::now_v7());
         let row = self.row(run, id, RunKind::CronJob, name, actor);
         let row = RunRow {
-            object: name_of_run(&found.name, run),
+            object: name_of_run(&found.name, &run.short()),
             image: found.image.clone().unwrap_or_default(),
             ..row
         };
@@ -258,6 +229,63 @@ impl Runs {
             .target
             .start_cron_job(&place, &found.name, &row.object, unschedulable)
             .await;
+        self.started(row, started).await
+    }
+
+    /// The names of the tests of the release that an environment runs, in their order: the hooks `test` of its chart.
+    ///
+    /// # Errors
+    /// `Conflict` when nothing was deployed there.
+    pub async fn tests(&self, id: &EnvironmentId) -> Result<Vec<String>, DeliveryError> {
+        let runs = self.released(id).await?;
+        Ok(runs.hooks.tests().into_iter().map(|test| test.name).collect())
+    }
+
+    /// The plan of the release that an environment runs.
+    async fn released(&self, id: &EnvironmentId) -> Result<Plan, DeliveryError> {
+        let place = self.history.place(id).await?;
+        self.history.learn(&place).await?;
+        match self.history.last(id).await? {
+            Some(release) => self.history.plan_of(&release).await,
+            None => Err(DeliveryError::conflict(format!(
+                "nothing was deployed to `{}` yet, so there is nothing to test",
+                id.environment()
+            ))),
+        }
+    }
+
+    /// Runs a test of the release that an environment runs, as it was released. [`Runs::follow`] delivers its lines and its
+    /// end. `actor` saw the plan `shown`.
+    ///
+    /// # Errors
+    /// `NotFound` when the release has no such test; otherwise as for [`Runs::start_cron_job`].
+    pub async fn start_test(
+        &self,
+        id: &EnvironmentId,
+        name: &str,
+        shown: Option<&Digest>,
+        actor: &Actor,
+    ) -> Result<RunRow, DeliveryError> {
+        let released = self.released(id).await?;
+        let found = released.hooks.tests().into_iter().find(|test| test.name == name);
+        let mut job = found.ok_or_else(|| {
+            DeliveryError::not_found(format!("what `{}` runs has no test `{name}`", id.environment()))
+        })?;
+        let mut plan = of_released(&released, format!("the test `{name}` is run now, once"));
+        plan.objects = vec![job.clone()];
+        self.refuse_unagreed(&plan, shown, None).await?;
+        let place = released.place;
+        self.locks.refuse_held(&place, actor).await?;
+        let run = RunId::from(Uuid::now_v7());
+        as_run(&mut job, &run.short());
+        let row = RunRow {
+            object: job.name.clone(),
+            image: Planner::first_image(&job),
+            ..self.row(run, id, RunKind::Job, name, actor)
+        };
+        self.store_row(&row, &place).await?;
+        tracing::info!(environment = %id, name, by = %actor, "test");
+        let started = self.target.run_job(&place, job, released.wait.for_node()).await;
         self.started(row, started).await
     }
 
@@ -474,6 +502,7 @@ impl Runs {
             },
             objects: vec![cron_job],
             prune: Vec::new(),
+            hooks: Hooks::default(),
             deadline: APPLYING,
             unschedulable: None,
         };
@@ -486,6 +515,27 @@ impl Runs {
         applied.map_err(|error| DeliveryError::conflict(error.to_string()))?;
         lines.push(format!("applied CronJob {name} to {environment}"));
         Ok(lines)
+    }
+}
+
+/// The plan of running something of a release once more. It changes nothing.
+fn of_released(released: &Plan, warning: String) -> Plan {
+    Plan {
+        place: released.place.clone(),
+        on_failure: OnFailure::Stop,
+        wait: released.wait,
+        images: released.images.clone(),
+        parent: None,
+        previous_images: released.images.clone(),
+        commit: released.commit.clone(),
+        commits: Vec::new(),
+        objects: Vec::new(),
+        third_party: BTreeMap::new(),
+        changes: Vec::new(),
+        unchanged: 0,
+        hooks: PlanHooks::default(),
+        blockers: Vec::new(),
+        warnings: vec![warning],
     }
 }
 

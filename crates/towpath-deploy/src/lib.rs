@@ -16,6 +16,7 @@
 
 pub mod contract;
 pub mod fake;
+mod hooks;
 pub mod kubernetes;
 mod lines;
 pub mod local;
@@ -26,7 +27,7 @@ mod target;
 pub use kubernetes::{Identity, KubernetesOptions, KubernetesTarget};
 pub use local::{LocalOptions, LocalTarget};
 pub use target::{
-    Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Deploying, Drift, Environment, Finding, Hold,
+    Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Deploying, Drift, Environment, Finding, Hold, Hooks,
     JOB_LABEL, JobEnd, JobHandle, JobLine, Occasion, PULL_SECRET, Preflight, Progress, ReleaseRecord, SecretSource,
     Severity, SourceError, Target, TargetError, Volumes, WorkloadStatus, Writer,
 };

@@ -245,7 +245,8 @@ impl Renderer {
         for environment in layout.rendered_environments() {
             let (kube_context, name) = (&environment.kube_context, &environment.environment);
             let is_asked_for = only.is_none_or(|only| only == name);
-            let is_wrong = |diagnostic: &Diagnostic| layout.concerned_by(kube_context, name, diagnostic);
+            let is_wrong =
+                |diagnostic: &Diagnostic| diagnostic.is_error() && layout.concerned_by(kube_context, name, diagnostic);
             let concerning = unread
                 .iter()
                 .filter(|(path, _)| layout.concerns(kube_context, name, path));

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
-use towpath_manifest::{Change, Fingerprints, Object, ObjectId, Place};
+use towpath_manifest::{Change, Fingerprints, HookEvent, Object, ObjectId, Place};
 pub use towpath_types::EnvironmentId;
 use towpath_types::{CommitId, Outcome, RegistryCredentials, ReleaseId, SecretString};
 
@@ -260,10 +260,22 @@ pub struct ApplyRequest {
     pub objects: Vec<Object>,
     /// The objects to remove after all workloads of `objects` have rolled out. They need not exist.
     pub prune: Vec<ObjectId>,
+    /// The Jobs to run around it.
+    pub hooks: Hooks,
     /// How long everything together may take. Each Deployment also has its own `progressDeadlineSeconds`.
     pub deadline: Duration,
     /// How long a pod may wait for a node; if `None`, as long as the target's own limit.
     pub unschedulable: Option<Duration>,
+}
+
+/// The Jobs to run around a deployment, in their order, each with the event that it runs at. They are runs as in
+/// [`Target::run_job`]: each has a name of its own.
+#[derive(Debug, Clone, Default)]
+pub struct Hooks {
+    /// Before anything else changes, except for the objects of `objects` that are hooks themselves, which are applied first.
+    pub before: Vec<(HookEvent, Object)>,
+    /// After all workloads have rolled out, before anything is removed.
+    pub after: Vec<(HookEvent, Object)>,
 }
 
 /// A step of a deployment, for people who wait for it.
@@ -476,7 +488,8 @@ pub trait Target: Send + Sync {
     /// What is applied, and who is deploying. `None` for an environment that was never applied and has no hold.
     fn current<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Option<Applied>, TargetError>>;
 
-    /// Applies the objects of `request`, waits until every workload has rolled out, and then removes what is to be pruned.
+    /// Applies the objects of `request`, waits until every workload has rolled out, and then removes what is to be pruned. Runs
+    /// the hooks before and after; one that does not succeed makes the rest fail.
     /// Reports each step to `progress`; it is fine if nobody receives it. Dropping the future stops the waiting, but not what
     /// has begun.
     fn apply(

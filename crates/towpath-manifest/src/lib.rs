@@ -11,6 +11,7 @@
 mod config_hash;
 mod diff;
 mod file;
+mod hooks;
 mod images;
 mod kinds;
 mod layout;
@@ -26,6 +27,7 @@ mod tree;
 pub use config_hash::{CONFIG_HASH, Fingerprints, config_hash, with_config_hash};
 pub use diff::{Change, ChangeKind, DiffLine, Fingerprint, Hunk, diff, normalise};
 pub use file::{ManifestContent, ManifestFile};
+pub use hooks::{Hook, HookEvent, HookOccasion, hooks_at, is_applied_hook};
 pub use images::{
     Container, Fit, ImageRule, NotPinned, ReplacedImage, containers, pull_secrets, with_images, with_pull_secret,
 };

@@ -1,21 +1,21 @@
 //! Turns the output of Kustomize and Helm into files of the tree.
 
-use crate::{RenderedBy, RenderedEnvironment};
+use crate::RenderedEnvironment;
 use std::collections::BTreeSet;
 use towpath_yaml::{Diagnostic, DuplicateKeys, Limits, Node, ParseOptions, SourceFile, parse};
-
-/// The annotation that lists the events on which Helm would apply the object: `pre-upgrade,post-install`.
-///
-/// Source: <https://helm.sh/docs/topics/charts_hooks/>
-const HOOK: &str = "helm.sh/hook";
 
 /// The output of a renderer, ready to be read together with the rest of the tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RenderedFiles {
     /// Paths and texts: one file for each object, in the folder of the environment.
     pub files: Vec<(String, String)>,
-    /// What Towpath does differently than the program that rendered the objects.
+    /// What is worth knowing about how they were rendered.
     pub warnings: Vec<String>,
+}
+
+/// Whether [`RenderedEnvironment::path_of`] gave this path to an object that Helm rendered.
+pub(crate) fn is_rendered_by_helm(path: &str) -> bool {
+    path.contains("/(rendered by helm)/")
 }
 
 impl RenderedEnvironment {
@@ -29,9 +29,6 @@ impl RenderedEnvironment {
     }
 
     /// Splits the output of the program into files.
-    ///
-    /// Leaves out Helm's tests. Other Helm hooks are treated like every object, with a warning, because Helm would run them by
-    /// itself: Jobs among them run only by name.
     #[must_use]
     pub fn files(&self, printed: &str) -> RenderedFiles {
         let mut rendered = RenderedFiles::default();
@@ -40,13 +37,6 @@ impl RenderedEnvironment {
             let Some(document) = describe(text) else {
                 continue;
             };
-            if let Some(hook) = document.hook.filter(|_| matches!(self.by, RenderedBy::Helm { .. })) {
-                let mut events = hook.split(',').map(str::trim);
-                if events.all(|event| event.starts_with("test")) {
-                    continue;
-                }
-                rendered.warnings.extend(hook_warning(&hook, document.name.as_ref()));
-            }
             let name = match &document.name {
                 Some((kind, name)) => format!("{name}.{}", kind.to_lowercase()).replace('/', "_"),
                 None => format!("document {}", index + 1),
@@ -64,18 +54,6 @@ impl RenderedEnvironment {
         }
         rendered
     }
-}
-
-fn hook_warning(hook: &str, name: Option<&(String, String)>) -> Option<String> {
-    let (kind, name) = name?;
-    Some(match kind.as_str() {
-        "Job" => {
-            format!("the Job `{name}` is a Helm hook ({hook}): no deployment runs it, run it by name")
-        }
-        kind => format!(
-            "the {kind} `{name}` is a Helm hook ({hook}): it is applied with the rest and is not deleted afterwards"
-        ),
-    })
 }
 
 /// The documents of a stream. A line that starts with `---` always ends a document: inside a block of text, it would be
@@ -102,10 +80,9 @@ fn documents(stream: &str) -> Vec<&str> {
 struct Description {
     /// Kind and name.
     name: Option<(String, String)>,
-    hook: Option<String>,
 }
 
-/// Kind, name and hook of a document; `None` for an empty one. A document that is not valid YAML gets no name: the reader of
+/// Kind and name of a document; `None` for an empty one. A document that is not valid YAML gets no name: the reader of
 /// the tree reports the error.
 fn describe(text: &str) -> Option<Description> {
     let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
@@ -140,7 +117,6 @@ fn describe(text: &str) -> Option<Description> {
     };
     Some(Description {
         name: text_at(&["kind"]).zip(text_at(&["metadata", "name"])),
-        hook: text_at(&["metadata", "annotations", HOOK]),
     })
 }
 
@@ -148,6 +124,7 @@ fn describe(text: &str) -> Option<Description> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::RenderedBy;
 
     fn environment(by: RenderedBy) -> RenderedEnvironment {
         RenderedEnvironment {
@@ -246,33 +223,6 @@ mod tests {
             rendered.files[0].0,
             ".k8s/live/dev/(rendered by helm)/.._.._x.role.yaml"
         );
-    }
-
-    #[test]
-    fn helm_tests_are_left_out_and_other_hooks_cause_a_warning() {
-        let hook = |kind: &str, events: &str| {
-            format!("kind: {kind}\nmetadata:\n  name: migrate\n  annotations: {{\"helm.sh/hook\": \"{events}\"}}\n")
-        };
-        let nothing = [(".k8s/live/dev/(rendered by helm)/nothing.yaml", "")];
-        for events in ["test", "test-success", "test-success, test-failure"] {
-            assert!(check(&helm(), &hook("Pod", events), &nothing).is_empty());
-        }
-        let job = hook("Job", "pre-install,pre-upgrade");
-        let path = ".k8s/live/dev/(rendered by helm)/migrate.job.yaml";
-        let warnings = check(&helm(), &job, &[(path, &job)]);
-        assert!(
-            warnings[0].contains("`migrate`") && warnings[0].contains("pre-upgrade"),
-            "{warnings:?}"
-        );
-        let warnings = check(
-            &helm(),
-            &hook("ConfigMap", "pre-install"),
-            &[(
-                ".k8s/live/dev/(rendered by helm)/migrate.configmap.yaml",
-                &hook("ConfigMap", "pre-install"),
-            )],
-        );
-        assert_eq!(warnings.len(), 1);
     }
 
     #[test]

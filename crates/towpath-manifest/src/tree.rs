@@ -1,8 +1,10 @@
 //! The tree of manifests: the objects of each environment of a layout.
 
+use crate::hooks::{HOOK, Part, part_of};
 use crate::layout::{CRON_JOBS, JOBS, Layout, Owner, ROOT, is_yaml};
 use crate::object::pointer_token;
 use crate::order::sort_for_apply;
+use crate::rendered::is_rendered_by_helm;
 use crate::{NotAnObject, Object, ObjectId};
 use std::collections::BTreeMap;
 use towpath_yaml::{
@@ -41,6 +43,8 @@ pub struct Environment {
     pub more_jobs: Vec<Object>,
     /// The objects in a folder for CronJobs outside of the environment's. Several environments may share it.
     pub more_cron_jobs: Vec<Object>,
+    /// The Jobs that run at an event of a release: hooks of a chart.
+    pub hooks: Vec<Object>,
     /// The namespace that the manifests set, if any.
     pub namespace: Option<String>,
 }
@@ -64,7 +68,8 @@ impl Tree {
     /// Subfolders of an environment belong to it. Returns everything that it could read, together with all diagnostics.
     ///
     /// Codes of the diagnostics: those of the YAML reader, `manifest::outside-environment`, `manifest::encrypted`,
-    /// `manifest::not-an-object`, `manifest::duplicate-object`, `manifest::other-namespace` and `manifest::not-a-job`.
+    /// `manifest::not-an-object`, `manifest::duplicate-object`, `manifest::other-namespace`, `manifest::not-a-job` and
+    /// `manifest::hook`.
     pub fn read_in<'a>(
         layout: &Layout,
         files: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -160,28 +165,32 @@ impl Tree {
         Some(objects)
     }
 
-    /// The Jobs that can be run in an environment, which is in `namespace`: its own, and those in the kube context's `jobs/`
-    /// with other names that name no other namespace.
+    /// The Jobs that can be run in an environment, which is in `namespace`: its own, its hooks included, and those in the kube
+    /// context's `jobs/` with other names that name no other namespace.
     #[must_use]
     pub fn jobs(&self, kube_context: &str, environment: &str, namespace: &str) -> Vec<&Object> {
         let Some(context) = self.kube_contexts.get(kube_context) else {
             return Vec::new();
         };
-        let Some(found) = context.environments.get(environment) else {
-            return context
-                .jobs
-                .iter()
-                .filter(|shared| belongs_to(shared, namespace))
-                .collect();
-        };
-        let own = &found.jobs;
-        let shared = found
-            .more_jobs
-            .iter()
+        let found = context.environments.get(environment);
+        let own: Vec<&Object> = found
+            .into_iter()
+            .flat_map(|found| found.jobs.iter().chain(&found.hooks))
+            .collect();
+        let more = found.into_iter().flat_map(|found| &found.more_jobs);
+        let shared = more
             .chain(&context.jobs)
             .filter(|shared| belongs_to(shared, namespace))
             .filter(|shared| own.iter().all(|own| own.name != shared.name));
-        own.iter().chain(shared).collect()
+        own.iter().copied().chain(shared).collect()
+    }
+
+    /// The hooks of an environment, which is in `namespace`.
+    #[must_use]
+    pub fn hooks(&self, kube_context: &str, environment: &str, namespace: &str) -> Vec<Object> {
+        let found = self.environment(kube_context, environment).into_iter();
+        let hooks = found.flat_map(|found| found.hooks.iter().cloned());
+        hooks.map(|hook| hook.in_namespace(namespace)).collect()
     }
 }
 
@@ -391,14 +400,16 @@ impl Places {
             let what = format!("the environment `{name}`");
             let found = &places.own;
             let namespace = check_namespace(&what, found, diagnostics);
+            let (hooks, found) = split_hooks(found, diagnostics);
             let (jobs, objects): (Vec<&Found>, Vec<&Found>) =
-                found.iter().partition(|found| found.object.kind == "Job");
+                found.into_iter().partition(|found| found.object.kind == "Job");
             check_jobs(objects.iter().copied(), diagnostics);
             let mut environment = Environment {
                 objects: unique(&what, objects, diagnostics),
                 jobs: unique(&what, jobs, diagnostics),
                 more_jobs: unique(&what, places.more_jobs.iter().collect(), diagnostics),
                 more_cron_jobs: unique(&what, places.more_cron_jobs.iter().collect(), diagnostics),
+                hooks: unique(&what, hooks.iter().collect(), diagnostics),
                 namespace,
             };
             check_jobs(
@@ -414,6 +425,36 @@ impl Places {
         sort_for_apply(&mut context.cron_jobs);
         context
     }
+}
+
+/// Splits the objects of an environment into hooks that run, as Jobs, and the rest. Says what becomes of other hooks.
+fn split_hooks<'a>(found: &'a [Found], diagnostics: &mut Vec<Diagnostic>) -> (Vec<Found>, Vec<&'a Found>) {
+    let (mut hooks, mut rest) = (Vec::new(), Vec::new());
+    for found in found {
+        let part = match is_rendered_by_helm(&found.object.place.file) {
+            true => part_of(&found.object),
+            false => Part::Plain,
+        };
+        let span = || span_of(&found.node, &["metadata", "annotations", HOOK]);
+        let warning = |message: String| Diagnostic::warning("manifest::hook", message).at(&span(), "");
+        match part {
+            Part::Plain => rest.push(found),
+            Part::Runs(job) => hooks.push(Found {
+                object: *job,
+                node: found.node.clone(),
+                in_jobs: found.in_jobs,
+            }),
+            Part::Applied(message) => {
+                diagnostics.push(warning(message));
+                rest.push(found);
+            }
+            Part::Never(message) => diagnostics.push(warning(message)),
+            Part::Refused(message) => {
+                diagnostics.push(Diagnostic::error("manifest::hook", message).at(&span(), ""));
+            }
+        }
+    }
+    (hooks, rest)
 }
 
 /// Reports objects in a folder for Jobs that are not Jobs: they would be neither applied nor run.

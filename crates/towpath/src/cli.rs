@@ -73,6 +73,8 @@ pub enum Command {
     Job(Named),
     /// Apply one cron job, run one now, or list them with their runs
     Cronjob(Cronjob),
+    /// Run the tests of the chart that an environment runs: its hooks `test`
+    Test(Test),
     /// Show what in an environment is no longer as its release has it, and who changed it; exits with 2 if anything is
     Drift(Drift),
     /// Keep others from deploying to an environment for some time
@@ -333,6 +335,16 @@ pub struct Unlock {
     /// End somebody else's lock, too
     #[arg(long)]
     pub force: bool,
+    #[command(flatten)]
+    pub at: At,
+}
+
+#[derive(Debug, Args)]
+pub struct Test {
+    /// The environment
+    pub environment: String,
+    #[command(flatten)]
+    pub agreement: Agreement,
     #[command(flatten)]
     pub at: At,
 }

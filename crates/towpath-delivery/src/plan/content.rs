@@ -7,7 +7,7 @@ use std::{
     fmt,
 };
 use towpath_deploy::Environment;
-use towpath_manifest::{Change, ChangeKind, Object, ObjectId};
+use towpath_manifest::{Change, ChangeKind, HookEvent, HookOccasion, Object, ObjectId, hooks_at};
 use towpath_types::{CommitId, Digest, ImageReference, ReleaseId};
 
 /// What a deployment will do.
@@ -38,10 +38,57 @@ pub struct Plan {
     pub changes: Vec<PlanChange>,
     /// The number of objects that stay unchanged.
     pub unchanged: usize,
+    /// The Jobs that run around the deployment.
+    pub hooks: PlanHooks,
     /// Reasons why the plan cannot be carried out; sentences.
     pub blockers: Vec<String>,
     /// Warnings, which do not prevent the deployment; sentences.
     pub warnings: Vec<String>,
+}
+
+/// The hooks of a plan's chart.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PlanHooks {
+    /// What the release is to the chart.
+    pub occasion: HookOccasion,
+    /// All hooks that can run, as Jobs. Those of other occasions are for later: a rollback to the release runs its own, and its
+    /// tests can be run.
+    pub jobs: Vec<Object>,
+}
+
+impl PlanHooks {
+    /// The hooks that run before the deployment, in their order.
+    #[must_use]
+    pub fn before(&self) -> Vec<(HookEvent, Object)> {
+        self.at(self.occasion.before())
+    }
+
+    /// The hooks that run after it, in their order.
+    #[must_use]
+    pub fn after(&self) -> Vec<(HookEvent, Object)> {
+        self.at(self.occasion.after())
+    }
+
+    /// The chart's tests, in their order.
+    #[must_use]
+    pub fn tests(&self) -> Vec<Object> {
+        let tests = self.at(HookEvent::Test);
+        tests.into_iter().map(|(_, job)| job).collect()
+    }
+
+    fn at(&self, event: HookEvent) -> Vec<(HookEvent, Object)> {
+        let found = hooks_at(&self.jobs, event);
+        found.into_iter().map(|job| (event, job.clone())).collect()
+    }
+
+    /// Whether both run the same Jobs in the same order.
+    fn do_the_same(&self, other: &Self) -> bool {
+        let values = |hooks: &Self| -> Vec<(HookEvent, serde_json::Value)> {
+            let runs = hooks.before().into_iter().chain(hooks.after());
+            runs.map(|(event, job)| (event, job.value)).collect()
+        };
+        values(self) == values(other)
+    }
 }
 
 /// One commit of a plan.
@@ -166,6 +213,9 @@ impl Plan {
             found.push("what happens when it fails, or how long it may take, is set differently".to_string());
         }
         found.extend(self.object_differences(now));
+        if !self.hooks.do_the_same(&now.hooks) {
+            found.push("other hooks are to run".to_string());
+        }
         found
     }
 

@@ -8,6 +8,6 @@ mod view;
 pub(crate) mod wire;
 
 pub(crate) use content::images_text;
-pub use content::{ChangeAction, Plan, PlanChange, PlanCommit};
-pub use view::{ImageChange, PlanView};
+pub use content::{ChangeAction, Plan, PlanChange, PlanCommit, PlanHooks};
+pub use view::{ImageChange, PlanHook, PlanView};
 pub use wire::{PlanWireError, read as read_plan, write as write_plan};

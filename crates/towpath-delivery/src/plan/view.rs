@@ -7,6 +7,7 @@ use super::{
 use crate::project_file::OnFailure;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use towpath_manifest::{HookEvent, Object};
 use towpath_store::PlanRow;
 use towpath_types::{CommitId, Digest, ImageReference, ReleaseId};
 
@@ -40,6 +41,9 @@ pub struct PlanView {
     pub changes: Vec<PlanChange>,
     /// The number of objects that stay unchanged.
     pub unchanged: usize,
+    /// The Jobs that run around the deployment, in their order.
+    #[serde(default)]
+    pub hooks: Vec<PlanHook>,
     /// What happens when it fails.
     pub on_failure: OnFailure,
     /// Reasons why the plan cannot be carried out; sentences.
@@ -64,6 +68,28 @@ pub enum ImageChange<'a> {
     },
     /// The new release has none of the name.
     Gone(&'a ImageReference),
+}
+
+/// A Job that a plan runs.
+#[allow(missing_docs)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanHook {
+    /// `pre-upgrade`.
+    pub event: String,
+    pub name: String,
+    /// The image of its first container.
+    pub image: String,
+}
+
+impl PlanHook {
+    fn of((event, job): &(HookEvent, Object)) -> Self {
+        let image = towpath_manifest::containers(job).into_iter().next();
+        Self {
+            event: event.to_string(),
+            name: job.name.clone(),
+            image: image.map(|container| container.image).unwrap_or_default(),
+        }
+    }
 }
 
 impl PlanView {
@@ -103,6 +129,13 @@ impl PlanView {
             commits: plan.commits,
             changes: plan.changes,
             unchanged: plan.unchanged,
+            hooks: plan
+                .hooks
+                .before()
+                .iter()
+                .chain(&plan.hooks.after())
+                .map(PlanHook::of)
+                .collect(),
             on_failure: plan.on_failure,
             blockers: plan.blockers,
             warnings: plan.warnings,

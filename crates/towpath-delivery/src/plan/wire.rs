@@ -6,14 +6,14 @@
 //!
 //! Targets read `objects`, and may empty `changes` in their own record when a plan is too large for it.
 
-use super::content::{ChangeAction, Plan, PlanChange, PlanCommit};
+use super::content::{ChangeAction, Plan, PlanChange, PlanCommit, PlanHooks};
 use crate::project_file;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use towpath_deploy::Environment;
-use towpath_manifest::Object;
+use towpath_manifest::{HookOccasion, Object};
 use towpath_store::PlanRow;
 use towpath_types::{CommitId, Digest, EnvironmentId, EnvironmentIdError, ImageReference, ReleaseId};
 
@@ -59,8 +59,52 @@ struct PlanV1 {
     objects: Vec<Object>,
     changes: Vec<ChangeV1>,
     unchanged: usize,
+    /// Absent if there are none, as in plans from before there were hooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hooks: Option<HooksV1>,
     blockers: Vec<String>,
     warnings: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HooksV1 {
+    occasion: OccasionV1,
+    jobs: Vec<Object>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OccasionV1 {
+    Install,
+    Upgrade,
+    Rollback,
+}
+
+impl HooksV1 {
+    fn of(hooks: &PlanHooks) -> Option<Self> {
+        (!hooks.jobs.is_empty()).then(|| Self {
+            occasion: match hooks.occasion {
+                HookOccasion::Install => OccasionV1::Install,
+                HookOccasion::Upgrade => OccasionV1::Upgrade,
+                HookOccasion::Rollback => OccasionV1::Rollback,
+            },
+            jobs: hooks.jobs.clone(),
+        })
+    }
+}
+
+impl From<HooksV1> for PlanHooks {
+    fn from(stored: HooksV1) -> Self {
+        Self {
+            occasion: match stored.occasion {
+                OccasionV1::Install => HookOccasion::Install,
+                OccasionV1::Upgrade => HookOccasion::Upgrade,
+                OccasionV1::Rollback => HookOccasion::Rollback,
+            },
+            jobs: stored.jobs,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -149,6 +193,7 @@ pub fn write(plan: &Plan) -> Value {
             })
             .collect(),
         unchanged: plan.unchanged,
+        hooks: HooksV1::of(&plan.hooks),
         blockers: plan.blockers.clone(),
         warnings: plan.warnings.clone(),
     };
@@ -209,6 +254,7 @@ pub fn read(stored: Value) -> Result<Plan, PlanWireError> {
             })
             .collect(),
         unchanged: stored.unchanged,
+        hooks: stored.hooks.map(PlanHooks::from).unwrap_or_default(),
         blockers: stored.blockers,
         warnings: stored.warnings,
     })

@@ -13,11 +13,12 @@ use super::{
     stream::Loaded,
 };
 use crate::{
-    error::DeliveryError, history::record_of, lock, plan::Plan, planner::to_prune, progress::Progress, turn,
-    work::is_leased_by,
+    error::DeliveryError, history::record_of, lock, plan::Plan, planner::to_prune, progress::Progress,
+    run_name::as_run, turn, work::is_leased_by,
 };
 use tokio::sync::mpsc;
-use towpath_deploy::{ApplyError, ApplyRequest, Occasion, Progress as TargetProgress};
+use towpath_deploy::{ApplyError, ApplyRequest, Hooks, Occasion, Progress as TargetProgress};
+use towpath_manifest::{HookEvent, Object};
 use towpath_store::{Commit, Guard, ReleaseRow, Write};
 use towpath_types::{Outcome, ReleaseId};
 use towpath_workflow::release::{Effect, Event, OnFailure, State, Why};
@@ -422,6 +423,11 @@ impl Releases {
             record: record_of(row, plan),
             objects: plan.objects.clone(),
             prune,
+            hooks: match occasion {
+                Occasion::Release => hooks_of(row, plan),
+                // What runs again had its hooks when it was released.
+                Occasion::Back | Occasion::Beside => Hooks::default(),
+            },
             deadline: plan.wait.for_release(),
             unschedulable: plan.wait.for_node(),
         };
@@ -440,6 +446,21 @@ impl Releases {
             say(progress, line);
         }
         result
+    }
+}
+
+/// The hooks of a release as runs. Their names are those of the release, so that a process that takes it over finds them.
+fn hooks_of(row: &ReleaseRow, plan: &Plan) -> Hooks {
+    let runs = |hooks: Vec<(HookEvent, Object)>, when: &str| {
+        let run = |(event, mut job): (HookEvent, Object)| {
+            as_run(&mut job, &format!("{}-{when}", row.id.short()));
+            (event, job)
+        };
+        hooks.into_iter().map(run).collect()
+    };
+    Hooks {
+        before: runs(plan.hooks.before(), "pre"),
+        after: runs(plan.hooks.after(), "post"),
     }
 }
 

@@ -61,11 +61,12 @@ pub(crate) fn overtaken(mine: &ReleaseRow, runs: Option<&ReleaseRow>, recorded: 
     later.map(|later| format!("release {} of {}", later.number, later.by))
 }
 
-/// Whether two plans have the same objects, regardless of their source places.
+/// Whether two plans have the same objects and hooks, regardless of their source places.
 pub(crate) fn same_objects(one: &Plan, other: &Plan) -> bool {
     let values = |plan: &Plan| {
         plan.objects
             .iter()
+            .chain(&plan.hooks.jobs)
             .map(|object| object.value.clone())
             .collect::<Vec<_>>()
     };

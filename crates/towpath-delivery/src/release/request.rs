@@ -21,6 +21,7 @@ use crate::{
 };
 use std::sync::Arc;
 use towpath_deploy::Target;
+use towpath_manifest::HookOccasion;
 use towpath_store::{Commit, Expect, JobRow, ReleaseRow, Store, Write};
 use towpath_types::{Actor, Clock, Digest, EnvironmentId, JobId, JobKind, ReleaseId, ReleaseStatus, Right, Via};
 use towpath_workflow::{release, wire::write_release_event};
@@ -415,6 +416,7 @@ impl Releases {
         let row = found.ok_or_else(|| no_earlier(environment, to))?;
         let mut plan = self.history.plan_of(row).await?;
         plan.parent = Some(current.id);
+        plan.hooks.occasion = HookOccasion::Rollback;
         plan.previous_images.clone_from(&runs.images);
         plan.commits = Vec::new();
         plan.third_party = self

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::{
-    plan::{ChangeAction, Plan, PlanChange, PlanCommit},
+    plan::{ChangeAction, Plan, PlanChange, PlanCommit, PlanHooks},
     project_file::{OnFailure, Wait},
 };
 use jiff::SignedDuration;
@@ -59,6 +59,7 @@ pub(crate) fn plan() -> Plan {
             diff: "+a\n".into(),
         }],
         unchanged: 3,
+        hooks: PlanHooks::default(),
         blockers: vec!["no".into()],
         warnings: vec!["hm".into()],
     }

@@ -5,6 +5,7 @@
 mod environments;
 mod gates;
 mod going_back;
+mod hooks;
 mod images;
 mod locks;
 mod plans;

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicUsize, Ordering},
 };
-use towpath_delivery::{OnFailure, Plan, Unheard, Wait};
+use towpath_delivery::{OnFailure, Plan, PlanHooks, Unheard, Wait};
 use towpath_deploy::{
     Occasion, Severity,
     fake::{Method, Moment},
@@ -82,6 +82,7 @@ fn plan(environment: &str, image: &str, parent: Option<ReleaseId>, on_failure: O
         third_party: BTreeMap::new(),
         changes: Vec::new(),
         unchanged: 0,
+        hooks: PlanHooks::default(),
         blockers: Vec::new(),
         warnings: vec!["look".into()],
     }

@@ -173,6 +173,7 @@ pub fn foreign_request(name: &str, number: i64) -> ApplyRequest {
             plan: json!({}),
         },
         objects: Vec::new(),
+        hooks: towpath_deploy::Hooks::default(),
         prune: Vec::new(),
         deadline: Duration::from_secs(60),
         unschedulable: None,
@@ -245,6 +246,20 @@ impl World {
     /// The same world in a new process.
     pub fn restart(&mut self) {
         self.delivery = Delivery::new(self.ports.clone());
+    }
+
+    /// The same world, with a program in place of Helm. A template of it is already rendered: it prints the chart's
+    /// `rendered.txt`.
+    pub fn with_helm(&mut self) -> tempfile::TempDir {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let helm = dir.path().join("helm");
+        std::fs::write(&helm, "#!/bin/sh\ncat \"$3/rendered.txt\"\n").unwrap();
+        std::fs::set_permissions(&helm, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:/usr/bin:/bin", dir.path().display());
+        self.ports.renderer = Arc::new(Renderer::with_path(path));
+        self.restart();
+        dir
     }
 
     /// The same world, with pods that pull with a Secret.

@@ -8,8 +8,8 @@ use super::{
     harness::Harness,
 };
 use crate::target::{
-    Applied, ApplyError, ApplyRequest, Environment, Hold, JobEnd, JobHandle, JobLine, Occasion, ReleaseRecord, Target,
-    TargetError, Volumes,
+    Applied, ApplyError, ApplyRequest, Environment, Hold, Hooks, JobEnd, JobHandle, JobLine, Occasion, ReleaseRecord,
+    Target, TargetError, Volumes,
 };
 use futures::future::{Either, join, select};
 use jiff::{SignedDuration, Timestamp};
@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::mpsc, time::timeout};
-use towpath_manifest::{ChangeKind, Object, ObjectId};
+use towpath_manifest::{ChangeKind, HookEvent, Object, ObjectId};
 use towpath_types::{Outcome, ReleaseId};
 
 /// How long to wait for anything that needs no rollout.
@@ -40,6 +40,7 @@ pub async fn check(harness: &dyn Harness) {
     suite.a_refused_request_changes_nothing().await;
     suite.apply_creates_changes_and_prunes().await;
     suite.an_apply_outside_of_releases_leaves_the_release().await;
+    suite.hooks_run_around_what_is_applied().await;
     suite.a_failed_apply_is_visible_and_can_be_rolled_back().await;
     suite.a_dropped_apply_is_completed_by_the_next().await;
     suite.applies_of_one_environment_do_not_overlap().await;
@@ -93,6 +94,7 @@ impl<'a> Suite<'a> {
             },
             objects,
             prune: Vec::new(),
+            hooks: Hooks::default(),
             deadline: self.harness.deadline(),
             unschedulable: None,
         }
@@ -320,6 +322,57 @@ impl<'a> Suite<'a> {
         self.expect_recorded(good.record.id, &[Outcome::Succeeded]).await;
         self.expect_recorded(failed, &[Outcome::Failed, Outcome::TimedOut])
             .await;
+    }
+
+    async fn hooks_run_around_what_is_applied(&self) {
+        let good = self.request(self.harness.application("hooks-1"));
+        self.apply(good.clone()).await.unwrap();
+        let job = |name: &str, exit_code: i64| self.harness.job(&format!("{name}-hook"), name, exit_code, name);
+
+        // The first that fails ends the release before anything else has changed.
+        let mut failing = self.request(self.harness.application("hooks-2"));
+        failing.hooks.before = vec![
+            (HookEvent::PreUpgrade, job("prepare", 0)),
+            (HookEvent::PreUpgrade, job("migrate", 3)),
+            (HookEvent::PreUpgrade, job("never", 0)),
+        ];
+        failing.hooks.after = vec![(HookEvent::PostUpgrade, job("never", 0))];
+        let failed = failing.record.id;
+        let error = self.apply(failing).await.unwrap_err();
+        assert_eq!(
+            (error.outcome, error.object.as_ref().map(ToString::to_string)),
+            (Outcome::Failed, Some("Job/migrate".to_string())),
+            "{error}"
+        );
+        assert!(
+            error.message.contains("`pre-upgrade`") && error.log == ["migrate"],
+            "{error:?}"
+        );
+        let followed = self.target().follow_job(self.environment(), "never-hook", None).await;
+        assert!(followed.is_err(), "it never ran");
+        if let Some(changes) = self.changes(&good.objects, &[]).await {
+            assert_eq!(changes, [], "everything is as it was");
+        }
+        assert_eq!(self.running().await, (None, Some(failed)));
+        self.expect_recorded(failed, &[Outcome::Failed]).await;
+
+        let mut request = self.request(self.harness.application("hooks-3"));
+        request.hooks.before = vec![(HookEvent::PreUpgrade, self.harness.job("early-2", "early", 0, "early"))];
+        request.hooks.after = vec![(HookEvent::PostUpgrade, self.harness.job("late-2", "late", 0, "late"))];
+        let messages = self.apply(request.clone()).await.unwrap();
+        let said: Vec<String> = messages.iter().map(|(id, said)| format!("{id}: {said}")).collect();
+        let at = |text: &str| {
+            let found = said.iter().position(|said| said == text);
+            found.unwrap_or_else(|| panic!("`{text}` is in {said:?}"))
+        };
+        let order = [
+            at("Job/early: runs as the hook `pre-upgrade`"),
+            at("Job/early: | early"),
+            at("ConfigMap/contract: changed"),
+            at("Job/late: | late"),
+        ];
+        assert!(order.is_sorted(), "{said:?}");
+        assert_eq!(self.running().await, (Some(request.record.id), Some(request.record.id)));
     }
 
     /// Waits until an `apply` of this release has begun.

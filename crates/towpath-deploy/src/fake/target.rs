@@ -6,6 +6,7 @@ use super::{
     job::JobScript,
 };
 use crate::contract::{Capabilities, SecondApply};
+use crate::hooks::{HookRunner, When};
 use crate::target::{
     Applied, ApplyError, ApplyRequest, CronJobStatus, Drift, Environment, Finding, Hold, JobHandle, Preflight,
     Progress, ReleaseRecord, Severity, Target, TargetError, Volumes, WorkloadStatus,
@@ -327,6 +328,14 @@ impl FakeTarget {
             request: &request,
             has_ended: false,
         };
+        let deadline = tokio::time::Instant::now() + request.deadline;
+        let mut hooks = HookRunner::new(self, &request, deadline, progress);
+        let before = hooks.run(When::Before).await;
+        if before.is_err() {
+            hooks.clean_up().await;
+            running.end(&before);
+            return before;
+        }
         let count = match is_cut_off {
             true => request.objects.len() / 2,
             false => request.objects.len(),
@@ -349,9 +358,14 @@ impl FakeTarget {
         }
         // The environment keeps the sender, so this does not fail.
         let _ = paused.wait_for(|paused| !paused).await;
-        let result = match scripted {
+        let after = match scripted {
             Some(error) => Err(error),
-            None => {
+            None => hooks.run(When::After).await,
+        };
+        hooks.clean_up().await;
+        let result = match after {
+            Err(error) => Err(error),
+            Ok(()) => {
                 let pruned = self.with(&environment, |environment| environment.prune(&request));
                 pruned.into_iter().for_each(|id| tell(progress, id, "removed"));
                 Ok(())

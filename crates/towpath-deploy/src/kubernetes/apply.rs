@@ -13,7 +13,8 @@ use super::{
     rollout::{Awaited, Waiter},
     secrets::mask_of,
 };
-use crate::target::{ApplyError, ApplyRequest, Environment, Finding, Occasion, Progress, ReleaseRecord};
+use crate::hooks::{HookRunner, When};
+use crate::target::{ApplyError, ApplyRequest, Environment, Finding, Occasion, Progress, ReleaseRecord, Target};
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -27,7 +28,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use towpath_kube::{ApiError, Client, Discovery, Lookup, Mode, Resource, condition, managed_fields, text_at};
-use towpath_manifest::{Kind, Object, ObjectId, Readiness, Wave};
+use towpath_manifest::{Kind, Object, ObjectId, Readiness, Wave, is_applied_hook};
 use towpath_types::{Outcome, with_causes};
 
 /// How long to wait until the cluster serves a kind that was just defined.
@@ -42,6 +43,8 @@ pub(super) struct Applier<'a> {
     pub client: &'a Arc<Client>,
     pub discovery: &'a Discovery,
     pub options: &'a KubernetesOptions,
+    /// Runs the hooks.
+    pub target: &'a dyn Target,
     /// The key for fingerprints, if the environment has none yet.
     pub key: &'a [u8],
     pub progress: &'a mpsc::UnboundedSender<Progress>,
@@ -188,7 +191,6 @@ impl Applier<'_> {
         held: &Held,
         deadline: Instant,
     ) -> Result<Vec<InventoryEntry>, ApplyError> {
-        let lost = |why: String| failure(Outcome::Errored, None, why);
         let state = held.state().await;
         // A hold does not keep a failed release from being rolled back.
         if let Some(hold) = state.hold.as_ref().filter(|_| request.occasion != Occasion::Back)
@@ -205,9 +207,32 @@ impl Applier<'_> {
             self.record_start(request).await?;
         }
         let request = &*request;
+        let mut hooks = HookRunner::new(self.target, request, deadline, self.progress);
+        let result = self
+            .apply_with_hooks(request, &report, state, held, &mut hooks, deadline)
+            .await;
+        hooks.clean_up().await;
+        result
+    }
+
+    /// Applies what was checked, with the hooks before and after it. Returns the inventory afterwards.
+    async fn apply_with_hooks(
+        &self,
+        request: &ApplyRequest,
+        report: &Report,
+        state: State,
+        held: &Held,
+        hooks: &mut HookRunner<'_>,
+        deadline: Instant,
+    ) -> Result<Vec<InventoryEntry>, ApplyError> {
+        let lost = |why: String| failure(Outcome::Errored, None, why);
+        let is_early = |checked: &&CheckedObject| !request.hooks.before.is_empty() && is_applied_hook(&checked.object);
+        let (early, rest): (Vec<&CheckedObject>, Vec<&CheckedObject>) = report.objects.iter().partition(is_early);
         // Record what will be created before it exists, so that nothing is ever forgotten.
-        let inventory = inventory_before(&state, &report);
-        let changes_anything = !request.prune.is_empty() || report.objects.iter().any(|checked| checked.applies);
+        let inventory = inventory_before(&state, report);
+        let runs_hooks = !request.hooks.before.is_empty() || !request.hooks.after.is_empty();
+        let changes_anything =
+            runs_hooks || !request.prune.is_empty() || report.objects.iter().any(|checked| checked.applies);
         if changes_anything || inventory != state.objects {
             held.update(|state| {
                 if request.occasion != Occasion::Beside {
@@ -225,7 +250,12 @@ impl Applier<'_> {
             .map(|entry| entry.id.clone());
         let marks = Marks::of(request, created.collect());
         let mut applied: BTreeMap<ObjectId, Value> = BTreeMap::new();
-        for wave in waves(&report.objects) {
+        for wave in waves(&early) {
+            self.apply_wave(&request.environment, &wave, &marks, &mut applied)
+                .await?;
+        }
+        hooks.run(When::Before).await?;
+        for wave in waves(&rest) {
             held.check().map_err(lost)?;
             self.apply_wave(&request.environment, &wave, &marks, &mut applied)
                 .await?;
@@ -234,17 +264,18 @@ impl Applier<'_> {
                 .iter()
                 .any(|checked| checked.object.kind == "CustomResourceDefinition")
             {
-                self.try_defined(&request.environment, &report).await?;
+                self.try_defined(&request.environment, report).await?;
             }
         }
-        self.wait_for_rollouts(request, &report, &applied, deadline).await?;
+        self.wait_for_rollouts(request, report, &applied, deadline).await?;
+        hooks.run(When::After).await?;
         held.check().map_err(lost)?;
         let state = State {
             objects: inventory,
             ..state
         };
         self.prune(request, &state, deadline).await?;
-        Ok(inventory_after(request, &state, &report, &applied))
+        Ok(inventory_after(request, &state, report, &applied))
     }
 
     /// Records the start of the release, under the next free number.
@@ -656,7 +687,7 @@ fn refuse_jobs(objects: &[Object]) -> Option<ApplyError> {
 }
 
 /// The objects by wave, in the order of application.
-fn waves(objects: &[CheckedObject]) -> Vec<Vec<&CheckedObject>> {
+fn waves<'a>(objects: &[&'a CheckedObject]) -> Vec<Vec<&'a CheckedObject>> {
     let mut waves: BTreeMap<Wave, Vec<&CheckedObject>> = BTreeMap::new();
     for checked in objects {
         let wave = Kind::of(&checked.object.kind).wave;

@@ -263,6 +263,7 @@ impl Target for KubernetesTarget {
                 client: &cluster.client,
                 discovery: &cluster.discovery,
                 options: &self.options,
+                target: self,
                 key: &key,
                 progress: &progress,
             };

@@ -7,11 +7,12 @@ use super::{
     status::statuses,
     store::{CronRecord, Document, Rollout, RolloutState, revision_key},
 };
-use crate::target::{ApplyError, ApplyRequest, Finding, Occasion, Progress, Severity, TargetError};
+use crate::hooks::{HookRunner, When};
+use crate::target::{ApplyError, ApplyRequest, Finding, Occasion, Progress, Severity, Target, TargetError};
 use jiff::Timestamp;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
-use towpath_manifest::{Object, ObjectId};
+use towpath_manifest::{Object, ObjectId, is_applied_hook};
 use towpath_types::Outcome;
 
 /// How soon to look again if no change is reported.
@@ -32,8 +33,9 @@ pub(crate) fn refusal(request: &ApplyRequest, findings: &[Finding]) -> Option<Ap
     Some(failure(Outcome::Rejected, None, lines.join("\n")))
 }
 
-/// Carries out a request that is not refused.
+/// Carries out a request that is not refused. `target` runs its hooks.
 pub(crate) async fn carry_out(
+    target: &dyn Target,
     controller: &Controller,
     request: &ApplyRequest,
     progress: &mpsc::UnboundedSender<Progress>,
@@ -42,7 +44,30 @@ pub(crate) async fn carry_out(
         let message = format!("another application to {} is under way", request.environment);
         return Err(failure(Outcome::Rejected, None, message));
     };
+    let deadline = Instant::now() + request.deadline;
+    let mut hooks = HookRunner::new(target, request, deadline, progress);
+    let result = with_hooks(controller, request, &mut hooks, deadline, progress).await;
+    hooks.clean_up().await;
+    result
+}
+
+async fn with_hooks(
+    controller: &Controller,
+    request: &ApplyRequest,
+    hooks: &mut HookRunner<'_>,
+    deadline: Instant,
+    progress: &mpsc::UnboundedSender<Progress>,
+) -> Result<(), ApplyError> {
     let context = &controller.context;
+    if !request.hooks.before.is_empty() {
+        let early = |document: &mut Document| {
+            begin(document, request);
+            let early = request.objects.iter().filter(|object| is_applied_hook(object));
+            early.for_each(|object| document.upsert(object.clone()));
+        };
+        context.store.update(early).await.map_err(errored)?;
+        hooks.run(When::Before).await?;
+    }
     let now = context.clock.now();
     let said = context
         .store
@@ -53,8 +78,8 @@ pub(crate) async fn carry_out(
         let _ = progress.send(line);
     }
     context.notify();
-    let deadline = Instant::now() + request.deadline;
     wait_for_rollouts(controller, request, deadline, progress).await?;
+    hooks.run(When::After).await?;
     let pruned = context.store.update(|document| prune(document, &request.prune)).await;
     pruned.map_err(errored)?;
     context.notify();
@@ -81,13 +106,18 @@ fn failure(outcome: Outcome, object: Option<ObjectId>, message: String) -> Apply
     }
 }
 
-/// Writes the request into the document, from which the controllers work. Returns messages for whoever waits.
-fn write_down(document: &mut Document, request: &ApplyRequest, now: Timestamp) -> Vec<Progress> {
+/// Notes that a request has begun.
+fn begin(document: &mut Document, request: &ApplyRequest) {
     document.namespace.clone_from(&request.environment.namespace);
     if request.occasion != Occasion::Beside {
         document.release = None;
         document.attempted = Some(request.record.id);
     }
+}
+
+/// Writes the request into the document, from which the controllers work. Returns messages for whoever waits.
+fn write_down(document: &mut Document, request: &ApplyRequest, now: Timestamp) -> Vec<Progress> {
+    begin(document, request);
     let mut said = Vec::new();
     let mut say = |object: &Object, message: &str| {
         said.push(Progress {

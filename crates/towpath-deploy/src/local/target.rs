@@ -183,7 +183,7 @@ impl LocalTarget {
             return Err(error);
         }
         let controller = self.controller(id).await.map_err(apply::errored)?;
-        apply::carry_out(&controller, &request, &progress).await
+        apply::carry_out(self, &controller, &request, &progress).await
     }
 }
 

@@ -13,8 +13,8 @@ use std::{
 };
 use tokio::sync::{OnceCell, mpsc};
 use towpath_deploy::{
-    ApplyError, ApplyRequest, Environment, EnvironmentId, Finding, Identity, JobHandle, JobLine, KubernetesOptions,
-    KubernetesTarget, Occasion, ReleaseRecord, Target,
+    ApplyError, ApplyRequest, Environment, EnvironmentId, Finding, Hooks, Identity, JobHandle, JobLine,
+    KubernetesOptions, KubernetesTarget, Occasion, ReleaseRecord, Target,
 };
 use towpath_manifest::{Object, ObjectId, Tree};
 use towpath_testkit::{Cluster, FaultProxy, Namespace, Probe, skipped, until};
@@ -142,6 +142,7 @@ impl World {
             },
             objects,
             prune: Vec::new(),
+            hooks: Hooks::default(),
             deadline: BOUND,
             unschedulable: None,
         }

@@ -26,7 +26,7 @@ use tokio::{
     sync::mpsc,
 };
 use towpath_deploy::{
-    ApplyError, ApplyRequest, Environment, EnvironmentId, JobEnd, JobHandle, JobLine, LocalOptions, LocalTarget,
+    ApplyError, ApplyRequest, Environment, EnvironmentId, Hooks, JobEnd, JobHandle, JobLine, LocalOptions, LocalTarget,
     Occasion, Progress, ReleaseRecord, Target, WorkloadStatus,
     proxy::{ProxyState, ROUTES_FILE, Routes, STATE_FILE},
 };
@@ -139,6 +139,7 @@ impl World {
             record: record(),
             objects,
             prune,
+            hooks: Hooks::default(),
             deadline: BOUND,
             unschedulable: None,
         }

@@ -360,7 +360,7 @@ impl Layout {
         let Some(label) = &diagnostic.primary else {
             return !is_of_another;
         };
-        diagnostic.is_error() && !is_of_another && self.concerns(kube_context, environment, &label.span.place().file)
+        !is_of_another && self.concerns(kube_context, environment, &label.span.place().file)
     }
 
     /// The folders that environments are rendered from, each with one of those environments: `.k8s/base`, `.k8s/live/dev`.

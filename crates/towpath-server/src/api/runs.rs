@@ -32,6 +32,11 @@ pub(super) fn routes() -> Router<App> {
             "/api/towpath/environments/{project}/{environment}/cronjobs/{name}/run",
             post(run_cron_job),
         )
+        .route("/api/towpath/environments/{project}/{environment}/tests", post(tests))
+        .route(
+            "/api/towpath/environments/{project}/{environment}/tests/{name}/run",
+            post(run_test),
+        )
         .route("/api/towpath/runs/{id}/progress", get(progress))
         .layer(laptop::limit())
 }
@@ -87,6 +92,25 @@ async fn run_cron_job(
     let run = runs
         .start_cron_job(&id, &cron_job, shown.as_ref(), &caller.actor())
         .await?;
+    Ok(Json(json!({ "id": run.id, "object": run.object })))
+}
+
+/// The tests of what an environment runs, which is looked up now.
+async fn tests(State(app): State<App>, Path((project, name)): Where) -> Answer<Vec<String>> {
+    Ok(Json(app.delivery.runs.tests(&environment_id(&project, &name)?).await?))
+}
+
+async fn run_test(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((project, name, test)): Path<(String, String, String)>,
+    body: Option<Json<Agreed>>,
+) -> Answer<Value> {
+    let id = environment_id(&project, &name)?;
+    let plan = body.and_then(|Json(Agreed { plan })| plan);
+    let shown = plan.as_deref().map(plan_digest).transpose()?;
+    let runs = &app.delivery.runs;
+    let run = runs.start_test(&id, &test, shown.as_ref(), &caller.actor()).await?;
     Ok(Json(json!({ "id": run.id, "object": run.object })))
 }
 

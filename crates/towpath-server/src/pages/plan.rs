@@ -32,6 +32,12 @@ pub(super) fn plan(plan: &PlanView, title: &str) -> Markup {
                 } } }
                 dt { "Objects" }
                 dd { (plan.changes.len()) " change, " (plan.unchanged) " stay" }
+                @if !plan.hooks.is_empty() {
+                    dt { "Hooks" }
+                    dd { ul.plain { @for hook in &plan.hooks {
+                        li { (hook.event) " Job " (visible(&hook.name)) span.quiet { " " (images(&hook.image)) } }
+                    } } }
+                }
                 @if plan.on_failure == OnFailure::Stop { dt { "If it fails" } dd { "everything stays as it is then" } }
             }
             @for change in &plan.changes { (self::change(change)) }

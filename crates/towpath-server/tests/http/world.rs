@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use tower::ServiceExt;
 use towpath_control::{Engines, ObjectSettings, Outside, Settings, System, TargetSettings};
-use towpath_delivery::{OnFailure, Plan, Wait};
+use towpath_delivery::{OnFailure, Plan, PlanHooks, Wait};
 use towpath_deploy::{Environment, Identity, fake::FakeTarget};
 use towpath_engines::ScriptedEngine;
 use towpath_forge::fake::FakeForge;
@@ -309,6 +309,7 @@ pub fn plan() -> Plan {
         objects: Vec::new(),
         changes: Vec::new(),
         unchanged: 3,
+        hooks: PlanHooks::default(),
         blockers: Vec::new(),
         warnings: Vec::new(),
     }

@@ -48,6 +48,7 @@ pub async fn run(command: Command) -> Result<ExitCode> {
         Command::History(options) => environment::history(options).await.map(done),
         Command::Job(options) => run::job(options).await,
         Command::Cronjob(options) => run::cronjob(options).await,
+        Command::Test(options) => run::test(options).await.map(done),
         Command::Promote(options) => release::promote(options).await.map(done),
         Command::Drift(options) => environment::drift(options).await,
         Command::Lock(options) => environment::lock(options).await.map(done),

@@ -33,6 +33,9 @@ pub fn print_plan(plan: &PlanView) {
     if plan.unchanged > 0 {
         outln!("  {} unchanged", plan.unchanged);
     }
+    for hook in &plan.hooks {
+        outln!("  runs    Job {} ({}): {}", hook.name, hook.event, hook.image);
+    }
     if plan.on_failure == OnFailure::Stop {
         outln!("  if it fails, everything stays as it is then");
     }
@@ -99,6 +102,12 @@ pub fn markdown(plan: &PlanView) -> String {
         if !lines.is_empty() {
             text.push_str(&format!("\n**{title}**\n\n"));
             lines.iter().for_each(|line| text.push_str(&format!("- {line}\n")));
+        }
+    }
+    if !plan.hooks.is_empty() {
+        text.push_str("\n**Hooks**\n\n");
+        for hook in &plan.hooks {
+            text.push_str(&format!("- {}: Job `{}`, `{}`\n", hook.event, hook.name, hook.image));
         }
     }
     if plan.changes.is_empty() {

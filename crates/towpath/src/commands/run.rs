@@ -2,7 +2,7 @@
 
 use super::{agree::agreed, place::at_environment};
 use crate::{
-    cli::{Cronjob, CronjobCommand, Environment, Named},
+    cli::{Cronjob, CronjobCommand, Environment, Named, Test},
     ending,
     operations::{Operations, Started, operations},
     repository::Repository,
@@ -49,6 +49,27 @@ async fn end_of(here: &dyn Operations, started: &Started) -> Result<ExitCode> {
         Some(code) => Ok(ExitCode::from(code)),
         None => end.expect_success("the job").map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// `towpath test`: runs the tests one after the other, until one does not succeed.
+pub async fn test(options: Test) -> Result<()> {
+    let here = operations(&options.at).await?;
+    let id = at_environment(&options.at, &options.environment)?;
+    let tests = here.tests(&id).await?;
+    if tests.is_empty() {
+        eprintln!(
+            "What {} runs has no tests: the templates of a chart with the annotation `helm.sh/hook: test` are its tests.",
+            options.environment
+        );
+    }
+    for name in tests {
+        outln!("test {name}");
+        let started = agreed(&options.agreement, async |plan| here.run_test(&id, &name, plan).await).await?;
+        let end = here.follow(&started).await?;
+        end.expect_success(&format!("the test `{name}`"))?;
+        outln!("test {name} succeeded");
+    }
+    Ok(())
 }
 
 /// `towpath cronjob`.

@@ -195,6 +195,22 @@ impl Operations for InProcess {
         })
     }
 
+    async fn tests(&self, id: &EnvironmentId) -> Result<Vec<String>> {
+        Ok(self.delivery.runs.tests(id).await?)
+    }
+
+    async fn run_test(&self, id: &EnvironmentId, name: &str, plan: Option<Digest>) -> Result<Started> {
+        let run = self
+            .delivery
+            .runs
+            .start_test(id, name, plan.as_ref(), &self.actor)
+            .await?;
+        Ok(Started::Run {
+            id: run.id,
+            object: run.object,
+        })
+    }
+
     async fn apply_cron_job(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Vec<String>> {
         refuse_no_registry(id.project(), &request)?;
         Ok(self.delivery.runs.apply_cron_job(id, request, &self.actor).await?)

@@ -70,7 +70,7 @@ pub struct End {
 /// - An error is for the person who typed the command. If a person has to see a plan first, the error is a
 ///   [`DeliveryError`](towpath_delivery::DeliveryError) with the plan, or an [`Unagreed`](crate::client::Unagreed). The same
 ///   request goes through once it names that plan.
-/// - The caller has to follow what `deploy`, `rollback`, `run_job` and `run_cron_job` begin: without a server, only `follow`
+/// - The caller has to follow what `deploy`, `rollback`, `run_job`, `run_cron_job` and `run_test` begin: without a server, only `follow`
 ///   carries it out.
 #[async_trait]
 pub trait Operations: Send + Sync {
@@ -94,6 +94,12 @@ pub trait Operations: Send + Sync {
 
     /// Runs a cron job now. `plan` is the plan that was agreed to.
     async fn run_cron_job(&self, id: &EnvironmentId, name: &str, plan: Option<Digest>) -> Result<Started>;
+
+    /// The names of the tests of what the environment runs, in their order.
+    async fn tests(&self, id: &EnvironmentId) -> Result<Vec<String>>;
+
+    /// Runs a test now. `plan` is the plan that was agreed to.
+    async fn run_test(&self, id: &EnvironmentId, name: &str, plan: Option<Digest>) -> Result<Started>;
 
     /// Applies one cron job. Returns lines to print.
     async fn apply_cron_job(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Vec<String>>;

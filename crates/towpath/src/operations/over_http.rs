@@ -119,6 +119,16 @@ impl Operations for OverHttp {
         Ok(run.into())
     }
 
+    async fn tests(&self, id: &EnvironmentId) -> Result<Vec<String>> {
+        self.client.post(&path(id, "/tests"), &json!({})).await
+    }
+
+    async fn run_test(&self, id: &EnvironmentId, name: &str, plan: Option<Digest>) -> Result<Started> {
+        let what = format!("/tests/{}/run", percent_encoded(name));
+        let run: Run = self.client.post(&path(id, &what), &json!({ "plan": plan })).await?;
+        Ok(run.into())
+    }
+
     async fn apply_cron_job(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Vec<String>> {
         self.client.post(&path(id, "/cronjobs"), &request).await
     }
