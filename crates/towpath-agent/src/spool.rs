@@ -203,7 +203,14 @@ mod tests {
     fn a_full_disk_loses_the_log_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/dev/full", directory.path().join("0.log")).unwrap();
-        let (mut spool, log) = Spool::begin(directory.path(), 0, &Mask::new(&[]), 1000, Arc::default()).unwrap();
+        let (mut spool, log) = Spool::begin(
+            directory.path(),
+            0,
+            &Mask::new::<SecretString>(&[]),
+            1000,
+            Arc::default(),
+        )
+        .unwrap();
         spool.line("lost");
         spool.line("and more");
         drop(spool);

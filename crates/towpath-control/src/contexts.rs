@@ -12,7 +12,7 @@ use std::{
 use towpath_delivery::DeliveryError;
 use towpath_secrets::{Entry, Scope, Vault, VaultError};
 use towpath_store::{Commit, ContextRule, Store, Write};
-use towpath_types::{ProjectName, SecretString};
+use towpath_types::{ProjectName, SecretBytes, SecretString};
 
 /// The user name with which Towpath's tokens sign in to the registry. It is no secret.
 pub(crate) const REGISTRY_USER: &str = "towpath";
@@ -58,7 +58,7 @@ impl Contexts {
     ///
     /// # Errors
     /// `Invalid` for names that no environment variable has.
-    pub fn set(&self, context: &str, key: &str, value: &SecretString, by: &str) -> Result<(), DeliveryError> {
+    pub fn set(&self, context: &str, key: &str, value: &SecretBytes, by: &str) -> Result<(), DeliveryError> {
         self.vault
             .set(&Scope::context(context), key, value, by)
             .map_err(vault_error)
@@ -162,7 +162,14 @@ impl Contexts {
                     "there is no context `{context}`: set its variables with `towpath context set {context} NAME`"
                 )));
             }
-            variables.extend(values);
+            for (key, value) in values {
+                let value = value.to_variable().map_err(|why| {
+                    DeliveryError::invalid(format!(
+                        "the value of `{key}` in the context `{context}` {why}: set it again with `towpath context set`"
+                    ))
+                })?;
+                variables.push((key, value));
+            }
         }
         Ok(variables)
     }
@@ -171,7 +178,7 @@ impl Contexts {
     ///
     /// # Errors
     /// When the values cannot be read.
-    pub(crate) fn to_hide(&self, context: &str) -> Result<BTreeMap<String, SecretString>, DeliveryError> {
+    pub(crate) fn to_hide(&self, context: &str) -> Result<BTreeMap<String, SecretBytes>, DeliveryError> {
         self.vault.reveal(&Scope::context(context)).map_err(vault_error)
     }
 
@@ -204,7 +211,9 @@ impl Contexts {
         let known: BTreeSet<String> = listing.entries.into_iter().map(|entry| entry.key).collect();
         for (key, value) in wanted {
             if key == "REGISTRY" || !known.contains(key) {
-                self.vault.set(&scope, key, &value, by).map_err(vault_error)?;
+                self.vault
+                    .set(&scope, key, &SecretBytes::from(&value), by)
+                    .map_err(vault_error)?;
             }
         }
         Ok(())
@@ -270,7 +279,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let contexts = contexts(folder.path()).await;
         let (claims, other): (ProjectName, ProjectName) = ("claims".parse().unwrap(), "other".parse().unwrap());
-        let value = SecretString::new("s3cret".into());
+        let value = SecretBytes::new(b"s3cret".to_vec());
         let names = ["deploy".to_string()];
         let ask = async |project: &ProjectName, branch: Option<&str>| {
             let asked = contexts.variables(&names, project, branch).await;

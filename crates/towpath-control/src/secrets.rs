@@ -6,15 +6,12 @@ use crate::{
     views::KeyView,
 };
 use futures::future::BoxFuture;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 use towpath_delivery::DeliveryError;
 use towpath_deploy::SecretSource;
 use towpath_images::docker_credentials;
 use towpath_secrets::{Scope, Vault};
-use towpath_types::{EnvironmentId, RegistryCredentials, SecretString};
+use towpath_types::{EnvironmentId, RegistryCredentials, SecretBytes};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -44,23 +41,11 @@ impl EnvironmentSecrets {
 }
 
 impl SecretSource for EnvironmentSecrets {
-    fn keys<'a>(
-        &'a self,
-        environment: &'a EnvironmentId,
-        secret: &'a str,
-    ) -> BoxFuture<'a, Result<Option<BTreeSet<String>>, Failure>> {
-        Box::pin(async move {
-            let listing = self.vault.list(&Self::scope(environment, secret))?;
-            let keys: BTreeSet<String> = listing.entries.into_iter().map(|entry| entry.key).collect();
-            Ok((!keys.is_empty()).then_some(keys))
-        })
-    }
-
     fn values<'a>(
         &'a self,
         environment: &'a EnvironmentId,
         secret: &'a str,
-    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretString>>, Failure>> {
+    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretBytes>>, Failure>> {
         Box::pin(async move {
             let values = self.vault.reveal(&Self::scope(environment, secret))?;
             Ok((!values.is_empty()).then_some(values))
@@ -110,7 +95,7 @@ impl Secrets {
         environment: &EnvironmentId,
         secret: &str,
         key: &str,
-        value: &SecretString,
+        value: &SecretBytes,
         by: &str,
     ) -> Result<(), DeliveryError> {
         let scope = Scope::secret(environment.project(), environment.environment(), secret);

@@ -320,7 +320,7 @@ impl World {
     /// Sets a variable of the context `vault`.
     pub(crate) fn secret(&self, key: &str, value: &str) {
         let scope = towpath_secrets::Scope::context("vault");
-        let value = towpath_types::SecretString::new(value.into());
+        let value = towpath_types::SecretBytes::new(value.into());
         self.vault.set(&scope, key, &value, "ada").unwrap();
     }
 

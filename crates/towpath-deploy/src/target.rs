@@ -4,15 +4,11 @@ use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 use towpath_manifest::{Change, Fingerprints, HookEvent, Object, ObjectId, Place};
 pub use towpath_types::EnvironmentId;
-use towpath_types::{CommitId, Outcome, RegistryCredentials, ReleaseId, SecretString};
+use towpath_types::{CommitId, Outcome, RegistryCredentials, ReleaseId, SecretBytes};
 
 /// The label with the name of a job. All its runs have the same value, although each has its own name.
 pub const JOB_LABEL: &str = "towpath.dev/job";
@@ -411,19 +407,12 @@ pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 /// All methods may be called at any time, any number of times, and concurrently. Answers are used and forgotten: the next
 /// container that starts gets a changed value. An error means that the source does not answer now, and the caller tries again.
 pub trait SecretSource: Send + Sync {
-    /// The keys of the Secret `secret`; `None` if it does not exist.
-    fn keys<'a>(
-        &'a self,
-        environment: &'a EnvironmentId,
-        secret: &'a str,
-    ) -> BoxFuture<'a, Result<Option<BTreeSet<String>>, SourceError>>;
-
     /// The keys and values of the Secret `secret`; `None` if it does not exist.
     fn values<'a>(
         &'a self,
         environment: &'a EnvironmentId,
         secret: &'a str,
-    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretString>>, SourceError>>;
+    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretBytes>>, SourceError>>;
 
     /// A keyed hash of a value: equal for equal values, and revealing nothing about them.
     fn fingerprint(&self, value: &[u8]) -> String;

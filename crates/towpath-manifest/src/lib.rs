@@ -23,6 +23,7 @@ mod reads;
 mod rendered;
 mod settings;
 mod tree;
+mod variables;
 
 pub use config_hash::{CONFIG_HASH, Fingerprints, config_hash, with_config_hash};
 pub use diff::{Change, ChangeKind, DiffLine, Fingerprint, Hunk, diff, normalise};
@@ -45,3 +46,4 @@ pub use rendered::RenderedFiles;
 pub use settings::{DeclaredBy, DeclaredEnvironment, DeclaredSource, LayoutSettings, Written};
 pub use towpath_yaml::{Diagnostic, Place, SourceFile, Span};
 pub use tree::{Environment, KubeContext, Tree};
+pub use variables::{UnfitVariable, unfit_variables};

@@ -4,10 +4,12 @@ use crate::images::containers;
 use crate::kinds::Kind;
 use crate::object::pointer_token;
 use crate::{Object, ObjectId};
+use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use towpath_types::NoVariable;
 use towpath_yaml::Place;
 
 /// The kind of object that a workload reads from.
@@ -222,6 +224,8 @@ fn is_optional(reference: &Value) -> bool {
 pub struct Existing {
     /// The keys of each Secret.
     pub secrets: BTreeMap<String, BTreeSet<String>>,
+    /// The keys of each Secret whose values no environment variable can have.
+    pub unfit: BTreeMap<String, BTreeMap<String, NoVariable>>,
     /// The keys of each ConfigMap.
     pub config_maps: BTreeMap<String, BTreeSet<String>>,
     /// The names of the PersistentVolumeClaims.
@@ -229,6 +233,47 @@ pub struct Existing {
 }
 
 impl Existing {
+    /// Adds a key of a Secret, or replaces its value.
+    pub fn add_key(&mut self, secret: &str, key: &str, value: &[u8]) {
+        self.secrets
+            .entry(secret.to_string())
+            .or_default()
+            .insert(key.to_string());
+        let unfit = self.unfit.entry(secret.to_string()).or_default();
+        match NoVariable::check(value) {
+            Ok(_) => unfit.remove(key),
+            Err(why) => unfit.insert(key.to_string(), why),
+        };
+        if unfit.is_empty() {
+            self.unfit.remove(secret);
+        }
+    }
+
+    /// Adds the keys and values of a Secret as the API has it, in base64.
+    pub fn add_secret(&mut self, name: &str, secret: &Value) {
+        self.secrets.entry(name.to_string()).or_default();
+        let encoding = base64::engine::general_purpose::STANDARD;
+        let data = secret.get("data").and_then(Value::as_object);
+        for (key, value) in data.into_iter().flatten() {
+            // Whatever is not base64 is refused where the manifest is read.
+            let value = encoding.decode(value.as_str().unwrap_or_default());
+            self.add_key(name, key, &value.unwrap_or_default());
+        }
+        let texts = secret.get("stringData").and_then(Value::as_object);
+        for (key, value) in texts.into_iter().flatten() {
+            self.add_key(name, key, value.as_str().unwrap_or_default().as_bytes());
+        }
+    }
+
+    /// The keys of a source; `None` if it does not exist.
+    pub(crate) fn keys(&self, kind: SourceKind, name: &str) -> Option<&BTreeSet<String>> {
+        match kind {
+            SourceKind::ConfigMap => self.config_maps.get(name),
+            SourceKind::Secret => self.secrets.get(name),
+            SourceKind::PersistentVolumeClaim => None,
+        }
+    }
+
     /// Adds what `objects` will bring once they are applied.
     #[must_use]
     pub fn with(mut self, objects: &[Object]) -> Self {
@@ -239,10 +284,7 @@ impl Existing {
                     self.config_maps.insert(object.name.clone(), keys);
                 }
                 // The manifest of a Secret is merged into the existing one: keys that it does not have stay.
-                "Secret" => {
-                    let keys = keys_of(object, &["data", "stringData"]);
-                    self.secrets.entry(object.name.clone()).or_default().extend(keys);
-                }
+                "Secret" => self.add_secret(&object.name, &object.value),
                 "PersistentVolumeClaim" => {
                     self.claims.insert(object.name.clone());
                 }

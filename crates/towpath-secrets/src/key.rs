@@ -10,7 +10,7 @@ use sha2::Sha256;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use towpath_types::SecretString;
+use towpath_types::SecretBytes;
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// A stand-in for a value. Equal values of one vault have equal fingerprints. Without the vault's key, a fingerprint reveals
@@ -94,11 +94,11 @@ impl Keys {
     }
 
     /// Seals `value` and binds it to `binding`. The result is a random nonce and the sealed bytes, as hex digits.
-    pub(crate) fn seal(&self, binding: &Binding<'_>, value: &SecretString) -> Result<String, VaultError> {
+    pub(crate) fn seal(&self, binding: &Binding<'_>, value: &SecretBytes) -> Result<String, VaultError> {
         let nonce = XNonce::try_generate().map_err(|_| VaultError::Randomness)?;
         let cipher = XChaCha20Poly1305::new((&*self.sealing).into());
         let payload = Payload {
-            msg: value.expose().as_bytes(),
+            msg: value.expose(),
             aad: &binding.to_bytes(),
         };
         // Sealing fails only for texts of 256 GiB, far above the limits of a value.
@@ -107,7 +107,7 @@ impl Keys {
     }
 
     /// Opens a sealed value. `None` if it was sealed with another key or binding, or was changed.
-    pub(crate) fn open(&self, binding: &Binding<'_>, sealed: &str) -> Option<SecretString> {
+    pub(crate) fn open(&self, binding: &Binding<'_>, sealed: &str) -> Option<SecretBytes> {
         let bytes = hex::decode(sealed).ok()?;
         let (nonce, sealed) = bytes.split_at_checked(NONCE_BYTES)?;
         let nonce: [u8; NONCE_BYTES] = nonce.try_into().ok()?;
@@ -116,14 +116,7 @@ impl Keys {
             msg: sealed,
             aad: &binding.to_bytes(),
         };
-        let value = cipher.decrypt(&XNonce::from(nonce), payload).ok()?;
-        match String::from_utf8(value) {
-            Ok(value) => Some(SecretString::new(value)),
-            Err(error) => {
-                error.into_bytes().zeroize();
-                None
-            }
-        }
+        cipher.decrypt(&XNonce::from(nonce), payload).ok().map(SecretBytes::new)
     }
 }
 

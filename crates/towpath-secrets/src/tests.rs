@@ -6,12 +6,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
-use towpath_types::SecretString;
+use towpath_types::SecretBytes;
 
 const VALUE: &str = "hunter2-correct-horse";
 
-fn secret(text: &str) -> SecretString {
-    SecretString::new(text.to_string())
+fn secret(text: &str) -> SecretBytes {
+    SecretBytes::new(text.as_bytes().to_vec())
 }
 
 fn folder() -> TempDir {
@@ -44,7 +44,7 @@ fn values(vault: &Vault, scope: &Scope) -> Vec<String> {
     let values = vault.reveal(scope).unwrap_or_else(|error| panic!("{error}"));
     values
         .iter()
-        .map(|(key, value)| format!("{key}={}", value.expose()))
+        .map(|(key, value)| format!("{key}={}", value.expose().escape_ascii()))
         .collect()
 }
 
@@ -144,7 +144,7 @@ fn check(damage: impl Fn(&TempDir), expect: &str) {
     let outcome = Vault::open(dir.path()).and_then(|vault| {
         // Damage to one file does not affect the other.
         if let Ok(values) = vault.reveal(&other) {
-            assert_eq!(values["A"].expose(), "kept");
+            assert_eq!(values["A"].expose(), b"kept");
         }
         vault.reveal(&app())
     });
@@ -165,6 +165,35 @@ fn edit(dir: &TempDir, from: &str, to: &str) {
 
 const SEALED: &str = "DIR/environments/team%2Fclaims/dev/app-secrets";
 const ANEW: &str = "restore it from a backup, or delete it and set the values of the Secret `app-secrets` of `dev` in `team/claims` again; nothing else is affected";
+
+#[test]
+fn a_value_is_kept_byte_for_byte() {
+    let dir = folder();
+    let vault = Vault::open(dir.path()).unwrap();
+    let values = [
+        b"".to_vec(),
+        b"\n".to_vec(),
+        b"line\n".to_vec(),
+        b"0\x82\x05\n".to_vec(),
+        (0..=u8::MAX).rev().collect(),
+    ];
+    for (index, value) in values.iter().enumerate() {
+        vault
+            .set(&app(), &format!("K{index}"), &SecretBytes::new(value.clone()), "ada")
+            .unwrap();
+    }
+    let opened = Vault::open(dir.path()).unwrap().reveal(&app()).unwrap();
+    for (value, opened) in values.iter().zip(opened.values()) {
+        assert_eq!(opened.expose(), value);
+    }
+    assert!(!fs::read_to_string(sealed_file(&dir)).unwrap().contains("line"));
+    let binary = SecretBytes::new(b"0\x82\x05\n".to_vec());
+    let refused = vault.set(&Scope::context("c"), "A", &binary, "ada").unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the value of `A` in the context `c` is not text (UTF-8), so no environment variable can have it"
+    );
+}
 
 #[test]
 fn damage_says_which_file_and_what_to_do() {
@@ -292,7 +321,7 @@ fn what_kubernetes_or_circleci_would_refuse_is_refused() {
     assert!(refused(&Scope::context(&"\u{e4}".repeat(100)), "A", "x").contains("at most 255 bytes"));
     assert_eq!(
         refused(&Scope::context("c"), "A", "a\0b"),
-        "the value of `A` in the context `c` contains a zero byte, which no environment variable may"
+        "the value of `A` in the context `c` has a zero byte, so no environment variable can have it"
     );
     let most = "x".repeat((128 << 10) - 3);
     vault.set(&Scope::context("c"), "A", &secret(&most), "ada").unwrap();
@@ -324,7 +353,7 @@ fn writers_do_not_lose_each_others_values() {
                     let key = format!("K{writer}_{round}");
                     vault.set(&app(), &key, &secret(&key), "ada").unwrap();
                     let seen = vault.reveal(&app()).unwrap();
-                    assert_eq!(seen[&key].expose(), key);
+                    assert_eq!(seen[&key].expose(), key.as_bytes());
                 }
             });
         }
@@ -332,7 +361,7 @@ fn writers_do_not_lose_each_others_values() {
     let vault = Vault::open(dir.path()).unwrap();
     let all = vault.reveal(&app()).unwrap();
     assert_eq!(all.len(), 40);
-    assert!(all.iter().all(|(key, value)| key == value.expose()));
+    assert!(all.iter().all(|(key, value)| key.as_bytes() == value.expose()));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use towpath_types::{SecretString, SeenSecrets};
+use towpath_types::{NoVariable, SecretBytes, SeenSecrets};
 
 /// The most bytes that all values of one Secret may have together.
 ///
@@ -127,7 +127,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Name`] or [`VaultError::Value`] when Kubernetes, CircleCI or Linux would not accept it; the errors of
     /// reading the scope's file; [`VaultError::Locked`]; [`VaultError::Io`].
-    pub fn set(&self, scope: &Scope, key: &str, value: &SecretString, by: &str) -> Result<(), VaultError> {
+    pub fn set(&self, scope: &Scope, key: &str, value: &SecretBytes, by: &str) -> Result<(), VaultError> {
         self.seen.note(value);
         self.set_at(scope, key, value, by, Timestamp::now())
     }
@@ -136,7 +136,7 @@ impl Vault {
         &self,
         scope: &Scope,
         key: &str,
-        value: &SecretString,
+        value: &SecretBytes,
         by: &str,
         set_at: Timestamp,
     ) -> Result<(), VaultError> {
@@ -230,7 +230,7 @@ impl Vault {
     /// # Errors
     /// Like [`Vault::list`], and [`VaultError::DoesNotOpen`] if any value does not open: nobody is served by a container with
     /// half of its variables.
-    pub fn reveal(&self, scope: &Scope) -> Result<BTreeMap<String, SecretString>, VaultError> {
+    pub fn reveal(&self, scope: &Scope) -> Result<BTreeMap<String, SecretBytes>, VaultError> {
         scope.check()?;
         let path = self.path(scope)?;
         let values = self.read(scope, &path)?.map(|file| file.values).unwrap_or_default();
@@ -270,11 +270,11 @@ impl Vault {
 
     /// The fingerprint that [`Vault::list`] would give `value`, to compare with a value from elsewhere.
     #[must_use]
-    pub fn fingerprint(&self, value: &SecretString) -> Fingerprint {
-        self.fingerprint_bytes(value.expose().as_bytes())
+    pub fn fingerprint(&self, value: &SecretBytes) -> Fingerprint {
+        self.fingerprint_bytes(value.expose())
     }
 
-    /// Like [`Vault::fingerprint`], for bytes that need not be text, such as the `data` of a manifest.
+    /// Like [`Vault::fingerprint`], for bytes from elsewhere, such as the `data` of a manifest.
     #[must_use]
     pub fn fingerprint_bytes(&self, value: &[u8]) -> Fingerprint {
         self.keys.fingerprint(value)
@@ -336,7 +336,7 @@ impl Vault {
         path: &Path,
         key: &str,
         value: &SealedValue,
-    ) -> Result<SecretString, VaultError> {
+    ) -> Result<SecretBytes, VaultError> {
         let binding = Binding {
             scope,
             key,
@@ -354,14 +354,14 @@ impl Vault {
 }
 
 /// Why a value cannot be set, without the value itself.
-fn refusal(scope: &Scope, key: &str, value: &str, others: usize) -> Option<String> {
+fn refusal(scope: &Scope, key: &str, value: &[u8], others: usize) -> Option<String> {
     match scope {
         Scope::Secret { .. } if value.len() + others > SECRET_BYTES => Some(format!(
             "has {} bytes and the Secret's other values have {others}, but Kubernetes accepts only {SECRET_BYTES} for all of them",
             value.len()
         )),
-        Scope::Context { .. } if value.contains('\0') => {
-            Some("contains a zero byte, which no environment variable may".to_string())
+        Scope::Context { .. } if let Err(why) = NoVariable::check(value) => {
+            Some(format!("{why}, so no environment variable can have it"))
         }
         Scope::Context { .. } if key.len() + value.len() + 2 > VARIABLE_BYTES => Some(format!(
             "has {} bytes, but Linux accepts only {VARIABLE_BYTES} for a variable, including its name",

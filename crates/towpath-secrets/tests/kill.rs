@@ -4,7 +4,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use towpath_secrets::{Scope, Vault};
-use towpath_types::SecretString;
+use towpath_types::SecretBytes;
 
 const FOLDER: &str = "TOWPATH_TEST_VAULT";
 
@@ -20,7 +20,7 @@ fn writes_until_it_is_killed() {
     for round in 0_u64.. {
         for key in ["A", "B"] {
             // Use long values, so that writes take a while.
-            let value = SecretString::new(format!("{round} {}", "x".repeat(50_000)));
+            let value = SecretBytes::new(format!("{round} {}", "x".repeat(50_000)).into_bytes());
             vault.set(&scope(), key, &value, "ada").unwrap();
         }
         println!("round {round} is written");
@@ -55,7 +55,8 @@ fn a_killed_writer_leaves_whole_values() {
             .reveal(&scope())
             .unwrap_or_else(|error| panic!("kill {kill}: {error}"));
         for key in ["A", "B"] {
-            let (round, rest) = values[key].expose().split_once(' ').unwrap();
+            let value = values[key].to_variable().unwrap();
+            let (round, rest) = value.expose().split_once(' ').unwrap();
             assert!(
                 round.parse::<u64>().unwrap() >= acknowledged,
                 "kill {kill}: {key} lost round {acknowledged}"
@@ -64,7 +65,7 @@ fn a_killed_writer_leaves_whole_values() {
         }
         // The kernel released the dead process's lock.
         vault
-            .set(&scope(), "C", &SecretString::new("after".to_string()), "grace")
+            .set(&scope(), "C", &SecretBytes::new(b"after".to_vec()), "grace")
             .unwrap();
     }
 }

@@ -36,7 +36,7 @@ pub use node::{EngineName, NodeId};
 pub use outcome::Outcome;
 pub use percent::percent_encoded;
 pub use project::{ProjectName, ProjectNameError};
-pub use secret::{SESSION_COOKIE_PREFIX, SecretString};
+pub use secret::{NoVariable, SESSION_COOKIE_PREFIX, Secret, SecretBytes, SecretString};
 pub use seen_secrets::SeenSecrets;
 pub use status::{
     JobKind, JobStatus, PipelineStatus, ReleaseStatus, RunKind, StatusError, StepStatus, TestResult, TriggerStatus,

@@ -5,7 +5,7 @@ mod forms;
 mod numbers;
 mod unescape;
 
-use crate::SecretString;
+use crate::Secret;
 use aho_corasick::automaton::StateID;
 use forms::{Automaton, Forms};
 use numbers::{Numbers, Stream};
@@ -25,11 +25,12 @@ const SURE: usize = 4;
 
 /// The secrets of one job, in every form in which they are looked for. Cheap to clone.
 ///
-/// A value is masked when it has at least four characters and is neither `true` nor `false`; so is each line of a value of several
-/// lines. It is found as it is; quoted by shells, JSON, HTML, URLs and programming languages, several times over and mixed;
-/// with a terminal's control sequences inside; in base64 (both alphabets, at any place in a longer encoded text, once or twice,
-/// also of UTF-16), base32 and hex, in one piece or wrapped; and as a list or a dump of numbers. Encoded forms of very long values
-/// are not looked for beyond 4 MiB in all.
+/// A value is masked when it has at least four characters (bytes, if it is not text) and is neither `true` nor `false`; so is each
+/// line of a value of several lines. It is found as it is; quoted by shells, JSON, HTML, URLs and programming languages, several
+/// times over and mixed; with a terminal's control sequences inside; in base64 (both alphabets, at any place in a longer encoded
+/// text, once or twice, also of UTF-16), base32 and hex, in one piece or wrapped; and as a list or a dump of numbers. One that is
+/// not text is also found as programs show it that replace what is no text (U+FFFD). Encoded forms of very long values are not
+/// looked for beyond 4 MiB in all.
 #[derive(Clone)]
 pub struct Mask(Option<Arc<Forms>>);
 
@@ -88,7 +89,7 @@ struct Reading {
 impl Mask {
     /// Prepares to look for `secrets`.
     #[must_use]
-    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> Self {
+    pub fn new<'a, S: Secret + 'a>(secrets: impl IntoIterator<Item = &'a S>) -> Self {
         Self(Forms::new(secrets).map(Arc::new))
     }
 

@@ -1,6 +1,6 @@
 //! The mask over a process's own log.
 
-use crate::{Mask, SecretString};
+use crate::{Mask, Secret, SecretBytes};
 use std::{
     collections::HashSet,
     fmt,
@@ -13,7 +13,7 @@ pub struct SeenSecrets(Arc<Mutex<Seen>>);
 
 #[derive(Default)]
 struct Seen {
-    values: HashSet<SecretString>,
+    values: HashSet<SecretBytes>,
     /// Values that are kept with secrets and are none.
     public: HashSet<String>,
     /// Of all values; `None` since another one came.
@@ -25,16 +25,18 @@ impl SeenSecrets {
     pub fn leave(&self, value: &str) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.public.insert(value.to_string());
-        if seen.values.remove(&SecretString::new(value.to_string())) {
+        if seen.values.remove(&SecretBytes::new(value.as_bytes().to_vec())) {
             seen.mask = None;
         }
     }
 
     /// Remembers `value`.
-    pub fn note(&self, value: &SecretString) {
+    pub fn note(&self, value: &impl Secret) {
+        let value = SecretBytes::new(value.bytes().to_vec());
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !seen.values.contains(value) && !seen.public.contains(value.expose()) {
-            seen.values.insert(value.clone());
+        let is_public = std::str::from_utf8(value.expose()).is_ok_and(|text| seen.public.contains(text));
+        if !seen.values.contains(&value) && !is_public {
+            seen.values.insert(value);
             seen.mask = None;
         }
     }
@@ -57,6 +59,7 @@ impl fmt::Debug for SeenSecrets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SecretString;
 
     #[test]
     fn what_was_seen_is_hidden_from_then_on() {

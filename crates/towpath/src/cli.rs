@@ -441,7 +441,7 @@ pub struct Named {
 
 #[derive(Debug, Subcommand)]
 pub enum Secrets {
-    /// Set a key of a Secret; the value is read from standard input
+    /// Set a key of a Secret; the value is read from a file or standard input, byte for byte
     Set {
         /// The environment
         environment: String,
@@ -449,6 +449,9 @@ pub enum Secrets {
         secret: String,
         /// The key in it
         key: String,
+        /// Read the value from this file; otherwise from standard input
+        #[arg(long, value_name = "FILE")]
+        from_file: Option<PathBuf>,
         #[command(flatten)]
         at: At,
     },
@@ -474,12 +477,15 @@ pub enum Secrets {
 
 #[derive(Debug, Subcommand)]
 pub enum Context {
-    /// Set a variable of a context; the value is read from standard input
+    /// Set a variable of a context; the value is read from a file or standard input, byte for byte
     Set {
         /// The context
         context: String,
         /// The variable
         key: String,
+        /// Read the value from this file; otherwise from standard input
+        #[arg(long, value_name = "FILE")]
+        from_file: Option<PathBuf>,
         #[command(flatten)]
         at: At,
     },

@@ -469,7 +469,7 @@ workflows:
         let set = world.server.run(
             world.repository.directory(),
             &["context", "set", "things", "SECRET"],
-            b"hunter2hunter2\n",
+            b"hunter2hunter2",
         );
         set.await.unwrap();
         let (_, pipeline) = world.push().await;

@@ -419,7 +419,7 @@ mod tests {
     use towpath_types::SecretString;
 
     fn read(xml: &[u8]) -> Results {
-        parse(xml, &Mask::new(&[])).unwrap()
+        parse(xml, &Mask::new::<SecretString>(&[])).unwrap()
     }
 
     fn one(attributes: &str, inside: &str) -> TestCase {
@@ -464,7 +464,7 @@ mod tests {
     fn what_is_not_xml_is_an_error_and_never_a_panic() {
         for bad in [&b"not xml"[..], b"", b"\xff\xfe\x00", b"{\"a\": 1 < 2}"] {
             assert!(
-                parse(bad, &Mask::new(&[])).is_err(),
+                parse(bad, &Mask::new::<SecretString>(&[])).is_err(),
                 "{:?}",
                 String::from_utf8_lossy(bad)
             );
@@ -476,7 +476,7 @@ mod tests {
             b"</testcase><failure>",
             b"<testcase/></x></y>",
         ] {
-            let _ = parse(odd, &Mask::new(&[]));
+            let _ = parse(odd, &Mask::new::<SecretString>(&[]));
         }
     }
 

@@ -233,7 +233,12 @@ impl Preparation {
         let stored = self.stored(job).await?;
         let mut variables = Vec::new();
         for context in &stored.contexts {
-            variables.extend(self.contexts.to_hide(context)?);
+            let values = self.contexts.to_hide(context)?;
+            variables.extend(
+                values
+                    .into_iter()
+                    .filter_map(|(key, value)| Some((key, value.to_variable().ok()?))),
+            );
         }
         Ok(self.secrets(job, stored.nodes, variables).mask)
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use towpath_kube::{Client, Mode, Resource};
 use towpath_manifest::{Kind, Object, SourceKind, containers, names_read, pull_secrets};
-use towpath_types::{ImageReference, Mask, SecretString};
+use towpath_types::{ImageReference, Mask, SecretBytes};
 
 /// The Secrets that `objects` need and the vault has: those that pods read, and the one that they pull images with. A manifest
 /// with the same name takes precedence.
@@ -115,7 +115,7 @@ pub(super) async fn mask_of(
     objects: &[Object],
     vault: &dyn SecretSource,
 ) -> Mask {
-    let mut values: Vec<SecretString> = Vec::new();
+    let mut values: Vec<SecretBytes> = Vec::new();
     let encoding = base64::engine::general_purpose::STANDARD;
     let names = names_read(objects, SourceKind::Secret);
     let resource = Resource::of(&Kind::SECRET);
@@ -124,9 +124,7 @@ pub(super) async fn mask_of(
     for secret in found.into_iter().filter_map(|found| found.ok().flatten()) {
         let data = secret.get("data").and_then(Value::as_object);
         for value in data.into_iter().flatten().filter_map(|(_, value)| value.as_str()) {
-            let decoded = encoding.decode(value).ok();
-            let text = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
-            values.extend(text.map(SecretString::new));
+            values.extend(encoding.decode(value).ok().map(SecretBytes::new));
         }
     }
     for name in &names {

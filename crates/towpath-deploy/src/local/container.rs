@@ -2,7 +2,7 @@
 
 use super::{
     context::Context,
-    environment::{self, expand},
+    environment::{self, expand_word},
     model::{Container, PodTemplate, PullPolicy},
     mounted, names,
     start_error::StartError,
@@ -103,7 +103,7 @@ async fn spec(
 ) -> Result<ContainerSpec, StartError> {
     let variables = environment::variables(context, container).await?;
     let command = |words: &[String]| {
-        let words: Vec<String> = words.iter().map(|word| expand(word, &variables)).collect();
+        let words: Vec<String> = words.iter().map(|word| expand_word(word, &variables)).collect();
         (!words.is_empty()).then_some(words)
     };
     let mut labels = labels.clone();

@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::sync::{Notify, watch};
 use towpath_container::ContainerClient;
-use towpath_types::{Clock, SecretString};
+use towpath_types::{Clock, SecretBytes};
 
 /// One environment, as its controllers see it.
 pub(crate) struct Context {
@@ -93,7 +93,7 @@ impl Context {
         &self,
         secret: bool,
         name: &str,
-    ) -> Result<Option<BTreeMap<String, SecretString>>, StartError> {
+    ) -> Result<Option<BTreeMap<String, SecretBytes>>, StartError> {
         if secret {
             let values = self.secrets.values(&self.id, name).await;
             return values.map_err(|error| {
@@ -105,7 +105,7 @@ impl Context {
             let data = object.value.get("data").and_then(serde_json::Value::as_object);
             let texts = data.into_iter().flatten();
             texts
-                .filter_map(|(key, value)| Some((key.clone(), SecretString::new(value.as_str()?.to_string()))))
+                .filter_map(|(key, value)| Some((key.clone(), SecretBytes::new(value.as_str()?.into()))))
                 .collect()
         }))
     }

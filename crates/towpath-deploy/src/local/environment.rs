@@ -6,7 +6,14 @@ use super::{
     start_error::StartError,
 };
 use std::collections::BTreeSet;
-use towpath_types::{Mask, SecretString};
+use towpath_types::{Mask, SecretBytes, SecretString};
+
+/// A variable, and where its value comes from.
+struct Variable {
+    name: String,
+    value: SecretBytes,
+    from: String,
+}
 
 /// A container's variables. A later variable overrides an earlier one, and `$(NAME)` refers to an earlier one.
 ///
@@ -15,7 +22,7 @@ pub(crate) async fn variables(
     context: &Context,
     container: &Container,
 ) -> Result<Vec<(String, SecretString)>, StartError> {
-    let mut variables: Vec<(String, SecretString)> = Vec::new();
+    let mut variables: Vec<Variable> = Vec::new();
     for EnvSource {
         secret,
         name,
@@ -28,12 +35,16 @@ pub(crate) async fn variables(
             return Err(missing(*secret, name, None));
         }
         for (key, value) in values.unwrap_or_default() {
-            set(&mut variables, format!("{prefix}{key}"), value);
+            let from = of_key(*secret, name, &key);
+            set(&mut variables, format!("{prefix}{key}"), value, from);
         }
     }
     for (name, source) in &container.environment.variables {
-        let value = match source {
-            Source::Value(text) => Some(SecretString::new(expand(text, &variables))),
+        let (value, from) = match source {
+            Source::Value(text) => (
+                Some(SecretBytes::new(expand(text, value_in(&variables)))),
+                "the manifest".to_string(),
+            ),
             Source::Key {
                 secret,
                 name: from,
@@ -47,14 +58,26 @@ pub(crate) async fn variables(
                 if value.is_none() && !optional {
                     return Err(missing(*secret, from, Some(key)));
                 }
-                value
+                (value, of_key(*secret, from, key))
             }
         };
         if let Some(value) = value {
-            set(&mut variables, name.clone(), value);
+            set(&mut variables, name.clone(), value, from);
         }
     }
-    Ok(variables)
+    let as_text = |Variable { name, value, from }: Variable| match value.to_variable() {
+        Ok(value) => Ok((name, value)),
+        Err(why) => Err(StartError::Passing(format!(
+            "the container `{}` cannot have the variable `{name}`: its value, from {from}, {why}",
+            container.name
+        ))),
+    };
+    variables.into_iter().map(as_text).collect()
+}
+
+fn of_key(secret: bool, name: &str, key: &str) -> String {
+    let kind = if secret { "Secret" } else { "ConfigMap" };
+    format!("`{key}` of the {kind} `{name}`")
 }
 
 /// Masks the values of every Secret that pods of `template` read.
@@ -82,37 +105,54 @@ pub(crate) fn missing(secret: bool, name: &str, key: Option<&str>) -> StartError
     })
 }
 
-fn set(variables: &mut Vec<(String, SecretString)>, name: String, value: SecretString) {
-    match variables.iter_mut().find(|(known, _)| *known == name) {
-        Some((_, known)) => *known = value,
-        None => variables.push((name, value)),
+fn set(variables: &mut Vec<Variable>, name: String, value: SecretBytes, from: String) {
+    match variables.iter_mut().find(|known| known.name == name) {
+        Some(known) => (known.value, known.from) = (value, from),
+        None => variables.push(Variable { name, value, from }),
     }
+}
+
+fn value_in<'v>(variables: &'v [Variable]) -> impl Fn(&str) -> Option<&'v [u8]> {
+    |name| {
+        let known = variables.iter().find(|known| known.name == name);
+        known.map(|known| known.value.expose())
+    }
+}
+
+/// A word of a command with its variables.
+pub(crate) fn expand_word(word: &str, variables: &[(String, SecretString)]) -> String {
+    let value = |name: &str| {
+        let known = variables.iter().find(|(known, _)| known == name);
+        known.map(|(_, value)| value.expose().as_bytes())
+    };
+    // All of it is text.
+    String::from_utf8_lossy(&expand(word, value)).into_owned()
 }
 
 /// Replaces `$(NAME)` by the variable's value. An unknown one stays, and `$$` is a dollar sign.
 ///
 /// Source: <https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#environment-variables>
-pub(crate) fn expand(text: &str, variables: &[(String, SecretString)]) -> String {
-    let mut out = String::with_capacity(text.len());
+fn expand<'v>(text: &str, variable: impl Fn(&str) -> Option<&'v [u8]>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
+        out.extend(&rest.as_bytes()[..at]);
         rest = &rest[at..];
         if let Some(after) = rest.strip_prefix("$$") {
-            out.push('$');
+            out.push(b'$');
             rest = after;
         } else if let Some((name, after)) = rest.strip_prefix("$(").and_then(|inside| inside.split_once(')')) {
-            match variables.iter().find(|(known, _)| known == name) {
-                Some((_, value)) => out.push_str(value.expose()),
-                None => out.push_str(&rest[..name.len() + 3]),
+            match variable(name) {
+                Some(value) => out.extend(value),
+                None => out.extend(&rest.as_bytes()[..name.len() + 3]),
             }
             rest = after;
         } else {
-            out.push('$');
+            out.push(b'$');
             rest = &rest[1..];
         }
     }
-    out.push_str(rest);
+    out.extend(rest.as_bytes());
     out
 }
 
@@ -141,10 +181,15 @@ mod tests {
 
     #[test]
     fn variables_expand_as_on_a_cluster() {
-        let variables = [
-            ("A".to_string(), SecretString::new("one".into())),
-            ("B_C".to_string(), SecretString::new("2".into())),
-        ];
+        let mut variables = Vec::new();
+        for (name, value) in [("A", "one"), ("B_C", "2")] {
+            set(
+                &mut variables,
+                name.into(),
+                SecretBytes::new(value.into()),
+                String::new(),
+            );
+        }
         for (text, expect) in [
             ("$(A)/$(B_C)", "one/2"),
             ("$$(A)", "$(A)"),
@@ -152,7 +197,7 @@ mod tests {
             ("$(A", "$(A"),
             ("plain", "plain"),
         ] {
-            assert_eq!(expand(text, &variables), expect, "{text}");
+            assert_eq!(expand(text, value_in(&variables)), expect.as_bytes(), "{text}");
         }
     }
 }

@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use towpath_container::{Labels, Mount, MountSource};
-use towpath_types::SecretString;
+use towpath_types::SecretBytes;
 
 /// Creates the volumes of a pod, and its files from ConfigMaps and Secrets.
 pub(crate) async fn ensure(context: &Context, pod: &str, template: &PodTemplate) -> Result<(), StartError> {
@@ -54,10 +54,10 @@ pub(crate) async fn ensure(context: &Context, pod: &str, template: &PodTemplate)
 
 /// The files by path. Without `items`, each key becomes a file with its name. The error is a key that does not exist.
 fn select(
-    mut values: BTreeMap<String, SecretString>,
+    mut values: BTreeMap<String, SecretBytes>,
     items: &[(String, String)],
     optional: bool,
-) -> Result<Vec<(String, SecretString)>, String> {
+) -> Result<Vec<(String, SecretBytes)>, String> {
     if items.is_empty() {
         return Ok(values.into_iter().collect());
     }
@@ -133,7 +133,7 @@ pub(crate) async fn remove_files(context: &Context, pod: &str) {
 async fn write(
     context: &Context,
     folder: PathBuf,
-    files: Vec<(String, SecretString)>,
+    files: Vec<(String, SecretBytes)>,
     mode: u32,
 ) -> Result<(), StartError> {
     let (shown, private) = (folder.display().to_string(), context.memory.clone());
@@ -147,7 +147,7 @@ async fn write(
 }
 
 /// Writes `files` under `folder`. Only this user may enter `private`, the folder in memory.
-fn write_files(private: &Path, folder: &Path, files: &[(String, SecretString)], mode: u32) -> io::Result<()> {
+fn write_files(private: &Path, folder: &Path, files: &[(String, SecretBytes)], mode: u32) -> io::Result<()> {
     if folder.starts_with(private) {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(private)?;
     }

@@ -8,7 +8,7 @@ use super::{
 use crate::target::{EnvironmentId, Finding, SecretSource, Severity, TargetError};
 use std::collections::{BTreeMap, BTreeSet};
 use towpath_container::ContainerClient;
-use towpath_manifest::{Existing, Object, SourceKind, missing, reads};
+use towpath_manifest::{Existing, Object, SourceKind, missing, reads, unfit_variables};
 use towpath_types::ImageReference;
 
 /// The state that objects are checked against.
@@ -43,13 +43,13 @@ impl Preflight<'_> {
             .map(|read| read.name)
             .collect();
         for secret in wanted {
-            let keys = self.secrets.keys(id, &secret).await;
-            let keys = keys.map_err(|source| TargetError::Failed {
-                attempted: format!("look for the Secret `{secret}`"),
+            let values = self.secrets.values(id, &secret).await;
+            let values = values.map_err(|source| TargetError::Failed {
+                attempted: format!("read the Secret `{secret}`"),
                 source,
             })?;
-            if let Some(keys) = keys {
-                existing.secrets.insert(secret, keys);
+            for (key, value) in values.into_iter().flatten() {
+                existing.add_key(&secret, &key, value.expose());
             }
         }
         let remedy = |finding: &towpath_manifest::Finding| match finding.read.kind {
@@ -71,8 +71,15 @@ impl Preflight<'_> {
                 }
             }
         };
-        let findings = missing(objects, &existing);
-        Ok(findings
+        let unfit = unfit_variables(objects, &existing).into_iter().map(|unfit| Finding {
+            severity: Severity::Refused,
+            object: unfit.object.clone(),
+            field: model::field_path(&unfit.pointer),
+            place: unfit.place.clone(),
+            message: format!("{unfit}; mount it as a file, which has every byte"),
+        });
+        let missing = missing(objects, &existing);
+        Ok(missing
             .into_iter()
             .map(|finding| {
                 let place = finding.read.place.clone();
@@ -87,6 +94,7 @@ impl Preflight<'_> {
                     place,
                 }
             })
+            .chain(unfit)
             .collect())
     }
 

@@ -240,9 +240,8 @@ impl Target for LocalTarget {
                 let secrets = &self.shared.secrets;
                 let values = secrets.values(&environment.id, &name).await;
                 let values = values.map_err(TargetError::failed(format!("read the Secret `{name}`")))?;
-                let print = |(key, value): (String, towpath_types::SecretString)| {
-                    (key, secrets.fingerprint(value.expose().as_bytes()))
-                };
+                let print =
+                    |(key, value): (String, towpath_types::SecretBytes)| (key, secrets.fingerprint(value.expose()));
                 if let Some(values) = values {
                     fingerprints
                         .secrets

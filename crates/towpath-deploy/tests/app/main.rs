@@ -3,7 +3,7 @@
 //! `… proxy --routes DIR` is the proxy. `… exit CODE [TEXT]` prints and exits, after `EXIT_AFTER_MS`; `… append PATH TEXT` adds
 //! a line to a file; `… there PATH` reports by its exit code whether a file exists. Otherwise it is an HTTP server on `PORT`
 //! (8080): `/` answers `VERSION`, `/slow?MS` answers after a delay, `/env?NAME` an environment variable, `/file?PATH` a file,
-//! `/write?PATH=TEXT` writes a file, `/get?HOST:PORT` returns another server's answer on `/`, `/ready` and `/live` are for
+//! `/hex?PATH` a file's bytes, `/write?PATH=TEXT` writes a file, `/get?HOST:PORT` returns another server's answer on `/`, `/ready` and `/live` are for
 //! probes, `/sicken` makes `/live` fail and `/unready` makes `/ready` fail from then on.
 //!
 //! Settings: `START_MS` before it listens, `NOT_READY` (never ready), `DIE_AFTER_MS`, `SAY` (printed at the start), `ON_TERM`
@@ -137,6 +137,13 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
         "/env" => (StatusCode::OK, knob(&query).unwrap_or_else(|| "(unset)".into())),
         "/file" => match std::fs::read_to_string(&query) {
             Ok(text) => (StatusCode::OK, text),
+            Err(error) => (StatusCode::NOT_FOUND, error.to_string()),
+        },
+        "/hex" => match std::fs::read(&query) {
+            Ok(bytes) => {
+                let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+                (StatusCode::OK, digits.collect())
+            }
             Err(error) => (StatusCode::NOT_FOUND, error.to_string()),
         },
         "/write" => {

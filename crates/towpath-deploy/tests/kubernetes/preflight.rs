@@ -209,6 +209,36 @@ spec:
 }
 
 #[tokio::test]
+async fn a_variable_that_no_container_can_have_is_found() {
+    in_cluster("unfit", async |world| {
+        let secret = r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"keys"},"data":{"store":"MIIF/wo=","pem":"b25lCg=="}}"#;
+        world.namespace.kubectl_apply(secret).await.unwrap();
+        let reads = "envFrom: [{configMapRef: {name: app-config}}, {secretRef: {name: keys}}]";
+        let text = APPLICATION.replace("envFrom: [{configMapRef: {name: app-config}}]", reads);
+        let findings = world.findings(&world.objects(&text)).await;
+        let refused: Vec<String> = findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Refused)
+            .map(ToString::to_string)
+            .collect();
+        let [line] = refused.as_slice() else { panic!("{refused:?}") };
+        assert!(
+            line.contains("all.yaml:22:")
+                && line.contains("the container `web` cannot have the variable `store`: its value, the key `store` of the Secret `keys`, is not text")
+                && !line.contains("MIIF"),
+            "{line}"
+        );
+        // As a file it is fine.
+        let mounts = "volumeMounts: [{name: keys, mountPath: /keys}]";
+        let text = APPLICATION.replace("          ports: [{name: http, containerPort", &format!("          {mounts}\n          ports: [{{name: http, containerPort"));
+        let volume = "      terminationGracePeriodSeconds: 1\n      volumes: [{name: keys, secret: {secretName: keys}}]";
+        let text = text.replace("      terminationGracePeriodSeconds: 1", volume);
+        assert_eq!(world.findings(&world.objects(&text)).await, []);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn objects_that_are_being_deleted_are_reported() {
     in_cluster("going", async |world| {
         let extra = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra}\ndata: {A: b}\n";

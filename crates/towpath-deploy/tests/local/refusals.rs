@@ -93,6 +93,45 @@ spec:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_not_text_is_a_file_byte_for_byte_and_no_variable() {
+    in_world("a_secret_that_is_not_text", async |world| {
+        world.secrets.set_bytes("keys", "store", b"0\x82\x05\xff\0\r\n");
+        world.secrets.set("keys", "pem", "one\ntwo\n");
+        let with = |environment: serde_json::Value| {
+            let mut objects = web_objects(world.web("1", |value| {
+                value["spec"]["replicas"] = json!(1);
+                container(value)["envFrom"] = environment;
+                container(value)["volumeMounts"] = json!([{"name": "keys", "mountPath": "/keys"}]);
+                value["spec"]["template"]["spec"]["volumes"] =
+                    json!([{"name": "keys", "secret": {"secretName": "keys"}}]);
+            }));
+            let settings = json!({
+                "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"store": "plain"},
+            });
+            objects.push(object(settings));
+            objects
+        };
+        let refused = world.apply(&with(json!([{"secretRef": {"name": "keys"}}]))).await.unwrap_err();
+        assert_eq!(refused.outcome, Outcome::Rejected, "{refused}");
+        let expected = "the container `app` cannot have the variable `store`: its value, the key `store` of the Secret `keys`, is \
+                        not text (UTF-8); mount it as a file";
+        assert!(refused.message.contains(expected), "{refused}");
+        // A later source overrides it.
+        let overridden = json!([{"secretRef": {"name": "keys"}}, {"configMapRef": {"name": "settings"}}]);
+        world.apply(&with(overridden)).await.unwrap();
+        for (path, expected) in [
+            ("/hex?/keys/store", "308205ff000d0a"),
+            ("/hex?/keys/pem", "6f6e650a74776f0a"),
+            ("/env?store", "plain"),
+            ("/env?pem", "one\ntwo\n"),
+        ] {
+            assert_eq!(world.ask(path).await, (200, expected.into()), "{path}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_does_not_exist_is_said_before_anything_changes() {
     in_world("an_image_that_does_not_exist", async |world| {
         let registry = empty_registry().await;

@@ -60,7 +60,7 @@ async fn set(
     if let Some(Ok(project)) = project.map(|name| name.parse::<ProjectName>()) {
         app.contexts.give_new(&context, &project).await?;
     }
-    app.contexts.set(&context, &key, &value(&body)?, &caller.name)?;
+    app.contexts.set(&context, &key, &value(&body), &caller.name)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -38,7 +38,7 @@ async fn set(
     body: Bytes,
 ) -> Result<StatusCode, Failure> {
     let id = environment_id(&project, &name)?;
-    app.secrets.set(&id, &secret, &key, &value(&body)?, &caller.name)?;
+    app.secrets.set(&id, &secret, &key, &value(&body), &caller.name)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -9,4 +9,5 @@ mod diagnostics;
 mod doors;
 mod lasting;
 mod rows_only;
+mod values;
 mod world;

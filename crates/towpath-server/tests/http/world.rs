@@ -17,6 +17,7 @@ use towpath_deploy::{Environment, Identity, fake::FakeTarget};
 use towpath_engines::ScriptedEngine;
 use towpath_forge::fake::FakeForge;
 use towpath_images::fake::FakeImages;
+use towpath_secrets::Vault;
 use towpath_store::{
     Artifact, Commit, Database, EnvironmentRow, Expect, GateRow, JobRow, JobSpecRow, LogId, PipelineConfig,
     PipelineRow, ProjectRow, ReleaseRow, RunRow, Sighting, SqlStore, StepRow, Store, TriggerKind, TriggerRow, Work,
@@ -47,6 +48,8 @@ pub struct World {
     pub images: Arc<FakeImages>,
     /// The rows that the registry reads.
     pub registry_rows: Arc<dyn Store>,
+    /// The sealed values.
+    pub sealed: Arc<Vault>,
     engine: ScriptedEngine,
     router: Router,
     agents: Router,
@@ -79,6 +82,7 @@ impl World {
         };
         let outside = Outside::open(&settings).await.unwrap();
         let registry_rows = outside.store.clone();
+        let sealed = outside.vault.clone();
         let target = FakeTarget::default();
         let forge = Arc::new(FakeForge::default());
         let images = Arc::new(FakeImages::default());
@@ -103,6 +107,7 @@ impl World {
             forge,
             images,
             registry_rows,
+            sealed,
             engine,
             _folder: folder,
         };
@@ -122,6 +127,19 @@ impl World {
         let token = self.system.owner_token();
         let headers = [("circle-token", token.expose())];
         self.ask_with(&self.router, method, path, &headers, body).await
+    }
+
+    /// Sends bytes as the owner.
+    pub async fn send_bytes(&self, method: Method, path: &str, body: &'static [u8]) -> (StatusCode, String) {
+        let token = self.system.owner_token();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, ADDRESS)
+            .header("circle-token", token.expose())
+            .body(Body::from(body))
+            .unwrap();
+        answer(self.router.clone(), request).await
     }
 
     /// Submits a form as the owner.

@@ -1,7 +1,7 @@
 //! The forms in which a secret is looked for.
 
 use super::{encoding, unescape::unescaped};
-use crate::SecretString;
+use crate::Secret;
 use aho_corasick::{
     Anchored,
     automaton::{Automaton as _, StateID},
@@ -47,30 +47,33 @@ pub(super) struct Automaton {
 
 impl Forms {
     /// `None` when there is nothing to look for.
-    pub(super) fn new<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> Option<Self> {
-        let mut values: BTreeSet<&str> = BTreeSet::new();
+    pub(super) fn new<'a, S: Secret + 'a>(secrets: impl IntoIterator<Item = &'a S>) -> Option<Self> {
+        let mut values: BTreeSet<&[u8]> = BTreeSet::new();
+        let mut texts = BTreeSet::new();
         for secret in secrets {
-            let value = secret.expose();
-            let lines = value.lines().flat_map(spelled_lines);
-            let all = std::iter::once(value).chain(value.lines()).map(trimmed).chain(lines);
+            let value = secret.bytes();
+            let all = std::iter::once(value).chain(lines(value)).map(trimmed);
             values.extend(all.filter(|text| is_masked(text)));
+            match std::str::from_utf8(value) {
+                Ok(text) => values.extend(text.lines().flat_map(spelled_lines).map(str::as_bytes)),
+                Err(_) => texts.extend(replaced_lines(value)),
+            }
         }
         if values.is_empty() {
             return None;
         }
-        let mut texts = BTreeSet::new();
         for value in &values {
-            add(&mut texts, value.as_bytes());
-            let plain = unescaped(value.as_bytes());
-            if is_masked(trimmed(&String::from_utf8_lossy(&plain))) {
+            add(&mut texts, value);
+            let plain = unescaped(value);
+            if is_masked(trimmed(&plain)) {
                 add(&mut texts, &plain);
             }
         }
-        let mut by_length: Vec<&str> = values.into_iter().collect();
+        let mut by_length: Vec<&[u8]> = values.into_iter().collect();
         by_length.sort_by_key(|value| value.len());
         let mut room = MOST_ENCODED_BYTES;
         let mut encoded = BTreeSet::new();
-        for form in by_length.into_iter().flat_map(|value| encoded_forms(value.as_bytes())) {
+        for form in by_length.into_iter().flat_map(encoded_forms) {
             let Some(less) = room.checked_sub(form.len()) else {
                 break;
             };
@@ -173,12 +176,38 @@ impl Automaton {
     }
 }
 
-fn trimmed(text: &str) -> &str {
-    text.trim_matches(['\n', '\r', ' ', '\t'])
+/// The lines, without their line ends.
+fn lines(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lines = value.split(|byte| *byte == b'\n');
+    lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line))
 }
 
-fn is_masked(text: &str) -> bool {
-    text.chars().count() >= SHORTEST && !matches!(text, "true" | "false")
+fn trimmed(text: &[u8]) -> &[u8] {
+    let is_blank = |byte: &u8| matches!(byte, b'\n' | b'\r' | b' ' | b'\t');
+    let end = text.iter().rposition(|byte| !is_blank(byte)).map_or(0, |last| last + 1);
+    let text = &text[..end];
+    let start = text.iter().position(|byte| !is_blank(byte)).unwrap_or(end);
+    &text[start..]
+}
+
+fn is_masked(text: &[u8]) -> bool {
+    let length = std::str::from_utf8(text).map_or(text.len(), |text| text.chars().count());
+    length >= SHORTEST && !matches!(text, b"true" | b"false")
+}
+
+/// The lines of a value that is not text, as programs show them that replace what is no text. Lines with little else are left
+/// out: they would hide what is no secret.
+fn replaced_lines(value: &[u8]) -> Vec<Vec<u8>> {
+    let shown = lines(value).map(|line| String::from_utf8_lossy(trimmed(line)).into_owned());
+    let is_telling = |text: &String| {
+        let rest = text.chars().filter(|char| *char != char::REPLACEMENT_CHARACTER);
+        text.contains(char::REPLACEMENT_CHARACTER) && rest.count() >= SHORTEST
+    };
+    let mut forms = BTreeSet::new();
+    for text in shown.filter(is_telling) {
+        add(&mut forms, text.as_bytes());
+    }
+    forms.into_iter().collect()
 }
 
 fn spelled_lines(line: &str) -> impl Iterator<Item = &str> {

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::{SecretBytes, SecretString};
 
 fn mask(secrets: &[&str]) -> Mask {
     let secrets: Vec<SecretString> = secrets.iter().map(|s| SecretString::new((*s).to_string())).collect();
@@ -551,4 +552,31 @@ fn pieces_keep_their_length_and_come_again_from_where_they_are_undecided() {
 #[test]
 fn nothing_of_it_prints() {
     assert!(!format!("{:?}", mask(&["hunter2"]).masker()).contains("hunter2"));
+}
+
+#[test]
+fn a_value_that_is_not_text_is_hidden_in_every_form() {
+    let value = b"\x30\x82\x05key\xffstore\r\n\0end\n";
+    let mask = Mask::new(&[SecretBytes::new(value.to_vec())]);
+    let masked = |text: &[u8]| {
+        let (mut masker, mut out) = (mask.masker(), Vec::new());
+        masker.push(text, &mut out);
+        masker.finish(&mut out);
+        out
+    };
+    let around = |inner: &[u8]| [b"<", inner, b">"].concat();
+    for form in [
+        &value[..value.len() - 1],
+        b"\x30\x82\x05key\xffstore",
+        b"MIIFa2V5/3N0b3JlDQoAZW5k",
+        b"3082056b6579ff73746f72650d0a00656e64",
+        String::from_utf8_lossy(b"\x30\x82\x05key\xffstore").as_bytes(),
+    ] {
+        assert_eq!(masked(&around(form)), b"<****>", "{}", form.escape_ascii());
+    }
+    let plain = "\u{fffd}\u{fffd}\u{fffd}\u{fffd} keystore";
+    assert_eq!(mask.text(plain), plain);
+    // Bytes that all look alike when they are replaced hide nothing but themselves.
+    let mask = Mask::new(&[SecretBytes::new(b"\xff\xfe\xfd\xfc\xfb".to_vec())]);
+    assert_eq!(mask.text(&"\u{fffd}".repeat(9)), "\u{fffd}".repeat(9));
 }

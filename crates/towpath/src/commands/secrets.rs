@@ -1,4 +1,4 @@
-//! Secrets and contexts: values come from standard input and are never printed.
+//! Secrets and contexts: values come from a file or standard input and are never printed.
 
 use super::place::project;
 use crate::{
@@ -8,50 +8,52 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use std::{
-    fs::File,
     io::{IsTerminal, Read},
-    os::fd::AsFd,
+    path::Path,
 };
 use towpath_control::KeyView;
 use towpath_types::percent_encoded;
 
-/// Reads the value from standard input. Takes a file byte for byte, and typed or piped input, too, unless it is a single line:
-/// `echo value | …` adds a line end that nobody wants.
-fn value() -> Result<Vec<u8>> {
+/// Reads the value from `file` or standard input, byte for byte. What a person types has a line end that is not part of the value.
+fn value(file: Option<&Path>) -> Result<Vec<u8>> {
+    if let Some(path) = file {
+        return std::fs::read(path).with_context(|| format!("failed to read the value from `{}`", path.display()));
+    }
     let input = std::io::stdin();
-    if input.is_terminal() {
+    let is_typed = input.is_terminal();
+    if is_typed {
         eprintln!("Type or paste the value, then press Enter and Ctrl-D:");
     }
-    let is_file = input.as_fd().try_clone_to_owned();
-    let is_file = is_file.and_then(|input| File::from(input).metadata());
-    let is_file = is_file.is_ok_and(|input| input.is_file());
     let mut value = Vec::new();
     input
         .lock()
         .read_to_end(&mut value)
         .context("failed to read the value from standard input")?;
-    if value.is_empty() {
-        bail!("standard input has no value");
+    if is_typed {
+        value.truncate(value.len() - line_end(&value));
     }
-    let added = if is_file { 0 } else { line_end(&value) };
-    value.truncate(value.len() - added);
     if value.is_empty() {
-        bail!("standard input has nothing but a line end, which is left out; to keep it, give a file: `< FILE`");
+        bail!("standard input has no value; for a value without any byte, say `--from-file /dev/null`");
     }
-    if added > 0 {
-        eprintln!("The line end behind the value is left out; to keep it, give a file: `< FILE`.");
+    if !is_typed && is_line(&value) {
+        eprintln!("The line end behind the value is part of it; `printf %s` writes none.");
     }
     Ok(value)
 }
 
-/// The length of the line end if the text is a single line, otherwise 0.
+/// The length of the line end.
 fn line_end(value: &[u8]) -> usize {
-    let Some(line) = value.strip_suffix(b"\n") else {
-        return 0;
-    };
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let is_line = !line.contains(&b'\n') && std::str::from_utf8(line).is_ok();
-    if is_line { value.len() - line.len() } else { 0 }
+    match value {
+        [.., b'\r', b'\n'] => 2,
+        [.., b'\n'] => 1,
+        _ => 0,
+    }
+}
+
+/// Whether the value is a single line with its end, as `echo` writes it. It may be a mistake.
+fn is_line(value: &[u8]) -> bool {
+    let end = line_end(value);
+    end > 0 && !value[..value.len() - end].contains(&b'\n') && std::str::from_utf8(value).is_ok()
 }
 
 fn print_keys(keys: &[KeyView], nothing: &str) {
@@ -70,10 +72,11 @@ pub async fn secrets(command: Secrets) -> Result<()> {
             environment,
             secret,
             key,
+            from_file,
             at,
         } => {
             let path = path(&project(&at)?, &environment, Some((&secret, &key)));
-            Client::new(&at)?.put(&path, value()?).await?;
+            Client::new(&at)?.put(&path, value(from_file.as_deref())?).await?;
             outln!("set {key} of Secret {secret} in {environment}");
         }
         Secrets::List { environment, at } => {
@@ -116,7 +119,12 @@ pub async fn context(command: ContextCommand) -> Result<()> {
         )
     };
     match command {
-        ContextCommand::Set { context, key, at } => {
+        ContextCommand::Set {
+            context,
+            key,
+            from_file,
+            at,
+        } => {
             // A context that is created in a project's repository belongs to that project.
             let project = at
                 .project
@@ -126,7 +134,7 @@ pub async fn context(command: ContextCommand) -> Result<()> {
                 format!("?project={}", percent_encoded(&project))
             });
             let path = format!("{}{query}", path(&context, &key));
-            Client::new(&at)?.put(&path, value()?).await?;
+            Client::new(&at)?.put(&path, value(from_file.as_deref())?).await?;
             outln!("set {key} of context {context}");
         }
         ContextCommand::Restrict {
@@ -162,21 +170,33 @@ pub async fn context(command: ContextCommand) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
-    fn only_a_single_line_loses_its_line_end() {
-        for (value, dropped) in [
-            (&b"value\n"[..], 1),
-            (b"value\r\n", 2),
-            (b"value", 0),
-            (b"\n", 1),
-            (b"one\ntwo\n", 0),
-            (b"value\n\n", 0),
-            (b"-----BEGIN X-----\nAQID\n-----END X-----\n", 0),
-            (b"0\x82\x05\n", 0),
+    fn what_is_typed_loses_its_line_end() {
+        for (value, dropped, warns) in [
+            (&b"value\n"[..], 1, true),
+            (b"value\r\n", 2, true),
+            (b"value", 0, false),
+            (b"\n", 1, true),
+            (b"", 0, false),
+            (b"one\ntwo\n", 1, false),
+            (b"value\n\n", 1, false),
+            (b"0\x82\x05\n", 1, false),
         ] {
-            assert_eq!(line_end(value), dropped, "{value:?}");
+            assert_eq!((line_end(value), is_line(value)), (dropped, warns), "{value:?}");
         }
+    }
+
+    #[test]
+    fn a_file_is_taken_byte_for_byte() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for content in [&b"0\x82\x05\n"[..], b"\n", b"", b"line\r\n"] {
+            std::fs::write(file.path(), content).unwrap();
+            assert_eq!(value(Some(file.path())).unwrap(), content);
+        }
+        let error = value(Some(Path::new("/no/such/file"))).unwrap_err().to_string();
+        assert_eq!(error, "failed to read the value from `/no/such/file`");
     }
 }

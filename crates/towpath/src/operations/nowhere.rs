@@ -4,10 +4,10 @@ use futures::{
     FutureExt,
     future::{BoxFuture, ready},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use towpath_deploy::SecretSource;
 use towpath_forge::{Commit, Forge, ForgeError, Select, SourceStream, TreeFile};
-use towpath_types::{CommitId, Digest, EnvironmentId, ProjectName, RegistryCredentials, SecretString};
+use towpath_types::{CommitId, Digest, EnvironmentId, ProjectName, RegistryCredentials, SecretBytes};
 
 /// A forge without repositories: every request brings its manifests.
 pub struct NoRepositories;
@@ -112,19 +112,11 @@ impl NoVault {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl SecretSource for NoVault {
-    fn keys<'a>(
-        &'a self,
-        _: &'a EnvironmentId,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Option<BTreeSet<String>>, Failure>> {
-        ready(Ok(None)).boxed()
-    }
-
     fn values<'a>(
         &'a self,
         _: &'a EnvironmentId,
         _: &'a str,
-    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretString>>, Failure>> {
+    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretBytes>>, Failure>> {
         ready(Ok(None)).boxed()
     }
 

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use towpath_kube::{ApiError, Client, Resource, text_at};
 use towpath_manifest::{
     Existing, Kind, MissingPort, Object, ObjectId, SourceKind, backend_services, missing, missing_backend,
-    missing_ports, names_read, pull_secrets,
+    missing_ports, names_read, pull_secrets, unfit_variables,
 };
+use towpath_types::NoVariable;
 
 /// What is needed to look references up.
 pub(super) struct References<'a> {
@@ -32,9 +33,44 @@ impl References<'_> {
     async fn check_sources(&self) -> Result<Vec<Finding>, ApiError> {
         let (existing, unknown) = self.existing_sources().await?;
         let existing = existing.with(self.from_vault);
-        let findings = missing(self.objects, &existing)
-            .into_iter()
-            .map(|finding| self.missing_source(&finding, &unknown));
+        let unfit = self.check_variables(&existing).await?;
+        let missing = missing(self.objects, &existing).into_iter();
+        let missing = missing.map(|finding| self.missing_source(&finding, &unknown));
+        Ok(missing.chain(unfit).collect())
+    }
+
+    /// The variables that no container can have.
+    async fn check_variables(&self, existing: &Existing) -> Result<Vec<Finding>, ApiError> {
+        let unfit = unfit_variables(self.objects, existing);
+        if unfit.is_empty() {
+            return Ok(Vec::new());
+        }
+        let version = self.client.get("/version").await?;
+        let starts = starts_with_odd_text(&version);
+        let findings = unfit.into_iter().map(|unfit| {
+            let (severity, how) = match unfit.why {
+                NoVariable::NotText if starts => (
+                    Severity::Note,
+                    "; some versions of Kubernetes (1.34.0 to 1.34.8, 1.35.0 to 1.35.5, 1.36.0 and 1.36.1) and of container \
+                     runtimes refuse to start it. Mount it as a file, which has every byte",
+                ),
+                NoVariable::NotText => (
+                    Severity::Refused,
+                    ", and this version of Kubernetes refuses to start it: mount it as a file, which has every byte",
+                ),
+                NoVariable::ZeroByte => (
+                    Severity::Refused,
+                    ", where a variable would end: mount it as a file, which has every byte",
+                ),
+            };
+            Finding {
+                severity,
+                object: unfit.object.clone(),
+                field: unfit.pointer.trim_start_matches('/').replace('/', "."),
+                place: unfit.place.clone(),
+                message: format!("{unfit}{how}"),
+            }
+        });
         Ok(findings.collect())
     }
 
@@ -78,14 +114,18 @@ impl References<'_> {
                     }
                     Err(error) => return Err(error),
                 };
+                if kind == SourceKind::Secret {
+                    existing.add_secret(&name, &source);
+                    continue;
+                }
                 let maps = ["data", "binaryData"]
                     .iter()
                     .filter_map(|field| source.get(field)?.as_object());
                 let keys: BTreeSet<String> = maps.flat_map(|map| map.keys().cloned()).collect();
-                match kind {
-                    SourceKind::ConfigMap => drop(existing.config_maps.insert(name, keys)),
-                    SourceKind::Secret => drop(existing.secrets.insert(name, keys)),
-                    SourceKind::PersistentVolumeClaim => drop(existing.claims.insert(name)),
+                if kind == SourceKind::ConfigMap {
+                    existing.config_maps.insert(name, keys);
+                } else {
+                    existing.claims.insert(name);
                 }
             }
         }
@@ -262,6 +302,28 @@ impl References<'_> {
     }
 }
 
+/// Whether the kubelets of a cluster of this version start containers with variables that are not text. Those of an unknown
+/// version may not.
+///
+/// Source: <https://github.com/kubernetes/kubernetes/issues/139132>: refused from 1.34.0 on, and started again from 1.34.9,
+/// 1.35.6 and 1.36.2 on
+fn starts_with_odd_text(version: &Value) -> bool {
+    // A provider's version may be `v1.33.5-gke.1080000`.
+    let text = text_at(version, "/gitVersion");
+    let mut numbers = text.trim_start_matches('v').splitn(3, '.').map(|part| {
+        let digits: String = part.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u32>().ok()
+    });
+    let mut next = || numbers.next().flatten();
+    match (next(), next(), next()) {
+        (Some(1), Some(34), Some(patch)) => patch >= 9,
+        (Some(1), Some(35), Some(patch)) => patch >= 6,
+        (Some(1), Some(36), Some(patch)) => patch >= 2,
+        (Some(_), Some(_), Some(_)) => true,
+        _ => false,
+    }
+}
+
 fn missing_port(missing: MissingPort) -> Finding {
     Finding {
         severity: Severity::Refused,
@@ -288,6 +350,28 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn some_versions_start_no_container_with_odd_text() {
+        for (version, expect) in [
+            ("v1.33.11", true),
+            ("v1.33.5-gke.1080000", true),
+            ("v1.34.0", false),
+            ("v1.34.8+k3s1", false),
+            ("v1.34.10", true),
+            ("v1.35.5", false),
+            ("v1.36.2", true),
+            ("v1.40.0", true),
+            ("v1.34", false),
+            ("", false),
+        ] {
+            assert_eq!(
+                starts_with_odd_text(&json!({"gitVersion": version})),
+                expect,
+                "{version}"
+            );
+        }
+    }
 
     #[test]
     fn custom_resources_may_create_the_secrets_that_they_name() {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::sync::LazyLock;
 use towpath_kube::{ApiError, text_at};
 use towpath_manifest::Object;
-use towpath_types::{Mask, SecretString};
+use towpath_types::{Mask, SecretBytes};
 
 /// Whether an error says that the namespace does not exist.
 pub(super) fn is_about_namespace(error: &ApiError) -> bool {
@@ -205,16 +205,15 @@ fn has_keys(item: &Value, keys: &str) -> bool {
 }
 
 /// Collects every scalar as text, and strings also decoded from base64.
-fn collect_scalars(value: &Value, found: &mut Vec<SecretString>) {
+fn collect_scalars(value: &Value, found: &mut Vec<SecretBytes>) {
     match value {
         Value::Null => {}
         Value::String(text) => {
             let decoded = base64::engine::general_purpose::STANDARD.decode(text).ok();
-            let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
-            found.extend(decoded.map(SecretString::new));
-            found.push(SecretString::new(text.clone()));
+            found.extend(decoded.map(SecretBytes::new));
+            found.push(SecretBytes::new(text.clone().into_bytes()));
         }
-        Value::Bool(_) | Value::Number(_) => found.push(SecretString::new(value.to_string())),
+        Value::Bool(_) | Value::Number(_) => found.push(SecretBytes::new(value.to_string().into_bytes())),
         Value::Array(items) => items.iter().for_each(|item| collect_scalars(item, found)),
         Value::Object(map) => map.values().for_each(|item| collect_scalars(item, found)),
     }
