@@ -1,4 +1,4 @@
-//! Contexts: variables that jobs share, kept sealed by the vault.
+//! Contexts: variables that jobs share, sealed in the data directory.
 
 use crate::{
     storage::store_error,
@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 use towpath_delivery::DeliveryError;
-use towpath_secrets::{Entry, Scope, Vault, VaultError};
+use towpath_secrets::{Entry, Scope, SealedStore, SealedStoreError};
 use towpath_store::{Commit, ContextRule, Store, Write};
 use towpath_types::{ProjectName, SecretBytes, SecretString};
 
@@ -42,12 +42,12 @@ fn refusal(rule: &ContextRule, project: &ProjectName, branch: Option<&str>) -> O
     Some(format!("jobs of {what} may not have context `{context}`: {way}"))
 }
 
-/// The contexts in a vault. Clones share it.
+/// The contexts in a sealed store. Clones share it.
 #[derive(Clone)]
 #[allow(missing_docs)]
 pub struct Contexts {
     pub store: Arc<dyn Store>,
-    pub vault: Arc<Vault>,
+    pub sealed: Arc<SealedStore>,
     pub identity: Arc<dyn Identity>,
     /// The address of the built-in registry in image names.
     pub registry: String,
@@ -59,9 +59,9 @@ impl Contexts {
     /// # Errors
     /// `Invalid` for names that no environment variable has.
     pub fn set(&self, context: &str, key: &str, value: &SecretBytes, by: &str) -> Result<(), DeliveryError> {
-        self.vault
+        self.sealed
             .set(&Scope::context(context), key, value, by)
-            .map_err(vault_error)
+            .map_err(sealed_error)
     }
 
     /// Removes a variable of a context.
@@ -69,17 +69,17 @@ impl Contexts {
     /// # Errors
     /// `NotFound` when there is none.
     pub fn unset(&self, context: &str, key: &str) -> Result<(), DeliveryError> {
-        unset(&self.vault, &Scope::context(context), key)
+        unset(&self.sealed, &Scope::context(context), key)
     }
 
     /// The variables of all contexts.
     ///
     /// # Errors
-    /// When the vault cannot be read.
+    /// When the sealed store cannot be read.
     pub fn list(&self) -> Result<Vec<KeyView>, DeliveryError> {
         let mut keys = Vec::new();
-        for context in self.vault.contexts().map_err(vault_error)? {
-            let listing = self.vault.list(&Scope::context(&context)).map_err(vault_error)?;
+        for context in self.sealed.contexts().map_err(sealed_error)? {
+            let listing = self.sealed.list(&Scope::context(&context)).map_err(sealed_error)?;
             keys.extend(listing.entries.into_iter().map(|entry| key_view(&context, entry)));
         }
         Ok(keys)
@@ -104,12 +104,12 @@ impl Contexts {
     /// Restricts a new context to a project, if that project exists: other projects' jobs may not use it.
     ///
     /// # Errors
-    /// When the vault cannot be read, or the storage does not work.
+    /// When the sealed store cannot be read, or the storage does not work.
     pub async fn give_new(&self, context: &str, project: &ProjectName) -> Result<(), DeliveryError> {
         let is_new = self
-            .vault
+            .sealed
             .list(&Scope::context(context))
-            .map_err(vault_error)?
+            .map_err(sealed_error)?
             .entries
             .is_empty();
         let rule = self.store.context_rule(context).await.map_err(store_error)?;
@@ -156,7 +156,7 @@ impl Contexts {
             if let Some(why) = rule.and_then(|rule| refusal(&rule, project, branch)) {
                 return Err(DeliveryError::forbidden(why));
             }
-            let values = self.vault.reveal(&Scope::context(context)).map_err(vault_error)?;
+            let values = self.sealed.reveal(&Scope::context(context)).map_err(sealed_error)?;
             if values.is_empty() {
                 return Err(DeliveryError::invalid(format!(
                     "there is no context `{context}`: set its variables with `towpath context set {context} NAME`"
@@ -179,7 +179,7 @@ impl Contexts {
     /// # Errors
     /// When the values cannot be read.
     pub(crate) fn to_hide(&self, context: &str) -> Result<BTreeMap<String, SecretBytes>, DeliveryError> {
-        self.vault.reveal(&Scope::context(context)).map_err(vault_error)
+        self.sealed.reveal(&Scope::context(context)).map_err(sealed_error)
     }
 
     async fn registry_rule(&self, context: &str, owner: &ProjectName) -> Result<Option<ContextRule>, DeliveryError> {
@@ -195,7 +195,7 @@ impl Contexts {
     /// stay, except the address: it is this server's own and changes with it.
     ///
     /// # Errors
-    /// When the vault cannot be written.
+    /// When the sealed store cannot be written.
     pub fn provide_registry(&self, project: &ProjectName, by: &str) -> Result<(), DeliveryError> {
         let scope = Scope::context(&format!("{project}{REGISTRY}"));
         // A job gets a token of its own instead, which may also push.
@@ -207,34 +207,34 @@ impl Contexts {
             ("REGISTRY_USERNAME", SecretString::new(REGISTRY_USER.into())),
             ("REGISTRY_PASSWORD", token),
         ];
-        let listing = self.vault.list(&scope).map_err(vault_error)?;
+        let listing = self.sealed.list(&scope).map_err(sealed_error)?;
         let known: BTreeSet<String> = listing.entries.into_iter().map(|entry| entry.key).collect();
         for (key, value) in wanted {
             if key == "REGISTRY" || !known.contains(key) {
-                self.vault
+                self.sealed
                     .set(&scope, key, &SecretBytes::from(&value), by)
-                    .map_err(vault_error)?;
+                    .map_err(sealed_error)?;
             }
         }
         Ok(())
     }
 }
 
-pub(crate) fn unset(vault: &Vault, scope: &Scope, key: &str) -> Result<(), DeliveryError> {
-    if vault.unset(scope, key).map_err(vault_error)? {
+fn unset(sealed: &SealedStore, scope: &Scope, key: &str) -> Result<(), DeliveryError> {
+    if sealed.unset(scope, key).map_err(sealed_error)? {
         return Ok(());
     }
     Err(DeliveryError::not_found(format!("{scope} has no `{key}`")))
 }
 
-pub(crate) fn vault_error(error: VaultError) -> DeliveryError {
+fn sealed_error(error: SealedStoreError) -> DeliveryError {
     match error {
-        VaultError::Name(_) | VaultError::Value { .. } => DeliveryError::invalid(error.to_string()),
-        other => DeliveryError::unavailable("the vault cannot do what is needed").caused_by(other),
+        SealedStoreError::Name(_) | SealedStoreError::Value { .. } => DeliveryError::invalid(error.to_string()),
+        other => DeliveryError::unavailable("the sealed store cannot do what is needed").caused_by(other),
     }
 }
 
-pub(crate) fn key_view(name: &str, entry: Entry) -> KeyView {
+fn key_view(name: &str, entry: Entry) -> KeyView {
     KeyView {
         name: name.to_string(),
         key: entry.key,
@@ -268,7 +268,7 @@ mod tests {
         store.commit(commit).await.unwrap();
         Contexts {
             store,
-            vault: Arc::new(Vault::open(&folder.join("secrets")).unwrap()),
+            sealed: Arc::new(SealedStore::open(&folder.join("secrets")).unwrap()),
             identity: Arc::new(Tokens::open(folder).unwrap()),
             registry: "127.0.0.1:7070".into(),
         }

@@ -61,7 +61,6 @@ pub use progress::{ProgressLogs, ProgressView};
 pub use pushes::{Push, Pushes};
 pub use queries::Queries;
 pub use reconcile::Reconciler;
-pub use secrets::Secrets;
 pub use sessions::{SESSION_LASTS, Sessions};
 pub use settings::{ObjectSettings, Settings, TargetSettings};
 pub use standing::{Standing, credential_ended};

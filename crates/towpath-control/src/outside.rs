@@ -8,11 +8,11 @@ use crate::{
 };
 use std::{path::Path, sync::Arc};
 use towpath_delivery::{DeliveryError, SystemClock};
-use towpath_deploy::{KubernetesOptions, KubernetesTarget, LocalOptions, LocalTarget, Target};
+use towpath_deploy::{KubernetesOptions, KubernetesTarget, LiveSecrets, LocalOptions, LocalTarget, Target};
 use towpath_engines::{DockerEngine, DockerOptions, Engine, HostEngine, HostOptions};
 use towpath_forge::{Forge, GitForge};
 use towpath_images::{Images, Registry, RegistryImages};
-use towpath_secrets::Vault;
+use towpath_secrets::SealedStore;
 use towpath_store::{Database, FolderObjects, ObjectLocation, Objects, S3Objects, SqlStore, Store};
 use towpath_types::Clock;
 
@@ -24,7 +24,7 @@ pub struct Outside {
     pub objects: Arc<dyn Objects>,
     pub clock: Arc<dyn Clock>,
     pub identity: Arc<dyn Identity>,
-    pub vault: Arc<Vault>,
+    pub sealed: Arc<SealedStore>,
     /// The git remote, as git talks to it.
     pub git: Arc<GitForge>,
     /// The same remote, as all other code reads it.
@@ -33,6 +33,8 @@ pub struct Outside {
     pub images: Arc<dyn Images>,
     pub engines: Engines,
     pub target: Arc<dyn Target>,
+    /// The Secrets that pods there read.
+    pub live: Arc<dyn LiveSecrets>,
 }
 
 impl Outside {
@@ -53,8 +55,9 @@ impl Outside {
         // Contexts hold these two, and the log has them in many lines.
         settings.seen.leave(&addresses.registry);
         settings.seen.leave(REGISTRY_USER);
-        let vault = Vault::open(&data_dir.join("secrets")).map_err(|error| failed(data_dir, "the secrets", error))?;
-        let vault = Arc::new(vault.noting(settings.seen.clone()));
+        let sealed =
+            SealedStore::open(&data_dir.join("secrets")).map_err(|error| failed(data_dir, "the secrets", error))?;
+        let sealed = Arc::new(sealed.noting(settings.seen.clone()));
         let git = GitForge::open(&data_dir.join("git"), &settings.binary)
             .await
             .map_err(|error| failed(data_dir, "the git repositories", error))?;
@@ -68,10 +71,10 @@ impl Outside {
             .map_err(|error| failed(data_dir, "the registry", error))?;
         let images = RegistryImages::new().with_own(addresses.registry.clone(), registry.clone());
         let engines = open_engines(settings, &own, store.instance(), &settings.agent_socket()).await?;
-        let target = open_target(
+        let (target, live) = open_target(
             settings,
             store.instance(),
-            &vault,
+            &sealed,
             &identity,
             &addresses.registry,
             &clock,
@@ -82,13 +85,14 @@ impl Outside {
             objects,
             clock,
             identity,
-            vault,
+            sealed,
             forge: git.clone(),
             git,
             registry,
             images: Arc::new(images),
             engines,
             target,
+            live,
         })
     }
 }
@@ -162,30 +166,31 @@ async fn open_engines(
 async fn open_target(
     settings: &Settings,
     instance: &str,
-    vault: &Arc<Vault>,
+    sealed: &Arc<SealedStore>,
     identity: &Arc<dyn Identity>,
     registry: &str,
     clock: &Arc<dyn Clock>,
-) -> Result<Arc<dyn Target>, DeliveryError> {
+) -> Result<(Arc<dyn Target>, Arc<dyn LiveSecrets>), DeliveryError> {
     let secrets = Arc::new(EnvironmentSecrets::new(
-        vault.clone(),
+        sealed.clone(),
         identity.clone(),
         registry.to_string(),
         matches!(settings.target, TargetSettings::Local),
     ));
     if let TargetSettings::Kubernetes(identity) = &settings.target {
         let options = KubernetesOptions::new(identity.clone(), secrets);
-        return Ok(Arc::new(KubernetesTarget::new(options)));
+        let target = Arc::new(KubernetesTarget::new(options));
+        return Ok((target.clone(), target));
     }
     let options = LocalOptions::new(
         settings.data_dir.join("local"),
         instance.to_string(),
         settings.binary.clone(),
-        secrets,
+        secrets.clone(),
         clock.clone(),
     );
     let target = LocalTarget::open(options)
         .await
         .map_err(|error| DeliveryError::unavailable("failed to open the local target").caused_by(error))?;
-    Ok(Arc::new(target))
+    Ok((Arc::new(target), secrets))
 }

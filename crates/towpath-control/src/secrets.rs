@@ -1,23 +1,20 @@
-//! Secrets of environments on the local target, kept sealed by the vault.
+//! The live side of the local target: Secrets that people set, sealed in the data directory; and what pods pull images with.
 
-use crate::{
-    contexts::{key_view, unset, vault_error},
-    tokens::{Grant, Identity},
-    views::KeyView,
-};
+use crate::tokens::{Grant, Identity};
 use futures::future::BoxFuture;
 use std::{collections::BTreeMap, sync::Arc};
-use towpath_delivery::DeliveryError;
-use towpath_deploy::SecretSource;
+use towpath_deploy::{
+    Environment, Keeper, Kept, KeyChange, LiveKey, LiveSecret, LiveSecrets, PullCredentials, SecretSource, TargetError,
+};
 use towpath_images::docker_credentials;
-use towpath_secrets::{Scope, Vault};
+use towpath_secrets::{Scope, SealedStore, SealedStoreError};
 use towpath_types::{EnvironmentId, RegistryCredentials, SecretBytes};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// The vault, as targets use it.
+/// The sealed store and the registry's tokens, as targets use them.
 pub(crate) struct EnvironmentSecrets {
-    vault: Arc<Vault>,
+    sealed: Arc<SealedStore>,
     identity: Arc<dyn Identity>,
     registry: String,
     pulls_here: bool,
@@ -26,9 +23,14 @@ pub(crate) struct EnvironmentSecrets {
 impl EnvironmentSecrets {
     /// `registry` is Towpath's own. `pulls_here` says that this machine pulls the images; its docker may have
     /// credentials for other registries, which must not be sent elsewhere.
-    pub(crate) fn new(vault: Arc<Vault>, identity: Arc<dyn Identity>, registry: String, pulls_here: bool) -> Self {
+    pub(crate) fn new(
+        sealed: Arc<SealedStore>,
+        identity: Arc<dyn Identity>,
+        registry: String,
+        pulls_here: bool,
+    ) -> Self {
         Self {
-            vault,
+            sealed,
             identity,
             registry,
             pulls_here,
@@ -47,15 +49,17 @@ impl SecretSource for EnvironmentSecrets {
         secret: &'a str,
     ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretBytes>>, Failure>> {
         Box::pin(async move {
-            let values = self.vault.reveal(&Self::scope(environment, secret))?;
+            let values = self.sealed.reveal(&Self::scope(environment, secret))?;
             Ok((!values.is_empty()).then_some(values))
         })
     }
 
     fn fingerprint(&self, value: &[u8]) -> String {
-        self.vault.fingerprint_bytes(value).to_string()
+        self.sealed.fingerprint_bytes(value).to_string()
     }
+}
 
+impl PullCredentials for EnvironmentSecrets {
     fn pull_credentials<'a>(
         &'a self,
         environment: &'a EnvironmentId,
@@ -78,53 +82,60 @@ impl SecretSource for EnvironmentSecrets {
     }
 }
 
-/// Lets people edit the Secrets of environments. Clones share the vault.
-#[derive(Clone)]
-#[allow(missing_docs)]
-pub struct Secrets {
-    pub vault: Arc<Vault>,
+impl LiveSecrets for EnvironmentSecrets {
+    fn needs_place(&self) -> bool {
+        false
+    }
+
+    fn list<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<LiveSecret>, TargetError>> {
+        Box::pin(async move {
+            let id = &environment.id;
+            let (project, name) = (id.project(), id.environment());
+            let mut secrets = Vec::new();
+            for secret in self.sealed.secrets(project, name).map_err(target_error)? {
+                let listing = self.sealed.list(&Self::scope(id, &secret)).map_err(target_error)?;
+                let keys = listing.entries.into_iter().map(|entry| LiveKey {
+                    key: entry.key,
+                    bytes: entry.bytes,
+                    by: entry.set_by,
+                    at: Some(entry.set_at),
+                });
+                secrets.push(LiveSecret {
+                    keys: keys.collect(),
+                    name: secret,
+                    kind: "Opaque".into(),
+                    kept: Kept::new(Keeper::People, "the local target has no others"),
+                });
+            }
+            Ok(secrets)
+        })
+    }
+
+    fn change<'a>(
+        &'a self,
+        environment: &'a Environment,
+        change: &'a KeyChange,
+    ) -> BoxFuture<'a, Result<(), TargetError>> {
+        Box::pin(async move {
+            let scope = Self::scope(&environment.id, &change.secret);
+            match &change.value {
+                Some(value) => self
+                    .sealed
+                    .set(&scope, &change.key, value, &change.by)
+                    .map_err(target_error),
+                None if self.sealed.unset(&scope, &change.key).map_err(target_error)? => Ok(()),
+                None => Err(TargetError::NotFound(format!("{scope} has no `{}`", change.key))),
+            }
+        })
+    }
 }
 
-impl Secrets {
-    /// Sets a key of an environment's Secret.
-    ///
-    /// # Errors
-    /// `Invalid` for names and values that Kubernetes would not take.
-    pub fn set(
-        &self,
-        environment: &EnvironmentId,
-        secret: &str,
-        key: &str,
-        value: &SecretBytes,
-        by: &str,
-    ) -> Result<(), DeliveryError> {
-        let scope = Scope::secret(environment.project(), environment.environment(), secret);
-        self.vault.set(&scope, key, value, by).map_err(vault_error)
-    }
-
-    /// Removes a key of an environment's Secret.
-    ///
-    /// # Errors
-    /// `NotFound` when there is none.
-    pub fn unset(&self, environment: &EnvironmentId, secret: &str, key: &str) -> Result<(), DeliveryError> {
-        let scope = Scope::secret(environment.project(), environment.environment(), secret);
-        unset(&self.vault, &scope, key)
-    }
-
-    /// The keys of an environment's Secrets.
-    ///
-    /// # Errors
-    /// When the vault cannot be read.
-    pub fn list(&self, environment: &EnvironmentId) -> Result<Vec<KeyView>, DeliveryError> {
-        let (project, name) = (environment.project(), environment.environment());
-        let mut keys = Vec::new();
-        for secret in self.vault.secrets(project, name).map_err(vault_error)? {
-            let listing = self
-                .vault
-                .list(&Scope::secret(project, name, &secret))
-                .map_err(vault_error)?;
-            keys.extend(listing.entries.into_iter().map(|entry| key_view(&secret, entry)));
-        }
-        Ok(keys)
+fn target_error(error: SealedStoreError) -> TargetError {
+    match error {
+        SealedStoreError::Name(_) | SealedStoreError::Value { .. } => TargetError::Refused(error.to_string()),
+        other => TargetError::Failed {
+            attempted: "use the sealed Secrets of this server".into(),
+            source: other.into(),
+        },
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     AgentDoor, Approvals, Contexts, Engines, Grant, Identity, Orbs, Outside, ProgressLogs, Pushes, Queries, Reconciler,
-    Secrets, ServerIdentity, Sessions, Settings, TargetSettings, Triggers, Worker,
+    ServerIdentity, Sessions, Settings, TargetSettings, Triggers, Worker,
     agents::Masks,
     capacity::Capacity,
     conductor::Conductor,
@@ -47,7 +47,6 @@ pub struct System {
     pub pushes: Pushes,
     pub queries: Queries,
     pub contexts: Contexts,
-    pub secrets: Secrets,
     pub sessions: Sessions,
     pub orbs: Orbs,
     pub delivery: Arc<Delivery>,
@@ -81,31 +80,33 @@ impl System {
             objects,
             clock,
             identity,
-            vault,
+            sealed,
             git,
             forge,
             registry,
             images,
             engines,
             target,
+            live,
         } = outside;
         let addresses = settings.addresses();
         let contexts = Contexts {
             store: store.clone(),
-            vault: vault.clone(),
+            sealed: sealed.clone(),
             identity: identity.clone(),
             registry: addresses.registry.clone(),
         };
         let delivery = Arc::new(Delivery::new(Ports {
             store: store.clone(),
             target,
+            live,
             forge: forge.clone(),
             images: images.clone(),
             clock: clock.clone(),
             renderer: Arc::new(Renderer::default()),
             fingerprint: Arc::new({
-                let vault = vault.clone();
-                move |bytes: &[u8]| vault.fingerprint_bytes(bytes).to_string()
+                let sealed = sealed.clone();
+                move |bytes: &[u8]| sealed.fingerprint_bytes(bytes).to_string()
             }),
             own_registry: addresses.registry.clone(),
             pull_secret: match settings.target {
@@ -194,7 +195,6 @@ impl System {
                 conductor: conductor.clone(),
                 engines,
             },
-            secrets: Secrets { vault },
             sessions: Sessions {
                 store: store.clone(),
                 clock: clock.clone(),
@@ -237,7 +237,7 @@ impl System {
     /// Creates a project with an empty repository, and the context that gives its jobs access to the registry.
     ///
     /// # Errors
-    /// When git, the vault or the storage does not work.
+    /// When git, the sealed store or the storage does not work.
     pub async fn create_project(&self, project: &ProjectName, by: &str) -> Result<(), DeliveryError> {
         self.triggers.create_project(project).await?;
         self.contexts.provide_registry(project, by)

@@ -29,7 +29,7 @@ use towpath_engines::ScriptedEngine;
 use towpath_forge::{Forge, RefUpdate, fake::FakeForge};
 use towpath_images::{Images, fake::FakeImages};
 use towpath_protocol::{Report, SequencedReport};
-use towpath_secrets::Vault;
+use towpath_secrets::SealedStore;
 use towpath_store::{Database, Faults, FolderObjects, JobRow, Objects, SqlStore, Store};
 use towpath_testkit::clock::FakeClock;
 use towpath_types::{
@@ -90,7 +90,7 @@ pub(crate) struct World {
     pub project: ProjectName,
     /// Whether only one server runs at a time.
     pub alone: bool,
-    vault: Arc<Vault>,
+    sealed: Arc<SealedStore>,
     identity: Arc<dyn Identity>,
     _folder: Arc<tempfile::TempDir>,
 }
@@ -135,7 +135,7 @@ impl World {
             host: ScriptedEngine::new().with_name(EngineName::new("host", "test", "1")),
             project: "claims".parse().unwrap(),
             alone: true,
-            vault: Arc::new(Vault::open(&folder.path().join("secrets")).unwrap()),
+            sealed: Arc::new(SealedStore::open(&folder.path().join("secrets")).unwrap()),
             identity: Arc::new(Tokens::open(folder.path()).unwrap()),
             _folder: folder,
         }
@@ -190,6 +190,7 @@ impl World {
         Arc::new(Delivery::new(Ports {
             store: self.store.clone(),
             target: Arc::new(self.target.clone()),
+            live: Arc::new(towpath_deploy::fake::FakeSecrets::default()),
             forge: self.forge.clone(),
             images: self.images.clone(),
             clock: self.clock.clone(),
@@ -203,7 +204,7 @@ impl World {
     fn contexts(&self) -> Contexts {
         Contexts {
             store: self.store.clone(),
-            vault: self.vault.clone(),
+            sealed: self.sealed.clone(),
             identity: self.identity.clone(),
             registry: "127.0.0.1:7070".into(),
         }
@@ -321,7 +322,7 @@ impl World {
     pub(crate) fn secret(&self, key: &str, value: &str) {
         let scope = towpath_secrets::Scope::context("vault");
         let value = towpath_types::SecretBytes::new(value.into());
-        self.vault.set(&scope, key, &value, "ada").unwrap();
+        self.sealed.set(&scope, key, &value, "ada").unwrap();
     }
 
     /// Commits a configuration to `branch`, without telling any server.

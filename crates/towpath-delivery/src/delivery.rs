@@ -12,9 +12,10 @@ use crate::{
     release::Releases,
     repository::Repositories,
     run::Runs,
+    secrets::Secrets,
 };
 use std::sync::Arc;
-use towpath_deploy::{Target, render::Renderer};
+use towpath_deploy::{LiveSecrets, Target, render::Renderer};
 use towpath_forge::Forge;
 use towpath_images::Images;
 use towpath_store::Store;
@@ -26,6 +27,8 @@ use towpath_types::Clock;
 pub struct Ports {
     pub store: Arc<dyn Store>,
     pub target: Arc<dyn Target>,
+    /// The Secrets that pods there read.
+    pub live: Arc<dyn LiveSecrets>,
     pub forge: Arc<dyn Forge>,
     pub images: Arc<dyn Images>,
     pub clock: Arc<dyn Clock>,
@@ -61,6 +64,8 @@ pub struct Delivery {
     pub discoverer: Discoverer,
     /// Says which environments are protected.
     pub protections: Protections,
+    /// Lists and sets the Secrets that pods read.
+    pub secrets: Secrets,
 }
 
 impl Delivery {
@@ -70,6 +75,7 @@ impl Delivery {
         let Ports {
             store,
             target,
+            live,
             forge,
             images,
             clock,
@@ -101,6 +107,7 @@ impl Delivery {
             protections: protections.clone(),
         };
         let locks = Locks::new(store.clone(), target.clone(), clock.clone(), history.clone());
+        let discoverer = Discoverer::new(store.clone(), renderer, repositories);
         Self {
             gates: Gates::new(store.clone(), clock.clone(), planner.clone(), locks.clone()),
             releases: Releases::new(
@@ -117,8 +124,9 @@ impl Delivery {
                 planner.clone(),
                 locks.clone(),
             ),
-            observer: Observer::new(store.clone(), target, clock, history.clone()),
-            discoverer: Discoverer::new(store, renderer, repositories),
+            observer: Observer::new(store, target, clock, history.clone()),
+            secrets: Secrets::new(live, history.clone(), discoverer.clone()),
+            discoverer,
             history,
             images,
             planner,

@@ -43,6 +43,7 @@ mod request;
 mod retry;
 mod run;
 mod run_name;
+mod secrets;
 mod turn;
 mod work;
 mod workflow;
@@ -83,9 +84,10 @@ pub use protection::Protections;
 pub use release::Releases;
 pub use request::LaptopRequest;
 pub use run::Runs;
-pub use towpath_deploy::{CronFailure, Deploying, Hold, Writer};
+pub use secrets::Secrets;
+pub use towpath_deploy::{CronFailure, Deploying, Hold, Keeper, Kept, LiveKey, LiveSecret, Writer};
 pub use towpath_manifest::{
     Diagnostic, EnvironmentLayout, Layout, LayoutSettings, ManifestContent, ManifestFile, Named, Origin, Reading,
-    Sourced, Wanted,
+    Sourced, Tree, Wanted,
 };
 pub use workflow::WorkflowJobs;

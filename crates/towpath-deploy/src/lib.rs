@@ -19,16 +19,18 @@ pub mod fake;
 mod hooks;
 pub mod kubernetes;
 mod lines;
+mod live;
 pub mod local;
 pub mod proxy;
 pub mod render;
 mod target;
 
 pub use kubernetes::{Identity, KubernetesOptions, KubernetesTarget};
+pub use live::{Keeper, Kept, KeyChange, LiveKey, LiveSecret, LiveSecrets};
 pub use local::{LocalOptions, LocalTarget};
 pub use target::{
     Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Deploying, Drift, Environment, Finding, Hold, Hooks,
-    JOB_LABEL, JobEnd, JobHandle, JobLine, Occasion, PULL_SECRET, Preflight, Progress, ReleaseRecord, SecretSource,
-    Severity, SourceError, Target, TargetError, Volumes, WorkloadStatus, Writer,
+    JOB_LABEL, JobEnd, JobHandle, JobLine, Occasion, PULL_SECRET, Preflight, Progress, PullCredentials, ReleaseRecord,
+    SecretSource, Severity, SourceError, Target, TargetError, Volumes, WorkloadStatus, Writer,
 };
 pub use towpath_types::{EnvironmentId, EnvironmentIdError};

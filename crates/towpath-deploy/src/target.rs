@@ -13,7 +13,7 @@ use towpath_types::{CommitId, Outcome, RegistryCredentials, ReleaseId, SecretByt
 /// The label with the name of a job. All its runs have the same value, although each has its own name.
 pub const JOB_LABEL: &str = "towpath.dev/job";
 
-/// The name of the Secret that pods pull images with, if the [`SecretSource`] has credentials for their registry.
+/// The name of the Secret that pods pull images with, if [`PullCredentials`] has credentials for their registry.
 pub const PULL_SECRET: &str = "towpath-registry";
 
 /// An environment and its location.
@@ -399,14 +399,26 @@ impl TargetError {
     }
 }
 
-/// Why a [`SecretSource`] does not answer. Contains no value of a Secret.
+/// Why a source does not answer. Contains no value of a Secret.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Where the values of Secrets and the credentials for registries come from. The caller of a target supplies it.
+/// Where the credentials come from that pods pull images with. The caller of a target supplies it.
 ///
-/// All methods may be called at any time, any number of times, and concurrently. Answers are used and forgotten: the next
-/// container that starts gets a changed value. An error means that the source does not answer now, and the caller tries again.
-pub trait SecretSource: Send + Sync {
+/// May be called at any time, any number of times, and concurrently. An answer is used and forgotten: the next container that
+/// starts gets changed credentials. An error means that the source does not answer now, and the caller tries again.
+pub trait PullCredentials: Send + Sync {
+    /// The credentials for pulling from `registry` (`127.0.0.1:7070`); `None` to pull without.
+    fn pull_credentials<'a>(
+        &'a self,
+        environment: &'a EnvironmentId,
+        registry: &'a str,
+    ) -> BoxFuture<'a, Result<Option<RegistryCredentials>, SourceError>>;
+}
+
+/// Where the values of Secrets come from on a target that keeps none itself. The caller of the target supplies it.
+///
+/// The contract is that of [`PullCredentials`]. A cluster keeps its Secrets itself.
+pub trait SecretSource: PullCredentials {
     /// The keys and values of the Secret `secret`; `None` if it does not exist.
     fn values<'a>(
         &'a self,
@@ -416,13 +428,6 @@ pub trait SecretSource: Send + Sync {
 
     /// A keyed hash of a value: equal for equal values, and revealing nothing about them.
     fn fingerprint(&self, value: &[u8]) -> String;
-
-    /// The credentials for pulling from `registry` (`127.0.0.1:7070`); `None` to pull without.
-    fn pull_credentials<'a>(
-        &'a self,
-        environment: &'a EnvironmentId,
-        registry: &'a str,
-    ) -> BoxFuture<'a, Result<Option<RegistryCredentials>, SourceError>>;
 }
 
 /// A place where environments run: it applies their objects and tells how they are doing.

@@ -1,6 +1,6 @@
 //! The file system: one writer at a time, and files that are replaced as a whole.
 
-use crate::VaultError;
+use crate::SealedStoreError;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -14,22 +14,22 @@ pub const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// writer overwrites what a killed process left there.
 pub(crate) const TEMPORARY: &str = ".writing";
 
-pub(crate) fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> VaultError + 'a {
-    move |source| VaultError::Io {
+pub(crate) fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> SealedStoreError + 'a {
+    move |source| SealedStoreError::Io {
         doing,
         path: path.to_path_buf(),
         source,
     }
 }
 
-/// The right to change the vault until it is dropped. When a process dies, the kernel releases it.
+/// The right to change the sealed store until it is dropped. When a process dies, the kernel releases it.
 #[derive(Debug)]
 pub(crate) struct Lock(#[allow(dead_code)] File); // held, never read
 
 /// Waits for the right to change `folder`.
 ///
 /// Each call opens the lock file again, so that threads of one process exclude each other, too.
-pub(crate) fn lock(folder: &Path, patience: Duration) -> Result<Lock, VaultError> {
+pub(crate) fn lock(folder: &Path, patience: Duration) -> Result<Lock, SealedStoreError> {
     let path = folder.join("lock");
     let open = OpenOptions::new()
         .create(true)
@@ -44,7 +44,7 @@ pub(crate) fn lock(folder: &Path, patience: Duration) -> Result<Lock, VaultError
             Ok(()) => return Ok(Lock(file)),
             Err(TryLockError::Error(source)) => return Err(io_error("lock", &path)(source)),
             Err(TryLockError::WouldBlock) if begun.elapsed() >= patience => {
-                return Err(VaultError::Locked {
+                return Err(SealedStoreError::Locked {
                     lock_file: path,
                     waited: patience,
                 });
@@ -55,7 +55,7 @@ pub(crate) fn lock(folder: &Path, patience: Duration) -> Result<Lock, VaultError
 }
 
 /// Creates `folder` and its parents, for the owner only, durably: they survive a power cut.
-pub(crate) fn make_folder(folder: &Path) -> Result<(), VaultError> {
+pub(crate) fn make_folder(folder: &Path) -> Result<(), SealedStoreError> {
     if folder.is_dir() {
         return Ok(());
     }
@@ -76,7 +76,7 @@ pub(crate) fn make_folder(folder: &Path) -> Result<(), VaultError> {
 }
 
 /// Replaces `path` by `content`, completely or not at all. The caller holds the [`Lock`] of `root`, which contains `path`.
-pub(crate) fn replace(root: &Path, path: &Path, content: &[u8]) -> Result<(), VaultError> {
+pub(crate) fn replace(root: &Path, path: &Path, content: &[u8]) -> Result<(), SealedStoreError> {
     let temporary = root.join(TEMPORARY);
     fault::point("open", &temporary)?;
     let open = OpenOptions::new()
@@ -99,13 +99,13 @@ pub(crate) fn replace(root: &Path, path: &Path, content: &[u8]) -> Result<(), Va
 }
 
 /// Deletes `path` durably. The caller holds the [`Lock`].
-pub(crate) fn delete(path: &Path) -> Result<(), VaultError> {
+pub(crate) fn delete(path: &Path) -> Result<(), SealedStoreError> {
     fault::point("delete", path)?;
     fs::remove_file(path).map_err(io_error("delete", path))?;
     sync_folder(path.parent().unwrap_or(path))
 }
 
-fn sync_folder(folder: &Path) -> Result<(), VaultError> {
+fn sync_folder(folder: &Path) -> Result<(), SealedStoreError> {
     fault::point("sync folder", folder)?;
     File::open(folder)
         .and_then(|folder| folder.sync_all())
@@ -113,7 +113,7 @@ fn sync_folder(folder: &Path) -> Result<(), VaultError> {
 }
 
 /// The content of `path`; `None` if there is no such file.
-pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, VaultError> {
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, SealedStoreError> {
     match fs::read(path) {
         Ok(content) => Ok(Some(content)),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -122,7 +122,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, VaultError> {
 }
 
 /// The names in `folder` that are UTF-8, sorted; empty if there is no such folder.
-pub(crate) fn names(folder: &Path) -> Result<Vec<String>, VaultError> {
+pub(crate) fn names(folder: &Path) -> Result<Vec<String>, SealedStoreError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -139,12 +139,12 @@ pub(crate) fn names(folder: &Path) -> Result<Vec<String>, VaultError> {
 
 /// Points at which a test can stop a write, as a kill or a full disk would.
 pub(crate) mod fault {
-    use crate::VaultError;
+    use crate::SealedStoreError;
     use std::path::Path;
 
     #[cfg(not(test))]
     #[allow(clippy::unnecessary_wraps)] // it fails in tests only
-    pub(crate) fn point(_step: &'static str, _path: &Path) -> Result<(), VaultError> {
+    pub(crate) fn point(_step: &'static str, _path: &Path) -> Result<(), SealedStoreError> {
         Ok(())
     }
 
@@ -155,7 +155,7 @@ pub(crate) mod fault {
     }
 
     #[cfg(test)]
-    pub(crate) fn point(step: &'static str, path: &Path) -> Result<(), VaultError> {
+    pub(crate) fn point(step: &'static str, path: &Path) -> Result<(), SealedStoreError> {
         match LEFT.get() {
             Some(0) => Err(super::io_error(step, path)(std::io::Error::other("injected"))),
             left => {

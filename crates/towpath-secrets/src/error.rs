@@ -1,16 +1,16 @@
-//! What can go wrong with the vault, and the remedies.
+//! What can go wrong with the sealed store, and the remedies.
 
 use crate::{NameError, Scope};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why the vault failed. Contains names and paths, never a value.
+/// Why the sealed store failed. Contains names and paths, never a value.
 #[derive(Debug, thiserror::Error)]
-pub enum VaultError {
+pub enum SealedStoreError {
     /// The key file is missing, but there are files that only its key opens.
     #[error(
-        "the vault's key file `{}` is missing, and `{}` was sealed with its key: restore the key file from a backup, or \
+        "the key file of the sealed store `{}` is missing, and `{}` was sealed with its key: restore the key file from a backup, or \
          move the folder away to start without the values",
         key_file.display(), sealed.display()
     )]
@@ -22,7 +22,7 @@ pub enum VaultError {
     },
     /// Users other than its owner may read or write the key file.
     #[error(
-        "the vault's key file `{}` is open to others (mode {mode:04o}): run `chmod 600` on it, and if somebody may have \
+        "the key file of the sealed store `{}` is open to others (mode {mode:04o}): run `chmod 600` on it, and if somebody may have \
          read it, set every secret again",
         key_file.display()
     )]
@@ -34,7 +34,7 @@ pub enum VaultError {
     },
     /// The key file does not contain a key.
     #[error(
-        "the vault's key file `{}` does not contain a key (one line of 64 hex digits): restore it from a backup",
+        "the key file of the sealed store `{}` does not contain a key (one line of 64 hex digits): restore it from a backup",
         key_file.display()
     )]
     KeyDamaged {
@@ -55,7 +55,7 @@ pub enum VaultError {
         /// The scope of the values in the file.
         scope: Scope,
     },
-    /// A file is not as the vault wrote it.
+    /// A file is not as the sealed store wrote it.
     #[error(
         "`{}` is damaged ({what}): restore it from a backup, or delete it and set the values of {scope} again; nothing \
          else is affected",
@@ -83,7 +83,7 @@ pub enum VaultError {
         /// The key of the value.
         key: String,
     },
-    /// Kubernetes, CircleCI or the vault does not accept a name.
+    /// Kubernetes, CircleCI or the sealed store does not accept a name.
     #[error(transparent)]
     Name(#[from] NameError),
     /// A value could not be used where it would be read.

@@ -1,7 +1,7 @@
-//! The vault's key: sealing, opening and fingerprints.
+//! The key of the sealed store: sealing, opening and fingerprints.
 
 use crate::disk::{TEMPORARY, io_error, read, replace};
-use crate::{Scope, VaultError};
+use crate::{Scope, SealedStoreError};
 use chacha20poly1305::aead::{Aead as _, Generate as _, KeyInit as _, Payload};
 use chacha20poly1305::{Key as CipherKey, XChaCha20Poly1305, XNonce};
 use hmac::{Hmac, Mac as _};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use towpath_types::SecretBytes;
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// A stand-in for a value. Equal values of one vault have equal fingerprints. Without the vault's key, a fingerprint reveals
+/// A stand-in for a value. Equal values of one sealed store have equal fingerprints. Without the sealed store's key, a fingerprint reveals
 /// nothing about its value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -45,20 +45,20 @@ const NONCE_BYTES: usize = 24;
 
 impl Keys {
     /// Reads the key file.
-    pub(crate) fn read(path: &Path) -> Result<Option<Self>, VaultError> {
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>, SealedStoreError> {
         let Some(content) = read(path)?.map(Zeroizing::new) else {
             return Ok(None);
         };
         let metadata = std::fs::metadata(path).map_err(io_error("read the permissions of", path))?;
         let mode = metadata.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
-            return Err(VaultError::KeyExposed {
+            return Err(SealedStoreError::KeyExposed {
                 key_file: path.to_path_buf(),
                 mode,
             });
         }
         let mut master = Zeroizing::new([0_u8; 32]);
-        let damaged = |_| VaultError::KeyDamaged {
+        let damaged = |_| SealedStoreError::KeyDamaged {
             key_file: path.to_path_buf(),
         };
         hex::decode_to_slice(content.trim_ascii(), master.as_mut_slice()).map_err(damaged)?;
@@ -66,8 +66,8 @@ impl Keys {
     }
 
     /// Creates a key and its file. The caller holds the lock of `root` and knows that there is no key yet.
-    pub(crate) fn create(root: &Path, path: &Path) -> Result<(), VaultError> {
-        let mut master = CipherKey::try_generate().map_err(|_| VaultError::Randomness)?;
+    pub(crate) fn create(root: &Path, path: &Path) -> Result<(), SealedStoreError> {
+        let mut master = CipherKey::try_generate().map_err(|_| SealedStoreError::Randomness)?;
         let mut text = Zeroizing::new(hex::encode(master));
         master.as_mut_slice().zeroize();
         text.push('\n');
@@ -94,15 +94,17 @@ impl Keys {
     }
 
     /// Seals `value` and binds it to `binding`. The result is a random nonce and the sealed bytes, as hex digits.
-    pub(crate) fn seal(&self, binding: &Binding<'_>, value: &SecretBytes) -> Result<String, VaultError> {
-        let nonce = XNonce::try_generate().map_err(|_| VaultError::Randomness)?;
+    pub(crate) fn seal(&self, binding: &Binding<'_>, value: &SecretBytes) -> Result<String, SealedStoreError> {
+        let nonce = XNonce::try_generate().map_err(|_| SealedStoreError::Randomness)?;
         let cipher = XChaCha20Poly1305::new((&*self.sealing).into());
         let payload = Payload {
             msg: value.expose(),
             aad: &binding.to_bytes(),
         };
         // Sealing fails only for texts of 256 GiB, far above the limits of a value.
-        let sealed = cipher.encrypt(&nonce, payload).map_err(|_| VaultError::Randomness)?;
+        let sealed = cipher
+            .encrypt(&nonce, payload)
+            .map_err(|_| SealedStoreError::Randomness)?;
         Ok(format!("{}{}", hex::encode(nonce), hex::encode(sealed)))
     }
 
@@ -166,7 +168,7 @@ fn keyed(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// The key file's path in the vault's folder.
+/// The key file's path in the sealed store's folder.
 pub(crate) fn key_file(root: &Path) -> PathBuf {
     root.join("key")
 }

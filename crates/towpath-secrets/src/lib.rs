@@ -1,4 +1,4 @@
-//! The vault: the values of the local target's Secrets and of CircleCI contexts, sealed in the data directory.
+//! The sealed store: the values of the local target's Secrets and of CircleCI contexts, sealed in the data directory.
 //!
 //! **Invariants.**
 //! - On disk, every value is sealed (XChaCha20-Poly1305) and bound to its scope, its key, who set it and when. A value that was
@@ -8,7 +8,7 @@
 //! - A damaged file affects its own scope and no other.
 //! - No error, `Debug` output or name contains a value.
 //!
-//! The vault does not hide which environments, Secrets, keys and contexts exist, who set them, or how long each value is. It
+//! The sealed store does not hide which environments, Secrets, keys and contexts exist, who set them, or how long each value is. It
 //! does not notice a file that was deleted, or replaced by an older version of itself.
 //!
 //! It does not know who may read what, how a value gets into a container, or how logs are masked.
@@ -21,14 +21,14 @@ mod error;
 mod key;
 mod names;
 mod scope;
-mod vault;
+mod store;
 
 pub use disk::LOCK_PATIENCE;
-pub use error::VaultError;
+pub use error::SealedStoreError;
 pub use key::Fingerprint;
 pub use names::NameError;
 pub use scope::Scope;
-pub use vault::{Entry, Listing, Vault};
+pub use store::{Entry, Listing, SealedStore};
 
 #[cfg(test)]
 mod tests;

@@ -85,7 +85,7 @@ pub(crate) fn to_file_name(name: &str) -> String {
     file
 }
 
-/// The inverse of [`to_file_name`]; `None` for files that the vault did not write.
+/// The inverse of [`to_file_name`]; `None` for files that the sealed store did not write.
 pub(crate) fn from_file_name(file: &str) -> Option<String> {
     let mut bytes = Vec::new();
     let mut rest = file.as_bytes();

@@ -64,7 +64,7 @@ impl Scope {
         }
     }
 
-    /// The path of the scope's file, relative to the vault's folder.
+    /// The path of the scope's file, relative to the sealed store's folder.
     pub(crate) fn path(&self) -> Result<PathBuf, NameError> {
         let parts = match self {
             Self::Secret {
@@ -83,7 +83,7 @@ impl Scope {
         if let Some(long) = parts.iter().find(|part| part.len() > 255) {
             return Err(NameError {
                 name: long.chars().take(80).collect(),
-                what: "the name of the vault's file",
+                what: "the name of the sealed store's file",
                 rule: "at most 255 bytes, where each blank, and each byte of a non-ASCII letter, counts three times",
             });
         }

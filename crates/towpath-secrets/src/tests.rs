@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use crate::disk::{fault, lock};
-use crate::{Scope, Vault, VaultError};
+use crate::{Scope, SealedStore, SealedStoreError};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -36,12 +36,12 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn sealed_file(vault: &TempDir) -> PathBuf {
-    vault.path().join("environments/team%2Fclaims/dev/app-secrets")
+fn sealed_file(store: &TempDir) -> PathBuf {
+    store.path().join("environments/team%2Fclaims/dev/app-secrets")
 }
 
-fn values(vault: &Vault, scope: &Scope) -> Vec<String> {
-    let values = vault.reveal(scope).unwrap_or_else(|error| panic!("{error}"));
+fn values(store: &SealedStore, scope: &Scope) -> Vec<String> {
+    let values = store.reveal(scope).unwrap_or_else(|error| panic!("{error}"));
     values
         .iter()
         .map(|(key, value)| format!("{key}={}", value.expose().escape_ascii()))
@@ -51,14 +51,14 @@ fn values(vault: &Vault, scope: &Scope) -> Vec<String> {
 #[test]
 fn what_is_set_is_listed_revealed_and_unset() {
     let dir = folder();
-    let vault = Vault::open(dir.path()).unwrap();
+    let store = SealedStore::open(dir.path()).unwrap();
     let ci = Scope::context("Team A / production");
-    vault.set(&app(), "TOKEN", &secret(VALUE), "ada").unwrap();
-    vault.set(&app(), "URL", &secret("x"), "ada").unwrap();
-    vault.set(&app(), "URL", &secret(VALUE), "grace").unwrap();
-    vault.set(&ci, "AWS_KEY", &secret(""), "ada").unwrap();
+    store.set(&app(), "TOKEN", &secret(VALUE), "ada").unwrap();
+    store.set(&app(), "URL", &secret("x"), "ada").unwrap();
+    store.set(&app(), "URL", &secret(VALUE), "grace").unwrap();
+    store.set(&ci, "AWS_KEY", &secret(""), "ada").unwrap();
 
-    let listing = vault.list(&app()).unwrap();
+    let listing = store.list(&app()).unwrap();
     let lines: Vec<String> = listing
         .entries
         .iter()
@@ -66,39 +66,39 @@ fn what_is_set_is_listed_revealed_and_unset() {
         .collect();
     assert_eq!(lines, ["TOKEN by ada", "URL by grace"]);
     assert_eq!(listing.entries[0].fingerprint, listing.entries[1].fingerprint);
-    assert_eq!(listing.entries[0].fingerprint, vault.fingerprint(&secret(VALUE)));
-    assert_ne!(listing.entries[0].fingerprint, vault.fingerprint(&secret("x")));
-    assert_eq!(vault.secrets("team/claims", "dev").unwrap(), ["app-secrets"]);
-    assert_eq!(vault.secrets("team/claims", "none").unwrap(), [""; 0]);
-    assert_eq!(vault.contexts().unwrap(), ["Team A / production"]);
+    assert_eq!(listing.entries[0].fingerprint, store.fingerprint(&secret(VALUE)));
+    assert_ne!(listing.entries[0].fingerprint, store.fingerprint(&secret("x")));
+    assert_eq!(store.secrets("team/claims", "dev").unwrap(), ["app-secrets"]);
+    assert_eq!(store.secrets("team/claims", "none").unwrap(), [""; 0]);
+    assert_eq!(store.contexts().unwrap(), ["Team A / production"]);
 
     // Reads it later, as another process would.
-    let vault = Vault::open(dir.path()).unwrap();
+    let store = SealedStore::open(dir.path()).unwrap();
     assert_eq!(
-        values(&vault, &app()),
+        values(&store, &app()),
         [format!("TOKEN={VALUE}"), format!("URL={VALUE}")]
     );
-    assert_eq!(values(&vault, &ci), ["AWS_KEY="]);
-    assert!(vault.unset(&app(), "TOKEN").unwrap());
-    assert!(!vault.unset(&app(), "TOKEN").unwrap());
-    assert!(vault.unset(&app(), "URL").unwrap());
-    assert_eq!(values(&vault, &app()), [""; 0]);
-    assert_eq!(vault.secrets("team/claims", "dev").unwrap(), [""; 0]);
+    assert_eq!(values(&store, &ci), ["AWS_KEY="]);
+    assert!(store.unset(&app(), "TOKEN").unwrap());
+    assert!(!store.unset(&app(), "TOKEN").unwrap());
+    assert!(store.unset(&app(), "URL").unwrap());
+    assert_eq!(values(&store, &app()), [""; 0]);
+    assert_eq!(store.secrets("team/claims", "dev").unwrap(), [""; 0]);
 
-    // Another vault has other fingerprints.
+    // Another store has other fingerprints.
     let other = folder();
     assert_ne!(
-        Vault::open(other.path()).unwrap().fingerprint(&secret(VALUE)),
-        vault.fingerprint(&secret(VALUE))
+        SealedStore::open(other.path()).unwrap().fingerprint(&secret(VALUE)),
+        store.fingerprint(&secret(VALUE))
     );
 }
 
 #[test]
 fn no_value_is_in_a_file_in_debug_or_in_a_listing() {
     let dir = folder();
-    let vault = Vault::open(dir.path()).unwrap();
-    vault.set(&app(), "TOKEN", &secret(VALUE), "ada").unwrap();
-    vault.set(&Scope::context("c"), "TOKEN", &secret(VALUE), "ada").unwrap();
+    let store = SealedStore::open(dir.path()).unwrap();
+    store.set(&app(), "TOKEN", &secret(VALUE), "ada").unwrap();
+    store.set(&Scope::context("c"), "TOKEN", &secret(VALUE), "ada").unwrap();
     let hex = hex::encode(VALUE);
     let key = fs::read_to_string(dir.path().join("key")).unwrap();
     let found = files(dir.path());
@@ -114,9 +114,9 @@ fn no_value_is_in_a_file_in_debug_or_in_a_listing() {
         );
     }
     let shown = format!(
-        "{vault:?} {:?} {:?}",
-        vault.list(&app()).unwrap(),
-        vault.reveal(&app()).unwrap()
+        "{store:?} {:?} {:?}",
+        store.list(&app()).unwrap(),
+        store.reveal(&app()).unwrap()
     );
     assert!(
         !shown.contains(VALUE) && !shown.contains(&hex) && !shown.contains(key.trim()),
@@ -135,18 +135,18 @@ fn no_value_is_in_a_file_in_debug_or_in_a_listing() {
 /// Sets values, applies `damage` to the folder, and compares the errors of listing and revealing.
 fn check(damage: impl Fn(&TempDir), expect: &str) {
     let dir = folder();
-    let vault = Vault::open(dir.path()).unwrap();
-    vault.set(&app(), "TOKEN", &secret(VALUE), "ada").unwrap();
-    vault.set(&app(), "URL", &secret("u"), "ada").unwrap();
+    let store = SealedStore::open(dir.path()).unwrap();
+    store.set(&app(), "TOKEN", &secret(VALUE), "ada").unwrap();
+    store.set(&app(), "URL", &secret("u"), "ada").unwrap();
     let other = Scope::secret("team/claims", "dev", "other");
-    vault.set(&other, "A", &secret("kept"), "ada").unwrap();
+    store.set(&other, "A", &secret("kept"), "ada").unwrap();
     damage(&dir);
-    let outcome = Vault::open(dir.path()).and_then(|vault| {
+    let outcome = SealedStore::open(dir.path()).and_then(|store| {
         // Damage to one file does not affect the other.
-        if let Ok(values) = vault.reveal(&other) {
+        if let Ok(values) = store.reveal(&other) {
             assert_eq!(values["A"].expose(), b"kept");
         }
-        vault.reveal(&app())
+        store.reveal(&app())
     });
     let message = match outcome {
         Ok(values) => format!("{values:?}"),
@@ -169,7 +169,7 @@ const ANEW: &str = "restore it from a backup, or delete it and set the values of
 #[test]
 fn a_value_is_kept_byte_for_byte() {
     let dir = folder();
-    let vault = Vault::open(dir.path()).unwrap();
+    let store = SealedStore::open(dir.path()).unwrap();
     let values = [
         b"".to_vec(),
         b"\n".to_vec(),
@@ -178,17 +178,17 @@ fn a_value_is_kept_byte_for_byte() {
         (0..=u8::MAX).rev().collect(),
     ];
     for (index, value) in values.iter().enumerate() {
-        vault
+        store
             .set(&app(), &format!("K{index}"), &SecretBytes::new(value.clone()), "ada")
             .unwrap();
     }
-    let opened = Vault::open(dir.path()).unwrap().reveal(&app()).unwrap();
+    let opened = SealedStore::open(dir.path()).unwrap().reveal(&app()).unwrap();
     for (value, opened) in values.iter().zip(opened.values()) {
         assert_eq!(opened.expose(), value);
     }
     assert!(!fs::read_to_string(sealed_file(&dir)).unwrap().contains("line"));
     let binary = SecretBytes::new(b"0\x82\x05\n".to_vec());
-    let refused = vault.set(&Scope::context("c"), "A", &binary, "ada").unwrap_err();
+    let refused = store.set(&Scope::context("c"), "A", &binary, "ada").unwrap_err();
     assert_eq!(
         refused.to_string(),
         "the value of `A` in the context `c` is not text (UTF-8), so no environment variable can have it"
@@ -244,7 +244,7 @@ fn damage_says_which_file_and_what_to_do() {
 fn a_wrong_lost_or_exposed_key_file_is_an_error() {
     check(
         |dir| fs::remove_file(dir.path().join("key")).unwrap(),
-        "the vault's key file `DIR/key` is missing, and `DIR/environments/team%2Fclaims/dev/app-secrets` was sealed with its key: restore the key file from a backup, or move the folder away to start without the values",
+        "the key file of the sealed store `DIR/key` is missing, and `DIR/environments/team%2Fclaims/dev/app-secrets` was sealed with its key: restore the key file from a backup, or move the folder away to start without the values",
     );
     check(
         |dir| fs::write(dir.path().join("key"), "00".repeat(32)).unwrap(),
@@ -253,24 +253,24 @@ fn a_wrong_lost_or_exposed_key_file_is_an_error() {
     for content in ["", "0011", &"zz".repeat(32), &"00".repeat(33)] {
         check(
             |dir| fs::write(dir.path().join("key"), content).unwrap(),
-            "the vault's key file `DIR/key` does not contain a key (one line of 64 hex digits): restore it from a backup",
+            "the key file of the sealed store `DIR/key` does not contain a key (one line of 64 hex digits): restore it from a backup",
         );
     }
     check(
         |dir| fs::set_permissions(dir.path().join("key"), fs::Permissions::from_mode(0o640)).unwrap(),
-        "the vault's key file `DIR/key` is open to others (mode 0640): run `chmod 600` on it, and if somebody may have read it, set every secret again",
+        "the key file of the sealed store `DIR/key` is open to others (mode 0640): run `chmod 600` on it, and if somebody may have read it, set every secret again",
     );
 }
 
 #[test]
 fn a_sealed_value_opens_only_where_it_belongs() {
     let dir = folder();
-    let vault = Vault::open(dir.path()).unwrap();
+    let store = SealedStore::open(dir.path()).unwrap();
     let here = app();
     let there = Scope::secret("team/claims", "production", "app-secrets");
-    vault.set(&here, "A", &secret(VALUE), "ada").unwrap();
-    vault.set(&here, "B", &secret("b"), "ada").unwrap();
-    vault.set(&there, "A", &secret("p"), "ada").unwrap();
+    store.set(&here, "A", &secret(VALUE), "ada").unwrap();
+    store.set(&here, "B", &secret("b"), "ada").unwrap();
+    store.set(&there, "A", &secret("p"), "ada").unwrap();
     let read = |scope: &Scope| -> serde_json::Value {
         serde_json::from_slice(&fs::read(dir.path().join(scope.path().unwrap())).unwrap()).unwrap()
     };
@@ -281,12 +281,12 @@ fn a_sealed_value_opens_only_where_it_belongs() {
     let mut file = read(&there);
     file["values"]["A"] = read(&here)["values"]["A"].clone();
     write(&there, &file);
-    assert!(matches!(vault.reveal(&there), Err(VaultError::DoesNotOpen { key, .. }) if key == "A"));
+    assert!(matches!(store.reveal(&there), Err(SealedStoreError::DoesNotOpen { key, .. }) if key == "A"));
     // Move a value from one key to another. The other key is still listed.
     let mut file = read(&here);
     file["values"]["B"] = file["values"]["A"].clone();
     write(&here, &file);
-    let listing = vault.list(&here).unwrap();
+    let listing = store.list(&here).unwrap();
     assert_eq!(
         listing
             .entries
@@ -295,18 +295,18 @@ fn a_sealed_value_opens_only_where_it_belongs() {
             .collect::<Vec<_>>(),
         ["A"]
     );
-    assert!(matches!(&listing.broken[..], [VaultError::DoesNotOpen { key, .. }] if key == "B"));
+    assert!(matches!(&listing.broken[..], [SealedStoreError::DoesNotOpen { key, .. }] if key == "B"));
     // Setting the value again repairs it, as the error says.
-    vault.set(&here, "B", &secret("b"), "ada").unwrap();
-    assert_eq!(values(&vault, &here), [format!("A={VALUE}"), "B=b".to_string()]);
+    store.set(&here, "B", &secret("b"), "ada").unwrap();
+    assert_eq!(values(&store, &here), [format!("A={VALUE}"), "B=b".to_string()]);
 }
 
 #[test]
 fn what_kubernetes_or_circleci_would_refuse_is_refused() {
     let dir = folder();
-    let vault = Vault::open(dir.path()).unwrap();
+    let store = SealedStore::open(dir.path()).unwrap();
     let refused = |scope: &Scope, key: &str, value: &str| {
-        vault
+        store
             .set(scope, key, &secret(value), "ada")
             .map_err(|error| error.to_string())
             .unwrap_err()
@@ -324,16 +324,16 @@ fn what_kubernetes_or_circleci_would_refuse_is_refused() {
         "the value of `A` in the context `c` has a zero byte, so no environment variable can have it"
     );
     let most = "x".repeat((128 << 10) - 3);
-    vault.set(&Scope::context("c"), "A", &secret(&most), "ada").unwrap();
+    store.set(&Scope::context("c"), "A", &secret(&most), "ada").unwrap();
     assert!(
         refused(&Scope::context("c"), "AB", &most)
             .ends_with("Linux accepts only 131072 for a variable, including its name")
     );
 
     let half = "x".repeat(1 << 19);
-    vault.set(&app(), "A", &secret(&half), "ada").unwrap();
-    vault.set(&app(), "B", &secret(&half), "ada").unwrap();
-    vault.set(&app(), "B", &secret(&half), "ada").unwrap();
+    store.set(&app(), "A", &secret(&half), "ada").unwrap();
+    store.set(&app(), "B", &secret(&half), "ada").unwrap();
+    store.set(&app(), "B", &secret(&half), "ada").unwrap();
     assert_eq!(
         refused(&app(), "C", "x"),
         "the value of `C` in the Secret `app-secrets` of `dev` in `team/claims` has 1 bytes and the Secret's other values have 1048576, but Kubernetes accepts only 1048576 for all of them"
@@ -347,19 +347,19 @@ fn writers_do_not_lose_each_others_values() {
         for writer in 0..4 {
             let path = dir.path();
             threads.spawn(move || {
-                // Each thread opens the vault itself, as processes do, so that they also compete to create the key.
-                let vault = Vault::open(path).unwrap();
+                // Each thread opens the sealed store itself, as processes do, so that they also compete to create the key.
+                let store = SealedStore::open(path).unwrap();
                 for round in 0..10 {
                     let key = format!("K{writer}_{round}");
-                    vault.set(&app(), &key, &secret(&key), "ada").unwrap();
-                    let seen = vault.reveal(&app()).unwrap();
+                    store.set(&app(), &key, &secret(&key), "ada").unwrap();
+                    let seen = store.reveal(&app()).unwrap();
                     assert_eq!(seen[&key].expose(), key.as_bytes());
                 }
             });
         }
     });
-    let vault = Vault::open(dir.path()).unwrap();
-    let all = vault.reveal(&app()).unwrap();
+    let store = SealedStore::open(dir.path()).unwrap();
+    let all = store.reveal(&app()).unwrap();
     assert_eq!(all.len(), 40);
     assert!(all.iter().all(|(key, value)| key.as_bytes() == value.expose()));
 }
@@ -367,23 +367,23 @@ fn writers_do_not_lose_each_others_values() {
 #[test]
 fn a_lock_that_is_never_let_go_is_named() {
     let dir = folder();
-    let vault = Vault::open_with_patience(dir.path(), Duration::from_millis(20)).unwrap();
+    let store = SealedStore::open_with_patience(dir.path(), Duration::from_millis(20)).unwrap();
     let held = lock(dir.path(), Duration::ZERO).unwrap();
-    let error = vault.set(&app(), "A", &secret("x"), "ada").unwrap_err();
+    let error = store.set(&app(), "A", &secret("x"), "ada").unwrap_err();
     assert!(
-        matches!(&error, VaultError::Locked { lock_file, .. } if *lock_file == dir.path().join("lock")),
+        matches!(&error, SealedStoreError::Locked { lock_file, .. } if *lock_file == dir.path().join("lock")),
         "{error}"
     );
-    assert_eq!(values(&vault, &app()), [""; 0]); // readers need no lock
+    assert_eq!(values(&store, &app()), [""; 0]); // readers need no lock
     drop(held);
-    vault.set(&app(), "A", &secret("x"), "ada").unwrap();
+    store.set(&app(), "A", &secret("x"), "ada").unwrap();
 }
 
 /// Runs `act` once for each of its steps, stopped at that step, in a folder that `prepare` fills. `verify` checks what is left.
 /// Answers the number of steps.
 fn stopped_everywhere(
     prepare: impl Fn(&Path),
-    act: impl Fn(&Path) -> Result<(), VaultError>,
+    act: impl Fn(&Path) -> Result<(), SealedStoreError>,
     verify: impl Fn(&Path, usize),
 ) -> usize {
     for step in 0..100 {
@@ -395,7 +395,7 @@ fn stopped_everywhere(
         fault::LEFT.set(None);
         match outcome {
             Ok(()) => return step,
-            Err(error) => assert!(matches!(error, VaultError::Io { .. }), "{error}"),
+            Err(error) => assert!(matches!(error, SealedStoreError::Io { .. }), "{error}"),
         }
         verify(&path, step);
         // A leftover does not get in the way.
@@ -407,14 +407,14 @@ fn stopped_everywhere(
 #[test]
 fn a_write_that_is_stopped_anywhere_leaves_the_old_or_the_new() {
     let set = |path: &Path, key: &str, value: &str| {
-        Vault::open(path).and_then(|vault| vault.set(&app(), key, &secret(value), "ada"))
+        SealedStore::open(path).and_then(|store| store.set(&app(), key, &secret(value), "ada"))
     };
     // The first value: folder, key and value are created.
     let steps = stopped_everywhere(
         |_| {},
         |path| set(path, "A", "1"),
         |path, step| {
-            let left = values(&Vault::open(path).unwrap(), &app());
+            let left = values(&SealedStore::open(path).unwrap(), &app());
             assert!(left.is_empty() || left == ["A=1"], "step {step}: {left:?}");
         },
     );
@@ -427,7 +427,7 @@ fn a_write_that_is_stopped_anywhere_leaves_the_old_or_the_new() {
         },
         |path| set(path, "A", "2"),
         |path, step| {
-            let left = values(&Vault::open(path).unwrap(), &app());
+            let left = values(&SealedStore::open(path).unwrap(), &app());
             assert!(
                 left == ["A=1", "B=1"] || left == ["A=2", "B=1"],
                 "step {step}: {left:?}"
@@ -438,9 +438,9 @@ fn a_write_that_is_stopped_anywhere_leaves_the_old_or_the_new() {
     // The removal of the last key.
     let steps = stopped_everywhere(
         |path| set(path, "A", "1").unwrap(),
-        |path| Vault::open(path)?.unset(&app(), "A").map(|_| ()),
+        |path| SealedStore::open(path)?.unset(&app(), "A").map(|_| ()),
         |path, step| {
-            let left = values(&Vault::open(path).unwrap(), &app());
+            let left = values(&SealedStore::open(path).unwrap(), &app());
             assert!(left.is_empty() || left == ["A=1"], "step {step}: {left:?}");
         },
     );

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
-use towpath_secrets::{Scope, Vault};
+use towpath_secrets::{Scope, SealedStore};
 use towpath_types::SecretBytes;
 
 const FOLDER: &str = "TOWPATH_TEST_VAULT";
@@ -16,12 +16,12 @@ fn scope() -> Scope {
 #[test]
 fn writes_until_it_is_killed() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
-    let vault = Vault::open(folder.as_ref()).unwrap();
+    let store = SealedStore::open(folder.as_ref()).unwrap();
     for round in 0_u64.. {
         for key in ["A", "B"] {
             // Use long values, so that writes take a while.
             let value = SecretBytes::new(format!("{round} {}", "x".repeat(50_000)).into_bytes());
-            vault.set(&scope(), key, &value, "ada").unwrap();
+            store.set(&scope(), key, &value, "ada").unwrap();
         }
         println!("round {round} is written");
     }
@@ -50,8 +50,8 @@ fn a_killed_writer_leaves_whole_values() {
         writer.wait().unwrap();
         let acknowledged: u64 = last.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
 
-        let vault = Vault::open(folder.path()).unwrap();
-        let values = vault
+        let store = SealedStore::open(folder.path()).unwrap();
+        let values = store
             .reveal(&scope())
             .unwrap_or_else(|error| panic!("kill {kill}: {error}"));
         for key in ["A", "B"] {
@@ -64,7 +64,7 @@ fn a_killed_writer_leaves_whole_values() {
             assert!(rest.len() == 50_000, "kill {kill}: {key} is not whole");
         }
         // The kernel released the dead process's lock.
-        vault
+        store
             .set(&scope(), "C", &SecretBytes::new(b"after".to_vec()), "grace")
             .unwrap();
     }

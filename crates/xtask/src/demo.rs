@@ -338,6 +338,9 @@ impl Demo {
 
     async fn connect_and_push(&mut self) -> Result<Pipeline> {
         say(self.towpath(&["init"], "").await?);
+        self.repository.commit("Connect the repository to Towpath").await?;
+        let pipeline = self.push("main").await?;
+        // The push says where the environments are, and so where their Secrets are.
         for environment in ["dev", "staging", "production"] {
             let set = |secret, key| ["secrets", "set", environment, secret, key];
             // A Secret that a team sets by hand, and one that Terraform would have created.
@@ -349,8 +352,7 @@ impl Demo {
             self.towpath(&set("claims-rds", "url"), "sqlite:///data/claims.db")
                 .await?;
         }
-        self.repository.commit("Connect the repository to Towpath").await?;
-        self.push("main").await
+        Ok(pipeline)
     }
 
     async fn push(&mut self, branch: &str) -> Result<Pipeline> {

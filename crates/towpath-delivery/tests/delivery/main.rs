@@ -13,5 +13,6 @@ mod power;
 mod protected;
 mod releases;
 mod runs;
+mod secrets;
 mod several_images;
 mod world;

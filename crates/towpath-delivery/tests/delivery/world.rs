@@ -13,7 +13,7 @@ use towpath_delivery::{
 use towpath_deploy::{
     ApplyError, ApplyRequest, Environment, Occasion, ReleaseRecord, Severity, Target as _,
     contract::Capabilities,
-    fake::{FakeTarget, JobScript},
+    fake::{FakeSecrets, FakeTarget, JobScript},
     render::Renderer,
 };
 use towpath_forge::{Forge as _, fake::FakeForge};
@@ -95,6 +95,7 @@ pub struct World {
     pub forge: Arc<FakeForge>,
     pub images: Arc<FakeImages>,
     pub clock: FakeClock,
+    pub secrets: FakeSecrets,
     pub delivery: Delivery,
     ports: Ports,
 }
@@ -220,9 +221,11 @@ impl World {
             let clock = clock.clone();
             FakeTarget::new(capabilities).with_clock(move || clock.now())
         });
+        let secrets = FakeSecrets::default();
         let ports = Ports {
             store: Arc::new(store.clone()),
             target: Arc::new(target.clone()),
+            live: Arc::new(secrets.clone()),
             forge: Arc::<FakeForge>::clone(&forge),
             images: Arc::<FakeImages>::clone(&images),
             clock: Arc::new(clock.clone()),
@@ -239,6 +242,7 @@ impl World {
             forge,
             images,
             clock,
+            secrets,
             ports,
         }
     }

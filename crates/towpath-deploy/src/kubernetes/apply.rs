@@ -150,7 +150,7 @@ impl Applier<'_> {
             client: self.client,
             discovery: self.discovery,
             environment: &request.environment,
-            vault: self.options.secrets.as_ref(),
+            credentials: self.options.credentials.as_ref(),
             state,
             prune: &request.prune,
         };
@@ -538,12 +538,11 @@ impl Applier<'_> {
             return Ok(());
         }
         let environment = &request.environment;
-        let secrets = self.options.secrets.as_ref();
         let waiter = Waiter {
             client: Arc::clone(self.client),
             environment: environment.clone(),
             tolerance: self.options.tolerance.with_unschedulable(request.unschedulable),
-            mask: mask_of(self.client, environment, &request.objects, secrets).await,
+            mask: mask_of(self.client, environment, &request.objects).await,
         };
         waiter.wait(&awaited, deadline, self.progress).await
     }
@@ -701,7 +700,7 @@ fn waves<'a>(objects: &[&'a CheckedObject]) -> Vec<Vec<&'a CheckedObject>> {
 fn inventory_before(state: &State, report: &Report) -> Vec<InventoryEntry> {
     let mut inventory = state.objects.clone();
     let positions: HashMap<ObjectId, usize> = state.objects.iter().map(|entry| entry.id.clone()).zip(0..).collect();
-    for checked in report.objects.iter().filter(|checked| !checked.from_vault) {
+    for checked in report.objects.iter().filter(|checked| !checked.brought) {
         let id = checked.object.id();
         if let Some(entry) = positions.get(&id).and_then(|at| inventory.get_mut(*at)) {
             if checked.applies {
@@ -736,7 +735,7 @@ fn inventory_after(
 ) -> Vec<InventoryEntry> {
     let before: HashMap<&ObjectId, &InventoryEntry> = state.objects.iter().map(|entry| (&entry.id, entry)).collect();
     let mut now: Vec<InventoryEntry> = Vec::new();
-    for checked in report.objects.iter().filter(|checked| !checked.from_vault) {
+    for checked in report.objects.iter().filter(|checked| !checked.brought) {
         let id = checked.object.id();
         let made = before.get(&id).is_some_and(|entry| entry.made);
         let live = applied.get(&id).or(checked.live.as_ref());

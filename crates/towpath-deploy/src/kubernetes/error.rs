@@ -8,9 +8,7 @@ use towpath_kube::ApiError;
 pub(super) enum ClusterError {
     #[error(transparent)]
     Api(#[from] ApiError),
-    #[error("cannot read the Secret `{secret}` from the vault")]
-    Vault { secret: String, source: SourceError },
-    #[error("cannot read the credentials for the registry `{registry}` from the vault")]
+    #[error("cannot read the credentials for the registry `{registry}`")]
     Credentials { registry: String, source: SourceError },
     #[error("cannot write a record of the environment: {0}")]
     Record(String),

@@ -1,8 +1,7 @@
 //! Keyed fingerprints of values, and what the pods of an environment read.
 
 use super::error::ClusterError;
-use crate::target::{Environment, SecretSource};
-use base64::Engine as _;
+use crate::target::Environment;
 use futures::future::join_all;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
@@ -27,28 +26,15 @@ pub(super) async fn of_sources(
     client: &Client,
     environment: &Environment,
     objects: &[Object],
-    secrets: &dyn SecretSource,
     key: &[u8],
 ) -> Result<Fingerprints, ClusterError> {
     let mut fingerprints = Fingerprints {
         secrets: of_manifests(objects, key),
         ..Fingerprints::default()
     };
-    let encoding = base64::engine::general_purpose::STANDARD;
     for (name, live) in find_sources(client, environment, objects, SourceKind::Secret).await? {
-        let mut keys = of_data(live.as_ref(), key);
-        let values = secrets.values(&environment.id, &name).await;
-        let values = values.map_err(|source| ClusterError::Vault {
-            secret: name.clone(),
-            source,
-        })?;
-        // The deployment will write the vault's values over those in the cluster.
-        for (field, value) in values.into_iter().flatten() {
-            let encoded = encoding.encode(value.expose());
-            keys.insert(field, fingerprint(key, encoded.as_bytes()));
-        }
-        if live.is_some() || !keys.is_empty() {
-            fingerprints.secrets.insert(name, keys);
+        if live.is_some() {
+            fingerprints.secrets.insert(name, of_data(live.as_ref(), key));
         }
     }
     for (name, live) in find_sources(client, environment, objects, SourceKind::ConfigMap).await? {

@@ -3,7 +3,7 @@
 use super::{error::ClusterError, secrets::mask_of};
 use crate::{
     lines::{LineCutter, whole_lines},
-    target::{Environment, SecretSource},
+    target::Environment,
 };
 use bytes::Bytes;
 use futures::{
@@ -21,7 +21,6 @@ pub(super) async fn of_workload(
     discovery: &Discovery,
     environment: &Environment,
     workload: &ObjectId,
-    vault: &dyn SecretSource,
     (tail, follow): (u32, bool),
 ) -> Result<Option<BoxStream<'static, Bytes>>, ClusterError> {
     let api_version = match Kind::of(&workload.kind).api_version {
@@ -53,7 +52,7 @@ pub(super) async fn of_workload(
     let Ok(object) = Object::from_value(live, "the cluster") else {
         return Ok(None);
     };
-    let mask = mask_of(client, environment, std::slice::from_ref(&object), vault).await;
+    let mask = mask_of(client, environment, std::slice::from_ref(&object)).await;
     let mut streams = Vec::new();
     for pod in &found {
         let name = text_at(pod, "/metadata/name");

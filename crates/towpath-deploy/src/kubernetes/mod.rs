@@ -2,14 +2,16 @@
 //!
 //! [`target`] implements the contract. [`preflight`] checks everything before anything changes; [`apply`] carries a request out
 //! under the [`lock`], with [`rollout`] to wait for workloads and [`prune`] to remove what left the manifests. [`record`] keeps
-//! the state and the releases in Secrets of the environment. [`drift`], [`status`], [`job`], [`cron`] and [`logs`] look at what
+//! the state and the releases in Secrets of the environment. [`live`] reads and sets the Secrets that pods read; [`keeper`]
+//! decides who keeps each of them. [`drift`], [`status`], [`job`], [`cron`] and [`logs`] look at what
 //! runs. Requests, watches and paths come from `towpath-kube`; facts about kinds come from the table in `towpath-manifest`.
 //!
 //! **Invariants.** The server checks everything before anything changes: a dry run of each object, and of one pod of each
 //! workload that changes. ConfigMaps without admission controllers are the only exception. Objects are applied server-side as
 //! the field manager `towpath`, so that a field that leaves a manifest leaves the cluster, and the fields of others stay. Only
 //! one deployment of an environment runs at a time, whoever starts it, and a dead holder of the lock loses it. Each step can be
-//! done twice, so that a second run after any failure converges.
+//! done twice, so that a second run after any failure converges. Of Secrets, a deployment writes those in its manifests, and the
+//! one that pods pull images with: the values of all others are as the cluster has them.
 //!
 //! **It does not know** what a release consists of, or who may deploy.
 
@@ -23,7 +25,9 @@ mod fingerprint;
 mod history;
 mod inventory;
 mod job;
+mod keeper;
 mod labels;
+mod live;
 mod lock;
 mod logs;
 mod memory;

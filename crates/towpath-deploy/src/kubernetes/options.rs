@@ -1,7 +1,7 @@
 //! The settings of a Kubernetes target.
 
 use super::rollout::Tolerance;
-use crate::target::SecretSource;
+use crate::target::PullCredentials;
 use std::{sync::Arc, time::Duration};
 use towpath_kube::{Identity, Patience};
 
@@ -9,8 +9,8 @@ use towpath_kube::{Identity, Patience};
 pub struct KubernetesOptions {
     /// Where clusters and credentials come from.
     pub identity: Identity,
-    /// The source of Secret values that are in no manifest. A Secret that it does not have has to be in the cluster.
-    pub secrets: Arc<dyn SecretSource>,
+    /// The source of the credentials that pods pull images with.
+    pub credentials: Arc<dyn PullCredentials>,
     /// How long requests may take.
     pub patience: Patience,
     /// How long a rollout may be in a state that rarely heals.
@@ -24,10 +24,10 @@ pub struct KubernetesOptions {
 impl KubernetesOptions {
     /// Uses the default times: a dead deployment loses its lock after 30 s, and a deployment waits 10 minutes for its turn.
     #[must_use]
-    pub fn new(identity: Identity, secrets: Arc<dyn SecretSource>) -> Self {
+    pub fn new(identity: Identity, credentials: Arc<dyn PullCredentials>) -> Self {
         Self {
             identity,
-            secrets,
+            credentials,
             patience: Patience::default(),
             tolerance: Tolerance::default(),
             lock_expiry: Duration::from_secs(30),

@@ -1,47 +1,14 @@
-//! Secrets that come from the vault instead of a manifest, and the mask over the values of Secrets.
+//! The Secret that pods pull images with, and the mask over the values of Secrets.
 
 use super::error::ClusterError;
-use crate::target::{Environment, PULL_SECRET, SecretSource};
+use crate::target::{Environment, PULL_SECRET, PullCredentials};
 use base64::Engine as _;
 use futures::future::join_all;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use towpath_kube::{Client, Mode, Resource};
 use towpath_manifest::{Kind, Object, SourceKind, containers, names_read, pull_secrets};
 use towpath_types::{ImageReference, Mask, SecretBytes};
-
-/// The Secrets that `objects` need and the vault has: those that pods read, and the one that they pull images with. A manifest
-/// with the same name takes precedence.
-pub(super) async fn from_vault(
-    environment: &Environment,
-    objects: &[Object],
-    vault: &dyn SecretSource,
-) -> Result<Vec<Object>, ClusterError> {
-    let encoding = base64::engine::general_purpose::STANDARD;
-    let mut secrets = Vec::new();
-    for name in names_read(objects, SourceKind::Secret) {
-        if is_manifest(objects, &name) {
-            continue;
-        }
-        let values = vault.values(&environment.id, &name).await;
-        let values = values.map_err(|source| ClusterError::Vault {
-            secret: name.clone(),
-            source,
-        })?;
-        let Some(values) = values else { continue };
-        let data: BTreeMap<String, String> = values
-            .into_iter()
-            .map(|(key, value)| (key, encoding.encode(value.expose())))
-            .collect();
-        let value = json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
-            "metadata": {"name": name, "namespace": environment.namespace}, "data": data,
-        });
-        secrets.extend(Object::from_value(value, "the vault").ok());
-    }
-    secrets.extend(pull_secret(environment, objects, vault).await?);
-    Ok(secrets)
-}
 
 fn is_manifest(objects: &[Object], name: &str) -> bool {
     objects
@@ -52,10 +19,10 @@ fn is_manifest(objects: &[Object], name: &str) -> bool {
 /// The Secret [`PULL_SECRET`] with the credentials for all registries that `objects` pull from, if they use that Secret.
 ///
 /// Source: <https://kubernetes.io/docs/tasks/configure-pod-container/pull-image-private-registry/>
-async fn pull_secret(
+pub(super) async fn pull_secret(
     environment: &Environment,
     objects: &[Object],
-    vault: &dyn SecretSource,
+    credentials: &dyn PullCredentials,
 ) -> Result<Option<Object>, ClusterError> {
     if is_manifest(objects, PULL_SECRET) {
         return Ok(None);
@@ -70,13 +37,13 @@ async fn pull_secret(
     let encoding = base64::engine::general_purpose::STANDARD;
     let mut auths = serde_json::Map::new();
     for registry in registries {
-        let credentials = vault.pull_credentials(&environment.id, &registry).await;
-        let credentials = credentials.map_err(|source| ClusterError::Credentials {
+        let found = credentials.pull_credentials(&environment.id, &registry).await;
+        let found = found.map_err(|source| ClusterError::Credentials {
             registry: registry.clone(),
             source,
         })?;
-        if let Some(credentials) = credentials {
-            let pair = format!("{}:{}", credentials.username, credentials.password.expose());
+        if let Some(found) = found {
+            let pair = format!("{}:{}", found.username, found.password.expose());
             auths.insert(registry, json!({"auth": encoding.encode(pair)}));
         }
     }
@@ -89,18 +56,18 @@ async fn pull_secret(
         "metadata": {"name": PULL_SECRET, "namespace": environment.namespace},
         "data": {".dockerconfigjson": encoding.encode(config)},
     });
-    Ok(Object::from_value(value, "the vault").ok())
+    Ok(Object::from_value(value, "Towpath").ok())
 }
 
-/// Writes the Secrets from [`from_vault`] into the cluster. A Job needs them before it starts.
-pub(super) async fn write_from_vault(
+/// Writes the Secret of [`pull_secret`] into the cluster. A Job needs it before it starts.
+pub(super) async fn write_pull_secret(
     client: &Client,
     environment: &Environment,
     objects: &[Object],
-    vault: &dyn SecretSource,
+    credentials: &dyn PullCredentials,
 ) -> Result<(), ClusterError> {
     let resource = Resource::of(&Kind::SECRET);
-    for secret in from_vault(environment, objects, vault).await? {
+    if let Some(secret) = pull_secret(environment, objects, credentials).await? {
         client
             .apply(&resource, &environment.namespace, &secret.value, Mode::Apply)
             .await?;
@@ -109,12 +76,7 @@ pub(super) async fn write_from_vault(
 }
 
 /// Masks the values of all Secrets that `objects` read. Values of a Secret that cannot be read are not masked.
-pub(super) async fn mask_of(
-    client: &Client,
-    environment: &Environment,
-    objects: &[Object],
-    vault: &dyn SecretSource,
-) -> Mask {
+pub(super) async fn mask_of(client: &Client, environment: &Environment, objects: &[Object]) -> Mask {
     let mut values: Vec<SecretBytes> = Vec::new();
     let encoding = base64::engine::general_purpose::STANDARD;
     let names = names_read(objects, SourceKind::Secret);
@@ -125,11 +87,6 @@ pub(super) async fn mask_of(
         let data = secret.get("data").and_then(Value::as_object);
         for value in data.into_iter().flatten().filter_map(|(_, value)| value.as_str()) {
             values.extend(encoding.decode(value).ok().map(SecretBytes::new));
-        }
-    }
-    for name in &names {
-        if let Ok(Some(known)) = vault.values(&environment.id, name).await {
-            values.extend(known.into_values());
         }
     }
     Mask::new(&values)

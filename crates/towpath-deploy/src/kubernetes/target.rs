@@ -14,7 +14,7 @@ use super::{
     preflight::Checker,
     prune::{self, Fate},
     record::{self, Records},
-    secrets::{mask_of, write_from_vault},
+    secrets::{mask_of, write_pull_secret},
     status,
 };
 use crate::target::{
@@ -35,9 +35,9 @@ use towpath_manifest::{Fingerprints, Kind, Object, ObjectId};
 use towpath_types::{Outcome, ReleaseId};
 
 /// The connection to a cluster.
-struct Cluster {
-    client: Arc<Client>,
-    discovery: Discovery,
+pub(super) struct Cluster {
+    pub client: Arc<Client>,
+    pub discovery: Discovery,
 }
 
 /// The environments in clusters.
@@ -65,7 +65,7 @@ impl KubernetesTarget {
         clusters.get(kube_context).map_or(0, |cluster| cluster.client.sent())
     }
 
-    async fn cluster(&self, environment: &Environment) -> Result<Arc<Cluster>, TargetError> {
+    pub(super) async fn cluster(&self, environment: &Environment) -> Result<Arc<Cluster>, TargetError> {
         let mut clusters = self.clusters.lock().await;
         if let Some(known) = clusters.get(&environment.kube_context) {
             return Ok(Arc::clone(known));
@@ -119,7 +119,7 @@ impl KubernetesTarget {
             client,
             discovery,
             environment,
-            vault: self.options.secrets.as_ref(),
+            credentials: self.options.credentials.as_ref(),
             state: &stored.state,
             prune,
         };
@@ -174,12 +174,11 @@ impl KubernetesTarget {
         unschedulable: Option<Duration>,
     ) -> Result<Watcher, TargetError> {
         let cluster = self.cluster(environment).await?;
-        let secrets = self.options.secrets.as_ref();
         Ok(Watcher {
             client: Arc::clone(&cluster.client),
             environment: environment.clone(),
             tolerance: self.options.tolerance.with_unschedulable(unschedulable),
-            mask: mask_of(&cluster.client, environment, std::slice::from_ref(job), secrets).await,
+            mask: mask_of(&cluster.client, environment, std::slice::from_ref(job)).await,
         })
     }
 }
@@ -203,8 +202,7 @@ impl Target for KubernetesTarget {
             let cluster = self.cluster(environment).await?;
             let records = self.records(environment).await?;
             let key = self.memory.key(environment, records.stored.key.clone());
-            let secrets = self.options.secrets.as_ref();
-            fingerprint::of_sources(&cluster.client, environment, objects, secrets, &key)
+            fingerprint::of_sources(&cluster.client, environment, objects, &key)
                 .await
                 .map_err(failed_to(format!("read what the pods of {environment} read")))
         })
@@ -366,9 +364,12 @@ impl Target for KubernetesTarget {
         Box::pin(async move {
             let cluster = self.cluster(environment).await?;
             let objects = std::slice::from_ref(&job);
-            write_from_vault(&cluster.client, environment, objects, self.options.secrets.as_ref())
+            write_pull_secret(&cluster.client, environment, objects, self.options.credentials.as_ref())
                 .await
-                .map_err(failed_to(format!("write the Secrets that `{}` reads", job.name)))?;
+                .map_err(failed_to(format!(
+                    "write the Secret that `{}` is pulled with",
+                    job.name
+                )))?;
             let run = job.name.clone();
             self.run(environment, &run, job, unschedulable, None).await
         })
@@ -440,13 +441,11 @@ impl Target for KubernetesTarget {
     ) -> BoxFuture<'a, Result<BoxStream<'static, Bytes>, TargetError>> {
         Box::pin(async move {
             let cluster = self.cluster(environment).await?;
-            let secrets = self.options.secrets.as_ref();
             let lines = logs::of_workload(
                 &cluster.client,
                 &cluster.discovery,
                 environment,
                 workload,
-                secrets,
                 (tail, follow),
             );
             let lines = lines.await.map_err(failed_to(format!("read the logs of {workload}")))?;

@@ -2,10 +2,10 @@
 
 use crate::cluster::{APPLICATION, World, carry_out, in_cluster};
 use serde_json::{Value, json};
-use towpath_deploy::{KubernetesTarget, Occasion, Target};
+use towpath_deploy::{KeyChange, KubernetesTarget, LiveSecrets, Occasion, Target};
 use towpath_manifest::{Object, ObjectId};
 use towpath_testkit::Verdict;
-use towpath_types::Outcome;
+use towpath_types::{Outcome, SecretBytes};
 
 #[tokio::test]
 async fn an_application_is_created_changed_and_pruned() {
@@ -173,13 +173,28 @@ async fn pods_restart_exactly_when_something_they_read_changes() {
         assert_eq!(refused.outcome, Outcome::Rejected);
         assert!(!world.namespace.has("configmap", "app-config").await.unwrap());
 
-        // A Secret from the vault is applied with its readers. Its value is in no change.
-        world.secrets.set("app-secrets", "PASSWORD", "correct-horse");
+        // What the refusal says to do. Its value is in no change, and no change is of the Secret.
+        let set = async |value: &str| {
+            let change = KeyChange {
+                secret: "app-secrets".into(),
+                key: "PASSWORD".into(),
+                value: Some(SecretBytes::new(value.into())),
+                by: "ann".into(),
+            };
+            world.target.change(&world.environment, &change).await.unwrap();
+        };
+        assert!(
+            refused.message.contains("towpath secrets set dev app-secrets KEY"),
+            "{refused}"
+        );
+        set("correct-horse").await;
         let objects = hashed(world, &with_secret).await;
         let preflight = world.target.preflight(&world.environment, &objects, &[]).await.unwrap();
         let shown = format!("{:?}{:?}", preflight.changes, preflight.findings);
         assert!(
-            shown.contains("app-secrets") && !shown.contains("correct-horse") && !shown.contains("Y29ycmVjdC1ob3JzZQ"),
+            !shown.contains("kind: \"Secret\"")
+                && !shown.contains("correct-horse")
+                && !shown.contains("Y29ycmVjdC1ob3JzZQ"),
             "{shown}"
         );
         world.apply(objects).await.unwrap();
@@ -189,12 +204,9 @@ async fn pods_restart_exactly_when_something_they_read_changes() {
         let objects = hashed(world, &with_secret).await;
         assert_eq!(world.changes(&objects).await, Vec::<String>::new());
 
-        world.secrets.set("app-secrets", "PASSWORD", "battery-staple");
+        set("battery-staple").await;
         let objects = hashed(world, &with_secret).await;
-        assert_eq!(
-            world.changes(&objects).await,
-            ["changed secret/app-secrets", "changed deployment/web"]
-        );
+        assert_eq!(world.changes(&objects).await, ["changed deployment/web"]);
         world.apply(objects).await.unwrap();
         let second = generation(&world.get("deployment", "web").await);
         assert_ne!(first, second);

@@ -7,6 +7,7 @@ mod deploy;
 mod drift;
 mod faults;
 mod jobs;
+mod live;
 mod permissions;
 mod preflight;
 mod records;

@@ -1,8 +1,8 @@
-//! A test's own vault, for every target.
+//! A test's own Secrets and credentials, for every target.
 
 use futures::future::BoxFuture;
 use std::{collections::BTreeMap, sync::Mutex};
-use towpath_deploy::{EnvironmentId, SecretSource, SourceError};
+use towpath_deploy::{EnvironmentId, PullCredentials, SecretSource, SourceError};
 use towpath_types::{Digest, RegistryCredentials, SecretBytes};
 
 /// Secrets in memory.
@@ -38,7 +38,9 @@ impl SecretSource for Secrets {
     fn fingerprint(&self, value: &[u8]) -> String {
         Digest::of(value).to_string()
     }
+}
 
+impl PullCredentials for Secrets {
     fn pull_credentials<'a>(
         &'a self,
         _: &'a EnvironmentId,

@@ -1,4 +1,4 @@
-//! Secrets of environments on the local target. Values come in but never go out.
+//! Secrets of environments, where pods read them. Values come in but never go out.
 
 use super::{environments::Where, values::value};
 use crate::{
@@ -13,7 +13,7 @@ use axum::{
     http::StatusCode,
     routing::{get, put},
 };
-use towpath_control::KeyView;
+use towpath_delivery::LiveSecret;
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -27,8 +27,9 @@ pub(super) fn routes() -> Router<App> {
 /// The key of a Secret in an environment.
 type Key = Path<(String, String, String, String)>;
 
-async fn list(State(app): State<App>, Path((project, name)): Where) -> Answer<Vec<KeyView>> {
-    Ok(Json(app.secrets.list(&environment_id(&project, &name)?)?))
+async fn list(State(app): State<App>, Path((project, name)): Where) -> Answer<Vec<LiveSecret>> {
+    let id = environment_id(&project, &name)?;
+    Ok(Json(app.delivery.secrets.list(&id).await?))
 }
 
 async fn set(
@@ -38,11 +39,17 @@ async fn set(
     body: Bytes,
 ) -> Result<StatusCode, Failure> {
     let id = environment_id(&project, &name)?;
-    app.secrets.set(&id, &secret, &key, &value(&body), &caller.name)?;
+    let secrets = &app.delivery.secrets;
+    secrets.set(&id, &secret, &key, value(&body), &caller.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn unset(State(app): State<App>, Path((project, name, secret, key)): Key) -> Result<StatusCode, Failure> {
-    app.secrets.unset(&environment_id(&project, &name)?, &secret, &key)?;
+async fn unset(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((project, name, secret, key)): Key,
+) -> Result<StatusCode, Failure> {
+    let id = environment_id(&project, &name)?;
+    app.delivery.secrets.unset(&id, &secret, &key, &caller.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

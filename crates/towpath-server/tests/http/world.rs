@@ -13,11 +13,13 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use tower::ServiceExt;
 use towpath_control::{Engines, ObjectSettings, Outside, Settings, System, TargetSettings};
 use towpath_delivery::{OnFailure, Plan, PlanHooks, Wait};
-use towpath_deploy::{Environment, Identity, fake::FakeTarget};
+use towpath_deploy::{
+    Environment, Identity,
+    fake::{FakeSecrets, FakeTarget},
+};
 use towpath_engines::ScriptedEngine;
 use towpath_forge::fake::FakeForge;
 use towpath_images::fake::FakeImages;
-use towpath_secrets::Vault;
 use towpath_store::{
     Artifact, Commit, Database, EnvironmentRow, Expect, GateRow, JobRow, JobSpecRow, LogId, PipelineConfig,
     PipelineRow, ProjectRow, ReleaseRow, RunRow, Sighting, SqlStore, StepRow, Store, TriggerKind, TriggerRow, Work,
@@ -48,8 +50,7 @@ pub struct World {
     pub images: Arc<FakeImages>,
     /// The rows that the registry reads.
     pub registry_rows: Arc<dyn Store>,
-    /// The sealed values.
-    pub sealed: Arc<Vault>,
+    pub secrets: FakeSecrets,
     engine: ScriptedEngine,
     router: Router,
     agents: Router,
@@ -82,7 +83,7 @@ impl World {
         };
         let outside = Outside::open(&settings).await.unwrap();
         let registry_rows = outside.store.clone();
-        let sealed = outside.vault.clone();
+        let secrets = FakeSecrets::default();
         let target = FakeTarget::default();
         let forge = Arc::new(FakeForge::default());
         let images = Arc::new(FakeImages::default());
@@ -90,6 +91,7 @@ impl World {
         let outside = Outside {
             store: Arc::new(store),
             target: Arc::new(target.clone()),
+            live: Arc::new(secrets.clone()),
             forge: forge.clone(),
             images: images.clone(),
             engines: Engines {
@@ -107,7 +109,7 @@ impl World {
             forge,
             images,
             registry_rows,
-            sealed,
+            secrets,
             engine,
             _folder: folder,
         };

@@ -1,9 +1,10 @@
 //! Secrets and contexts: values come from a file or standard input and are never printed.
 
-use super::place::project;
+use super::place::at_environment;
 use crate::{
     cli::{Context as ContextCommand, Secrets},
     client::Client,
+    operations::operations,
     repository::Repository,
 };
 use anyhow::{Context, Result, bail};
@@ -12,7 +13,8 @@ use std::{
     path::Path,
 };
 use towpath_control::KeyView;
-use towpath_types::percent_encoded;
+use towpath_deploy::{Keeper, LiveSecret};
+use towpath_types::{SecretBytes, percent_encoded};
 
 /// Reads the value from `file` or standard input, byte for byte. What a person types has a line end that is not part of the value.
 fn value(file: Option<&Path>) -> Result<Vec<u8>> {
@@ -65,6 +67,30 @@ fn print_keys(keys: &[KeyView], nothing: &str) {
     }
 }
 
+fn print_secrets(secrets: &[LiveSecret], environment: &str) {
+    if secrets.is_empty() {
+        eprintln!("{environment} has no Secret yet.");
+    }
+    for secret in secrets {
+        let kept = match secret.kept.by {
+            Keeper::People => String::new(),
+            by => format!(", kept by {by}: {}", secret.kept.because),
+        };
+        if secret.keys.is_empty() {
+            outln!("{} without keys ({}{kept})", secret.name, secret.kind);
+        }
+        for key in &secret.keys {
+            let by = if key.by.is_empty() {
+                String::new()
+            } else {
+                format!(", set by {}", key.by)
+            };
+            let at = key.at.map_or(String::new(), |at| format!(" at {at}"));
+            outln!("{} {} ({} bytes{by}{at}{kept})", secret.name, key.key, key.bytes);
+        }
+    }
+}
+
 /// `towpath secrets`.
 pub async fn secrets(command: Secrets) -> Result<()> {
     match command {
@@ -75,13 +101,14 @@ pub async fn secrets(command: Secrets) -> Result<()> {
             from_file,
             at,
         } => {
-            let path = path(&project(&at)?, &environment, Some((&secret, &key)));
-            Client::new(&at)?.put(&path, value(from_file.as_deref())?).await?;
+            let id = at_environment(&at, &environment)?;
+            let value = SecretBytes::new(value(from_file.as_deref())?);
+            operations(&at).await?.set_secret(&id, &secret, &key, value).await?;
             outln!("set {key} of Secret {secret} in {environment}");
         }
         Secrets::List { environment, at } => {
-            let keys: Vec<KeyView> = Client::new(&at)?.get(&path(&project(&at)?, &environment, None)).await?;
-            print_keys(&keys, &format!("No Secret is kept for {environment} yet."));
+            let id = at_environment(&at, &environment)?;
+            print_secrets(&operations(&at).await?.secrets(&id).await?, &environment);
         }
         Secrets::Unset {
             environment,
@@ -89,24 +116,12 @@ pub async fn secrets(command: Secrets) -> Result<()> {
             key,
             at,
         } => {
-            Client::new(&at)?
-                .delete(&path(&project(&at)?, &environment, Some((&secret, &key))))
-                .await?;
+            let id = at_environment(&at, &environment)?;
+            operations(&at).await?.unset_secret(&id, &secret, &key).await?;
             outln!("removed {key} of Secret {secret} in {environment}");
         }
     }
     Ok(())
-}
-
-fn path(project: &str, environment: &str, key: Option<(&str, &str)>) -> String {
-    let base = format!(
-        "/api/towpath/environments/{}/{}/secrets",
-        percent_encoded(project),
-        percent_encoded(environment)
-    );
-    key.map_or(base.clone(), |(secret, key)| {
-        format!("{base}/{}/{}", percent_encoded(secret), percent_encoded(key))
-    })
 }
 
 /// `towpath context`.

@@ -4,7 +4,7 @@
 
 use super::{
     End, Operations, Started,
-    nowhere::{NoRepositories, NoVault},
+    nowhere::{NoCredentials, NoRepositories, fingerprinter},
     print_of_release, print_of_run, repeated,
     target::target_settings,
 };
@@ -18,10 +18,10 @@ use towpath_delivery::{
     Delivery, DriftView, EnvironmentView, HISTORY, Hold, LaptopRequest, PlanView, Ports, Progress, PullSecret,
     ReleaseView, SystemClock, project_images,
 };
-use towpath_deploy::{KubernetesOptions, KubernetesTarget, render::Renderer};
+use towpath_deploy::{KubernetesOptions, KubernetesTarget, LiveSecret, render::Renderer};
 use towpath_images::RegistryImages;
 use towpath_store::{Database, Guard, SqlStore, Store, WorkKey, WorkKind};
-use towpath_types::{Actor, Clock, Digest, EnvironmentId, Outcome};
+use towpath_types::{Actor, Clock, Digest, EnvironmentId, Outcome, SecretBytes};
 
 /// The variable that selects the target, like `towpath up --target`.
 const TARGET_VARIABLE: &str = "TOWPATH_TARGET";
@@ -79,16 +79,20 @@ impl InProcess {
                 .await
                 .context("failed to make room for what this command has to remember")?,
         );
-        let vault = Arc::new(NoVault::new());
+        let target = Arc::new(KubernetesTarget::new(KubernetesOptions::new(
+            identity,
+            Arc::new(NoCredentials),
+        )));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let delivery = Delivery::new(Ports {
             store: store.clone(),
-            target: Arc::new(KubernetesTarget::new(KubernetesOptions::new(identity, vault.clone()))),
+            target: target.clone(),
+            live: target,
             forge: Arc::new(NoRepositories),
             images: Arc::new(RegistryImages::new()),
             clock: clock.clone(),
             renderer: Arc::new(Renderer::default()),
-            fingerprint: Arc::new(move |value: &[u8]| vault.fingerprint(value)),
+            fingerprint: fingerprinter(),
             own_registry: NO_REGISTRY.into(),
             pull_secret: PullSecret::NotNeeded,
         });
@@ -226,6 +230,20 @@ impl Operations for InProcess {
 
     async fn unlock(&self, id: &EnvironmentId, force: bool) -> Result<()> {
         Ok(self.delivery.locks.unlock(id, force, &self.actor).await?)
+    }
+
+    async fn secrets(&self, id: &EnvironmentId) -> Result<Vec<LiveSecret>> {
+        Ok(self.delivery.secrets.list(id).await?)
+    }
+
+    async fn set_secret(&self, id: &EnvironmentId, secret: &str, key: &str, value: SecretBytes) -> Result<()> {
+        let secrets = &self.delivery.secrets;
+        Ok(secrets.set(id, secret, key, value, &self.actor.name).await?)
+    }
+
+    async fn unset_secret(&self, id: &EnvironmentId, secret: &str, key: &str) -> Result<()> {
+        let secrets = &self.delivery.secrets;
+        Ok(secrets.unset(id, secret, key, &self.actor.name).await?)
     }
 
     async fn follow(&self, started: &Started) -> Result<End> {

@@ -14,7 +14,8 @@ use anyhow::{Result, bail};
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use towpath_delivery::{DriftView, EnvironmentView, Hold, LaptopRequest, PlanView, ReleaseView};
-use towpath_types::{Digest, EnvironmentId, Outcome, ReleaseId, ReleaseStatus, RunId};
+use towpath_deploy::LiveSecret;
+use towpath_types::{Digest, EnvironmentId, Outcome, ReleaseId, ReleaseStatus, RunId, SecretBytes};
 
 /// Something that was begun and can be followed to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +113,15 @@ pub trait Operations: Send + Sync {
 
     /// Unlocks the environment. `force` ends somebody else's lock, too.
     async fn unlock(&self, id: &EnvironmentId, force: bool) -> Result<()>;
+
+    /// The Secrets that the environment's pods read, without values.
+    async fn secrets(&self, id: &EnvironmentId) -> Result<Vec<LiveSecret>>;
+
+    /// Sets a key of a Secret where pods read it.
+    async fn set_secret(&self, id: &EnvironmentId, secret: &str, key: &str, value: SecretBytes) -> Result<()>;
+
+    /// Removes a key of a Secret where pods read it.
+    async fn unset_secret(&self, id: &EnvironmentId, secret: &str, key: &str) -> Result<()>;
 
     /// Prints the lines of what was begun as they arrive, and returns its end.
     async fn follow(&self, started: &Started) -> Result<End>;

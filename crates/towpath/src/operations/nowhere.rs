@@ -1,13 +1,14 @@
-//! Stand-ins for the repositories and the vault that a process without a server does not have.
+//! Stand-ins for the repositories and the credentials that a process without a server does not have.
 
 use futures::{
     FutureExt,
     future::{BoxFuture, ready},
 };
-use std::collections::BTreeMap;
-use towpath_deploy::SecretSource;
+use std::sync::Arc;
+use towpath_delivery::Fingerprinter;
+use towpath_deploy::{PullCredentials, SourceError};
 use towpath_forge::{Commit, Forge, ForgeError, Select, SourceStream, TreeFile};
-use towpath_types::{CommitId, Digest, EnvironmentId, ProjectName, RegistryCredentials, SecretBytes};
+use towpath_types::{CommitId, Digest, EnvironmentId, ProjectName, RegistryCredentials};
 
 /// A forge without repositories: every request brings its manifests.
 pub struct NoRepositories;
@@ -89,46 +90,22 @@ impl Forge for NoRepositories {
     }
 }
 
-/// An empty vault: Secrets come from the cluster.
-pub struct NoVault {
-    key: [u8; 16],
-}
+/// No credentials: pods pull with the cluster's own.
+pub struct NoCredentials;
 
-impl NoVault {
-    /// Makes a random key for fingerprints, which only this process knows.
-    pub fn new() -> Self {
-        Self {
-            key: *uuid::Uuid::new_v4().as_bytes(),
-        }
-    }
-
-    /// A stand-in for a value. Equal values have equal fingerprints in this process, which reveal nothing about the values.
-    pub fn fingerprint(&self, value: &[u8]) -> String {
-        Digest::of(&[&self.key, value].concat()).hex().to_string()
-    }
-}
-
-/// Why a source could not be asked.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-impl SecretSource for NoVault {
-    fn values<'a>(
-        &'a self,
-        _: &'a EnvironmentId,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, SecretBytes>>, Failure>> {
-        ready(Ok(None)).boxed()
-    }
-
-    fn fingerprint(&self, value: &[u8]) -> String {
-        Self::fingerprint(self, value)
-    }
-
+impl PullCredentials for NoCredentials {
     fn pull_credentials<'a>(
         &'a self,
         _: &'a EnvironmentId,
         _: &'a str,
-    ) -> BoxFuture<'a, Result<Option<RegistryCredentials>, Failure>> {
+    ) -> BoxFuture<'a, Result<Option<RegistryCredentials>, SourceError>> {
         ready(Ok(None)).boxed()
     }
+}
+
+/// Fingerprints of values under a key that only this process knows. Equal values have equal fingerprints, which reveal nothing
+/// about the values.
+pub fn fingerprinter() -> Fingerprinter {
+    let key = *uuid::Uuid::new_v4().as_bytes();
+    Arc::new(move |value: &[u8]| Digest::of(&[&key, value].concat()).hex().to_string())
 }

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::json;
 use towpath_control::ProgressView;
 use towpath_delivery::{DriftView, EnvironmentView, Hold, LaptopRequest, PlanView, ReleaseView};
-use towpath_types::{Digest, EnvironmentId, ReleaseId, ReleaseStatus, RunId, percent_encoded};
+use towpath_deploy::LiveSecret;
+use towpath_types::{Digest, EnvironmentId, ReleaseId, ReleaseStatus, RunId, SecretBytes, percent_encoded};
 
 /// Operations of a server that is up.
 pub struct OverHttp {
@@ -50,6 +51,10 @@ fn path(id: &EnvironmentId, what: &str) -> String {
         percent_encoded(id.project()),
         percent_encoded(id.environment())
     )
+}
+
+fn of_key(secret: &str, key: &str) -> String {
+    format!("/secrets/{}/{}", percent_encoded(secret), percent_encoded(key))
 }
 
 impl OverHttp {
@@ -145,6 +150,20 @@ impl Operations for OverHttp {
     async fn unlock(&self, id: &EnvironmentId, force: bool) -> Result<()> {
         let what = if force { "/lock?force=true" } else { "/lock" };
         self.client.delete(&path(id, what)).await
+    }
+
+    async fn secrets(&self, id: &EnvironmentId) -> Result<Vec<LiveSecret>> {
+        self.client.get(&path(id, "/secrets")).await
+    }
+
+    async fn set_secret(&self, id: &EnvironmentId, secret: &str, key: &str, value: SecretBytes) -> Result<()> {
+        self.client
+            .put(&path(id, &of_key(secret, key)), value.expose().to_vec())
+            .await
+    }
+
+    async fn unset_secret(&self, id: &EnvironmentId, secret: &str, key: &str) -> Result<()> {
+        self.client.delete(&path(id, &of_key(secret, key))).await
     }
 
     async fn follow(&self, started: &Started) -> Result<End> {

@@ -13,7 +13,7 @@ use crate::kubernetes::{
     defaults::as_new, error::ClusterError, inventory::InventoryEntry, labels::without_marks, prune::why_kind_stays,
     record::State, secrets,
 };
-use crate::target::{Environment, Finding, SecretSource};
+use crate::target::{Environment, Finding, PullCredentials};
 use futures::future::{join_all, try_join, try_join_all};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -39,7 +39,8 @@ enum Prediction {
     Unknown,
 }
 
-/// An object with the resource that the cluster serves it as, and whether it comes from the vault.
+/// An object with the resource that the cluster serves it as, and whether Towpath brings it: the Secret that pods pull images
+/// with.
 type Served<'a> = (&'a Object, Resource, bool);
 
 /// Checks what applying objects to an environment would do.
@@ -47,7 +48,7 @@ pub(in crate::kubernetes) struct Checker<'a> {
     pub client: &'a Client,
     pub discovery: &'a Discovery,
     pub environment: &'a Environment,
-    pub vault: &'a dyn SecretSource,
+    pub credentials: &'a dyn PullCredentials,
     pub state: &'a State,
     /// The objects that the deployment prunes.
     pub prune: &'a [ObjectId],
@@ -57,14 +58,14 @@ impl Checker<'_> {
     /// Everything about `objects`.
     ///
     /// # Errors
-    /// If the cluster or the vault gives no answer. Everything else is a finding.
+    /// If the cluster, or who knows the credentials for a registry, gives no answer. Everything else is a finding.
     pub(in crate::kubernetes) async fn check(&self, objects: &[Object]) -> Result<Report, ClusterError> {
         let mut report = Report {
             is_complete: true,
             ..Report::default()
         };
-        let from_vault = secrets::from_vault(self.environment, objects, self.vault).await?;
-        let mut served = self.find_resources(objects, &from_vault, &mut report).await?;
+        let brought = secrets::pull_secret(self.environment, objects, self.credentials).await?;
+        let mut served = self.find_resources(objects, brought.as_slice(), &mut report).await?;
         let pruned = self.pruned_resources().await?;
         let permissions = permissions::check(self.client, self.environment, &served, &pruned).await?;
         report.findings.extend(permissions.findings);
@@ -77,7 +78,6 @@ impl Checker<'_> {
                 client: self.client,
                 environment: self.environment,
                 objects,
-                from_vault: &from_vault,
                 checked: &report.objects,
             };
             let references = async { Ok(references.check().await?) };
@@ -96,7 +96,7 @@ impl Checker<'_> {
     async fn find_resources<'o>(
         &self,
         objects: &'o [Object],
-        from_vault: &'o [Object],
+        brought: &'o [Object],
         report: &mut Report,
     ) -> Result<Vec<Served<'o>>, ApiError> {
         // Ask for all versions at once. The loop below then finds them in memory.
@@ -110,13 +110,13 @@ impl Checker<'_> {
         try_join_all(asked).await?;
         let mut served = Vec::new();
         let all = objects.iter().map(|object| (object, false));
-        for (object, from_vault) in all.chain(from_vault.iter().map(|object| (object, true))) {
+        for (object, brought) in all.chain(brought.iter().map(|object| (object, true))) {
             let lookup = self
                 .discovery
                 .find(self.client, &object.api_version, &object.kind)
                 .await?;
             match lookup {
-                Lookup::Served(resource) => served.push((object, resource, from_vault)),
+                Lookup::Served(resource) => served.push((object, resource, brought)),
                 Lookup::NoVersion => self.report_unserved(object, objects, None, report),
                 Lookup::NoKind { similar } => self.report_unserved(object, objects, similar, report),
             }
@@ -214,25 +214,23 @@ impl Checker<'_> {
         self.confirm(&mut predicted).await?;
         let answers = predicted
             .into_iter()
-            .map(|((object, resource, from_vault), live, prediction)| {
+            .map(|((object, resource, brought), live, prediction)| {
                 let hands_over = live.as_ref().is_some_and(|live| scalers.take_over(object, live));
-                (object, resource, from_vault, live, prediction, hands_over)
+                (object, resource, brought, live, prediction, hands_over)
             })
-            .map(
-                |(object, resource, from_vault, live, prediction, hands_over)| async move {
-                    let answer = match prediction {
-                        Prediction::Unchanged => None,
-                        Prediction::Certain => Some(Ok(Answer {
-                            value: object.value.clone(),
-                            warnings: Vec::new(),
-                        })),
-                        Prediction::Likely | Prediction::Unknown => {
-                            Some(self.dry_run_one(object, resource, live.as_ref(), hands_over).await)
-                        }
-                    };
-                    (*object, resource, *from_vault, live, answer, hands_over)
-                },
-            );
+            .map(|(object, resource, brought, live, prediction, hands_over)| async move {
+                let answer = match prediction {
+                    Prediction::Unchanged => None,
+                    Prediction::Certain => Some(Ok(Answer {
+                        value: object.value.clone(),
+                        warnings: Vec::new(),
+                    })),
+                    Prediction::Likely | Prediction::Unknown => {
+                        Some(self.dry_run_one(object, resource, live.as_ref(), hands_over).await)
+                    }
+                };
+                (*object, resource, *brought, live, answer, hands_over)
+            });
         let brings_namespace = objects
             .iter()
             .any(|object| object.kind == "Namespace" && object.name == self.environment.namespace);
@@ -247,10 +245,13 @@ impl Checker<'_> {
             })
             .map(|(object, ..)| *object)
             .collect();
-        for (object, resource, from_vault, live, answer, hands_over) in answers {
+        for (object, resource, brought, live, answer, hands_over) in answers {
             let mut waits_for_definition = false;
             if let Some(live) = &live {
-                let findings = ownership::check(self.environment, object, resource, live);
+                let mut findings = ownership::check(self.environment, object, resource, live);
+                if !brought {
+                    findings.extend(ownership::kept_by_others(object, live));
+                }
                 report
                     .findings
                     .extend(findings.into_iter().chain(scalers.check(object, live)));
@@ -300,7 +301,7 @@ impl Checker<'_> {
                 waits_for_definition,
                 hands_over_replicas: hands_over,
                 applies,
-                from_vault,
+                brought,
             });
         }
         let asked = without_namespace
@@ -407,7 +408,7 @@ impl Checker<'_> {
                 waits_for_definition: true,
                 hands_over_replicas: false,
                 applies: true,
-                from_vault: false,
+                brought: false,
             });
             return;
         }

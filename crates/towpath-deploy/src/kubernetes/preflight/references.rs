@@ -1,6 +1,7 @@
-//! Whether everything that objects refer to exists: in the manifests, in the vault, or in the cluster.
+//! Whether everything that objects refer to exists: in the manifests or in the cluster.
 
 use super::{finding::note, report::CheckedObject};
+use crate::kubernetes::keeper::creates;
 use crate::target::{Environment, Finding, PULL_SECRET, Severity};
 use futures::future::{join_all, try_join};
 use serde_json::Value;
@@ -17,8 +18,6 @@ pub(super) struct References<'a> {
     pub client: &'a Client,
     pub environment: &'a Environment,
     pub objects: &'a [Object],
-    /// The Secrets from the vault that will be applied with `objects`.
-    pub from_vault: &'a [Object],
     /// `objects` as far as they could be checked. They need not be looked up again.
     pub checked: &'a [CheckedObject],
 }
@@ -32,7 +31,6 @@ impl References<'_> {
     /// The ConfigMaps, Secrets, keys and claims that pods read.
     async fn check_sources(&self) -> Result<Vec<Finding>, ApiError> {
         let (existing, unknown) = self.existing_sources().await?;
-        let existing = existing.with(self.from_vault);
         let unfit = self.check_variables(&existing).await?;
         let missing = missing(self.objects, &existing).into_iter();
         let missing = missing.map(|finding| self.missing_source(&finding, &unknown));
@@ -139,7 +137,7 @@ impl References<'_> {
         let creator = self
             .objects
             .iter()
-            .find(|object| !is_claim && may_create(object, &read.name));
+            .find(|object| !is_claim && creates(&object.value, &read.name));
         let (severity, remedy) = match creator {
             _ if is_unknown => (
                 Severity::Note,
@@ -154,7 +152,12 @@ impl References<'_> {
             ),
             None if read.kind == SourceKind::Secret => (
                 Severity::Refused,
-                ". Create it before you deploy: neither the manifests nor the vault have it".to_string(),
+                format!(
+                    ": set it with `towpath secrets set {} {} {}`",
+                    self.environment.id.environment(),
+                    read.name,
+                    read.key.as_deref().unwrap_or("KEY")
+                ),
             ),
             None => (Severity::Refused, String::new()),
         };
@@ -334,20 +337,8 @@ fn missing_port(missing: MissingPort) -> Finding {
     }
 }
 
-/// Whether a custom resource may create a Secret or a ConfigMap with this name: an ExternalSecret, a SealedSecret, a
-/// Certificate.
-fn may_create(object: &Object, name: &str) -> bool {
-    let group = object.api_version.split_once('/').map_or("", |(group, _)| group);
-    let is_custom = group.contains('.') && !group.ends_with(".k8s.io");
-    // A kind like `SealedSecret` creates a Secret with its own name, unless it sets one.
-    let has_its_name = object.name == name && object.kind.contains("Secret");
-    let targets = ["/spec/target/name", "/spec/secretName"];
-    is_custom && (has_its_name || targets.iter().any(|pointer| text_at(&object.value, pointer) == name))
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use serde_json::json;
 
@@ -371,17 +362,5 @@ mod tests {
                 "{version}"
             );
         }
-    }
-
-    #[test]
-    fn custom_resources_may_create_the_secrets_that_they_name() {
-        let may = |value: Value, name: &str| may_create(&Object::from_value(value, "test").unwrap(), name);
-        let sealed = json!({"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "a"}});
-        assert!(may(sealed.clone(), "a") && !may(sealed, "b"));
-        let external = json!({"apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret", "metadata": {"name": "a"},
-                              "spec": {"target": {"name": "b"}}});
-        assert!(may(external, "b"));
-        let own = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}});
-        assert!(!may(own, "a"));
     }
 }

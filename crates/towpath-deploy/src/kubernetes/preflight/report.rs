@@ -20,8 +20,8 @@ pub(in crate::kubernetes) struct CheckedObject {
     pub hands_over_replicas: bool,
     /// Whether the deployment has to apply it.
     pub applies: bool,
-    /// Whether it is a Secret from the vault, which no manifest has.
-    pub from_vault: bool,
+    /// Whether it is the Secret that pods pull images with, which no manifest has.
+    pub brought: bool,
 }
 
 /// The result of a preflight check.
@@ -140,7 +140,7 @@ mod tests {
                 waits_for_definition: false,
                 hands_over_replicas: false,
                 applies: true,
-                from_vault: false,
+                brought: false,
             }],
             ..Report::default()
         };
@@ -207,7 +207,7 @@ mod tests {
                 waits_for_definition: false,
                 hands_over_replicas: false,
                 applies: true,
-                from_vault: false,
+                brought: false,
             }],
             ..Report::default()
         };

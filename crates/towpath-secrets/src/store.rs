@@ -1,9 +1,9 @@
-//! The vault: setting, listing and revealing values.
+//! The sealed store: setting, listing and revealing values.
 
 use crate::disk::{LOCK_PATIENCE, delete, lock, make_folder, names, read, replace};
 use crate::key::{Binding, Fingerprint, Keys, key_file};
 use crate::names::{free, from_file_name, to_file_name};
-use crate::{Scope, VaultError};
+use crate::{Scope, SealedStoreError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -30,9 +30,9 @@ const SEAL_BYTES: usize = 24 + 16;
 /// A folder of sealed values, and their key.
 ///
 /// Threads and processes may share one folder. Changes wait for each other; readers see the state before or after a change. A
-/// process should share one `Vault`, but several work, too.
+/// process should share one `SealedStore`, but several work, too.
 #[derive(Debug)]
-pub struct Vault {
+pub struct SealedStore {
     root: PathBuf,
     keys: Keys,
     patience: Duration,
@@ -47,6 +47,8 @@ pub struct Entry {
     /// The name of a person.
     pub set_by: String,
     pub set_at: Timestamp,
+    /// The length of the value.
+    pub bytes: usize,
     /// Stands for the value.
     pub fingerprint: Fingerprint,
 }
@@ -57,7 +59,7 @@ pub struct Listing {
     /// The values that open, sorted by key.
     pub entries: Vec<Entry>,
     /// One error for each value that does not open.
-    pub broken: Vec<VaultError>,
+    pub broken: Vec<SealedStoreError>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,17 +80,17 @@ struct SealedValue {
     sealed: String,
 }
 
-impl Vault {
-    /// Opens the vault in `folder`. The first time, creates the folder and in it the key file `key` (mode 0600).
+impl SealedStore {
+    /// Opens the sealed store in `folder`. The first time, creates the folder and in it the key file `key` (mode 0600).
     ///
     /// # Errors
-    /// [`VaultError::KeyLost`] when the key file is missing but sealed files exist; [`VaultError::KeyExposed`] when
-    /// others may read it; [`VaultError::KeyDamaged`]; [`VaultError::Locked`]; [`VaultError::Io`].
-    pub fn open(folder: &Path) -> Result<Self, VaultError> {
+    /// [`SealedStoreError::KeyLost`] when the key file is missing but sealed files exist; [`SealedStoreError::KeyExposed`] when
+    /// others may read it; [`SealedStoreError::KeyDamaged`]; [`SealedStoreError::Locked`]; [`SealedStoreError::Io`].
+    pub fn open(folder: &Path) -> Result<Self, SealedStoreError> {
         Self::open_with_patience(folder, LOCK_PATIENCE)
     }
 
-    pub(crate) fn open_with_patience(folder: &Path, patience: Duration) -> Result<Self, VaultError> {
+    pub(crate) fn open_with_patience(folder: &Path, patience: Duration) -> Result<Self, SealedStoreError> {
         make_folder(folder)?;
         let path = key_file(folder);
         let keys = match Keys::read(&path)? {
@@ -98,11 +100,11 @@ impl Vault {
                 // Another process may have been first.
                 if Keys::read(&path)?.is_none() {
                     if let Some(sealed) = any_sealed_file(folder)? {
-                        return Err(VaultError::KeyLost { key_file: path, sealed });
+                        return Err(SealedStoreError::KeyLost { key_file: path, sealed });
                     }
                     Keys::create(folder, &path)?;
                 }
-                Keys::read(&path)?.ok_or(VaultError::KeyDamaged { key_file: path })?
+                Keys::read(&path)?.ok_or(SealedStoreError::KeyDamaged { key_file: path })?
             }
         };
         Ok(Self {
@@ -125,9 +127,9 @@ impl Vault {
     /// When this returns, the value is on the disk. Safe to repeat. After an error, either the whole change happened or none.
     ///
     /// # Errors
-    /// [`VaultError::Name`] or [`VaultError::Value`] when Kubernetes, CircleCI or Linux would not accept it; the errors of
-    /// reading the scope's file; [`VaultError::Locked`]; [`VaultError::Io`].
-    pub fn set(&self, scope: &Scope, key: &str, value: &SecretBytes, by: &str) -> Result<(), VaultError> {
+    /// [`SealedStoreError::Name`] or [`SealedStoreError::Value`] when Kubernetes, CircleCI or Linux would not accept it; the errors of
+    /// reading the scope's file; [`SealedStoreError::Locked`]; [`SealedStoreError::Io`].
+    pub fn set(&self, scope: &Scope, key: &str, value: &SecretBytes, by: &str) -> Result<(), SealedStoreError> {
         self.seen.note(value);
         self.set_at(scope, key, value, by, Timestamp::now())
     }
@@ -139,7 +141,7 @@ impl Vault {
         value: &SecretBytes,
         by: &str,
         set_at: Timestamp,
-    ) -> Result<(), VaultError> {
+    ) -> Result<(), SealedStoreError> {
         scope.check()?;
         scope.check_key(key)?;
         free(by, "an author")?;
@@ -156,7 +158,7 @@ impl Vault {
             .map(|(_, value)| (value.sealed.len() / 2).saturating_sub(SEAL_BYTES))
             .sum();
         if let Some(what) = refusal(scope, key, value.expose(), others) {
-            return Err(VaultError::Value {
+            return Err(SealedStoreError::Value {
                 scope: scope.clone(),
                 key: key.to_string(),
                 what,
@@ -180,8 +182,8 @@ impl Vault {
     /// Removes `key` from `scope` and answers whether it was there. Without keys, the scope no longer exists.
     ///
     /// # Errors
-    /// Like [`Vault::set`].
-    pub fn unset(&self, scope: &Scope, key: &str) -> Result<bool, VaultError> {
+    /// Like [`SealedStore::set`].
+    pub fn unset(&self, scope: &Scope, key: &str) -> Result<bool, SealedStoreError> {
         scope.check()?;
         let path = self.path(scope)?;
         let _lock = lock(&self.root, self.patience)?;
@@ -202,9 +204,9 @@ impl Vault {
     /// The contents of `scope` without the values. Empty if there is no such scope.
     ///
     /// # Errors
-    /// [`VaultError::OtherKey`] or [`VaultError::Damaged`] when the file cannot be read. A single value that does not open is
+    /// [`SealedStoreError::OtherKey`] or [`SealedStoreError::Damaged`] when the file cannot be read. A single value that does not open is
     /// not an error here, but part of [`Listing::broken`].
-    pub fn list(&self, scope: &Scope) -> Result<Listing, VaultError> {
+    pub fn list(&self, scope: &Scope) -> Result<Listing, SealedStoreError> {
         scope.check()?;
         let path = self.path(scope)?;
         let mut listing = Listing::default();
@@ -212,6 +214,7 @@ impl Vault {
         for (key, value) in values {
             match self.open_value(scope, &path, &key, &value) {
                 Ok(opened) => listing.entries.push(Entry {
+                    bytes: opened.expose().len(),
                     fingerprint: self.fingerprint(&opened),
                     key,
                     set_by: value.set_by,
@@ -228,9 +231,9 @@ impl Vault {
     /// Only for starting containers and jobs. No page, log or API answer may contain a value.
     ///
     /// # Errors
-    /// Like [`Vault::list`], and [`VaultError::DoesNotOpen`] if any value does not open: nobody is served by a container with
+    /// Like [`SealedStore::list`], and [`SealedStoreError::DoesNotOpen`] if any value does not open: nobody is served by a container with
     /// half of its variables.
-    pub fn reveal(&self, scope: &Scope) -> Result<BTreeMap<String, SecretBytes>, VaultError> {
+    pub fn reveal(&self, scope: &Scope) -> Result<BTreeMap<String, SecretBytes>, SealedStoreError> {
         scope.check()?;
         let path = self.path(scope)?;
         let values = self.read(scope, &path)?.map(|file| file.values).unwrap_or_default();
@@ -245,8 +248,8 @@ impl Vault {
     /// The names of an environment's Secrets. Includes damaged ones, because their files are not read.
     ///
     /// # Errors
-    /// [`VaultError::Name`], [`VaultError::Io`].
-    pub fn secrets(&self, project: &str, environment: &str) -> Result<Vec<String>, VaultError> {
+    /// [`SealedStoreError::Name`], [`SealedStoreError::Io`].
+    pub fn secrets(&self, project: &str, environment: &str) -> Result<Vec<String>, SealedStoreError> {
         free(project, "a project")?;
         free(environment, "an environment")?;
         let folder = self
@@ -260,32 +263,32 @@ impl Vault {
     /// The names of the contexts. Includes damaged ones, because their files are not read.
     ///
     /// # Errors
-    /// [`VaultError::Io`].
-    pub fn contexts(&self) -> Result<Vec<String>, VaultError> {
+    /// [`SealedStoreError::Io`].
+    pub fn contexts(&self) -> Result<Vec<String>, SealedStoreError> {
         Ok(names(&self.root.join("contexts"))?
             .iter()
             .filter_map(|file| from_file_name(file))
             .collect())
     }
 
-    /// The fingerprint that [`Vault::list`] would give `value`, to compare with a value from elsewhere.
+    /// The fingerprint that [`SealedStore::list`] would give `value`, to compare with a value from elsewhere.
     #[must_use]
     pub fn fingerprint(&self, value: &SecretBytes) -> Fingerprint {
         self.fingerprint_bytes(value.expose())
     }
 
-    /// Like [`Vault::fingerprint`], for bytes from elsewhere, such as the `data` of a manifest.
+    /// Like [`SealedStore::fingerprint`], for bytes from elsewhere, such as the `data` of a manifest.
     #[must_use]
     pub fn fingerprint_bytes(&self, value: &[u8]) -> Fingerprint {
         self.keys.fingerprint(value)
     }
 
-    fn path(&self, scope: &Scope) -> Result<PathBuf, VaultError> {
+    fn path(&self, scope: &Scope) -> Result<PathBuf, SealedStoreError> {
         Ok(self.root.join(scope.path()?))
     }
 
-    fn read(&self, scope: &Scope, path: &Path) -> Result<Option<SealedFile>, VaultError> {
-        let damaged = |what: String| VaultError::Damaged {
+    fn read(&self, scope: &Scope, path: &Path) -> Result<Option<SealedFile>, SealedStoreError> {
+        let damaged = |what: String| SealedStoreError::Damaged {
             file: path.to_path_buf(),
             scope: scope.clone(),
             what,
@@ -307,7 +310,7 @@ impl Vault {
             return Err(damaged(format!("it is the file of {}", file.scope)));
         }
         if file.key != self.keys.id {
-            return Err(VaultError::OtherKey {
+            return Err(SealedStoreError::OtherKey {
                 file: path.to_path_buf(),
                 key_file: key_file(&self.root),
                 scope: scope.clone(),
@@ -316,9 +319,9 @@ impl Vault {
         Ok(Some(file))
     }
 
-    fn write(&self, path: &Path, file: &SealedFile) -> Result<(), VaultError> {
+    fn write(&self, path: &Path, file: &SealedFile) -> Result<(), SealedStoreError> {
         // Maps with text keys always serialize; any error is one of the file system.
-        let mut content = serde_json::to_vec_pretty(file).map_err(|source| VaultError::Io {
+        let mut content = serde_json::to_vec_pretty(file).map_err(|source| SealedStoreError::Io {
             doing: "write",
             path: path.to_path_buf(),
             source: source.into(),
@@ -336,7 +339,7 @@ impl Vault {
         path: &Path,
         key: &str,
         value: &SealedValue,
-    ) -> Result<SecretBytes, VaultError> {
+    ) -> Result<SecretBytes, SealedStoreError> {
         let binding = Binding {
             scope,
             key,
@@ -345,7 +348,7 @@ impl Vault {
         };
         self.keys
             .open(&binding, &value.sealed)
-            .ok_or_else(|| VaultError::DoesNotOpen {
+            .ok_or_else(|| SealedStoreError::DoesNotOpen {
                 file: path.to_path_buf(),
                 scope: scope.clone(),
                 key: key.to_string(),
@@ -372,7 +375,7 @@ fn refusal(scope: &Scope, key: &str, value: &[u8], others: usize) -> Option<Stri
 }
 
 /// Any sealed file.
-fn any_sealed_file(root: &Path) -> Result<Option<PathBuf>, VaultError> {
+fn any_sealed_file(root: &Path) -> Result<Option<PathBuf>, SealedStoreError> {
     let mut folders = vec![root.join("contexts"), root.join("environments")];
     while let Some(folder) = folders.pop() {
         for name in names(&folder)? {
