@@ -4,7 +4,7 @@ use crate::{
     Engines, Identity, ObjectSettings, Settings, TargetSettings, Tokens,
     contexts::REGISTRY_USER,
     registry_door::{RegistryDoor, push_recorder},
-    secrets::EnvironmentSecrets,
+    secrets::{EnvironmentSecrets, NotedSecrets},
 };
 use std::{path::Path, sync::Arc};
 use towpath_delivery::{DeliveryError, SystemClock};
@@ -180,7 +180,11 @@ async fn open_target(
     if let TargetSettings::Kubernetes(identity) = &settings.target {
         let options = KubernetesOptions::new(identity.clone(), secrets);
         let target = Arc::new(KubernetesTarget::new(options));
-        return Ok((target.clone(), target));
+        let live = NotedSecrets {
+            live: target.clone(),
+            seen: settings.seen.clone(),
+        };
+        return Ok((target, Arc::new(live)));
     }
     let options = LocalOptions::new(
         settings.data_dir.join("local"),

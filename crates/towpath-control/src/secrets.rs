@@ -8,7 +8,7 @@ use towpath_deploy::{
 };
 use towpath_images::docker_credentials;
 use towpath_secrets::{Scope, SealedStore, SealedStoreError};
-use towpath_types::{EnvironmentId, RegistryCredentials, SecretBytes};
+use towpath_types::{EnvironmentId, RegistryCredentials, SecretBytes, SeenSecrets};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -137,5 +137,88 @@ fn target_error(error: SealedStoreError) -> TargetError {
             attempted: "use the sealed Secrets of this server".into(),
             source: other.into(),
         },
+    }
+}
+
+/// Secrets in a cluster, whose values this process's log hides once somebody has set them.
+pub(crate) struct NotedSecrets {
+    pub live: Arc<dyn LiveSecrets>,
+    pub seen: SeenSecrets,
+}
+
+impl LiveSecrets for NotedSecrets {
+    fn needs_place(&self) -> bool {
+        self.live.needs_place()
+    }
+
+    fn list<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<LiveSecret>, TargetError>> {
+        self.live.list(environment)
+    }
+
+    fn change<'a>(
+        &'a self,
+        environment: &'a Environment,
+        change: &'a KeyChange,
+    ) -> BoxFuture<'a, Result<(), TargetError>> {
+        if let Some(value) = &change.value {
+            self.seen.note(value);
+        }
+        self.live.change(environment, change)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::Tokens;
+
+    fn change(value: Option<&[u8]>) -> KeyChange {
+        KeyChange {
+            secret: "keys".into(),
+            key: "store".into(),
+            value: value.map(|value| SecretBytes::new(value.to_vec())),
+            by: "ada".into(),
+        }
+    }
+
+    fn dev() -> Environment {
+        Environment {
+            id: EnvironmentId::new("claims", "dev").unwrap(),
+            kube_context: String::new(),
+            namespace: String::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_local_targets_secrets_are_set_listed_and_read_byte_for_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        let sealed = Arc::new(SealedStore::open(&folder.path().join("secrets")).unwrap());
+        let identity = Arc::new(Tokens::open(folder.path()).unwrap());
+        let secrets = EnvironmentSecrets::new(sealed, identity, "127.0.0.1:7070".into(), true);
+        let dev = dev();
+        assert!(!secrets.needs_place());
+        secrets.change(&dev, &change(Some(b"\xff\0\n"))).await.unwrap();
+        let values = secrets.values(&dev.id, "keys").await.unwrap().unwrap();
+        assert_eq!(values["store"].expose(), b"\xff\0\n");
+        let listed = secrets.list(&dev).await.unwrap();
+        let key = &listed[0].keys[0];
+        assert_eq!((listed[0].name.as_str(), listed[0].kept.by), ("keys", Keeper::People));
+        assert_eq!((key.key.as_str(), key.bytes, key.by.as_str()), ("store", 3, "ada"));
+        secrets.change(&dev, &change(None)).await.unwrap();
+        assert_eq!(secrets.list(&dev).await.unwrap(), []);
+        let gone = secrets.change(&dev, &change(None)).await.unwrap_err();
+        assert!(matches!(gone, TargetError::NotFound(_)), "{gone}");
+    }
+
+    #[tokio::test]
+    async fn the_log_hides_a_value_that_somebody_sets_in_a_cluster() {
+        let seen = SeenSecrets::default();
+        let noted = NotedSecrets {
+            live: Arc::new(towpath_deploy::fake::FakeSecrets::default()),
+            seen: seen.clone(),
+        };
+        noted.change(&dev(), &change(Some(b"hunter2hunter2"))).await.unwrap();
+        assert_eq!(seen.mask().text("hunter2hunter2"), "****");
     }
 }

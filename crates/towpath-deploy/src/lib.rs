@@ -12,7 +12,8 @@
 //! container twice, and a server that comes back adopts what runs. The target reads the values of Secrets when it makes a
 //! container; no disk and no error contains them.
 //!
-//! **It does not know** what a release is made of, where its manifests come from, who may deploy, or where secrets are kept.
+//! **It does not know** what a release is made of, where its manifests come from, who may deploy, or how the local target's
+//! Secrets are kept.
 
 pub mod contract;
 pub mod fake;
