@@ -106,7 +106,8 @@ impl Secrets {
             return Ok(place);
         }
         Err(DeliveryError::not_found(format!(
-            "{unknown}, so it is not known where its Secrets are: push its manifests first"
+            "{unknown}, so it is not known where its Secrets are: push its manifests first, or, without a server, \
+             have them in the working tree"
         )))
     }
 }
