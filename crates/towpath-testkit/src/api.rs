@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use reqwest::{Client, ClientBuilder, Method};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
-use std::{sync::Once, time::Duration};
+use std::{collections::BTreeMap, sync::Once, time::Duration};
 use towpath_types::{CommitId, Digest, EnvironmentId, JobId, Outcome, ReleaseStatus, SecretString, StepStatus};
 
 /// How long one answer may take.
@@ -135,6 +135,10 @@ pub struct Plan {
     pub image: String,
     /// The image that runs now.
     pub previous_image: Option<String>,
+    /// The images by name, each with its digest.
+    pub images: BTreeMap<String, String>,
+    /// The images that run now.
+    pub previous_images: BTreeMap<String, String>,
     /// The commits since the release that runs now.
     pub commits: Vec<PlanCommit>,
     /// The objects that would change.

@@ -4,14 +4,17 @@ use anyhow::{Context, Result};
 use bollard::{
     Docker,
     query_parameters::{
-        ListContainersOptions, ListImagesOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
-        RemoveImageOptions, RemoveVolumeOptions,
+        InspectContainerOptions, ListContainersOptions, ListImagesOptions, ListNetworksOptions, ListVolumesOptions,
+        RemoveContainerOptions, RemoveImageOptions, RemoveVolumeOptions,
     },
 };
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The label of everything that a Towpath creates. Its value is the instance of the data directory.
 const LABEL: &str = "dev.towpath.instance";
+
+/// The label of the containers of a Deployment's pods. Its value is the Deployment's name.
+const DEPLOYMENT: &str = "dev.towpath.deployment";
 
 /// How many of each were removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -95,6 +98,35 @@ pub async fn remove_instance(instance: &str) -> Result<Removed> {
         removed.images += 1;
     }
     Ok(removed)
+}
+
+/// The containers of an instance's pods, by the name of their Deployment: for each the id and the time of its start.
+///
+/// # Errors
+/// When the engine does not answer.
+pub async fn pods(instance: &str) -> Result<BTreeMap<String, BTreeSet<(String, String)>>> {
+    let engine = Docker::connect_with_defaults().context("failed to reach the container engine")?;
+    let label = format!("{LABEL}={instance}");
+    let list = ListContainersOptions {
+        filters: Some(HashMap::from([(
+            "label".to_string(),
+            vec![label, DEPLOYMENT.to_string()],
+        )])),
+        ..ListContainersOptions::default()
+    };
+    let containers = engine.list_containers(Some(list)).await;
+    let mut found: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
+    for container in containers.context("failed to list containers")? {
+        let deployment = container.labels.and_then(|mut labels| labels.remove(DEPLOYMENT));
+        let (Some(deployment), Some(id)) = (deployment, container.id) else {
+            continue;
+        };
+        let inspected = engine.inspect_container(&id, None::<InspectContainerOptions>).await;
+        let inspected = inspected.with_context(|| format!("failed to look at container {id}"))?;
+        let started = inspected.state.and_then(|state| state.started_at).unwrap_or_default();
+        found.entry(deployment).or_default().insert((id, started));
+    }
+    Ok(found)
 }
 
 /// Removes the images that `reference` matches (`127.0.0.1:7070/claims` matches all its tags), except the `kept` newest and those

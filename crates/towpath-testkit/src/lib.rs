@@ -29,7 +29,7 @@ pub use api::{
 };
 pub use browser::ChromeDriver;
 pub use cluster::{Account, Cluster, Namespace, image_archive};
-pub use engine::{Removed, remove_images, remove_instance};
+pub use engine::{Removed, pods, remove_images, remove_instance};
 pub use fault_proxy::{Asked, FaultProxy, Verdict};
 pub use parts::{Absent, engine_answers, program, skipped};
 pub use postgres::{POSTGRES_PASSWORD, Postgres};

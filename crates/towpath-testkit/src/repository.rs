@@ -17,11 +17,11 @@ pub struct Repository {
     directory: PathBuf,
 }
 
-/// `examples/claims` of this workspace.
-pub fn example_directory() -> PathBuf {
+/// `examples/<project>` of this workspace.
+pub fn example_directory(project: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../examples")
-        .join(PROJECT)
+        .join(project)
 }
 
 impl Repository {
@@ -30,10 +30,18 @@ impl Repository {
     /// # Errors
     /// When it cannot be copied, or git fails.
     pub async fn of_example(parent: &Path) -> Result<Self> {
-        let directory = parent.join(PROJECT);
-        copy(&example_directory(), &directory)?;
+        Self::of_project(parent, PROJECT, "Claims: the page, the API and the worker").await
+    }
+
+    /// Copies the example `project` to `<parent>/<project>`, as one commit on `main`.
+    ///
+    /// # Errors
+    /// When it cannot be copied, or git fails.
+    pub async fn of_project(parent: &Path, project: &str, message: &str) -> Result<Self> {
+        let directory = parent.join(project);
+        copy(&example_directory(project), &directory)?;
         let repository = Self { directory };
-        repository.begin("Claims: the page, the API and the worker").await?;
+        repository.begin(message).await?;
         Ok(repository)
     }
 

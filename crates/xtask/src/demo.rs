@@ -24,6 +24,24 @@ const PORT: u16 = 7070;
 const BOUND: Duration = Duration::from_secs(600);
 const MAIN: &str = "test-build-deploy-main";
 
+/// An example that a demo deploys.
+#[derive(Debug, Clone, Copy)]
+pub struct Example {
+    /// Its folder in `examples`, which names the project.
+    pub project: &'static str,
+    /// The demo's own folder.
+    pub folder: &'static str,
+    /// The repositories of its images.
+    pub repositories: &'static [&'static str],
+}
+
+/// The example of this demo.
+const CLAIMS: Example = Example {
+    project: PROJECT,
+    folder: "demo",
+    repositories: &[PROJECT],
+};
+
 /// Where the example's environments run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
@@ -47,26 +65,34 @@ struct Demo {
 }
 
 /// The demo's folder. It is outside any checkout, because cargo, in a job, would use a workspace around the job's folder.
-fn folder() -> Result<PathBuf> {
+pub fn folder(example: Example) -> Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute());
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
     Ok(cache
         .context("neither XDG_CACHE_HOME nor HOME is set")?
-        .join("towpath/demo"))
+        .join("towpath")
+        .join(example.folder))
 }
 
-/// Removes what a demo left, except cargo's build directory.
+/// Removes what this demo left, except cargo's build directory.
 pub async fn clean() -> Result<()> {
-    let folder = folder()?;
+    clean_up(CLAIMS).await
+}
+
+/// Removes what the demo of an example left, except cargo's build directory.
+pub async fn clean_up(example: Example) -> Result<()> {
+    let folder = folder(example)?;
     let data = folder.join("data");
     stop_what_runs(&data)?;
     if let Some(instance) = Towpath::instance(&data) {
         let mut removed = remove_instance(&instance).await?;
         let address = std::fs::read_to_string(data.join("address")).unwrap_or_default();
         let registry = address.trim().trim_start_matches("http://");
-        removed.images += remove_images(&format!("{registry}/claims"), 0).await?;
+        for repository in example.repositories {
+            removed.images += remove_images(&format!("{registry}/{repository}"), 0).await?;
+        }
         // The newest is of this build of Towpath and will be used again.
         removed.images += remove_images("towpath/proxy", 1).await?;
         // Go on even if the terminal is gone.
@@ -120,11 +146,11 @@ pub async fn demo(target: Target) -> Result<()> {
         &mut parts,
         1,
         "find a container engine, fetch cargo's downloads, remove what an earlier run left",
-        prepare(target),
+        prepare(CLAIMS, target),
     )
     .await?;
     let server = part(&mut parts, 2, "`towpath up`", start(server)).await?;
-    let repository = Repository::of_example(&folder()?.join("work")).await?;
+    let repository = Repository::of_example(&folder(CLAIMS)?.join("work")).await?;
     let api = server.api()?;
     let mut demo = Demo {
         server,
@@ -164,7 +190,8 @@ async fn until_told_to_end() -> Result<()> {
     Ok(())
 }
 
-async fn part<T>(
+/// One step of a demo: says what it does, and how long it took.
+pub async fn part<T>(
     parts: &mut Vec<(String, Duration)>,
     number: usize,
     what: &str,
@@ -179,7 +206,8 @@ async fn part<T>(
     Ok(result)
 }
 
-fn say(text: impl AsRef<str>) {
+/// Prints lines of a step.
+pub fn say(text: impl AsRef<str>) {
     for line in text.as_ref().lines() {
         println!("   {line}");
     }
@@ -224,12 +252,13 @@ async fn prepare_cluster(folder: &Path) -> Result<PathBuf> {
     Ok(cluster.kubeconfig().to_path_buf())
 }
 
-async fn prepare(target: Target) -> Result<ServerOptions> {
+/// Removes what an earlier demo of the example left, and makes ready what its server needs.
+pub async fn prepare(example: Example, target: Target) -> Result<ServerOptions> {
     if let Err(absent) = engine_answers().await {
         bail!("{}", absent.0);
     }
-    clean().await?;
-    let folder = folder()?;
+    clean_up(example).await?;
+    let folder = folder(example)?;
     std::fs::create_dir_all(folder.join("work")).with_context(|| format!("failed to create `{}`", folder.display()))?;
     let folder = folder
         .canonicalize()
@@ -237,7 +266,7 @@ async fn prepare(target: Target) -> Result<ServerOptions> {
     // The jobs run offline, so fetch here, once, what cargo needs.
     let fetched = Command::new("cargo")
         .args(["fetch", "--locked"])
-        .current_dir(example_directory())
+        .current_dir(example_directory(example.project))
         .status();
     ensure!(
         fetched.context("failed to run cargo")?.success(),
@@ -266,7 +295,8 @@ async fn prepare(target: Target) -> Result<ServerOptions> {
     })
 }
 
-async fn start(options: ServerOptions) -> Result<Towpath> {
+/// Starts the server of a demo.
+pub async fn start(options: ServerOptions) -> Result<Towpath> {
     match std::fs::remove_file(&options.log) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}

@@ -3,6 +3,7 @@
 mod bench;
 mod bench_servers;
 mod demo;
+mod demo_monorepo;
 mod fuzz;
 
 use std::process::ExitCode;
@@ -13,14 +14,18 @@ async fn main() -> ExitCode {
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["demo"] | ["demo", "local"] => demo::demo(demo::Target::Local).await,
         ["demo", "kubernetes"] => demo::demo(demo::Target::Kubernetes).await,
+        ["demo", "monorepo"] => demo_monorepo::demo().await,
         ["bench"] => bench::bench().await,
         ["bench", "servers"] => bench_servers::bench().await,
-        ["clean-demo"] => demo::clean().await,
+        ["clean-demo"] => match demo::clean().await {
+            Ok(()) => demo_monorepo::clean().await,
+            failed => failed,
+        },
         ["fuzz", seconds] if let Ok(seconds) = seconds.parse() => fuzz::fuzz(None, seconds),
         ["fuzz", seconds, target] if let Ok(seconds) = seconds.parse() => fuzz::fuzz(Some(target), seconds),
         _ => {
             eprintln!(
-                "usage: cargo xtask demo [local | kubernetes] | bench [servers] | clean-demo | fuzz SECONDS [TARGET]"
+                "usage: cargo xtask demo [local | kubernetes | monorepo] | bench [servers] | clean-demo | fuzz SECONDS [TARGET]"
             );
             return ExitCode::from(2);
         }
