@@ -40,6 +40,17 @@ pub fn in_job_main(arguments: impl Iterator<Item = String>) -> ExitCode {
     finish(done)
 }
 
+/// Stands in for `sudo` in jobs that cannot become root, and says why.
+#[must_use]
+pub fn sudo_main() -> ExitCode {
+    eprintln!(
+        "sudo: this job cannot become root: on this machine each job runs as a user of its own. Install what the job needs on \
+         the machine, give the job a `docker` executor, or start the server with `--host-jobs-user server`, which lets every \
+         job do whatever the server can."
+    );
+    ExitCode::FAILURE
+}
+
 fn finish(done: Result<(), String>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -44,6 +44,6 @@ mod uplink;
 mod workspace;
 
 pub use git_remote::git_remote_main;
-pub use in_job::in_job_main;
+pub use in_job::{in_job_main, sudo_main};
 pub use main_entry::main;
 pub use options::{AgentOptions, OptionsError};

@@ -1,7 +1,10 @@
 //! Where a job runs: the agent's own directories, the job's home and working directory, and the steps' environment.
 
 use crate::{git_remote, options::AgentOptions};
-use nix::unistd::{AccessFlags, access};
+use nix::{
+    sys::prctl,
+    unistd::{AccessFlags, access},
+};
 use std::{
     collections::BTreeMap,
     env,
@@ -17,6 +20,9 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// Names under which steps find the agent's own binary.
 const NAMES: [&str; 4] = ["circleci", "circleci-agent", "towpath", git_remote::PROGRAM];
+
+/// The name of the program that says why it cannot make anybody root.
+const SUDO: &str = "sudo";
 
 /// Where a job runs. None of it changes while the job runs.
 #[derive(Debug, Clone)]
@@ -42,13 +48,16 @@ pub(crate) enum SurroundingsError {
 impl Surroundings {
     /// Creates the directories that are missing and computes the environment.
     pub(crate) fn prepare(options: &AgentOptions, spec: &JobSpec) -> Result<Self, SurroundingsError> {
-        Self::prepare_in(options, spec, env::vars_os().collect())
+        // A container's own `sudo` may be one that works without changing the user.
+        let refuses_sudo = spec.on_host && prctl::get_no_new_privs().unwrap_or(false);
+        Self::prepare_in(options, spec, env::vars_os().collect(), refuses_sudo)
     }
 
     fn prepare_in(
         options: &AgentOptions,
         spec: &JobSpec,
         mut environment: BTreeMap<OsString, OsString>,
+        refuses_sudo: bool,
     ) -> Result<Self, SurroundingsError> {
         let state = &options.state_directory;
         let failed = |source| SurroundingsError::State {
@@ -64,7 +73,7 @@ impl Surroundings {
             source,
         };
         let itself = env::current_exe().map_err(failed)?;
-        for name in NAMES {
+        for name in NAMES.into_iter().chain(refuses_sudo.then_some(SUDO)) {
             let link = state.join("bin").join(name);
             match fs::remove_file(&link) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -219,7 +228,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (OsString::from(name), OsString::from(value)))
             .collect();
-        let surroundings = Surroundings::prepare_in(&options, &spec, image).unwrap();
+        let surroundings = Surroundings::prepare_in(&options, &spec, image, false).unwrap();
         (root, surroundings)
     }
 

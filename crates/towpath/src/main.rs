@@ -18,7 +18,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // In a job, `circleci`, `circleci-agent`, `towpath` and `git-remote-towpath` are links to this file.
+    // In a job, `circleci`, `circleci-agent`, `towpath`, `git-remote-towpath` and sometimes `sudo` are links to this file.
     let name = std::env::args_os().next().unwrap_or_default();
     let name = std::path::Path::new(&name)
         .file_name()
@@ -26,6 +26,9 @@ fn main() -> ExitCode {
         .unwrap_or_default();
     if matches!(name, "circleci" | "circleci-agent") {
         return towpath_agent::in_job_main(std::env::args().skip(1));
+    }
+    if name == "sudo" {
+        return towpath_agent::sudo_main();
     }
     if name == "git-remote-towpath" {
         return towpath_agent::git_remote_main(std::env::args().skip(1));
