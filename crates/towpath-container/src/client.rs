@@ -2,7 +2,7 @@
 
 use crate::error::ContainerError;
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 /// The oldest API version with everything that this crate needs (Docker 19.03).
 const OLDEST: ClientVersion = ClientVersion {
@@ -39,6 +39,15 @@ impl ContainerClient {
             "find the container engine; does `DOCKER_HOST` name one, and is it installed",
         ))?;
         Self { docker }.agreed().await
+    }
+
+    /// The Unix socket that [`Self::connect`] uses. `None` if `DOCKER_HOST` names an address of another kind.
+    #[must_use]
+    pub fn socket() -> Option<PathBuf> {
+        match std::env::var("DOCKER_HOST") {
+            Ok(address) if !address.is_empty() => address.strip_prefix("unix://").map(PathBuf::from),
+            _ => Some(PathBuf::from("/var/run/docker.sock")),
+        }
     }
 
     /// The engine at `address` (`http://127.0.0.1:2375`). Sends no request yet.

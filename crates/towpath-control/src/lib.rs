@@ -53,7 +53,10 @@ pub use agents::{AgentDoor, LogAnswer};
 pub use approvals::Approvals;
 pub use conductor::Conductor;
 pub use contexts::Contexts;
-pub use job::{prepare::Addresses, supervise::Engines};
+pub use job::{
+    prepare::{Addresses, EngineUse},
+    supervise::Engines,
+};
 pub use orbs::{CheckedText, NamespaceView, OrbVersionView, OrbView, Orbs, Segment, supply_orbs};
 pub use outside::Outside;
 pub use pipeline::triggers::{Announced, MOST_TAGS, Triggers};
@@ -62,10 +65,11 @@ pub use pushes::{Push, Pushes};
 pub use queries::Queries;
 pub use reconcile::Reconciler;
 pub use sessions::{SESSION_LASTS, Sessions};
-pub use settings::{ObjectSettings, Settings, TargetSettings};
+pub use settings::{HostJobs, ObjectSettings, Settings, TargetSettings};
 pub use standing::{Standing, credential_ended};
 pub use system::System;
 pub use tokens::{Grant, Identity, TokenError, Tokens, presented};
+pub use towpath_engines::HostUsers;
 pub use views::{
     ArtifactView, Board, GateView, JobDetail, JobView, KeyView, PipelineView, ProjectView, RunView, SetAsideView,
     StepView, TestFailure, TestsView, WorkflowView,

@@ -6,10 +6,10 @@ use crate::{
     registry_door::{RegistryDoor, push_recorder},
     secrets::{EnvironmentSecrets, NotedSecrets},
 };
-use std::{path::Path, sync::Arc};
+use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 use towpath_delivery::{DeliveryError, SystemClock};
 use towpath_deploy::{KubernetesOptions, KubernetesTarget, LiveSecrets, LocalOptions, LocalTarget, Target};
-use towpath_engines::{DockerEngine, DockerOptions, Engine, HostEngine, HostOptions};
+use towpath_engines::{DockerEngine, DockerOptions, Engine, HostEngine, HostOptions, MOST_PROCESSES};
 use towpath_forge::{Forge, GitForge};
 use towpath_images::{Images, Registry, RegistryImages};
 use towpath_secrets::SealedStore;
@@ -45,9 +45,9 @@ impl Outside {
     /// no container engine is reachable.
     pub async fn open(settings: &Settings) -> Result<Self, DeliveryError> {
         let data_dir = &settings.data_dir;
-        let own = settings.own_folder();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store: Arc<dyn Store> = Arc::new(open_store(settings).await?);
+        keep_private(data_dir);
         let objects = open_objects(settings).await?;
         let identity: Arc<dyn Identity> =
             Arc::new(Tokens::open(data_dir).map_err(|error| failed(data_dir, "the tokens", error))?);
@@ -70,7 +70,7 @@ impl Outside {
         let registry = Registry::open(data_dir.join("registry"), door, observer)
             .map_err(|error| failed(data_dir, "the registry", error))?;
         let images = RegistryImages::new().with_own(addresses.registry.clone(), registry.clone());
-        let engines = open_engines(settings, &own, store.instance(), &settings.agent_socket()).await?;
+        let engines = open_engines(settings, store.instance()).await?;
         let (target, live) = open_target(
             settings,
             store.instance(),
@@ -101,6 +101,20 @@ fn failed(data_dir: &Path, what: &str, error: impl Into<Box<dyn std::error::Erro
     DeliveryError::unavailable(format!("failed to open {what} in `{}`", data_dir.display())).caused_by(error)
 }
 
+/// Closes the data directory to other users, jobs on this machine among them. Whoever made it may have left it open.
+fn keep_private(data_dir: &Path) {
+    let closed = std::fs::metadata(data_dir).and_then(|found| match found.permissions().mode() & 0o077 {
+        0 => Ok(()),
+        _ => std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700)),
+    });
+    if let Err(error) = closed {
+        tracing::warn!(
+            path = %data_dir.display(), %error,
+            "failed to close the data directory to other users of this machine, who may read what is in it; run `chmod 700`"
+        );
+    }
+}
+
 async fn open_store(settings: &Settings) -> Result<SqlStore, DeliveryError> {
     let database = match &settings.database {
         None => Database::SqliteFile(settings.data_dir.clone()),
@@ -127,36 +141,37 @@ async fn open_objects(settings: &Settings) -> Result<Arc<dyn Objects>, DeliveryE
     })
 }
 
-async fn open_engines(
-    settings: &Settings,
-    own: &Path,
-    instance: &str,
-    agent_socket: &Path,
-) -> Result<Engines, DeliveryError> {
-    // Two servers on one machine must not treat each other's environments as orphans.
-    let instance = match &settings.name {
-        None => instance.to_string(),
-        Some(name) => format!("{instance}-{name}"),
-    };
+async fn open_engines(settings: &Settings, of_store: &str) -> Result<Engines, DeliveryError> {
+    let agent_socket = settings.agent_socket(of_store);
     let containers: Option<Arc<dyn Engine>> = match settings.engine {
         false => None,
         true => {
             let docker = DockerEngine::connect(DockerOptions {
-                instance,
+                instance: settings.instance(of_store),
                 agent_binary: settings.binary.clone(),
-                agent_socket: agent_socket.to_path_buf(),
+                agent_socket: agent_socket.clone(),
             });
             let absent = |error| DeliveryError::unavailable("there is no container engine in reach").caused_by(error);
             Some(Arc::new(docker.await.map_err(absent)?))
         }
     };
+    let directory = settings.jobs_folder(of_store);
     let host = HostEngine::new(HostOptions {
-        directory: own.join("jobs"),
+        directory: directory.clone(),
         agent_binary: settings.binary.clone(),
-        agent_socket: agent_socket.to_path_buf(),
+        agent_socket,
         inherited: settings.host_environment.clone(),
+        users: settings.host_jobs.users,
+        most_processes: MOST_PROCESSES,
+        engine_socket: DockerEngine::socket(),
     })
-    .map_err(|error| failed(own, "the jobs' folder", error))?;
+    .map_err(|error| {
+        let message = format!(
+            "failed to open the folder for jobs on this machine, `{}`",
+            directory.display()
+        );
+        DeliveryError::unavailable(message).caused_by(error)
+    })?;
     Ok(Engines {
         containers,
         host: Arc::new(host),

@@ -1,8 +1,9 @@
 //! What a server is started with.
 
-use crate::job::prepare::Addresses;
+use crate::job::prepare::{Addresses, EngineUse};
 use std::{net::SocketAddr, path::PathBuf};
 use towpath_deploy::Identity as KubeIdentity;
+use towpath_engines::HostUsers;
 use towpath_store::ObjectLocation;
 use towpath_types::{SecretString, SeenSecrets};
 
@@ -25,6 +26,34 @@ pub enum TargetSettings {
     Kubernetes(KubeIdentity),
 }
 
+/// Where the folders of root's jobs are, unless the settings name another place.
+const JOBS_FOLDER: &str = "/var/lib/towpath-jobs";
+
+/// How jobs with a machine executor run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostJobs {
+    /// The folder for their private folders, in which each server has one of its own. `None`: in the data directory.
+    pub directory: Option<PathBuf>,
+    /// The users that they run as. `None`: the server's own.
+    pub users: Option<HostUsers>,
+    /// Which of them may use the machine's container engine.
+    pub engine: EngineUse,
+}
+
+impl HostJobs {
+    /// What the rights of this process allow of what is wanted. Only root can run jobs as others. They have no access to the
+    /// data directory, so root's jobs have their folders elsewhere.
+    #[must_use]
+    pub fn allowed(users: Option<HostUsers>, directory: Option<PathBuf>, engine: EngineUse) -> Self {
+        let possible = HostUsers::are_possible();
+        Self {
+            directory: directory.or_else(|| possible.then(|| PathBuf::from(JOBS_FOLDER))),
+            users: users.filter(|_| possible),
+            engine,
+        }
+    }
+}
+
 /// What a server is started with.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -43,6 +72,8 @@ pub struct Settings {
     pub binary: PathBuf,
     /// The names of the host's environment variables that jobs with a machine executor get.
     pub host_environment: Vec<String>,
+    /// How jobs with a machine executor run.
+    pub host_jobs: HostJobs,
     /// The public orb registry's address; `None` for none.
     pub orb_registry: Option<String>,
     /// The token for the public orb registry.
@@ -58,7 +89,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The folder for this server only: its agents' socket and its jobs on the host.
+    /// The folder for this server only.
     pub(crate) fn own_folder(&self) -> PathBuf {
         match &self.name {
             None => self.data_dir.clone(),
@@ -66,9 +97,31 @@ impl Settings {
         }
     }
 
-    /// The path of the agents' socket.
-    pub(crate) fn agent_socket(&self) -> PathBuf {
-        self.own_folder().join("run/agent/agent.sock")
+    /// The name under which this server makes things outside of the data directory. Two servers on one machine must not treat
+    /// each other's environments as orphans.
+    pub(crate) fn instance(&self, of_store: &str) -> String {
+        match &self.name {
+            None => of_store.to_string(),
+            Some(name) => format!("{of_store}-{name}"),
+        }
+    }
+
+    /// The folder for the jobs on the host.
+    pub(crate) fn jobs_folder(&self, of_store: &str) -> PathBuf {
+        match &self.host_jobs.directory {
+            None => self.own_folder().join("jobs"),
+            Some(directory) => directory.join(self.instance(of_store)),
+        }
+    }
+
+    /// The path of the agents' socket. Jobs on the host have to reach it, and may have no access to the data directory.
+    pub(crate) fn agent_socket(&self, of_store: &str) -> PathBuf {
+        match &self.host_jobs.directory {
+            None => self.own_folder().join("run/agent/agent.sock"),
+            Some(directory) => directory
+                .join(format!("{}.run", self.instance(of_store)))
+                .join("agent.sock"),
+        }
     }
 
     /// The addresses at which people and jobs reach this server.

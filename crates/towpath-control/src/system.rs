@@ -132,8 +132,10 @@ impl System {
             },
             alone: settings.database.is_none(),
         };
+        let agent_socket = settings.agent_socket(store.instance());
         let orbs = Orbs::new(store.clone(), clock.clone(), settings)?;
         let preparation = Preparation {
+            engine_use: settings.host_jobs.engine,
             store: store.clone(),
             contexts: contexts.clone(),
             identity: identity.clone(),
@@ -213,7 +215,7 @@ impl System {
             delivery,
             progress,
             addresses,
-            agent_socket: settings.agent_socket(),
+            agent_socket,
             worker,
         })
     }

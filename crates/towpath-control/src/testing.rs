@@ -241,6 +241,7 @@ impl World {
             alone: self.alone,
         };
         let preparation = Preparation {
+            engine_use: crate::job::prepare::EngineUse::default(),
             store: store.clone(),
             contexts: contexts.clone(),
             identity: self.identity.clone(),

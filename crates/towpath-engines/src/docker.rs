@@ -1,7 +1,8 @@
 //! A job's environment as containers of one engine that share one network.
 
 use crate::engine::{
-    Capacity, Container, Engine, EngineError, EnvironmentKind, EnvironmentRequest, EnvironmentState, Limits, ServiceLog,
+    Capacity, Container, Engine, EngineError, EnvironmentKind, EnvironmentRequest, EnvironmentState, Limits,
+    MOST_PROCESSES, ServiceLog,
 };
 use futures::{FutureExt, future::BoxFuture};
 use std::{
@@ -39,8 +40,6 @@ const CREATION_LIMIT: Duration = Duration::from_secs(30);
 const SERVICE_LOG_BYTES: usize = 1 << 20;
 /// The most bytes of a dead agent's own output that the engine passes on.
 const AGENT_LOG_BYTES: usize = 4 << 10;
-/// The process limit of a job. A fork bomb stops its own job, not the machine. Browsers and compilers start thousands.
-const MOST_PROCESSES: u64 = 16_384;
 /// Limits how much of a container's output the host's disk holds.
 const LOG_LIMIT: LogLimit = LogLimit { mebibytes: 10 };
 
@@ -86,6 +85,12 @@ impl DockerEngine {
             socket_inside: format!("{SOCKET_DIRECTORY}/{socket_name}"),
             options,
         })
+    }
+
+    /// The Unix socket of the engine that [`Self::connect`] connects to, if it is on this machine.
+    #[must_use]
+    pub fn socket() -> Option<PathBuf> {
+        ContainerClient::socket()
     }
 
     async fn pull_if_absent(

@@ -6,6 +6,9 @@ use towpath_container::{ContainerError, ErrorKind};
 use towpath_protocol::Variable;
 use towpath_types::{EngineName, ImageReference, NodeId, RegistryCredentials, SecretString};
 
+/// The process limit of a job. A fork bomb stops its own job, not the machine. Browsers and compilers start thousands.
+pub const MOST_PROCESSES: u64 = 16_384;
+
 /// What an engine needs to make an environment.
 #[derive(Debug, Clone)]
 pub struct EnvironmentRequest {
@@ -15,7 +18,7 @@ pub struct EnvironmentRequest {
     pub token: SecretString,
     #[allow(missing_docs)]
     pub kind: EnvironmentKind,
-    /// `None` for no limits. The host engine does not enforce limits.
+    /// `None` for no limits. The host engine only limits how many processes there are.
     pub limits: Option<Limits>,
 }
 
@@ -31,7 +34,10 @@ pub enum EnvironmentKind {
         services: Vec<Container>,
     },
     /// As processes of the host.
-    Host,
+    Host {
+        /// Whether they may use the machine's container engine, and with it everything on the machine.
+        uses_engine: bool,
+    },
 }
 
 /// One container of a job.

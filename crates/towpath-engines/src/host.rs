@@ -1,14 +1,19 @@
 //! A job's environment as processes of this machine, each job in a private directory.
 //!
-//! The state directory in a process's environment marks it as part of a job. Every process that a step starts inherits the
-//! mark, whatever session it moves itself to. The agent closes its environment to readers, so the engine also starts it under
-//! the mark as its name. The mark finds an agent whose pid file was never written, and it ends everything that a job left
-//! running.
+//! If the server runs as root, each job has a user of its own. Only this user passes through the job's directory, to
+//! directories in it that are the user's. What the engine itself writes there (the agent's process id, its exit status, the
+//! user) is the server's, so that no job can make the engine believe anything. The user finds an agent whose pid file was
+//! never written, and it ends everything that a job left running.
+//!
+//! Without a user of its own, the state directory in a process's environment marks it as part of a job. Every process that a
+//! step starts inherits the mark, whatever session it moves itself to. The agent closes its environment to readers, so the
+//! engine also starts it under the mark as its name.
 
 use crate::{
     engine::{Capacity, Engine, EngineError, EnvironmentKind, EnvironmentRequest, EnvironmentState, ServiceLog},
     machine,
     process::{self, Process},
+    users::{self, Confinement, HostUsers, USER_NAME},
 };
 use futures::{FutureExt, future::BoxFuture};
 use nix::{
@@ -22,7 +27,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     os::unix::{
         ffi::OsStrExt,
-        fs::{MetadataExt, PermissionsExt},
+        fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown},
         process::{CommandExt, ExitStatusExt},
     },
     path::{Path, PathBuf},
@@ -41,13 +46,23 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 const REAP_LIMIT: Duration = Duration::from_secs(5);
 /// The names of directories that are being removed begin with this.
 const REMOVED: &str = ".removed-";
+/// The agent's binary, where the one that the server runs cannot be reached by every user.
+const AGENT_COPY: &str = ".agent";
+/// What says in a job's directory which user it has.
+const USER_FILE: &str = "user";
+/// The directories of a job that are its own.
+const OWN: [&str; 3] = ["home", "tmp", "state"];
+/// The lists of accounts and of groups, each with the name under which a job's directory has its own one.
+const ACCOUNTS: (&str, &str) = ("/etc/passwd", "passwd");
+const GROUPS: (&str, &str) = ("/etc/group", "group");
 /// The most bytes of a dead agent's own output that the engine passes on.
 const AGENT_LOG_BYTES: u64 = 4 << 10;
 
 /// The surroundings of a [`HostEngine`].
 #[derive(Debug, Clone)]
 pub struct HostOptions {
-    /// The parent of the jobs' private directories. No engine of another data directory may use it.
+    /// The parent of the jobs' private directories. No engine of another data directory may use it. Engines that share `users`
+    /// have their directories beside each other.
     pub directory: PathBuf,
     #[allow(missing_docs)]
     pub agent_binary: PathBuf,
@@ -56,6 +71,13 @@ pub struct HostOptions {
     /// The names of the host's environment variables that jobs inherit, such as `PATH`. Nothing else of the host's environment
     /// reaches them.
     pub inherited: Vec<String>,
+    /// The users that jobs run as. `None`: the server's own. Only root can run jobs as others.
+    pub users: Option<HostUsers>,
+    /// The most processes and threads that a job may have at once. If jobs have no users of their own, everything that the
+    /// server's user runs counts, and if that is root, nothing limits them.
+    pub most_processes: u64,
+    /// The container engine's socket. Its group may use it, and so may a job that uses the engine.
+    pub engine_socket: Option<PathBuf>,
 }
 
 /// An engine that runs agents as processes, in sessions of their own, so that they outlive a `kill -9` of the server.
@@ -64,6 +86,8 @@ pub struct HostEngine {
     options: HostOptions,
     name: EngineName,
     capacity: Capacity,
+    /// Whether jobs get namespaces of their own.
+    separates: bool,
     children: Arc<Children>,
 }
 
@@ -71,7 +95,7 @@ impl HostEngine {
     /// An engine that keeps its jobs under `options.directory`, which it creates if missing.
     ///
     /// # Errors
-    /// When the directory cannot be created.
+    /// When the directory cannot be created, or the jobs' users cannot reach it.
     pub fn new(mut options: HostOptions) -> Result<Self, EngineError> {
         let attempted = format!("make the directory for jobs `{}`", options.directory.display());
         let removed = prepare_directory(&options.directory).map_err(EngineError::failed(attempted))?;
@@ -81,7 +105,12 @@ impl HostEngine {
                 tracing::warn!(path = %path.display(), %error, "failed to remove what a job left; remove it by hand");
             }
         }
+        let separates = match options.users {
+            None => false,
+            Some(users) => admit(users, &mut options)?,
+        };
         Ok(Self {
+            separates,
             name: EngineName::new("host", &machine::id(), &options.directory.display().to_string()),
             capacity: machine::capacity(),
             options,
@@ -94,11 +123,11 @@ impl HostEngine {
     }
 
     fn start_blocking(&self, request: &EnvironmentRequest) -> Result<(), EngineError> {
-        if !matches!(request.kind, EnvironmentKind::Host) {
+        let EnvironmentKind::Host { uses_engine } = request.kind else {
             return Err(EngineError::Refused {
                 message: "this job asks for an image, and this engine runs processes of the machine only".to_string(),
             });
-        }
+        };
         let place = self.place(&request.id);
         let attempted = || format!("start an agent in `{}`", place.0.display());
         // A concurrent stop removes the directory, and its lock with it.
@@ -112,15 +141,68 @@ impl HostEngine {
             return Ok(());
         }
         // The server may have crashed between starting an agent and writing down its process id.
-        let orphan = place.processes().into_iter().find(Process::is_agent);
+        let processes = place.processes().map_err(EngineError::failed(attempted()))?;
+        let orphan = processes.into_iter().find(Process::is_agent);
         let process = match orphan {
             Some(process) => process,
-            None => self.spawn(request, &place)?,
+            None => {
+                let user = self.furnish(&place).map_err(EngineError::failed(attempted()))?;
+                let confinement = self.confinement(&place, user, uses_engine);
+                let confinement = confinement.map_err(EngineError::failed(attempted()))?;
+                self.spawn(request, &place, user, confinement)?
+            }
         };
         place.write_agent(&process).map_err(EngineError::failed(attempted()))
     }
 
-    fn spawn(&self, request: &EnvironmentRequest, place: &Place) -> Result<Process, EngineError> {
+    /// Makes the job's own directories, and chooses its user if it gets one.
+    fn furnish(&self, place: &Place) -> io::Result<Option<u32>> {
+        if let Some(users) = self.options.users
+            && place.user()?.is_none()
+        {
+            let parent = self.options.directory.parent().unwrap_or(&self.options.directory);
+            let _lock = users::lock_choice(parent)?;
+            let job = place.0.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            place.write_user(users.choose(&job, &taken(parent))?)?;
+        }
+        let user = place.user()?;
+        place.make_own(user)?;
+        Ok(user)
+    }
+
+    fn confinement(&self, place: &Place, user: Option<u32>, uses_engine: bool) -> io::Result<Confinement> {
+        let confinement = Confinement::new(self.options.most_processes);
+        let Some(id) = user else { return Ok(confinement) };
+        let socket = self.options.engine_socket.as_deref().filter(|_| uses_engine);
+        let confinement = confinement.user(id, socket.and_then(users::group_of_socket).into_iter().collect());
+        if !self.separates {
+            return Ok(confinement);
+        }
+        let own = |(of_machine, name): (&'static str, &str), text: &dyn Fn(&[u8]) -> Vec<u8>| {
+            let before = match fs::read(of_machine) {
+                // There is nothing that it could be seen in place of.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                read => read?,
+            };
+            let path = place.0.join(name);
+            fs::write(&path, text(&before))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+            io::Result::Ok(Some((path, Path::new(of_machine))))
+        };
+        let accounts = own(ACCOUNTS, &|before| users::accounts(id, &place.home(), before))?;
+        let groups = own(GROUPS, &|before| users::groups(id, before))?;
+        let overlays: Vec<(PathBuf, &Path)> = accounts.into_iter().chain(groups).collect();
+        let overlays: Vec<(&Path, &Path)> = overlays.iter().map(|(own, seen)| (own.as_path(), *seen)).collect();
+        confinement.namespaces(&overlays)
+    }
+
+    fn spawn(
+        &self,
+        request: &EnvironmentRequest,
+        place: &Place,
+        user: Option<u32>,
+        confinement: Confinement,
+    ) -> Result<Process, EngineError> {
         let attempted = || format!("start the agent `{}`", self.options.agent_binary.display());
         let log = OpenOptions::new()
             .create(true)
@@ -145,7 +227,10 @@ impl HostEngine {
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors);
-        in_own_session(&mut command);
+        if user.is_some() {
+            command.env("USER", USER_NAME).env("LOGNAME", USER_NAME);
+        }
+        confinement.apply(&mut command);
         let child = command.spawn().map_err(EngineError::failed(attempted()))?;
         // The kernel's process ids are at most 2^22. Only this process reaps the child, so the child keeps its id until then.
         let pid = i32::try_from(child.id()).unwrap_or(i32::MAX);
@@ -192,6 +277,12 @@ impl HostEngine {
             agent.wait(GRACE);
         }
         place.kill_all().map_err(EngineError::failed(attempted()))?;
+        if let Some(user) = place.user().map_err(EngineError::failed(attempted()))? {
+            users::remove_leftovers(user);
+            // Its user may get another job before everything here is removed.
+            fs::set_permissions(&place.0, fs::Permissions::from_mode(0o700))
+                .map_err(EngineError::failed(attempted()))?;
+        }
         // Rename the directory in one step: whoever starts the job again makes a new directory, and this removal does not touch
         // it. Use a fresh name each time, so that a stop of the new directory does not move it to where this one is still being
         // removed.
@@ -212,6 +303,7 @@ impl HostEngine {
             match id {
                 Some(id) => found.push(id),
                 None if name.as_bytes().starts_with(REMOVED.as_bytes()) => {}
+                None if name.as_bytes().starts_with(AGENT_COPY.as_bytes()) => {}
                 None => tracing::warn!(
                     directory = %self.options.directory.display(),
                     name = %name.display(),
@@ -330,10 +422,18 @@ struct Place(PathBuf);
 
 impl Place {
     fn make(&self) -> io::Result<()> {
-        fs::create_dir_all(&self.0)?;
-        fs::set_permissions(&self.0, fs::Permissions::from_mode(0o700))?;
-        for directory in [self.home(), self.tmp(), self.state()] {
-            fs::create_dir_all(directory)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)
+    }
+
+    /// Makes what belongs to the job itself: to its user, if it has one. The user may pass through the directory around it.
+    fn make_own(&self, user: Option<u32>) -> io::Result<()> {
+        for directory in OWN.map(|name| self.0.join(name)) {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+            chown(directory, user, user)?;
+        }
+        if let Some(user) = user {
+            chown(&self.0, None, Some(user))?;
+            fs::set_permissions(&self.0, fs::Permissions::from_mode(0o710))?;
         }
         Ok(())
     }
@@ -357,6 +457,15 @@ impl Place {
     /// The file for the exit status of exactly this agent: a directory of the same name may have had another agent.
     fn exit(&self, agent: &Process) -> PathBuf {
         self.0.join(format!("agent.exit.{}", agent.mark()))
+    }
+
+    /// The user of its own that the job runs as.
+    fn user(&self) -> io::Result<Option<u32>> {
+        user_in(&self.0)
+    }
+
+    fn write_user(&self, user: u32) -> io::Result<()> {
+        write_whole(&self.0.join(USER_FILE), user.to_string().as_bytes())
     }
 
     fn pid_file(&self) -> PathBuf {
@@ -391,18 +500,21 @@ impl Place {
         write_whole(&self.pid_file(), &serde_json::to_vec(process)?)
     }
 
-    /// Every process that carries this directory's mark, the agent included.
-    fn processes(&self) -> Vec<Process> {
+    /// Every process of the job, the agent included: those of its user, or else those that carry this directory's mark.
+    fn processes(&self) -> io::Result<Vec<Process>> {
+        if let Some(user) = self.user()? {
+            return Ok(process::of_user(user));
+        }
         let mut mark = OsString::from(format!("{}=", variable::STATE_DIR));
         mark.push(self.state());
-        process::marked(mark.as_bytes(), self.state().as_os_str().as_bytes())
+        Ok(process::marked(mark.as_bytes(), self.state().as_os_str().as_bytes()))
     }
 
     /// Kills every process of the job, including those that start meanwhile.
     fn kill_all(&self) -> io::Result<()> {
         let deadline = Instant::now() + KILL_LIMIT;
         loop {
-            let left = self.processes();
+            let left = self.processes()?;
             if left.is_empty() {
                 return Ok(());
             }
@@ -412,6 +524,9 @@ impl Place {
                 return Err(io::Error::other(format!(
                     "processes {pids:?} are still there {seconds} s after being killed"
                 )));
+            }
+            if let Some(user) = self.user()? {
+                users::kill_all(user)?;
             }
             for process in &left {
                 process.signal(Signal::SIGKILL)?;
@@ -443,11 +558,91 @@ fn prepare_directory(directory: &Path) -> io::Result<Prepared> {
     Ok(Prepared { directory, left })
 }
 
-#[allow(unsafe_code)]
-fn in_own_session(command: &mut Command) {
-    // SAFETY: between fork and exec only `setsid` runs, which is async-signal-safe and touches no memory of ours.
-    unsafe {
-        command.pre_exec(|| nix::unistd::setsid().map(|_| ()).map_err(io::Error::from));
+/// Prepares the directory for jobs of other users, and checks that they can work there. Returns whether they can have
+/// namespaces of their own.
+fn admit(users: HostUsers, options: &mut HostOptions) -> Result<bool, EngineError> {
+    let directory = &options.directory;
+    let refused = |message: String| EngineError::Refused { message };
+    if !HostUsers::are_possible() {
+        let message = "only root can run jobs as users of their own".to_string();
+        return Err(refused(message));
+    }
+    if directory
+        .as_os_str()
+        .as_bytes()
+        .iter()
+        .any(|byte| b":\n".contains(byte))
+    {
+        let message = format!(
+            "`{}` contains a colon or a line end, so no home can be there",
+            directory.display()
+        );
+        return Err(refused(message));
+    }
+    let attempted = || format!("prepare `{}` for jobs", directory.display());
+    let parent = directory.parent().unwrap_or(directory);
+    users::let_everybody_pass(parent).map_err(EngineError::failed(attempted()))?;
+    // No job has to know which others there are.
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o711)).map_err(EngineError::failed(attempted()))?;
+    let binary = fs::canonicalize(&options.agent_binary).map_err(EngineError::failed(attempted()))?;
+    if !users::everybody_may_run(&binary) {
+        let copy = directory.join(AGENT_COPY);
+        users::copy_program(&binary, &copy).map_err(EngineError::failed(attempted()))?;
+        options.agent_binary = copy;
+    }
+    users::can_be(users.first).map_err(EngineError::failed(format!(
+        "become the user {}, as jobs do: this server lacks the right to (the capabilities SETUID and SETGID), or the id is not \
+         mapped here; choose another one with --host-jobs-first-user, or let jobs be the server's user with \
+         --host-jobs-user server",
+        users.first
+    )))?;
+    users::can_reach(users.first, directory, &options.agent_binary).map_err(EngineError::failed(format!(
+        "reach `{}` as the user {}: jobs run as users of their own, so everybody has to be able to pass through the folders \
+         around it; choose another folder with --host-jobs-dir",
+        directory.display(),
+        users.first
+    )))?;
+    warn_of_closed_folders(&options.inherited);
+    let separates = users::can_separate();
+    if let Err(error) = &separates {
+        tracing::warn!(
+            %error,
+            "jobs on this machine get no namespaces of their own: programs that look up their user's name, such as ssh, fail"
+        );
+    }
+    Ok(separates.is_ok())
+}
+
+/// Says which folders that inherited variables name are closed to jobs, such as a `PATH` below root's home.
+fn warn_of_closed_folders(inherited: &[String]) {
+    let values = inherited.iter().filter_map(std::env::var_os);
+    let folders = values.flat_map(|value| std::env::split_paths(&value).collect::<Vec<_>>());
+    let closed: BTreeSet<PathBuf> = folders
+        .filter(|path| path.is_absolute() && path.exists() && !users::everybody_may_pass(path))
+        .collect();
+    if !closed.is_empty() {
+        let closed: Vec<_> = closed.iter().map(|path| path.to_string_lossy()).collect();
+        tracing::warn!(
+            folders = closed.join(", "),
+            "jobs on this machine get variables that name these folders, but their users cannot reach them: install for every \
+             user what jobs need, or let jobs be the server's user with --host-jobs-user server"
+        );
+    }
+}
+
+/// The users of all jobs of the engines whose directories are in `parent`.
+fn taken(parent: &Path) -> BTreeSet<u32> {
+    let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let places = entries(parent).flat_map(|engine| entries(&engine.path()));
+    places.filter_map(|place| user_in(&place.path()).ok()?).collect()
+}
+
+/// The user that is written down in a job's directory.
+fn user_in(place: &Path) -> io::Result<Option<u32>> {
+    match fs::read_to_string(place.join(USER_FILE)) {
+        Ok(text) => text.parse().map(Some).map_err(io::Error::other),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

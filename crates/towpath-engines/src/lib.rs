@@ -16,10 +16,13 @@ mod host;
 mod machine;
 mod process;
 mod scripted;
+mod users;
 
 pub use docker::{DockerEngine, DockerOptions};
 pub use engine::{
-    Capacity, Container, Engine, EngineError, EnvironmentKind, EnvironmentRequest, EnvironmentState, Limits, ServiceLog,
+    Capacity, Container, Engine, EngineError, EnvironmentKind, EnvironmentRequest, EnvironmentState, Limits,
+    MOST_PROCESSES, ServiceLog,
 };
 pub use host::{HostEngine, HostOptions};
 pub use scripted::{Calls, Scripted, ScriptedEngine};
+pub use users::HostUsers;

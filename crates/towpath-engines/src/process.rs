@@ -11,6 +11,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeSet,
     fs, io,
     time::{Duration, Instant},
 };
@@ -97,12 +98,8 @@ impl Process {
 /// We cannot read the environments of other users' processes, nor of processes that closed theirs, as agents do. The name
 /// identifies those, because everybody may read it.
 pub(crate) fn marked(variable: &[u8], name: &[u8]) -> Vec<Process> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     let items = |pid: i32, file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    let marked = pids.filter(|pid| {
+    let marked = pids().filter(|pid| {
         let is_zero = |byte: &u8| *byte == 0;
         items(*pid, "environ").split(is_zero).any(|item| item == variable)
             || items(*pid, "cmdline").split(is_zero).next() == Some(name)
@@ -111,6 +108,37 @@ pub(crate) fn marked(variable: &[u8], name: &[u8]) -> Vec<Process> {
         .filter_map(|pid| Process::of(pid).ok())
         .filter(Process::is_running)
         .collect()
+}
+
+/// Every process of this machine that has the user `id`, whatever it did to its environment and its name.
+pub(crate) fn of_user(id: u32) -> Vec<Process> {
+    pids()
+        .filter(|pid| ids_of(*pid).contains(&id))
+        .filter_map(|pid| Process::of(pid).ok())
+        .filter(Process::is_running)
+        .collect()
+}
+
+/// The users that have processes.
+pub(crate) fn users() -> BTreeSet<u32> {
+    pids().flat_map(ids_of).collect()
+}
+
+/// The process's real, effective and saved user.
+fn ids_of(pid: i32) -> Vec<u32> {
+    let status = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    ids.unwrap_or_default()
+        .split_whitespace()
+        .take(3)
+        .filter_map(|id| id.parse().ok())
+        .collect()
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
 }
 
 /// The fields of `/proc/<pid>/stat`.
@@ -149,7 +177,6 @@ fn boot_id() -> io::Result<String> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn a_reused_process_id_is_not_the_same_process() {

@@ -334,7 +334,7 @@ mod tests {
         EnvironmentRequest {
             id: NodeId::first_attempt(JobId::from_u128(1), node),
             token: SecretString::new("token".into()),
-            kind: EnvironmentKind::Host,
+            kind: EnvironmentKind::Host { uses_engine: false },
             limits: None,
         }
     }

@@ -21,9 +21,9 @@ use towpath_container::{
 };
 use towpath_engines::{
     Capacity, Container, DockerEngine, DockerOptions, Engine, EngineError, EnvironmentKind, EnvironmentRequest,
-    EnvironmentState, HostEngine, HostOptions, Scripted, ScriptedEngine,
+    EnvironmentState, HostEngine, HostOptions, HostUsers, MOST_PROCESSES, Scripted, ScriptedEngine,
 };
-use towpath_testkit::{Probe, engine_answers, remove_instance, skipped, until};
+use towpath_testkit::{Absent, Probe, engine_answers, remove_instance, skipped, until};
 use towpath_types::{EngineName, JobId, NodeId, SecretString};
 
 const BOUND: Duration = Duration::from_secs(40);
@@ -32,8 +32,17 @@ const AGENT: &str = env!("CARGO_BIN_EXE_towpath-engines-testagent");
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Scripted,
+    /// On this machine, as the server's user.
     Host,
+    /// On this machine, each job as a user of its own.
+    OwnUser,
     Docker,
+}
+
+impl Kind {
+    fn is_host(self) -> bool {
+        matches!(self, Self::Host | Self::OwnUser)
+    }
 }
 
 /// An agent that announced itself.
@@ -79,6 +88,9 @@ async fn in_world<F: Future<Output = ()>>(
         && let Err(absent) = engine_answers().await
     {
         return skipped(name, &absent);
+    }
+    if kind == Kind::OwnUser && !HostUsers::are_possible() {
+        return skipped(name, &Absent("only root can run jobs as others".into()));
     }
     let folder = tempfile::tempdir().unwrap();
     // Any user of a container has to get through here.
@@ -143,7 +155,45 @@ async fn load_image(instance: &str) -> String {
     load_scratch_image(&client, image).await.unwrap().to_string()
 }
 
+const FEW_PROCESSES: u64 = 40;
+
 impl World {
+    /// The users of this world's jobs. Nobody else on this machine has them, and no other test.
+    fn users(&self) -> HostUsers {
+        let mut hasher = std::hash::DefaultHasher::new();
+        std::hash::Hash::hash(&self.instance, &mut hasher);
+        let world = u32::try_from(std::hash::Hasher::finish(&hasher) % 1_000_000).unwrap();
+        HostUsers {
+            first: 700_000_000 + world * 100,
+            count: 100,
+        }
+    }
+
+    /// Where the host engine of this instance keeps its jobs.
+    fn jobs(&self, instance: &str) -> std::path::PathBuf {
+        self.folder.path().join("jobs").join(instance)
+    }
+
+    fn host_options(&self, instance: &str) -> HostOptions {
+        HostOptions {
+            directory: self.jobs(instance),
+            agent_binary: AGENT.into(),
+            agent_socket: self.socket(),
+            inherited: vec!["PATH".into()],
+            users: (self.kind == Kind::OwnUser).then_some(self.users()),
+            most_processes: match self.kind {
+                Kind::OwnUser => FEW_PROCESSES,
+                _ => MOST_PROCESSES,
+            },
+            engine_socket: Some(self.engine_socket()),
+        }
+    }
+
+    /// What stands for the socket of this machine's container engine.
+    fn engine_socket(&self) -> std::path::PathBuf {
+        self.folder.path().join("engine.sock")
+    }
+
     fn socket(&self) -> std::path::PathBuf {
         self.folder.path().join("socket").join("agents.sock")
     }
@@ -162,15 +212,7 @@ impl World {
                 let name = EngineName::new("scripted", "test", instance);
                 Arc::new(ScriptedEngine::new().with_name(name))
             }
-            Kind::Host => {
-                let options = HostOptions {
-                    directory: self.folder.path().join(instance).join("jobs"),
-                    agent_binary: AGENT.into(),
-                    agent_socket: self.socket(),
-                    inherited: vec!["PATH".into()],
-                };
-                Arc::new(HostEngine::new(options).unwrap())
-            }
+            Kind::Host | Kind::OwnUser => Arc::new(HostEngine::new(self.host_options(instance)).unwrap()),
             Kind::Docker => {
                 let options = DockerOptions {
                     instance: instance.to_string(),
@@ -219,7 +261,7 @@ impl World {
                     primary: Container::new(self.image.parse().unwrap()),
                     services: Vec::new(),
                 },
-                Kind::Host | Kind::Scripted => EnvironmentKind::Host,
+                Kind::Host | Kind::OwnUser | Kind::Scripted => EnvironmentKind::Host { uses_engine: false },
             },
             limits: None,
         }
@@ -463,7 +505,10 @@ async fn its_name_says_which_engine_it_is(world: &mut World) {
     assert_eq!(*world.new_engine(&world.instance).await.name(), name);
     let stranger = world.new_engine("stranger").await;
     assert_ne!(*stranger.name(), name, "another data directory's engine is another one");
-    let kind = format!("{:?}:", world.kind).to_lowercase();
+    let kind = match world.kind.is_host() {
+        true => "host:".to_string(),
+        false => format!("{:?}:", world.kind).to_lowercase(),
+    };
     assert!(name.as_str().starts_with(&kind), "{name}");
 }
 
@@ -515,10 +560,7 @@ async fn agents_outlive_the_engines_value(world: &mut World) {
     assert_eq!(world.agents(stays).await, 1, "a second agent was started");
     let (code, detail) = world.exited(ends).await;
     assert!(detail.contains("while nobody looked"), "{detail}");
-    assert!(
-        code == Some(9) || (world.kind == Kind::Host && code.is_none()),
-        "{code:?}"
-    );
+    assert!(code == Some(9) || (world.kind.is_host() && code.is_none()), "{code:?}");
     world.start(ends).await;
     world.exited(ends).await;
     world.engine().stop(&stays).await.unwrap();
@@ -531,7 +573,7 @@ async fn starts_and_stops_at_once_leave_one_or_none(world: &mut World) {
     let request = world.request(id);
     let engine = world.engine().clone();
     // A container takes a second for what a process does in a few milliseconds.
-    let rounds = if world.kind == Kind::Host { 100 } else { 4 };
+    let rounds = if world.kind.is_host() { 100 } else { 4 };
     for _ in 0..rounds {
         let starts = join_all((0..4).map(|_| engine.start(&request)));
         let stops = join_all((0..4).map(|_| engine.stop(&id)));
@@ -545,7 +587,7 @@ async fn starts_and_stops_at_once_leave_one_or_none(world: &mut World) {
         }
         engine.start(&request).await.unwrap();
         assert_ne!(world.state(id).await, EnvironmentState::Absent);
-        if world.kind == Kind::Host {
+        if world.kind.is_host() {
             let alive = agents_alive(world.folder.path());
             assert!(alive.len() <= 1, "agents {alive:?} at once");
         }
@@ -605,8 +647,8 @@ async fn a_failed_start_is_followed_by_a_stop(world: &mut World) {
     let id = new_id();
     let mut request = world.request(id);
     request.kind = match world.kind {
-        Kind::Docker => EnvironmentKind::Host,
-        Kind::Host => EnvironmentKind::Docker {
+        Kind::Docker => EnvironmentKind::Host { uses_engine: false },
+        Kind::Host | Kind::OwnUser => EnvironmentKind::Docker {
             primary: Container::new("a:1".parse().unwrap()),
             services: vec![],
         },
@@ -635,6 +677,10 @@ macro_rules! suite {
         mod host { $(
             #[tokio::test(flavor = "multi_thread")]
             async fn $case() { super::run(stringify!($case), super::Kind::Host, super::$case).await }
+        )+ }
+        mod own_user { $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $case() { super::run(stringify!($case), super::Kind::OwnUser, super::$case).await }
         )+ }
         mod docker { $(
             #[tokio::test(flavor = "multi_thread")]
@@ -666,13 +712,19 @@ suite!(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_whose_number_was_never_written_down_is_found() {
-    run("an_agent_whose_number", Kind::Host, async |world| {
+    for kind in [Kind::Host, Kind::OwnUser] {
+        an_agent_is_found_without_its_number(kind).await;
+    }
+}
+
+async fn an_agent_is_found_without_its_number(kind: Kind) {
+    run("an_agent_whose_number", kind, async |world| {
         let id = new_id();
         world.start(id).await;
         let before = world.agent(id).await.name;
         world.close();
         // As if the server had died between starting the agent and writing down its process id.
-        let jobs = world.folder.path().join(&world.instance).join("jobs");
+        let jobs = world.jobs(&world.instance);
         std::fs::remove_file(jobs.join(id.to_string()).join("agent.pid")).unwrap();
         world.open().await;
         assert_eq!(world.list().await, [id]);
@@ -700,7 +752,7 @@ async fn an_agent_on_this_machine_gets_nothing_of_the_servers_environment() {
         let mut agent = world.agent(id).await;
         let own = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         let others: Vec<String> = own
-            .filter(|name| !["PATH", "HOME", "TMPDIR"].contains(&name.as_str()))
+            .filter(|name| !["PATH", "HOME", "TMPDIR", "USER", "LOGNAME"].contains(&name.as_str()))
             .collect();
         assert!(!others.is_empty(), "there is nothing that could be inherited");
         for name in others {
@@ -795,5 +847,174 @@ async fn an_image_that_cannot_be_had_or_a_user_that_is_not_there() {
         world.engine().stop(&id).await.unwrap();
         assert_eq!(world.list().await, []);
     })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_with_a_user_of_its_own_reaches_nothing_of_the_server_or_of_others() {
+    run("a_job_with_a_user_of_its_own", Kind::OwnUser, async |world| {
+        let data = world.folder.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        std::fs::write(data.join("token"), "the owner's").unwrap();
+        let (one, other) = (new_id(), new_id());
+        world.start(one).await;
+        world.start(other).await;
+        let mut agent = world.agent(one).await;
+        let mut neighbour = world.agent(other).await;
+        let (own, theirs) = (agent.ask("ids").await, neighbour.ask("ids").await);
+        assert_ne!(own, theirs, "each has a user of its own");
+        for ids in [&own, &theirs] {
+            let id: u32 = ids.split(' ').next().unwrap().parse().unwrap();
+            let users = world.users();
+            assert!((users.first..users.first + users.count).contains(&id), "{ids}");
+            assert_eq!(
+                *ids,
+                format!("{id} {id} {id} {id}, in groups: {id}, no new privileges: true")
+            );
+        }
+        assert_eq!(agent.ask("name").await, "circleci");
+
+        let refused = "permission denied";
+        let read = |path: &Path| format!("read {}", path.display());
+        assert_eq!(agent.ask(&read(&data.join("token"))).await, refused);
+        assert_eq!(agent.ask(&read(&data)).await, refused);
+        let home = |id: NodeId| world.jobs(&world.instance).join(id.to_string()).join("home");
+        assert_eq!(
+            neighbour
+                .ask(&format!("write {}", home(other).join("secret").display()))
+                .await,
+            "done"
+        );
+        assert_eq!(neighbour.ask(&read(&home(other).join("secret"))).await, "done");
+        assert_eq!(agent.ask(&read(&home(other).join("secret"))).await, refused);
+        assert_eq!(agent.ask(&read(&home(other))).await, refused);
+        // What the engine writes down about a job is not the job's to change.
+        let place = world.jobs(&world.instance).join(one.to_string());
+        for name in ["agent.pid", "user", "passwd", "another"] {
+            let answer = agent.ask(&format!("write {}", place.join(name).display())).await;
+            assert_eq!(answer, refused, "{name}");
+        }
+
+        let their_pid = neighbour.name.split(' ').next().unwrap().to_string();
+        for pid in [std::process::id().to_string(), their_pid] {
+            assert_eq!(
+                agent.ask(&read(Path::new(&format!("/proc/{pid}/environ")))).await,
+                refused
+            );
+            assert_eq!(agent.ask(&format!("signal {pid}")).await, refused);
+        }
+        assert_eq!(world.state(other).await, EnvironmentState::Running);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_in_the_engines_group_only_if_it_uses_the_engine() {
+    run("a_job_is_in_the_engines_group", Kind::OwnUser, async |world| {
+        let socket = world.engine_socket();
+        let _listener = UnixListener::bind(&socket).unwrap();
+        std::os::unix::fs::chown(&socket, None, Some(84_999)).unwrap();
+        std::fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o660)).unwrap();
+        for (uses_engine, answer) in [(true, "done"), (false, "permission denied")] {
+            let id = new_id();
+            let mut request = world.request(id);
+            request.kind = EnvironmentKind::Host { uses_engine };
+            world.engine().start(&request).await.unwrap();
+            let mut agent = world.agent(id).await;
+            let groups = agent.ask("ids").await;
+            assert_eq!(groups.contains("84999"), uses_engine, "{groups}");
+            assert_eq!(agent.ask(&format!("connect {}", socket.display())).await, answer);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_bomb_ends_at_its_own_jobs_limit_and_all_of_it_is_killed() {
+    run("a_fork_bomb", Kind::OwnUser, async |world| {
+        let (bomb, other) = (new_id(), new_id());
+        world.start(bomb).await;
+        world.start(other).await;
+        let mut agent = world.agent(bomb).await;
+        let answer = agent.ask("bomb").await;
+        let (started, why) = answer.split_once(' ').unwrap();
+        let started: u64 = started.parse().unwrap();
+        assert!(started > FEW_PROCESSES / 2 && started < FEW_PROCESSES, "{answer}");
+        assert!(why.contains("Resource temporarily unavailable"), "{answer}");
+        // The limit is the job's own.
+        let mut neighbour = world.agent(other).await;
+        assert!(neighbour.ask("hidden").await.parse::<u32>().is_ok());
+
+        let user: u32 = agent.ask("ids").await.split(' ').next().unwrap().parse().unwrap();
+        assert!(processes_of(user) > 20);
+        world.engine().stop(&bomb).await.unwrap();
+        assert_eq!(processes_of(user), 0);
+        assert_eq!(world.state(other).await, EnvironmentState::Running);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_of_a_job_that_hides_its_processes_and_files() {
+    run("nothing_is_left_of_a_job", Kind::OwnUser, async |world| {
+        let id = new_id();
+        world.start(id).await;
+        let mut agent = world.agent(id).await;
+        let user: u32 = agent.ask("ids").await.split(' ').next().unwrap().parse().unwrap();
+        // It has no environment, no name of the job, and a session of its own.
+        assert!(agent.ask("hidden").await.parse::<u32>().is_ok());
+        let left = Path::new("/tmp").join(format!("towpath-test-left-{user}"));
+        assert_eq!(agent.ask(&format!("write {}", left.display())).await, "done");
+        assert!(processes_of(user) >= 2);
+        world.close();
+        world.open().await;
+        world.engine().stop(&id).await.unwrap();
+        assert_eq!(processes_of(user), 0);
+        assert!(!left.exists());
+        assert_eq!(world.list().await, []);
+    })
+    .await;
+}
+
+/// How many living processes have the user.
+fn processes_of(user: u32) -> usize {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let wanted = format!("Uid:\t{user}\t");
+    all.filter_map(|entry| std::fs::read_to_string(entry.path().join("status")).ok())
+        .filter(|status| status.contains(&wanted) && !status.contains("State:\tZ"))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_only_the_server_can_reach_is_copied_and_a_closed_folder_is_refused() {
+    run(
+        "an_agent_that_only_the_server_can_reach",
+        Kind::OwnUser,
+        async |world| {
+            let private = world.folder.path().join("private");
+            std::fs::create_dir(&private).unwrap();
+            std::fs::set_permissions(&private, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+            let binary = private.join("agent");
+            std::fs::copy(AGENT, &binary).unwrap();
+            let options = HostOptions {
+                agent_binary: binary,
+                ..world.host_options(&world.instance)
+            };
+            world.engine = Some(Arc::new(HostEngine::new(options).unwrap()));
+            let id = new_id();
+            world.start(id).await;
+            assert_eq!(world.agents(id).await, 1);
+            assert_eq!(world.list().await, [id], "the copy is no job");
+
+            let options = HostOptions {
+                directory: private.join("deep").join("jobs").join("here"),
+                ..world.host_options(&world.instance)
+            };
+            let refused = HostEngine::new(options).unwrap_err().to_string();
+            assert!(refused.contains("private/deep/jobs/here` as the user"), "{refused}");
+            assert!(refused.contains("--host-jobs-dir"), "{refused}");
+        },
+    )
     .await;
 }

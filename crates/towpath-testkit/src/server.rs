@@ -9,6 +9,8 @@ use nix::{
 use std::{
     ffi::OsStr,
     fs::{self, File},
+    hash::{DefaultHasher, Hash, Hasher},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -33,7 +35,8 @@ pub struct ServerOptions {
     pub data_dir: PathBuf,
     /// The address to listen on. `127.0.0.1:0` picks a free port.
     pub listen: String,
-    /// Variables that the server passes on to jobs of machine executors.
+    /// Variables that the server passes on to jobs of machine executors, such as where this user's cargo is. If there are any,
+    /// jobs run as this user.
     pub host_environment: Vec<(String, String)>,
     /// Variables for the server and for each command, in addition to this process's.
     pub variables: Vec<(String, String)>,
@@ -68,6 +71,43 @@ pub fn host_environment_for_cargo(build_directory: &Path) -> Vec<(String, String
     ]
 }
 
+/// Where jobs of machine executors have their folders: beside the data directory, so that they go with it.
+fn jobs_directory(options: &ServerOptions) -> PathBuf {
+    options.data_dir.with_file_name("host-jobs")
+}
+
+/// The first of 1,000 user ids that only servers with this folder for jobs use.
+fn first_user(options: &ServerOptions) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    jobs_directory(options).hash(&mut hasher);
+    100_000_000 + u32::try_from(hasher.finish() % 500_000).unwrap_or_default() * 1_000
+}
+
+/// Lets jobs with users of their own get to their folders. A temporary folder is its owner's alone.
+fn make_way_for_jobs(options: &ServerOptions) -> Result<()> {
+    options.data_dir.parent().map_or(Ok(()), let_everybody_pass)
+}
+
+/// Lets every user pass through the folder, as jobs of machine executors have to that use a file in it.
+///
+/// # Errors
+/// When it is somebody else's folder.
+pub fn let_everybody_pass(folder: &Path) -> Result<()> {
+    let mode = fs::metadata(folder).map(|found| found.permissions().mode());
+    mode.and_then(|mode| fs::set_permissions(folder, fs::Permissions::from_mode(mode | 0o011)))
+        .with_context(|| format!("failed to let everybody pass through `{}`", folder.display()))
+}
+
+/// Makes an empty file that every user may write to, as jobs of machine executors have to.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn file_for_everybody(path: &Path) -> Result<()> {
+    let wrong = || format!("failed to make `{}`", path.display());
+    File::create(path).with_context(wrong)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666)).with_context(wrong)
+}
+
 impl Towpath {
     /// Starts a server and waits until it answers.
     ///
@@ -76,6 +116,7 @@ impl Towpath {
     pub async fn start(options: ServerOptions) -> Result<Self> {
         fs::create_dir_all(&options.data_dir)
             .with_context(|| format!("failed to create `{}`", options.data_dir.display()))?;
+        make_way_for_jobs(&options)?;
         let mut server = Self {
             base: String::new(),
             child: None,
@@ -109,6 +150,12 @@ impl Towpath {
             Some(file) => command.arg("--target").arg("kubernetes").env("KUBECONFIG", file),
             None => command.arg("--target").arg("local"),
         };
+        command.env("TOWPATH_HOST_JOBS_DIR", jobs_directory(&self.options));
+        command.env("TOWPATH_HOST_JOBS_FIRST_USER", first_user(&self.options).to_string());
+        if !self.options.host_environment.is_empty() {
+            // These variables lead to what belongs to whoever runs this, in a home that nobody else can enter.
+            command.env("TOWPATH_HOST_JOBS_USER", "server");
+        }
         command.envs(self.options.variables.iter().map(|(name, value)| (name, value)));
         for (name, value) in &self.options.host_environment {
             command.arg("--host-env").arg(name).env(name, value);

@@ -152,12 +152,45 @@ pub struct Up {
     /// An environment variable of this shell that jobs of `machine` executors get too; may be given again
     #[arg(long, value_name = "NAME")]
     pub host_env: Vec<String>,
+    /// The user that each job of a `machine` executor runs as. A server that does not run as root has no choice: it is its own
+    #[arg(long, env = "TOWPATH_HOST_JOBS_USER", value_enum, default_value = "own")]
+    pub host_jobs_user: HostJobsUser,
+    /// The first of the 1,000 user ids (and group ids) that are kept for such jobs: nobody else may have them, and no
+    /// server with another --host-jobs-dir
+    #[arg(long, env = "TOWPATH_HOST_JOBS_FIRST_USER", value_name = "ID", default_value = "70000",
+          value_parser = clap::value_parser!(u32).range(1_000..4_000_000_000))]
+    pub host_jobs_first_user: u32,
+    /// Which of these jobs may use this machine's container engine. Whoever may use it can do everything on the machine
+    #[arg(long, env = "TOWPATH_HOST_JOBS_ENGINE", value_enum, default_value = "named")]
+    pub host_jobs_engine: HostJobsEngine,
+    /// The folder for such jobs; every user has to be able to pass through the folders around it
+    /// [default: /var/lib/towpath-jobs for root, in the data directory for others]
+    #[arg(long, env = "TOWPATH_HOST_JOBS_DIR", value_name = "DIR")]
+    pub host_jobs_dir: Option<PathBuf>,
     #[command(flatten)]
     pub orbs: OrbOptions,
     /// Where environments are: on this machine's container engine, or in the clusters of the kube contexts that their folders
     /// are named after; auto takes clusters if this shell knows any (a kubeconfig, TOWPATH_KUBE_SERVER, or a pod's account)
     #[arg(long, env = "TOWPATH_TARGET", value_enum, default_value = "auto")]
     pub target: Target,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum HostJobsUser {
+    /// One of its own, who is not root, cannot become root, and reads nothing of the server or of other jobs.
+    Own,
+    /// The server's: jobs can do whatever the server can, `sudo` included.
+    Server,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum HostJobsEngine {
+    /// Those whose configuration names docker.
+    Named,
+    /// All of them.
+    Always,
+    /// None of them.
+    Never,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]

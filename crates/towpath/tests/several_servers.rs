@@ -8,7 +8,9 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use towpath_testkit::{Pipeline, Postgres, Probe, Repository, ServerOptions, Towpath, engine_answers, skipped, until};
+use towpath_testkit::{
+    Pipeline, Postgres, Probe, Repository, ServerOptions, Towpath, engine_answers, file_for_everybody, skipped, until,
+};
 
 const PROJECT: &str = "app";
 const JOBS: usize = 60;
@@ -58,6 +60,7 @@ impl World {
             };
             servers.push(Towpath::start(options).await.unwrap());
         }
+        file_for_everybody(&folder.path().join("ran")).unwrap();
         let config = config(&folder.path().join("ran"), pause_between_lines);
         let files = [(".circleci/config.yml", config.as_str())];
         let repository = Repository::of_files(folder.path(), PROJECT, &files).await.unwrap();

@@ -10,7 +10,7 @@ use std::{
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
-use towpath_testkit::{Pipeline, Postgres, Probe, Repository, ServerOptions, Towpath, until};
+use towpath_testkit::{Pipeline, Postgres, Probe, Repository, ServerOptions, Towpath, file_for_everybody, until};
 
 const PROJECT: &str = "app";
 /// How many pipelines are run between two looks at the memory.
@@ -64,6 +64,7 @@ impl Servers {
                 .await?,
             );
         }
+        file_for_everybody(&folder.path().join("ran"))?;
         let config = config(folder.path());
         let files = [(".circleci/config.yml", config.as_str())];
         let repository = Repository::of_files(folder.path(), PROJECT, &files).await?;

@@ -105,7 +105,7 @@ pub async fn clean_up(example: Example) -> Result<()> {
             removed.images
         );
     }
-    for part in [data, folder.join("work")] {
+    for part in [data, folder.join("host-jobs"), folder.join("work")] {
         match std::fs::remove_dir_all(&part) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("failed to remove `{}`", part.display()));

@@ -17,9 +17,12 @@ use std::sync::{Arc, OnceLock};
 use towpath_delivery::DeliveryError;
 use towpath_engines::{Container, EnvironmentKind, EnvironmentRequest, Limits};
 use towpath_images::{Images, TagName};
-use towpath_protocol::{CacheKeyValues, JobSpec, Variable};
+use towpath_protocol::{CacheKeyValues, JobSpec, StepAction, Variable};
 use towpath_store::{ImagePush, JobRow, PipelineRow, Store, WorkflowRow};
 use towpath_types::{ImageReference, Mask, NodeId, RegistryCredentials, SecretString};
+
+/// The words by which a configuration names the container engine.
+const ENGINE_WORDS: [&str; 3] = ["docker", "testcontainers", "buildx"];
 
 /// How long a job may run.
 const TIME_LIMIT_SECONDS: u64 = 5 * 60 * 60;
@@ -34,6 +37,18 @@ pub struct Addresses {
     pub registry: String,
 }
 
+/// Which jobs with a user of their own may use the machine's container engine, and with it everything on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EngineUse {
+    /// Those whose configuration names it.
+    #[default]
+    Named,
+    /// All of them.
+    Always,
+    /// None of them.
+    Never,
+}
+
 /// Makes jobs ready to run. Clones share everything.
 #[derive(Clone)]
 #[allow(missing_docs)]
@@ -43,6 +58,7 @@ pub struct Preparation {
     pub identity: Arc<dyn Identity>,
     pub images: Arc<dyn Images>,
     pub addresses: Addresses,
+    pub engine_use: EngineUse,
 }
 
 /// A job, ready to run.
@@ -180,7 +196,14 @@ impl Preparation {
         };
         let (kind, image) = match &stored.executor {
             StoredExecutor::Docker { images } => self.containers(subject, images, &of_job, &lookup).await?,
-            StoredExecutor::Host => (EnvironmentKind::Host, None),
+            StoredExecutor::Host => {
+                let uses_engine = match self.engine_use {
+                    EngineUse::Named => names_engine(&stored),
+                    EngineUse::Always => true,
+                    EngineUse::Never => false,
+                };
+                (EnvironmentKind::Host { uses_engine }, None)
+            }
         };
         let in_containers = matches!(stored.executor, StoredExecutor::Docker { .. });
         let (limits, warning) = match in_containers {
@@ -391,6 +414,27 @@ impl Preparation {
     }
 }
 
+/// Whether a job's configuration names the container engine: in a step, a shell, or a variable.
+fn names_engine(job: &StoredJob) -> bool {
+    let variables = job.environment.iter().flat_map(|(name, value)| [name.as_str(), value]);
+    let in_job = variables.chain(job.shell.as_deref());
+    let steps = job.steps.iter().flat_map(|step| match &step.action {
+        StepAction::Run(run) => {
+            let variables = run.environment.iter();
+            let variables = variables.flat_map(|variable| [variable.name.as_str(), variable.value.expose()]);
+            let words = [step.name.as_str(), &run.command]
+                .into_iter()
+                .chain(run.shell.as_deref());
+            words.chain(variables).collect()
+        }
+        _ => vec![step.name.as_str()],
+    });
+    in_job.chain(steps).any(|text| {
+        let text = text.to_lowercase();
+        ENGINE_WORDS.iter().any(|word| text.contains(word))
+    })
+}
+
 /// The environment of every step. Later variables override earlier ones: contexts, built-ins, the job's own.
 ///
 /// Source: <https://circleci.com/docs/guides/security/env-vars/#order-of-precedence>, where built-ins stand above
@@ -411,4 +455,35 @@ fn merge(secrets: &[(String, SecretString)], built_in: &[(String, String)], job:
         set(name, SecretString::new(value.clone()));
     }
     merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_job_names_the_engine_in_a_step_a_shell_or_a_variable() {
+        let job = |command: &str, variable: &str, shell: Option<&str>| StoredJob {
+            executor: StoredExecutor::Host,
+            nodes: 1,
+            resource_class: None,
+            working_directory: "~/docker".into(),
+            shell: shell.map(str::to_string),
+            environment: vec![(variable.into(), "1".into())],
+            contexts: vec!["docker-hub".into()],
+            steps: serde_json::from_value(json!([{
+                "name": "Do it", "when": "on_success",
+                "action": {"type": "run", "command": command, "no_output_timeout_seconds": 600},
+            }]))
+            .expect("the form of a step"),
+            deploys_to: None,
+        };
+        let check = |job: StoredJob, expected: bool| assert_eq!(names_engine(&job), expected, "{job:?}");
+        check(job("make test", "CI", None), false);
+        check(job("make docker-image", "CI", None), true);
+        check(job("make test", "DOCKER_BUILDKIT", None), true);
+        check(job("make test", "TESTCONTAINERS_RYUK_DISABLED", None), true);
+        check(job("make test", "CI", Some("docker exec app sh")), true);
+    }
 }

@@ -1,15 +1,21 @@
 //! The agent and the service of the contract's tests. It announces itself to whoever holds the socket, and obeys orders.
 //!
 //! `… agent` connects to `TOWPATH_AGENT_SOCKET`, sends its token and a name of its own, and obeys: `exit CODE WORDS`, `deaf`
-//! (ignores SIGTERM from then on), `stray` (starts a process in a new session, which also holds the connection), `env NAME`.
+//! (ignores SIGTERM from then on), `stray` (starts a process in a new session, which also holds the connection), `hidden` (a
+//! `stray` without an environment), `bomb` (as many processes as it may), `env NAME`, `ids`, `name` (of its user),
+//! `read PATH`, `write PATH`, `connect PATH`, `signal PID`.
 //! When the server goes away, it keeps running and looks for the next one. `… serve CODE WORDS` prints and ends; `… wait` never
 //! ends.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::{
+    sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction},
+    unistd::{Pid, getgid, getgroups, getresuid},
+};
 use std::{
     io::{BufRead, BufReader, Write},
     os::unix::{net::UnixStream, process::CommandExt},
+    path::Path,
     process::{Command, Stdio, exit},
     time::Duration,
 };
@@ -60,7 +66,21 @@ fn agent() {
                     handle(Signal::SIGTERM, SigHandler::SigIgn);
                     "deaf".to_string()
                 }
-                "stray" => stray(),
+                "stray" => stray(false).map_or_else(|error| error.to_string(), |pid| pid.to_string()),
+                "hidden" => stray(true).map_or_else(|error| error.to_string(), |pid| pid.to_string()),
+                "bomb" => bomb(),
+                "ids" => ids(),
+                "name" => {
+                    let output = Command::new("id").arg("-un").output().unwrap();
+                    String::from_utf8(output.stdout).unwrap().trim().to_string()
+                }
+                "read" => done(match Path::new(rest).is_dir() {
+                    true => std::fs::read_dir(rest).map(drop),
+                    false => std::fs::read(rest).map(drop),
+                }),
+                "write" => done(std::fs::write(rest, "x")),
+                "connect" => done(UnixStream::connect(rest).map(drop)),
+                "signal" => done(kill(Pid::from_raw(rest.parse().unwrap()), None).map_err(Into::into)),
                 "env" => std::env::var(rest).unwrap_or_else(|_| "(unset)".into()),
                 other => format!("what is {other}?"),
             };
@@ -82,16 +102,48 @@ fn handle(signal: Signal, handler: SigHandler) {
     unsafe { sigaction(signal, &action) }.unwrap();
 }
 
-/// Starts a process whose only link to the job is what it inherited. Returns its process id.
+fn done(result: std::io::Result<()>) -> String {
+    result.map_or_else(|error| error.kind().to_string(), |()| "done".to_string())
+}
+
+/// Its real, effective and saved user, its group, and its other groups.
+fn ids() -> String {
+    let users = getresuid().unwrap();
+    let groups: Vec<String> = getgroups().unwrap().iter().map(ToString::to_string).collect();
+    let groups = match groups.is_empty() {
+        true => getgid().to_string(),
+        false => groups.join(" "),
+    };
+    let closed = nix::sys::prctl::get_no_new_privs().unwrap();
+    let (real, effective, saved) = (users.real, users.effective, users.saved);
+    let group = getgid();
+    format!("{real} {effective} {saved} {group}, in groups: {groups}, no new privileges: {closed}")
+}
+
+fn bomb() -> String {
+    let mut started = 0;
+    loop {
+        match stray(true) {
+            Ok(_) => started += 1,
+            Err(error) => return format!("{started} {error}"),
+        }
+        assert!(started < 1000, "nothing stops it");
+    }
+}
+
+/// Starts a process whose only link to the job is what it inherited: nothing, if it is `hidden`. Returns its process id.
 #[allow(unsafe_code)]
-fn stray() -> String {
+fn stray(hidden: bool) -> std::io::Result<u32> {
     let mut command = Command::new("/proc/self/exe");
     command
         .arg("stray")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
+    if hidden {
+        command.env_clear();
+    }
     // SAFETY: `setsid` is async-signal-safe.
     unsafe { command.pre_exec(|| nix::unistd::setsid().map(|_| ()).map_err(std::io::Error::from)) };
-    command.spawn().unwrap().id().to_string()
+    Ok(command.spawn()?.id())
 }

@@ -73,6 +73,7 @@ impl World {
             address: ADDRESS.parse().unwrap(),
             binary: PathBuf::from("/nowhere/towpath"),
             host_environment: Vec::new(),
+            host_jobs: towpath_control::HostJobs::default(),
             orb_registry: None,
             orb_registry_token: None,
             orb_url_prefixes: Vec::new(),

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 use tokio_util::sync::CancellationToken;
-use towpath_control::{ObjectSettings, Settings, System, TargetSettings};
+use towpath_control::{EngineUse, HostJobs, HostUsers, ObjectSettings, Settings, System, TargetSettings};
 use towpath_types::{SecretString, SeenSecrets};
 
 /// `towpath up`.
@@ -48,6 +48,7 @@ pub async fn up(options: cli::Up) -> Result<()> {
             .map(str::to_string)
             .chain(options.host_env.iter().cloned())
             .collect(),
+        host_jobs: host_jobs(&options)?,
         orb_registry: options.orbs.registry().map(str::to_string),
         orb_registry_token: cli::OrbOptions::registry_token(),
         orb_url_prefixes: options.orbs.url_prefixes()?,
@@ -58,6 +59,10 @@ pub async fn up(options: cli::Up) -> Result<()> {
     let environments = match &settings.target {
         TargetSettings::Local => "on this machine's container engine (--target local)".to_string(),
         TargetSettings::Kubernetes(identity) => format!("{identity} (--target kubernetes)"),
+    };
+    let jobs = match settings.host_jobs.users {
+        Some(users) => format!("each as a user of its own ({} and up)", users.first),
+        None => "as this server's user: they can read and end whatever it can (SECURITY.md)".to_string(),
     };
     let system = Arc::new(System::open(settings).await?);
     let shutdown = CancellationToken::new();
@@ -75,6 +80,7 @@ pub async fn up(options: cli::Up) -> Result<()> {
     }
     outln!("  data:    {}", dir.display());
     outln!("  environments: {environments}");
+    outln!("  machine jobs: {jobs}");
     outln!("  next:    run `towpath init` in your repository");
     let working = tokio::spawn({
         let (system, shutdown) = (system.clone(), shutdown.clone());
@@ -84,6 +90,24 @@ pub async fn up(options: cli::Up) -> Result<()> {
     shutdown.cancel();
     working.await.context("the server's work ended early")?;
     served.context("the server stopped")
+}
+
+fn host_jobs(options: &cli::Up) -> Result<HostJobs> {
+    let users = match options.host_jobs_user {
+        cli::HostJobsUser::Own => Some(HostUsers {
+            first: options.host_jobs_first_user,
+            count: JOB_USERS,
+        }),
+        cli::HostJobsUser::Server => None,
+    };
+    let engine = match options.host_jobs_engine {
+        cli::HostJobsEngine::Named => EngineUse::Named,
+        cli::HostJobsEngine::Always => EngineUse::Always,
+        cli::HostJobsEngine::Never => EngineUse::Never,
+    };
+    let directory = options.host_jobs_dir.as_deref().map(std::path::absolute).transpose();
+    let directory = directory.context("failed to find the folder for jobs")?;
+    Ok(HostJobs::allowed(users, directory, engine))
 }
 
 /// Standard error with the secrets that this process has seen masked. Each event arrives in one write.
@@ -129,6 +153,9 @@ fn say_where(dir: &Path, name: Option<&str>, address: &str) -> Result<()> {
     }
     Ok(())
 }
+
+/// How many user ids are reserved for jobs, and so how many jobs can have one of their own at once.
+const JOB_USERS: u32 = 1_000;
 
 /// The variables that programs need to work at all. Jobs inherit every other variable of this shell only if it is named.
 const ALWAYS: [&str; 5] = ["PATH", "LANG", "LC_ALL", "TZ", "DOCKER_HOST"];

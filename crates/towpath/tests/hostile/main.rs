@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod full_disk;
+mod host_jobs;
 mod kills;
 mod world;
