@@ -12,24 +12,18 @@ use jiff::Timestamp;
 use std::sync::Arc;
 use towpath_deploy::{Environment, ReleaseRecord, Target};
 use towpath_store::{Commit, Expect, PlanRow, ReleaseRow, Store, Write};
-use towpath_types::{Actor, Clock, Digest, EnvironmentId, Outcome, ReleaseStatus};
+use towpath_types::{Actor, Clock, Digest, EnvironmentId, Outcome, RecordedState, ReleaseStatus};
 
 /// How many releases `history` shows.
 pub const HISTORY: u32 = 50;
-
-/// The state of a release in progress, in an environment's own record.
-const RUNNING: &str = "running";
 
 /// A release as the environment itself records it. `plan` is its plan's wire form.
 pub(crate) fn record_of(row: &ReleaseRow, plan: &Plan) -> ReleaseRecord {
     ReleaseRecord {
         id: row.id,
         number: row.number,
-        state: match row.outcome.filter(|_| row.status.is_over()) {
-            Some(outcome) => outcome.as_str().to_string(),
-            None => RUNNING.to_string(),
-        },
-        image: plan.images_text(),
+        state: row.recorded_state(),
+        images: plan.images.values().cloned().collect(),
         commit: row.commit.clone(),
         by: row.actor.name.clone(),
         cause: row.cause.clone(),
@@ -67,19 +61,9 @@ pub(crate) fn lesson(
     environment: &EnvironmentId,
     now: Timestamp,
 ) -> Result<Option<Lesson>, DeliveryError> {
-    if record.state == RUNNING {
+    let RecordedState::Ended(outcome) = record.state else {
         return Ok(None);
-    }
-    let unreadable = |why: String| {
-        DeliveryError::conflict(format!(
-            "the record of release {} of {environment} cannot be read: {why}",
-            record.number
-        ))
     };
-    let outcome: Outcome = record
-        .state
-        .parse()
-        .map_err(|error: towpath_types::StatusError| unreadable(error.to_string()))?;
     let status = match outcome {
         Outcome::Succeeded => ReleaseStatus::Succeeded,
         Outcome::Rejected => ReleaseStatus::Abandoned,
@@ -111,7 +95,13 @@ pub(crate) fn lesson(
             plan: None,
         }));
     }
-    let plan = read_plan(record.plan.clone()).map_err(|error| unreadable(towpath_types::with_causes(&error)))?;
+    let plan = read_plan(record.plan.clone()).map_err(|error| {
+        DeliveryError::conflict(format!(
+            "the record of release {} of {environment} cannot be read: {}",
+            record.number,
+            towpath_types::with_causes(&error)
+        ))
+    })?;
     let row = ReleaseRow {
         id: record.id,
         environment: environment.clone(),
@@ -298,7 +288,7 @@ mod tests {
 
     fn recorded(state: &str) -> ReleaseRecord {
         ReleaseRecord {
-            state: state.into(),
+            state: state.parse().unwrap(),
             message: Some("why".into()),
             ..record_of(&known(ReleaseStatus::Applying, None), &plan())
         }
@@ -394,15 +384,11 @@ mod tests {
             let error = lesson(record, None, &plan().place.id, rows::start()).unwrap_err();
             error.to_string()
         };
-        let said = refused(&recorded("exploded"));
-        assert_eq!(
-            said,
-            "the record of release 1 of claims/dev cannot be read: `exploded` is not an outcome"
-        );
         let mut newer = recorded("succeeded");
         newer.plan["version"] = serde_json::json!(2);
         assert!(
-            refused(&newer).contains("a newer Towpath wrote the plan"),
+            refused(&newer)
+                .contains("the record of release 1 of claims/dev cannot be read: a newer Towpath wrote the plan"),
             "{}",
             refused(&newer)
         );
@@ -410,7 +396,7 @@ mod tests {
 
     #[test]
     fn a_record_says_how_a_release_ended_in_one_word() {
-        let state = |status, outcome| record_of(&known(status, outcome), &plan()).state;
+        let state = |status, outcome| record_of(&known(status, outcome), &plan()).state.to_string();
         assert_eq!(state(ReleaseStatus::RollingBack, None), "running");
         assert_eq!(state(ReleaseStatus::RolledBack, Some(Outcome::TimedOut)), "timed_out");
     }

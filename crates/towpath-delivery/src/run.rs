@@ -34,7 +34,7 @@ use towpath_deploy::{
 };
 use towpath_manifest::Object;
 use towpath_store::{Commit, Expect, Guard, RunRow, Store, WorkKey, WorkKind, Write};
-use towpath_types::{Actor, Clock, Digest, EnvironmentId, Outcome, ReleaseId, RunId, RunKind};
+use towpath_types::{Actor, Clock, Digest, EnvironmentId, Outcome, RecordedState, ReleaseId, RunId, RunKind};
 use uuid::Uuid;
 
 /// How long starting a run may take. After that, the starting process counts as dead.
@@ -488,8 +488,9 @@ impl Runs {
             record: ReleaseRecord {
                 id: ReleaseId::from(Uuid::now_v7()),
                 number: 0,
-                state: "running".into(),
-                image: Planner::first_image(&cron_job),
+                state: RecordedState::Running,
+                // A manifest may hold anything as an image; the cluster refuses what is none.
+                images: Planner::first_image(&cron_job).parse().into_iter().collect(),
                 commit,
                 by: actor.name.clone(),
                 cause,

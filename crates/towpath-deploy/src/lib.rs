@@ -25,6 +25,7 @@ pub mod local;
 pub mod proxy;
 pub mod render;
 mod target;
+mod wire;
 
 pub use kubernetes::{Identity, KubernetesOptions, KubernetesTarget};
 pub use live::{Keeper, Kept, KeyChange, LiveKey, LiveSecret, LiveSecrets};

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 use towpath_manifest::{Change, Fingerprints, HookEvent, Object, ObjectId, Place};
 pub use towpath_types::EnvironmentId;
-use towpath_types::{CommitId, Outcome, RegistryCredentials, ReleaseId, SecretBytes};
+use towpath_types::{CommitId, ImageReference, Outcome, RecordedState, RegistryCredentials, ReleaseId, SecretBytes};
 
 /// The label with the name of a job. All its runs have the same value, although each has its own name.
 pub const JOB_LABEL: &str = "towpath.dev/job";
@@ -87,16 +87,18 @@ impl Preflight {
 
 /// The record of a release. Targets that several people can deploy to keep it in the environment, so that all agree on what
 /// runs.
+///
+/// This is a wire form, in an envelope with a version. Add fields with a default; raise the version when a field changes its
+/// meaning.
 #[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReleaseRecord {
     pub id: ReleaseId,
     /// From one, counted in each environment.
     pub number: i64,
-    /// `running`, or an [`Outcome`] as text.
-    pub state: String,
-    /// The image with its digest.
-    pub image: String,
+    pub state: RecordedState,
+    /// The project's images with their digests. The plan has them by name.
+    pub images: Vec<ImageReference>,
     /// The commit that the image was built from.
     pub commit: Option<CommitId>,
     /// Who deployed it.
@@ -116,6 +118,21 @@ pub struct ReleaseRecord {
     pub repeated_at: Option<Timestamp>,
     /// The plan that was carried out. A target reads only its `objects`.
     pub plan: serde_json::Value,
+}
+
+impl ReleaseRecord {
+    /// Whether it ended well.
+    #[must_use]
+    pub fn has_succeeded(&self) -> bool {
+        self.state == RecordedState::Ended(Outcome::Succeeded)
+    }
+
+    /// The images, separated by commas.
+    #[must_use]
+    pub fn images_text(&self) -> String {
+        let images: Vec<String> = self.images.iter().map(ToString::to_string).collect();
+        images.join(", ")
+    }
 }
 
 /// A lock that a person puts on an environment: nobody else may deploy there for a while.

@@ -39,8 +39,8 @@ pub use project::{ProjectName, ProjectNameError};
 pub use secret::{NoVariable, SESSION_COOKIE_PREFIX, Secret, SecretBytes, SecretString};
 pub use seen_secrets::SeenSecrets;
 pub use status::{
-    JobKind, JobStatus, PipelineStatus, ReleaseStatus, RunKind, StatusError, StepStatus, TestResult, TriggerStatus,
-    WorkflowStatus,
+    JobKind, JobStatus, PipelineStatus, RecordedState, ReleaseStatus, RunKind, StatusError, StepStatus, TestResult,
+    TriggerStatus, WorkflowStatus,
 };
 pub use suggest::nearest;
 pub use terminal::plain_text;

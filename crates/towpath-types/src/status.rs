@@ -217,6 +217,16 @@ words!(ReleaseStatus, "a release's status", {
     "abandoned" => Abandoned,
 });
 
+/// Where a release stands in the record that its environment keeps of it: that record does not know how far a release has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecordedState {
+    /// It is being carried out, or its process died.
+    Running,
+    /// It ended.
+    Ended(Outcome),
+}
+words!(RecordedState, "a recorded release's state", { "running" => Running }, ended: Ended);
+
 impl ReleaseStatus {
     /// Whether nothing more happens to the release.
     #[must_use]
@@ -289,6 +299,13 @@ mod tests {
         check(&[PipelineStatus::Created, PipelineStatus::Errored]);
         check(&[JobKind::Build, JobKind::Approval, JobKind::NoOp]);
         check(&[RunKind::Job, RunKind::CronJob]);
+        check(
+            &[
+                vec![RecordedState::Running],
+                OUTCOMES.map(RecordedState::Ended).to_vec(),
+            ]
+            .concat(),
+        );
     }
 
     #[test]

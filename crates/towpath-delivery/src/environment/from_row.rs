@@ -90,6 +90,7 @@ mod tests {
         testing::rows,
     };
     use towpath_deploy::Hold;
+    use towpath_types::RecordedState;
 
     fn release(number: i64, status: ReleaseStatus, outcome: Option<Outcome>) -> ReleaseRow {
         ReleaseRow {
@@ -134,8 +135,11 @@ mod tests {
     #[test]
     fn a_release_is_running_until_it_is_over() {
         let view = |status, outcome| ReleaseView::from(&release(1, status, outcome)).state;
-        assert_eq!(view(ReleaseStatus::RollingBack, None), "running");
-        assert_eq!(view(ReleaseStatus::RolledBack, Some(Outcome::TimedOut)), "timed_out");
+        assert_eq!(view(ReleaseStatus::RollingBack, None), RecordedState::Running);
+        assert_eq!(
+            view(ReleaseStatus::RolledBack, Some(Outcome::TimedOut)),
+            RecordedState::Ended(Outcome::TimedOut)
+        );
     }
 
     #[test]

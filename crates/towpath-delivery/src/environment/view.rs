@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub use towpath_deploy::CronJobStatus;
 use towpath_deploy::{Deploying, Hold, Writer};
 use towpath_store::ReleaseRow;
-use towpath_types::{CommitId, Digest, ImageReference, Outcome, ReleaseId, ReleaseStatus};
+use towpath_types::{CommitId, Digest, ImageReference, RecordedState, ReleaseId, ReleaseStatus};
 
 /// One environment: what runs there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,8 +114,8 @@ pub struct ReleaseView {
     pub number: i64,
     /// The status.
     pub status: ReleaseStatus,
-    /// `running`, or how it ended: `succeeded`, `failed`, `errored`, `timed_out`, `canceled`, `rejected`.
-    pub state: String,
+    /// `running`, or how it ended.
+    pub state: RecordedState,
     /// The images, pinned by their digests, separated by commas.
     pub image: String,
     /// The images by name.
@@ -160,11 +160,7 @@ impl From<&ReleaseRow> for ReleaseView {
             id: row.id,
             number: row.number,
             status: row.status,
-            state: row
-                .outcome
-                .filter(|_| row.status.is_over())
-                .map_or("running", Outcome::as_str)
-                .to_string(),
+            state: row.recorded_state(),
             image: images_text(&row.images),
             images: row.images.clone(),
             plan: row.plan.clone(),

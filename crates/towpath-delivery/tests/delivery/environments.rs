@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 use towpath_delivery::{ErrorKind, ProjectFile, SightingView, is_shown};
 use towpath_store::{EnvironmentStore as _, ReleaseStore as _};
-use towpath_types::Clock as _;
+use towpath_types::{Clock as _, RecordedState};
 
 async fn names(world: &World) -> Vec<String> {
     let rows = world.store.environments(Some(&claims())).await.unwrap();
@@ -155,7 +155,7 @@ async fn a_deployment_under_way_is_shown() {
         .unwrap();
     let view = world.view("dev").await;
     let deploying = view.deploying.unwrap();
-    assert_eq!((deploying.id, deploying.state.as_str()), (begun.id, "running"));
+    assert_eq!((deploying.id, deploying.state), (begun.id, RecordedState::Running));
     assert_eq!(view.sighting, SightingView::Never);
 }
 

@@ -46,7 +46,7 @@ async fn a_release_that_fails_is_undone() {
     );
     assert_eq!(world.running("dev").await, Some(applied[0].1));
     // The environment's own record says failed; the store keeps its more precise outcome.
-    assert_eq!(world.records("dev").await[0].state, "timed_out");
+    assert_eq!(world.records("dev").await[0].state.as_str(), "timed_out");
     assert_eq!(world.release(begun.id).await.status, ReleaseStatus::RolledBack);
 }
 

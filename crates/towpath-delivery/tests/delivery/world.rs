@@ -27,7 +27,7 @@ use towpath_store::{
 use towpath_testkit::clock::FakeClock;
 use towpath_types::{
     Actor, Clock as _, CommitId, Digest, EnvironmentId, ImageReference, JobId, JobKind, JobStatus, Outcome, PipelineId,
-    ProjectName, ReleaseId, RunId, Via, WorkflowId, WorkflowStatus,
+    ProjectName, RecordedState, ReleaseId, RunId, Via, WorkflowId, WorkflowStatus,
 };
 
 /// Towpath's own registry.
@@ -161,8 +161,8 @@ pub fn foreign_request(name: &str, number: i64) -> ApplyRequest {
         record: ReleaseRecord {
             id: ReleaseId::from_u128(u128::try_from(number).unwrap()),
             number,
-            state: "running".into(),
-            image: "r.io/claims".into(),
+            state: RecordedState::Running,
+            images: vec!["r.io/claims".parse().unwrap()],
             commit: None,
             by: "eve".into(),
             cause: "towpath deploy".into(),

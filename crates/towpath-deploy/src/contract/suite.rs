@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::{sync::mpsc, time::timeout};
 use towpath_manifest::{ChangeKind, HookEvent, Object, ObjectId};
-use towpath_types::{Outcome, ReleaseId};
+use towpath_types::{Outcome, RecordedState, ReleaseId};
 
 /// How long to wait for anything that needs no rollout.
 const BOUND: Duration = Duration::from_secs(60);
@@ -80,8 +80,8 @@ impl<'a> Suite<'a> {
             record: ReleaseRecord {
                 id: ReleaseId::from_u128(rand::random()),
                 number: self.number.fetch_add(1, Ordering::Relaxed) + 1,
-                state: "running".into(),
-                image: "towpath.test/app".into(),
+                state: RecordedState::Running,
+                images: vec!["towpath.test/app".parse().expect("an image")],
                 commit: None,
                 by: "ann".into(),
                 cause: "the contract".into(),
@@ -132,7 +132,7 @@ impl<'a> Suite<'a> {
     }
 
     /// The release's state as the environment records it.
-    async fn recorded_state(&self, id: ReleaseId) -> Option<String> {
+    async fn recorded_state(&self, id: ReleaseId) -> Option<RecordedState> {
         let releases = self.target().releases(self.environment()).await.unwrap();
         let found = releases.into_iter().find(|release| release.id == id);
         found.map(|release| release.state)
@@ -144,7 +144,7 @@ impl<'a> Suite<'a> {
         if self.can().records_releases {
             let recorded = recorded.expect("the release is recorded");
             assert!(
-                states.iter().any(|state| state.as_str() == recorded),
+                states.iter().any(|state| RecordedState::Ended(*state) == recorded),
                 "{recorded} is none of {states:?}"
             );
         } else {

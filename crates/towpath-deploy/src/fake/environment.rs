@@ -16,10 +16,7 @@ use towpath_manifest::{
     Change, ChangeKind, Container, Fingerprints, Kind, Object, ObjectId, containers, diff, sort_for_apply,
 };
 use towpath_schedule::Schedule;
-use towpath_types::{Digest, Outcome, ReleaseId};
-
-/// The state of the record of a release that has not ended.
-const RUNNING: &str = "running";
+use towpath_types::{Digest, Outcome, RecordedState, ReleaseId};
 
 /// An object as it is now.
 struct Live {
@@ -213,9 +210,10 @@ impl FakeEnvironment {
 
     /// Ends the records of the releases whose process died before they ended.
     fn end_abandoned(&mut self, begun: ReleaseId, now: Timestamp) {
-        let is_abandoned = |release: &&mut ReleaseRecord| release.id != begun && release.state == RUNNING;
+        let is_abandoned =
+            |release: &&mut ReleaseRecord| release.id != begun && release.state == RecordedState::Running;
         for release in self.releases.iter_mut().filter(is_abandoned) {
-            release.state = Outcome::Errored.as_str().into();
+            release.state = RecordedState::Ended(Outcome::Errored);
             release.stopped_at = Some(now);
             release.message = Some("the process that carried it out died before it ended".into());
         }
@@ -223,11 +221,11 @@ impl FakeEnvironment {
 
     fn record_start(&mut self, request: &mut ApplyRequest) -> Result<(), String> {
         let record = &mut request.record;
-        record.state = RUNNING.into();
+        record.state = RecordedState::Running;
         self.releases.retain(|release| release.id != record.id);
         let number_of = |number: i64| self.releases.iter().find(|release| release.number == number);
         // A failed release leaves what was there before.
-        while number_of(record.number).is_some_and(|other| other.state != Outcome::Succeeded.as_str()) {
+        while number_of(record.number).is_some_and(|other| !other.has_succeeded()) {
             record.number += 1;
         }
         if number_of(record.number).is_some() {
@@ -287,7 +285,7 @@ impl FakeEnvironment {
                 Ok(()) => Outcome::Succeeded,
                 Err(error) => error.outcome,
             };
-            release.state = outcome.as_str().into();
+            release.state = RecordedState::Ended(outcome);
             release.message = result.as_ref().err().map(ToString::to_string);
         }
     }

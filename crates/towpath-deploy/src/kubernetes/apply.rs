@@ -29,7 +29,7 @@ use tokio::{
 };
 use towpath_kube::{ApiError, Client, Discovery, Lookup, Mode, Resource, condition, managed_fields, text_at};
 use towpath_manifest::{Kind, Object, ObjectId, Readiness, Wave, is_applied_hook};
-use towpath_types::{Outcome, with_causes};
+use towpath_types::{Outcome, RecordedState, with_causes};
 
 /// How long to wait until the cluster serves a kind that was just defined.
 const ESTABLISHED: Duration = Duration::from_secs(30);
@@ -287,7 +287,7 @@ impl Applier<'_> {
             ..
         } = request;
         let environment = &*environment;
-        record.state = "running".into();
+        record.state = RecordedState::Running;
         loop {
             let begun = record::begin(self.client, environment, record).await;
             let other = match begun.map_err(errored)? {
@@ -296,9 +296,9 @@ impl Applier<'_> {
             };
             match other {
                 // We hold the lock, so the process of a release that still counts as running has died.
-                Some(dead) if dead.state == "running" => {
+                Some(dead) if dead.state == RecordedState::Running => {
                     let ended = ReleaseRecord {
-                        state: Outcome::Errored.as_str().into(),
+                        state: RecordedState::Ended(Outcome::Errored),
                         stopped_at: Some(Timestamp::now()),
                         message: Some(record::DIED.into()),
                         ..dead
@@ -326,7 +326,7 @@ impl Applier<'_> {
         other: &ReleaseRecord,
         wanted: &[Object],
     ) -> Result<bool, ApplyError> {
-        if other.state != Outcome::Succeeded.as_str() {
+        if !other.has_succeeded() {
             return Ok(true);
         }
         let wanted: Vec<&Value> = wanted.iter().map(|object| &object.value).collect();
@@ -338,7 +338,7 @@ impl Applier<'_> {
         let before = records
             .releases
             .iter()
-            .find(|release| release.number < other.number && release.state == Outcome::Succeeded.as_str());
+            .find(|release| release.number < other.number && release.has_succeeded());
         Ok(left.is_some() && left == before.and_then(record::objects_of))
     }
 
@@ -609,7 +609,7 @@ impl Applier<'_> {
         let (environment, record) = (&request.environment, &request.record);
         if request.occasion == Occasion::Release {
             let ended = ReleaseRecord {
-                state: Outcome::Succeeded.as_str().into(),
+                state: RecordedState::Ended(Outcome::Succeeded),
                 stopped_at: Some(Timestamp::now()),
                 ..record.clone()
             };
@@ -650,7 +650,7 @@ impl Applier<'_> {
             return;
         }
         let ended = ReleaseRecord {
-            state: error.outcome.as_str().into(),
+            state: RecordedState::Ended(error.outcome),
             stopped_at: Some(Timestamp::now()),
             message: Some(error.to_string()),
             ..record.clone()

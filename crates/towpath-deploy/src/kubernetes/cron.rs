@@ -184,9 +184,8 @@ fn of_last_release(records: &Records, name: &str) -> Option<(i64, Object)> {
         .releases
         .iter()
         .find(|release| Some(release.id) == records.stored.state.succeeded);
-    let succeeded = Outcome::Succeeded.as_str();
     // The state may be lost.
-    let last = last.or_else(|| records.releases.iter().find(|release| release.state == succeeded))?;
+    let last = last.or_else(|| records.releases.iter().find(|release| release.has_succeeded()))?;
     let objects = last.plan.get("objects").and_then(Value::as_array)?;
     let object = objects
         .iter()

@@ -1,6 +1,9 @@
 //! Why an operation on an environment in a cluster failed.
 
-use crate::target::{SourceError, TargetError};
+use crate::{
+    target::{SourceError, TargetError},
+    wire::WireError,
+};
 use towpath_kube::ApiError;
 
 /// Why an operation on an environment in a cluster failed.
@@ -10,6 +13,8 @@ pub(super) enum ClusterError {
     Api(#[from] ApiError),
     #[error("cannot read the credentials for the registry `{registry}`")]
     Credentials { registry: String, source: SourceError },
+    #[error("cannot read the record in the Secret `{secret}`")]
+    Newer { secret: String, source: WireError },
     #[error("cannot write a record of the environment: {0}")]
     Record(String),
     #[error("the cluster does not serve `{kind}` in `{api_version}`, although its definition was applied")]

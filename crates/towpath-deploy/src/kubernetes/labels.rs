@@ -89,18 +89,19 @@ impl Marks {
             // A label has at most 63 characters.
             labels.insert("towpath.dev/commit".into(), commit.as_str().chars().take(63).collect());
         }
+        let images = record.images_text();
         let cause = match request.occasion {
-            Occasion::Beside => format!("{} by {} ({})", record.image, record.by, record.cause),
+            Occasion::Beside => format!("{images} by {} ({})", record.by, record.cause),
             Occasion::Release | Occasion::Back => {
                 labels.insert(RELEASE.into(), record.number.to_string());
                 format!(
-                    "release {}: {} by {} ({})",
-                    record.number, record.image, record.by, record.cause
+                    "release {}: {images} by {} ({})",
+                    record.number, record.by, record.cause
                 )
             }
         };
         let annotations = BTreeMap::from([
-            ("towpath.dev/image".to_string(), record.image.clone()),
+            ("towpath.dev/image".to_string(), images),
             ("towpath.dev/by".to_string(), record.by.clone()),
             ("towpath.dev/cause".to_string(), record.cause.clone()),
             (CHANGE_CAUSE.to_string(), cause),

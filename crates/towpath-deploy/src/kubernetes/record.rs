@@ -5,16 +5,23 @@
 //! - `towpath.<project>.<environment>`: the state: what runs, what was applied, who is deploying;
 //! - `towpath.<project>.<environment>.<number>`: one release. The last [`KEPT`] successful ones and the last [`KEPT`] others
 //!   are kept.
+//!
+//! [`State`], [`Lock`] and [`ReleaseRecord`] are wire forms: JSON in an envelope with a version, compressed. What a newer Towpath
+//! wrote is an error, so that this one neither deploys over it nor replaces it. Anything else that cannot be read, a record
+//! without a version too, is not as Towpath wrote it: it is reported and written anew.
 
 use super::{error::ClusterError, inventory::InventoryEntry, labels::owner_labels, process::Process};
-use crate::target::{Environment, Hold, ReleaseRecord};
+use crate::{
+    target::{Environment, Hold, ReleaseRecord},
+    wire::{self, WireError},
+};
 use base64::Engine as _;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use towpath_kube::{Client, Resource, Select, text_at};
 use towpath_manifest::{Kind, Object};
-use towpath_types::{Digest, Outcome, ReleaseId, percent_encoded};
+use towpath_types::{Digest, ReleaseId, percent_encoded};
 
 /// The message of a release whose process died.
 pub(super) const DIED: &str = "the process that carried it out died before it ended";
@@ -122,15 +129,32 @@ fn data(secret: &Value, key: &str) -> Option<Vec<u8>> {
     base64::engine::general_purpose::STANDARD.decode(text).ok()
 }
 
-/// The value that [`pack`] packed; `None` if the Secret does not contain it unchanged.
-fn unpack<T: DeserializeOwned>(secret: &Value, key: &str) -> Option<T> {
+/// The text that [`pack`] packed; `None` if the Secret does not contain it unchanged.
+fn unpack(secret: &Value, key: &str) -> Option<Vec<u8>> {
     let packed = data(secret, key)?;
     let mut text = Vec::new();
     let reader = zstd::Decoder::new(packed.as_slice()).ok()?;
     std::io::Read::read_to_end(&mut std::io::Read::take(reader, MAX_UNPACKED as u64), &mut text).ok()?;
     let digest = data(secret, "digest")?;
-    (Digest::of(&text).to_string().into_bytes() == digest).then_some(())?;
-    serde_json::from_slice(&text).ok()
+    (Digest::of(&text).to_string().into_bytes() == digest).then_some(text)
+}
+
+/// The record in a Secret; `None` if it is not as Towpath wrote it.
+///
+/// # Errors
+/// When a newer Towpath wrote it.
+fn recorded<T: DeserializeOwned>(secret: &Value, key: &str) -> Result<Option<T>, ClusterError> {
+    let Some(text) = unpack(secret, key) else {
+        return Ok(None);
+    };
+    match wire::read(&text) {
+        Ok(record) => Ok(Some(record)),
+        Err(source @ WireError::Newer { .. }) => Err(ClusterError::Newer {
+            secret: text_at(secret, "/metadata/name"),
+            source,
+        }),
+        Err(WireError::Unversioned | WireError::Form(_)) => Ok(None),
+    }
 }
 
 fn version(secret: &Value) -> Option<String> {
@@ -149,15 +173,15 @@ fn secret(environment: &Environment, name: &str, record: &str, data: &Value) -> 
 }
 
 impl StoredState {
-    fn of(secret: &Value) -> Self {
-        let state = unpack(secret, "state");
-        Self {
+    fn of(secret: &Value) -> Result<Self, ClusterError> {
+        let state = recorded(secret, "state")?;
+        Ok(Self {
             is_corrupt: state.is_none(),
             // Do not trust an edited state: the deployment finds out anew what it needs.
             state: state.unwrap_or_default(),
             version: version(secret),
             key: data(secret, "key"),
-        }
+        })
     }
 }
 
@@ -165,7 +189,10 @@ impl StoredState {
 pub(super) async fn load(client: &Client, environment: &Environment) -> Result<StoredState, ClusterError> {
     let path = secrets().object(&environment.namespace, &state_name(environment));
     let secret = client.find(&path).await?;
-    Ok(secret.as_ref().map(StoredState::of).unwrap_or_default())
+    match &secret {
+        Some(secret) => StoredState::of(secret),
+        None => Ok(StoredState::default()),
+    }
 }
 
 /// Replaces the state by one that was read from it and changed. Returns `false` if somebody else has written since then.
@@ -176,7 +203,7 @@ pub(super) async fn save(
     key: &[u8],
 ) -> Result<bool, ClusterError> {
     let encoding = base64::engine::general_purpose::STANDARD;
-    let (state, digest) = pack(&stored.state)?;
+    let (state, digest) = pack(&wire::versioned(&stored.state))?;
     let name = state_name(environment);
     let data = json!({"state": state, "digest": encoding.encode(digest), "key": encoding.encode(key)});
     let object = secret(environment, &name, "state", &data);
@@ -240,10 +267,10 @@ pub(super) async fn read(client: &Client, environment: &Environment) -> Result<R
     for secret in secrets {
         let name = text_at(&secret, "/metadata/name");
         if name == state_name {
-            records.stored = StoredState::of(&secret);
+            records.stored = StoredState::of(&secret)?;
             continue;
         }
-        match unpack::<ReleaseRecord>(&secret, "release") {
+        match recorded::<ReleaseRecord>(&secret, "release")? {
             Some(release) => records.releases.push(release),
             None => records.corrupt.push(name),
         }
@@ -275,7 +302,10 @@ pub(super) async fn begin(
         Ok(_) => Ok(Begun::Recorded),
         Err(error) if error.is_conflict() => {
             let other = client.find(&secrets().object(&environment.namespace, &name)).await?;
-            let other = other.and_then(|secret| unpack::<ReleaseRecord>(&secret, "release"));
+            let other: Option<ReleaseRecord> = match &other {
+                Some(secret) => recorded(secret, "release")?,
+                None => None,
+            };
             // An earlier attempt may have arrived although its answer was lost.
             if other.as_ref().is_some_and(|other| other.id == release.id) {
                 return Ok(Begun::Recorded);
@@ -320,8 +350,7 @@ pub(super) async fn trim(
         return Ok(());
     }
     let records = read(client, environment).await?;
-    let is_good = |release: &&ReleaseRecord| release.state == Outcome::Succeeded.as_str();
-    let (good, other): (Vec<_>, Vec<_>) = records.releases.iter().partition(is_good);
+    let (good, other): (Vec<_>, Vec<_>) = records.releases.iter().partition(|release| release.has_succeeded());
     for old in good.into_iter().skip(KEPT).chain(other.into_iter().skip(KEPT)) {
         let name = release_name(environment, old.number);
         client
@@ -350,14 +379,14 @@ pub(super) fn too_large(objects: &[Object]) -> Option<usize> {
 }
 
 fn release_secret(environment: &Environment, name: &str, release: &ReleaseRecord) -> Result<Value, ClusterError> {
-    let (mut packed, mut digest) = pack(release)?;
+    let (mut packed, mut digest) = pack(&wire::versioned(release))?;
     if packed.len() > MAX_ENCODED {
         // Going back to a release does not need the changes that its plan showed.
         let mut release = release.clone();
         if let Some(plan) = release.plan.as_object_mut() {
             plan.insert("changes".into(), json!([]));
         }
-        (packed, digest) = pack(&release)?;
+        (packed, digest) = pack(&wire::versioned(&release))?;
     }
     let encoding = base64::engine::general_purpose::STANDARD;
     let data = json!({"release": packed, "digest": encoding.encode(digest)});
@@ -375,4 +404,119 @@ pub(super) async fn delete_all(client: &Client, environment: &Environment) -> Re
             .await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use towpath_types::{Outcome, RecordedState};
+
+    /// A Secret with this text under this key, as Towpath packs it.
+    fn holding(key: &str, text: &Value) -> Value {
+        let (packed, digest) = pack(text).unwrap();
+        let digest = base64::engine::general_purpose::STANDARD.encode(digest);
+        json!({ "metadata": { "name": "towpath.claims.dev" }, "data": { key: packed, "digest": digest } })
+    }
+
+    fn state_v1() -> Value {
+        json!({
+            "version": 1,
+            "towpath": "0.1.0",
+            "record": {
+                "current": null,
+                "attempted": "00000000-0000-0000-0000-000000000003",
+                "succeeded": "00000000-0000-0000-0000-000000000002",
+                "succeeded_number": 2,
+                "objects": [{
+                    "id": { "group": "apps", "kind": "Deployment", "name": "web" }, "api_version": "apps/v1",
+                    "uid": "u", "manifest": "sha256:1", "owned": "sha256:2", "made": true,
+                }],
+                "lock": {
+                    "holder": "h", "by": "ann", "what": "release 3", "since": "2026-01-01T00:00:00Z",
+                    "renewed": "2026-01-01T00:01:00Z", "renewals": 2, "release": "00000000-0000-0000-0000-000000000003",
+                    "process": { "view": "boot pid:[1]", "pid": 7, "started": 99 },
+                },
+                "hold": {
+                    "by": "bob", "reason": "an incident", "since": "2026-01-01T00:00:00Z", "until": "2026-01-01T01:00:00Z",
+                },
+            },
+        })
+    }
+
+    fn release_v1() -> Value {
+        json!({
+            "version": 1,
+            "towpath": "0.1.0",
+            "record": {
+                "id": "00000000-0000-0000-0000-000000000003",
+                "number": 3,
+                "state": "timed_out",
+                "images": ["127.0.0.1:7070/claims@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"],
+                "commit": "0123456789abcdef0123456789abcdef01234567",
+                "by": "ann",
+                "cause": "towpath deploy dev latest",
+                "at": "2026-01-01T00:00:00Z",
+                "stopped_at": "2026-01-01T00:05:00Z",
+                "message": "a pod never became ready",
+                "repeats": 1,
+                "repeated_at": "2026-01-02T00:00:00Z",
+                "plan": { "version": 1 },
+            },
+        })
+    }
+
+    #[test]
+    fn version_1_is_read_for_ever() {
+        let stored = StoredState::of(&holding("state", &state_v1())).unwrap();
+        assert!(!stored.is_corrupt);
+        let (state, lock) = (&stored.state, stored.state.lock.as_ref().unwrap());
+        assert_eq!((state.current, state.succeeded_number), (None, 2));
+        assert_eq!(state.objects[0].id.name, "web");
+        assert_eq!((lock.by.as_str(), lock.renewals), ("ann", 2));
+        assert!(lock.process.is_some());
+        assert_eq!(state.hold.as_ref().map(|hold| hold.by.as_str()), Some("bob"));
+        // What is written is what was read, field by field.
+        let written = serde_json::to_value(wire::versioned(state)).unwrap();
+        assert_eq!(written["record"], state_v1()["record"]);
+
+        let release: ReleaseRecord = recorded(&holding("release", &release_v1()), "release")
+            .unwrap()
+            .unwrap();
+        assert_eq!(release.state, RecordedState::Ended(Outcome::TimedOut));
+        assert_eq!(release.images[0].repository, "claims");
+        let written = serde_json::to_value(wire::versioned(&release)).unwrap();
+        assert_eq!(written["record"], release_v1()["record"]);
+    }
+
+    #[test]
+    fn what_a_newer_towpath_wrote_is_an_error_that_names_it() {
+        let newer = json!({ "version": 2, "towpath": "7.1.0", "record": { "what": "is new" } });
+        let said = |error: ClusterError| towpath_types::with_causes(&error);
+        let state = said(StoredState::of(&holding("state", &newer)).unwrap_err());
+        let release = said(recorded::<ReleaseRecord>(&holding("release", &newer), "release").unwrap_err());
+        for said in [state, release] {
+            assert!(
+                said.contains("the Secret `towpath.claims.dev`") && said.contains("Towpath 7.1.0 wrote it"),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_not_as_towpath_wrote_it_is_reported_and_not_believed() {
+        let mut unversioned = state_v1();
+        unversioned.as_object_mut().unwrap().remove("version");
+        let stored = StoredState::of(&holding("state", &unversioned)).unwrap();
+        assert!(stored.is_corrupt && stored.state == State::default(), "{stored:?}");
+        for (field, value) in [("state", "exploded"), ("images", "claims"), ("at", "yesterday")] {
+            let mut wrong = release_v1();
+            wrong["record"][field] = json!(value);
+            let read = recorded::<ReleaseRecord>(&holding("release", &wrong), "release").unwrap();
+            assert_eq!(read, None, "{field}");
+        }
+        let mut edited = holding("release", &release_v1());
+        edited["data"]["digest"] = json!("bm90aGluZw==");
+        assert_eq!(recorded::<ReleaseRecord>(&edited, "release").unwrap(), None);
+    }
 }

@@ -32,7 +32,7 @@ use std::{
 use tokio::sync::{Mutex, mpsc};
 use towpath_kube::{Client, Discovery, Lookup, Resource, text_at};
 use towpath_manifest::{Fingerprints, Kind, Object, ObjectId};
-use towpath_types::{Outcome, ReleaseId};
+use towpath_types::{Outcome, RecordedState, ReleaseId};
 
 /// The connection to a cluster.
 pub(super) struct Cluster {
@@ -214,12 +214,15 @@ impl Target for KubernetesTarget {
             let mut releases = records.releases.clone();
             let state = &records.stored.state;
             let running = state.live_lock().map(|lock| lock.release);
-            for release in releases.iter_mut().filter(|release| release.state == "running") {
+            for release in releases
+                .iter_mut()
+                .filter(|release| release.state == RecordedState::Running)
+            {
                 // A success is recorded in the release and then in the state. The first write may have failed.
                 if state.succeeded == Some(release.id) {
-                    release.state = Outcome::Succeeded.as_str().into();
+                    release.state = RecordedState::Ended(Outcome::Succeeded);
                 } else if running != Some(release.id) {
-                    release.state = Outcome::Errored.as_str().into();
+                    release.state = RecordedState::Ended(Outcome::Errored);
                     release.message = Some(record::DIED.into());
                 }
             }

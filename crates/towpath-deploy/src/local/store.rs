@@ -1,11 +1,17 @@
 //! The wanted state of an environment and its progress: one document, replaced as a whole.
 //!
+//! [`Document`] and what is in it are a wire form, in an envelope with a version. Add fields with a default; raise the version
+//! when a field changes its meaning.
+//!
 //! **Invariant:** when [`Store::update`] returns, the change is on the disk.
 //!
 //! **Invariant:** the document contains no value of a Secret. Manifests of Secrets with values are refused before anything is
 //! stored.
 
-use crate::target::{EnvironmentId, Hold, JobEnd, TargetError};
+use crate::{
+    target::{EnvironmentId, Hold, JobEnd, TargetError},
+    wire,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -144,8 +150,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(TargetError::failed(format!("read `{}`", path.display()))(error)),
         };
-        let document =
-            serde_json::from_slice(&text).map_err(TargetError::failed(format!("understand `{}`", path.display())))?;
+        let document = wire::read(&text).map_err(TargetError::failed(format!("understand `{}`", path.display())))?;
         Ok(Some(Self::with(folder, document)))
     }
 
@@ -153,7 +158,7 @@ impl Store {
     pub(crate) fn create(folder: &Path, id: EnvironmentId) -> Result<Self, TargetError> {
         let document = Document::new(id);
         std::fs::create_dir_all(folder)
-            .and_then(|()| write(folder, &serde_json::to_vec_pretty(&document)?))
+            .and_then(|()| write(folder, &document))
             .map_err(TargetError::failed(format!(
                 "make the environment's folder `{}`",
                 folder.display()
@@ -181,8 +186,7 @@ impl Store {
         let folder = self.folder.clone();
         let attempted = format!("write `{}`", folder.join(FILE).display());
         let written = tokio::task::spawn_blocking(move || {
-            let text = serde_json::to_vec_pretty(&document)?;
-            write(&folder, &text)?;
+            write(&folder, &document)?;
             Ok::<_, io::Error>(document)
         })
         .await;
@@ -196,11 +200,102 @@ impl Store {
     }
 }
 
-fn write(folder: &Path, text: &[u8]) -> io::Result<()> {
+fn write(folder: &Path, document: &Document) -> io::Result<()> {
+    let text = serde_json::to_vec_pretty(&wire::versioned(document))?;
     let mut file = tempfile::Builder::new().prefix(".").tempfile_in(folder)?;
-    file.write_all(text)?;
+    file.write_all(&text)?;
     file.as_file().sync_all()?;
     file.persist(folder.join(FILE)).map_err(|error| error.error)?;
     // The rename is durable only once the folder is synced.
     std::fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn document_v1() -> Value {
+        let job = json!({
+            "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": "migrate" }, "spec": {},
+        });
+        json!({
+            "version": 1,
+            "towpath": "0.1.0",
+            "record": {
+                "id": { "project": "claims", "environment": "dev" },
+                "namespace": "claims-dev",
+                "release": null,
+                "attempted": "00000000-0000-0000-0000-000000000003",
+                "objects": [],
+                "rollouts": {
+                    "web": {
+                        "revision": "r1", "generation": 2, "began": "2026-01-01T00:00:00Z",
+                        "state": { "Failed": { "outcome": "failed", "message": "no", "log": ["line"] } },
+                    },
+                    "worker": {
+                        "revision": "r1", "generation": 1, "began": "2026-01-01T00:00:00Z", "state": "Complete",
+                    },
+                },
+                "revisions": { "web/r1": { "spec": {} } },
+                "crons": { "sweep": { "last": "2026-01-01T00:00:00Z", "message": "" } },
+                "jobs": {
+                    "migrate": {
+                        "object": Object::from_value(job, "jobs.yml").unwrap(),
+                        "cron": null, "began": "2026-01-01T00:00:00Z", "attempt": 0, "not_before": null, "canceled": false,
+                        "end": [{ "outcome": "succeeded", "exit_code": 0, "message": "" }, "2026-01-01T00:01:00Z"],
+                    },
+                },
+                "port": 8080,
+                "hold": null,
+            },
+        })
+    }
+
+    fn open(text: &str) -> Result<Option<Store>, TargetError> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(FILE), text).unwrap();
+        Store::open(folder.path())
+    }
+
+    #[test]
+    fn version_1_is_read_for_ever() {
+        let store = open(&document_v1().to_string()).unwrap().unwrap();
+        let document = store.read();
+        assert_eq!((document.namespace.as_str(), document.port), ("claims-dev", Some(8080)));
+        assert_eq!(document.rollouts["worker"].state, RolloutState::Complete);
+        assert!(document.jobs["migrate"].end.is_some());
+        let written = serde_json::to_value(wire::versioned(&*document)).unwrap();
+        assert_eq!(written["record"], document_v1()["record"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = EnvironmentId::new("claims", "dev").unwrap();
+        let store = Store::create(folder.path(), id.clone()).unwrap();
+        store.update(|document| document.port = Some(81)).await.unwrap();
+        let again = Store::open(folder.path()).unwrap().unwrap().read();
+        assert_eq!((&again.id, again.port), (&id, Some(81)));
+    }
+
+    #[test]
+    fn a_document_that_is_not_of_this_version_says_what_to_do() {
+        let said = |text: &str| open(text).err().unwrap().chain();
+        let newer = said(r#"{"version": 2, "towpath": "7.1.0", "record": {}}"#);
+        assert!(
+            newer.contains("environment.json") && newer.contains("use Towpath 7.1.0 or a newer one"),
+            "{newer}"
+        );
+        let unversioned = said(&document_v1()["record"].to_string());
+        assert!(
+            unversioned.contains("Begin with an empty data directory"),
+            "{unversioned}"
+        );
+        let mut wrong = document_v1();
+        wrong["record"]["rollouts"]["web"]["state"] = json!("Exploded");
+        let wrong = said(&wrong.to_string());
+        assert!(wrong.contains("Exploded"), "{wrong}");
+    }
 }

@@ -128,8 +128,8 @@ impl World {
             record: ReleaseRecord {
                 id,
                 number: *number,
-                state: "running".into(),
-                image: self.image.clone(),
+                state: towpath_types::RecordedState::Running,
+                images: vec![self.image.parse().unwrap()],
                 commit: Some("0123456789abcdef0123456789abcdef01234567".parse().unwrap()),
                 by: "ann".into(),
                 cause: "a test".into(),

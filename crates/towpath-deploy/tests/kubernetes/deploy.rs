@@ -363,7 +363,7 @@ async fn objects_of_others_stay_and_applies_outside_of_releases_leave_the_releas
         let mut beside = world.request(sweep);
         beside.occasion = Occasion::Beside;
         beside.record.by = "bob".into();
-        beside.record.image = "towpath.test/app:other".into();
+        beside.record.images = vec!["towpath.test/app:other".parse().unwrap()];
         beside.objects[0].value["spec"]["schedule"] = json!("0 4 * * *");
         carry_out(&world.target, beside).await.unwrap();
         let current = world.target.current(&world.environment).await.unwrap().unwrap();

@@ -429,8 +429,8 @@ fn record() -> ReleaseRecord {
     ReleaseRecord {
         id: ReleaseId::from_u128(fresh()),
         number: 1,
-        state: "running".into(),
-        image: "towpath.test/app".into(),
+        state: towpath_types::RecordedState::Running,
+        images: vec!["towpath.test/app".parse().unwrap()],
         commit: None,
         by: "ann".into(),
         cause: "a test".into(),

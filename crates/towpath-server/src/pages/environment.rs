@@ -177,7 +177,7 @@ fn release_row(view: &EnvironmentView, release: &ReleaseView) -> Markup {
     html! {
         li {
             strong { "#" (release.number) }
-            span { (status::release(release.status, &release.state)) @if current { " · runs now" } }
+            span { (status::release(release.status, release.state.as_str())) @if current { " · runs now" } }
             span { (images(&release.image)) @if let Some(commit) = &release.commit { " from " code { (commit.short()) } } }
             span.quiet { (release.cause) ", by " (release.by) ", " (ago(release.at)) }
             @if !current && release.status == ReleaseStatus::Succeeded {

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use towpath_types::{
-    Actor, CommitId, Digest, EnvironmentId, ImageReference, JobId, Outcome, ProjectName, ReleaseId, ReleaseStatus,
-    RunId, RunKind, WorkflowId,
+    Actor, CommitId, Digest, EnvironmentId, ImageReference, JobId, Outcome, ProjectName, RecordedState, ReleaseId,
+    ReleaseStatus, RunId, RunKind, WorkflowId,
 };
 
 /// One plan carried out in one environment.
@@ -37,6 +37,15 @@ pub struct ReleaseRow {
     /// The time of the last repeat.
     pub repeated_at: Option<Timestamp>,
     pub version: u64,
+}
+
+impl ReleaseRow {
+    /// Where it stands, in the word of its environment's record.
+    #[must_use]
+    pub fn recorded_state(&self) -> RecordedState {
+        let outcome = self.outcome.filter(|_| self.status.is_over());
+        outcome.map_or(RecordedState::Running, RecordedState::Ended)
+    }
 }
 
 /// One run of a one-off job, or of a cron job by hand.

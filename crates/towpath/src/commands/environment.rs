@@ -90,7 +90,7 @@ fn print_release(release: &ReleaseView) {
     outln!(
         "  release {} {}{commit} by {} at {} ({})",
         release.number,
-        release.state.replace('_', " "),
+        release.state.as_str().replace('_', " "),
         release.by,
         release.at,
         release.cause
