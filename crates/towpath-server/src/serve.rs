@@ -9,7 +9,7 @@ use crate::{
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
-    http::{StatusCode, Uri, header},
+    http::{StatusCode, Uri, Version, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -68,6 +68,22 @@ pub fn router(app: App) -> Router {
         )
         .with_state(app)
         .merge(registry)
+        .layer(middleware::from_fn(one_host))
+}
+
+/// Refuses a request that does not say exactly once for which host it is. What stands before this server could otherwise read
+/// another host than this server does.
+///
+/// Source: <https://www.rfc-editor.org/rfc/rfc9112#section-3.2-6>
+async fn one_host(request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    let must_have = request.version() >= Version::HTTP_11;
+    if hosts > 1 || (hosts == 0 && must_have) {
+        let close = [(header::CONNECTION, "close")];
+        let text = format!("a request has one Host header, and this one has {hosts}");
+        return (StatusCode::BAD_REQUEST, close, text).into_response();
+    }
+    next.run(request).await
 }
 
 /// Ends the request of somebody who has not signed in and takes too long over it: everybody shares the connections.

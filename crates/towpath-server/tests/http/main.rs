@@ -7,6 +7,7 @@ mod approvals;
 mod credentials;
 mod diagnostics;
 mod doors;
+mod hosts;
 mod lasting;
 mod rows_only;
 mod values;
