@@ -2,9 +2,12 @@
 
 use axum::{
     Json,
+    extract::{FromRequest, Request},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::str::FromStr;
 use towpath_delivery::{DeliveryError, ErrorKind};
 use towpath_types::{EnvironmentId, ProjectName};
@@ -50,6 +53,29 @@ impl IntoResponse for Failure {
         }
         (status(&self.0), Json(body)).into_response()
     }
+}
+
+/// A body that is a JSON object. `serde` would also take an array for a struct, its items in the order of the fields.
+pub(crate) struct Object<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Object<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let Json(value) = Json::<Value>::from_request(request, state)
+            .await
+            .map_err(IntoResponse::into_response)?;
+        object(value).map(Self).map_err(|error| Failure(error).into_response())
+    }
+}
+
+/// Reads a JSON object.
+pub(crate) fn object<T: DeserializeOwned>(value: Value) -> Result<T, DeliveryError> {
+    if !value.is_object() {
+        return Err(DeliveryError::invalid("the body is not a JSON object"));
+    }
+    serde_json::from_value(value)
+        .map_err(|error| DeliveryError::invalid(format!("the body is not what is asked for: {error}")))
 }
 
 /// What API handlers return.

@@ -3,7 +3,7 @@
 use super::speaker::Step;
 use crate::{
     App,
-    answer::{Answer, id},
+    answer::{Answer, Object, id},
 };
 use axum::{
     Json, Router,
@@ -26,7 +26,11 @@ struct Deploy {
     environment: String,
 }
 
-async fn deploy(State(app): State<App>, Step(node): Step, Json(Deploy { environment }): Json<Deploy>) -> Answer<Value> {
+async fn deploy(
+    State(app): State<App>,
+    Step(node): Step,
+    Object(Deploy { environment }): Object<Deploy>,
+) -> Answer<Value> {
     let release = app.delivery.releases.deploy_for_job(node.job, &environment).await?;
     // The environment already runs what this request asks for, so there is no release to follow.
     let is_repeat = release.status.is_over() && release.job != Some(node.job);

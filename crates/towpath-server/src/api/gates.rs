@@ -2,7 +2,7 @@
 
 use crate::{
     App,
-    answer::{Answer, id, project},
+    answer::{Answer, Object, id, project},
     auth::Caller,
 };
 use axum::{
@@ -66,7 +66,7 @@ async fn approve(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path(job): Path<String>,
-    Json(Approval { plan }): Json<Approval>,
+    Object(Approval { plan }): Object<Approval>,
 ) -> Answer<Value> {
     let job = gate_id(&job)?;
     let shown = plan.as_deref().map(plan_digest).transpose()?;

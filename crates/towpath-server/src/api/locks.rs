@@ -3,7 +3,7 @@
 use super::environments::Where;
 use crate::{
     App,
-    answer::{Answer, Failure, environment as environment_id},
+    answer::{Answer, Failure, Object, environment as environment_id},
     auth::Caller,
 };
 use axum::{
@@ -33,7 +33,7 @@ async fn lock(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path((project, name)): Where,
-    Json(NewLock { reason, seconds }): Json<NewLock>,
+    Object(NewLock { reason, seconds }): Object<NewLock>,
 ) -> Answer<Hold> {
     let id = environment_id(&project, &name)?;
     let lasts = SignedDuration::from_secs(seconds);

@@ -2,7 +2,7 @@
 
 use crate::{
     App,
-    answer::{Answer, project},
+    answer::{Answer, Object, project},
     auth::Caller,
 };
 use axum::{
@@ -39,7 +39,7 @@ struct NewProject {
 async fn create(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    Json(new): Json<NewProject>,
+    Object(new): Object<NewProject>,
 ) -> Answer<Value> {
     let name = project(&new.name)?;
     app.create_project(&name, &caller.name).await?;
@@ -63,7 +63,7 @@ async fn set_default_branch(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
-    Json(DefaultBranch { branch }): Json<DefaultBranch>,
+    Object(DefaultBranch { branch }): Object<DefaultBranch>,
 ) -> Answer<DefaultBranch> {
     let name = project(&name)?;
     app.triggers.set_default_branch(&name, &branch, &caller.name).await?;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     App,
-    answer::{Answer, environment as environment_id, id},
+    answer::{Answer, Object, environment as environment_id, id},
     auth::Caller,
 };
 use axum::{
@@ -63,7 +63,7 @@ async fn rollback(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path((project, name)): Where,
-    Json(Back { to, plan }): Json<Back>,
+    Object(Back { to, plan }): Object<Back>,
 ) -> Answer<ReleaseView> {
     let id = environment_id(&project, &name)?;
     let shown = plan.as_deref().map(plan_digest).transpose()?;

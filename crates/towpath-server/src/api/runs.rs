@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     App,
-    answer::{Answer, environment as environment_id, id},
+    answer::{Answer, environment as environment_id, id, object},
     auth::Caller,
 };
 use axum::{
@@ -83,10 +83,11 @@ async fn run_cron_job(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path((project, name, cron_job)): Path<(String, String, String)>,
-    body: Option<Json<Agreed>>,
+    body: Option<Json<Value>>,
 ) -> Answer<Value> {
     let id = environment_id(&project, &name)?;
-    let plan = body.and_then(|Json(Agreed { plan })| plan);
+    let agreed: Option<Agreed> = body.map(|Json(body)| object(body)).transpose()?;
+    let plan = agreed.and_then(|agreed| agreed.plan);
     let shown = plan.as_deref().map(plan_digest).transpose()?;
     let runs = &app.delivery.runs;
     let run = runs

@@ -6,7 +6,7 @@ use super::{
     orbs::{orb_name, orb_version, reference},
     organisation,
 };
-use crate::App;
+use crate::{App, answer::Object};
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, State},
@@ -67,7 +67,7 @@ fn is_too_deep(query: &str) -> bool {
 }
 
 /// Always answers 200: clients read failures from `errors`.
-async fn graphql(State(app): State<App>, Json(request): Json<Request>) -> Json<Value> {
+async fn graphql(State(app): State<App>, Object(request): Object<Request>) -> Json<Value> {
     let failed = |message: String| Json(json!({ "data": null, "errors": [{ "message": message }] }));
     if is_too_deep(&request.query) {
         return failed(format!("this query is nested more than {DEEPEST} deep"));

@@ -5,7 +5,7 @@
 use super::organisation;
 use crate::{
     App,
-    answer::{Answer, Failure},
+    answer::{Answer, Failure, Object},
     auth::Caller,
 };
 use axum::{
@@ -91,7 +91,7 @@ struct Named {
 
 async fn create_namespace(
     State(app): State<App>,
-    Json(Named { name }): Json<Named>,
+    Object(Named { name }): Object<Named>,
 ) -> Result<(StatusCode, Json<Value>), Failure> {
     let view = app.orbs.create_namespace(&name).await?;
     Ok((StatusCode::CREATED, Json(namespace_json(&view))))
@@ -202,7 +202,7 @@ struct Nothing {}
 
 async fn create_package(
     State(app): State<App>,
-    Json(Created { data }): Json<Created<NewPackage, InNamespace>>,
+    Object(Created { data }): Object<Created<NewPackage, InNamespace>>,
 ) -> Result<(StatusCode, Json<Value>), Failure> {
     let id = data.references.map(|references| references.namespace.id);
     let namespaces = app.orbs.namespaces().await?;
@@ -230,7 +230,7 @@ struct Source {
     yaml: String,
 }
 
-async fn validate(State(app): State<App>, Json(Source { yaml }): Json<Source>) -> Answer<Value> {
+async fn validate(State(app): State<App>, Object(Source { yaml }): Object<Source>) -> Answer<Value> {
     let checked = app.orbs.check_orb(yaml).await?;
     let errors: Vec<String> = checked.errors.iter().map(|error| error.message_with_place()).collect();
     Ok(Json(json!({ "data": { "attributes": {
@@ -248,7 +248,7 @@ struct Listed {
 async fn set_listed(
     State(app): State<App>,
     Path(id): Path<String>,
-    Json(Listed { is_listed }): Json<Listed>,
+    Object(Listed { is_listed }): Object<Listed>,
 ) -> Answer<Value> {
     let orb = find_orb(&app, &id).await?;
     app.orbs.set_listed(&orb.name, is_listed).await?;
@@ -300,7 +300,7 @@ struct NewVersion {
 
 async fn publish(
     State(app): State<App>,
-    Json(Created { data }): Json<Created<NewVersion, Nothing>>,
+    Object(Created { data }): Object<Created<NewVersion, Nothing>>,
 ) -> Result<(StatusCode, Json<Value>), Failure> {
     let NewVersion { orb_id, yaml, version } = data.attributes;
     let orb = find_orb(&app, &orb_id).await?;
@@ -316,7 +316,7 @@ struct Promotion {
 async fn promote(
     State(app): State<App>,
     Path(id): Path<String>,
-    Json(Promotion { segment }): Json<Promotion>,
+    Object(Promotion { segment }): Object<Promotion>,
 ) -> Answer<Value> {
     let segment = match segment.as_str() {
         "major" => Segment::Major,

@@ -130,6 +130,26 @@ async fn a_gate_that_deploys_opens_only_for_a_whole_digest() {
             text.contains(&plan) && text.contains(&format!("/gates/{job} shows it")),
             "{text}"
         );
+        // The whole digest, but not in the form that the page about the API has.
+        let wrong = [
+            json!([plan]),
+            json!(plan),
+            json!([{ "plan": plan }]),
+            json!({ "plan": [plan] }),
+            json!({ "plan": { "plan": plan } }),
+            json!(1),
+            json!(true),
+        ];
+        for body in wrong {
+            for path in [&ours, &circlecis] {
+                let (status, text) = world.ask(Method::POST, path, Some(body.clone())).await;
+                assert_eq!(status, StatusCode::BAD_REQUEST, "{path} {body}: {text}");
+            }
+        }
+        let (status, _) = world
+            .ask(Method::POST, &circlecis, Some(json!({ "digest": plan })))
+            .await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
         for form in ["", "plan="] {
             let (status, text) = world.submit(&format!("/gates/{job}/approve"), form).await;
             assert_eq!(status, StatusCode::CONFLICT, "{form:?}: {text}");

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     App,
-    answer::{Answer, Failure, id},
+    answer::{Answer, Failure, id, object},
     auth::Caller,
     circleci::{organisation::project_slug, words},
 };
@@ -79,6 +79,7 @@ async fn cancel(
 
 /// The part of an approval that CircleCI's API does not have.
 #[derive(Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Approval {
     /// The whole digest of the plan that the approver was shown.
     plan: Option<String>,
@@ -87,13 +88,16 @@ struct Approval {
 impl Approval {
     /// CircleCI's clients send no body, or `null`.
     fn of(body: &Bytes) -> Result<Self, DeliveryError> {
+        let unread = |error: &dyn std::fmt::Display| {
+            DeliveryError::invalid(format!("the body is not `{{\"plan\": DIGEST}}`: {error}"))
+        };
         if body.is_empty() {
             return Ok(Self::default());
         }
-        let approval: Result<Option<Self>, _> = serde_json::from_slice(body);
-        approval
-            .map(Option::unwrap_or_default)
-            .map_err(|error| DeliveryError::invalid(format!("the body is not `{{\"plan\": DIGEST}}`: {error}")))
+        match serde_json::from_slice::<Value>(body).map_err(|error| unread(&error))? {
+            Value::Null => Ok(Self::default()),
+            value => object(value).map_err(|error| unread(&error)),
+        }
     }
 }
 
