@@ -408,6 +408,14 @@ impl ImageFinder {
                 None => missing.insert(name.clone(), repository.clone()),
             };
         }
+        if let (true, true, Some(some)) = (tags.is_empty(), chosen.images.is_empty(), missing.values().next()) {
+            return Err(DeliveryError::invalid(format!(
+                "`{}` is no tag: name the image by a tag of `{}`, such as `latest` or `app-v1`, or by a commit's id. A release \
+                 always names the digest that it leads to",
+                word.escape_debug(),
+                some.name()
+            )));
+        }
         if chosen.images.is_empty() && !missing.is_empty() {
             let tried = quoted(tags.iter().map(TagName::as_str)).replace(", ", " or ");
             let message = match Vec::from_iter(missing.values()).as_slice() {

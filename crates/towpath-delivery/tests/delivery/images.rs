@@ -129,6 +129,25 @@ async fn without_a_project_file_the_image_is_where_the_manifests_name_it() {
 }
 
 #[tokio::test]
+async fn what_is_no_tag_is_said_with_what_is_one() {
+    let world = World::new().await;
+    let digest = Digest::of(b"an image");
+    for word in [
+        format!("claims@{digest}"),
+        format!("app-v1@{digest}"),
+        digest.to_string(),
+        "r.io/team/claims:app-v1".into(),
+        String::new(),
+    ] {
+        let error = world.planned("dev", request(&word)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{word}");
+        let text = error.to_string();
+        assert!(text.contains(&format!("`{word}` is no tag")), "{text}");
+        assert!(text.contains("`app-v1`"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_registry_that_does_not_answer_is_no_registry_without_the_image() {
     let world = World::new().await;
     let commit = world
