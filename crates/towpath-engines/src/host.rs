@@ -24,7 +24,7 @@ use std::{
     collections::BTreeSet,
     ffi::OsString,
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, Read, Seek, SeekFrom, Write},
     os::unix::{
         ffi::OsStrExt,
         fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown},
@@ -36,7 +36,7 @@ use std::{
     time::{Duration, Instant},
 };
 use towpath_protocol::variable;
-use towpath_types::{EngineName, NodeId};
+use towpath_types::{EngineName, NodeId, SecretString};
 
 /// How long a stopped agent has to end its steps before the engine kills everything. The agent gives its steps less time.
 const GRACE: Duration = Duration::from_secs(15);
@@ -221,10 +221,9 @@ impl HostEngine {
             .env("HOME", place.home())
             .env("TMPDIR", place.tmp())
             .env(variable::AGENT_SOCKET, &self.options.agent_socket)
-            .env(variable::AGENT_TOKEN, request.token.expose())
             .env(variable::STATE_DIR, place.state())
             .current_dir(place.home())
-            .stdin(Stdio::null())
+            .stdin(token_on_pipe(&request.token).map_err(EngineError::failed(attempted()))?)
             .stdout(log)
             .stderr(errors);
         if user.is_some() {
@@ -365,6 +364,15 @@ impl Engine for HostEngine {
     fn service_logs<'a>(&'a self, _id: &'a NodeId) -> BoxFuture<'a, Result<Vec<ServiceLog>, EngineError>> {
         async { Ok(Vec::new()) }.boxed()
     }
+}
+
+/// A pipe that holds the agent's token and ends behind it. The token is in it before the agent starts, so a server that dies
+/// leaves no agent without one. Root can read the environment of every process, and a pipe that was read is empty.
+fn token_on_pipe(token: &SecretString) -> io::Result<Stdio> {
+    let (reader, mut writer) = io::pipe()?;
+    // Far less than a pipe holds, so this does not wait for the reader.
+    writer.write_all(token.expose().as_bytes())?;
+    Ok(Stdio::from(reader))
 }
 
 /// The agents that this process started and has to reap.

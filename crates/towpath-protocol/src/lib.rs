@@ -118,7 +118,8 @@ pub const CACHE_KEY_HEADER: &str = "towpath-cache-key";
 pub mod variable {
     /// The path of the server's unix socket, inside the environment.
     pub const AGENT_SOCKET: &str = "TOWPATH_AGENT_SOCKET";
-    /// The agent's own token, with which it speaks for its node. An engine sets it, and no step ever has it.
+    /// The agent's own token, with which it speaks for its node. No step ever has it. An engine sets it inside a container; on
+    /// the machine itself, where root reads every environment, the agent reads it from its standard input instead.
     pub const AGENT_TOKEN: &str = "TOWPATH_AGENT_TOKEN";
     /// What a step has: it may ask for the deployment that its job's configuration names, and how long tests took. Logs never
     /// show it.

@@ -194,6 +194,9 @@ impl World {
 
     fn command(&self) -> Command {
         std::fs::create_dir_all(self.home()).unwrap();
+        // As on the machine itself: no process may find the token in the agent's environment.
+        let (token, mut writer) = std::io::pipe().unwrap();
+        std::io::Write::write_all(&mut writer, TOKEN.as_bytes()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_towpath-agent-testagent"));
         command
             .arg("agent")
@@ -202,10 +205,9 @@ impl World {
             .env("HOME", self.home())
             .env("TMPDIR", self.folder.path())
             .env(variable::AGENT_SOCKET, &self.server.socket)
-            .env(variable::AGENT_TOKEN, TOKEN)
             .env(variable::STATE_DIR, self.folder.path().join("state"))
             .current_dir(self.folder.path())
-            .stdin(Stdio::null())
+            .stdin(token)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);

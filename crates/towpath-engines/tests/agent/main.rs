@@ -43,7 +43,9 @@ fn agent() {
     // Process 1 ignores signals without a handler.
     handle(Signal::SIGTERM, SigHandler::Handler(leave));
     let socket = std::env::var(variable::AGENT_SOCKET).unwrap();
-    let token = std::env::var(variable::AGENT_TOKEN).unwrap();
+    let token = std::env::var(variable::AGENT_TOKEN)
+        .or_else(|_| std::io::read_to_string(std::io::stdin()))
+        .unwrap();
     loop {
         let Ok(stream) = UnixStream::connect(&socket) else {
             std::thread::sleep(Duration::from_millis(20));
