@@ -39,6 +39,7 @@ pub struct Api {
 #[derive(Deserialize)]
 struct Items<T> {
     items: Vec<T>,
+    next_page_token: Option<String>,
 }
 
 /// A pipeline.
@@ -304,6 +305,23 @@ impl Api {
             .get::<Items<_>>(&format!("/api/v2/project/towpath/local/{project}/pipeline"))
             .await?
             .items)
+    }
+
+    /// Every pipeline of `project`, newest first.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn all_pipelines(&self, project: &str) -> Result<Vec<Pipeline>> {
+        let (mut all, mut token) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/api/v2/project/towpath/local/{project}/pipeline{token}");
+            let page: Items<Pipeline> = self.get(&path).await?;
+            all.extend(page.items);
+            match page.next_page_token {
+                Some(next) => token = format!("?page-token={next}"),
+                None => return Ok(all),
+            }
+        }
     }
 
     /// The workflows of a pipeline.

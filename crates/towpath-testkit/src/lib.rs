@@ -36,7 +36,9 @@ pub use postgres::{POSTGRES_PASSWORD, Postgres};
 pub use registry::{REGISTRY_PASSWORD, REGISTRY_USER, Registry};
 pub use repository::{PROJECT, Repository, example_directory};
 pub use s3::S3Server;
-pub use server::{ServerOptions, Towpath, file_for_everybody, host_environment_for_cargo, let_everybody_pass};
+pub use server::{
+    ServerOptions, Towpath, file_for_everybody, host_environment_for_cargo, let_everybody_pass, quiet_port,
+};
 pub use tls::TlsServer;
 pub use traffic::{Failure, Traffic, TrafficReport};
 pub use wait::{Probe, until};

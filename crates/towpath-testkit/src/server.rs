@@ -108,6 +108,18 @@ pub fn file_for_everybody(path: &Path) -> Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o666)).with_context(wrong)
 }
 
+/// A free port outside of the range that the system assigns by itself. While a server that was killed is away, another
+/// program's connection must not take its port.
+///
+/// # Errors
+/// When none of them is free.
+pub fn quiet_port() -> Result<u16> {
+    let first = 20_000 + u16::try_from(std::process::id() % 5_000)?;
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let found = (first..first + 5_000).find(is_free);
+    found.with_context(|| format!("no port of {first} and the 5,000 after it is free"))
+}
+
 impl Towpath {
     /// Starts a server and waits until it answers.
     ///

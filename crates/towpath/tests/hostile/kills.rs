@@ -10,7 +10,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use towpath_testkit::{Api, Pipeline, Probe, Repository, Towpath, engine_answers, skipped, until};
+use towpath_testkit::{Api, Pipeline, Probe, Repository, Towpath, engine_answers, quiet_port, skipped, until};
 
 /// How often the server is killed, unless `TOWPATH_KILLS` says otherwise.
 const KILLS: u32 = 25;
@@ -116,25 +116,6 @@ async fn approve_once(told: &Told, api: &Api) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every pipeline of the project.
-async fn all_pipelines(api: &Api) -> Vec<Pipeline> {
-    #[derive(serde::Deserialize)]
-    struct Page {
-        items: Vec<Pipeline>,
-        next_page_token: Option<String>,
-    }
-    let (mut all, mut token) = (Vec::new(), String::new());
-    loop {
-        let path = format!("/api/v2/project/towpath/local/{PROJECT}/pipeline{token}");
-        let page: Page = api.get(&path).await.unwrap();
-        all.extend(page.items);
-        match page.next_page_token {
-            Some(next) => token = format!("?page-token={next}"),
-            None => return all,
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_is_done_once_however_often_the_server_is_killed() {
     let name = "what_was_acknowledged_is_done_once_however_often_the_server_is_killed";
@@ -144,7 +125,7 @@ async fn what_was_acknowledged_is_done_once_however_often_the_server_is_killed()
     let asked: Option<u32> = std::env::var("TOWPATH_KILLS").ok().map(|text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let server = world::server(folder.path(), &data, world::quiet_port()).await;
+    let server = world::server(folder.path(), &data, quiet_port().unwrap()).await;
     let repository = world::repository(folder.path(), &server, CONFIG).await;
     repository.push("HEAD").await.unwrap();
     let server = tokio::sync::RwLock::new(server);
@@ -192,7 +173,7 @@ async fn what_was_acknowledged_is_done_once_however_often_the_server_is_killed()
         .collect();
     // Every ref that git accepted gets its pipeline in the end, even if the pusher never heard of it.
     let made = until("a pipeline of each ref that moved", BOUND, async || {
-        let pipelines = all_pipelines(&api).await;
+        let pipelines = api.all_pipelines(PROJECT).await?;
         let missing = moved.iter().find(|(branch, commit)| {
             let is_it = |one: &Pipeline| one.vcs.branch.as_deref() == Some(**branch) && one.vcs.revision == **commit;
             !pipelines.iter().any(is_it)

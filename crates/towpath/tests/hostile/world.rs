@@ -6,14 +6,6 @@ use towpath_testkit::{Repository, ServerOptions, Towpath};
 
 pub const PROJECT: &str = "app";
 
-/// A port outside the range that the system assigns by itself. While a killed server is away, another program's connection must
-/// not take its port.
-pub fn quiet_port() -> u16 {
-    let first = 20_000 + u16::try_from(std::process::id() % 5_000).unwrap();
-    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    (first..first + 5_000).find(is_free).unwrap()
-}
-
 /// Starts a server with its data in `data` and its log in `folder`, on `port` or on any free port.
 pub async fn server(folder: &Path, data: &Path, port: u16) -> Towpath {
     let options = ServerOptions {
