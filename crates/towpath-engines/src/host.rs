@@ -118,8 +118,8 @@ impl HostEngine {
         })
     }
 
-    fn place(&self, id: &NodeId) -> Place {
-        Place(self.options.directory.join(id.to_string()))
+    fn job_directory(&self, id: &NodeId) -> JobDirectory {
+        JobDirectory(self.options.directory.join(id.to_string()))
     }
 
     fn start_blocking(&self, request: &EnvironmentRequest) -> Result<(), EngineError> {
@@ -128,49 +128,65 @@ impl HostEngine {
                 message: "this job asks for an image, and this engine runs processes of the machine only".to_string(),
             });
         };
-        let place = self.place(&request.id);
-        let attempted = || format!("start an agent in `{}`", place.0.display());
+        let job_directory = self.job_directory(&request.id);
+        let attempted = || format!("start an agent in `{}`", job_directory.0.display());
         // A concurrent stop removes the directory, and its lock with it.
         let _lock = loop {
-            place.make().map_err(EngineError::failed(attempted()))?;
-            if let Some(lock) = place.lock().map_err(EngineError::failed(attempted()))? {
+            job_directory.make().map_err(EngineError::failed(attempted()))?;
+            if let Some(lock) = job_directory.lock().map_err(EngineError::failed(attempted()))? {
                 break lock;
             }
         };
-        if place.agent().map_err(EngineError::failed(attempted()))?.is_some() {
+        if job_directory
+            .agent()
+            .map_err(EngineError::failed(attempted()))?
+            .is_some()
+        {
             return Ok(());
         }
         // The server may have crashed between starting an agent and writing down its process id.
-        let processes = place.processes().map_err(EngineError::failed(attempted()))?;
+        let processes = job_directory.processes().map_err(EngineError::failed(attempted()))?;
         let orphan = processes.into_iter().find(Process::is_agent);
         let process = match orphan {
             Some(process) => process,
             None => {
-                let user = self.furnish(&place).map_err(EngineError::failed(attempted()))?;
-                let confinement = self.confinement(&place, user, uses_engine);
+                let user = self.furnish(&job_directory).map_err(EngineError::failed(attempted()))?;
+                let confinement = self.confinement(&job_directory, user, uses_engine);
                 let confinement = confinement.map_err(EngineError::failed(attempted()))?;
-                self.spawn(request, &place, user, confinement)?
+                self.spawn(request, &job_directory, user, confinement)?
             }
         };
-        place.write_agent(&process).map_err(EngineError::failed(attempted()))
+        job_directory
+            .write_agent(&process)
+            .map_err(EngineError::failed(attempted()))
     }
 
     /// Makes the job's own directories, and chooses its user if it gets one.
-    fn furnish(&self, place: &Place) -> io::Result<Option<u32>> {
+    fn furnish(&self, job_directory: &JobDirectory) -> io::Result<Option<u32>> {
         if let Some(users) = self.options.users
-            && place.user()?.is_none()
+            && job_directory.user()?.is_none()
         {
             let parent = self.options.directory.parent().unwrap_or(&self.options.directory);
             let _lock = users::lock_choice(parent)?;
-            let job = place.0.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            place.write_user(users.choose(&job, &taken(parent))?)?;
+            let job = job_directory
+                .0
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            job_directory.write_user(users.choose(&job, &taken(parent))?)?;
         }
-        let user = place.user()?;
-        place.make_own(user)?;
+        let user = job_directory.user()?;
+        job_directory.make_own(user)?;
         Ok(user)
     }
 
-    fn confinement(&self, place: &Place, user: Option<u32>, uses_engine: bool) -> io::Result<Confinement> {
+    fn confinement(
+        &self,
+        job_directory: &JobDirectory,
+        user: Option<u32>,
+        uses_engine: bool,
+    ) -> io::Result<Confinement> {
         let confinement = Confinement::new(self.options.most_processes);
         let Some(id) = user else { return Ok(confinement) };
         let socket = self.options.engine_socket.as_deref().filter(|_| uses_engine);
@@ -184,12 +200,12 @@ impl HostEngine {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 read => read?,
             };
-            let path = place.0.join(name);
+            let path = job_directory.0.join(name);
             fs::write(&path, text(&before))?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
             io::Result::Ok(Some((path, Path::new(of_machine))))
         };
-        let accounts = own(ACCOUNTS, &|before| users::accounts(id, &place.home(), before))?;
+        let accounts = own(ACCOUNTS, &|before| users::accounts(id, &job_directory.home(), before))?;
         let groups = own(GROUPS, &|before| users::groups(id, before))?;
         let overlays: Vec<(PathBuf, &Path)> = accounts.into_iter().chain(groups).collect();
         let overlays: Vec<(&Path, &Path)> = overlays.iter().map(|(own, seen)| (own.as_path(), *seen)).collect();
@@ -199,7 +215,7 @@ impl HostEngine {
     fn spawn(
         &self,
         request: &EnvironmentRequest,
-        place: &Place,
+        job_directory: &JobDirectory,
         user: Option<u32>,
         confinement: Confinement,
     ) -> Result<Process, EngineError> {
@@ -207,22 +223,22 @@ impl HostEngine {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
-            .open(place.log())
-            .map_err(EngineError::failed(format!("open `{}`", place.log().display())))?;
+            .open(job_directory.log())
+            .map_err(EngineError::failed(format!("open `{}`", job_directory.log().display())))?;
         let errors = log.try_clone().map_err(EngineError::failed(attempted()))?;
         let inherited = self.options.inherited.iter();
         let inherited = inherited.filter_map(|name| Some((name, std::env::var_os(name)?)));
         let mut command = Command::new(&self.options.agent_binary);
         command
-            .arg0(place.state())
+            .arg0(job_directory.state())
             .arg("agent")
             .env_clear()
             .envs(inherited)
-            .env("HOME", place.home())
-            .env("TMPDIR", place.tmp())
+            .env("HOME", job_directory.home())
+            .env("TMPDIR", job_directory.tmp())
             .env(variable::AGENT_SOCKET, &self.options.agent_socket)
-            .env(variable::STATE_DIR, place.state())
-            .current_dir(place.home())
+            .env(variable::STATE_DIR, job_directory.state())
+            .current_dir(job_directory.home())
             .stdin(token_on_pipe(&request.token).map_err(EngineError::failed(attempted()))?)
             .stdout(log)
             .stderr(errors);
@@ -234,24 +250,24 @@ impl HostEngine {
         // The kernel's process ids are at most 2^22. Only this process reaps the child, so the child keeps its id until then.
         let pid = i32::try_from(child.id()).unwrap_or(i32::MAX);
         let process = Process::of(pid).map_err(EngineError::failed(attempted()))?;
-        self.children.reap(&process, child, place.exit(&process));
+        self.children.reap(&process, child, job_directory.exit(&process));
         Ok(process)
     }
 
     fn state_blocking(&self, id: &NodeId) -> Result<EnvironmentState, EngineError> {
-        let place = self.place(id);
-        let attempted = || format!("read the state of `{}`", place.0.display());
-        let Some(process) = place.agent().map_err(EngineError::failed(attempted()))? else {
+        let job_directory = self.job_directory(id);
+        let attempted = || format!("read the state of `{}`", job_directory.0.display());
+        let Some(process) = job_directory.agent().map_err(EngineError::failed(attempted()))? else {
             return Ok(EnvironmentState::Absent);
         };
         if process.is_running() {
             return Ok(EnvironmentState::Running);
         }
         self.children.wait_for(&process, REAP_LIMIT);
-        let code = fs::read_to_string(place.exit(&process))
+        let code = fs::read_to_string(job_directory.exit(&process))
             .ok()
             .and_then(|text| text.parse().ok());
-        let detail = last_bytes(&place.log(), AGENT_LOG_BYTES).unwrap_or_default();
+        let detail = last_bytes(&job_directory.log(), AGENT_LOG_BYTES).unwrap_or_default();
         Ok(EnvironmentState::Exited {
             code,
             detail: String::from_utf8_lossy(&detail).trim().to_string(),
@@ -259,27 +275,27 @@ impl HostEngine {
     }
 
     fn stop_blocking(&self, id: &NodeId) -> Result<(), EngineError> {
-        let place = self.place(id);
-        let attempted = || format!("stop the job in `{}`", place.0.display());
+        let job_directory = self.job_directory(id);
+        let attempted = || format!("stop the job in `{}`", job_directory.0.display());
         let _lock = loop {
-            if !place.0.exists() {
+            if !job_directory.0.exists() {
                 return Ok(());
             }
-            if let Some(lock) = place.lock().map_err(EngineError::failed(attempted()))? {
+            if let Some(lock) = job_directory.lock().map_err(EngineError::failed(attempted()))? {
                 break lock;
             }
         };
-        if let Some(agent) = place.agent().map_err(EngineError::failed(attempted()))? {
+        if let Some(agent) = job_directory.agent().map_err(EngineError::failed(attempted()))? {
             agent
                 .signal(Signal::SIGTERM)
                 .map_err(EngineError::failed(attempted()))?;
             agent.wait(GRACE);
         }
-        place.kill_all().map_err(EngineError::failed(attempted()))?;
-        if let Some(user) = place.user().map_err(EngineError::failed(attempted()))? {
+        job_directory.kill_all().map_err(EngineError::failed(attempted()))?;
+        if let Some(user) = job_directory.user().map_err(EngineError::failed(attempted()))? {
             users::remove_leftovers(user);
             // Its user may get another job before everything here is removed.
-            fs::set_permissions(&place.0, fs::Permissions::from_mode(0o700))
+            fs::set_permissions(&job_directory.0, fs::Permissions::from_mode(0o700))
                 .map_err(EngineError::failed(attempted()))?;
         }
         // Rename the directory in one step: whoever starts the job again makes a new directory, and this removal does not touch
@@ -289,7 +305,7 @@ impl HostEngine {
             .options
             .directory
             .join(format!("{REMOVED}{id}.{}", uuid::Uuid::now_v7()));
-        fs::rename(&place.0, &aside).map_err(EngineError::failed(attempted()))?;
+        fs::rename(&job_directory.0, &aside).map_err(EngineError::failed(attempted()))?;
         remove_tree(&aside).map_err(EngineError::failed(format!("remove `{}`", aside.display())))
     }
 
@@ -426,9 +442,9 @@ impl Children {
 }
 
 /// One job's private directory.
-struct Place(PathBuf);
+struct JobDirectory(PathBuf);
 
-impl Place {
+impl JobDirectory {
     fn make(&self) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)
     }
@@ -642,12 +658,14 @@ fn warn_of_closed_folders(inherited: &[String]) {
 fn taken(parent: &Path) -> BTreeSet<u32> {
     let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
     let places = entries(parent).flat_map(|engine| entries(&engine.path()));
-    places.filter_map(|place| user_in(&place.path()).ok()?).collect()
+    places
+        .filter_map(|job_directory| user_in(&job_directory.path()).ok()?)
+        .collect()
 }
 
 /// The user that is written down in a job's directory.
-fn user_in(place: &Path) -> io::Result<Option<u32>> {
-    match fs::read_to_string(place.join(USER_FILE)) {
+fn user_in(job_directory: &Path) -> io::Result<Option<u32>> {
+    match fs::read_to_string(job_directory.join(USER_FILE)) {
         Ok(text) => text.parse().map(Some).map_err(io::Error::other),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error),
