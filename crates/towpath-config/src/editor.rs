@@ -19,7 +19,7 @@ use crate::options::CompileOptions;
 use crate::pipeline_values::PIPELINE_VALUES;
 use crate::schema::SCHEMA as SCHEMA_TEXT;
 
-/// A description of what is at a place.
+/// A description of what is under the cursor.
 #[derive(Clone, Debug)]
 pub struct Hover {
     /// The text that is described.
@@ -74,13 +74,13 @@ impl Segment {
     }
 }
 
-/// What is at a place.
+/// What is under the cursor.
 enum Thing {
     /// A kind and a name.
     Element(Kind, Arc<str>),
     /// An argument of a call: kind and name of the called element, and the parameter.
     Argument(Kind, Arc<str>, Arc<str>),
-    /// A parameter of the element that contains the place: section, element, parameter.
+    /// A parameter of the element that contains the cursor: section, element, parameter.
     Parameter(Arc<str>, Arc<str>, Arc<str>),
     PipelineParameter(Arc<str>),
     PipelineValue(Arc<str>),
@@ -91,7 +91,7 @@ enum Thing {
     Other,
 }
 
-struct Place {
+struct UnderCursor {
     path: Vec<Segment>,
     node: Node,
     /// The key or the scalar under the cursor.
@@ -102,25 +102,25 @@ struct Place {
 /// Describes what is at a byte offset of a configuration.
 pub fn hover(document: &Document, options: &CompileOptions, offset: usize) -> Option<Hover> {
     let root = document.root()?;
-    let place = place(root, offset)?;
-    let (described, _) = with_config(document, options, |compiler, root| describe(compiler, root, &place));
+    let found = under_cursor(root, offset)?;
+    let (described, _) = with_config(document, options, |compiler, root| describe(compiler, root, &found));
     let mut text = described.flatten().unwrap_or_default();
-    let values = compiled_values(document, options, &place);
+    let values = compiled_values(document, options, &found);
     if !values.is_empty() {
         if !text.is_empty() {
             text.push_str("\n\n");
         }
         text.push_str(&values);
     }
-    let span = place.span;
+    let span = found.span;
     (!text.is_empty()).then_some(Hover { span, text })
 }
 
 /// Finds the definition of what is at a byte offset of a configuration. It may be in an orb.
 pub fn definition(document: &Document, options: &CompileOptions, offset: usize) -> Option<Span> {
     let root = document.root()?;
-    let place = place(root, offset)?;
-    let (defined, _) = with_config(document, options, |compiler, root| define(compiler, root, &place));
+    let found = under_cursor(root, offset)?;
+    let (defined, _) = with_config(document, options, |compiler, root| define(compiler, root, &found));
     defined.flatten()
 }
 
@@ -147,11 +147,11 @@ pub fn completions(document: &Document, options: &CompileOptions, offset: usize)
     found.into_iter().filter(fits).collect()
 }
 
-fn place(root: &Node, offset: usize) -> Option<Place> {
+fn under_cursor(root: &Node, offset: usize) -> Option<UnderCursor> {
     let mut path = Vec::new();
     let (node, span, on_key) = locate(root, offset, &mut path)?;
     let thing = classify(&path, &node, on_key, offset);
-    Some(Place {
+    Some(UnderCursor {
         path,
         node,
         span,
@@ -292,8 +292,8 @@ fn home<'p>(compiler: &Compiler<'_>, path: &'p [Segment]) -> (NamespaceId, &'p [
     }
 }
 
-fn element(compiler: &mut Compiler<'_>, place: &Place, kind: Kind, name: &str) -> Option<Rc<Element>> {
-    let (namespace, _) = home(compiler, &place.path);
+fn element(compiler: &mut Compiler<'_>, found: &UnderCursor, kind: Kind, name: &str) -> Option<Rc<Element>> {
+    let (namespace, _) = home(compiler, &found.path);
     match compiler.find(kind, namespace, name) {
         Found::Element(element) => Some(element),
         _ => None,
@@ -319,15 +319,15 @@ fn invocation(root: &Node, workflow: &str, job: &str) -> Option<Span> {
     })
 }
 
-fn define(compiler: &mut Compiler<'_>, root: &Node, place: &Place) -> Option<Span> {
-    match &place.thing {
-        Thing::Alias => Some(place.node.origin().clone()),
+fn define(compiler: &mut Compiler<'_>, root: &Node, found: &UnderCursor) -> Option<Span> {
+    match &found.thing {
+        Thing::Alias => Some(found.node.origin().clone()),
         Thing::Element(kind, name) => {
-            let element = element(compiler, place, *kind, name)?;
+            let element = element(compiler, found, *kind, name)?;
             compiler.definition_of(&element)
         }
         Thing::Argument(kind, name, argument) => {
-            let element = element(compiler, place, *kind, name)?;
+            let element = element(compiler, found, *kind, name)?;
             element
                 .parameters
                 .get(argument)
@@ -347,19 +347,19 @@ fn define(compiler: &mut Compiler<'_>, root: &Node, place: &Place) -> Option<Spa
     }
 }
 
-fn describe(compiler: &mut Compiler<'_>, root: &Node, place: &Place) -> Option<String> {
-    match &place.thing {
-        Thing::Element(kind, name) => match element(compiler, place, *kind, name) {
+fn describe(compiler: &mut Compiler<'_>, root: &Node, found: &UnderCursor) -> Option<String> {
+    match &found.thing {
+        Thing::Element(kind, name) => match element(compiler, found, *kind, name) {
             Some(element) => Some(of_element(compiler, *kind, name, &element)),
-            None if *kind == Kind::Command => of_keys(&place.path),
+            None if *kind == Kind::Command => of_keys(&found.path),
             None => None,
         },
-        Thing::Argument(kind, name, argument) => match element(compiler, place, *kind, name) {
+        Thing::Argument(kind, name, argument) => match element(compiler, found, *kind, name) {
             Some(element) => {
                 let written = element.node.get("parameters")?.get(argument)?;
                 Some(of_parameter(argument, written))
             }
-            None => of_keys(&place.path),
+            None => of_keys(&found.path),
         },
         Thing::Parameter(section, element, name) => {
             declared(root, section, element, name).map(|(_, node)| of_parameter(name, &node))
@@ -383,7 +383,7 @@ fn describe(compiler: &mut Compiler<'_>, root: &Node, place: &Place) -> Option<S
             Some(text)
         }
         Thing::Required(..) | Thing::Alias => None,
-        Thing::Other => of_keys(&place.path),
+        Thing::Other => of_keys(&found.path),
     }
 }
 
@@ -436,8 +436,8 @@ fn of_parameter(name: &str, written: &Node) -> String {
 }
 
 /// The values of a scalar in the compiled jobs, and where they come from.
-fn compiled_values(document: &Document, options: &CompileOptions, place: &Place) -> String {
-    if place.node.as_scalar().is_none() {
+fn compiled_values(document: &Document, options: &CompileOptions, found: &UnderCursor) -> String {
+    if found.node.as_scalar().is_none() {
         return String::new();
     }
     let (explainer, _) = explain(document, options);
@@ -451,7 +451,7 @@ fn compiled_values(document: &Document, options: &CompileOptions, place: &Place)
             .job(job)
             .into_iter()
             .flat_map(|explanation| explanation.values);
-        for value in values.filter(|value| value.span == *place.node.origin() && !value.references.is_empty()) {
+        for value in values.filter(|value| value.span == *found.node.origin() && !value.references.is_empty()) {
             if shown == MAX_VALUES {
                 more += 1;
                 continue;
