@@ -1,8 +1,8 @@
 //! The containers of a pod: pulls images, creates and starts containers, reads their last output, and removes them.
 
 use super::{
-    context::Context,
     environment::{self, expand_word},
+    local_environment::LocalEnvironment,
     model::{Container, PodTemplate, PullPolicy},
     mounted, names,
     start_error::StartError,
@@ -21,7 +21,7 @@ pub(crate) const LOG_LIMIT: LogLimit = LogLimit { mebibytes: 32 };
 const LEAST_MEMORY: u64 = 6 << 20;
 
 /// Pulls the images of `template` that the engine does not have.
-pub(crate) async fn ensure_images(context: &Context, template: &PodTemplate) -> Result<(), StartError> {
+pub(crate) async fn ensure_images(context: &LocalEnvironment, template: &PodTemplate) -> Result<(), StartError> {
     for container in template.init_containers.iter().chain(&template.containers) {
         let image: ImageReference = container
             .image
@@ -46,7 +46,7 @@ pub(crate) async fn ensure_images(context: &Context, template: &PodTemplate) -> 
     Ok(())
 }
 
-async fn pull(context: &Context, image: &ImageReference) -> Result<(), StartError> {
+async fn pull(context: &LocalEnvironment, image: &ImageReference) -> Result<(), StartError> {
     let registry = image.registry.clone().unwrap_or_default();
     let credentials = context.secrets.pull_credentials(&context.id, &registry).await;
     let credentials = credentials.map_err(|error| {
@@ -60,7 +60,7 @@ async fn pull(context: &Context, image: &ImageReference) -> Result<(), StartErro
 
 /// Creates a pod's container if it is missing, and starts it if it was never started. Returns its state.
 pub(crate) async fn ensure(
-    context: &Context,
+    context: &LocalEnvironment,
     pod: &str,
     template: &PodTemplate,
     container: &Container,
@@ -94,7 +94,7 @@ pub(crate) async fn ensure(
 }
 
 async fn spec(
-    context: &Context,
+    context: &LocalEnvironment,
     pod: &str,
     template: &PodTemplate,
     container: &Container,
@@ -132,7 +132,7 @@ async fn spec(
 }
 
 /// The user of a container; `None` for the image's own user.
-async fn user(context: &Context, container: &Container) -> Result<Option<String>, StartError> {
+async fn user(context: &LocalEnvironment, container: &Container) -> Result<Option<String>, StartError> {
     let security = &container.security;
     let of_image = async || context.engine.image_user(&container.image).await;
     let user = match (security.user, security.group) {
@@ -178,7 +178,12 @@ fn limits(container: &Container) -> Limits {
 }
 
 /// The last lines of a pod's container, masked; empty if they cannot be read.
-pub(crate) async fn tail(context: &Context, pod: &str, template: &PodTemplate, container: &str) -> Vec<String> {
+pub(crate) async fn tail(
+    context: &LocalEnvironment,
+    pod: &str,
+    template: &PodTemplate,
+    container: &str,
+) -> Vec<String> {
     let name = context.names.container(pod, container);
     let mask = environment::mask(context, template).await;
     let last = context.engine.last_lines(&name, LOG_LINES, LOG_BYTES).await;
@@ -195,7 +200,7 @@ pub(crate) async fn tail(context: &Context, pod: &str, template: &PodTemplate, c
 }
 
 /// Removes a pod's containers, its own volumes and its files. Its claims stay.
-pub(crate) async fn clear(context: &Context, pod: &str) -> Result<(), TargetError> {
+pub(crate) async fn clear(context: &LocalEnvironment, pod: &str) -> Result<(), TargetError> {
     let labels = [
         (names::INSTANCE, context.names.instance.as_str()),
         (names::ENVIRONMENT, &context.names.slug),

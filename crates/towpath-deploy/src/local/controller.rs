@@ -3,11 +3,11 @@
 
 use super::{
     container,
-    context::Context,
     cron::{self, Due},
     environment,
     frontend::{self, Frontend, INGRESS, Wanted},
     job,
+    local_environment::LocalEnvironment,
     model::{self, CronJob, Deployment, Ingress, Resource, Service},
     names,
     pod::{self, Owner, Pod},
@@ -71,7 +71,7 @@ impl Parsed {
 
 /// One environment's controllers.
 pub(crate) struct Controller {
-    pub context: Arc<Context>,
+    pub context: Arc<LocalEnvironment>,
     /// Held during an application, so that only one runs at a time.
     pub applying: tokio::sync::Mutex<()>,
     pods: Mutex<BTreeMap<String, Arc<Pod>>>,
@@ -108,7 +108,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Controller {
     /// Adopts the running containers and starts the controllers.
-    pub(crate) async fn start(context: Context, stop: CancellationToken) -> Result<Arc<Self>, TargetError> {
+    pub(crate) async fn start(context: LocalEnvironment, stop: CancellationToken) -> Result<Arc<Self>, TargetError> {
         let controller = Arc::new(Self {
             context: Arc::new(context),
             applying: tokio::sync::Mutex::new(()),
@@ -751,7 +751,7 @@ fn record_job(document: &mut Document, object: Object, cron: Option<&str>, now: 
 }
 
 /// Tells Jobs to stop.
-pub(crate) async fn cancel(context: &Context, jobs: &[String]) -> Result<(), TargetError> {
+pub(crate) async fn cancel(context: &LocalEnvironment, jobs: &[String]) -> Result<(), TargetError> {
     context
         .store
         .update(|document| {

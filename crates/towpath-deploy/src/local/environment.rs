@@ -1,7 +1,7 @@
 //! The environment variables of a container, and where their values come from.
 
 use super::{
-    context::Context,
+    local_environment::LocalEnvironment,
     model::{Container, EnvSource, PodTemplate, Source, VolumeSource},
     start_error::StartError,
 };
@@ -19,7 +19,7 @@ struct Variable {
 ///
 /// Source: <https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/>
 pub(crate) async fn variables(
-    context: &Context,
+    context: &LocalEnvironment,
     container: &Container,
 ) -> Result<Vec<(String, SecretString)>, StartError> {
     let mut variables: Vec<Variable> = Vec::new();
@@ -81,7 +81,7 @@ fn of_key(secret: bool, name: &str, key: &str) -> String {
 }
 
 /// Masks the values of every Secret that pods of `template` read.
-pub(crate) async fn mask(context: &Context, template: &PodTemplate) -> Mask {
+pub(crate) async fn mask(context: &LocalEnvironment, template: &PodTemplate) -> Mask {
     let mut values = Vec::new();
     for name in secrets_of(template) {
         match context.source(true, &name).await {

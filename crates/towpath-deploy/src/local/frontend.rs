@@ -2,7 +2,7 @@
 
 use super::{
     container::LOG_LIMIT,
-    context::Context,
+    local_environment::LocalEnvironment,
     model::{Deployment, Ingress, Service, ServicePort, TargetPort},
     names,
     pod::{Owner, Pod},
@@ -235,7 +235,7 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
 /// Makes sure that the proxy `wanted` runs and matches its wanted state.
 ///
 /// Does not replace a proxy only because its program has a new version: that would cut connections.
-pub(crate) async fn ensure(context: &Context, wanted: &Wanted, folder: &Path) -> Result<(), TargetError> {
+pub(crate) async fn ensure(context: &LocalEnvironment, wanted: &Wanted, folder: &Path) -> Result<(), TargetError> {
     let name = context.names.proxy(&wanted.key);
     let is_ingress = wanted.key == INGRESS;
     let made_of = json!({"aliases": wanted.aliases, "network": context.names.network(), "version": 1}).to_string();
@@ -277,7 +277,7 @@ pub(crate) async fn ensure(context: &Context, wanted: &Wanted, folder: &Path) ->
 }
 
 /// The environment's port on 127.0.0.1. It is chosen once and then kept.
-async fn published_port(context: &Context) -> Result<u16, TargetError> {
+async fn published_port(context: &LocalEnvironment) -> Result<u16, TargetError> {
     if let Some(port) = context.store.read().port {
         return Ok(port);
     }
@@ -291,7 +291,7 @@ async fn published_port(context: &Context) -> Result<u16, TargetError> {
 }
 
 fn spec(
-    context: &Context,
+    context: &LocalEnvironment,
     wanted: &Wanted,
     folder: &Path,
     digest: &str,

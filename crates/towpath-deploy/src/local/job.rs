@@ -1,9 +1,8 @@
 //! Jobs: runs attempts until one succeeds or the limit is reached, and streams their output.
 
 use super::{
-    container,
-    context::Context,
-    environment,
+    container, environment,
+    local_environment::LocalEnvironment,
     model::{self, Job, Resource},
     names,
     pod::{self, Owner, Pod, pause_before},
@@ -56,7 +55,7 @@ pub(crate) fn removal(record: &JobRecord) -> Option<Timestamp> {
 }
 
 /// Runs the Job `name` to its end, from its recorded progress.
-pub(crate) async fn run(context: Arc<Context>, name: String) {
+pub(crate) async fn run(context: Arc<LocalEnvironment>, name: String) {
     loop {
         let document = context.store.read();
         let Some(record) = document.jobs.get(&name).filter(|record| record.end.is_none()) else {
@@ -127,7 +126,12 @@ pub(crate) async fn run(context: Arc<Context>, name: String) {
 }
 
 /// Makes one attempt. Returns the first exit code that is not 0, or 0. Holds `making` while it creates containers.
-async fn try_once(context: &Context, pod: &Pod, record: &JobRecord, making: &Mutex<()>) -> Result<i64, String> {
+async fn try_once(
+    context: &LocalEnvironment,
+    pod: &Pod,
+    record: &JobRecord,
+    making: &Mutex<()>,
+) -> Result<i64, String> {
     if let Some(at) = record.not_before {
         context.clock.sleep_until(at).await;
     }
@@ -165,7 +169,7 @@ async fn try_once(context: &Context, pod: &Pod, record: &JobRecord, making: &Mut
     })
 }
 
-async fn deadline(context: &Context, job: &Job, record: &JobRecord) {
+async fn deadline(context: &LocalEnvironment, job: &Job, record: &JobRecord) {
     let Some(limit) = job.active_deadline else {
         return future::pending().await;
     };
@@ -176,7 +180,7 @@ async fn deadline(context: &Context, job: &Job, record: &JobRecord) {
     }
 }
 
-async fn canceled(context: &Context, name: &str) {
+async fn canceled(context: &LocalEnvironment, name: &str) {
     let mut changed = context.changed.subscribe();
     while !context.store.read().jobs.get(name).is_none_or(|record| record.canceled) {
         if changed.changed().await.is_err() {
@@ -185,7 +189,7 @@ async fn canceled(context: &Context, name: &str) {
     }
 }
 
-async fn next_attempt(context: &Context, name: &str, attempt: u32, pause: Duration) {
+async fn next_attempt(context: &LocalEnvironment, name: &str, attempt: u32, pause: Duration) {
     let now = context.clock.now();
     persist(context, |document| {
         if let Some(record) = document.jobs.get_mut(name) {
@@ -196,7 +200,7 @@ async fn next_attempt(context: &Context, name: &str, attempt: u32, pause: Durati
     .await;
 }
 
-async fn end(context: &Context, name: &str, outcome: Outcome, exit_code: Option<i64>, message: String) {
+async fn end(context: &LocalEnvironment, name: &str, outcome: Outcome, exit_code: Option<i64>, message: String) {
     let now = context.clock.now();
     tracing::info!(environment = %context.id, job = name, %outcome, message, "a job ended");
     let end = JobEnd {
@@ -213,7 +217,7 @@ async fn end(context: &Context, name: &str, outcome: Outcome, exit_code: Option<
 }
 
 /// Retries until the change is written: a full disk must not turn an end into a second attempt.
-async fn persist(context: &Context, change: impl Fn(&mut Document)) {
+async fn persist(context: &LocalEnvironment, change: impl Fn(&mut Document)) {
     while let Err(error) = context.store.update(&change).await {
         tracing::error!(
             error = error.chain(),
@@ -225,7 +229,7 @@ async fn persist(context: &Context, change: impl Fn(&mut Document)) {
 }
 
 /// Removes a Job with all its attempts.
-pub(crate) async fn forget(context: &Context, name: &str) -> Result<(), TargetError> {
+pub(crate) async fn forget(context: &LocalEnvironment, name: &str) -> Result<(), TargetError> {
     let labels = [
         (names::INSTANCE, context.names.instance.as_str()),
         (names::ENVIRONMENT, &context.names.slug),
@@ -241,7 +245,7 @@ pub(crate) async fn forget(context: &Context, name: &str) -> Result<(), TargetEr
 }
 
 /// Follows the Job `name` from the first line of its first attempt to its end.
-pub(crate) fn follow(context: Arc<Context>, name: &str) -> JobHandle {
+pub(crate) fn follow(context: Arc<LocalEnvironment>, name: &str) -> JobHandle {
     let (lines, output) = mpsc::channel(256);
     let (ended, end) = oneshot::channel();
     let job = name.to_string();
@@ -257,7 +261,7 @@ pub(crate) fn follow(context: Arc<Context>, name: &str) -> JobHandle {
     }
 }
 
-async fn tell(context: &Arc<Context>, name: &str, lines: &mpsc::Sender<JobLine>) -> JobEnd {
+async fn tell(context: &Arc<LocalEnvironment>, name: &str, lines: &mpsc::Sender<JobLine>) -> JobEnd {
     let gone = || JobEnd {
         outcome: Outcome::Canceled,
         exit_code: None,
@@ -341,7 +345,7 @@ async fn tell(context: &Arc<Context>, name: &str, lines: &mpsc::Sender<JobLine>)
 }
 
 /// Sends the output of one attempt's containers until they have ended.
-async fn relay(context: &Context, pod: &str, job: &Job, mask: &Mask, lines: &mpsc::Sender<JobLine>) {
+async fn relay(context: &LocalEnvironment, pod: &str, job: &Job, mask: &Mask, lines: &mpsc::Sender<JobLine>) {
     let several = job.pod.containers.len() > 1;
     let outputs = job.pod.containers.iter().map(|container| {
         let prefix = if several {

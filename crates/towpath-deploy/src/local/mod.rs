@@ -6,12 +6,12 @@
 
 mod apply;
 mod container;
-mod context;
 mod controller;
 mod cron;
 mod environment;
 mod frontend;
 mod job;
+mod local_environment;
 mod model;
 mod mounted;
 mod names;

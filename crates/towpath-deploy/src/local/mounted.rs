@@ -1,8 +1,8 @@
 //! Mounts of a pod's containers: volumes, and files from ConfigMaps and Secrets.
 
 use super::{
-    context::Context,
     environment::missing,
+    local_environment::LocalEnvironment,
     model::{Container, PodTemplate, VolumeSource},
     names,
     start_error::StartError,
@@ -18,7 +18,7 @@ use towpath_container::{Labels, Mount, MountSource};
 use towpath_types::SecretBytes;
 
 /// Creates the volumes of a pod, and its files from ConfigMaps and Secrets.
-pub(crate) async fn ensure(context: &Context, pod: &str, template: &PodTemplate) -> Result<(), StartError> {
+pub(crate) async fn ensure(context: &LocalEnvironment, pod: &str, template: &PodTemplate) -> Result<(), StartError> {
     for volume in &template.volumes {
         match &volume.source {
             VolumeSource::Claim { name, .. } => {
@@ -72,13 +72,13 @@ fn select(
     Ok(files)
 }
 
-async fn ensure_writable(context: &Context, volume: &str, labels: &Labels) -> Result<(), StartError> {
+async fn ensure_writable(context: &LocalEnvironment, volume: &str, labels: &Labels) -> Result<(), StartError> {
     let _turn = context.opening.lock().await;
     volume::ensure_open(&context.engine, volume, &context.proxy_image, labels).await
 }
 
 /// The host folder with the files of a pod. Files of Secrets are in memory.
-fn files_of(context: &Context, pod: &str, secret: bool) -> PathBuf {
+fn files_of(context: &LocalEnvironment, pod: &str, secret: bool) -> PathBuf {
     if secret {
         context.memory.join(&context.names.slug).join(pod)
     } else {
@@ -87,7 +87,12 @@ fn files_of(context: &Context, pod: &str, secret: bool) -> PathBuf {
 }
 
 /// The mounts of `container` from its pod's volumes.
-pub(crate) fn mounts(context: &Context, pod: &str, template: &PodTemplate, container: &Container) -> Vec<Mount> {
+pub(crate) fn mounts(
+    context: &LocalEnvironment,
+    pod: &str,
+    template: &PodTemplate,
+    container: &Container,
+) -> Vec<Mount> {
     let mut mounts = Vec::new();
     for mount in &container.mounts {
         // A mount that names no volume of the pod was refused.
@@ -117,7 +122,7 @@ pub(crate) fn mounts(context: &Context, pod: &str, template: &PodTemplate, conta
 }
 
 /// Removes the files of a pod.
-pub(crate) async fn remove_files(context: &Context, pod: &str) {
+pub(crate) async fn remove_files(context: &LocalEnvironment, pod: &str) {
     for secret in [false, true] {
         let folder = files_of(context, pod, secret);
         let removed = tokio::task::spawn_blocking(move || match fs::remove_dir_all(&folder) {
@@ -131,7 +136,7 @@ pub(crate) async fn remove_files(context: &Context, pod: &str) {
 }
 
 async fn write(
-    context: &Context,
+    context: &LocalEnvironment,
     folder: PathBuf,
     files: Vec<(String, SecretBytes)>,
     mode: u32,

@@ -5,7 +5,7 @@
 
 use super::{
     container,
-    context::Context,
+    local_environment::LocalEnvironment,
     model::{Container, PodTemplate, Probe},
     mounted, names,
     probe::Endpoint,
@@ -147,12 +147,12 @@ impl Pod {
         self.leave.cancelled().await;
     }
 
-    fn set(&self, context: &Context, change: impl FnOnce(&mut PodState)) {
+    fn set(&self, context: &LocalEnvironment, change: impl FnOnce(&mut PodState)) {
         change(&mut self.state());
         context.notify();
     }
 
-    fn set_ready(&self, context: &Context, ready: bool, message: &str) {
+    fn set_ready(&self, context: &LocalEnvironment, ready: bool, message: &str) {
         let mut state = self.state();
         let ready = ready && !state.leaving;
         if state.ready == ready && state.message == message {
@@ -189,7 +189,7 @@ enum Ended {
 }
 
 /// Looks after a Deployment's pod until it is told to stop, and then until it is gone.
-pub(crate) async fn run(context: Arc<Context>, pod: Arc<Pod>) {
+pub(crate) async fn run(context: Arc<LocalEnvironment>, pod: Arc<Pod>) {
     let mut failures: u32 = 0;
     // A container that was found running does not have to pass its startup probe again.
     let mut adopted = pod.state().address.is_some();
@@ -247,7 +247,7 @@ pub(crate) fn pause_before(failures: u32, backoff: Duration) -> Duration {
 }
 
 /// Starts every container that does not run. Returns the pod's address, or `None` if the pod was told to stop meanwhile.
-pub(crate) async fn bring_up(context: &Context, pod: &Pod) -> Result<Option<IpAddr>, StartError> {
+pub(crate) async fn bring_up(context: &LocalEnvironment, pod: &Pod) -> Result<Option<IpAddr>, StartError> {
     let Some(first) = pod.first() else {
         return Err(StartError::Terminal("the pod has no container".into()));
     };
@@ -292,7 +292,7 @@ pub(crate) async fn bring_up(context: &Context, pod: &Pod) -> Result<Option<IpAd
 }
 
 /// The environment's network. In it, the first container answers only to its own name.
-fn own_network(context: &Context) -> Network {
+fn own_network(context: &LocalEnvironment) -> Network {
     Network::Named {
         name: context.names.network(),
         aliases: Vec::new(),
@@ -300,7 +300,12 @@ fn own_network(context: &Context) -> Network {
 }
 
 /// Runs an init container to its end. Returns `false` if the pod was told to stop meanwhile.
-async fn initialise(context: &Context, pod: &Pod, container: &Container, labels: &Labels) -> Result<bool, StartError> {
+async fn initialise(
+    context: &LocalEnvironment,
+    pod: &Pod,
+    container: &Container,
+    labels: &Labels,
+) -> Result<bool, StartError> {
     let name = context.names.container(&pod.name, &container.name);
     let network = own_network(context);
     container::ensure(context, &pod.name, &pod.template, container, network, labels).await?;
@@ -322,7 +327,7 @@ async fn initialise(context: &Context, pod: &Pod, container: &Container, labels:
 }
 
 /// Watches running containers until one of them has to restart.
-async fn watch_over(context: &Arc<Context>, pod: &Arc<Pod>, address: IpAddr, adopted: bool) -> Ended {
+async fn watch_over(context: &Arc<LocalEnvironment>, pod: &Arc<Pod>, address: IpAddr, adopted: bool) -> Ended {
     let containers = &pod.template.containers;
     let was_ready = pod.state().ready;
     let ready = Arc::new(Mutex::new(vec![(was_ready, String::new()); containers.len()]));
@@ -449,7 +454,7 @@ async fn examine(
 }
 
 /// Saves a container's output, records why it ended, and removes it, so that it is created again.
-async fn fell(context: &Context, pod: &Pod, ended: Ended) {
+async fn fell(context: &LocalEnvironment, pod: &Pod, ended: Ended) {
     let (index, mut message) = match &ended {
         Ended::Unhealthy { index, why } => (*index, why.clone()),
         Ended::Exited {
@@ -504,7 +509,7 @@ async fn fell(context: &Context, pod: &Pod, ended: Ended) {
 }
 
 /// Waits until no proxy sends requests to the pod, runs its hooks, stops it and removes it, all within the grace period.
-async fn see_out(context: &Arc<Context>, pod: &Arc<Pod>) {
+async fn see_out(context: &Arc<LocalEnvironment>, pod: &Arc<Pod>) {
     let deadline = Instant::now() + pod.template.grace;
     let address = pod.state().address;
     if address.is_some() {
@@ -532,7 +537,7 @@ async fn see_out(context: &Arc<Context>, pod: &Arc<Pod>) {
 }
 
 /// Stops all containers of a pod at once.
-pub(crate) async fn stop(context: &Context, pod: &Pod, grace: Duration) {
+pub(crate) async fn stop(context: &LocalEnvironment, pod: &Pod, grace: Duration) {
     let all = pod.template.init_containers.iter().chain(&pod.template.containers);
     let stops = all.map(|container| async {
         let name = context.names.container(&pod.name, &container.name);

@@ -2,10 +2,10 @@
 
 use super::{
     apply,
-    context::{Context, Shared},
     controller::{self, Controller},
     environment,
     job::{self, pod_name},
+    local_environment::{LocalEnvironment, Shared},
     model::{self, Resource},
     names::Names,
     preflight, status,
@@ -131,7 +131,7 @@ impl LocalTarget {
     }
 
     async fn take_over(&self, id: EnvironmentId, store: Store) -> Result<Arc<Controller>, TargetError> {
-        let context = Context::new(&self.shared, Names::new(&self.instance, &id), id.clone(), store);
+        let context = LocalEnvironment::new(&self.shared, Names::new(&self.instance, &id), id.clone(), store);
         let controller = Controller::start(context, self.stop.child_token()).await?;
         lock(&self.controllers).insert(id, Arc::clone(&controller));
         Ok(controller)

@@ -13,7 +13,7 @@ use towpath_container::ContainerClient;
 use towpath_types::{Clock, SecretBytes};
 
 /// One environment, as its controllers see it.
-pub(crate) struct Context {
+pub(crate) struct LocalEnvironment {
     pub engine: ContainerClient,
     pub names: Names,
     pub id: EnvironmentId,
@@ -35,7 +35,7 @@ pub(crate) struct Context {
     hindrances: Mutex<BTreeMap<String, String>>,
 }
 
-/// The parts of a [`Context`].
+/// The parts of a [`LocalEnvironment`].
 pub(crate) struct Shared {
     pub engine: ContainerClient,
     pub secrets: Arc<dyn SecretSource>,
@@ -45,7 +45,7 @@ pub(crate) struct Shared {
     pub backoff: Duration,
 }
 
-impl Context {
+impl LocalEnvironment {
     pub(crate) fn new(shared: &Shared, names: Names, id: EnvironmentId, store: Store) -> Self {
         Self {
             engine: shared.engine.clone(),
