@@ -20,6 +20,7 @@ mod agreement;
 mod clock;
 mod delivery;
 mod discover;
+mod dockerfiles;
 mod environment;
 mod environment_tables;
 mod error;
@@ -55,6 +56,7 @@ pub use agreement::plan_digest;
 pub use clock::SystemClock;
 pub use delivery::{Delivery, Ports};
 pub use discover::{Discovered, Discoverer};
+pub use dockerfiles::{BuiltBecause, BuiltImage, built_images, is_of_a_pipeline};
 pub use environment::{
     CronJobStatus, DriftView, DriftedObject, EnvironmentView, ReleaseView, SeenWireError, SightingView, WorkloadView,
     is_shown,

@@ -186,7 +186,10 @@ impl Repositories {
                         // A tree that is too large is one entry without a path.
                         entries.retain(|entry| entry.path.is_empty());
                     };
-                    let too_large = self.forge.files(project, commit, "", &select).await?;
+                    let mut too_large = self.forge.files(project, commit, "", &select).await?;
+                    for entry in &mut too_large {
+                        entry.path = ".".into();
+                    }
                     reading.read(manifest_files(too_large));
                     let paths = paths.into_inner().unwrap_or_else(PoisonError::into_inner);
                     reading.listed(paths.iter().map(String::as_str));

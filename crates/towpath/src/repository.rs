@@ -8,8 +8,8 @@ use std::{
     sync::OnceLock,
 };
 use towpath_delivery::{
-    Diagnostic, LaptopRequest, Layout, ManifestFile, PROJECT_FILE, ProjectFile, Reading, Wanted, manifest_files,
-    select_manifests,
+    Diagnostic, LaptopRequest, Layout, ManifestFile, PROJECT_FILE, ProjectFile, Reading, Wanted, is_of_a_pipeline,
+    manifest_files, select_manifests,
 };
 use towpath_forge::{TreeEntry, TreeFile, WorkingTree, WorkingTreeError};
 use towpath_types::CommitId;
@@ -166,11 +166,21 @@ impl Repository {
     pub fn dockerfiles(&self) -> Vec<String> {
         let is_one = |path: &&String| {
             let name = path.rsplit('/').next().unwrap_or(path);
-            name == DOCKERFILE || name.starts_with("Dockerfile.") || name.ends_with(".Dockerfile")
+            let is_named = name.starts_with("Dockerfile.") || name.ends_with(".Dockerfile");
+            name == DOCKERFILE || (is_named && !name.ends_with(".dockerignore"))
         };
         let mut found: Vec<String> = self.paths().iter().filter(is_one).cloned().collect();
         found.sort_by_key(|path| (path.matches('/').count(), path.clone()));
         found
+    }
+
+    /// The files that may say how the pipeline builds images: paths and texts. Leaves out what cannot be read.
+    pub fn pipeline_files(&self) -> Vec<(String, String)> {
+        let paths = self.paths().iter().filter(|path| is_of_a_pipeline(path));
+        let read = |path: &String| Some((path.clone(), std::fs::read_to_string(self.root.join(path)).ok()?));
+        let mut files: Vec<(String, String)> = paths.filter_map(read).collect();
+        files.sort_unstable();
+        files
     }
 
     /// The files of a [`Self::request`], by path. Includes what cannot be read: the code that makes the plan decides which

@@ -96,7 +96,7 @@ fn list(repository: &Repository, project: &str, as_json: bool) -> Result<()> {
         outln!("There are no environments in this working tree: `towpath init` says what it looks for.");
     }
     for wrong in &wrong {
-        out_raw!("{wrong}");
+        out!("{wrong}");
     }
     Ok(())
 }

@@ -8,9 +8,10 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use std::{collections::BTreeMap, path::Path};
 use towpath_delivery::{
-    Build, EnvironmentLayout, Layout, ManifestFile, PROJECT_FILE, ProjectFile, check_project_name, image_in_manifests,
-    workload_images,
+    Build, BuiltImage, EnvironmentLayout, Layout, ManifestFile, PROJECT_FILE, ProjectFile, built_images,
+    check_project_name, image_in_manifests, workload_images,
 };
+use towpath_deploy::render::RenderedBy;
 
 /// The name of the git remote that `init` adds.
 const REMOTE: &str = "towpath";
@@ -26,7 +27,7 @@ pub async fn init(at: &At) -> Result<()> {
         bail!("`{PROJECT_FILE}` says `project = \"{written}\"`: change that, or leave `--project {name}` out");
     }
     outln!("Looked at `{}`:", repository.root.display());
-    let found = Found::look(&repository)?;
+    let found = Found::look(&repository, &name)?;
     found.tell(&repository.root);
     write_down(&repository, &found, &name)?;
     connect(&repository, at, &name).await
@@ -40,7 +41,7 @@ struct Found {
     wrong: Vec<String>,
     /// The folders that have environments, the most plausible first.
     places: Vec<FoundPlace>,
-    dockerfiles: Vec<String>,
+    dockerfiles: Vec<BuiltImage>,
 }
 
 /// A folder that has environments.
@@ -56,10 +57,25 @@ impl FoundPlace {
     fn names(&self) -> Vec<&str> {
         self.environments.iter().map(|found| found.name.as_str()).collect()
     }
+
+    /// The line of `towpath.toml` that makes its only environment, which nothing in the repository names; `None` for others.
+    fn unnamed(&self) -> Option<String> {
+        let [only] = self.environments.as_slice() else {
+            return None;
+        };
+        let key = match only.rendered().map(|rendered| &rendered.by) {
+            None => "path",
+            Some(RenderedBy::Kustomize) => "kustomize",
+            Some(RenderedBy::Helm { values, .. }) if values.is_empty() => "chart",
+            Some(RenderedBy::Helm { .. }) => return None,
+        };
+        let is_all = only.source.value.folder() == self.root;
+        is_all.then(|| format!("{key} = {}", quoted(&self.root)))
+    }
 }
 
 impl Found {
-    fn look(repository: &Repository) -> Result<Self> {
+    fn look(repository: &Repository, name: &str) -> Result<Self> {
         let (layout, files, wrong) = repository.layout()?;
         let unread = files.iter().filter_map(ManifestFile::wrong);
         let wrong = wrong
@@ -69,7 +85,7 @@ impl Found {
             .collect();
         Ok(Self {
             places: places(&layout),
-            dockerfiles: repository.dockerfiles(),
+            dockerfiles: built_images(name, &repository.dockerfiles(), &files, &repository.pipeline_files()),
             files,
             layout,
             wrong,
@@ -82,13 +98,18 @@ impl Found {
             true => outln!("  found   {config}: run as it is"),
             false => outln!("  missing {config}: a push will only be stored, nothing runs"),
         }
-        match self.dockerfiles.as_slice() {
-            [] => outln!("  missing Dockerfile: `towpath build` has nothing to build"),
-            [first, more @ ..] => {
-                outln!("  found   {first}: `towpath build` builds it");
-                if !more.is_empty() {
-                    outln!("          there are others: {}", more.join(", "));
-                }
+        if self.dockerfiles.is_empty() {
+            outln!("  missing Dockerfile: `towpath build` has nothing to build");
+        }
+        for (at, built) in self.dockerfiles.iter().enumerate() {
+            let by_towpath = match at {
+                0 => ": `towpath build` builds it",
+                _ => "",
+            };
+            outln!("  found   {}{by_towpath}", built.dockerfile);
+            match &built.image {
+                Some((image, because)) => outln!("          its image is `{image}` ({because})"),
+                None => outln!("          no image of the manifests is its own, as far as one can see"),
             }
         }
         for place in self.places.iter().filter(|place| place.is_in_force) {
@@ -121,6 +142,35 @@ impl Found {
         }
     }
 
+    /// Lines for the end of `towpath.toml`, if the most plausible environment has no name in the repository: its table. The
+    /// alternatives are comments in it.
+    fn table(&self) -> Option<String> {
+        let [most, more @ ..] = self.places.as_slice() else {
+            return None;
+        };
+        let line = most.unnamed()?;
+        let mut text =
+            format!("\n# Rename `default` to what it is: dev, production, …\n[environments.default]\n{line}\n");
+        for other in more.iter().filter_map(FoundPlace::unnamed) {
+            text.push_str(&format!("# or: {other}\n"));
+        }
+        Some(text)
+    }
+
+    /// Comments for `towpath.toml` with the folders that could be chosen instead.
+    fn alternatives(&self, chosen: &str) -> String {
+        let others = self.places.iter().filter(|place| place.root != chosen);
+        let line = |place: &FoundPlace| {
+            let names = place.names().join(", ");
+            format!(
+                "# or: manifests = {}   ({})\n",
+                quoted(&place.root),
+                names.escape_debug()
+            )
+        };
+        others.map(line).collect()
+    }
+
     /// The folder to write down, and a message about it. Several folders without a common environment name need none, because
     /// each name leads to one of them.
     fn manifests(&self) -> (Option<&str>, Option<String>) {
@@ -138,6 +188,16 @@ impl Found {
             _ => (None, None),
         }
     }
+}
+
+/// A text as TOML has it.
+fn quoted(text: &str) -> String {
+    let escaped = text.chars().map(|c| match c {
+        '\\' | '"' => format!("\\{c}"),
+        c if c.is_control() => format!("\\u{:04X}", u32::from(c)),
+        c => c.to_string(),
+    });
+    format!("\"{}\"", escaped.collect::<String>())
 }
 
 /// What `init` looks for, for whoever it finds nothing for.
@@ -162,7 +222,16 @@ fn places(layout: &Layout) -> Vec<FoundPlace> {
     for place in &mut places {
         place.environments.sort_by(|one, other| one.name.cmp(&other.name));
     }
-    places.sort_by_key(|place| (!place.is_in_force, std::cmp::Reverse(place.environments.len())));
+    // Of two with the same number of environments, what says more about how it is meant to be deployed.
+    let shape = |place: &FoundPlace| match place.environments.first().and_then(EnvironmentLayout::rendered) {
+        Some(rendered) if rendered.by == RenderedBy::Kustomize => 0,
+        Some(_) => 1,
+        None => 2,
+    };
+    places.sort_by_key(|place| {
+        let count = place.environments.len();
+        (!place.is_in_force, std::cmp::Reverse(count), shape(place))
+    });
     places
 }
 
@@ -180,7 +249,10 @@ fn write_down(repository: &Repository, found: &Found, name: &str) -> Result<()> 
         .exists()
         .then(|| "ci/build-binary".to_string());
     // A Dockerfile at the root is the default.
-    let dockerfile = found.dockerfiles.first().filter(|path| path.contains('/')).cloned();
+    let dockerfile = found.dockerfiles.first().map(|built| built.dockerfile.clone());
+    let dockerfile = dockerfile.filter(|path| path != "Dockerfile");
+    let table = found.table();
+    let manifests = manifests.filter(|_| table.is_none());
     let file = ProjectFile {
         project: Some(name.to_string()),
         image: Some(image),
@@ -189,7 +261,13 @@ fn write_down(repository: &Repository, found: &Found, name: &str) -> Result<()> 
         build: (prepare.is_some() || dockerfile.is_some()).then_some(Build { prepare, dockerfile }),
         ..ProjectFile::default()
     };
-    std::fs::write(&path, file.render()).with_context(|| format!("failed to write `{}`", path.display()))?;
+    let mut text = file.render();
+    if let Some(chosen) = manifests {
+        let line = format!("manifests = {}\n", quoted(chosen));
+        text = text.replace(&line, &format!("{line}{}", found.alternatives(chosen)));
+    }
+    text.push_str(&table.unwrap_or_default());
+    std::fs::write(&path, text).with_context(|| format!("failed to write `{}`", path.display()))?;
     outln!("  wrote   {PROJECT_FILE}: look at it, and commit it");
     for said in [image_said, manifests_said].into_iter().flatten() {
         outln!("          {said}");
@@ -272,7 +350,7 @@ mod tests {
 
     fn check(files: &[(&str, &str)], expect: &[(&str, &[&str])]) {
         let (_dir, repository) = repository(files);
-        let found = Found::look(&repository).unwrap();
+        let found = Found::look(&repository, "claims").unwrap();
         assert_eq!(found.wrong, Vec::<String>::new());
         let mut found: Vec<(&str, Vec<&str>)> = found
             .places
@@ -290,7 +368,7 @@ mod tests {
     /// The project file that `init` writes for these files.
     fn written(files: &[(&str, &str)]) -> String {
         let (dir, repository) = repository(files);
-        write_down(&repository, &Found::look(&repository).unwrap(), "claims").unwrap();
+        write_down(&repository, &Found::look(&repository, "claims").unwrap(), "claims").unwrap();
         let text = std::fs::read_to_string(dir.path().join(PROJECT_FILE)).unwrap();
         text.lines().skip(1).collect::<Vec<_>>().join("\n")
     }
@@ -337,7 +415,129 @@ mod tests {
             (".k8s/b/dev/a.yaml", ""),
             (".k8s/b/qa/a.yaml", ""),
         ];
-        assert!(written(&files).ends_with("manifests = \".k8s/b\""));
+        let text = written(&files);
+        assert!(
+            text.ends_with("manifests = \".k8s/b\"\n# or: manifests = \".k8s/a\"   (dev)"),
+            "{text}"
+        );
+    }
+
+    const OBJECT: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+    const CHART: &str = "apiVersion: v2\nname: shop\nversion: 0.1.0\n";
+
+    #[test]
+    fn a_choice_is_one_line_to_change() {
+        let files = [
+            ("helm_deploy/shop/Chart.yaml", CHART),
+            ("helm_deploy/shop/values-dev.yaml", "a: 1\n"),
+            ("helm_deploy/shop/values-production.yaml", "a: 1\n"),
+            ("deploy/overlays/dev/kustomization.yaml", "resources: [../../bases]\n"),
+            ("deploy/bases/kustomization.yaml", "resources: []\n"),
+            ("k8s/web.yaml", OBJECT),
+        ];
+        check(
+            &files,
+            &[
+                ("deploy/overlays", &["dev"]),
+                ("helm_deploy/shop", &["dev", "production"]),
+                ("k8s", &["default"]),
+            ],
+        );
+        let text = written(&files);
+        assert_eq!(
+            text,
+            "project = \"claims\"\nimage = \"claims\"\nmanifests = \"helm_deploy/shop\"\n\
+             # or: manifests = \"deploy/overlays\"   (dev)\n# or: manifests = \"k8s\"   (default)"
+        );
+        for (folder, names) in [
+            ("helm_deploy/shop", vec!["dev", "production"]),
+            ("deploy/overlays", vec!["dev"]),
+            ("k8s", vec!["default"]),
+        ] {
+            let (dir, _) = repository(&files);
+            std::fs::write(dir.path().join(PROJECT_FILE), format!("manifests = \"{folder}\"\n")).unwrap();
+            let (layout, ..) = Repository::at(dir.path()).unwrap().layout().unwrap();
+            let found: Vec<&str> = layout.environments().map(|found| found.name.as_str()).collect();
+            assert_eq!(found, names, "{folder}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_a_line_break_cannot_write_lines() {
+        let files = [
+            ("k8s/dev/web.yaml", OBJECT),
+            ("k8s/qa/web.yaml", OBJECT),
+            ("deploy\nprotected_branches = ['x']\n#/dev/web.yaml", OBJECT),
+        ];
+        let text = written(&files);
+        assert!(
+            ProjectFile::parse(&text).unwrap().protected_branches.is_empty(),
+            "{text}"
+        );
+        assert!(text.contains("# or: manifests = \"deploy\\u000Aprotected"), "{text}");
+    }
+
+    #[test]
+    fn an_environment_that_nothing_names_gets_a_table() {
+        let files = [
+            ("k8s-specifications/web.yaml", OBJECT),
+            ("kustomize/kustomization.yaml", "resources: []\n"),
+            ("helm-chart/Chart.yaml", CHART),
+            ("vote/Dockerfile", ""),
+        ];
+        let text = written(&files);
+        let lines: Vec<&str> = text.lines().collect();
+        let at = lines.iter().position(|line| *line == "[environments.default]").unwrap();
+        assert_eq!(
+            lines[at + 1..],
+            [
+                "kustomize = \"kustomize\"",
+                "# or: chart = \"helm-chart\"",
+                "# or: path = \"k8s-specifications\""
+            ]
+        );
+        let (dir, _) = repository(&files);
+        let renamed = text.replace("environments.default", "environments.dev");
+        std::fs::write(dir.path().join(PROJECT_FILE), renamed).unwrap();
+        let (layout, _, wrong) = Repository::at(dir.path()).unwrap().layout().unwrap();
+        let found: Vec<String> = layout
+            .environments()
+            .map(|found| format!("{}: {}", found.name, found.source.value))
+            .collect();
+        assert_eq!(
+            (found, wrong),
+            (vec!["dev: kustomize kustomize".to_string()], Vec::new())
+        );
+    }
+
+    #[test]
+    fn what_git_ignores_is_not_looked_at() {
+        let files = [
+            (".gitignore", "build/\n*.local.yaml\n"),
+            ("build/k8s/dev/web.yaml", OBJECT),
+            ("k8s/qa/web.yaml", OBJECT),
+            ("k8s/qa/own.local.yaml", OBJECT),
+            ("k8s/qa/Dockerfile", ""),
+        ];
+        check(&files, &[("k8s", &["qa"])]);
+        let (_dir, repository) = repository(&files);
+        let read: Vec<String> = repository
+            .manifests()
+            .unwrap()
+            .into_iter()
+            .map(|file| file.path)
+            .collect();
+        assert_eq!(read, ["k8s/qa/web.yaml"]);
+    }
+
+    #[test]
+    fn a_link_to_a_folder_of_manifests_counts_as_in_a_commit() {
+        let (dir, _) = repository(&[("ops/things/dev/web.yaml", OBJECT)]);
+        std::os::unix::fs::symlink("ops/things", dir.path().join("k8s")).unwrap();
+        let repository = Repository::at(dir.path()).unwrap();
+        let found = Found::look(&repository, "claims").unwrap();
+        assert_eq!(found.places[0].root, "k8s");
+        assert_eq!(repository.manifests().unwrap()[0].path, "k8s/dev/web.yaml");
     }
 
     #[test]
