@@ -477,3 +477,107 @@ async fn a_deployment_killed_at_any_call_is_finished_by_the_next() {
     println!("killed at each of {call} calls; each second run came to the same end");
     assert!(call > 20, "{call}");
 }
+
+/// What a chart and an overlay outside of `.k8s/` need: the files, and what `init` says about them.
+fn elsewhere(kind: &str) -> (Vec<(&'static str, String)>, &'static str, &'static str) {
+    let web = MANIFESTS.replace("REPLICAS", "1");
+    match kind {
+        "helm" => (
+            vec![
+                (
+                    "helm_deploy/shop/Chart.yaml",
+                    "apiVersion: v2\nname: shop\nversion: 0.1.0\n".into(),
+                ),
+                ("helm_deploy/shop/values.yaml", "greeting: hello\n".into()),
+                (
+                    "helm_deploy/shop/templates/web.yaml",
+                    web.replace("GREETING: hello", "GREETING: {{ .Values.greeting | quote }}"),
+                ),
+                ("helm_deploy/values-dev.yaml", "greeting: dev\n".into()),
+                ("helm_deploy/values-production.yaml", "greeting: production\n".into()),
+            ],
+            "helm_deploy/shop: environments dev, production",
+            "helm helm_deploy/shop with helm_deploy/values-dev.yaml",
+        ),
+        _ => (
+            vec![
+                ("deploy/bases/kustomization.yaml", "resources: [web.yaml]\n".into()),
+                ("deploy/bases/web.yaml", web),
+                (
+                    "deploy/overlays/dev/kustomization.yaml",
+                    "resources: [../../bases]\nreplicas: [{name: web, count: 1}]\n".into(),
+                ),
+                (
+                    "deploy/overlays/production/kustomization.yaml",
+                    "resources: [../../bases]\n".into(),
+                ),
+            ],
+            "deploy/overlays: environments dev, production",
+            "kustomize deploy/overlays/dev",
+        ),
+    }
+}
+
+#[tokio::test]
+async fn charts_and_overlays_elsewhere_are_found_planned_and_deployed() {
+    let Some(parts) = parts("charts_and_overlays_elsewhere").await else {
+        return;
+    };
+    let authority = parts.cluster.certificate_authority().unwrap();
+    let server = parts.cluster.server();
+    for kind in ["helm", "kustomize"] {
+        let dev = parts.cluster.namespace(&format!("elsewhere-{kind}")).await.unwrap();
+        let owner = dev.owner().await.unwrap();
+        let ann = Laptop {
+            repository: tempfile::tempdir().unwrap(),
+            server: server.clone(),
+            authority: authority.clone(),
+            token: owner.token.clone(),
+            user: "ann",
+        };
+        let (files, found, source) = elsewhere(kind);
+        for (path, text) in &files {
+            ann.write(path, text);
+        }
+        let git = std::process::Command::new("git")
+            .args(["init", "-q"])
+            .current_dir(ann.repository.path())
+            .status();
+        assert!(git.unwrap().success());
+        let programs = parts.cluster.programs().to_path_buf();
+        let says = async |code: i32, arguments: &[&str]| {
+            let mut command = ann.command(arguments);
+            let path = std::env::var("PATH").unwrap();
+            command.env("PATH", format!("{}:{path}", programs.display()));
+            let output = tokio::task::spawn_blocking(move || command.output())
+                .await
+                .unwrap()
+                .unwrap();
+            let all = [output.stdout, output.stderr].concat();
+            let all = String::from_utf8_lossy(&all).into_owned();
+            assert_eq!(output.status.code(), Some(code), "{arguments:?}: {all}");
+            all
+        };
+        // No Towpath is up, so there is nothing to connect to. Everything before that is done.
+        let said = says(3, &["init", "--project", "claims"]).await;
+        assert!(said.contains(found) && said.contains(source), "{said}");
+        let written = std::fs::read_to_string(ann.repository.path().join("towpath.toml")).unwrap();
+        let image = format!("image = \"{}/claims\"", parts.registry.address());
+        let lines = written.lines().map(|line| match line.starts_with("image = ") {
+            true => image.as_str(),
+            false => line,
+        });
+        let mut written = lines.collect::<Vec<_>>().join("\n");
+        written.push_str(&format!("\n[environments.dev]\nnamespace = \"{}\"\n", dev.name()));
+        ann.write("towpath.toml", &written);
+
+        let said = says(0, &["env", "list"]).await;
+        let namespace = format!("{}  (towpath.toml:", dev.name());
+        assert!(said.contains(source) && said.contains(&namespace), "{said}");
+        let said = says(2, &["diff", "dev"]).await;
+        assert!(said.contains("created Deployment web"), "{said}");
+        let said = says(0, &["deploy", "dev", "latest"]).await;
+        assert!(said.contains("release 1 of dev"), "{said}");
+        says(0, &["diff", "dev"]).await;
+    }
+}

@@ -7,6 +7,7 @@ mod gates;
 mod going_back;
 mod hooks;
 mod images;
+mod layouts;
 mod locks;
 mod plans;
 mod power;
