@@ -15,7 +15,7 @@ pub(super) fn note(environment: &Environment, object: ObjectId, message: impl In
         object,
         field: String::new(),
         place: Place {
-            file: format!(".k8s/{}/{}", environment.kube_context, environment.id.environment()).into(),
+            file: environment.id.environment().into(),
             line: 1,
             column: 1,
         },
