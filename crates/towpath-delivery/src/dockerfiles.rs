@@ -43,8 +43,10 @@ const GENERIC: [&str; 7] = ["build", "ci", "container", "deploy", "docker", "ima
 pub fn is_of_a_pipeline(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     let is_yaml = is_yaml(path);
-    (path.starts_with(".circleci/") && is_yaml)
-        || (path.starts_with(".github/workflows/") && is_yaml)
+    let is_workflow = [".circleci/", ".github/workflows/"]
+        .iter()
+        .any(|folder| path.starts_with(folder));
+    (is_workflow && is_yaml)
         || matches!(
             path,
             ".gitlab-ci.yml" | "Jenkinsfile" | "Makefile" | "azure-pipelines.yml" | "bitbucket-pipelines.yml"
@@ -119,9 +121,7 @@ fn docker_build(command: &str, line: usize) -> Option<DockerBuild> {
         .iter()
         .find_map(|start| command.split_once(start).map(|(_, rest)| rest))?;
     let words = rest.split_whitespace().map(|word| word.trim_matches(['"', '\'']));
-    let mut words = words
-        .take_while(|word| !matches!(*word, "&&" | "||" | ";" | "|"))
-        .peekable();
+    let mut words = words.take_while(|word| !matches!(*word, "&&" | "||" | ";" | "|"));
     let (mut dockerfile, mut image, mut context) = (None, None, None);
     while let Some(word) = words.next() {
         let (option, value) = match word.split_once('=') {

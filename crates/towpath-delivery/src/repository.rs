@@ -170,7 +170,7 @@ impl Repositories {
         settings: &LayoutSettings,
     ) -> Result<Vec<ManifestFile>, DeliveryError> {
         let mut reading = Reading::new(settings);
-        while let Some(wanted) = reading.next() {
+        while let Some(wanted) = reading.step() {
             match wanted {
                 Wanted::Files(places) => {
                     let select = |entries: &mut Vec<TreeEntry>| select_manifests(&places, entries);

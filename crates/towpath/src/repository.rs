@@ -188,7 +188,7 @@ impl Repository {
     pub fn manifests(&self) -> Result<Vec<ManifestFile>> {
         let tree = WorkingTree::open(&self.root)?;
         let mut reading = Reading::new(&self.file.layout);
-        while let Some(wanted) = reading.next() {
+        while let Some(wanted) = reading.step() {
             match wanted {
                 Wanted::Files(places) => {
                     let mut files = Vec::new();
@@ -222,9 +222,8 @@ impl Repository {
             files.into_iter().chain(links).collect::<BTreeSet<String>>()
         });
         let is_kept = |path: &str| {
-            let around = std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(folder, _)| folder));
-            kept.as_ref()
-                .is_none_or(|kept| around.into_iter().any(|path| kept.contains(path)))
+            let mut around = std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(folder, _)| folder));
+            kept.as_ref().is_none_or(|kept| around.any(|path| kept.contains(path)))
         };
         let select = |entries: &mut Vec<TreeEntry>| {
             entries.retain(|entry| is_kept(&entry.path));

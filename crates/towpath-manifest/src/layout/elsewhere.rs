@@ -207,7 +207,7 @@ fn has_object(text: &str) -> bool {
         let in_flow = document.trim_start_matches("---").trim_start().starts_with('{');
         let is_other = |version: &str| OTHER_VERSIONS.iter().any(|other| version.starts_with(other));
         match (field("apiVersion"), field("kind")) {
-            (Some(version), Some(kind)) => !is_other(version) && !(version == "v1" && kind == "Config"),
+            (Some(version), Some(kind)) => !(is_other(version) || version == "v1" && kind == "Config"),
             _ => in_flow && document.contains("apiVersion") && document.contains("kind"),
         }
     })
@@ -400,10 +400,8 @@ fn outermost_charts<'a>(files: &BTreeMap<&'a str, &str>) -> Vec<&'a str> {
 ///
 /// Source: <https://helm.sh/docs/topics/library_charts/>
 fn is_library(text: &str) -> bool {
-    let types = text.lines().filter_map(|line| line.strip_prefix("type:"));
-    types
-        .into_iter()
-        .any(|kind| kind.trim().trim_matches(['"', '\'']) == "library")
+    let mut types = text.lines().filter_map(|line| line.strip_prefix("type:"));
+    types.any(|kind| kind.trim().trim_matches(['"', '\'']) == "library")
 }
 
 /// The environment that a file has values for, and the folder that the values are for.

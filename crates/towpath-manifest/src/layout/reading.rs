@@ -20,7 +20,7 @@ pub enum Wanted {
     Paths,
 }
 
-/// The reading of a repository, one step at a time: the caller reads what [`Self::next`] asks for, and hands it in.
+/// The reading of a repository, one step at a time: the caller reads what [`Self::step`] asks for, and hands it in.
 ///
 /// A repository with `.k8s/`, or whose `towpath.toml` says what its environments are made from, is never searched.
 pub struct Reading {
@@ -82,7 +82,7 @@ impl Reading {
 
     /// What to read next; `None` at the end.
     #[must_use]
-    pub fn next(&mut self) -> Option<Wanted> {
+    pub fn step(&mut self) -> Option<Wanted> {
         let next = std::mem::take(&mut self.next);
         let is_in_another = |place: &String| next.iter().any(|other| other != place && is_in(place, other));
         let new = next.iter().filter(|place| !self.has(place) && !is_in_another(place));

@@ -62,7 +62,7 @@ fn tables(tables: &[(&str, DeclaredEnvironment)]) -> LayoutSettings {
 fn read_of<'a>(files: &[(&'a str, &'a str)], settings: &LayoutSettings) -> Vec<(&'a str, &'a str)> {
     let mut reading = Reading::new(settings);
     let mut read = BTreeSet::new();
-    while let Some(wanted) = reading.next() {
+    while let Some(wanted) = reading.step() {
         match wanted {
             Wanted::Paths => reading.listed(files.iter().map(|(path, _)| *path)),
             Wanted::Files(places) => {
