@@ -410,7 +410,7 @@ async fn a_chart_with_values() {
         .iter()
         .map(|job| job.name.clone())
         .collect();
-    assert_eq!(jobs, ["migrate", "try"]);
+    assert_eq!(jobs, ["migrate"]);
     let hooks: Vec<_> = tree
         .hooks("live", "dev", "x")
         .iter()

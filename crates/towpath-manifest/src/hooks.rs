@@ -218,6 +218,16 @@ pub fn is_applied_hook(object: &Object) -> bool {
     object.kind != "Job" && matches!(Hook::of(object), Ok(Some(_)))
 }
 
+/// Whether a path is that of an object that Helm rendered: the form of `RenderedEnvironment::path_of`.
+pub(crate) fn is_rendered_by_helm(path: &str) -> bool {
+    path.contains("/(rendered by helm)/")
+}
+
+/// Whether a hook is a test and nothing else.
+pub(crate) fn is_test(object: &Object) -> bool {
+    matches!(Hook::of(object), Ok(Some(hook)) if hook.is_only_for(&[HookEvent::Test]))
+}
+
 /// What becomes of an object of a chart.
 pub(crate) enum Part {
     /// It is no hook, and an object like any other.

@@ -13,11 +13,6 @@ pub struct RenderedFiles {
     pub warnings: Vec<String>,
 }
 
-/// Whether [`RenderedEnvironment::path_of`] gave this path to an object that Helm rendered.
-pub(crate) fn is_rendered_by_helm(path: &str) -> bool {
-    path.contains("/(rendered by helm)/")
-}
-
 impl RenderedEnvironment {
     /// The path for a rendered object: `.k8s/live/dev/(rendered by helm)/migrate.job.yaml`.
     ///

@@ -1,10 +1,9 @@
 //! The tree of manifests: the objects of each environment of a layout.
 
-use crate::hooks::{HOOK, Part, part_of};
+use crate::hooks::{HOOK, Part, is_rendered_by_helm, is_test, part_of};
 use crate::layout::{CRON_JOBS, JOBS, Layout, Owner, ROOT, is_yaml};
 use crate::object::pointer_token;
 use crate::order::sort_for_apply;
-use crate::rendered::is_rendered_by_helm;
 use crate::{NotAnObject, Object, ObjectId};
 use std::collections::BTreeMap;
 use towpath_yaml::{
@@ -165,7 +164,7 @@ impl Tree {
         Some(objects)
     }
 
-    /// The Jobs that can be run in an environment, which is in `namespace`: its own, its hooks included, and those in the kube
+    /// The Jobs that can be run in an environment, which is in `namespace`: its own, its hooks but for tests, and those in the kube
     /// context's `jobs/` with other names that name no other namespace.
     #[must_use]
     pub fn jobs(&self, kube_context: &str, environment: &str, namespace: &str) -> Vec<&Object> {
@@ -173,10 +172,9 @@ impl Tree {
             return Vec::new();
         };
         let found = context.environments.get(environment);
-        let own: Vec<&Object> = found
-            .into_iter()
-            .flat_map(|found| found.jobs.iter().chain(&found.hooks))
-            .collect();
+        let hooks = found.into_iter().flat_map(|found| &found.hooks);
+        let own = found.into_iter().flat_map(|found| &found.jobs);
+        let own: Vec<&Object> = own.chain(hooks.filter(|hook| !is_test(hook))).collect();
         let more = found.into_iter().flat_map(|found| &found.more_jobs);
         let shared = more
             .chain(&context.jobs)
