@@ -1,10 +1,14 @@
 //! Rendering: runs Kustomize and Helm on an environment's files, and replaces the files by the output.
 //!
 //! **Invariants.** A repository without Kustomize and Helm costs nothing: no program is searched for, nothing is hashed. A
-//! program sees only a temporary folder with the given files: no network, and no configuration of the server's account. Its
-//! output depends only on the given files, so it can be cached.
+//! program sees only a temporary folder with the given files: no configuration of the server's account, and no network, unless
+//! a kustomization takes something from where whoever runs Towpath allows it. Its output depends only on the given files, so
+//! it can be cached.
 //!
 //! **It does not know** where the files come from, or what happens to the output.
+
+mod remote;
+mod unstable;
 
 use std::{
     collections::VecDeque,
@@ -20,10 +24,15 @@ use tokio::{
     process::Command,
     sync::{OnceCell, Semaphore},
 };
+use towpath_manifest::{
+    Dependence, ManifestContent, ManifestFile, Named, RemoteReference, RenderedFiles, UnstableCall, at_another_time,
+    is_kustomization, remote_references, unstable_calls,
+};
 pub use towpath_manifest::{Diagnostic, Layout, LayoutSettings, RenderedBy, RenderedEnvironment, is_yaml};
-use towpath_manifest::{ManifestContent, ManifestFile, Named, RenderedFiles};
 use towpath_types::{Digest, Digester};
 
+/// The variable with the beginnings of URLs that kustomizations may take files from, separated by commas.
+pub const REMOTE_VARIABLE: &str = "TOWPATH_KUSTOMIZE_URL_PREFIX";
 /// How long a program may take. Normal rendering takes seconds at most; anything longer hangs.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// The most bytes that a program may print.
@@ -102,6 +111,32 @@ pub enum RenderError {
         /// The remedy, if the message does not name it.
         hint: Option<&'static str>,
     },
+    /// A kustomization takes something from elsewhere, which is not allowed.
+    #[error(
+        "`{folder}` takes files from elsewhere than the repository, which is not allowed:\n{}\nhint: copy them into the repository \
+         (`kustomize localize` does), so that a commit always means the same; or whoever runs Towpath allows the beginning of the \
+         URL in {REMOTE_VARIABLE}, such as `{REMOTE_VARIABLE}=https://github.com/my-team/`",
+        .references.join("\n")
+    )]
+    Remote {
+        /// The environment's folder.
+        folder: String,
+        /// Each reference with its place.
+        references: Vec<String>,
+    },
+    /// The program renders something else each time.
+    #[error(
+        "`{folder}` renders to something else each time, so no plan of it would stay as somebody has seen it:\n{}\nhint: give the \
+         value in a values file, or take it out of the chart and give it to the environment as a Secret (`towpath secrets`). \
+         `lookup` finds nothing while Towpath renders, so it guards nothing",
+        .found.join("\n")
+    )]
+    Unstable {
+        /// The environment's folder.
+        folder: String,
+        /// A sentence for each object that changes, with the places of the functions that change it.
+        found: Vec<String>,
+    },
     /// The program took too long.
     #[error("{program} did not render `{folder}` within {} s, and was stopped", .limit.as_secs())]
     TooSlow {
@@ -156,6 +191,7 @@ pub struct Rendered {
 enum Outcome {
     Rendered(Arc<RenderedFiles>),
     Refused(Arc<str>),
+    Unstable(Arc<Vec<String>>),
 }
 
 impl Rendered {
@@ -174,6 +210,8 @@ impl Rendered {
 /// Runs Kustomize and Helm, and caches their output.
 pub struct Renderer {
     path: OsString,
+    /// The beginnings of URLs that kustomizations may take files from.
+    remote: Vec<String>,
     time_limit: Duration,
     running: Semaphore,
     remembered: Mutex<VecDeque<(Digest, Outcome)>>,
@@ -182,9 +220,11 @@ pub struct Renderer {
 }
 
 impl Default for Renderer {
-    /// Finds the programs on this process's `PATH`.
+    /// Finds the programs on this process's `PATH`, and allows what [`REMOTE_VARIABLE`] says.
     fn default() -> Self {
-        Self::with_path(std::env::var_os("PATH").unwrap_or_default())
+        let renderer = Self::with_path(std::env::var_os("PATH").unwrap_or_default());
+        let allowed = std::env::var(REMOTE_VARIABLE).unwrap_or_default();
+        renderer.allow(allowed.split(','))
     }
 }
 
@@ -194,11 +234,22 @@ impl Renderer {
     pub fn with_path(path: impl Into<OsString>) -> Self {
         Self {
             path: path.into(),
+            remote: Vec::new(),
             time_limit: TIME_LIMIT,
             running: Semaphore::new(AT_ONCE),
             remembered: Mutex::default(),
             apart: OnceCell::new(),
         }
+    }
+
+    /// Allows kustomizations to take files from URLs that begin with one of `prefixes`: `https://github.com/my-team/`. Ignores
+    /// what is no such beginning: without `https://`, or without a `/` at the end, it would allow more than it says.
+    #[must_use]
+    pub fn allow<'a>(mut self, prefixes: impl IntoIterator<Item = &'a str>) -> Self {
+        let prefixes = prefixes.into_iter().map(str::trim);
+        let good = prefixes.filter(|prefix| prefix.starts_with("https://") && prefix.ends_with('/'));
+        self.remote.extend(good.map(str::to_string));
+        self
     }
 
     /// Replaces the time limit of a program, which is a minute by default.
@@ -263,7 +314,9 @@ impl Renderer {
                     .get(kube_context, name)
                     .and_then(|found| found.namespace.as_ref());
                 let namespace = said.map_or_else(|| namespace(kube_context, name), |said| said.value.clone());
-                self.one(environment, &mut inputs, project, &namespace).await.map(Some)
+                self.one(&layout, environment, &mut inputs, project, &namespace)
+                    .await
+                    .map(Some)
             };
             match outcome {
                 Ok(Some(found)) => {
@@ -292,11 +345,20 @@ impl Renderer {
 
     async fn one(
         &self,
+        layout: &Layout,
         environment: &RenderedEnvironment,
         inputs: &mut Inputs,
         project: &str,
         namespace: &str,
     ) -> Result<Arc<RenderedFiles>, RenderError> {
+        let references = inputs.remote_references(layout, environment);
+        let refused = remote::refused(&references, &self.remote);
+        if !refused.is_empty() {
+            return Err(RenderError::Remote {
+                folder: environment.folder.clone(),
+                references: refused,
+            });
+        }
         let program = Program::find(environment, &self.path)?;
         let arguments = program.arguments(environment, project, namespace);
         let key = key(&program, &arguments, inputs.digest());
@@ -309,9 +371,31 @@ impl Renderer {
         if let Some(known) = self.recall(&key) {
             return known.of(environment, &program);
         }
+        let network = match references.is_empty() {
+            true => Network::Apart,
+            false => Network::Allowed,
+        };
         let folder = inputs.folder(environment).await?;
-        let outcome = match self.run(environment, &program, &arguments, folder).await? {
-            Ok(printed) => Outcome::Rendered(Arc::new(environment.files(&printed))),
+        let outcome = match self.run(environment, &program, &arguments, folder, network).await? {
+            Ok(printed) => {
+                let calls = inputs.unstable_calls(environment);
+                let mut rendered = environment.files(&printed);
+                let found = match calls.iter().any(|call| call.on != Dependence::Cluster) {
+                    true => {
+                        let folder = inputs.at_another_time(environment).await?;
+                        let again = self.run(environment, &program, &arguments, &folder.1, network).await?;
+                        let again = again.map(|printed| environment.files(&printed)).unwrap_or_default();
+                        unstable::objects(environment, &rendered, &again, &calls)
+                    }
+                    false => Vec::new(),
+                };
+                rendered.warnings.extend(unstable::lookups(&calls));
+                rendered.warnings.extend(remote::unpinned(&references));
+                match found.is_empty() {
+                    true => Outcome::Rendered(Arc::new(rendered)),
+                    false => Outcome::Unstable(Arc::new(found)),
+                }
+            }
             Err(message) => Outcome::Refused(message.into()),
         };
         self.remember(key, outcome.clone());
@@ -325,9 +409,13 @@ impl Renderer {
         program: &Program,
         arguments: &[OsString],
         folder: &Path,
+        network: Network,
     ) -> Result<Result<String, String>, RenderError> {
         let home = folder.join("home");
-        let mut line: Vec<OsString> = self.apart().await.clone();
+        let mut line: Vec<OsString> = match network {
+            Network::Apart => self.apart().await.clone(),
+            Network::Allowed => Vec::new(),
+        };
         line.push(program.file.clone().into_os_string());
         line.extend_from_slice(arguments);
         let failed = |source| RenderError::Run {
@@ -346,11 +434,7 @@ impl Renderer {
             .env("HELM_CONFIG_HOME", home.join("config"))
             .env("HELM_DATA_HOME", home.join("data"))
             .env("TMPDIR", &home)
-            // A fallback for kernels without network namespaces: git has no protocol to use, and nobody listens at this proxy's
-            // address.
-            .env("GIT_ALLOW_PROTOCOL", "none")
-            .env("HTTP_PROXY", "http://127.0.0.1:1")
-            .env("HTTPS_PROXY", "http://127.0.0.1:1")
+            .envs(network.variables())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -466,6 +550,10 @@ impl Outcome {
                 hint: hint(message),
                 message: message.to_string(),
             }),
+            Self::Unstable(found) => Err(RenderError::Unstable {
+                folder: environment.folder.clone(),
+                found: found.to_vec(),
+            }),
         }
     }
 
@@ -473,7 +561,45 @@ impl Outcome {
         match self {
             Self::Rendered(rendered) => rendered.files.iter().map(|(_, text)| text.len()).sum(),
             Self::Refused(message) => message.len(),
+            Self::Unstable(found) => found.iter().map(String::len).sum(),
         }
+    }
+}
+
+/// What a program may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Network {
+    /// Nothing.
+    Apart,
+    /// What this process reaches, by HTTPS.
+    Allowed,
+}
+
+impl Network {
+    /// The variables of a program's environment.
+    fn variables(self) -> Vec<(String, OsString)> {
+        let variables = match self {
+            // A fallback for kernels without network namespaces: git has no protocol to use, and nobody listens at this proxy's
+            // address.
+            Self::Apart => vec![
+                ("GIT_ALLOW_PROTOCOL", "none".into()),
+                ("HTTP_PROXY", "http://127.0.0.1:1".into()),
+                ("HTTPS_PROXY", "http://127.0.0.1:1".into()),
+            ],
+            Self::Allowed => {
+                let own = ["HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+                let own = own.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+                own.chain([
+                    ("GIT_ALLOW_PROTOCOL", "https".into()),
+                    ("GIT_TERMINAL_PROMPT", "0".into()),
+                ])
+                .collect()
+            }
+        };
+        variables
+            .into_iter()
+            .map(|(name, value)| (name.to_string(), value))
+            .collect()
     }
 }
 
@@ -526,6 +652,44 @@ impl Inputs {
         })
     }
 
+    /// What the kustomizations of an environment take from elsewhere.
+    fn remote_references(&self, layout: &Layout, environment: &RenderedEnvironment) -> Vec<RemoteReference> {
+        if environment.by != RenderedBy::Kustomize {
+            return Vec::new();
+        }
+        let (kube_context, name) = (&environment.kube_context, &environment.environment);
+        let files = self.files.iter().filter(|file| is_kustomization(&file.path));
+        let used =
+            files.filter(|file| !layout.reads_as_it_is(&file.path) && layout.concerns(kube_context, name, &file.path));
+        used.flat_map(|file| remote_references(&file.path, file.text_or_nothing()))
+            .collect()
+    }
+
+    /// The calls in the templates and values of an environment's chart whose result is not always the same.
+    fn unstable_calls(&self, environment: &RenderedEnvironment) -> Vec<UnstableCall> {
+        let templates = self
+            .files
+            .iter()
+            .filter(|file| unstable::is_template(environment, &file.path));
+        templates
+            .flat_map(|file| unstable_calls(&file.path, file.text_or_nothing()))
+            .collect()
+    }
+
+    /// Another temporary folder, with another time in place of the time of now in the templates.
+    async fn at_another_time(
+        &self,
+        environment: &RenderedEnvironment,
+    ) -> Result<(tempfile::TempDir, PathBuf), RenderError> {
+        let mut files = self.files.clone();
+        for file in &mut files {
+            if unstable::is_template(environment, &file.path) {
+                file.content = ManifestContent::Text(at_another_time(file.text_or_nothing()));
+            }
+        }
+        laid_down(environment, files).await
+    }
+
     /// A temporary folder with the files in `files/` and an empty `home/`. Its path contains no links.
     async fn folder(&mut self, environment: &RenderedEnvironment) -> Result<&Path, RenderError> {
         let folder = &environment.folder;
@@ -538,17 +702,23 @@ impl Inputs {
                         path: file.path.clone(),
                     });
                 }
-                let files = self.files.clone();
-                let written = tokio::task::spawn_blocking(move || lay_down(&files)).await;
-                let written = written.map_err(std::io::Error::other).and_then(|written| written);
-                written.map_err(|source| RenderError::Write {
-                    folder: folder.clone(),
-                    source,
-                })?
+                laid_down(environment, self.files.clone()).await?
             }
         };
         Ok(&self.folder.insert(laid_down).1)
     }
+}
+
+async fn laid_down(
+    environment: &RenderedEnvironment,
+    files: Vec<ManifestFile>,
+) -> Result<(tempfile::TempDir, PathBuf), RenderError> {
+    let written = tokio::task::spawn_blocking(move || lay_down(&files)).await;
+    let written = written.map_err(std::io::Error::other).and_then(|written| written);
+    written.map_err(|source| RenderError::Write {
+        folder: environment.folder.clone(),
+        source,
+    })
 }
 
 fn lay_down(files: &[ManifestFile]) -> std::io::Result<(tempfile::TempDir, PathBuf)> {

@@ -251,6 +251,188 @@ async fn one_broken_environment_leaves_the_others() {
     assert_eq!(rendered.why_no_environment("dev"), None);
 }
 
+const SMALL_CHART: &str = "apiVersion: v2\nname: shop\nversion: 1.0.0\n";
+
+fn secret(name: &str, value: &str) -> String {
+    format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData:\n  value: {value}\n")
+}
+
+#[tokio::test]
+async fn what_renders_to_something_else_each_time_is_named_with_its_place() {
+    let Some(world) = World::with("what_renders_to_something_else", "helm") else {
+        return;
+    };
+    let guarded = secret(
+        "db",
+        "{{ (lookup \"v1\" \"Secret\" \"ns\" \"db\").data | default (randAlphaNum 12) | quote }}",
+    );
+    let stable = secret("stable", "{{ now | date \"2006\" | len | quote }}{{/* uuidv4 */}}");
+    let daily = secret("daily", "{{ now | date \"20060102\" | quote }}");
+    let helper = "{{ define \"token\" }}{{ uuidv4 | quote }}{{ end }}\n";
+    let files = |templates: &[(&'static str, String)]| {
+        let mut files = vec![(".k8s/live/dev/Chart.yaml".to_string(), SMALL_CHART.to_string())];
+        let templates = templates
+            .iter()
+            .map(|(name, text)| (format!(".k8s/live/dev/{name}"), text.clone()));
+        files.extend(templates);
+        files
+    };
+    let refused = async |templates: &[(&'static str, String)]| {
+        let files = files(templates);
+        let files: Vec<(&str, &str)> = files
+            .iter()
+            .map(|(path, text)| (path.as_str(), text.as_str()))
+            .collect();
+        match world.refused(&files).await {
+            RenderError::Unstable { found, .. } => found,
+            other => panic!("{other}"),
+        }
+    };
+    assert_eq!(
+        refused(&[
+            ("templates/db.yaml", guarded.clone()),
+            ("templates/stable.yaml", stable.clone())
+        ])
+        .await,
+        ["  db.secret: .k8s/live/dev/templates/db.yaml:5:62: `randAlphaNum`"]
+    );
+    // Within a day, two renderings are the same.
+    assert_eq!(
+        refused(&[("templates/daily.yaml", daily)]).await,
+        ["  daily.secret: .k8s/live/dev/templates/daily.yaml:5:13: `now`"]
+    );
+    assert_eq!(
+        refused(&[
+            ("templates/_token.tpl", helper.to_string()),
+            ("templates/token.yaml", secret("token", "{{ include \"token\" . }}")),
+        ])
+        .await,
+        ["  token.secret: .k8s/live/dev/templates/_token.tpl:1:24: `uuidv4`"]
+    );
+    // In the templates of a chart that it contains.
+    assert_eq!(
+        refused(&[
+            ("charts/sub/Chart.yaml", SMALL_CHART.replace("shop", "sub")),
+            ("charts/sub/templates/a.yaml", secret("a", "{{ randAlpha 9 }}")),
+        ])
+        .await,
+        ["  a.secret: .k8s/live/dev/charts/sub/templates/a.yaml:5:13: `randAlpha`"]
+    );
+    // What is never called, or makes no difference, is no reason to refuse. A `lookup` is worth knowing.
+    let quiet = files(&[
+        ("templates/stable.yaml", stable),
+        (
+            "templates/off.yaml",
+            format!("{{{{ if .Values.on }}}}\n{guarded}{{{{ end }}}}\n"),
+        ),
+    ]);
+    let quiet: Vec<(&str, &str)> = quiet
+        .iter()
+        .map(|(path, text)| (path.as_str(), text.as_str()))
+        .collect();
+    let rendered = world.render(&quiet).await;
+    assert_eq!(names(&tree(&rendered), "live", "dev"), ["Secret/stable"]);
+    let [(environment, warning)] = rendered.warnings.as_slice() else {
+        panic!("{:?}", rendered.warnings)
+    };
+    assert_eq!(environment, "dev");
+    assert!(
+        warning.starts_with(".k8s/live/dev/templates/off.yaml:6:14: `lookup` finds nothing"),
+        "{warning}"
+    );
+}
+
+/// Charts name an image by several values: what counts is the image that they render.
+#[tokio::test]
+async fn the_image_is_found_in_what_a_chart_renders() {
+    let Some(world) = World::with("the_image_is_found_in_what_a_chart_renders", "helm") else {
+        return;
+    };
+    let values = "global: {imageRegistry: registry.example.org}\nimage: {repository: team/shop, tag: v1}\nproxy: {image: envoy, tag: v9}\n";
+    let helper = "{{ define \"image\" }}{{ .Values.global.imageRegistry }}/{{ .Values.image.repository }}:{{ .Values.image.tag }}{{ end }}\n";
+    let web = "apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      initContainers: [{name: migrate, image: {{ include \"image\" . | quote }}}]
+      containers:
+        - {name: web, image: {{ include \"image\" . | quote }}}
+        - {name: proxy, image: \"{{ .Values.global.imageRegistry }}/{{ .Values.proxy.image }}:{{ .Values.proxy.tag }}\"}
+";
+    let rendered = world
+        .render(&[
+            (".k8s/live/dev/Chart.yaml", SMALL_CHART),
+            (".k8s/live/dev/values.yaml", values),
+            (".k8s/live/dev/templates/_image.tpl", helper),
+            (".k8s/live/dev/templates/web.yaml", web),
+        ])
+        .await;
+    let mut objects = tree(&rendered).wanted("live", "dev", "x").unwrap();
+    let digest = towpath_types::Digest::of(b"image");
+    let image: towpath_types::ImageReference = format!("registry.example.org/team/shop@{digest}").parse().unwrap();
+    let rule = towpath_manifest::ImageRule::repository("team/shop");
+    towpath_manifest::with_images(&mut objects, |container| {
+        rule.fit(&container.name, &container.image).map(|_| &image)
+    })
+    .unwrap();
+    let images: Vec<String> = objects
+        .iter()
+        .flat_map(towpath_manifest::containers)
+        .map(|container| format!("{} {}", container.name, container.image))
+        .collect();
+    let release = image.to_string();
+    for expect in [
+        format!("migrate {release}"),
+        format!("web {release}"),
+        "proxy registry.example.org/envoy:v9".to_string(),
+    ] {
+        assert!(images.contains(&expect), "{expect} is in {images:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_remote_base_is_fetched_only_from_where_it_may_be() {
+    // Whether the program is put apart from the network shows in its variables.
+    let script = "if [ \"$GIT_ALLOW_PROTOCOL\" = https ]; then n=open; else n=apart; fi\n\
+                  printf 'apiVersion: v1\\nkind: ConfigMap\\nmetadata: {name: %s}\\n' $n";
+    let mut world = World::scripted("kustomize", script);
+    world.renderer = world
+        .renderer
+        .allow(["https://example.org/ours/", "https://example", "http://example.com/"]);
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let names_of = async |base: &str| {
+        let text = format!("resources: [\"{base}\"]\n");
+        let rendered = world.render(&[(".k8s/live/dev/kustomization.yaml", &text)]).await;
+        let warnings: Vec<String> = rendered.warnings.iter().map(|(_, warning)| warning.clone()).collect();
+        (names(&tree(&rendered), "live", "dev"), warnings)
+    };
+    assert_eq!(
+        names_of(&format!("https://example.org/ours/base?ref={commit}")).await,
+        (vec!["ConfigMap/open".to_string()], Vec::new())
+    );
+    let (open, warnings) = names_of("https://example.org/ours/base?ref=main").await;
+    assert_eq!(open, ["ConfigMap/open"]);
+    assert!(warnings[0].contains("names no commit"), "{warnings:?}");
+    assert_eq!(names_of("../base").await.0, ["ConfigMap/apart"]);
+    for base in [
+        "https://example.org/theirs/base",
+        "https://example.org/ours/../theirs/base",
+        "https://example.org/ours/%2e%2e/theirs",
+        "https://example.com/base",
+        "http://example.com/base",
+        "github.com/org/repo",
+        "git@example.org:ours/base",
+    ] {
+        let text = format!("resources: [\"{base}\"]\n");
+        let error = world.refused(&[(".k8s/live/dev/kustomization.yaml", &text)]).await;
+        assert!(matches!(error, RenderError::Remote { .. }), "{base}: {error}");
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_fetched() {
     let Some(world) = World::with("nothing_is_fetched", "kustomize") else {
@@ -271,7 +453,11 @@ async fn nothing_is_fetched() {
             .refused(&[(".k8s/live/dev/kustomization.yaml", &text)])
             .await
             .to_string();
-        assert!(message.contains("hint: nothing is fetched"), "{message}");
+        assert!(
+            message.contains(&format!("  .k8s/live/dev/kustomization.yaml:1:13: `{base}`"))
+                && message.contains("TOWPATH_KUSTOMIZE_URL_PREFIX=https://"),
+            "{message}"
+        );
     }
 }
 

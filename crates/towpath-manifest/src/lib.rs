@@ -20,8 +20,10 @@ mod order;
 mod ports;
 mod readiness;
 mod reads;
+mod remote;
 mod rendered;
 mod settings;
+mod templates;
 mod tree;
 mod variables;
 
@@ -35,15 +37,17 @@ pub use images::{
 pub use kinds::{KINDS, Kind, OTHER, Wave};
 pub use layout::{
     EnvironmentLayout, Layout, Named, Origin, Reading, RenderedBy, RenderedEnvironment, Source, Sourced, Wanted,
-    is_yaml, needs_every_file,
+    is_kustomization, is_yaml, needs_every_file,
 };
 pub use object::{NotAnObject, Object, ObjectId};
 pub use order::sort_for_apply;
 pub use ports::{BackendService, MissingPort, backend_services, missing_backend, missing_ports};
 pub use readiness::{Readiness, pod};
 pub use reads::{Existing, Finding, Read, SourceKind, Via, missing, names_read, reads};
+pub use remote::{RemoteReference, remote_references};
 pub use rendered::RenderedFiles;
 pub use settings::{DeclaredBy, DeclaredEnvironment, DeclaredSource, LayoutSettings, Written};
+pub use templates::{Dependence, UnstableCall, at_another_time, unstable_calls};
 pub use towpath_yaml::{Diagnostic, Place, SourceFile, Span};
 pub use tree::{Environment, KubeContext, Tree};
 pub use variables::{UnfitVariable, unfit_variables};

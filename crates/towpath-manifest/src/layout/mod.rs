@@ -15,7 +15,7 @@ mod tests;
 mod tests_elsewhere;
 
 pub use environment::{EnvironmentLayout, Origin, RenderedBy, RenderedEnvironment, Source, Sourced};
-pub use paths::{is_yaml, needs_every_file};
+pub use paths::{is_kustomization, is_yaml, needs_every_file};
 pub use reading::{Reading, Wanted};
 
 pub(crate) use paths::{CRON_JOBS, JOBS, ROOT};

@@ -18,10 +18,15 @@ pub(crate) const CHART: &str = "Chart.yaml";
 /// Whether rendering needs more than the YAML files (templates, files for generated ConfigMaps): whether `paths` include a
 /// kustomization or a chart.
 pub fn needs_every_file<'a>(paths: impl IntoIterator<Item = &'a str>) -> bool {
-    paths.into_iter().any(|path| {
-        let name = file_name(path);
-        name == CHART || KUSTOMIZATIONS.contains(&name)
-    })
+    paths
+        .into_iter()
+        .any(|path| file_name(path) == CHART || is_kustomization(path))
+}
+
+/// Whether the file at `path` has the name of a kustomization.
+#[must_use]
+pub fn is_kustomization(path: &str) -> bool {
+    KUSTOMIZATIONS.contains(&file_name(path))
 }
 
 /// Whether a file's name says that it is YAML, or JSON, which is valid YAML. `kubectl apply --filename FOLDER` reads the same

@@ -3,7 +3,7 @@
 use super::{
     elsewhere,
     kustomization::Kustomizations,
-    paths::{CHART, KUSTOMIZATIONS, ROOT, ancestors, file_name, inside, is_in, is_yaml, plain, resolve},
+    paths::{CHART, ROOT, ancestors, file_name, inside, is_in, is_kustomization, is_yaml, plain, resolve},
 };
 use crate::{
     file::ManifestFile,
@@ -122,7 +122,7 @@ impl Reading {
         let special: BTreeSet<String> = entries
             .iter()
             .map(|entry| plain(path_of(entry)))
-            .filter(|path| file_name(path) == CHART || KUSTOMIZATIONS.contains(&file_name(path)))
+            .filter(|path| file_name(path) == CHART || is_kustomization(path))
             .map(|path| path.rsplit_once('/').map_or("", |(folder, _)| folder).to_string())
             .collect();
         let is_input = |path: &str| special.contains("") || ancestors(path).any(|folder| special.contains(folder));
