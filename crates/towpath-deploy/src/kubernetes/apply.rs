@@ -274,8 +274,8 @@ impl Applier<'_> {
             objects: inventory,
             ..state
         };
-        self.prune(request, &state, deadline).await?;
-        Ok(inventory_after(request, &state, report, &applied))
+        let kept = self.prune(request, &state, deadline).await?;
+        Ok(inventory_after(request, &state, report, &applied, &kept))
     }
 
     /// Records the start of the release, under the next free number.
@@ -547,9 +547,16 @@ impl Applier<'_> {
         waiter.wait(&awaited, deadline, self.progress).await
     }
 
-    /// Removes the objects that left the manifests, in the reverse order of application.
-    async fn prune(&self, request: &ApplyRequest, state: &State, deadline: Instant) -> Result<(), ApplyError> {
+    /// Removes the objects that left the manifests, in the reverse order of application. Returns those that a later deployment
+    /// has to remove.
+    async fn prune(
+        &self,
+        request: &ApplyRequest,
+        state: &State,
+        deadline: Instant,
+    ) -> Result<HashSet<ObjectId>, ApplyError> {
         let mut leaving = Leaving::new(self.client, &request.environment);
+        let mut kept = HashSet::new();
         for id in request.prune.iter().rev() {
             let Some(entry) = state.objects.iter().find(|entry| entry.id == *id) else {
                 continue;
@@ -576,6 +583,17 @@ impl Applier<'_> {
                 self.tell(id, why);
                 continue;
             }
+            if let Some(pod) = leaving.reader_of(id).await {
+                // Its containers would not start again.
+                self.tell(
+                    id,
+                    &format!(
+                        "left the manifests and stays while the pod `{pod}` reads it: a later deployment removes it"
+                    ),
+                );
+                kept.insert(id.clone());
+                continue;
+            }
             leaving.add(id, &live).await;
             match self.client.delete(&path, Some(&text_at(&live, "/metadata/uid"))).await {
                 // By now, it is another object.
@@ -596,7 +614,7 @@ impl Applier<'_> {
         }
         // They may still handle requests.
         leaving.wait(deadline, |id, message| self.tell(id, message)).await;
-        Ok(())
+        Ok(kept)
     }
 
     /// Records that the release runs, and releases the lock.
@@ -732,6 +750,7 @@ fn inventory_after(
     state: &State,
     report: &Report,
     applied: &BTreeMap<ObjectId, Value>,
+    kept: &HashSet<ObjectId>,
 ) -> Vec<InventoryEntry> {
     let before: HashMap<&ObjectId, &InventoryEntry> = state.objects.iter().map(|entry| (&entry.id, entry)).collect();
     let mut now: Vec<InventoryEntry> = Vec::new();
@@ -741,7 +760,7 @@ fn inventory_after(
         let live = applied.get(&id).or(checked.live.as_ref());
         now.extend(live.map(|live| InventoryEntry::of(&checked.object, live, made)));
     }
-    let mut replaced: HashSet<&ObjectId> = request.prune.iter().collect();
+    let mut replaced: HashSet<&ObjectId> = request.prune.iter().filter(|id| !kept.contains(id)).collect();
     replaced.extend(now.iter().map(|entry| &entry.id));
     let others = state.objects.iter().filter(|entry| !replaced.contains(&entry.id));
     others.cloned().chain(now.iter().cloned()).collect()

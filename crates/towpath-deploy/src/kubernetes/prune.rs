@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::{Instant, sleep};
 use towpath_kube::{Client, Discovery, Lookup, Resource, Select, managed_fields, text_at};
-use towpath_manifest::{Kind, ObjectId};
+use towpath_manifest::{Kind, Object, ObjectId, Read, reads};
 
 /// How long to wait for a pod after its grace period.
 const AFTER_GRACE: Duration = Duration::from_secs(30);
@@ -84,6 +84,31 @@ impl<'a> Leaving<'a> {
         self.grace = self.grace.max(Duration::from_secs(graces.max().unwrap_or(0)));
         let uids = own.iter().map(|pod| text_at(pod, "/metadata/uid"));
         self.pods.push((id.clone(), uids.collect()));
+    }
+
+    /// A pod that reads a ConfigMap or Secret and is none of those that leave: one of an older run or revision, or somebody
+    /// else's.
+    pub(super) async fn reader_of(&self, id: &ObjectId) -> Option<String> {
+        if !matches!(id.kind.as_str(), "ConfigMap" | "Secret") {
+            return None;
+        }
+        let leaves = |pod: &Value| {
+            let uid = text_at(pod, "/metadata/uid");
+            let has_ended = matches!(text_at(pod, "/status/phase").as_str(), "Succeeded" | "Failed");
+            has_ended
+                || !text_at(pod, "/metadata/deletionTimestamp").is_empty()
+                || self.pods.iter().any(|(_, uids)| uids.contains(&uid))
+        };
+        let reads_it = |mut pod: Value| {
+            // A list does not say what its items are.
+            pod["apiVersion"] = Value::from("v1");
+            pod["kind"] = Value::from("Pod");
+            let pod = Object::from_value(pod, "the cluster").ok()?;
+            let is_it = |read: &Read| read.kind.to_string() == id.kind && read.name == id.name;
+            reads(&pod).iter().any(is_it).then_some(pod.name)
+        };
+        let pods = self.list(&Select::All).await;
+        pods.into_iter().filter(|pod| !leaves(pod)).find_map(reads_it)
     }
 
     /// Waits until they are gone, at most for their grace period and a while. If its node has gone, a pod never disappears.
