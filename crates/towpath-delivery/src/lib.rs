@@ -16,6 +16,7 @@
 //!
 //! It knows nothing of HTTP, of how steps run, or of who may ask for what.
 
+mod adopt;
 mod agreement;
 mod clock;
 mod delivery;
@@ -52,6 +53,7 @@ mod workflow;
 #[cfg(test)]
 mod testing;
 
+pub use adopt::{AdoptedObject, Adoption, AdoptionView};
 pub use agreement::plan_digest;
 pub use clock::SystemClock;
 pub use delivery::{Delivery, Ports};
@@ -87,7 +89,9 @@ pub use release::Releases;
 pub use request::LaptopRequest;
 pub use run::Runs;
 pub use secrets::Secrets;
-pub use towpath_deploy::{CronFailure, Deploying, Hold, Keeper, Kept, LiveKey, LiveSecret, Writer};
+pub use towpath_deploy::{
+    CronFailure, Deploying, HelmRelease, Hold, Keeper, Kept, LiveKey, LiveSecret, OtherObject, Writer,
+};
 pub use towpath_manifest::{
     Diagnostic, EnvironmentLayout, Layout, LayoutSettings, ManifestContent, ManifestFile, Named, Origin, Reading,
     Sourced, Tree, Wanted,

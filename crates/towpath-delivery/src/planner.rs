@@ -22,7 +22,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-use towpath_deploy::{Environment, PULL_SECRET, Severity, Target, render::Renderer};
+use towpath_deploy::{Environment, HelmRelease, PULL_SECRET, Severity, Target, render::Renderer};
 use towpath_manifest::{
     Container, HookOccasion, ManifestFile, Object, ObjectId, diff, sort_for_apply, with_config_hash, with_images,
     with_pull_secret,
@@ -204,6 +204,8 @@ impl Planner {
             }
             None => Vec::new(),
         };
+        let helm = self.target.helm_releases(&place).await?;
+        warnings.extend(helm.iter().map(|release| kept_release(&place, release)));
         let mut plan = Plan {
             place,
             on_failure: source.on_failure.unwrap_or_else(|| file.on_failure(id.environment())),
@@ -219,8 +221,9 @@ impl Planner {
             unchanged: 0,
             hooks: PlanHooks {
                 occasion: match previous {
-                    Some(_) => HookOccasion::Upgrade,
-                    None => HookOccasion::Install,
+                    None if helm.is_empty() => HookOccasion::Install,
+                    // What Helm has installed is installed.
+                    Some(_) | None => HookOccasion::Upgrade,
                 },
                 jobs: hooks,
             },
@@ -426,6 +429,20 @@ fn out_of_order(id: &EnvironmentId, from: Option<&str>, file: &ProjectFile) -> O
         after.value,
         after.span.place()
     ))
+}
+
+fn kept_release(place: &Environment, release: &HelmRelease) -> String {
+    let HelmRelease {
+        name,
+        revision,
+        status,
+        revisions,
+    } = release;
+    let namespace = &place.namespace;
+    format!(
+        "Helm has recorded its release `{name}` here (revision {revision}, {status}; Secrets: {revisions}). Towpath keeps that record. \
+         When nobody uses `helm` here any more: `kubectl --namespace {namespace} delete secret --selector owner=helm,name={name}`"
+    )
 }
 
 /// The hooks that a plan runs, under names that nothing has, so that a target can try them.

@@ -31,8 +31,9 @@ pub use kubernetes::{Identity, KubernetesOptions, KubernetesTarget};
 pub use live::{Keeper, Kept, KeyChange, LiveKey, LiveSecret, LiveSecrets};
 pub use local::{LocalOptions, LocalTarget};
 pub use target::{
-    Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Deploying, Drift, Environment, Finding, Hold, Hooks,
-    JOB_LABEL, JobEnd, JobHandle, JobLine, Occasion, PULL_SECRET, Preflight, Progress, PullCredentials, ReleaseRecord,
-    SecretSource, Severity, SourceError, Target, TargetError, Volumes, WorkloadStatus, Writer,
+    Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Deploying, Drift, Environment, Finding, HelmRelease,
+    Hold, Hooks, JOB_LABEL, JobEnd, JobHandle, JobLine, Occasion, OtherObject, PULL_SECRET, Preflight, Progress,
+    PullCredentials, ReleaseRecord, SecretSource, Severity, SourceError, Survey, Surveyed, Target, TargetError,
+    Volumes, WorkloadStatus, Writer,
 };
 pub use towpath_types::{EnvironmentId, EnvironmentIdError};

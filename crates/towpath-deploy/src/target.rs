@@ -198,6 +198,63 @@ pub struct Applied {
     pub deploying: Option<Deploying>,
 }
 
+/// A release that Helm has recorded in an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelmRelease {
+    /// The name of the release.
+    pub name: String,
+    /// Its newest revision.
+    pub revision: i64,
+    /// What Helm says of that: `deployed`, `failed`, `pending-upgrade`.
+    pub status: String,
+    /// How many of its revisions are recorded, each in a Secret.
+    pub revisions: usize,
+}
+
+impl HelmRelease {
+    /// The Secret with its newest revision.
+    ///
+    /// Source: <https://github.com/helm/helm/blob/main/pkg/storage/storage.go>
+    #[must_use]
+    pub fn secret(&self) -> String {
+        format!("sh.helm.release.v1.{}.v{}", self.name, self.revision)
+    }
+}
+
+/// What of an environment a deployment would take over, and what there is besides.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// The objects of the deployment.
+    pub objects: Vec<Surveyed>,
+    /// The objects that it does not have.
+    pub others: Vec<OtherObject>,
+    /// What could not be looked at; sentences.
+    pub unseen: Vec<String>,
+}
+
+/// An object of a deployment, and whose it is now.
+#[derive(Debug, Clone)]
+pub struct Surveyed {
+    /// What the deployment does to it.
+    pub change: Change,
+    /// Whether it exists, and Towpath owns none of its fields yet, or others own fields that Towpath takes over.
+    pub is_taken_over: bool,
+    /// Who has deployed it, as words: ``the Helm release `shop` ``. Empty if it does not exist.
+    pub owners: Vec<String>,
+    /// The field managers that lose fields, because the manifest has other values.
+    pub overruled: Vec<String>,
+}
+
+/// An object that no manifest has.
+#[allow(missing_docs)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherObject {
+    pub kind: String,
+    pub name: String,
+    /// Who has deployed it, as words.
+    pub owners: Vec<String>,
+}
+
 /// An object that differs from its release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drift {
@@ -453,7 +510,7 @@ pub trait SecretSource: PullCredentials {
 /// implementation. Where implementations may differ, [`crate::contract::Capabilities`] names the difference.
 ///
 /// **Order.** There is no set-up: every method may be called first, also for an environment that was never applied. Nothing is
-/// changed by `preflight`, `fingerprints`, `releases`, `current`, `status`, `drift`, `cron_jobs` and `logs`. A caller makes a
+/// changed by `preflight`, `fingerprints`, `helm_releases`, `survey`, `releases`, `current`, `status`, `drift`, `cron_jobs` and `logs`. A caller makes a
 /// plan with `fingerprints` and `preflight` and then calls `apply`, but `apply` does not rely on that.
 ///
 /// **Concurrency.** All methods may be called at the same time. Two `apply` for one environment never overlap: the second waits
@@ -498,6 +555,23 @@ pub trait Target: Send + Sync {
 
     /// What is applied, and who is deploying. `None` for an environment that was never applied and has no hold.
     fn current<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Option<Applied>, TargetError>>;
+
+    /// The releases that Helm has recorded in the environment, by name. Empty where Helm cannot deploy.
+    fn helm_releases<'a>(
+        &'a self,
+        _environment: &'a Environment,
+    ) -> BoxFuture<'a, Result<Vec<HelmRelease>, TargetError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// What applying `objects` would take over from whom, and what else there is. Empty where only the target can put objects.
+    fn survey<'a>(
+        &'a self,
+        _environment: &'a Environment,
+        _objects: &'a [Object],
+    ) -> BoxFuture<'a, Result<Survey, TargetError>> {
+        Box::pin(async { Ok(Survey::default()) })
+    }
 
     /// Applies the objects of `request`, waits until every workload has rolled out, and then removes what is to be pruned. Runs
     /// the hooks before and after; one that does not succeed makes the rest fail.

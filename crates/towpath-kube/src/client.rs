@@ -28,6 +28,12 @@ use tokio_util::{
 };
 use towpath_types::{percent_encoded, with_causes};
 
+/// The form of answers.
+const JSON: &str = "application/json";
+/// The form of answers without the content of objects.
+///
+/// Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches>
+const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 /// The maximum number of concurrent requests. API servers share their capacity between clients, so more is not faster.
 const AT_ONCE: usize = 16;
 /// The pause before the first retry. It doubles with each retry, up to [`LONGEST_PAUSE`].
@@ -176,6 +182,24 @@ impl Client {
     /// # Errors
     /// If the server does not return the whole list.
     pub async fn list(&self, path: &str, select: &Select) -> Result<(Vec<Value>, String), ApiError> {
+        self.list_as(JSON, path, select).await
+    }
+
+    /// The metadata of all objects of a collection that are selected, without their content: the values of Secrets stay where
+    /// they are.
+    ///
+    /// # Errors
+    /// If the server does not return the whole list.
+    pub async fn list_metadata(&self, path: &str, select: &Select) -> Result<Vec<Value>, ApiError> {
+        self.list_as(METADATA, path, select).await.map(|(objects, _)| objects)
+    }
+
+    async fn list_as(
+        &self,
+        accept: &'static str,
+        path: &str,
+        select: &Select,
+    ) -> Result<(Vec<Value>, String), ApiError> {
         let (mut objects, mut continue_token) = (Vec::new(), String::new());
         let selector = select.parameter();
         loop {
@@ -183,7 +207,8 @@ impl Client {
             if !continue_token.is_empty() {
                 let _ = write!(page, "&continue={}", percent_encoded(&continue_token));
             }
-            let mut value = match self.get(&page).await {
+            let answer = self.send_as(accept, Method::GET, &page, None).await;
+            let mut value = match answer.map(|answer| answer.value) {
                 // The next page expired: start again.
                 Err(ApiError::Answered { code: 410, .. }) if !continue_token.is_empty() => {
                     (objects, continue_token) = (Vec::new(), String::new());
@@ -365,11 +390,21 @@ impl Client {
 
     /// Sends a request that is safe to send twice, with retries.
     async fn send(&self, method: Method, path: &str, body: Option<(&str, &Value)>) -> Result<Answer, ApiError> {
+        self.send_as(JSON, method, path, body).await
+    }
+
+    async fn send_as(
+        &self,
+        accept: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<(&str, &Value)>,
+    ) -> Result<Answer, ApiError> {
         let began = Instant::now();
         let mut pause = FIRST_PAUSE;
         let body = body.map(|(content_type, value)| (content_type, to_yaml_safe_json(value)));
         loop {
-            match self.send_once(&method, path, body.as_ref()).await {
+            match self.send_once(accept, &method, path, body.as_ref()).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => self.pause(path, error, began, &mut pause).await?,
             }
@@ -426,11 +461,17 @@ impl Client {
         );
     }
 
-    async fn send_once(&self, method: &Method, path: &str, body: Option<&(&str, String)>) -> Result<Answer, ApiError> {
+    async fn send_once(
+        &self,
+        accept: &'static str,
+        method: &Method,
+        path: &str,
+        body: Option<&(&str, String)>,
+    ) -> Result<Answer, ApiError> {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::ACCEPT, "application/json");
+            .header(header::ACCEPT, accept);
         let bytes = body.map(|(content_type, text)| {
             request = std::mem::take(&mut request).header(header::CONTENT_TYPE, *content_type);
             text.clone().into_bytes()

@@ -44,6 +44,57 @@ impl Entry<'_> {
                 ("kubectl-client-side-apply", "Update") | ("kubectl", "Apply")
             )
     }
+
+    /// Whether Helm wrote it.
+    #[must_use]
+    pub fn is_helm(&self) -> bool {
+        self.subresource.is_empty() && self.manager == "helm"
+    }
+
+    /// Whether a tool wrote it that deployed the object before, and whose fields a deployment takes over.
+    #[must_use]
+    pub fn is_predecessor(&self) -> bool {
+        self.is_kubectl_apply() || self.is_helm()
+    }
+
+    /// The fields that a deployment takes over, in the form of `fieldsV1`. Empty for an entry of nobody who deployed before.
+    fn left_over(&self) -> Value {
+        let mut fields = match self.is_predecessor() {
+            true => self.fields.clone(),
+            false => Value::Null,
+        };
+        if self.is_helm() {
+            for path in helms_own(self.fields) {
+                disown(&mut fields, &path);
+                // A parent without fields would count as a field.
+                for parent in (1..path.len()).rev().map(|length| &path[..length]) {
+                    let inside = parent.iter().try_fold(&fields, |fields, part| fields.get(part));
+                    if inside.and_then(Value::as_object).is_some_and(Map::is_empty) {
+                        disown(&mut fields, parent);
+                    }
+                }
+            }
+        }
+        fields
+    }
+}
+
+/// What Helm notes on each object of its releases, in no template: whose release it is. It stays Helm's.
+///
+/// Source: <https://github.com/helm/helm/blob/main/pkg/action/validate.go>
+fn is_helms_own(path: &[String]) -> bool {
+    match path {
+        [metadata, field, key] if metadata == "f:metadata" => match field.as_str() {
+            "f:annotations" => key.starts_with("f:meta.helm.sh/"),
+            "f:labels" => key == "f:app.kubernetes.io/managed-by",
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+fn helms_own(fields: &Value) -> Vec<Path> {
+    leaves(fields).into_iter().filter(|path| is_helms_own(path)).collect()
 }
 
 /// The entries of all managers.
@@ -67,7 +118,8 @@ pub fn ours(object: &Value) -> Option<&Value> {
     entries(object).find(Entry::is_ours).map(|entry| entry.fields)
 }
 
-/// Whether only Towpath's deployments and `kubectl apply` own the field at a path, so that it is removed when no manifest has it.
+/// Whether only Towpath's deployments, `kubectl apply` and Helm own the field at a path, so that it is removed when no manifest
+/// has it.
 #[must_use]
 pub fn is_ours_alone(object: &Value, path: &[&str]) -> bool {
     let owns = |entry: &Entry<'_>| {
@@ -77,7 +129,7 @@ pub fn is_ours_alone(object: &Value, path: &[&str]) -> bool {
     };
     let (ours, others): (Vec<Entry<'_>>, Vec<Entry<'_>>) = entries(object)
         .filter(owns)
-        .partition(|entry| entry.is_ours() || entry.is_kubectl_apply());
+        .partition(|entry| entry.is_ours() || entry.is_predecessor());
     !ours.is_empty() && others.is_empty()
 }
 
@@ -234,20 +286,17 @@ fn has_members(value: &Value) -> bool {
     value.as_object().is_some_and(|map| !map.is_empty()) || value.as_array().is_some_and(|list| !list.is_empty())
 }
 
-/// Predicts an object after a deployment that takes over the fields of `kubectl apply`.
+/// Predicts an object after a deployment that takes over the fields of `kubectl apply` and Helm.
 ///
-/// `would_be` is the answer to a dry run. A dry run cannot take over fields, so it still has those that only `kubectl apply`
-/// owns: remove them. Where the server fills in a default instead, as in `defaults`, use that.
+/// `would_be` is the answer to a dry run. A dry run cannot take over fields, so it still has those that only these own: remove
+/// them. Where the server fills in a default instead, as in `defaults`, use that.
 #[must_use]
-pub fn without_fields_of_kubectl(live: &Value, would_be: &Value, defaults: Option<&Value>) -> Value {
-    let mut abandoned: BTreeSet<Path> = entries(live)
-        .filter(Entry::is_kubectl_apply)
-        .flat_map(|entry| paths(entry.fields))
-        .collect();
+pub fn without_abandoned_fields(live: &Value, would_be: &Value, defaults: Option<&Value>) -> Value {
+    let mut abandoned: BTreeSet<Path> = entries(live).flat_map(|entry| paths(&entry.left_over())).collect();
     if abandoned.is_empty() {
         return would_be.clone();
     }
-    for entry in entries(would_be).filter(|entry| !entry.is_kubectl_apply()) {
+    for entry in entries(would_be).filter(|entry| !entry.is_predecessor()) {
         for path in paths(entry.fields) {
             abandoned.remove(&path);
         }
@@ -315,6 +364,7 @@ pub fn added_by_others(
         let theirs: Vec<Path> = paths(entry.fields)
             .into_iter()
             .filter(|path| !released.contains(path) && !is_finalizer(path) && !is_servers(path) && !is_default(path))
+            .filter(|path| !(entry.is_helm() && is_helms_own(path)))
             .collect();
         if !theirs.is_empty() {
             writers.push((entry.manager.to_string(), entry.time.to_string()));
@@ -357,14 +407,35 @@ pub fn with_values_of(live: &Value, wanted: &Value, is_known: impl Fn(&str) -> b
     wanted
 }
 
-/// Whether `kubectl apply` owns fields that Towpath has to take over.
+/// Whether `kubectl apply` or Helm owns fields that Towpath has to take over.
 #[must_use]
 pub fn is_to_be_taken_over(live: &Value) -> bool {
-    entries(live).any(|entry| entry.is_kubectl_apply())
+    !predecessors(live).is_empty()
 }
 
-/// The `managedFields` that make Towpath the owner of everything `kubectl apply` owned, but not of the field `given_up`; `None`
-/// if that changes nothing.
+/// The managers whose fields Towpath has to take over: `helm`, `kubectl-client-side-apply`.
+#[must_use]
+pub fn predecessors(live: &Value) -> BTreeSet<&str> {
+    let found = entries(live).filter(|entry| entry.is_kubectl_apply() || !leaves(&entry.left_over()).is_empty());
+    found.map(|entry| entry.manager).collect()
+}
+
+/// The managers other than Towpath that own, in `live`, fields of the manifest whose values a deployment changes. `would_be` is
+/// the answer to a dry run.
+#[must_use]
+pub fn overruled<'a>(live: &'a Value, would_be: &Value) -> BTreeSet<&'a str> {
+    let wanted = ours(would_be).map(leaves).unwrap_or_default();
+    let changed: BTreeSet<Path> = wanted
+        .into_iter()
+        .filter(|path| locate(live, path) != locate(would_be, path))
+        .collect();
+    let owns = |entry: &Entry<'_>| leaves(entry.fields).iter().any(|path| changed.contains(path));
+    let others = entries(live).filter(|entry| !entry.is_ours() && entry.subresource.is_empty());
+    others.filter(owns).map(|entry| entry.manager).collect()
+}
+
+/// The `managedFields` that make Towpath the owner of everything `kubectl apply` and Helm owned, but not of the field `given_up`;
+/// `None` if that changes nothing. What Helm notes about its release stays Helm's.
 ///
 /// Without this step, a field that was removed from the manifest would stay forever, because `kubectl` still owns it; and a
 /// field that somebody else takes over would be removed, because Towpath still owns it.
@@ -376,8 +447,8 @@ pub fn handed_over(live: &Value, given_up: Option<&Path>) -> Option<Value> {
     }
     let list = live.pointer("/metadata/managedFields")?.as_array()?;
     let mut fields = ours(live).cloned().unwrap_or_else(|| Value::Object(Map::new()));
-    for entry in entries(live).filter(Entry::is_kubectl_apply) {
-        merge(&mut fields, entry.fields);
+    for entry in entries(live) {
+        merge(&mut fields, &entry.left_over());
     }
     if let Some(path) = given_up {
         disown(&mut fields, path);
@@ -395,15 +466,36 @@ pub fn handed_over(live: &Value, given_up: Option<&Path>) -> Option<Value> {
             time: "",
             fields: &Value::Null,
         };
-        entry.is_ours() || entry.is_kubectl_apply()
+        entry.is_ours() || entry.is_predecessor()
     };
     let mut kept: Vec<Value> = list.iter().filter(|value| !goes(value)).cloned().collect();
+    for entry in list.iter().filter(|value| entry_of(value).0 == "helm" && goes(value)) {
+        let own = helms_own(entry.get("fieldsV1").unwrap_or(&Value::Null));
+        if !own.is_empty() {
+            let mut entry = entry.clone();
+            entry["fieldsV1"] = of_paths(&own);
+            kept.push(entry);
+        }
+    }
     kept.push(serde_json::json!({
         "manager": FIELD_MANAGER, "operation": "Apply", "apiVersion": live.get("apiVersion"),
         "time": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         "fieldsType": "FieldsV1", "fieldsV1": fields,
     }));
     Some(Value::Array(kept))
+}
+
+/// The form of `fieldsV1` for paths.
+fn of_paths(paths: &[Path]) -> Value {
+    let mut fields = Value::Object(Map::new());
+    for path in paths {
+        let of_path = path.iter().rev().fold(
+            serde_json::json!({}),
+            |inner, part| serde_json::json!({ part.as_str(): inner }),
+        );
+        merge(&mut fields, &of_path);
+    }
+    fields
 }
 
 fn disown(fields: &mut Value, path: &[String]) {
@@ -506,9 +598,9 @@ mod tests {
             "f:spec": {"f:containers": {"k:{\"name\":\"app\"}": {".": {}, "f:image": {}, "f:name": {}}}}}}));
         let defaults =
             json!({"spec": {"containers": [{"name": "app", "image": "1"}]}, "metadata": {"labels": {"old": "y"}}});
-        let with_default = without_fields_of_kubectl(&live, &would_be, Some(&defaults));
+        let with_default = without_abandoned_fields(&live, &would_be, Some(&defaults));
         assert_eq!(with_default["metadata"]["labels"], json!({"a": "1", "old": "y"}));
-        let predicted = without_fields_of_kubectl(&live, &would_be, None);
+        let predicted = without_abandoned_fields(&live, &would_be, None);
         assert_eq!(predicted["metadata"]["labels"], json!({"a": "1"}));
         assert_eq!(
             predicted["spec"],
@@ -554,6 +646,63 @@ mod tests {
         );
         assert_eq!(handed_over(&after, None), None);
         assert!(is_to_be_taken_over(&live()) && !is_to_be_taken_over(&after));
+    }
+
+    #[test]
+    fn fields_of_helm_become_towpaths_but_not_its_notes_about_its_release() {
+        let live = json!({
+            "metadata": {
+                "name": "app", "labels": {"app.kubernetes.io/managed-by": "Helm", "old": "x"},
+                "annotations": {"meta.helm.sh/release-name": "shop", "mine": "1"},
+                "managedFields": [
+                    {"manager": "helm", "operation": "Update", "time": "2026-01-01T00:00:00Z", "fieldsV1": {
+                        "f:metadata": {"f:labels": {".": {}, "f:app.kubernetes.io/managed-by": {}, "f:old": {}},
+                                       "f:annotations": {".": {}, "f:meta.helm.sh/release-name": {}, "f:mine": {}}},
+                        "f:spec": {"f:replicas": {}}}},
+                    {"manager": "argocd-controller", "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+                ]},
+            "spec": {"replicas": 1},
+        });
+        assert_eq!(predecessors(&live), BTreeSet::from(["helm"]));
+        // A dry run of a manifest that has `replicas`, with another value, and nothing else.
+        let mut would_be = live.clone();
+        would_be["spec"]["replicas"] = json!(2);
+        would_be["metadata"]["managedFields"] = json!([
+            live["metadata"]["managedFields"][0],
+            {"manager": "towpath", "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+        ]);
+        let predicted = without_abandoned_fields(&live, &would_be, None);
+        assert_eq!(
+            (&predicted["metadata"]["labels"], &predicted["metadata"]["annotations"]),
+            (
+                &json!({"app.kubernetes.io/managed-by": "Helm"}),
+                &json!({"meta.helm.sh/release-name": "shop"})
+            )
+        );
+        assert_eq!(
+            overruled(&live, &would_be),
+            BTreeSet::from(["argocd-controller", "helm"])
+        );
+
+        let after = json!({"metadata": {"managedFields": handed_over(&live, None).unwrap()}});
+        assert!(predecessors(&after).is_empty() && handed_over(&after, None).is_none());
+        let helm = entries(&after).find(Entry::is_helm).map(|entry| entry.fields.clone());
+        let notes = json!({"f:metadata": {"f:annotations": {"f:meta.helm.sh/release-name": {}},
+                                          "f:labels": {"f:app.kubernetes.io/managed-by": {}}}});
+        assert_eq!(helm, Some(notes));
+        let owned = paths(ours(&after).unwrap());
+        assert!(owned.iter().any(|path| path.last().unwrap() == "f:old"), "{owned:?}");
+        assert!(!owned.iter().any(|path| is_helms_own(path)), "{owned:?}");
+        // The notes are no drift.
+        let mut released = after.clone();
+        released["metadata"]["managedFields"] = json!([entry_value(&after, "towpath")]);
+        let (added, writers) = added_by_others(&after, &released, None, |_| false);
+        assert_eq!((added, writers), (BTreeSet::new(), Vec::new()));
+    }
+
+    fn entry_value(object: &Value, manager: &str) -> Value {
+        let list = object["metadata"]["managedFields"].as_array().unwrap();
+        list.iter().find(|entry| entry["manager"] == manager).unwrap().clone()
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! Kubernetes starts new pods only when the pod template changes. A pod does not notice a changed ConfigMap or Secret behind
 //! its variables. Therefore the template carries a hash of everything that the pods read.
 
-use crate::Object;
 use crate::kinds::Kind;
 use crate::reads::{Read, SourceKind, reads};
+use crate::{Object, ObjectId};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use towpath_types::{Digest, Digester};
@@ -20,6 +20,9 @@ pub struct Fingerprints {
     pub secrets: BTreeMap<String, BTreeMap<String, String>>,
     /// By ConfigMap and key. [`Fingerprints::with_config_maps`] adds SHA-256 hashes.
     pub config_maps: BTreeMap<String, BTreeMap<String, String>>,
+    /// Workloads that run without a hash, because somebody else has deployed them, and that read what they read now. They get
+    /// none: it would restart their pods for nothing.
+    pub unhashed: BTreeSet<ObjectId>,
 }
 
 impl Fingerprints {
@@ -100,7 +103,7 @@ pub fn config_hash(object: &Object, fingerprints: &Fingerprints) -> Option<Strin
 pub fn with_config_hash(objects: &mut [Object], fingerprints: &Fingerprints) {
     for object in objects {
         let kind = Kind::of(&object.kind);
-        if !kind.rolls_out {
+        if !kind.rolls_out || fingerprints.unhashed.contains(&object.id()) {
             continue;
         }
         let Some(hash) = config_hash(object, fingerprints) else {

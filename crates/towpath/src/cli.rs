@@ -73,6 +73,8 @@ pub enum Command {
     Job(Named),
     /// Apply one cron job, run one now, or list them with their runs
     Cronjob(Cronjob),
+    /// Show what of a running environment a first deployment would take over, and from whom; changes nothing
+    Adopt(Adopt),
     /// Run the tests of the chart that an environment runs: its hooks `test`
     Test(Test),
     /// Show what in an environment is no longer as its release has it, and who changed it; exits with 2 if anything is
@@ -368,6 +370,20 @@ pub struct Unlock {
     /// End somebody else's lock, too
     #[arg(long)]
     pub force: bool,
+    #[command(flatten)]
+    pub at: At,
+}
+
+#[derive(Debug, Args)]
+pub struct Adopt {
+    /// The environment: a folder of `.k8s/<kube context>/`
+    pub environment: String,
+    /// `latest`, `<branch>-latest`, a commit, or a whole tag
+    #[arg(default_value = "latest")]
+    pub tag: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub at: At,
 }

@@ -127,7 +127,7 @@ fn compare(manifest: &Value, live: &Value, would_be: Option<&Value>, defaults: O
     }
 }
 
-fn is_controller(manager: &str) -> bool {
+pub(super) fn is_controller(manager: &str) -> bool {
     CONTROLLERS.contains(&manager)
 }
 

@@ -2,12 +2,12 @@
 
 use super::error::ClusterError;
 use crate::target::Environment;
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use towpath_kube::{Client, Resource};
-use towpath_manifest::{Fingerprints, Kind, Object, SourceKind, names_read};
+use towpath_manifest::{CONFIG_HASH, Fingerprints, Kind, Object, ObjectId, Read, SourceKind, names_read, reads};
 
 /// An HMAC-SHA-256 in hex digits: equal for equal values in one environment, and revealing nothing about them.
 pub(super) fn fingerprint(key: &[u8], value: &[u8]) -> String {
@@ -42,7 +42,77 @@ pub(super) async fn of_sources(
             fingerprints.config_maps.insert(name, of_data(live.as_ref(), key));
         }
     }
+    fingerprints.unhashed = unhashed(client, environment, objects).await?;
     Ok(fingerprints)
+}
+
+/// The workloads that run without a hash of what they read, and for which the deployment changes nothing of that.
+async fn unhashed(
+    client: &Client,
+    environment: &Environment,
+    objects: &[Object],
+) -> Result<BTreeSet<ObjectId>, ClusterError> {
+    let find = |kind: &str, name: &str| {
+        let path = Resource::of(Kind::of(kind)).object(&environment.namespace, name);
+        async move {
+            match client.find(&path).await {
+                Err(error) if error.is_forbidden() => Ok(None),
+                found => found,
+            }
+        }
+    };
+    let reading = objects.iter().filter(|object| {
+        let is_config = |read: &Read| read.kind != SourceKind::PersistentVolumeClaim;
+        Kind::of(&object.kind).rolls_out && reads(object).iter().any(is_config)
+    });
+    let live =
+        reading.map(|object| async move { Ok::<_, ClusterError>((object, find(&object.kind, &object.name).await?)) });
+    let mut found = BTreeSet::new();
+    for (object, live) in try_join_all(live).await? {
+        let annotations = "/spec/template/metadata/annotations";
+        let has_hash = |live: &Value| {
+            live.pointer(annotations)
+                .is_some_and(|all| all.get(CONFIG_HASH).is_some())
+        };
+        if live.is_none_or(|live| has_hash(&live)) {
+            continue;
+        }
+        let mut is_same = true;
+        let sources = reads(object)
+            .into_iter()
+            .filter(|read| read.kind != SourceKind::PersistentVolumeClaim);
+        for Read { kind, name, .. } in sources {
+            let kind_name = kind.to_string();
+            let wanted = objects
+                .iter()
+                .find(|source| source.kind == kind_name && source.name == name);
+            is_same &= match wanted {
+                Some(wanted) => find(&kind_name, &name).await?.is_some_and(|live| {
+                    ["data", "binaryData"]
+                        .iter()
+                        .all(|field| same(&wanted.value, &live, field))
+                }),
+                // A deployment writes no others.
+                None => true,
+            };
+        }
+        if is_same {
+            found.insert(object.id());
+        }
+    }
+    Ok(found)
+}
+
+/// Whether two ConfigMaps or Secrets have the same values in a field.
+fn same(one: &Value, other: &Value, field: &str) -> bool {
+    let of = |object: &Value| {
+        object
+            .get(field)
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default()
+    };
+    of(one) == of(other)
 }
 
 /// The fingerprints of the Secrets that are among `objects`, whatever the cluster has now.

@@ -50,7 +50,7 @@ impl InventoryEntry {
             && !self.uid.is_empty()
             && self.manifest == digest(&object.value)
             && managed_fields::owned_in_order(live).is_some_and(|owned| digest(&owned) == self.owned)
-            && !managed_fields::entries(live).any(|entry| entry.is_kubectl_apply())
+            && !managed_fields::is_to_be_taken_over(live)
     }
 }
 

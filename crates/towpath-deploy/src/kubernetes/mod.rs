@@ -22,6 +22,7 @@ mod defaults;
 mod drift;
 mod error;
 mod fingerprint;
+mod helm;
 mod history;
 mod inventory;
 mod job;
@@ -39,6 +40,7 @@ mod record;
 mod rollout;
 mod secrets;
 mod status;
+mod survey;
 mod target;
 
 pub use options::KubernetesOptions;

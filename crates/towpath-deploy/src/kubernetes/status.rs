@@ -1,6 +1,6 @@
 //! How the workloads of an environment are doing.
 
-use super::{cron::cron_message, error::ClusterError, inventory::find_live, record};
+use super::{cron::cron_message, error::ClusterError, helm, inventory::find_live, record};
 use crate::target::{Environment, WorkloadStatus};
 use futures::future::try_join_all;
 use serde_json::Value;
@@ -58,6 +58,16 @@ pub(super) async fn of_environment(
             ..WorkloadStatus::default()
         });
     }
+    let releases = helm::releases(client, environment).await?;
+    statuses.extend(releases.into_iter().map(|release| WorkloadStatus {
+        kind: "Secret".into(),
+        name: release.secret(),
+        message: format!(
+            "Helm's record of its release `{}` (revision {}, {}): Towpath keeps it",
+            release.name, release.revision, release.status
+        ),
+        ..WorkloadStatus::default()
+    }));
     statuses.sort_by(|one, other| (&one.kind, &one.name).cmp(&(&other.kind, &other.name)));
     Ok(statuses)
 }

@@ -6,7 +6,7 @@ use super::{
     drift,
     error::failed_to,
     fingerprint::{self, fingerprint},
-    history,
+    helm, history,
     job::{Started, Starter, Watcher, find_run},
     logs,
     memory::{CheckedPlan, Memory},
@@ -15,11 +15,11 @@ use super::{
     prune::{self, Fate},
     record::{self, Records},
     secrets::{mask_of, write_pull_secret},
-    status,
+    status, survey,
 };
 use crate::target::{
-    Applied, ApplyError, ApplyRequest, CronJobStatus, Deploying, Drift, Environment, Hold, JobHandle, Preflight,
-    Progress, ReleaseRecord, Severity, Target, TargetError, Volumes, WorkloadStatus,
+    Applied, ApplyError, ApplyRequest, CronJobStatus, Deploying, Drift, Environment, HelmRelease, Hold, JobHandle,
+    Preflight, Progress, ReleaseRecord, Severity, Survey, Target, TargetError, Volumes, WorkloadStatus,
 };
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
@@ -137,6 +137,7 @@ impl KubernetesTarget {
         let mut findings = std::mem::take(&mut report.findings);
         let is_refused = findings.iter().any(|finding| finding.severity == Severity::Refused);
         findings.extend(history::findings(environment, &records, &report, objects));
+        findings.extend(survey::notes(&report));
         let plan =
             (report.is_complete && !is_refused).then(|| CheckedPlan::new(began, stored.clone(), report, objects));
         self.memory.set_plan(environment, plan);
@@ -205,6 +206,48 @@ impl Target for KubernetesTarget {
             fingerprint::of_sources(&cluster.client, environment, objects, &key)
                 .await
                 .map_err(failed_to(format!("read what the pods of {environment} read")))
+        })
+    }
+
+    fn helm_releases<'a>(
+        &'a self,
+        environment: &'a Environment,
+    ) -> BoxFuture<'a, Result<Vec<HelmRelease>, TargetError>> {
+        Box::pin(async move {
+            let cluster = self.cluster(environment).await?;
+            let releases = helm::releases(&cluster.client, environment).await;
+            releases.map_err(failed_to(format!("look for releases of Helm in {environment}")))
+        })
+    }
+
+    fn survey<'a>(
+        &'a self,
+        environment: &'a Environment,
+        objects: &'a [Object],
+    ) -> BoxFuture<'a, Result<Survey, TargetError>> {
+        Box::pin(async move {
+            let failed = || failed_to(format!("look at what there is in {environment}"));
+            let cluster = self.cluster(environment).await?;
+            let records = self.records(environment).await?;
+            let key = self.memory.key(environment, records.stored.key.clone());
+            let checker = Checker {
+                client: &cluster.client,
+                discovery: &cluster.discovery,
+                environment,
+                credentials: self.options.credentials.as_ref(),
+                state: &records.stored.state,
+                prune: &[],
+            };
+            let report = checker.check(objects).await.map_err(failed())?;
+            let changes = report.changes(&[], &|value| fingerprint(&key, value));
+            let known = report.objects.iter().map(|checked| checked.object.id()).collect();
+            let others = survey::others(&cluster.client, environment, &known).await;
+            let (others, unseen) = others.map_err(failed_to(format!("look at what there is in {environment}")))?;
+            Ok(Survey {
+                objects: survey::surveyed(environment, &report, changes),
+                others,
+                unseen,
+            })
         })
     }
 

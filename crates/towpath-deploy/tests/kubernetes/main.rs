@@ -1,6 +1,7 @@
 //! The Kubernetes target on a real cluster.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod charts;
 mod cluster;
 mod contract;
 mod deploy;

@@ -15,12 +15,13 @@ use axum::{
     routing::{get, post},
 };
 use towpath_control::ProgressView;
-use towpath_delivery::{PlanView, ReleaseView, plan_digest};
+use towpath_delivery::{AdoptionView, PlanView, ReleaseView, plan_digest};
 use towpath_types::ReleaseId;
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/api/towpath/environments/{project}/{environment}/plan", post(plan))
+        .route("/api/towpath/environments/{project}/{environment}/adopt", post(adopt))
         .route("/api/towpath/environments/{project}/{environment}/deploy", post(deploy))
         .route(
             "/api/towpath/environments/{project}/{environment}/rollback",
@@ -38,6 +39,12 @@ async fn plan(State(app): State<App>, Path((project, name)): Where, Laptop(reque
     let id = environment_id(&project, &name)?;
     let plan = app.delivery.planner.plan_of_request(&id, request).await?;
     Ok(Json(PlanView::from(plan)))
+}
+
+/// What a deployment would take over. Changes nothing.
+async fn adopt(State(app): State<App>, Path((project, name)): Where, Laptop(request): Laptop) -> Answer<AdoptionView> {
+    let id = environment_id(&project, &name)?;
+    Ok(Json(app.delivery.planner.adoption(&id, request).await?))
 }
 
 async fn deploy(

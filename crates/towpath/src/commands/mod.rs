@@ -1,5 +1,6 @@
 //! One function for each command. It gathers its inputs, sends the request, and prints the result.
 
+mod adopt;
 mod agree;
 mod config;
 mod env;
@@ -38,6 +39,7 @@ pub async fn run(command: Command) -> Result<ExitCode> {
         Command::Build(options) => image::build(options).await.map(done),
         Command::Deploy(options) => release::deploy(options).await.map(done),
         Command::Diff(options) => release::diff(options).await,
+        Command::Adopt(options) => adopt::adopt(options).await.map(done),
         Command::Rollback(options) => release::rollback(options).await.map(done),
         Command::Env(command) => env::env(command).map(done),
         Command::Schema => {

@@ -15,8 +15,8 @@ use jiff::SignedDuration;
 use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 use towpath_control::TargetSettings;
 use towpath_delivery::{
-    Delivery, DriftView, EnvironmentView, HISTORY, Hold, LaptopRequest, PlanView, Ports, Progress, PullSecret,
-    ReleaseView, SystemClock, project_images,
+    AdoptionView, Delivery, DriftView, EnvironmentView, HISTORY, Hold, LaptopRequest, PlanView, Ports, Progress,
+    PullSecret, ReleaseView, SystemClock, project_images,
 };
 use towpath_deploy::{KubernetesOptions, KubernetesTarget, LiveSecret, render::Renderer};
 use towpath_images::RegistryImages;
@@ -167,6 +167,11 @@ impl Operations for InProcess {
         refuse_no_registry(id.project(), &request)?;
         let plan = self.delivery.planner.plan_of_request(id, request).await?;
         Ok(PlanView::from(plan))
+    }
+
+    async fn adoption(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<AdoptionView> {
+        refuse_no_registry(id.project(), &request)?;
+        Ok(self.delivery.planner.adoption(id, request).await?)
     }
 
     async fn deploy(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Started> {

@@ -13,7 +13,7 @@ use crate::{cli::At, client::Client};
 use anyhow::{Result, bail};
 use async_trait::async_trait;
 use jiff::SignedDuration;
-use towpath_delivery::{DriftView, EnvironmentView, Hold, LaptopRequest, PlanView, ReleaseView};
+use towpath_delivery::{AdoptionView, DriftView, EnvironmentView, Hold, LaptopRequest, PlanView, ReleaseView};
 use towpath_deploy::LiveSecret;
 use towpath_types::{Digest, EnvironmentId, Outcome, ReleaseId, ReleaseStatus, RunId, SecretBytes};
 
@@ -83,6 +83,9 @@ pub trait Operations: Send + Sync {
 
     /// What `deploy` would do.
     async fn plan(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<PlanView>;
+
+    /// What `deploy` would take over, and from whom.
+    async fn adoption(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<AdoptionView>;
 
     /// Begins a release.
     async fn deploy(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Started>;

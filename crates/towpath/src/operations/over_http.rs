@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::json;
 use towpath_control::ProgressView;
-use towpath_delivery::{DriftView, EnvironmentView, Hold, LaptopRequest, PlanView, ReleaseView};
+use towpath_delivery::{AdoptionView, DriftView, EnvironmentView, Hold, LaptopRequest, PlanView, ReleaseView};
 use towpath_deploy::LiveSecret;
 use towpath_types::{Digest, EnvironmentId, ReleaseId, ReleaseStatus, RunId, SecretBytes, percent_encoded};
 
@@ -100,6 +100,10 @@ impl Operations for OverHttp {
 
     async fn plan(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<PlanView> {
         self.client.post(&path(id, "/plan"), &request).await
+    }
+
+    async fn adoption(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<AdoptionView> {
+        self.client.post(&path(id, "/adopt"), &request).await
     }
 
     async fn deploy(&self, id: &EnvironmentId, request: LaptopRequest) -> Result<Started> {

@@ -350,15 +350,15 @@ impl Checker<'_> {
         let mut answer = self.client.apply(resource, namespace, manifest, Mode::DryRun).await?;
         if let Some(live) = live {
             let defaults = self.defaults(object, resource, live).await;
-            answer.value = managed_fields::without_fields_of_kubectl(live, &answer.value, defaults.as_ref());
+            answer.value = managed_fields::without_abandoned_fields(live, &answer.value, defaults.as_ref());
         }
         Ok(answer)
     }
 
-    /// The defaults that the server fills in, for an object that `kubectl apply` has written: there, defaults count as fields
-    /// of `kubectl`. `None` if they cannot be found.
+    /// The defaults that the server fills in, for an object that `kubectl apply` or Helm has written: there, defaults may count
+    /// as fields of theirs. `None` if they cannot be found.
     async fn defaults(&self, object: &Object, resource: &Resource, live: &Value) -> Option<Value> {
-        if !managed_fields::entries(live).any(|entry| entry.is_kubectl_apply()) {
+        if !managed_fields::is_to_be_taken_over(live) {
             return None;
         }
         as_new(self.client, &self.environment.namespace, resource, object).await
