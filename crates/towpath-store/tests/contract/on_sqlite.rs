@@ -212,7 +212,7 @@ async fn what_gives_no_number_of_its_own_is_noted_soon() {
     // A claim gives a fence.
     let claimed = store
         .claim(
-            &[work.key.clone()],
+            std::slice::from_ref(&work.key),
             "one",
             Timestamp::UNIX_EPOCH,
             Duration::from_secs(60),
