@@ -1,6 +1,6 @@
 //! Which image of the manifests each Dockerfile of a repository builds.
 
-use crate::manifests::workload_images;
+use crate::image::workload_images;
 use std::{collections::BTreeSet, fmt};
 use towpath_deploy::render::is_yaml;
 use towpath_manifest::ManifestFile;

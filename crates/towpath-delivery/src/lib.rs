@@ -68,13 +68,10 @@ pub use error::{DeliveryError, ErrorKind};
 pub use freeze::{Freeze, Frozen, frozen};
 pub use gate::{Approval, Gates};
 pub use history::{HISTORY, History};
-pub use image::{ImageFinder, image_repository, project_images};
+pub use image::{ImageFinder, image_in_manifests, image_repository, project_images, with_found_image, workload_images};
 pub use image_table::ImageTable;
 pub use lock::Locks;
-pub use manifests::{
-    check_project_name, environment_id, image_in_manifests, manifest_files, namespace_before_rendering,
-    select_manifests, with_found_image, workload_images,
-};
+pub use manifests::{check_project_name, environment_id, manifest_files, namespace_before_rendering, select_manifests};
 pub use observe::Observer;
 pub use plan::{
     ChangeAction, ImageChange, Plan, PlanChange, PlanCommit, PlanHook, PlanHooks, PlanView, PlanWireError, read_plan,

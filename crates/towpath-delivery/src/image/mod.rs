@@ -2,8 +2,10 @@
 
 pub(crate) mod choice;
 pub(crate) mod finder;
+pub(crate) mod named;
 pub(crate) mod project;
 
 pub use choice::image_repository;
 pub use finder::ImageFinder;
+pub use named::{image_in_manifests, with_found_image, workload_images};
 pub use project::project_images;

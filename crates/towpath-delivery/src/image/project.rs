@@ -3,8 +3,8 @@
 use super::choice::image_repository;
 use crate::{
     error::DeliveryError,
+    image::named::{PUBLIC_REGISTRIES, all_containers, is_of_project, with_found_image},
     image_table::ImageTable,
-    manifests::{PUBLIC_REGISTRIES, all_containers, is_of_project, with_found_image},
     project_file::{PROJECT_FILE, ProjectFile},
 };
 use std::collections::{BTreeMap, BTreeSet};

@@ -252,7 +252,9 @@ impl World {
 
     /// The document on the disk.
     pub fn document(&self) -> Value {
-        read(&self.environment_folder().join("environment.json")).unwrap()
+        // Beside the record are its version and who wrote it.
+        let mut text: Value = read(&self.environment_folder().join("environment.json")).unwrap();
+        text["record"].take()
     }
 
     async fn describe(&self) -> String {

@@ -4,7 +4,11 @@
 //! the same bytes in several notations. One token may be a number in more than one of them, so each notation is read on its own.
 //! A line of a dump begins with an offset and may end with the text itself: neither is part of the numbers.
 
-use super::{Reading, forms::Automaton, note, unescape::Unit};
+use super::{
+    forms::Automaton,
+    reading::{Reading, note},
+    unescape::Unit,
+};
 
 /// The digits of one number: eight bytes in hex behind `0x`.
 const LONGEST_TOKEN: usize = 18;
