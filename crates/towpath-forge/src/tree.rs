@@ -4,6 +4,7 @@
 //! read: a plan that left it out would prune the objects that it created before.
 
 use std::{collections::BTreeMap, fmt};
+use towpath_types::visible_name;
 
 /// The largest file that Towpath reads. Manifests and configurations are smaller.
 pub const LARGEST_FILE_BYTES: u64 = 8 << 20;
@@ -49,6 +50,8 @@ pub enum Unread {
     NoFile(&'static str),
     /// A name that is not UTF-8.
     Name,
+    /// A name with a line break or another control character, which could forge the lines of a plan.
+    ControlCharacter,
     /// A file with more than the allowed bytes. Holds its size.
     TooLarge(u64),
     /// The largest of several files that are too large together.
@@ -91,6 +94,9 @@ impl fmt::Display for Unread {
             Self::Folder => f.write_str("is a folder, and a file is needed"),
             Self::NoFile(what) => write!(f, "is {what}, and neither a file nor a folder"),
             Self::Name => f.write_str("has a name that is not UTF-8: rename it"),
+            Self::ControlCharacter => {
+                f.write_str("has a name with a line break or another control character: rename it")
+            }
             Self::TooLarge(bytes) => write!(
                 f,
                 "has {}, and a file may have {} MiB: split it",
@@ -298,6 +304,14 @@ impl<E: Entries> Walk<'_, E> {
                 "" => name.clone(),
                 folder => format!("{folder}/{name}"),
             };
+            if name.contains(char::is_control) {
+                let shown = match path {
+                    "" => visible_name(&name).into_owned(),
+                    folder => format!("{folder}/{}", visible_name(&name)),
+                };
+                self.unread(shown, Unread::ControlCharacter);
+                continue;
+            }
             let (path, real) = (below(path), below(real));
             let target = match &entry {
                 Entry::Link(target) => target.clone(),

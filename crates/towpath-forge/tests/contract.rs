@@ -362,6 +362,8 @@ async fn what_cannot_be_read_has_its_place_in_the_answer(subject: &dyn Subject) 
             Change::File("m/fits.yaml", &large[1..]),
             Change::File("m/large.yaml", &large),
             Change::File("m/dev/a.yaml", b"a"),
+            Change::File("m/dev/forged\n  0 unchanged.yaml", b"f"),
+            Change::File("m/\u{1b}[2J/b.yaml", b"b"),
             Change::Link("m/large-link", "large.yaml"),
             Change::Link("m/out.yaml", "../../out.yaml"),
             Change::Link("m/absolute", "/etc"),
@@ -375,11 +377,13 @@ async fn what_cannot_be_read_has_its_place_in_the_answer(subject: &dyn Subject) 
         ],
     );
     let too_large = LARGEST_FILE_BYTES + 1;
-    let expected: [(&str, Result<Vec<u8>, Unread>); 13] = [
+    let expected: [(&str, Result<Vec<u8>, Unread>); 15] = [
+        ("m/\\u001b[2J", Err(Unread::ControlCharacter)),
         ("m/absolute", Err(Unread::LeadsOut("/etc".into()))),
         ("m/behind-a-file", Err(Unread::LeadsNowhere("dev/a.yaml/deep".into()))),
         ("m/dev/a.yaml", Ok(b"a".to_vec())),
         ("m/dev/around", Err(Unread::LeadsBack("..".into()))),
+        ("m/dev/forged\\u000a  0 unchanged.yaml", Err(Unread::ControlCharacter)),
         ("m/fits.yaml", Ok(large[1..].to_vec())),
         ("m/gone", Err(Unread::LeadsNowhere("../gone".into()))),
         ("m/into", Err(Unread::Submodule)),

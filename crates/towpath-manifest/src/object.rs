@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
+use towpath_types::visible_name;
 use towpath_yaml::Place;
 
 /// The identity of an object within its environment: API group, kind and name.
@@ -24,7 +25,7 @@ pub struct ObjectId {
 
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.kind, self.name)
+        write!(f, "{}/{}", visible_name(&self.kind), visible_name(&self.name))
     }
 }
 

@@ -44,4 +44,4 @@ pub use status::{
 };
 pub use suggest::nearest;
 pub use terminal::plain_text;
-pub use visible::visible;
+pub use visible::{visible, visible_name};

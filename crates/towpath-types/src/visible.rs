@@ -11,12 +11,25 @@ use std::{borrow::Cow, fmt::Write as _};
 /// Source: <https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>, <https://trojansource.codes>
 #[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_unseen) {
+    numbered(text, is_unseen)
+}
+
+/// A name as one line may show it: like [`visible`], and a line break or a tab is written as its number too.
+///
+/// A name with a line break would otherwise end the line that it is in, and forge the next one.
+#[must_use]
+pub fn visible_name(name: &str) -> Cow<'_, str> {
+    numbered(name, |c| matches!(c, '\n' | '\t') || is_unseen(c))
+}
+
+/// `text` with each character that `is_hidden` as its number.
+fn numbered(text: &str, is_hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_hidden) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if is_unseen(c) {
+        if is_hidden(c) {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 let _ = write!(shown, "\\u{unit:04x}");
             }
@@ -58,6 +71,15 @@ mod tests {
         ] {
             assert_eq!(visible(text), expected);
         }
+    }
+
+    #[test]
+    fn a_name_stays_in_its_line() {
+        assert_eq!(
+            visible_name("a\n  unchanged\tb\u{1b}[A"),
+            "a\\u000a  unchanged\\u0009b\\u001b[A"
+        );
+        assert!(matches!(visible_name("ä b/c.yaml"), Cow::Borrowed(_)));
     }
 
     #[test]

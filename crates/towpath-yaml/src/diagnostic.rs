@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 
 use crate::source::Span;
 use crate::stored::{Excerpt, Severity, StoredDiagnostic, WIDTH};
+use towpath_types::visible_name;
 
 /// A span with a short note, which may be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,7 +175,7 @@ fn excerpt(label: &Label, concealed: bool) -> Excerpt {
         .source()
         .line(place.line)
         .chars()
-        .map(|character| if character.is_control() { ' ' } else { character })
+        .map(|character| if is_seen(character) { character } else { ' ' })
         .collect();
     let start = place.column.saturating_sub(1) as usize;
     let covered = label
@@ -208,11 +209,42 @@ fn excerpt(label: &Label, concealed: bool) -> Excerpt {
     }
 }
 
+/// Whether a character of the source may be printed as it is.
+fn is_seen(character: char) -> bool {
+    let mut buffer = [0; 4];
+    matches!(visible_name(character.encode_utf8(&mut buffer)), Cow::Borrowed(_))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::{ParseOptions, SourceFile, parse};
+
+    #[test]
+    fn a_diagnostic_cannot_be_made_to_show_another_one() {
+        let name = "a.yml\n\nerror[x]: forged\u{1b}[2J";
+        let file = SourceFile::new(name, "job\u{202e}: 1\n");
+        let (documents, _) = parse(&file, &ParseOptions::default());
+        let key = documents[0]
+            .as_mapping()
+            .unwrap()
+            .iter()
+            .next()
+            .unwrap()
+            .key
+            .span
+            .clone();
+        let forged = "x\nerror[x]: forged\u{1b}[2J";
+        let shown = Diagnostic::error("config::x", forged)
+            .at(&key, forged)
+            .in_context(vec![forged.into()])
+            .hint(forged)
+            .render(false);
+        assert!(!shown.chars().any(|c| c != '\n' && !is_seen(c)), "{shown:?}");
+        let begins = |line: &str| line.starts_with("error[x]") || line.starts_with("forged");
+        assert!(!shown.lines().any(begins), "{shown}");
+    }
 
     #[test]
     fn render_shows_the_use_and_the_origin() {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use towpath_types::visible_name;
 
 /// A named text that can turn byte offsets into lines and columns.
 #[derive(PartialEq, Eq)]
@@ -195,13 +196,23 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}:{}:{}", self.file, self.line, self.column)
+        write!(formatter, "{}:{}:{}", visible_name(&self.file), self.line, self.column)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_files_name_stays_in_its_line() {
+        let place = Place {
+            file: "a\nerror: all is well\u{1b}[2K.yml".into(),
+            line: 1,
+            column: 2,
+        };
+        assert_eq!(place.to_string(), "a\\u000aerror: all is well\\u001b[2K.yml:1:2");
+    }
 
     #[test]
     fn a_word_is_found_by_its_place() {

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
+use towpath_types::{visible, visible_name};
 
 /// The version to write.
 const VERSION: u32 = 1;
@@ -107,7 +108,8 @@ impl StoredDiagnostic {
             Severity::Warning => "1;33",
         };
         let head = format!("{}[{}]", self.severity.as_str(), self.code);
-        let mut message = self.message.lines();
+        let message = visible(&self.message);
+        let mut message = message.lines();
         let _ = writeln!(out, "{}: {}", paint(tone, &head), message.next().unwrap_or_default());
         for line in message {
             let _ = writeln!(out, "  {line}");
@@ -135,7 +137,7 @@ impl StoredDiagnostic {
             let mut here: Vec<_> = excerpts.iter().filter(|(excerpt, _)| excerpt.file == *file).collect();
             let arrow = if index == 0 { "-->" } else { ":::" };
             let first = here[0].0;
-            let place = format!("{file}:{}:{}", first.line, first.column);
+            let place = format!("{}:{}:{}", visible_name(file), first.line, first.column);
             let _ = writeln!(out, "{gutter}{} {place}", paint("34", arrow));
             let _ = writeln!(out, "{gutter} {}", paint("34", "|"));
             here.sort_by_key(|(excerpt, _)| (excerpt.line, excerpt.column));
@@ -150,7 +152,7 @@ impl StoredDiagnostic {
                         "{} {} {}",
                         paint("34", &format!("{:>width$}", excerpt.line)),
                         paint("34", "|"),
-                        excerpt.text
+                        visible_name(&excerpt.text)
                     );
                 }
                 last = Some(excerpt.line);
@@ -158,7 +160,7 @@ impl StoredDiagnostic {
                 let note = if excerpt.note.is_empty() {
                     String::new()
                 } else {
-                    format!(" {}", excerpt.note)
+                    format!(" {}", visible_name(&excerpt.note))
                 };
                 let line = paint(if *primary { tone } else { "34" }, &format!("{mark}{note}"));
                 let indent = " ".repeat(excerpt.indent.min(WIDTH));
@@ -166,9 +168,10 @@ impl StoredDiagnostic {
             }
         }
         for line in &self.context {
-            let _ = writeln!(out, "{gutter} {} {line}", paint("34", "="));
+            let _ = writeln!(out, "{gutter} {} {}", paint("34", "="), visible_name(line));
         }
         if let Some(hint) = &self.hint {
+            let hint = visible(hint).replace('\n', "\n  ");
             let _ = writeln!(out, "{}: {hint}", paint("1;36", "hint"));
         }
         out

@@ -15,7 +15,7 @@ use std::{
 const FLOORS: &[(&str, &[&str])] = &[
     // core
     ("towpath-types", &[]),
-    ("towpath-yaml", &[]),
+    ("towpath-yaml", &["towpath-types"]),
     ("towpath-schedule", &[]),
     ("towpath-workflow", &["towpath-types"]),
     ("towpath-config", &["towpath-types", "towpath-yaml"]),

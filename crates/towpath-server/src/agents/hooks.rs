@@ -17,7 +17,7 @@ use towpath_control::{MOST_TAGS, PipelineView};
 use towpath_delivery::{DeliveryError, ErrorKind};
 use towpath_forge::RefUpdate;
 use towpath_store::TriggerRow;
-use towpath_types::{Actor, ProjectName, TriggerStatus, Via};
+use towpath_types::{Actor, ProjectName, TriggerStatus, Via, visible};
 
 /// How long a pusher waits for their pipelines.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -116,7 +116,8 @@ async fn accepted(State(app): State<App>, Pushed(project): Pushed, text: String)
             pushed.find_map(RefUpdate::branch),
         ));
     }
-    Ok(lines.iter().map(|line| format!("{line}\n")).collect())
+    // Names and errors quote the repository, and git passes this on to a terminal.
+    Ok(lines.iter().map(|line| format!("{}\n", visible(line))).collect())
 }
 
 /// What the pusher reads while a project's default branch has no commit.

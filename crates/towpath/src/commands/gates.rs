@@ -1,6 +1,10 @@
 //! Gates: listing those that wait, and approving one.
 
-use super::{agree::asked_and_answered, place::project, plan::print_plan};
+use super::{
+    agree::asked_and_answered,
+    place::project,
+    plan::{below, print_plan},
+};
 use crate::{
     cli::{Approve, At},
     client::Client,
@@ -9,7 +13,7 @@ use anyhow::{Result, anyhow, bail};
 use towpath_control::{GateView, PipelineView};
 use towpath_delivery::plan_digest;
 use towpath_server::circleci_words;
-use towpath_types::{JobId, JobKind, percent_encoded};
+use towpath_types::{JobId, JobKind, percent_encoded, visible_name};
 
 /// How many gates to request at once.
 const PAGE: usize = 200;
@@ -34,18 +38,18 @@ async fn waiting(client: &Client, project: Option<&str>) -> Result<Vec<GateView>
 fn print_gate(gate: &GateView) {
     outln!(
         "{} of {} in pipeline {} ({})",
-        gate.name,
-        gate.workflow_name,
+        visible_name(&gate.name),
+        visible_name(&gate.workflow_name),
         gate.pipeline_number,
         gate.project
     );
     outln!("  id      {}", gate.job);
-    outln!("  commit  {} {}", gate.commit.short(), gate.subject);
+    outln!("  commit  {} {}", gate.commit.short(), visible_name(&gate.subject));
     if let Some(plan) = &gate.plan {
         print_plan(plan);
     }
     match (&gate.plan_error, gate.as_of, gate.waiting) {
-        (Some(error), _, _) => outln!("  no plan {error}"),
+        (Some(error), _, _) => outln!("  no plan {}", below(error)),
         (None, Some(at), true) => outln!("  as of   {at}"),
         (None, None, true) if gate.environment.is_some() => outln!("  the plan is being made"),
         (None, _, _) => {}
@@ -85,7 +89,10 @@ pub async fn approve(options: Approve) -> Result<()> {
     {
         bail!("the gate's plan is no longer `{wanted}`: look at the one above, and approve that if it is right");
     }
-    if wanted.is_none() && !options.agreement.yes && !asked_and_answered(&format!("Approve {}?", gate.name))? {
+    if wanted.is_none()
+        && !options.agreement.yes
+        && !asked_and_answered(&format!("Approve {}?", visible_name(&gate.name)))?
+    {
         bail!("not approved");
     }
     let body = serde_json::json!({ "plan": shown });

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use std::io::Write;
 use towpath_control::{JobDetail, PipelineView};
 use towpath_server::circleci_words;
-use towpath_types::percent_encoded;
+use towpath_types::{percent_encoded, visible_name};
 
 /// `towpath pipelines`.
 pub async fn list(at: &At) -> Result<()> {
@@ -34,17 +34,21 @@ fn print(pipeline: &PipelineView) {
         "#{} {of} {} {}",
         pipeline.number,
         pipeline.commit.short(),
-        pipeline.subject
+        visible_name(&pipeline.subject)
     );
     for error in &pipeline.errors {
         out!("{}", error.render(false));
     }
     for workflow in &pipeline.workflows {
         let status = circleci_words::workflow(workflow.status);
-        outln!("  {} {status} {}", workflow.name, workflow.id);
+        outln!("  {} {status} {}", visible_name(&workflow.name), workflow.id);
         for job in &workflow.jobs {
             let number = job.number.map(|number| format!(" (job {number})")).unwrap_or_default();
-            outln!("    {:<28} {}{number}", job.name, circleci_words::job(job.status));
+            outln!(
+                "    {:<28} {}{number}",
+                visible_name(&job.name),
+                circleci_words::job(job.status)
+            );
             for line in job.message.iter().flat_map(|message| message.lines()) {
                 outln!("      {line}");
             }
@@ -112,12 +116,16 @@ pub async fn logs(options: Logs) -> Result<()> {
         .await?;
     outln!(
         "{} {} {}",
-        detail.job.name,
+        visible_name(&detail.job.name),
         circleci_words::job(detail.job.status),
         detail.job.message.unwrap_or_default()
     );
     for step in &detail.steps {
-        outln!("--- {} ({})", step.name, circleci_words::step(step.status));
+        outln!(
+            "--- {} ({})",
+            visible_name(&step.name),
+            circleci_words::step(step.status)
+        );
         let mut from = 0;
         while from < step.log_bytes {
             let path = format!(

@@ -1,7 +1,7 @@
 //! Formats plans for people.
 
 use towpath_delivery::{ImageChange, OnFailure, PlanView};
-use towpath_types::{Digest, visible};
+use towpath_types::{Digest, visible, visible_name};
 
 /// Prints a plan for a person.
 pub fn print_plan(plan: &PlanView) {
@@ -22,10 +22,12 @@ pub fn print_plan(plan: &PlanView) {
         outln!("  others' {}", third_party(image, digest.as_ref()));
     }
     for commit in &plan.commits {
-        outln!("  commit  {} {} ({})", commit.id.short(), commit.subject, commit.author);
+        let (subject, author) = (visible_name(&commit.subject), visible_name(&commit.author));
+        outln!("  commit  {} {subject} ({author})", commit.id.short());
     }
     for change in &plan.changes {
-        outln!("  {:<8}{} {}", change.action.as_str(), change.kind, change.name);
+        let (kind, name) = (visible_name(&change.kind), visible_name(&change.name));
+        outln!("  {:<8}{kind} {name}", change.action.as_str());
         for line in change.diff.lines() {
             out_raw!("    {}\n", coloured(line));
         }
@@ -40,10 +42,10 @@ pub fn print_plan(plan: &PlanView) {
         outln!("  if it fails, everything stays as it is then");
     }
     for warning in &plan.warnings {
-        outln!("  warning {warning}");
+        outln!("  warning {}", below(warning));
     }
     for blocker in &plan.blockers {
-        outln!("  BLOCKED {blocker}");
+        outln!("  BLOCKED {}", below(blocker));
     }
 }
 
@@ -55,6 +57,11 @@ fn third_party(image: &str, digest: Option<&Digest>) -> String {
         Some(digest) => format!("{image} ({digest})"),
         None => format!("{image} (its registry does not tell the digest)"),
     }
+}
+
+/// A text of several lines, of which only the first is where a plan's own lines begin.
+pub fn below(text: &str) -> String {
+    text.replace('\n', "\n          ")
 }
 
 /// A line of a diff, coloured if the terminal shows colours. Escapes everything else that could control the terminal.
@@ -94,14 +101,16 @@ pub fn markdown(plan: &PlanView) -> String {
         text.push_str(&format!(
             "- {} {} ({})\n",
             commit.id.short(),
-            commit.subject,
-            commit.author
+            visible_name(&commit.subject),
+            visible_name(&commit.author)
         ));
     }
     for (title, lines) in [("Blocked", &plan.blockers), ("Worth knowing", &plan.warnings)] {
         if !lines.is_empty() {
             text.push_str(&format!("\n**{title}**\n\n"));
-            lines.iter().for_each(|line| text.push_str(&format!("- {line}\n")));
+            lines
+                .iter()
+                .for_each(|line| text.push_str(&format!("- {}\n", visible(line).replace('\n', "\n  "))));
         }
     }
     if !plan.hooks.is_empty() {
@@ -126,9 +135,9 @@ pub fn markdown(plan: &PlanView) -> String {
         text.push_str(&format!(
             "\n<details><summary>{} {} <code>{}</code></summary>\n\n{fence}diff\n{}\n{fence}\n\n</details>\n",
             change.action,
-            change.kind,
-            change.name,
-            change.diff.trim_end()
+            visible_name(&change.kind),
+            visible_name(&change.name),
+            visible(change.diff.trim_end())
         ));
     }
     text
