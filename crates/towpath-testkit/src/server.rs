@@ -13,6 +13,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 use tokio::{
@@ -114,9 +115,12 @@ pub fn file_for_everybody(path: &Path) -> Result<()> {
 /// # Errors
 /// When none of them is free.
 pub fn quiet_port() -> Result<u16> {
+    static ASKED: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + u16::try_from(std::process::id() % 5_000)?;
     let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let found = (first..first + 5_000).find(is_free);
+    // Whoever asked before may not listen yet.
+    let mut after = std::iter::repeat_with(|| first + ASKED.fetch_add(1, Ordering::Relaxed) % 5_000).take(5_000);
+    let found = after.find(is_free);
     found.with_context(|| format!("no port of {first} and the 5,000 after it is free"))
 }
 

@@ -187,6 +187,7 @@ impl People {
     async fn of(world: &World, repository: Repository) -> Self {
         let data = world.folder.path().join("data");
         let opened = world.folder.path().join("opened");
+        file_for_everybody(&opened).unwrap();
         // What `towpath init` tells git for one server, for each of them.
         let token = data.join("token");
         let helper = format!(
