@@ -8,10 +8,11 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use std::{collections::BTreeMap, path::Path};
 use towpath_delivery::{
-    Build, BuiltImage, EnvironmentLayout, Layout, ManifestFile, PROJECT_FILE, ProjectFile, built_images,
+    Build, BuiltImage, EnvironmentLayout, ImageTable, Layout, ManifestFile, PROJECT_FILE, ProjectFile, built_images,
     check_project_name, image_in_manifests, workload_images,
 };
 use towpath_deploy::render::RenderedBy;
+use towpath_types::ImageReference;
 
 /// The name of the git remote that `init` adds.
 const REMOTE: &str = "towpath";
@@ -102,14 +103,16 @@ impl Found {
             outln!("  missing Dockerfile: `towpath build` has nothing to build");
         }
         for (at, built) in self.dockerfiles.iter().enumerate() {
-            let by_towpath = match at {
-                0 => ": `towpath build` builds it",
+            let by_towpath = match self.images().is_empty() {
+                // The tables that `init` writes name them all.
+                false if built.image.is_some() => ": `towpath build` builds it",
+                true if at == 0 => ": `towpath build` builds it",
                 _ => "",
             };
             outln!("  found   {}{by_towpath}", built.dockerfile);
             match &built.image {
                 Some((image, because)) => outln!("          its image is `{image}` ({because})"),
-                None => outln!("          no image of the manifests is its own, as far as one can see"),
+                None => outln!("          found no image in the manifests that it builds"),
             }
         }
         for place in self.places.iter().filter(|place| place.is_in_force) {
@@ -140,6 +143,26 @@ impl Found {
         for wrong in &self.wrong {
             outln!("{wrong}");
         }
+    }
+
+    /// The project's images, if Dockerfiles build several that the manifests run; empty for a project with one image.
+    fn images(&self) -> BTreeMap<String, ImageTable> {
+        let mut tables = BTreeMap::new();
+        for built in &self.dockerfiles {
+            let Some((image, _)) = &built.image else { continue };
+            let Ok(reference) = image.parse::<ImageReference>() else {
+                continue;
+            };
+            let table = ImageTable {
+                dockerfile: Some(built.dockerfile.clone()),
+                // An image without a registry is in Towpath's own, below the project's name.
+                repository: reference.registry.is_some().then(|| image.clone()),
+                ..ImageTable::default()
+            };
+            let last = reference.repository.rsplit('/').next().unwrap_or_default();
+            tables.entry(last.to_string()).or_insert(table);
+        }
+        if tables.len() > 1 { tables } else { BTreeMap::new() }
     }
 
     /// Lines for the end of `towpath.toml`, if the most plausible environment has no name in the repository: its table. The
@@ -241,21 +264,26 @@ fn write_down(repository: &Repository, found: &Found, name: &str) -> Result<()> 
         outln!("  kept    {PROJECT_FILE}");
         return Ok(());
     }
-    let (image, containers, image_said) = image_of(&found.files, name);
+    let images = found.images();
+    let (image, containers, image_said) = match images.is_empty() {
+        true => image_of(&found.files, name),
+        false => (None, Vec::new(), None),
+    };
     let (manifests, manifests_said) = found.manifests();
     let prepare = repository
         .root
         .join("ci/build-binary")
         .exists()
         .then(|| "ci/build-binary".to_string());
-    // A Dockerfile at the root is the default.
     let dockerfile = found.dockerfiles.first().map(|built| built.dockerfile.clone());
-    let dockerfile = dockerfile.filter(|path| path != "Dockerfile");
+    // A Dockerfile at the root is the default. Several images have theirs in their own tables.
+    let dockerfile = dockerfile.filter(|path| path != "Dockerfile" && images.is_empty());
     let table = found.table();
     let manifests = manifests.filter(|_| table.is_none());
     let file = ProjectFile {
         project: Some(name.to_string()),
-        image: Some(image),
+        image,
+        images,
         containers,
         manifests: manifests.map(str::to_string),
         build: (prepare.is_some() || dockerfile.is_some()).then_some(Build { prepare, dockerfile }),
@@ -276,17 +304,17 @@ fn write_down(repository: &Repository, found: &Found, name: &str) -> Result<()> 
 }
 
 /// The image that the manifests' workloads run, the containers that run it under another name, and a message about it.
-fn image_of(files: &[ManifestFile], name: &str) -> (String, Vec<String>, Option<String>) {
+fn image_of(files: &[ManifestFile], name: &str) -> (Option<String>, Vec<String>, Option<String>) {
     let runs = workload_images(files);
     // An image with the project's name, in any registry: images are identified by their repositories.
     let is_own =
         |image: &String| image == name || image.split_once('/').is_some_and(|(_, repository)| repository == name);
     if runs.keys().any(is_own) {
-        return (name.to_string(), Vec::new(), None);
+        return (Some(name.to_string()), Vec::new(), None);
     }
     if let Some(image) = image_in_manifests(name, files) {
         let said = format!("the manifests run `{image}`: that is where pipelines are to push");
-        return (image, Vec::new(), Some(said));
+        return (Some(image), Vec::new(), Some(said));
     }
     let last = |image: &str| image.rsplit('/').next().unwrap_or(image).to_string();
     let found = runs.iter().find(|(image, _)| last(image) == name);
@@ -295,16 +323,16 @@ fn image_of(files: &[ManifestFile], name: &str) -> (String, Vec<String>, Option<
         Some((image, containers)) => {
             let said =
                 format!("the manifests run `{image}`; `containers` says that what is built here takes its place");
-            (name.to_string(), containers.iter().cloned().collect(), Some(said))
+            (Some(name.to_string()), containers.iter().cloned().collect(), Some(said))
         }
-        None if runs.is_empty() => (name.to_string(), Vec::new(), None),
+        None if runs.is_empty() => (Some(name.to_string()), Vec::new(), None),
         None => {
             let images: Vec<String> = runs.keys().map(|image| format!("`{image}`")).collect();
             let said = format!(
                 "the manifests run {}: `image` is to be the one that is built here",
                 images.join(", ")
             );
-            (name.to_string(), Vec::new(), Some(said))
+            (Some(name.to_string()), Vec::new(), Some(said))
         }
     }
 }
@@ -424,6 +452,39 @@ mod tests {
 
     const OBJECT: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
     const CHART: &str = "apiVersion: v2\nname: shop\nversion: 0.1.0\n";
+
+    #[test]
+    fn each_of_several_images_gets_a_table() {
+        let web = |name: &str, image: &str| {
+            format!(
+                "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec: {{template: {{spec: {{containers: [{{name: {name}, image: '{image}'}}]}}}}}}\n"
+            )
+        };
+        let (vote, result) = (web("vote", "r.example.org/team/vote:1"), web("result", "result"));
+        let files = [
+            ("k8s/dev/vote.yaml", vote.as_str()),
+            ("k8s/dev/result.yaml", result.as_str()),
+            ("vote/Dockerfile", ""),
+            ("result/Dockerfile", ""),
+            ("tools/Dockerfile", ""),
+        ];
+        let text = written(&files);
+        let file = ProjectFile::parse(&text).unwrap();
+        assert_eq!((file.image, file.build), (None, None));
+        let tables: Vec<_> = file
+            .images
+            .iter()
+            .map(|(name, table)| (name.as_str(), table.dockerfile.as_deref(), table.repository.as_deref()))
+            .collect();
+        assert_eq!(
+            tables,
+            [
+                ("result", Some("result/Dockerfile"), None),
+                ("vote", Some("vote/Dockerfile"), Some("r.example.org/team/vote")),
+            ],
+            "{text}"
+        );
+    }
 
     #[test]
     fn a_choice_is_one_line_to_change() {
