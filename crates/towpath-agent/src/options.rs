@@ -32,6 +32,9 @@ pub enum OptionsError {
     /// The variable is not set, is empty, or is not UTF-8.
     #[error("the environment variable {0} is not set: the agent is started by an engine, not by hand")]
     Missing(&'static str),
+    /// Neither the variable nor standard input holds it.
+    #[error("standard input does not hold the agent's token: the agent is started by an engine, not by hand")]
+    NoToken,
 }
 
 impl AgentOptions {
@@ -52,7 +55,7 @@ impl AgentOptions {
         let token = token.filter(|token| !token.is_empty());
         Ok(Self {
             socket: read(variable::AGENT_SOCKET)?.into(),
-            token: SecretString::new(token.ok_or(OptionsError::Missing(variable::AGENT_TOKEN))?),
+            token: SecretString::new(token.ok_or(OptionsError::NoToken)?),
             state_directory: read(variable::STATE_DIR)?.into(),
         })
     }

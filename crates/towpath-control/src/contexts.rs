@@ -230,7 +230,7 @@ fn unset(sealed: &SealedStore, scope: &Scope, key: &str) -> Result<(), DeliveryE
 fn sealed_error(error: SealedStoreError) -> DeliveryError {
     match error {
         SealedStoreError::Name(_) | SealedStoreError::Value { .. } => DeliveryError::invalid(error.to_string()),
-        other => DeliveryError::unavailable("the sealed store cannot do what is needed").caused_by(other),
+        other => DeliveryError::unavailable("failed to read or write the sealed values").caused_by(other),
     }
 }
 

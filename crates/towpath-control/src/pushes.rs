@@ -41,7 +41,7 @@ impl Pushes {
     }
 
     /// Waits until git has finished with this push.
-    pub async fn is_over(&self, push: Uuid) {
+    pub async fn until_over(&self, push: Uuid) {
         let end = self
             .0
             .lock()
@@ -87,11 +87,11 @@ mod tests {
         let other = pushes.begin();
         let id = push.id();
         assert!(pushes.is_under_way(id) && pushes.is_under_way(other.id()) && id != other.id());
-        let mut over = Box::pin(pushes.is_over(id));
+        let mut over = Box::pin(pushes.until_over(id));
         assert!(futures::poll!(&mut over).is_pending());
         drop(push);
         over.await;
-        pushes.is_over(id).await;
+        pushes.until_over(id).await;
         assert!(!pushes.is_under_way(id) && pushes.is_under_way(other.id()));
     }
 }

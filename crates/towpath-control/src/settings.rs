@@ -41,8 +41,8 @@ pub struct HostJobs {
 }
 
 impl HostJobs {
-    /// What the rights of this process allow of what is wanted. Only root can run jobs as others. They have no access to the
-    /// data directory, so root's jobs have their folders elsewhere.
+    /// The part of the wanted settings that this process has the rights for. Only root can run jobs as other users. Such jobs
+    /// have no access to the data directory, so their folders are elsewhere.
     #[must_use]
     pub fn allowed(users: Option<HostUsers>, directory: Option<PathBuf>, engine: EngineUse) -> Self {
         let possible = HostUsers::are_possible();

@@ -131,7 +131,7 @@ async fn a_configuration_that_does_not_compile_makes_a_pipeline_that_says_where(
         "{:?}",
         pipeline.errors
     );
-    // What is stored is no rendered text.
+    // The store has the diagnostics, not their text.
     let row = world.store.pipeline(pipeline.id).await.unwrap().unwrap();
     let stored = &row.diagnostics["diagnostics"][0];
     assert_eq!(

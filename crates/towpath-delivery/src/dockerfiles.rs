@@ -17,7 +17,7 @@ pub struct BuiltImage {
 /// Why a Dockerfile builds an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BuiltBecause {
-    /// A file of the pipeline builds it so; the file and the line.
+    /// A file of the pipeline builds it; the file and the line.
     Pipeline(String, usize),
     /// The image is called like the Dockerfile or its folder.
     Name,
@@ -28,8 +28,8 @@ pub enum BuiltBecause {
 impl fmt::Display for BuiltBecause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pipeline(file, line) => write!(f, "{file}:{line} builds it so"),
-            Self::Name => f.write_str("it is called so"),
+            Self::Pipeline(file, line) => write!(f, "built at {file}:{line}"),
+            Self::Name => f.write_str("it has the same name"),
             Self::Only => f.write_str("there is no other"),
         }
     }
@@ -268,9 +268,9 @@ mod tests {
             &files,
             &[],
             &[
-                "Dockerfile: r.example.org/team/shop, it is called so",
-                "vote/Dockerfile: r.example.org/team/shop-vote, it is called so",
-                "docker/Dockerfile.worker: r.example.org/team/worker, it is called so",
+                "Dockerfile: r.example.org/team/shop, it has the same name",
+                "vote/Dockerfile: r.example.org/team/shop-vote, it has the same name",
+                "docker/Dockerfile.worker: r.example.org/team/worker, it has the same name",
                 "result/Dockerfile: none",
             ],
         );
@@ -286,8 +286,8 @@ mod tests {
             &files,
             &[(".circleci/config.yml", text)],
             &[
-                "api/Dockerfile: r.example.org/team/front, .circleci/config.yml:3 builds it so",
-                "web/Dockerfile: r.example.org/team/api, .circleci/config.yml:6 builds it so",
+                "api/Dockerfile: r.example.org/team/front, built at .circleci/config.yml:3",
+                "web/Dockerfile: r.example.org/team/api, built at .circleci/config.yml:6",
             ],
         );
     }

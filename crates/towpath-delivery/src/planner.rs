@@ -48,7 +48,7 @@ pub(crate) struct PlanSource {
     pub project_file: ProjectFile,
     /// The images that the project has.
     pub known: ProjectImages,
-    /// Those of the release.
+    /// The images of the release.
     pub chosen: Chosen,
     pub commit: Option<CommitId>,
     /// Overrides the project file.

@@ -519,7 +519,7 @@ impl Runs {
     }
 }
 
-/// The plan of running something of a release once more. It changes nothing.
+/// A plan that runs a part of a release again. It changes no object.
 fn of_released(released: &Plan, warning: String) -> Plan {
     Plan {
         place: released.place.clone(),

@@ -13,7 +13,7 @@ fn shortened(name: &str, most: usize) -> String {
     shortened.trim_end_matches(['-', '.']).to_string()
 }
 
-/// The name of the Job that the run `run` of `name` is.
+/// The name of the Job object of a run: `name` and the run's id, within Kubernetes' limit.
 pub(crate) fn name_of_run(name: &str, run: &str) -> String {
     format!("{}-{run}", shortened(name, LABEL - 1 - run.len()))
 }

@@ -564,7 +564,8 @@ pub trait Target: Send + Sync {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    /// What applying `objects` would take over from whom, and what else there is. Empty where only the target can put objects.
+    /// What applying `objects` would take over from whom, and what else there is. Empty for a target where nobody else can create
+    /// objects.
     fn survey<'a>(
         &'a self,
         _environment: &'a Environment,

@@ -5,8 +5,7 @@
 //! - **Invariant:** what a newer version wrote is an error that says so. It is never taken for damaged, because a damaged record
 //!   is replaced.
 //!
-//! What has no version is not read as version 1: only builds from before the first release wrote it, and its states and images
-//! were free text.
+//! What has no version is not read: Towpath never writes such a record.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -23,7 +22,9 @@ pub(crate) enum WireError {
          Towpath {towpath} or a newer one for this environment"
     )]
     Newer { version: u32, towpath: String },
-    #[error("it has no version: a build from before the first release wrote it. Begin with an empty data directory")]
+    #[error(
+        "it has no version, so this Towpath did not write it: restore it from a backup, or begin with an empty data directory"
+    )]
     Unversioned,
     #[error("it is not what Towpath writes")]
     Form(#[source] serde_json::Error),

@@ -196,7 +196,7 @@ impl HostEngine {
         }
         let own = |(of_machine, name): (&'static str, &str), text: &dyn Fn(&[u8]) -> Vec<u8>| {
             let before = match fs::read(of_machine) {
-                // There is nothing that it could be seen in place of.
+                // The machine has no such file, so there is nothing to replace.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 read => read?,
             };

@@ -238,7 +238,7 @@ pub(crate) enum Part {
     Applied(String),
     /// Its events never come. A sentence says so.
     Never(String),
-    /// It cannot be what it wants to be. A sentence says why.
+    /// It cannot run as a hook. A sentence says why.
     Refused(String),
 }
 

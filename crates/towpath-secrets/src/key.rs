@@ -83,9 +83,9 @@ impl Keys {
         // HMAC as a key derivation: a uniformly random key needs no extraction, only a label for each purpose.
         let derive = |purpose: &str| Zeroizing::new(keyed(master, purpose.as_bytes()));
         Self {
-            sealing: derive("towpath vault 1: sealing"),
-            fingerprint: derive("towpath vault 1: fingerprint"),
-            id: hex::encode(&derive("towpath vault 1: id")[..8]),
+            sealing: derive("towpath sealed store 1: sealing"),
+            fingerprint: derive("towpath sealed store 1: fingerprint"),
+            id: hex::encode(&derive("towpath sealed store 1: id")[..8]),
         }
     }
 
@@ -140,7 +140,7 @@ impl Binding<'_> {
     /// The parts, each after its length, so that no two bindings have the same bytes.
     fn to_bytes(&self) -> Vec<u8> {
         let at = self.set_at.to_string();
-        let mut parts = vec!["towpath vault 1"];
+        let mut parts = vec!["towpath sealed store 1"];
         match self.scope {
             Scope::Secret {
                 project,

@@ -388,7 +388,7 @@ fn stopped_everywhere(
 ) -> usize {
     for step in 0..100 {
         let dir = folder();
-        let path = dir.path().join("vault");
+        let path = dir.path().join("sealed");
         prepare(&path);
         fault::LEFT.set(Some(step));
         let outcome = act(&path);

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use towpath_secrets::{Scope, SealedStore};
 use towpath_types::SecretBytes;
 
-const FOLDER: &str = "TOWPATH_TEST_VAULT";
+const FOLDER: &str = "TOWPATH_TEST_SEALED_STORE";
 
 fn scope() -> Scope {
     Scope::secret("claims", "dev", "app")

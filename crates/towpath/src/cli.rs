@@ -376,7 +376,7 @@ pub struct Unlock {
 
 #[derive(Debug, Args)]
 pub struct Adopt {
-    /// The environment: a folder of `.k8s/<kube context>/`
+    /// The environment, as `towpath env list` names it
     pub environment: String,
     /// `latest`, `<branch>-latest`, a commit, or a whole tag
     #[arg(default_value = "latest")]

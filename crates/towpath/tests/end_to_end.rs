@@ -831,8 +831,8 @@ workflows:
 
 /// A repository whose main branch is `master`.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_main_branch_is_the_one_that_was_pushed_first() {
-    in_world("the_main_branch", &delivery_files(), |world| async move {
+async fn without_a_main_branch_master_is_the_default() {
+    in_world("without_a_main_branch", &delivery_files(), |world| async move {
         let world = world.lock().await;
         world.repository.push("HEAD:refs/heads/master").await.unwrap();
         let said = world.towpath(&["status", "dev"]).await.unwrap();
@@ -843,7 +843,7 @@ async fn the_main_branch_is_the_one_that_was_pushed_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn images_go_through_a_private_registry_with_what_docker_knows() {
-    let name = "images_go_through_a_private_registry";
+    let name = "images_go_through_a_private_registry_with_what_docker_knows";
     let registry = match Registry::start_private().await.unwrap() {
         Ok(registry) => registry,
         Err(absent) => return skipped(name, &absent),

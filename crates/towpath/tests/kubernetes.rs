@@ -520,7 +520,7 @@ fn elsewhere(kind: &str) -> (Vec<(&'static str, String)>, &'static str, &'static
 
 #[tokio::test]
 async fn charts_and_overlays_elsewhere_are_found_planned_and_deployed() {
-    let Some(parts) = parts("charts_and_overlays_elsewhere").await else {
+    let Some(parts) = parts("charts_and_overlays_elsewhere_are_found_planned_and_deployed").await else {
         return;
     };
     let authority = parts.cluster.certificate_authority().unwrap();

@@ -59,7 +59,7 @@ struct PlanV1 {
     objects: Vec<Object>,
     changes: Vec<ChangeV1>,
     unchanged: usize,
-    /// Absent if there are none, as in plans from before there were hooks.
+    /// Absent if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hooks: Option<HooksV1>,
     blockers: Vec<String>,

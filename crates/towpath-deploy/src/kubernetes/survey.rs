@@ -37,7 +37,7 @@ pub(super) fn owners(object: &Value, environment: &Environment) -> Vec<String> {
     let mark = |(field, name, words): &(&str, &str, &str)| {
         let value = object.pointer(&format!("/metadata/{field}"))?.get(name)?.as_str()?;
         // Charts have this label of their own, whoever applies them.
-        (value != "Helm").then(|| format!("{words} `{value}`"))
+        (*name != "app.kubernetes.io/managed-by" || value != "Helm").then(|| format!("{words} `{value}`"))
     };
     let marked: Vec<String> = MARKS.iter().filter_map(mark).collect();
     if !marked.is_empty() {

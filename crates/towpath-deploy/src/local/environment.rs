@@ -125,7 +125,7 @@ pub(crate) fn expand_word(word: &str, variables: &[(String, SecretString)]) -> S
         let known = variables.iter().find(|(known, _)| known == name);
         known.map(|(_, value)| value.expose().as_bytes())
     };
-    // All of it is text.
+    // The template and all values are text, so this loses nothing.
     String::from_utf8_lossy(&expand(word, value)).into_owned()
 }
 

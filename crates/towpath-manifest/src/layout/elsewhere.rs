@@ -62,7 +62,7 @@ const ENVIRONMENTS: [&str; 43] = [
     "uat",
 ];
 
-/// Words that say that something is no environment's own.
+/// Names of folders and files that belong to several environments.
 const COMMON: [&str; 24] = [
     "all",
     "base",

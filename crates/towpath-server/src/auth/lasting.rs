@@ -47,7 +47,7 @@ impl Shown {
         match self {
             Self::Session(token) => app.sessions.ended(&token).await,
             Self::Token(token) => match app.identity.grant(&token) {
-                Some(Grant::Hook { push, .. }) => app.pushes.is_over(push).await,
+                Some(Grant::Hook { push, .. }) => app.pushes.until_over(push).await,
                 Some(grant) => credential_ended(app.store.as_ref(), app.clock.as_ref(), &grant).await,
                 None => {}
             },

@@ -71,7 +71,7 @@ fn print(view: &AdoptionView) {
     }
     for release in &view.helm {
         outln!(
-            "Helm's release {}: revision {}, {}; {} Secrets with its record stay",
+            "Helm's release {}: revision {}, {}; Secrets with its record, which stay: {}",
             release.name,
             release.revision,
             release.status,

@@ -43,7 +43,7 @@ struct Told {
     /// The numbers of the pipelines that were asked for.
     triggered: Mutex<Vec<i64>>,
     tried_to_trigger: AtomicU32,
-    /// Pushes a new branch with a new commit, repeatedly.
+    /// The gates whose approval was acknowledged.
     approved: Mutex<BTreeSet<String>>,
     is_over: AtomicBool,
 }
