@@ -218,9 +218,10 @@ pub fn is_applied_hook(object: &Object) -> bool {
     object.kind != "Job" && matches!(Hook::of(object), Ok(Some(_)))
 }
 
-/// Whether a path is that of an object that Helm rendered: the form of `RenderedEnvironment::path_of`.
+/// Whether a path is that of an object that Helm rendered: the forms of `RenderedEnvironment::path_of`.
 pub(crate) fn is_rendered_by_helm(path: &str) -> bool {
-    path.contains("/(rendered by helm)/")
+    let by_helm = |part: &str| part == "(rendered by helm)" || part.starts_with("(rendered by helm for ");
+    path.split('/').any(by_helm)
 }
 
 /// Whether a hook is a test and nothing else.
@@ -311,6 +312,35 @@ fn as_job(pod: &Object) -> Result<Object, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_helm_renders_is_known_by_its_path() {
+        for folder in ["chart", ".k8s/live/dev", ""] {
+            for (by, expect) in [
+                (
+                    crate::RenderedBy::Helm {
+                        chart: folder.into(),
+                        values: Vec::new(),
+                        set: Vec::new(),
+                    },
+                    true,
+                ),
+                (crate::RenderedBy::Kustomize, false),
+            ] {
+                let rendered = crate::RenderedEnvironment {
+                    kube_context: "live".into(),
+                    environment: "dev".into(),
+                    folder: folder.into(),
+                    by,
+                };
+                assert_eq!(
+                    is_rendered_by_helm(&rendered.path_of("migrate.job")),
+                    expect,
+                    "{folder}"
+                );
+            }
+        }
+    }
 
     fn object(kind: &str, name: &str, annotations: Value) -> Object {
         let value = json!({

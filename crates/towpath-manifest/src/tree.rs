@@ -260,6 +260,13 @@ fn read_file(
         merge: true,
     };
     let (documents, wrong) = parse(source, &options);
+    let has_values = has_secret(source.text());
+    // The line that is wrong may hold a value.
+    let conceal = |diagnostic: Diagnostic| match has_values {
+        true => diagnostic.concealed(),
+        false => diagnostic,
+    };
+    let wrong: Vec<Diagnostic> = wrong.into_iter().map(conceal).collect();
     let is_yaml = !wrong.iter().any(Diagnostic::is_error);
     let is_template = !is_yaml && source.text().contains("{{");
     diagnostics.extend(wrong.into_iter().map(|diagnostic| match is_template {
@@ -274,8 +281,18 @@ fn read_file(
     }
     // After a syntax error, missing fields are only a consequence.
     if is_yaml {
-        diagnostics.append(&mut follow_ups);
+        diagnostics.extend(follow_ups.into_iter().map(conceal));
     }
+}
+
+/// Whether a text may hold a Secret, even if it is not YAML.
+fn has_secret(text: &str) -> bool {
+    text.match_indices("kind").any(|(at, kind)| {
+        let rest = &text[at + kind.len()..];
+        let rest = rest.trim_start_matches(['"', '\'', ' ', '\t', ':']);
+        let rest = rest.strip_prefix("Secret");
+        rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_alphanumeric()))
+    })
 }
 
 fn read_object(node: &Node, in_jobs: bool, found: &mut Vec<Found>, diagnostics: &mut Vec<Diagnostic>) {
@@ -502,6 +519,11 @@ fn unique(owner: &str, found: Vec<&Found>, diagnostics: &mut Vec<Diagnostic>) ->
     objects
 }
 
+/// Namespaces that are made for Kubernetes itself.
+///
+/// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/#initial-namespaces>
+const SYSTEM_NAMESPACES: [&str; 3] = ["kube-node-lease", "kube-public", "kube-system"];
+
 /// The namespace of an environment's manifests: the name of its Namespace object, otherwise the one that most objects set.
 fn check_namespace(owner: &str, found: &[Found], diagnostics: &mut Vec<Diagnostic>) -> Option<String> {
     let mut said: Vec<(&Found, &str, Span)> = Vec::new();
@@ -513,11 +535,22 @@ fn check_namespace(owner: &str, found: &[Found], diagnostics: &mut Vec<Diagnosti
         }
     }
     let votes = |(found, namespace, _): &(&Found, &str, Span)| {
+        // A RoleBinding in `kube-system` does not move the application there.
+        let is_of_system = SYSTEM_NAMESPACES.contains(namespace);
         let same = said.iter().filter(|(_, other, _)| other == namespace).count();
-        (found.object.kind == "Namespace", same)
+        (!is_of_system, found.object.kind == "Namespace", same)
     };
     // On a tie, the first file decides. `max_by_key` returns the last maximum, hence `rev`.
     let (_, namespace, span) = said.iter().rev().max_by_key(|one| votes(one))?;
+    if SYSTEM_NAMESPACES.contains(namespace) {
+        let message = format!("`{namespace}` is Kubernetes' own namespace, so {owner} cannot be there");
+        diagnostics.push(
+            Diagnostic::error("manifest::other-namespace", message)
+                .at(span, "")
+                .hint("an environment has one namespace: apply this object by other means, or put it into the environment's"),
+        );
+        return None;
+    }
     for (found, other, at) in &said {
         if other == namespace {
             continue;

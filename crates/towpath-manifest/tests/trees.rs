@@ -601,3 +601,47 @@ hint: manifests belong in `.k8s/<kube context>/<environment>/`: move it there
 "#,
     );
 }
+
+#[test]
+fn a_value_of_a_secret_is_in_no_diagnostic() {
+    for text in [
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData:\n  pw: \"hunter2\\q\"\n",
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData:\n  pw: hunter2\n  pw: hunter2\n",
+        "{\"kind\": \"Secret\", \"stringData\": {\"pw\": \"hunter2\", \"pw\": \"hunter2\"}}\n",
+        "stringData: {pw: hunter2\nkind : 'Secret'\n",
+    ] {
+        let (_, wrong) = Tree::read([(".k8s/live/dev/a.yaml", text)]);
+        assert!(!wrong.is_empty(), "{text}");
+        let rendered = render_all(&wrong, false);
+        assert!(!rendered.contains("hunter2"), "{rendered}");
+        assert!(rendered.contains(".k8s/live/dev/a.yaml:"), "{rendered}");
+    }
+    let (_, wrong) = Tree::read([(".k8s/live/dev/a.yaml", "kind: SecretStore\nspec: {a: \"shown\\q\"}\n")]);
+    assert!(render_all(&wrong, false).contains("shown"));
+}
+
+#[test]
+fn an_object_in_a_namespace_of_the_system_does_not_move_the_environment() {
+    let object = |kind: &str, namespace: &str| {
+        format!("apiVersion: v1\nkind: {kind}\nmetadata: {{name: a, namespace: {namespace}}}\n")
+    };
+    let (own, system) = (object("ConfigMap", "shop"), object("Service", "kube-system"));
+    let of = |files: &[(&str, &str)]| {
+        let (tree, wrong) = Tree::read(files.iter().copied());
+        let environment = &tree.kube_contexts["live"].environments["dev"];
+        (environment.namespace.clone(), render_all(&wrong, false))
+    };
+    let (namespace, wrong) = of(&[(".k8s/live/dev/a.yaml", &system)]);
+    assert_eq!(namespace, None);
+    assert!(wrong.contains("`kube-system` is Kubernetes' own namespace"), "{wrong}");
+    let (namespace, wrong) = of(&[
+        (".k8s/live/dev/a.yaml", &system),
+        (".k8s/live/dev/b.yaml", &object("Secret", "kube-system")),
+        (".k8s/live/dev/c.yaml", &own),
+    ]);
+    assert_eq!(namespace.as_deref(), Some("shop"));
+    assert!(
+        wrong.contains("`Service/a` is in the namespace `kube-system`"),
+        "{wrong}"
+    );
+}
