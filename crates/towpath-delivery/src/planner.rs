@@ -205,6 +205,7 @@ impl Planner {
             }
             None => Vec::new(),
         };
+        warnings.extend(runs.as_ref().and_then(|runs| moved(&runs.place, &place)));
         let helm = self.target.helm_releases(&place).await?;
         warnings.extend(helm.iter().map(|release| kept_release(&place, release)));
         let mut plan = Plan {
@@ -429,6 +430,22 @@ fn out_of_order(id: &EnvironmentId, from: Option<&str>, file: &ProjectFile) -> O
         "{environment} comes after {} ({}), and this promotes from {from}",
         after.value,
         after.span.place()
+    ))
+}
+
+/// A sentence about an environment that was somewhere else.
+fn moved(from: &Environment, to: &Environment) -> Option<String> {
+    let (what, before, now) = if from.kube_context != to.kube_context {
+        ("kube context", &from.kube_context, &to.kube_context)
+    } else if from.namespace != to.namespace {
+        ("namespace", &from.namespace, &to.namespace)
+    } else {
+        return None;
+    };
+    Some(format!(
+        "`{}` moves from the {what} `{before}` to `{now}`: everything is created there, and what runs in `{before}` stays until \
+         somebody deletes it",
+        to.id.environment()
     ))
 }
 
