@@ -290,7 +290,7 @@ mod tests {
         );
         let unversioned = said(&document_v1()["record"].to_string());
         assert!(
-            unversioned.contains("Begin with an empty data directory"),
+            unversioned.contains("begin with an empty data directory"),
             "{unversioned}"
         );
         let mut wrong = document_v1();
