@@ -306,7 +306,7 @@ impl Manifests {
         let wrong = diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
         let wrong = wrong.filter(|diagnostic| layout.concerned_by(&kube_context, name, diagnostic));
         let unread = source.unread.iter();
-        let unread = unread.filter(|(path, _)| layout.concerns(&kube_context, name, path));
+        let unread = unread.filter(|(path, _)| layout.needs(&kube_context, name, path));
         let errors = unread.map(|(_, wrong)| wrong.clone());
         let mut errors: Vec<String> = errors.chain(wrong.map(|diagnostic| diagnostic.render(false))).collect();
         let namespace = namespace_in(&tree, layout, &kube_context, id.project(), name, project_file);

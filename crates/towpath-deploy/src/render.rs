@@ -298,9 +298,7 @@ impl Renderer {
             let is_asked_for = only.is_none_or(|only| only == name);
             let is_wrong =
                 |diagnostic: &Diagnostic| diagnostic.is_error() && layout.concerned_by(kube_context, name, diagnostic);
-            let concerning = unread
-                .iter()
-                .filter(|(path, _)| layout.concerns(kube_context, name, path));
+            let concerning = unread.iter().filter(|(path, _)| layout.needs(kube_context, name, path));
             let lacks: Vec<String> = concerning.map(|(_, wrong)| wrong.clone()).collect();
             let outcome = if !is_asked_for || diagnostics.iter().any(is_wrong) {
                 Ok(None)

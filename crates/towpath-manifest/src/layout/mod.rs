@@ -328,6 +328,19 @@ impl Layout {
         }
     }
 
+    /// Whether an environment needs the file at `path`, so that it cannot be deployed while the file cannot be read. A chart's
+    /// values for another environment are in its folder, but it does without them.
+    #[must_use]
+    pub fn needs(&self, kube_context: &str, environment: &str, path: &str) -> bool {
+        let has_values = |layout: &EnvironmentLayout| match layout.rendered().map(|rendered| &rendered.by) {
+            Some(RenderedBy::Helm { values, .. }) => values.iter().any(|values| values == plain(path)),
+            Some(RenderedBy::Kustomize) | None => false,
+        };
+        let own = self.get(kube_context, environment);
+        let is_for_others = self.environments.iter().any(has_values) && !own.is_some_and(has_values);
+        !is_for_others && self.concerns(kube_context, environment, path)
+    }
+
     fn concerns_below_k8s(&self, kube_context: &str, environment: &str, path: &str, inside: &str) -> bool {
         let around = || std::iter::once(path).chain(ancestors(path));
         if around().any(|dir| self.dot_k8s.unused.contains(dir)) {

@@ -642,3 +642,30 @@ fn names_that_lead_nowhere_are_reported() {
     assert_eq!(diagnostics.len(), 2, "{diagnostics:?}");
     assert_eq!(layout.environments().count(), 2);
 }
+
+#[test]
+fn the_values_of_another_environment_are_not_needed() {
+    let files = [
+        ("chart/Chart.yaml", "apiVersion: v2\nname: shop\nversion: 1.0.0\n"),
+        ("chart/values.yaml", ""),
+        ("chart/values-dev.yaml", "a: 1\n"),
+        ("chart/values-production.yaml", ""),
+        ("chart/templates/web.yaml", ""),
+    ];
+    let (layout, _) = Layout::read(files, &LayoutSettings::default());
+    let dev = layout.environments().find(|found| found.name == "dev").unwrap();
+    let needed: Vec<&str> = files
+        .iter()
+        .map(|(path, _)| *path)
+        .filter(|path| layout.needs(&dev.kube_context.value, "dev", path))
+        .collect();
+    assert_eq!(
+        needed,
+        [
+            "chart/Chart.yaml",
+            "chart/values.yaml",
+            "chart/values-dev.yaml",
+            "chart/templates/web.yaml"
+        ]
+    );
+}
