@@ -16,21 +16,26 @@ use towpath_control::KeyView;
 use towpath_deploy::{Keeper, LiveSecret};
 use towpath_types::{SecretBytes, percent_encoded};
 
+/// The most bytes in a value.
+///
+/// Source: <https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size>
+const LARGEST_VALUE: u64 = 1 << 20;
+
 /// Reads the value from `file` or standard input, byte for byte. What a person types has a line end that is not part of the value.
 fn value(file: Option<&Path>) -> Result<Vec<u8>> {
     if let Some(path) = file {
-        return std::fs::read(path).with_context(|| format!("failed to read the value from `{}`", path.display()));
+        let opened = std::fs::File::open(path);
+        return opened
+            .map_err(Into::into)
+            .and_then(at_most)
+            .with_context(|| format!("failed to read the value from `{}`", path.display()));
     }
     let input = std::io::stdin();
     let is_typed = input.is_terminal();
     if is_typed {
         eprintln!("Type or paste the value, then press Enter and Ctrl-D:");
     }
-    let mut value = Vec::new();
-    input
-        .lock()
-        .read_to_end(&mut value)
-        .context("failed to read the value from standard input")?;
+    let mut value = at_most(input.lock()).context("failed to read the value from standard input")?;
     if is_typed {
         value.truncate(value.len() - line_end(&value));
     }
@@ -39,6 +44,19 @@ fn value(file: Option<&Path>) -> Result<Vec<u8>> {
     }
     if !is_typed && is_line(&value) {
         eprintln!("The line end behind the value is part of it; `printf %s` writes none.");
+    }
+    Ok(value)
+}
+
+/// Reads a value to its end, or refuses it.
+fn at_most(from: impl Read) -> Result<Vec<u8>> {
+    let mut value = Vec::new();
+    from.take(LARGEST_VALUE + 1).read_to_end(&mut value)?;
+    if value.len() as u64 > LARGEST_VALUE {
+        bail!(
+            "the value has more than {} MiB, the most that a Secret may hold",
+            LARGEST_VALUE >> 20
+        );
     }
     Ok(value)
 }
@@ -202,6 +220,14 @@ mod tests {
         ] {
             assert_eq!((line_end(value), is_line(value)), (dropped, warns), "{value:?}");
         }
+    }
+
+    #[test]
+    fn a_value_that_no_secret_can_hold_is_refused_before_it_fills_the_memory() {
+        let error = format!("{:#}", at_most(std::io::repeat(b'x')).unwrap_err());
+        assert!(error.contains("more than 1 MiB"), "{error}");
+        assert_eq!(at_most(&[b'x'; 1 << 20][..]).unwrap().len(), 1 << 20);
+        assert!(at_most(&[b'x'; (1 << 20) + 1][..]).is_err());
     }
 
     #[test]
