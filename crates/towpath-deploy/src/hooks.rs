@@ -1,6 +1,6 @@
 //! Runs the hooks of a deployment, as jobs of its target.
 
-use crate::target::{ApplyError, ApplyRequest, JobEnd, JobLine, Progress, Target, TargetError};
+use crate::target::{ApplyError, ApplyRequest, Environment, Hooks, JobEnd, JobLine, Progress, Target, TargetError};
 use std::collections::VecDeque;
 use tokio::{
     sync::mpsc,
@@ -21,15 +21,13 @@ pub(crate) enum When {
     After,
 }
 
-/// The hooks of one deployment.
+/// The hooks of one deployment. Their runs stay when they have ended: a process that takes the deployment over follows a run that
+/// exists, and so no hook runs twice. [`clean_up_hooks`] deletes them.
 pub(crate) struct HookRunner<'a> {
     target: &'a dyn Target,
     request: &'a ApplyRequest,
     deadline: Instant,
     progress: &'a mpsc::UnboundedSender<Progress>,
-    /// The runs to delete at the end. Until then they stay: a process that takes the deployment over follows a run that exists,
-    /// and so no hook runs twice.
-    to_delete: Vec<String>,
 }
 
 impl<'a> HookRunner<'a> {
@@ -44,12 +42,11 @@ impl<'a> HookRunner<'a> {
             request,
             deadline,
             progress,
-            to_delete: Vec::new(),
         }
     }
 
     /// Runs the hooks of a moment, one after the other. The first that fails ends it.
-    pub(crate) async fn run(&mut self, when: When) -> Result<(), ApplyError> {
+    pub(crate) async fn run(&self, when: When) -> Result<(), ApplyError> {
         let hooks = match when {
             When::Before => &self.request.hooks.before,
             When::After => &self.request.hooks.after,
@@ -60,7 +57,7 @@ impl<'a> HookRunner<'a> {
         Ok(())
     }
 
-    async fn run_one(&mut self, event: HookEvent, job: &Object, when: When) -> Result<(), ApplyError> {
+    async fn run_one(&self, event: HookEvent, job: &Object, when: When) -> Result<(), ApplyError> {
         let id = shown(job);
         self.tell(&id, format!("runs as the hook `{event}`"));
         let mut last = VecDeque::new();
@@ -75,11 +72,7 @@ impl<'a> HookRunner<'a> {
                 message: error.chain(),
             },
         };
-        let has_succeeded = end.outcome == Outcome::Succeeded;
-        if matches!(Hook::of(job), Ok(Some(hook)) if hook.is_deleted_after(has_succeeded)) {
-            self.to_delete.push(job.name.clone());
-        }
-        if has_succeeded {
+        if end.outcome == Outcome::Succeeded {
             self.tell(&id, "the hook has succeeded".to_string());
             return Ok(());
         }
@@ -98,6 +91,7 @@ impl<'a> HookRunner<'a> {
                 _ => Outcome::Errored,
             },
             object: Some(id),
+            hook: Some(job.name.clone()),
             message: format!("the hook `{event}` did not succeed: {ended}. {consequence}"),
             log: last.into(),
             running: Vec::new(),
@@ -135,33 +129,14 @@ impl<'a> HookRunner<'a> {
                 exit_code: None,
                 message: "whoever followed it stopped, so it is not known how it ended".into(),
             }),
-            Err(_) => {
-                self.delete(&handle.name).await;
-                Ok(JobEnd {
-                    outcome: Outcome::TimedOut,
-                    exit_code: None,
-                    message: format!(
-                        "it did not end within the {} s of the release, and was stopped",
-                        self.request.deadline.as_secs()
-                    ),
-                })
-            }
-        }
-    }
-
-    /// Deletes the runs whose policy says so. Call this when nobody will take the deployment over any more.
-    pub(crate) async fn clean_up(&mut self) {
-        for name in std::mem::take(&mut self.to_delete) {
-            self.delete(&name).await;
-        }
-    }
-
-    /// A run that stays does no harm: the next one replaces it.
-    async fn delete(&self, name: &str) {
-        let canceled = self.target.cancel_job(&self.request.environment, name).await;
-        if let Err(error) = canceled {
-            let error = error.chain();
-            tracing::warn!(job = name, error, "the Job of a hook was not deleted");
+            Err(_) => Ok(JobEnd {
+                outcome: Outcome::TimedOut,
+                exit_code: None,
+                message: format!(
+                    "it did not end within the {} s of the release, and is stopped",
+                    self.request.deadline.as_secs()
+                ),
+            }),
         }
     }
 
@@ -174,6 +149,44 @@ impl<'a> HookRunner<'a> {
     }
 }
 
+/// Deletes the runs of a release's hooks whose policy says so, and stops one that did not end in time. `error` is why `apply`
+/// failed, if it did.
+///
+/// Call this when the end of the release is recorded, and not before or when another process may have taken the release over:
+/// whoever takes it over follows the runs that exist, and starts those that do not. A run that stays does no harm, because the
+/// next release's has another name.
+pub async fn clean_up_hooks(target: &dyn Target, environment: &Environment, hooks: &Hooks, error: Option<&ApplyError>) {
+    for name in to_delete(hooks, error) {
+        match target.cancel_job(environment, name).await {
+            // It never began, or somebody has deleted it.
+            Ok(()) | Err(TargetError::NotFound(_)) => {}
+            Err(error) => {
+                let error = error.chain();
+                tracing::warn!(job = name, error, "the Job of a hook was not deleted");
+            }
+        }
+    }
+}
+
+/// The runs to delete after a release. Hooks run one after the other, and the first that fails ends the release: those before it
+/// have succeeded, and those after it never began.
+fn to_delete<'a>(hooks: &'a Hooks, error: Option<&ApplyError>) -> Vec<&'a str> {
+    let failed = error.and_then(|error| error.hook.as_deref());
+    let has_timed_out = error.is_some_and(|error| error.outcome == Outcome::TimedOut);
+    let mut names = Vec::new();
+    for (_, job) in hooks.before.iter().chain(&hooks.after) {
+        let has_failed = failed == Some(job.name.as_str());
+        let by_policy = matches!(Hook::of(job), Ok(Some(hook)) if hook.is_deleted_after(!has_failed));
+        if by_policy || (has_failed && has_timed_out) {
+            names.push(job.name.as_str());
+        }
+        if has_failed {
+            break;
+        }
+    }
+    names
+}
+
 /// The hook as its chart names it.
 fn shown(job: &Object) -> ObjectId {
     let label = job.value.pointer("/metadata/labels");
@@ -183,4 +196,50 @@ fn shown(job: &Object) -> ObjectId {
         id.name = label.to_string();
     }
     id
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn hook(name: &str, policy: &str) -> (HookEvent, Object) {
+        let annotations = json!({"helm.sh/hook": "pre-upgrade", "helm.sh/hook-delete-policy": policy});
+        let metadata = json!({"name": name, "annotations": annotations});
+        let value = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata});
+        (HookEvent::PreUpgrade, Object::from_value(value, "a test").unwrap())
+    }
+
+    fn error(hook: Option<&str>, outcome: Outcome) -> ApplyError {
+        ApplyError {
+            outcome,
+            object: None,
+            hook: hook.map(str::to_string),
+            message: String::new(),
+            log: Vec::new(),
+            running: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn each_run_is_deleted_by_the_way_it_ended() {
+        let hooks = Hooks {
+            before: vec![hook("one", "hook-succeeded"), hook("two", "hook-failed")],
+            after: vec![
+                hook("three", "before-hook-creation"),
+                hook("four", "hook-succeeded,hook-failed"),
+            ],
+        };
+        let check = |error: Option<ApplyError>, expected: &[&str]| {
+            assert_eq!(to_delete(&hooks, error.as_ref()), expected, "{error:?}");
+        };
+        check(None, &["one", "four"]);
+        check(Some(error(None, Outcome::TimedOut)), &["one", "four"]);
+        check(Some(error(Some("one"), Outcome::Failed)), &[]);
+        check(Some(error(Some("one"), Outcome::TimedOut)), &["one"]);
+        check(Some(error(Some("two"), Outcome::Failed)), &["one", "two"]);
+        check(Some(error(Some("three"), Outcome::Failed)), &["one"]);
+        check(Some(error(Some("four"), Outcome::Errored)), &["one", "four"]);
+    }
 }

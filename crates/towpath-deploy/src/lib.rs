@@ -27,6 +27,7 @@ pub mod render;
 mod target;
 mod wire;
 
+pub use hooks::clean_up_hooks;
 pub use kubernetes::{Identity, KubernetesOptions, KubernetesTarget};
 pub use live::{Keeper, Kept, KeyChange, LiveKey, LiveSecret, LiveSecrets};
 pub use local::{LocalOptions, LocalTarget};

@@ -366,6 +366,8 @@ pub struct ApplyError {
     pub outcome: Outcome,
     /// The object that caused it.
     pub object: Option<ObjectId>,
+    /// The name of the hook's run that caused it.
+    pub hook: Option<String>,
     /// What happened and what to do, one or more lines.
     pub message: String,
     /// The last lines of the container that caused it, masked.
@@ -575,7 +577,8 @@ pub trait Target: Send + Sync {
     }
 
     /// Applies the objects of `request`, waits until every workload has rolled out, and then removes what is to be pruned. Runs
-    /// the hooks before and after; one that does not succeed makes the rest fail.
+    /// the hooks before and after; one that does not succeed makes the rest fail. Their runs stay: the caller deletes them with
+    /// [`crate::clean_up_hooks`] when it has recorded the end.
     /// Reports each step to `progress`; it is fine if nobody receives it. Dropping the future stops the waiting, but not what
     /// has begun.
     fn apply(

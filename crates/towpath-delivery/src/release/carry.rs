@@ -17,7 +17,7 @@ use crate::{
     run_name::as_run, turn, work::is_leased_by,
 };
 use tokio::sync::mpsc;
-use towpath_deploy::{ApplyError, ApplyRequest, Hooks, Occasion, Progress as TargetProgress};
+use towpath_deploy::{ApplyError, ApplyRequest, Hooks, Occasion, Progress as TargetProgress, clean_up_hooks};
 use towpath_manifest::{HookEvent, Object};
 use towpath_store::{Commit, Guard, ReleaseRow, Write};
 use towpath_types::{Outcome, ReleaseId};
@@ -238,7 +238,10 @@ impl Releases {
                 Look::Overtaken(by) => return self.overtaken(carrying, progress, loaded, by).await,
                 Look::Runs => {
                     progress.line(&runs(&plan));
-                    return self.record(&carrying.guard, loaded, &succeeded(self.clock.now())).await;
+                    self.record(&carrying.guard, loaded, &succeeded(self.clock.now()))
+                        .await?;
+                    self.clean_up(row, &plan, None).await;
+                    return Ok(());
                 }
                 Look::Goes { attempted } => {
                     progress.line("taken up again after a restart");
@@ -250,7 +253,10 @@ impl Releases {
         let error = match applied {
             Ok(()) => {
                 progress.line(&runs(&plan));
-                return self.record(&carrying.guard, loaded, &succeeded(self.clock.now())).await;
+                self.record(&carrying.guard, loaded, &succeeded(self.clock.now()))
+                    .await?;
+                self.clean_up(row, &plan, None).await;
+                return Ok(());
             }
             Err(error) => error,
         };
@@ -282,7 +288,15 @@ impl Releases {
             message,
             at,
         };
-        self.record(&carrying.guard, loaded, &[failed]).await
+        self.record(&carrying.guard, loaded, &[failed]).await?;
+        self.clean_up(row, &plan, Some(&error)).await;
+        Ok(())
+    }
+
+    /// Deletes what the hooks of a release left. Only its recorded end makes sure that no process runs them again, and that this
+    /// one still had the lease.
+    async fn clean_up(&self, row: &ReleaseRow, plan: &Plan, error: Option<&ApplyError>) {
+        clean_up_hooks(self.target.as_ref(), &plan.place, &hooks_of(row, plan), error).await;
     }
 
     async fn begin_rollback(
@@ -410,6 +424,7 @@ impl Releases {
         let errored = |error: DeliveryError| ApplyError {
             outcome: Outcome::Errored,
             object: None,
+            hook: None,
             message: error.chain(),
             log: Vec::new(),
             running: Vec::new(),

@@ -314,6 +314,7 @@ mod tests {
         let error = ApplyError {
             outcome: Outcome::Failed,
             object: None,
+            hook: None,
             message: "it does not start".into(),
             log: vec!["boom".into(), "bye".into()],
             running: Vec::new(),

@@ -3,15 +3,15 @@
 use crate::world::*;
 use serde_json::json;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::atomic::{AtomicUsize, Ordering},
 };
 use towpath_delivery::{OnFailure, Plan, PlanHooks, Unheard, Wait};
 use towpath_deploy::{
     Occasion, Severity,
-    fake::{Method, Moment},
+    fake::{JobScript, Method, Moment},
 };
-use towpath_manifest::Object;
+use towpath_manifest::{HookOccasion, Object};
 use towpath_store::{ReleaseRow, ReleaseStore as _, WorkKey, WorkKind, WorkStore as _, WorkflowStore as _};
 use towpath_types::{Digest, ImageReference, Outcome, ReleaseId, ReleaseStatus};
 
@@ -23,17 +23,19 @@ enum Story {
     FailsAndStops,
     FailsWithNothingBefore,
     GoingBackFails,
+    HookFails,
     Refused,
     Stale,
 }
 
-const STORIES: [Story; 8] = [
+const STORIES: [Story; 9] = [
     Story::Succeeds,
     Story::First,
     Story::FailsAndGoesBack,
     Story::FailsAndStops,
     Story::FailsWithNothingBefore,
     Story::GoingBackFails,
+    Story::HookFails,
     Story::Refused,
     Story::Stale,
 ];
@@ -55,6 +57,19 @@ fn object(kind: &str, name: &str, rest: serde_json::Value) -> Object {
     for (key, part) in rest.as_object().unwrap() {
         value[key] = part.clone();
     }
+    Object::from_value(value, "a test").unwrap()
+}
+
+/// A Job that runs as a hook, and is deleted after it.
+fn hook(name: &str, event: &str) -> Object {
+    let annotations = json!({"helm.sh/hook": event, "helm.sh/hook-delete-policy": "hook-succeeded,hook-failed"});
+    let pod = json!({"restartPolicy": "Never", "containers": [{"name": "app", "image": "r.io/hook"}]});
+    let value = json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "annotations": annotations},
+        "spec": {"template": {"spec": pod}},
+    });
     Object::from_value(value, "a test").unwrap()
 }
 
@@ -82,7 +97,10 @@ fn plan(environment: &str, image: &str, parent: Option<ReleaseId>, on_failure: O
         third_party: BTreeMap::new(),
         changes: Vec::new(),
         unchanged: 0,
-        hooks: PlanHooks::default(),
+        hooks: PlanHooks {
+            occasion: HookOccasion::Upgrade,
+            jobs: vec![hook("migrate", "pre-upgrade"), hook("notify", "post-upgrade")],
+        },
         blockers: Vec::new(),
         warnings: vec!["look".into()],
     }
@@ -98,6 +116,8 @@ struct End {
     /// Which runs completely: the release, the one before it, or none.
     runs: Option<&'static str>,
     last_event: String,
+    /// How many runs of hooks were started.
+    started: usize,
 }
 
 struct Theatre {
@@ -148,7 +168,9 @@ impl Theatre {
             None => None,
         };
         let (image, policy) = match story {
-            Story::Succeeds | Story::First | Story::Refused | Story::Stale => ("better", OnFailure::Rollback),
+            Story::Succeeds | Story::First | Story::HookFails | Story::Refused | Story::Stale => {
+                ("better", OnFailure::Rollback)
+            }
             Story::FailsAndGoesBack | Story::GoingBackFails | Story::FailsWithNothingBefore => {
                 ("bad", OnFailure::Rollback)
             }
@@ -160,6 +182,9 @@ impl Theatre {
         };
         let begun = self.release(&plan(&environment, image, expects, policy)).await;
         match story {
+            Story::HookFails => {
+                target.script_job(&place(&environment), "migrate", JobScript::exits(&["no table"], 3));
+            }
             Story::GoingBackFails => target.break_image(&place(&environment), &flaky, Outcome::TimedOut),
             Story::Refused => {
                 target.add_finding_about_all(&place(&environment), Severity::Refused, "the quota is used up");
@@ -233,6 +258,9 @@ impl Theatre {
             .as_str()
             .unwrap()
             .to_string();
+        let started = self.world.target.started(&place(environment));
+        let runs: BTreeSet<&String> = started.iter().collect();
+        assert_eq!(runs.len(), started.len(), "a hook ran twice: {started:?}");
         let neutral = |text: String| text.replace(environment, "ENV");
         End {
             status: row.status,
@@ -245,6 +273,7 @@ impl Theatre {
                 None => None,
             },
             last_event: last,
+            started: started.len(),
         }
     }
 

@@ -695,6 +695,7 @@ mod tests {
             let error = ApplyError {
                 outcome: Outcome::Failed,
                 object: Some(objects[1].id()),
+                hook: None,
                 message: "it crashes".into(),
                 log: Vec::new(),
                 running: Vec::new(),

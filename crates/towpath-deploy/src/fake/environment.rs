@@ -40,6 +40,8 @@ pub(super) struct FakeEnvironment {
     /// Every request that had an effect.
     pub requests: Vec<ApplyRequest>,
     pub jobs: BTreeMap<String, FakeJob>,
+    /// The names of all runs that were started, in order.
+    pub started: Vec<String>,
     /// Scripted by the test.
     pub findings: Vec<Finding>,
     /// Scripted by the test: findings about whatever there is.
@@ -65,6 +67,7 @@ pub(super) fn failure(outcome: Outcome, message: impl Into<String>) -> ApplyErro
     ApplyError {
         outcome,
         object: None,
+        hook: None,
         message: message.into(),
         log: Vec::new(),
         running: Vec::new(),
@@ -378,6 +381,7 @@ impl FakeEnvironment {
             let script = script.cloned().unwrap_or_default();
             let job = FakeJob::start(job, cron_job.map(str::to_string), script, now);
             self.jobs.insert(name.clone(), job);
+            self.started.push(name.clone());
         }
         let missing = || TargetError::NotFound(format!("there is no Job `{name}`"));
         self.jobs.get_mut(&name).ok_or_else(missing)

@@ -211,6 +211,12 @@ impl FakeTarget {
         });
     }
 
+    /// The names of all runs of jobs that were started, each as often as it was.
+    #[must_use]
+    pub fn started(&self, environment: &Environment) -> Vec<String> {
+        self.with(environment, |environment| environment.started.clone())
+    }
+
     /// Scripts the logs of a workload.
     pub fn script_logs(&self, environment: &Environment, workload: ObjectId, lines: Vec<String>) {
         self.with(environment, |environment| environment.logs.insert(workload, lines));
@@ -329,10 +335,9 @@ impl FakeTarget {
             has_ended: false,
         };
         let deadline = tokio::time::Instant::now() + request.deadline;
-        let mut hooks = HookRunner::new(self, &request, deadline, progress);
+        let hooks = HookRunner::new(self, &request, deadline, progress);
         let before = hooks.run(When::Before).await;
         if before.is_err() {
-            hooks.clean_up().await;
             running.end(&before);
             return before;
         }
@@ -362,7 +367,6 @@ impl FakeTarget {
             Some(error) => Err(error),
             None => hooks.run(When::After).await,
         };
-        hooks.clean_up().await;
         let result = match after {
             Err(error) => Err(error),
             Ok(()) => {
@@ -593,8 +597,12 @@ impl Target for FakeTarget {
                 let jobs = environments
                     .get_mut(environment)
                     .map(|environment| &mut environment.jobs);
-                let job = jobs.and_then(|jobs| jobs.get_mut(name)).ok_or_else(missing)?;
-                job.cancel(now);
+                let jobs = jobs.filter(|jobs| jobs.contains_key(name)).ok_or_else(missing)?;
+                match jobs.get_mut(name) {
+                    Some(job) if job.end.is_none() => job.cancel(now),
+                    // As on a cluster, somebody who asks for this run later starts it anew.
+                    _ => drop(jobs.remove(name)),
+                }
                 Ok(())
             })
             .await

@@ -54,6 +54,7 @@ pub(super) fn failure(outcome: Outcome, object: Option<ObjectId>, message: impl 
     ApplyError {
         outcome,
         object,
+        hook: None,
         message: message.into(),
         log: Vec::new(),
         running: Vec::new(),
@@ -207,12 +208,9 @@ impl Applier<'_> {
             self.record_start(request).await?;
         }
         let request = &*request;
-        let mut hooks = HookRunner::new(self.target, request, deadline, self.progress);
-        let result = self
-            .apply_with_hooks(request, &report, state, held, &mut hooks, deadline)
-            .await;
-        hooks.clean_up().await;
-        result
+        let hooks = HookRunner::new(self.target, request, deadline, self.progress);
+        self.apply_with_hooks(request, &report, state, held, &hooks, deadline)
+            .await
     }
 
     /// Applies what was checked, with the hooks before and after it. Returns the inventory afterwards.
@@ -222,7 +220,7 @@ impl Applier<'_> {
         report: &Report,
         state: State,
         held: &Held,
-        hooks: &mut HookRunner<'_>,
+        hooks: &HookRunner<'_>,
         deadline: Instant,
     ) -> Result<Vec<InventoryEntry>, ApplyError> {
         let lost = |why: String| failure(Outcome::Errored, None, why);

@@ -45,16 +45,14 @@ pub(crate) async fn carry_out(
         return Err(failure(Outcome::Rejected, None, message));
     };
     let deadline = Instant::now() + request.deadline;
-    let mut hooks = HookRunner::new(target, request, deadline, progress);
-    let result = with_hooks(controller, request, &mut hooks, deadline, progress).await;
-    hooks.clean_up().await;
-    result
+    let hooks = HookRunner::new(target, request, deadline, progress);
+    with_hooks(controller, request, &hooks, deadline, progress).await
 }
 
 async fn with_hooks(
     controller: &Controller,
     request: &ApplyRequest,
-    hooks: &mut HookRunner<'_>,
+    hooks: &HookRunner<'_>,
     deadline: Instant,
     progress: &mpsc::UnboundedSender<Progress>,
 ) -> Result<(), ApplyError> {
@@ -100,6 +98,7 @@ fn failure(outcome: Outcome, object: Option<ObjectId>, message: String) -> Apply
     ApplyError {
         outcome,
         object,
+        hook: None,
         message,
         log: Vec::new(),
         running: Vec::new(),
@@ -226,6 +225,7 @@ async fn wait_for_rollouts(
                         return Err(ApplyError {
                             outcome: *outcome,
                             object: Some(object.id()),
+                            hook: None,
                             message: message.clone(),
                             log: log.clone(),
                             running: statuses(controller),

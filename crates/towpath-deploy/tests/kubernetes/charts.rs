@@ -3,7 +3,7 @@
 use crate::cluster::{World, carry_out, in_cluster};
 use serde_json::{Value, json};
 use std::path::Path;
-use towpath_deploy::{Target, render::Renderer};
+use towpath_deploy::{Target, clean_up_hooks, render::Renderer};
 use towpath_manifest::{HookEvent, LayoutSettings, ManifestFile, Object, Tree, hooks_at, with_config_hash};
 
 const CHART: &[(&str, &str)] = &[
@@ -267,8 +267,14 @@ async fn what_helm_has_installed_is_taken_over_without_a_restart() {
         run.value["metadata"]["name"] = json!("prepare-1");
         run.value["metadata"]["labels"] = json!({"towpath.dev/job": "prepare"});
         request.hooks.before = vec![(HookEvent::PreUpgrade, run)];
+        let hooks = request.hooks.clone();
         let said = carry_out(&world.target, request).await.unwrap();
         assert!(said.contains(&"Job/prepare: | prepared".to_string()), "{said:?}");
+        assert!(
+            world.namespace.has("job", "prepare").await.unwrap(),
+            "whoever takes the release over finds it"
+        );
+        clean_up_hooks(&world.target, &world.environment, &hooks, None).await;
         assert!(
             !world.namespace.has("job", "prepare").await.unwrap(),
             "its policy deletes it"

@@ -97,6 +97,7 @@ impl Diagnosis<'_> {
         ApplyError {
             outcome: stuck.outcome,
             object: Some(one.object.id()),
+            hook: None,
             message: self.mask.text(&message),
             log,
             running: running.collect(),
