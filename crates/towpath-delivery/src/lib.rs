@@ -71,7 +71,9 @@ pub use history::{HISTORY, History};
 pub use image::{ImageFinder, image_in_manifests, image_repository, project_images, with_found_image, workload_images};
 pub use image_table::ImageTable;
 pub use lock::Locks;
-pub use manifests::{check_project_name, environment_id, manifest_files, namespace_before_rendering, select_manifests};
+pub use manifests::{
+    check_project_name, environment_id, listed_path, manifest_files, namespace_before_rendering, select_manifests,
+};
 pub use observe::Observer;
 pub use plan::{
     ChangeAction, ImageChange, Plan, PlanChange, PlanCommit, PlanHook, PlanHooks, PlanView, PlanWireError, read_plan,
@@ -90,7 +92,7 @@ pub use towpath_deploy::{
     CronFailure, Deploying, HelmRelease, Hold, Keeper, Kept, LiveKey, LiveSecret, OtherObject, Writer,
 };
 pub use towpath_manifest::{
-    Diagnostic, EnvironmentLayout, Layout, LayoutSettings, ManifestContent, ManifestFile, Named, Origin, Reading,
-    Sourced, Tree, Wanted,
+    Diagnostic, EnvironmentLayout, Layout, LayoutSettings, ListedPath, ManifestContent, ManifestFile, Named, Origin,
+    Reading, Sourced, Tree, Wanted,
 };
 pub use workflow::WorkflowJobs;

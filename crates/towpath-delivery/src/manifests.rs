@@ -10,8 +10,13 @@ use towpath_deploy::{
     render::{RenderFailure, Rendered, is_yaml},
 };
 use towpath_forge::{TreeEntry, TreeFile};
-use towpath_manifest::{EnvironmentLayout, Layout, ManifestContent, ManifestFile, Named, Object, Reading, Tree};
+use towpath_manifest::{
+    EnvironmentLayout, Layout, ListedPath, ManifestContent, ManifestFile, Named, Object, Reading, Tree,
+};
 use towpath_types::{EnvironmentId, ProjectName, RunKind, with_causes};
+
+/// The folder that most repositories have all manifests in. Nothing else of the tree is listed then.
+pub(crate) const DOT_K8S: &str = ".k8s";
 
 /// The id of an environment, from names that a person wrote.
 ///
@@ -35,6 +40,15 @@ pub fn check_project_name(name: &str) -> Result<(), DeliveryError> {
 /// Keeps the entries at and below `places` that a plan needs.
 pub fn select_manifests(places: &BTreeSet<String>, entries: &mut Vec<TreeEntry>) {
     Reading::keeps(places, entries, |entry| &entry.path, |entry| entry.found.is_err());
+}
+
+/// Converts a tree's entry for the search for environments.
+#[must_use]
+pub fn listed_path(entry: TreeEntry) -> ListedPath {
+    ListedPath {
+        is_unread: entry.found.is_err(),
+        path: entry.path,
+    }
 }
 
 /// Converts a tree's files for a plan, unreadable ones included. Commits and working trees share this function.
@@ -113,8 +127,19 @@ impl Source {
 
     /// Whether the list of environments is complete. An unreadable folder may hide environments.
     pub(crate) fn knows_environments(&self) -> bool {
-        let is_around = |(path, _): &(String, String)| path.split('/').count() <= 3 && !is_yaml(path);
+        let is_around = |(path, _): &(String, String)| match is_below_k8s(path) {
+            true => path.split('/').count() <= 3 && !is_yaml(path),
+            false => self.may_be_an_environments(path),
+        };
         !self.unread.iter().any(is_around)
+    }
+
+    /// Whether an unreadable path outside of `.k8s/` may be what an unknown environment is made from: it may be a folder, or no
+    /// known environment needs it.
+    fn may_be_an_environments(&self, path: &str) -> bool {
+        let layout = &self.rendered.layout;
+        let mut known = layout.environments();
+        !is_yaml(path) || !known.any(|found| layout.concerns(&found.kube_context.value, &found.name, path))
     }
 
     /// Unreadable paths that may explain why there is no environment of this name: in its folder, or around it.
@@ -124,9 +149,16 @@ impl Source {
             [_, _, name, ..] => *name == environment,
             _ => false,
         };
-        let around = self.unread.iter().filter(|(path, _)| is_around(path));
+        let around = self.unread.iter().filter(|(path, _)| match is_below_k8s(path) {
+            true => is_around(path),
+            false => self.may_be_an_environments(path),
+        });
         around.map(|(_, why)| why.as_str()).collect()
     }
+}
+
+fn is_below_k8s(path: &str) -> bool {
+    path.split('/').next() == Some(DOT_K8S)
 }
 
 /// The message when several folders have an environment of this name.
@@ -813,6 +845,12 @@ mod tests {
         assert_eq!(refused(&files, "", "prod").kind(), ErrorKind::NotFound);
         assert!(!plain(&files, &LayoutSettings::default()).knows_environments());
         assert!(plain(&[unread(".k8s/live/dev/web.yaml")], &LayoutSettings::default()).knows_environments());
+        // Outside of `.k8s/`, what no known environment needs may be another one's.
+        let knows = |path: &str| {
+            let files = [file("deploy/qa/web.yaml", &deployment("web", "")), unread(path)];
+            plain(&files, &LayoutSettings::default()).knows_environments()
+        };
+        assert!(knows("deploy/qa/more.yaml") && !knows("deploy/dev/web.yaml") && !knows("deploy/dev"));
         // The only file of an environment.
         let found = environments_in(
             "claims",

@@ -2,7 +2,7 @@
 
 use crate::{
     error::{DeliveryError, ErrorKind},
-    manifests::{manifest_files, select_manifests},
+    manifests::{DOT_K8S, listed_path, manifest_files, select_manifests},
     plan::PlanCommit,
     project_file::{PROJECT_FILE, ProjectFile},
 };
@@ -13,9 +13,6 @@ use std::{
 use towpath_forge::{Forge, ForgeError, TreeEntry};
 use towpath_manifest::{LayoutSettings, ManifestFile, Reading, Wanted};
 use towpath_types::{CommitId, ProjectName};
-
-/// The folder that most repositories have all manifests in. Nothing else of the tree is listed then.
-const DOT_K8S: &str = ".k8s";
 
 /// How many commits a plan lists.
 const MOST_COMMITS: usize = 50;
@@ -180,19 +177,19 @@ impl Repositories {
                 Wanted::Paths => {
                     let paths = Mutex::new(Vec::new());
                     let select = |entries: &mut Vec<TreeEntry>| {
-                        let found = entries.iter().filter(|entry| entry.found.is_ok());
-                        let found = found.map(|entry| entry.path.clone());
-                        paths.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
                         // A tree that is too large is one entry without a path.
-                        entries.retain(|entry| entry.path.is_empty());
+                        let (too_large, found) = entries.drain(..).partition(|entry| entry.path.is_empty());
+                        *entries = too_large;
+                        let found: Vec<TreeEntry> = found;
+                        let found = found.into_iter().map(listed_path);
+                        paths.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
                     };
                     let mut too_large = self.forge.files(project, commit, "", &select).await?;
                     for entry in &mut too_large {
                         entry.path = ".".into();
                     }
                     reading.read(manifest_files(too_large));
-                    let paths = paths.into_inner().unwrap_or_else(PoisonError::into_inner);
-                    reading.listed(paths.iter().map(String::as_str));
+                    reading.listed(&paths.into_inner().unwrap_or_else(PoisonError::into_inner));
                 }
             }
         }

@@ -73,6 +73,11 @@ impl WorkingTree {
         })
     }
 
+    /// The paths of the submodules that `.gitmodules` names.
+    pub fn submodules(&self) -> impl Iterator<Item = &str> {
+        self.submodules.iter().map(String::as_str)
+    }
+
     /// The file at `path`; `None` if there is no such file.
     ///
     /// # Errors

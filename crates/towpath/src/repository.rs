@@ -5,13 +5,13 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 use towpath_delivery::{
-    Diagnostic, LaptopRequest, Layout, ManifestFile, PROJECT_FILE, ProjectFile, Reading, Wanted, is_of_a_pipeline,
-    manifest_files, select_manifests,
+    Diagnostic, LaptopRequest, Layout, ListedPath, ManifestFile, PROJECT_FILE, ProjectFile, Reading, Wanted,
+    is_of_a_pipeline, listed_path, manifest_files, select_manifests,
 };
-use towpath_forge::{TreeEntry, TreeFile, WorkingTree, WorkingTreeError};
+use towpath_forge::{TreeEntry, TreeFile, Unread, WorkingTree, WorkingTreeError};
 use towpath_types::CommitId;
 
 /// The name of a Dockerfile.
@@ -28,7 +28,8 @@ pub struct Repository {
     /// The content of `towpath.toml`; empty without one.
     pub file: ProjectFile,
     file_text: Option<String>,
-    paths: OnceLock<Vec<String>>,
+    paths: OnceLock<Vec<ListedPath>>,
+    tree: WorkingTree,
 }
 
 impl Repository {
@@ -55,13 +56,15 @@ impl Repository {
     /// # Errors
     /// When its `towpath.toml` cannot be read.
     pub fn at(root: &Path) -> Result<Self> {
-        let file_text = WorkingTree::open(root)?.text(PROJECT_FILE)?;
+        let tree = WorkingTree::open(root)?;
+        let file_text = tree.text(PROJECT_FILE)?;
         let file = file_text.as_deref().map(ProjectFile::parse).transpose()?;
         Ok(Self {
             root: root.to_path_buf(),
             file: file.unwrap_or_default(),
             file_text,
             paths: OnceLock::new(),
+            tree,
         })
     }
 
@@ -116,50 +119,107 @@ impl Repository {
         })
     }
 
-    /// The paths of all files that git does not ignore, in any order. Links count as files, and what is behind a link to a
-    /// folder as well.
-    pub fn paths(&self) -> &[String] {
+    /// The paths of all files that git does not ignore and of what cannot be read, in any order: as a commit has them, with what is
+    /// behind a link to a folder.
+    fn listed(&self) -> &[ListedPath] {
         self.paths.get_or_init(|| {
-            let (files, links) = self.walk("");
-            let tree = WorkingTree::open(&self.root);
-            let behind = |link: &String| {
-                let paths = std::sync::Mutex::new(Vec::new());
-                let select = |entries: &mut Vec<TreeEntry>| {
-                    if let Ok(mut paths) = paths.lock() {
-                        paths.extend(entries.drain(..).map(|entry| entry.path));
-                    }
-                };
-                // Whoever reads a link that leads nowhere says so.
-                let _ = tree.as_ref().map(|tree| tree.files(link, &select));
-                paths.into_inner().unwrap_or_default()
-            };
-            let behind: Vec<String> = links.iter().flat_map(behind).collect();
-            files.into_iter().chain(links).chain(behind).collect()
+            let Walked {
+                files,
+                links,
+                submodules,
+            } = self.walk("");
+            let file = |path: String| ListedPath { path, is_unread: false };
+            let links = links.into_iter().flat_map(|link| self.behind(link));
+            let submodules = submodules.into_iter().filter(|path| self.is_submodule(path));
+            let submodules = submodules.map(|path| ListedPath { path, is_unread: true });
+            files.into_iter().map(file).chain(links).chain(submodules).collect()
         })
     }
 
-    /// The files below a folder that git does not ignore, and the links among them.
-    fn walk(&self, folder: &str) -> (Vec<String>, Vec<String>) {
-        let is_apart = |entry: &ignore::DirEntry| {
+    /// What a link stands for: a file, the files of a folder, or something that cannot be read.
+    fn behind(&self, link: String) -> Vec<ListedPath> {
+        let one = |is_unread| {
+            vec![ListedPath {
+                path: link.clone(),
+                is_unread,
+            }]
+        };
+        match self.tree.file(&link) {
+            Ok(Some(_)) => one(false),
+            // It disappeared meanwhile.
+            Ok(None) => Vec::new(),
+            Err(WorkingTreeError::Unread {
+                why: Unread::Folder, ..
+            }) => {
+                let found = Mutex::new(Vec::new());
+                let select = |entries: &mut Vec<TreeEntry>| {
+                    let entries = entries.drain(..).map(listed_path);
+                    found.lock().unwrap_or_else(PoisonError::into_inner).extend(entries);
+                };
+                match self.tree.files(&link, &select) {
+                    Ok(_) => found.into_inner().unwrap_or_else(PoisonError::into_inner),
+                    Err(_) => one(true),
+                }
+            }
+            // Whoever reads it says why.
+            Err(_) => one(true),
+        }
+    }
+
+    fn is_submodule(&self, path: &str) -> bool {
+        let found = self.tree.file(path);
+        matches!(
+            found,
+            Err(WorkingTreeError::Unread {
+                why: Unread::Submodule,
+                ..
+            })
+        )
+    }
+
+    /// What git does not ignore below a folder.
+    fn walk(&self, folder: &str) -> Walked {
+        let apart = Arc::new(Mutex::new(Vec::new()));
+        let noted = apart.clone();
+        let is_apart = move |entry: &ignore::DirEntry| {
             let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
-            entry.file_name() == ".git" || (entry.depth() > 0 && is_folder && entry.path().join(".git").exists())
+            let is_repository = entry.depth() > 0 && is_folder && entry.path().join(".git").exists();
+            if is_repository && entry.file_name() != ".git" {
+                let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+                noted.push(entry.path().to_path_buf());
+            }
+            entry.file_name() == ".git" || is_repository
         };
         let walk = ignore::WalkBuilder::new(self.root.join(folder))
             .hidden(false)
             .require_git(false)
             .filter_entry(move |entry| !is_apart(entry))
             .build();
-        let (mut files, mut links) = (Vec::new(), Vec::new());
+        let mut found = Walked::default();
         for entry in walk.flatten() {
             let Some(kind) = entry.file_type() else { continue };
-            let path = entry.path().strip_prefix(&self.root).ok().and_then(Path::to_str);
-            match path {
-                Some(path) if kind.is_file() => files.push(path.to_string()),
-                Some(path) if kind.is_symlink() => links.push(path.to_string()),
+            match self.path_of(entry.path()) {
+                Some(path) if kind.is_file() => found.files.push(path),
+                Some(path) if kind.is_symlink() => found.links.push(path),
                 _ => {}
             }
         }
-        (files, links)
+        let apart = std::mem::take(&mut *apart.lock().unwrap_or_else(PoisonError::into_inner));
+        let apart = apart.iter().filter_map(|path| self.path_of(path));
+        // A submodule that was never fetched is an empty folder.
+        let named = self.tree.submodules().map(str::to_string);
+        let below = named.filter(|path| Path::new(path).starts_with(folder));
+        found.submodules = apart.chain(below).collect();
+        found
+    }
+
+    /// A path of this machine as one from the root of the repository.
+    fn path_of(&self, path: &Path) -> Option<String> {
+        Some(path.strip_prefix(&self.root).ok()?.to_str()?.to_string())
+    }
+
+    fn paths(&self) -> impl Iterator<Item = &String> {
+        self.listed().iter().map(|listed| &listed.path)
     }
 
     /// The paths of the Dockerfiles: the root's first, then the nearest to it. Leaves out files that git ignores.
@@ -169,14 +229,14 @@ impl Repository {
             let is_named = name.starts_with("Dockerfile.") || name.ends_with(".Dockerfile");
             name == DOCKERFILE || (is_named && !name.ends_with(".dockerignore"))
         };
-        let mut found: Vec<String> = self.paths().iter().filter(is_one).cloned().collect();
+        let mut found: Vec<String> = self.paths().filter(is_one).cloned().collect();
         found.sort_by_key(|path| (path.matches('/').count(), path.clone()));
         found
     }
 
     /// The files that may say how the pipeline builds images: paths and texts. Leaves out what cannot be read.
     pub fn pipeline_files(&self) -> Vec<(String, String)> {
-        let paths = self.paths().iter().filter(|path| is_of_a_pipeline(path));
+        let paths = self.paths().filter(|path| is_of_a_pipeline(path));
         let read = |path: &String| Some((path.clone(), std::fs::read_to_string(self.root.join(path)).ok()?));
         let mut files: Vec<(String, String)> = paths.filter_map(read).collect();
         files.sort_unstable();
@@ -186,18 +246,17 @@ impl Repository {
     /// The files of a [`Self::request`], by path. Includes what cannot be read: the code that makes the plan decides which
     /// environment needs it.
     pub fn manifests(&self) -> Result<Vec<ManifestFile>> {
-        let tree = WorkingTree::open(&self.root)?;
         let mut reading = Reading::new(&self.file.layout);
         while let Some(wanted) = reading.step() {
             match wanted {
                 Wanted::Files(places) => {
                     let mut files = Vec::new();
                     for place in &places {
-                        files.extend(self.files_at(&tree, place)?);
+                        files.extend(self.files_at(place)?);
                     }
                     reading.read(manifest_files(files));
                 }
-                Wanted::Paths => reading.listed(self.paths().iter().map(String::as_str)),
+                Wanted::Paths => reading.listed(self.listed()),
             }
         }
         Ok(reading.into_files())
@@ -205,10 +264,10 @@ impl Repository {
 
     /// The file at `place`, or the files below it that a plan needs. A commit has no ignored files, so a plan needs none; in
     /// the folder of all manifests they count, because somebody put them there.
-    fn files_at(&self, tree: &WorkingTree, place: &str) -> Result<Vec<TreeFile>> {
+    fn files_at(&self, place: &str) -> Result<Vec<TreeFile>> {
         let places = BTreeSet::from([place.to_string()]);
         if self.root.join(place).is_file() {
-            let content = match tree.file(place) {
+            let content = match self.tree.file(place) {
                 Ok(Some(bytes)) => Ok(bytes),
                 Ok(None) => return Ok(Vec::new()),
                 Err(WorkingTreeError::Unread { why, .. }) => Err(why),
@@ -218,18 +277,28 @@ impl Repository {
             return Ok(vec![TreeFile { path, content }]);
         }
         let kept = (place != DOT_K8S).then(|| {
-            let (files, links) = self.walk(place);
-            files.into_iter().chain(links).collect::<BTreeSet<String>>()
+            let Walked {
+                files,
+                links,
+                submodules,
+            } = self.walk(place);
+            files
+                .into_iter()
+                .chain(links)
+                .chain(submodules)
+                .collect::<BTreeSet<String>>()
         });
         let is_kept = |path: &str| {
             let mut around = std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(folder, _)| folder));
-            kept.as_ref().is_none_or(|kept| around.any(|path| kept.contains(path)))
+            // What is around the place, or the place itself, cannot be read.
+            let is_around = Path::new(place).starts_with(path);
+            is_around || kept.as_ref().is_none_or(|kept| around.any(|path| kept.contains(path)))
         };
         let select = |entries: &mut Vec<TreeEntry>| {
             entries.retain(|entry| is_kept(&entry.path));
             select_manifests(&places, entries);
         };
-        Ok(tree.files(place, &select)?)
+        Ok(self.tree.files(place, &select)?)
     }
 
     /// The layout of the working tree with the files that it was recognised in, and what is wrong with it.
@@ -239,6 +308,15 @@ impl Repository {
         let (layout, wrong) = Layout::read(texts, &self.file.layout);
         Ok((layout, files, wrong))
     }
+}
+
+/// What git does not ignore, by paths from the root.
+#[derive(Default)]
+struct Walked {
+    files: Vec<String>,
+    links: Vec<String>,
+    /// Repositories in this one. Nothing below them is looked at.
+    submodules: Vec<String>,
 }
 
 /// A folder's name as a project can have it: `My App` is `my-app`.

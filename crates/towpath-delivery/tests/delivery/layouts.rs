@@ -136,3 +136,57 @@ async fn a_promotion_out_of_order_is_pointed_out() {
     );
     assert!(ProjectFile::parse("[environments.qa]\nafter = [\"dev\"]\n").is_err());
 }
+
+/// A chart and overlays outside of any folder that is named after manifests, and a folder that is.
+const SOURCES: &[(&str, &str)] = &[
+    ("ops/chart/Chart.yaml", "apiVersion: v2\nname: shop\nversion: 0.1.0\n"),
+    ("ops/chart/templates/web.yaml", WEB),
+    ("ops/values.yaml", "a: 1\n"),
+    ("ops/values-qa.yaml", "a: 1\n"),
+    ("ops/values-dev.yaml", "a: 1\n"),
+];
+const OVERLAYS: &[(&str, &str)] = &[
+    ("ops/overlays/qa/kustomization.yaml", "resources: [web.yaml]\n"),
+    ("ops/overlays/qa/web.yaml", WEB),
+];
+const FOLDERS: &[(&str, &str)] = &[("deploy/qa/web.yaml", WEB)];
+
+/// What the gate of `dev` says if a commit of `files` has a link to nothing, or a submodule, at `path`.
+async fn said_of(files: &[(&str, &str)], path: &str, is_submodule: bool) -> String {
+    let world = World::new().await;
+    world.push_commit(files).await;
+    let project = claims();
+    let draft = world.forge.commit_to(&project, "main").message("Break it");
+    let commit = match is_submodule {
+        true => draft.submodule(path).push(),
+        false => draft.link(path, "nowhere").push(),
+    };
+    let flow = world.workflow(&commit).await;
+    let gate = world.delivery.gates.refresh(flow.hold.id).await.unwrap();
+    assert_eq!(gate.plan, None, "{path}");
+    gate.plan_error.unwrap()
+}
+
+#[tokio::test]
+async fn what_a_commit_does_not_hold_stops_the_environment_that_needs_it() {
+    for (files, path) in [
+        (SOURCES, "ops/values.yaml"),
+        (SOURCES, "ops/values-dev.yaml"),
+        (OVERLAYS, "ops/overlays/dev/kustomization.yaml"),
+        (OVERLAYS, "ops/overlays/dev"),
+        (FOLDERS, "deploy/dev/web.yaml"),
+        (FOLDERS, "deploy/dev"),
+        (&[], "k8s"),
+    ] {
+        let said = said_of(files, path, false).await;
+        let expect = format!("error[manifest::unread]: `{path}` is a link to `nowhere`, and there is nothing");
+        assert!(said.contains(&expect), "{path}: {said}");
+    }
+    for (files, path) in [(OVERLAYS, "ops/overlays/dev"), (FOLDERS, "deploy/dev"), (&[], "k8s")] {
+        let said = said_of(files, path, true).await;
+        let expect = format!("error[manifest::unread]: `{path}` is a git submodule");
+        assert!(said.contains(&expect), "{path}: {said}");
+    }
+    let said = said_of(FOLDERS, "vendor/library", true).await;
+    assert!(said.contains("there is no environment `dev`: there are qa"), "{said}");
+}

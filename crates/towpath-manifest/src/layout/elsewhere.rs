@@ -6,6 +6,7 @@ use super::{
     paths::{
         CHART, CRON_JOBS, JOBS, KUSTOMIZATIONS, ancestors, file_name, inside, is_below, is_in, is_yaml, join, parent,
     },
+    reading::ListedPath,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -115,6 +116,9 @@ const MANIFESTS: [&str; 10] = [
     "openshift",
     "specifications",
 ];
+
+/// Folders that hold charts, kustomizations or values.
+const SOURCES: [&str; 6] = ["chart", "charts", "helm", "kustomization", "kustomize", "values"];
 
 /// Folders around what is not deployed.
 const NOT_DEPLOYED: [&str; 17] = [
@@ -268,14 +272,11 @@ fn sort(mut groups: Vec<Group>, folder: Option<&str>) -> Elsewhere {
     }
 }
 
-/// The folders and files of a repository in which environments may be, judged by the paths of all its files. With `folder`,
-/// only what is there, and the values around its charts.
-pub(super) fn places<'a>(paths: impl IntoIterator<Item = &'a str>, folder: Option<&str>) -> BTreeSet<String> {
-    let paths: BTreeMap<&str, &str> = paths
-        .into_iter()
-        .filter(|path| inside(path).is_none())
-        .map(|path| (path, ""))
-        .collect();
+/// The folders and files of a repository in which environments may be, judged by the paths of all its files, and what cannot
+/// be read where they may be. With `folder`, only what is there, and the values around its charts.
+pub(super) fn places(listed: &[ListedPath], folder: Option<&str>) -> BTreeSet<String> {
+    let listed = || listed.iter().filter(|listed| inside(&listed.path).is_none());
+    let paths: BTreeMap<&str, &str> = listed().map(|listed| (listed.path.as_str(), "")).collect();
     let mut places = BTreeSet::new();
     for path in paths.keys() {
         let around = parent(path);
@@ -297,11 +298,26 @@ pub(super) fn places<'a>(paths: impl IntoIterator<Item = &'a str>, folder: Optio
             places.extend(Values::general(chart, around, &paths));
         }
     }
+    let beside: BTreeSet<String> = places.iter().map(|place| parent(place).to_string()).collect();
+    let unread = listed().filter(|listed| listed.is_unread && may_hide(&listed.path, folder, &beside));
+    places.extend(unread.map(|listed| listed.path.clone()));
     if let Some(folder) = folder {
         places.retain(|place| is_in(place, folder) || !is_folder(place, &paths));
         places.insert(folder.to_string());
     }
     places
+}
+
+/// Whether a path that cannot be read may be a folder with environments, or what one is made from. `beside` has the folders that
+/// directly hold places of other environments.
+fn may_hide(path: &str, folder: Option<&str>, beside: &BTreeSet<String>) -> bool {
+    if let Some(folder) = folder {
+        return is_in(path, folder) || is_below(folder, path);
+    }
+    let mut around = std::iter::once(path).chain(ancestors(path));
+    let is_telling = |part: &str| has_word(part, &MANIFESTS) || HOLDERS.contains(&part) || SOURCES.contains(&part);
+    let is_beside = !parent(path).is_empty() && beside.contains(parent(path));
+    !is_not_deployed(path) && (is_beside || around.any(|part| is_telling(file_name(part))))
 }
 
 fn environment(name: &str, root: &str, source: Source, evidence: &str) -> EnvironmentLayout {

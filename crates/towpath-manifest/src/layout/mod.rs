@@ -16,7 +16,7 @@ mod tests_elsewhere;
 
 pub use environment::{EnvironmentLayout, Origin, RenderedBy, RenderedEnvironment, Source, Sourced};
 pub use paths::{is_kustomization, is_yaml, needs_every_file};
-pub use reading::{Reading, Wanted};
+pub use reading::{ListedPath, Reading, Wanted};
 
 pub(crate) use paths::{CRON_JOBS, JOBS, ROOT};
 

@@ -16,8 +16,17 @@ use std::collections::{BTreeMap, BTreeSet};
 pub enum Wanted {
     /// The files at these paths, and those below them that [`Reading::keeps`].
     Files(BTreeSet<String>),
-    /// The paths of all files of the repository, for [`Reading::listed`].
+    /// The paths of all files of the repository and of what cannot be read there, for [`Reading::listed`].
     Paths,
+}
+
+/// A path of a repository, for [`Reading::listed`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedPath {
+    /// The path from the root of the repository.
+    pub path: String,
+    /// Whether it cannot be read: a link to nothing, a submodule. It may stand for a file or for a folder.
+    pub is_unread: bool,
 }
 
 /// The reading of a repository, one step at a time: the caller reads what [`Self::step`] asks for, and hands it in.
@@ -105,8 +114,8 @@ impl Reading {
         self.read.iter().any(|read| is_in(place, read))
     }
 
-    /// Takes the paths of all files.
-    pub fn listed<'a>(&mut self, paths: impl IntoIterator<Item = &'a str>) {
+    /// Takes the paths of all files and of what cannot be read.
+    pub fn listed(&mut self, paths: &[ListedPath]) {
         self.next.extend(elsewhere::places(paths, self.folder.as_deref()));
     }
 

@@ -58,13 +58,48 @@ fn tables(tables: &[(&str, DeclaredEnvironment)]) -> LayoutSettings {
     }
 }
 
+fn listed<'a>(paths: impl IntoIterator<Item = (&'a str, bool)>) -> Vec<ListedPath> {
+    let paths = paths.into_iter().map(|(path, is_unread)| ListedPath {
+        path: path.to_string(),
+        is_unread,
+    });
+    paths.collect()
+}
+
+#[test]
+fn what_cannot_be_read_is_a_place_where_environments_may_be() {
+    let places = |path: &str, is_unread: bool, folder: Option<&str>| {
+        let files = [("ops/qa/kustomization.yaml", false), (path, is_unread)];
+        super::elsewhere::places(&listed(files), folder).contains(path)
+    };
+    for (path, folder, expect) in [
+        ("k8s", None, true),
+        ("deploy/dev", None, true),
+        ("a/overlays", None, true),
+        ("a/overlays/dev", None, true),
+        ("charts", None, true),
+        ("ops/dev", None, true),
+        ("latest", None, false),
+        ("src/assets", None, false),
+        ("vendor/charts", None, false),
+        ("docs/k8s", None, false),
+        (".k8s/live", None, false),
+        ("a", Some("a/b"), true),
+        ("a/b/c", Some("a/b"), true),
+        ("k8s", Some("a/b"), false),
+    ] {
+        assert_eq!(places(path, true, folder), expect, "{path} {folder:?}");
+        assert!(!places(path, false, folder), "{path}");
+    }
+}
+
 /// The files that the steps of a reading lead to, of a repository with these files.
 fn read_of<'a>(files: &[(&'a str, &'a str)], settings: &LayoutSettings) -> Vec<(&'a str, &'a str)> {
     let mut reading = Reading::new(settings);
     let mut read = BTreeSet::new();
     while let Some(wanted) = reading.step() {
         match wanted {
-            Wanted::Paths => reading.listed(files.iter().map(|(path, _)| *path)),
+            Wanted::Paths => reading.listed(&listed(files.iter().map(|(path, _)| (*path, false)))),
             Wanted::Files(places) => {
                 let mut kept = files.to_vec();
                 Reading::keeps(&places, &mut kept, |(path, _)| path, |_| false);

@@ -602,6 +602,65 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_read_is_told_as_of_a_commit() {
+        let chart = [
+            ("ops/chart/Chart.yaml", CHART),
+            ("ops/values-qa.yaml", "a: 1\n"),
+            ("ops/values-dev.yaml", "a: 1\n"),
+        ];
+        let overlays = [("ops/overlays/qa/kustomization.yaml", "resources: []\n")];
+        let folders = [("deploy/qa/web.yaml", OBJECT)];
+        let wrong = |repository: &Repository| -> Vec<String> {
+            let files = repository.manifests().unwrap();
+            files.iter().filter_map(ManifestFile::wrong).collect()
+        };
+        for (files, path) in [
+            (&chart[..], "ops/values.yaml"),
+            (&chart, "ops/values-dev.yaml"),
+            (&overlays, "ops/overlays/dev/kustomization.yaml"),
+            (&overlays, "ops/overlays/dev"),
+            (&folders, "deploy/dev/web.yaml"),
+            (&folders, "deploy/dev"),
+            (&[], "k8s"),
+        ] {
+            let (dir, repository) = repository(files);
+            let at = dir.path().join(path);
+            std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+            let _ = std::fs::remove_file(&at);
+            std::os::unix::fs::symlink("nowhere", &at).unwrap();
+            let [only] = <[String; 1]>::try_from(wrong(&repository)).unwrap();
+            let expect = format!("error[manifest::unread]: `{path}` is a link to `nowhere`, and there is nothing");
+            assert!(only.starts_with(&expect), "{path}: {only}");
+        }
+        for (files, path) in [
+            (&overlays[..], "ops/overlays/dev"),
+            (&folders, "deploy/dev"),
+            (&[], "k8s"),
+        ] {
+            for is_fetched in [true, false] {
+                let (dir, _) = repository(files);
+                std::fs::create_dir_all(dir.path().join(path)).unwrap();
+                let (note, text) = match is_fetched {
+                    true => (format!("{path}/.git"), "gitdir: elsewhere\n".to_string()),
+                    false => (
+                        ".gitmodules".to_string(),
+                        format!("[submodule \"a\"]\n\tpath = {path}\n"),
+                    ),
+                };
+                std::fs::write(dir.path().join(note), text).unwrap();
+                let [only] = <[String; 1]>::try_from(wrong(&Repository::at(dir.path()).unwrap())).unwrap();
+                let expect = format!("error[manifest::unread]: `{path}` is a git submodule");
+                assert!(only.starts_with(&expect), "{path}: {only}");
+            }
+        }
+        // What git ignores is no part of a commit, and what cannot hold manifests does not matter.
+        let (dir, repository) = repository(&[(".gitignore", "deploy/dev\n"), ("deploy/qa/web.yaml", OBJECT)]);
+        std::os::unix::fs::symlink("nowhere", dir.path().join("deploy/dev")).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("latest")).unwrap();
+        assert_eq!(wrong(&repository), Vec::<String>::new());
+    }
+
+    #[test]
     fn what_environments_are_made_from_is_none() {
         let files = [
             (".k8s/base/kustomization.yaml", "resources: []\n"),
