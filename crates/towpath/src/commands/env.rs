@@ -2,7 +2,7 @@
 
 use super::place::project;
 use crate::{cli::Env, repository::Repository};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::json;
 use towpath_delivery::{EnvironmentLayout, namespace_before_rendering};
 
@@ -78,7 +78,7 @@ fn list(repository: &Repository, project: &str, as_json: bool) -> Result<()> {
             "wrong": wrong,
         });
         outln!("{}", serde_json::to_string_pretty(&all)?);
-        return Ok(());
+        return refuse(wrong.len());
     }
     for (found, values) in described {
         outln!("{}", found.name);
@@ -96,7 +96,15 @@ fn list(repository: &Repository, project: &str, as_json: bool) -> Result<()> {
         outln!("There are no environments in this working tree: `towpath init` says what it looks for.");
     }
     for wrong in &wrong {
-        out!("{wrong}");
+        outln!("{}", wrong.trim_end());
     }
-    Ok(())
+    refuse(wrong.len())
+}
+
+fn refuse(wrong: usize) -> Result<()> {
+    match wrong {
+        0 => Ok(()),
+        1 => bail!("one file stands in the way of an environment"),
+        several => bail!("{several} things stand in the way of environments"),
+    }
 }
