@@ -95,7 +95,8 @@ impl Planner {
             namespace: plan.place.namespace.clone(),
             objects: survey.objects.iter().map(object).collect(),
             others: survey.others,
-            helm: self.target.helm_releases(&plan.place).await?,
+            // What cannot be listed is among the warnings.
+            helm: self.target.helm_releases(&plan.place).await?.unwrap_or_default(),
             blockers: plan.blockers,
             warnings: plan.warnings.into_iter().chain(survey.unseen).collect(),
         })

@@ -33,6 +33,7 @@ mod image_table;
 mod lock;
 mod manifests;
 mod observe;
+mod occasion;
 mod plan;
 mod planner;
 mod progress;

@@ -11,6 +11,7 @@ use crate::{
         with_found_image,
     },
     manifests::{Manifests, Source, fill_in, namespace_pattern},
+    occasion::{HelmTraces, Known},
     plan::{Plan, PlanChange, PlanHooks},
     project_file::{OnFailure, ProjectFile},
     protection::{Protections, Way},
@@ -23,10 +24,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-use towpath_deploy::{Environment, HelmRelease, PULL_SECRET, Severity, Target, render::Renderer};
+use towpath_deploy::{
+    Environment, HelmRelease, PULL_SECRET, Severity, Target,
+    render::{Renderer, release_name},
+};
 use towpath_manifest::{
-    Container, HookOccasion, ManifestFile, Object, ObjectId, diff, sort_for_apply, with_config_hash, with_images,
-    with_pull_secret,
+    Container, ManifestFile, Object, ObjectId, diff, sort_for_apply, with_config_hash, with_images, with_pull_secret,
 };
 use towpath_types::{Clock, CommitId, EnvironmentId, RunKind};
 
@@ -207,7 +210,18 @@ impl Planner {
         };
         warnings.extend(runs.as_ref().and_then(|runs| moved(&runs.place, &place)));
         let helm = self.target.helm_releases(&place).await?;
-        warnings.extend(helm.iter().map(|release| kept_release(&place, release)));
+        warnings.extend(helm.iter().flatten().map(|release| kept_release(&place, release)));
+        let known = match &previous {
+            Some(_) => Known::Installed,
+            None if hooks.is_empty() => Known::New,
+            None => HelmTraces {
+                recorded: helm.as_deref(),
+                release: &release_name(id.project()),
+                has_deployed: self.target.has_helm_deployed(&place, &objects).await?,
+            }
+            .known(),
+        };
+        warnings.extend(known.warning(&place.namespace));
         let mut plan = Plan {
             place,
             on_failure: source.on_failure.unwrap_or_else(|| file.on_failure(id.environment())),
@@ -222,11 +236,7 @@ impl Planner {
             changes: Vec::new(),
             unchanged: 0,
             hooks: PlanHooks {
-                occasion: match previous {
-                    None if helm.is_empty() => HookOccasion::Install,
-                    // What Helm has installed is installed.
-                    Some(_) | None => HookOccasion::Upgrade,
-                },
+                occasion: known.occasion(),
                 jobs: hooks,
             },
             blockers,

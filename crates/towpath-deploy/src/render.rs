@@ -838,7 +838,8 @@ fn folder_argument(folder: &str) -> String {
 /// The name of a project's Helm release. Helm allows no `_`, and requires a letter or digit at both ends.
 ///
 /// Source: <https://helm.sh/docs/chart_template_guide/getting_started/>
-fn release_name(project: &str) -> String {
+#[must_use]
+pub fn release_name(project: &str) -> String {
     project.to_lowercase().replace('_', "-")
 }
 

@@ -512,7 +512,7 @@ pub trait SecretSource: PullCredentials {
 /// implementation. Where implementations may differ, [`crate::contract::Capabilities`] names the difference.
 ///
 /// **Order.** There is no set-up: every method may be called first, also for an environment that was never applied. Nothing is
-/// changed by `preflight`, `fingerprints`, `helm_releases`, `survey`, `releases`, `current`, `status`, `drift`, `cron_jobs` and `logs`. A caller makes a
+/// changed by `preflight`, `fingerprints`, `helm_releases`, `has_helm_deployed`, `survey`, `releases`, `current`, `status`, `drift`, `cron_jobs` and `logs`. A caller makes a
 /// plan with `fingerprints` and `preflight` and then calls `apply`, but `apply` does not rely on that.
 ///
 /// **Concurrency.** All methods may be called at the same time. Two `apply` for one environment never overlap: the second waits
@@ -558,12 +558,22 @@ pub trait Target: Send + Sync {
     /// What is applied, and who is deploying. `None` for an environment that was never applied and has no hold.
     fn current<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Option<Applied>, TargetError>>;
 
-    /// The releases that Helm has recorded in the environment, by name. Empty where Helm cannot deploy.
+    /// The releases that Helm has recorded in the environment, by name. Empty where Helm cannot deploy; `None` if the account may
+    /// not look.
     fn helm_releases<'a>(
         &'a self,
         _environment: &'a Environment,
-    ) -> BoxFuture<'a, Result<Vec<HelmRelease>, TargetError>> {
-        Box::pin(async { Ok(Vec::new()) })
+    ) -> BoxFuture<'a, Result<Option<Vec<HelmRelease>>, TargetError>> {
+        Box::pin(async { Ok(Some(Vec::new())) })
+    }
+
+    /// Whether Helm has deployed one of `objects` in the environment, by what it notes on those that exist.
+    fn has_helm_deployed<'a>(
+        &'a self,
+        _environment: &'a Environment,
+        _objects: &'a [Object],
+    ) -> BoxFuture<'a, Result<bool, TargetError>> {
+        Box::pin(async { Ok(false) })
     }
 
     /// What applying `objects` would take over from whom, and what else there is. Empty for a target where nobody else can create

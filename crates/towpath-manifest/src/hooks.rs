@@ -76,7 +76,7 @@ impl fmt::Display for HookEvent {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HookOccasion {
-    /// Nothing was deployed there before, neither by Towpath nor by Helm.
+    /// The application was not deployed there before, neither by Towpath nor by Helm.
     #[default]
     Install,
     Upgrade,

@@ -2,7 +2,10 @@
 
 use crate::world::*;
 use towpath_delivery::{ErrorKind, LaptopRequest, PlanView};
-use towpath_deploy::fake::JobScript;
+use towpath_deploy::{
+    HelmRelease,
+    fake::{FakeHelm, JobScript},
+};
 use towpath_manifest::{HookEvent, Object};
 use towpath_types::{Outcome, ReleaseStatus};
 
@@ -115,6 +118,34 @@ async fn a_plan_lists_the_hooks_that_its_release_runs() {
         .unwrap();
     world.carry_out(rolled_back.id).await;
     assert_eq!(ran(&world), ["pre-rollback undo-pre"]);
+}
+
+#[tokio::test]
+async fn a_first_deployment_is_an_upgrade_of_what_helm_has_installed() {
+    let mut world = World::new().await;
+    let _helm = world.with_helm();
+    world.push_image("app-latest");
+    let check = async |names: Option<&[&str]>, has_deployed: bool, expected: &str, warns: bool| {
+        let release = |name: &&str| HelmRelease {
+            name: (*name).to_string(),
+            revision: 1,
+            status: "deployed".into(),
+            revisions: 1,
+        };
+        let recorded = names.map(|names| names.iter().map(release).collect());
+        let helm = FakeHelm { recorded, has_deployed };
+        world.target.set_helm(&place("dev"), helm);
+        let plan = PlanView::from(world.planned("dev", chart(&usual())).await.unwrap());
+        assert_eq!(plan.hooks[0].event.to_string(), expected, "{names:?} {has_deployed}");
+        let warnings = plan.warnings.join("\n");
+        assert_eq!(warnings.contains("may not list Secrets"), warns, "{warnings}");
+    };
+    check(Some(&[]), false, "pre-install", false).await;
+    check(Some(&["redis"]), false, "pre-install", false).await;
+    check(Some(&["redis", "claims"]), false, "pre-upgrade", false).await;
+    check(Some(&["other"]), true, "pre-upgrade", false).await;
+    check(None, true, "pre-upgrade", false).await;
+    check(None, false, "pre-install", true).await;
 }
 
 #[tokio::test]

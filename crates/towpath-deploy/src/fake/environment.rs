@@ -2,8 +2,8 @@
 
 use super::job::{FakeJob, JobScript};
 use crate::target::{
-    Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Deploying, Drift, Finding, Hold, JOB_LABEL,
-    Occasion, ReleaseRecord, Severity, TargetError, WorkloadStatus, Writer,
+    Applied, ApplyError, ApplyRequest, CronFailure, CronJobStatus, Deploying, Drift, Finding, HelmRelease, Hold,
+    JOB_LABEL, Occasion, ReleaseRecord, Severity, TargetError, WorkloadStatus, Writer,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -23,6 +23,25 @@ struct Live {
     object: Object,
     /// Who has changed it since it was applied.
     writers: Vec<Writer>,
+}
+
+/// What Helm has left in an environment.
+#[derive(Debug, Clone)]
+pub struct FakeHelm {
+    /// The releases that it has recorded; `None` if the account may not look.
+    pub recorded: Option<Vec<HelmRelease>>,
+    /// Whether it has deployed an object of every plan.
+    pub has_deployed: bool,
+}
+
+impl Default for FakeHelm {
+    /// Helm was never used here.
+    fn default() -> Self {
+        Self {
+            recorded: Some(Vec::new()),
+            has_deployed: false,
+        }
+    }
 }
 
 /// An environment of a fake target.
@@ -53,6 +72,8 @@ pub(super) struct FakeEnvironment {
     pub scripts: BTreeMap<String, JobScript>,
     pub logs: BTreeMap<ObjectId, Vec<String>>,
     pub fingerprints: Fingerprints,
+    /// Scripted by the test: what Helm has left.
+    pub helm: FakeHelm,
     /// Taken during an `apply`.
     pub turn: Arc<tokio::sync::Mutex<()>>,
     /// Whether an `apply` waits after it has begun.

@@ -15,6 +15,7 @@ mod job;
 mod secrets;
 mod target;
 
+pub use environment::FakeHelm;
 pub use faults::{Method, Moment};
 pub use job::JobScript;
 pub use secrets::FakeSecrets;

@@ -1,15 +1,15 @@
 //! The target itself.
 
 use super::{
-    environment::{FakeEnvironment, failure},
+    environment::{FakeEnvironment, FakeHelm, failure},
     faults::{Fault, Faults, Method, Moment},
     job::JobScript,
 };
 use crate::contract::{Capabilities, SecondApply};
 use crate::hooks::{HookRunner, When};
 use crate::target::{
-    Applied, ApplyError, ApplyRequest, CronJobStatus, Drift, Environment, Finding, Hold, JobHandle, Preflight,
-    Progress, ReleaseRecord, Severity, Target, TargetError, Volumes, WorkloadStatus,
+    Applied, ApplyError, ApplyRequest, CronJobStatus, Drift, Environment, Finding, HelmRelease, Hold, JobHandle,
+    Preflight, Progress, ReleaseRecord, Severity, Target, TargetError, Volumes, WorkloadStatus,
 };
 use bytes::Bytes;
 use futures::{
@@ -225,6 +225,11 @@ impl FakeTarget {
     /// Sets the result of `fingerprints`.
     pub fn set_fingerprints(&self, environment: &Environment, fingerprints: Fingerprints) {
         self.with(environment, |environment| environment.fingerprints = fingerprints);
+    }
+
+    /// Sets what Helm has left.
+    pub fn set_helm(&self, environment: &Environment, helm: FakeHelm) {
+        self.with(environment, |environment| environment.helm = helm);
     }
 
     /// Changes an object as the field manager `manager`, behind Towpath's back.
@@ -446,6 +451,21 @@ impl Target for FakeTarget {
             })
             .await
         })
+    }
+
+    fn helm_releases<'a>(
+        &'a self,
+        environment: &'a Environment,
+    ) -> BoxFuture<'a, Result<Option<Vec<HelmRelease>>, TargetError>> {
+        Box::pin(async { Ok(self.with(environment, |environment| environment.helm.recorded.clone())) })
+    }
+
+    fn has_helm_deployed<'a>(
+        &'a self,
+        environment: &'a Environment,
+        _: &'a [Object],
+    ) -> BoxFuture<'a, Result<bool, TargetError>> {
+        Box::pin(async { Ok(self.with(environment, |environment| environment.helm.has_deployed)) })
     }
 
     fn releases<'a>(&'a self, environment: &'a Environment) -> BoxFuture<'a, Result<Vec<ReleaseRecord>, TargetError>> {

@@ -59,7 +59,7 @@ pub(super) async fn of_environment(
         });
     }
     let releases = helm::releases(client, environment).await?;
-    statuses.extend(releases.into_iter().map(|release| WorkloadStatus {
+    statuses.extend(releases.into_iter().flatten().map(|release| WorkloadStatus {
         kind: "Secret".into(),
         name: release.secret(),
         message: format!(

@@ -212,11 +212,24 @@ impl Target for KubernetesTarget {
     fn helm_releases<'a>(
         &'a self,
         environment: &'a Environment,
-    ) -> BoxFuture<'a, Result<Vec<HelmRelease>, TargetError>> {
+    ) -> BoxFuture<'a, Result<Option<Vec<HelmRelease>>, TargetError>> {
         Box::pin(async move {
             let cluster = self.cluster(environment).await?;
             let releases = helm::releases(&cluster.client, environment).await;
             releases.map_err(failed_to(format!("look for releases of Helm in {environment}")))
+        })
+    }
+
+    fn has_helm_deployed<'a>(
+        &'a self,
+        environment: &'a Environment,
+        objects: &'a [Object],
+    ) -> BoxFuture<'a, Result<bool, TargetError>> {
+        Box::pin(async move {
+            let cluster = self.cluster(environment).await?;
+            helm::has_deployed(&cluster.client, &cluster.discovery, environment, objects)
+                .await
+                .map_err(failed_to(format!("look for objects of Helm in {environment}")))
         })
     }
 

@@ -231,6 +231,7 @@ async fn what_helm_has_installed_is_taken_over_without_a_restart() {
             .helm_releases(&world.environment)
             .await
             .unwrap()
+            .unwrap()
             .try_into()
             .unwrap();
         assert_eq!(
@@ -242,6 +243,15 @@ async fn what_helm_has_installed_is_taken_over_without_a_restart() {
             ),
             ("claims", 1, "deployed", 1)
         );
+        let has_deployed = world.target.has_helm_deployed(&world.environment, &plan).await;
+        assert!(has_deployed.unwrap());
+        let other: Vec<Object> = plan
+            .iter()
+            .filter(|object| object.kind == "ServiceAccount")
+            .cloned()
+            .collect();
+        let has_deployed = world.target.has_helm_deployed(&world.environment, &other).await;
+        assert!(!has_deployed.unwrap(), "Helm notes no release on hooks");
         let survey = world.target.survey(&world.environment, &plan).await.unwrap();
         for surveyed in &survey.objects {
             let (id, owners) = (&surveyed.change.id, &surveyed.owners);
@@ -285,7 +295,8 @@ async fn what_helm_has_installed_is_taken_over_without_a_restart() {
 
         let web = world.get("deployment", "web").await;
         assert_eq!(web["metadata"]["annotations"]["meta.helm.sh/release-name"], "claims");
-        assert_eq!(world.target.helm_releases(&world.environment).await.unwrap().len(), 1);
+        let kept = world.target.helm_releases(&world.environment).await.unwrap();
+        assert_eq!(kept.unwrap().len(), 1);
         let plan = planned(world, &objects).await;
         assert!(world.findings(&plan).await.is_empty());
         let drift = world.target.drift(&world.environment, &plan).await.unwrap();
