@@ -4,9 +4,9 @@ use super::{
     environment::{EnvironmentLayout, Origin, RenderedBy, RenderedEnvironment, Source, Sourced},
     kustomization::Kustomizations,
     paths::{
-        CHART, CRON_JOBS, JOBS, KUSTOMIZATIONS, ancestors, file_name, inside, is_below, is_in, is_yaml, join, parent,
+        CHART, CRON_JOBS, JOBS, KUSTOMIZATIONS, ListedPath, ancestors, file_name, inside, is_below, is_in, is_yaml,
+        join, parent,
     },
-    reading::ListedPath,
 };
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -15,8 +15,8 @@ mod tests;
 mod tests_elsewhere;
 
 pub use environment::{EnvironmentLayout, Origin, RenderedBy, RenderedEnvironment, Source, Sourced};
-pub use paths::{is_kustomization, is_yaml, needs_every_file};
-pub use reading::{ListedPath, Reading, Wanted};
+pub use paths::{ListedPath, is_kustomization, is_yaml, needs_every_file};
+pub use reading::{Reading, Wanted};
 
 pub(crate) use paths::{CRON_JOBS, JOBS, ROOT};
 

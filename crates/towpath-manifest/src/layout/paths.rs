@@ -15,6 +15,15 @@ pub(crate) const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomizati
 /// The file that marks a folder as a Helm chart.
 pub(crate) const CHART: &str = "Chart.yaml";
 
+/// A path of a repository, as it is listed in the search for environments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedPath {
+    /// The path from the root of the repository.
+    pub path: String,
+    /// Whether it cannot be read: a link to nothing, a submodule. It may stand for a file or for a folder.
+    pub is_unread: bool,
+}
+
 /// Whether rendering needs more than the YAML files (templates, files for generated ConfigMaps): whether `paths` include a
 /// kustomization or a chart.
 pub fn needs_every_file<'a>(paths: impl IntoIterator<Item = &'a str>) -> bool {

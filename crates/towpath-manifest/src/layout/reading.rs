@@ -3,7 +3,7 @@
 use super::{
     elsewhere,
     kustomization::Kustomizations,
-    paths::{CHART, ROOT, ancestors, file_name, inside, is_in, is_kustomization, is_yaml, plain, resolve},
+    paths::{CHART, ListedPath, ROOT, ancestors, file_name, inside, is_in, is_kustomization, is_yaml, plain, resolve},
 };
 use crate::{
     file::ManifestFile,
@@ -18,15 +18,6 @@ pub enum Wanted {
     Files(BTreeSet<String>),
     /// The paths of all files of the repository and of what cannot be read there, for [`Reading::listed`].
     Paths,
-}
-
-/// A path of a repository, for [`Reading::listed`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedPath {
-    /// The path from the root of the repository.
-    pub path: String,
-    /// Whether it cannot be read: a link to nothing, a submodule. It may stand for a file or for a folder.
-    pub is_unread: bool,
 }
 
 /// The reading of a repository, one step at a time: the caller reads what [`Self::step`] asks for, and hands it in.
