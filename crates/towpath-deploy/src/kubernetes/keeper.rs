@@ -1,5 +1,6 @@
 //! Who keeps a Secret in a cluster.
 
+use super::deployers;
 use crate::live::{Keeper, Kept};
 use crate::target::PULL_SECRET;
 use serde_json::Value;
@@ -35,17 +36,6 @@ const OPERATOR_MARKS: &[(&str, Option<&str>)] = &[
     ("app.kubernetes.io/managed-by", Some("hashicorp-vso")),
     ("sealedsecrets.bitnami.com/managed", Some("true")),
     ("sealedsecrets.bitnami.com/patch", Some("true")),
-];
-
-/// Labels and annotations of programs that apply manifests.
-///
-/// Source: <https://argo-cd.readthedocs.io/en/stable/user-guide/resource_tracking/>,
-/// <https://fluxcd.io/flux/components/kustomize/kustomizations/>, <https://helm.sh/docs/chart_best_practices/labels/>
-const MANIFEST_MARKS: &[(&str, Option<&str>)] = &[
-    ("argocd.argoproj.io/tracking-id", None),
-    ("kustomize.toolkit.fluxcd.io/name", None),
-    ("helm.toolkit.fluxcd.io/name", None),
-    ("meta.helm.sh/release-name", None),
 ];
 
 /// The field managers of Terraform's provider: of typed resources, and of `kubernetes_manifest`. The first is the beginning of
@@ -84,8 +74,15 @@ pub(super) fn of(secret: &Value, others: &[Value]) -> Kept {
         let because = format!("the field manager `{}` wrote its values", entry.manager);
         return Kept::new(Keeper::Terraform, because);
     }
-    if let Some(mark) = mark(secret, MANIFEST_MARKS) {
-        return Kept::new(Keeper::Manifest, format!("it has the mark `{mark}`"));
+    if let Some((mark, _)) = deployers::marks(secret).next() {
+        return Kept::new(Keeper::Manifest, format!("it has the mark `{}`", mark.name));
+    }
+    if let Some((entry, program)) = of_data
+        .iter()
+        .find_map(|entry| Some((entry, deployers::program(entry.manager)?)))
+    {
+        let because = format!("{program} wrote its values, as the field manager `{}`", entry.manager);
+        return Kept::new(Keeper::Manifest, because);
     }
     if of_data.iter().any(managed_fields::Entry::is_ours) {
         return Kept::new(
@@ -227,6 +224,20 @@ mod tests {
             Keeper::Manifest,
             because,
         );
+        let because = "it has the mark `argocd.argoproj.io/instance`";
+        let label = json!({"argocd.argoproj.io/instance": "web"});
+        check(&json!({"labels": label}), Keeper::Manifest, because);
+        for (manager, operation, program) in [
+            ("argocd-controller", "Update", "Argo CD"),
+            ("kustomize-controller", "Apply", "Flux"),
+            ("helm-controller", "Update", "Flux"),
+        ] {
+            let because = format!("{program} wrote its values, as the field manager `{manager}`");
+            let more = json!({"managedFields": written(manager, operation)});
+            check(&more, Keeper::Manifest, &because);
+            let more = json!({"managedFields": written(manager, operation), "annotations": {KEEPER: PEOPLE}});
+            check(&more, Keeper::People, "its annotation `towpath.dev/keeper` says so");
+        }
         let because = "a deployment applied it from the environment's manifests";
         check(
             &json!({"managedFields": written("towpath", "Apply")}),

@@ -3,7 +3,7 @@
 //! [`target`] implements the contract. [`preflight`] checks everything before anything changes; [`apply`] carries a request out
 //! under the [`lock`], with [`rollout`] to wait for workloads and [`prune`] to remove what left the manifests. [`record`] keeps
 //! the state and the releases in Secrets of the environment. [`live`] reads and sets the Secrets that pods read; [`keeper`]
-//! decides who keeps each of them. [`drift`], [`status`], [`job`], [`cron`] and [`logs`] look at what
+//! decides who keeps each of them. [`deployers`] knows the other programs that deploy objects. [`drift`], [`status`], [`job`], [`cron`] and [`logs`] look at what
 //! runs. Requests, watches and paths come from `towpath-kube`; facts about kinds come from the table in `towpath-manifest`.
 //!
 //! **Invariants.** The server checks everything before anything changes: a dry run of each object, and of one pod of each
@@ -19,6 +19,7 @@ mod apply;
 mod comparable;
 mod cron;
 mod defaults;
+mod deployers;
 mod drift;
 mod error;
 mod fingerprint;

@@ -1,6 +1,7 @@
 //! Whose the objects of an environment are: what a first deployment takes over, and what it leaves alone.
 
 use super::{
+    deployers,
     drift::is_controller,
     labels::{is_owned_by, other_owner},
     preflight::{CheckedObject, Report},
@@ -12,19 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use towpath_kube::{ApiError, Client, Resource, Select, managed_fields, text_at};
 use towpath_manifest::{Change, ChangeKind, KINDS, Object, ObjectId};
 
-/// Labels and annotations that say who deploys an object, and that tool's name.
-const MARKS: [(&str, &str, &str); 6] = [
-    ("annotations", "meta.helm.sh/release-name", "the Helm release"),
-    ("annotations", "argocd.argoproj.io/tracking-id", "Argo CD, as"),
-    ("labels", "argocd.argoproj.io/instance", "Argo CD, in the application"),
-    (
-        "labels",
-        "kustomize.toolkit.fluxcd.io/name",
-        "Flux, in the Kustomization",
-    ),
-    ("labels", "helm.toolkit.fluxcd.io/name", "Flux, in the HelmRelease"),
-    ("labels", "app.kubernetes.io/managed-by", "what calls itself"),
-];
+/// The label by which an object says what manages it, whatever that is.
+const MANAGED_BY: &str = "/metadata/labels/app.kubernetes.io~1managed-by";
 
 /// Who has deployed an object, as words: by its labels and annotations, otherwise by its field managers.
 pub(super) fn owners(object: &Value, environment: &Environment) -> Vec<String> {
@@ -34,12 +24,12 @@ pub(super) fn owners(object: &Value, environment: &Environment) -> Vec<String> {
     if let Some(other) = other_owner(object, environment) {
         return vec![format!("Towpath, in {other}")];
     }
-    let mark = |(field, name, words): &(&str, &str, &str)| {
-        let value = object.pointer(&format!("/metadata/{field}"))?.get(name)?.as_str()?;
-        // Charts have this label of their own, whoever applies them.
-        (*name != "app.kubernetes.io/managed-by" || value != "Helm").then(|| format!("{words} `{value}`"))
-    };
-    let marked: Vec<String> = MARKS.iter().filter_map(mark).collect();
+    // Charts have this label of their own, whoever applies them.
+    let managed_by = object.pointer(MANAGED_BY).and_then(Value::as_str);
+    let managed_by = managed_by.filter(|value| *value != "Helm");
+    let managed_by = managed_by.map(|value| format!("what calls itself `{value}`"));
+    let marked = deployers::marks(object).map(|(_, words)| words);
+    let marked: Vec<String> = marked.chain(managed_by).collect();
     if !marked.is_empty() {
         return marked;
     }
@@ -56,8 +46,10 @@ fn words_for(manager: &str) -> String {
         "kubectl-create" => "`kubectl create`".to_string(),
         "kubectl-edit" => "`kubectl edit`".to_string(),
         "helm" => "`helm`".to_string(),
-        manager if manager.starts_with("argocd") => format!("Argo CD, as the field manager `{manager}`"),
-        manager => format!("the field manager `{manager}`"),
+        manager => match deployers::program(manager) {
+            Some(program) => format!("{program}, as the field manager `{manager}`"),
+            None => format!("the field manager `{manager}`"),
+        },
     }
 }
 
@@ -205,6 +197,18 @@ mod tests {
         for (metadata, expect) in [
             (managed("kubectl-client-side-apply"), "`kubectl apply`"),
             (managed("helm"), "`helm`"),
+            (
+                managed("argocd-controller"),
+                "Argo CD, as the field manager `argocd-controller`",
+            ),
+            (
+                managed("kustomize-controller"),
+                "Flux, as the field manager `kustomize-controller`",
+            ),
+            (
+                json!({"labels": {"app.kubernetes.io/managed-by": "skaffold"}}),
+                "what calls itself `skaffold`",
+            ),
             (managed("terraform"), "the field manager `terraform`"),
             (
                 json!({"annotations": {"meta.helm.sh/release-name": "web"}, "labels": {"app.kubernetes.io/managed-by": "Helm"}}),
