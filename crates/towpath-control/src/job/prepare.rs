@@ -19,7 +19,7 @@ use towpath_engines::{Container, EnvironmentKind, EnvironmentRequest, Limits};
 use towpath_images::{Images, TagName};
 use towpath_protocol::{CacheKeyValues, JobSpec, StepAction, Variable};
 use towpath_store::{ImagePush, JobRow, PipelineRow, Store, WorkflowRow};
-use towpath_types::{ImageReference, Mask, NodeId, RegistryCredentials, SecretString};
+use towpath_types::{ImageReference, Mask, NodeId, RegistryCredentials, SecretBytes, SecretString};
 
 /// The words by which a configuration names the container engine.
 const ENGINE_WORDS: [&str; 3] = ["docker", "testcontainers", "buildx"];
@@ -133,6 +133,18 @@ struct Secrets {
     mask: Mask,
 }
 
+/// The values that a variable can have, and the others: no job gets those as variables, but one may have them from elsewhere.
+fn told_apart(values: Vec<(String, SecretBytes)>) -> (Vec<(String, SecretString)>, Vec<SecretBytes>) {
+    let (mut variables, mut others) = (Vec::new(), Vec::new());
+    for (key, value) in values {
+        match value.to_variable() {
+            Ok(text) => variables.push((key, text)),
+            Err(_) => others.push(value),
+        }
+    }
+    (variables, others)
+}
+
 /// A job and its related rows.
 pub(crate) struct Subject<'a> {
     pub job: &'a JobRow,
@@ -167,7 +179,7 @@ impl Preparation {
             hidden,
             of_job,
             mask,
-        } = self.secrets(job, stored.nodes, variables);
+        } = self.secrets(job, stored.nodes, variables, Vec::new());
         let mask = known.get_or_init(|| mask).clone();
         let built_in = BuiltIn {
             project: job.project.as_str(),
@@ -254,16 +266,12 @@ impl Preparation {
     /// When the storage does not work.
     pub(crate) async fn mask(&self, job: &JobRow) -> Result<Mask, DeliveryError> {
         let stored = self.stored(job).await?;
-        let mut variables = Vec::new();
+        let mut values = Vec::new();
         for context in &stored.contexts {
-            let values = self.contexts.to_hide(context)?;
-            variables.extend(
-                values
-                    .into_iter()
-                    .filter_map(|(key, value)| Some((key, value.to_variable().ok()?))),
-            );
+            values.extend(self.contexts.to_hide(context)?);
         }
-        Ok(self.secrets(job, stored.nodes, variables).mask)
+        let (variables, others) = told_apart(values);
+        Ok(self.secrets(job, stored.nodes, variables, others).mask)
     }
 
     async fn stored(&self, job: &JobRow) -> Result<StoredJob, DeliveryError> {
@@ -272,7 +280,14 @@ impl Preparation {
         StoredJob::read(&stored.ok_or_else(lost)?.spec)
     }
 
-    fn secrets(&self, job: &JobRow, nodes: u32, mut variables: Vec<(String, SecretString)>) -> Secrets {
+    /// The secrets of a job with these variables. Its mask also hides `others`.
+    fn secrets(
+        &self,
+        job: &JobRow,
+        nodes: u32,
+        mut variables: Vec<(String, SecretString)>,
+        others: Vec<SecretBytes>,
+    ) -> Secrets {
         // The registry attributes a push with the job's own token to the job's workflow.
         let project = job.project.to_string();
         let of_project = self.identity.issue(&Grant::Pull {
@@ -304,8 +319,10 @@ impl Preparation {
         let tokens =
             of_nodes.flat_map(|id| [Grant::Agent(id), Grant::Step(id)].map(|grant| self.identity.issue(&grant)));
         let tokens: Vec<SecretString> = tokens.chain([of_project, of_job.clone()]).collect();
+        let masked = hidden.iter().chain(&tokens).map(SecretBytes::from);
+        let masked: Vec<SecretBytes> = masked.chain(others).collect();
         Secrets {
-            mask: Mask::new(hidden.iter().chain(&tokens)),
+            mask: Mask::new(&masked),
             variables,
             hidden,
             of_job,
@@ -485,5 +502,15 @@ mod tests {
         check(job("make test", "DOCKER_BUILDKIT", None), true);
         check(job("make test", "TESTCONTAINERS_RYUK_DISABLED", None), true);
         check(job("make test", "CI", Some("docker exec app sh")), true);
+    }
+
+    #[test]
+    fn no_value_of_a_context_is_dropped() {
+        let value = |value: &[u8]| ("KEY".to_string(), SecretBytes::new(value.to_vec()));
+        let values: [&[u8]; 3] = [b"plain-text", b"\xfe\x10raw-key\xff", b"cut\0off-there"];
+        let (variables, others) = told_apart(values.map(value).to_vec());
+        let variables: Vec<&[u8]> = variables.iter().map(|(_, value)| value.expose().as_bytes()).collect();
+        let others: Vec<&[u8]> = others.iter().map(SecretBytes::expose).collect();
+        assert!(variables == values[..1] && others == values[1..]);
     }
 }
