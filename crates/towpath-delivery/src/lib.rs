@@ -93,7 +93,7 @@ pub use towpath_deploy::{
     CronFailure, Deploying, HelmRelease, Hold, Keeper, Kept, LiveKey, LiveSecret, OtherObject, Writer,
 };
 pub use towpath_manifest::{
-    Diagnostic, EnvironmentLayout, Layout, LayoutSettings, ListedPath, ManifestContent, ManifestFile, Named, Origin,
-    Reading, Sourced, Tree, Wanted,
+    DOT_K8S, Diagnostic, EnvironmentLayout, Layout, LayoutSettings, ListedPath, ManifestContent, ManifestFile, Named,
+    Origin, Reading, Sourced, Tree, Wanted,
 };
 pub use workflow::WorkflowJobs;

@@ -11,12 +11,9 @@ use towpath_deploy::{
 };
 use towpath_forge::{TreeEntry, TreeFile};
 use towpath_manifest::{
-    EnvironmentLayout, Layout, ListedPath, ManifestContent, ManifestFile, Named, Object, Reading, Tree,
+    DOT_K8S, EnvironmentLayout, Layout, ListedPath, ManifestContent, ManifestFile, Named, Object, Reading, Tree,
 };
 use towpath_types::{EnvironmentId, ProjectName, RunKind, with_causes};
-
-/// The folder that most repositories have all manifests in. Nothing else of the tree is listed then.
-pub(crate) const DOT_K8S: &str = ".k8s";
 
 /// The id of an environment, from names that a person wrote.
 ///

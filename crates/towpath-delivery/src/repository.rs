@@ -2,7 +2,7 @@
 
 use crate::{
     error::{DeliveryError, ErrorKind},
-    manifests::{DOT_K8S, listed_path, manifest_files, select_manifests},
+    manifests::{listed_path, manifest_files, select_manifests},
     plan::PlanCommit,
     project_file::{PROJECT_FILE, ProjectFile},
 };
@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 use towpath_forge::{Forge, ForgeError, TreeEntry};
-use towpath_manifest::{LayoutSettings, ManifestFile, Reading, Wanted};
+use towpath_manifest::{DOT_K8S, LayoutSettings, ManifestFile, Reading, Wanted};
 use towpath_types::{CommitId, ProjectName};
 
 /// How many commits a plan lists.

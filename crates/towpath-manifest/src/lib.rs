@@ -36,8 +36,8 @@ pub use images::{
 };
 pub use kinds::{KINDS, Kind, OTHER, Wave};
 pub use layout::{
-    EnvironmentLayout, Layout, ListedPath, Named, Origin, Reading, RenderedBy, RenderedEnvironment, Source, Sourced,
-    Wanted, is_kustomization, is_yaml, needs_every_file,
+    DOT_K8S, EnvironmentLayout, Layout, ListedPath, Named, Origin, Reading, RenderedBy, RenderedEnvironment, Source,
+    Sourced, Wanted, is_kustomization, is_yaml, needs_every_file,
 };
 pub use object::{NotAnObject, Object, ObjectId};
 pub use order::sort_for_apply;

@@ -1,7 +1,7 @@
 //! The tree of manifests: the objects of each environment of a layout.
 
 use crate::hooks::{HOOK, Part, is_rendered_by_helm, is_test, part_of};
-use crate::layout::{CRON_JOBS, JOBS, Layout, Owner, ROOT, is_yaml};
+use crate::layout::{CRON_JOBS, DOT_K8S, JOBS, Layout, Owner, is_yaml};
 use crate::object::pointer_token;
 use crate::order::sort_for_apply;
 use crate::{NotAnObject, Object, ObjectId};
@@ -96,7 +96,7 @@ impl Tree {
                     Diagnostic::warning("manifest::outside-environment", message)
                         .at(&Span::new(&source, 0..0), "")
                         .hint(format!(
-                            "manifests belong in `{ROOT}/<kube context>/<environment>/`: move it there"
+                            "manifests belong in `{DOT_K8S}/<kube context>/<environment>/`: move it there"
                         )),
                 );
             }
@@ -340,7 +340,9 @@ fn not_an_object(node: &Node, error: &NotAnObject) -> Diagnostic {
         .and_then(|metadata| metadata.get("generateName"))
         .is_some();
     let hint = match error {
-        NotAnObject::NotAMapping(_) => format!("a file below `{ROOT}/` that is not a manifest needs another extension"),
+        NotAnObject::NotAMapping(_) => {
+            format!("a file below `{DOT_K8S}/` that is not a manifest needs another extension")
+        }
         NotAnObject::Lacks("metadata.name") if generated => {
             "use `name` instead of `generateName`: Towpath names each run of a Job itself".to_string()
         }

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 use towpath_delivery::{
-    Diagnostic, LaptopRequest, Layout, ListedPath, ManifestFile, PROJECT_FILE, ProjectFile, Reading, Wanted,
+    DOT_K8S, Diagnostic, LaptopRequest, Layout, ListedPath, ManifestFile, PROJECT_FILE, ProjectFile, Reading, Wanted,
     is_of_a_pipeline, listed_path, manifest_files, select_manifests,
 };
 use towpath_forge::{TreeEntry, TreeFile, Unread, WorkingTree, WorkingTreeError};
@@ -16,9 +16,6 @@ use towpath_types::CommitId;
 
 /// The name of a Dockerfile.
 const DOCKERFILE: &str = "Dockerfile";
-
-/// The folder that most repositories have all manifests in.
-const DOT_K8S: &str = ".k8s";
 
 /// A repository's working tree.
 #[derive(Debug)]

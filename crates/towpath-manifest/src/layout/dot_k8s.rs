@@ -3,7 +3,7 @@
 use super::{
     environment::{EnvironmentLayout, Origin, RenderedBy, RenderedEnvironment, Source, Sourced},
     kustomization::Kustomizations,
-    paths::{CHART, ROOT, ancestors, environment_of, file_name, inside, is_below, is_shared_folder, is_yaml},
+    paths::{CHART, DOT_K8S, ancestors, environment_of, file_name, inside, is_below, is_shared_folder, is_yaml},
 };
 use std::collections::{BTreeMap, BTreeSet};
 use towpath_yaml::{Diagnostic, SourceFile, Span};
@@ -61,7 +61,7 @@ impl DotK8s {
                 value: kube_context.to_string(),
                 origin: origin.clone(),
             };
-            let root = format!("{ROOT}/{kube_context}");
+            let root = format!("{DOT_K8S}/{kube_context}");
             let mut layout = EnvironmentLayout::found(name, context, &root, Sourced { value: source, origin });
             let bases = self.shared.iter().filter(|(_, users)| users.contains(&folder));
             layout.inputs.extend(bases.map(|(base, _)| base.clone()));
@@ -308,6 +308,6 @@ fn unused_chart(chart: &str, files: &BTreeMap<&str, &str>) -> Diagnostic {
     )
     .at(&top(&format!("{chart}/{CHART}"), files), "")
     .hint(format!(
-        "to use it, add a folder `{ROOT}/<kube context>/<environment>/` with a `values.yaml` and no other YAML"
+        "to use it, add a folder `{DOT_K8S}/<kube context>/<environment>/` with a `values.yaml` and no other YAML"
     ))
 }

@@ -15,10 +15,10 @@ mod tests;
 mod tests_elsewhere;
 
 pub use environment::{EnvironmentLayout, Origin, RenderedBy, RenderedEnvironment, Source, Sourced};
-pub use paths::{ListedPath, is_kustomization, is_yaml, needs_every_file};
+pub use paths::{DOT_K8S, ListedPath, is_kustomization, is_yaml, needs_every_file};
 pub use reading::{Reading, Wanted};
 
-pub(crate) use paths::{CRON_JOBS, JOBS, ROOT};
+pub(crate) use paths::{CRON_JOBS, JOBS};
 
 use crate::settings::LayoutSettings;
 use dot_k8s::DotK8s;
@@ -100,7 +100,7 @@ impl Layout {
         let mut diagnostics = Vec::new();
         let kustomizations = Kustomizations::read(&files, &mut diagnostics);
         let folder = settings.folder();
-        let ignores_dot_k8s = folder.is_some_and(|folder| !is_in(folder, ROOT));
+        let ignores_dot_k8s = folder.is_some_and(|folder| !is_in(folder, DOT_K8S));
         let mut dot_k8s = DotK8s::default();
         if !ignores_dot_k8s {
             dot_k8s = DotK8s::read(&files, &kustomizations, &mut diagnostics);
@@ -324,7 +324,7 @@ impl Layout {
         match inside(path) {
             Some(inside) if is_below_k8s => self.concerns_below_k8s(kube_context, environment, path, inside),
             // A link in the place of the folder of all manifests.
-            _ => path.is_empty() || (is_below_k8s && path == ROOT),
+            _ => path.is_empty() || (is_below_k8s && path == DOT_K8S),
         }
     }
 
@@ -348,7 +348,7 @@ impl Layout {
         }
         let users = around().find_map(|dir| self.dot_k8s.shared.get(dir));
         if let Some(users) = users {
-            return users.contains(&format!("{ROOT}/{kube_context}/{environment}"));
+            return users.contains(&format!("{DOT_K8S}/{kube_context}/{environment}"));
         }
         match inside.split('/').collect::<Vec<_>>().as_slice() {
             // A folder of bases or a kube context.

@@ -1,7 +1,7 @@
 //! What the paths of a repository say by themselves.
 
-/// The folder of all manifests, relative to the root of the repository.
-pub(crate) const ROOT: &str = ".k8s";
+/// The folder that most repositories have all manifests in, relative to the root of the repository.
+pub const DOT_K8S: &str = ".k8s";
 /// The folder for Jobs, next to the environments or in one of them.
 pub(crate) const JOBS: &str = "jobs";
 /// The folder for CronJobs, next to the environments or in one of them.
@@ -68,7 +68,7 @@ pub(crate) fn join(folder: &str, name: &str) -> String {
 
 /// The path below `.k8s/`.
 pub(crate) fn inside(path: &str) -> Option<&str> {
-    plain(path).strip_prefix(ROOT)?.strip_prefix('/')
+    plain(path).strip_prefix(DOT_K8S)?.strip_prefix('/')
 }
 
 /// The kube context and the environment, if this is an environment's folder below `.k8s/`.

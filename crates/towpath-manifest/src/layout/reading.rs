@@ -3,7 +3,9 @@
 use super::{
     elsewhere,
     kustomization::Kustomizations,
-    paths::{CHART, ListedPath, ROOT, ancestors, file_name, inside, is_in, is_kustomization, is_yaml, plain, resolve},
+    paths::{
+        CHART, DOT_K8S, ListedPath, ancestors, file_name, inside, is_in, is_kustomization, is_yaml, plain, resolve,
+    },
 };
 use crate::{
     file::ManifestFile,
@@ -48,10 +50,10 @@ impl Reading {
     #[must_use]
     pub fn new(settings: &LayoutSettings) -> Self {
         let folder = settings.folder();
-        let is_below_k8s = folder.is_none_or(|folder| is_in(folder, ROOT));
+        let is_below_k8s = folder.is_none_or(|folder| is_in(folder, DOT_K8S));
         let mut next = BTreeSet::new();
         if is_below_k8s {
-            next.insert(ROOT.to_string());
+            next.insert(DOT_K8S.to_string());
         }
         for declared in settings.environments.values() {
             let mut places = vec![declared.jobs.as_ref(), declared.cron_jobs.as_ref()];
@@ -91,7 +93,7 @@ impl Reading {
             self.read.extend(new.iter().cloned());
             return Some(Wanted::Files(new));
         }
-        let has_dot_k8s = || self.files.keys().any(|path| is_in(path, ROOT));
+        let has_dot_k8s = || self.files.keys().any(|path| is_in(path, DOT_K8S));
         let searches = match self.searches {
             Search::Never => false,
             Search::WithoutDotK8s => !has_dot_k8s(),
