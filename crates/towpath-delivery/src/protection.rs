@@ -17,7 +17,7 @@ use crate::{
 use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 use towpath_deploy::Environment;
-use towpath_store::{Commit, Store, Write};
+use towpath_store::{Commit, EnvironmentRow, Store, Write};
 use towpath_types::{CommitId, EnvironmentId, ProjectName};
 
 /// The protection of an environment.
@@ -124,6 +124,13 @@ impl Rules {
     }
 }
 
+/// Whether the kube context `other` is another cluster than that of `place`. Two kube contexts may be one cluster, and a branch
+/// may name any; but where a default branch has the environment is taken at its word.
+fn are_apart(rows: &[EnvironmentRow], place: &Environment, other: &str) -> bool {
+    let is_listed = |row: &EnvironmentRow| row.id == place.id && row.listed && row.kube_context == place.kube_context;
+    place.kube_context != other && rows.iter().any(is_listed)
+}
+
 /// Determines which environments are protected.
 #[derive(Clone)]
 pub struct Protections {
@@ -180,8 +187,9 @@ impl Protections {
             return Ok(protection);
         }
         let mut read = BTreeMap::from([(own, own_rules)]);
-        for row in self.store.environments(None).await? {
-            if row.id == place.id || row.kube_context != place.kube_context || row.namespace != place.namespace {
+        let rows = self.store.environments(None).await?;
+        for row in &rows {
+            if row.id == place.id || row.namespace != place.namespace || are_apart(&rows, place, &row.kube_context) {
                 continue;
             }
             let project = project_name(row.id.project())?;

@@ -380,30 +380,49 @@ async fn runs_and_cron_jobs_are_looked_at_first() {
 }
 
 #[tokio::test]
-async fn another_environment_in_the_namespace_of_a_protected_one_is_protected() {
+async fn the_same_namespace_in_another_cluster_of_the_default_branch_is_not_protected() {
+    let world = World::new().await;
+    let in_shop = WEB.replace("  name: web\n", "  name: web\n  namespace: shop\n");
+    let dev = [(".k8s/test/dev/web.yaml", in_shop.as_str())];
+    world.push_commit(&[(PRODUCTION, in_shop.as_str()), dev[0]]).await;
+    world.delivery.discoverer.discover(&claims()).await.unwrap();
+    let branch = world.push_branch("feature", &dev);
+    let flow = world.workflow(&branch).await;
+    world
+        .change_job(flow.deploy.id, |job| job.requires = vec!["build".into()])
+        .await;
+    let begun = world.delivery.releases.deploy_for_job(flow.deploy.id, "dev").await;
+    if let Err(error) = begun {
+        assert!(!error.to_string().contains("is protected"), "{error}");
+    }
+}
+
+/// A world with `dev` and `production` on the default branch, and what becomes of `dev` on a branch that has it at `path`, with
+/// `manifest`.
+async fn of_a_branch(path: &str, manifest: &str) -> (World, DeliveryError) {
     let world = World::new().await;
     world
         .push_commit(&[(PRODUCTION, WEB), (".k8s/live/dev/web.yaml", WEB)])
         .await;
     world.delivery.discoverer.discover(&claims()).await.unwrap();
-    let disguised = WEB.replace("  name: web\n", "  name: web\n  namespace: claims-production\n");
-    let evil = world.push_branch("evil", &[(".k8s/live/dev/web.yaml", &disguised)]);
+    let evil = world.push_branch("evil", &[(path, manifest)]);
     let flow = world.workflow(&evil).await;
     world
         .change_job(flow.deploy.id, |job| job.requires = vec!["build".into()])
         .await;
-    let error = world
-        .delivery
-        .releases
-        .deploy_for_job(flow.deploy.id, "dev")
-        .await
-        .unwrap_err();
-    assert!(
-        error.to_string().starts_with(
-            "dev is protected, for it shares the namespace `claims-production` with production of claims: a pipeline deploys there"
-        ),
-        "{error}"
-    );
+    let deployed = world.delivery.releases.deploy_for_job(flow.deploy.id, "dev").await;
+    (world, deployed.unwrap_err())
+}
+
+#[tokio::test]
+async fn another_environment_in_the_namespace_of_a_protected_one_is_protected() {
+    let disguised = WEB.replace("  name: web\n", "  name: web\n  namespace: claims-production\n");
+    let why = "dev is protected, for it shares the namespace `claims-production` with production of claims: a pipeline deploys there";
+    // Another kube context may be the same cluster.
+    let (_, error) = of_a_branch(".k8s/other/dev/web.yaml", &disguised).await;
+    assert!(error.to_string().starts_with(why), "{error}");
+    let (world, error) = of_a_branch(".k8s/live/dev/web.yaml", &disguised).await;
+    assert!(error.to_string().starts_with(why), "{error}");
     // Promoting from another project's environment does not help either.
     world.push_image("app-latest");
     world
