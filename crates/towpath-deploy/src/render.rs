@@ -37,6 +37,10 @@ pub const REMOTE_VARIABLE: &str = "TOWPATH_KUSTOMIZE_URL_PREFIX";
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// The most bytes that a program may print.
 const OUTPUT_LIMIT: usize = 32 << 20;
+/// What Helm says when it leaves out a hook with an unknown event.
+///
+/// Source: <https://github.com/helm/helm/blob/main/pkg/release/util/manifest_sorter.go>
+const UNKNOWN_HOOK: &str = "skipping unknown hook";
 /// How many bytes of its errors to keep.
 const COMPLAINT_LIMIT: usize = 16 << 10;
 /// How many environments to keep in the cache.
@@ -475,6 +479,14 @@ impl Renderer {
                 "" => status.to_string(),
                 said => said.to_string(),
             }));
+        }
+        // Helm leaves the object out, and a release without it would delete it.
+        let left_out: Vec<&str> = complaints.lines().filter(|line| line.contains(UNKNOWN_HOOK)).collect();
+        if !left_out.is_empty() {
+            let said = left_out.join("\n");
+            return Ok(Err(format!(
+                "{said}\nHelm leaves out an object with an event that it does not know: correct its annotation `helm.sh/hook`"
+            )));
         }
         if !complaints.trim().is_empty() {
             let folder = &environment.folder;

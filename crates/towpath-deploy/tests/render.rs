@@ -258,6 +258,26 @@ fn secret(name: &str, value: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_hook_that_helm_leaves_out_is_no_rendering() {
+    let Some(world) = World::with("a_hook_that_helm_leaves_out_is_no_rendering", "helm") else {
+        return;
+    };
+    let job =
+        "apiVersion: batch/v1\nkind: Job\nmetadata: {name: migrate, annotations: {helm.sh/hook: 'pre-upgrade,nope'}}\n";
+    let rendered = world
+        .render(&[
+            (".k8s/live/dev/Chart.yaml", SMALL_CHART),
+            (".k8s/live/dev/templates/job.yaml", job),
+        ])
+        .await;
+    let [failure] = rendered.failures.as_slice() else {
+        panic!("{:?}", rendered.failures);
+    };
+    let said = failure.error.to_string();
+    assert!(said.contains("nope") && said.contains("helm.sh/hook"), "{said}");
+}
+
+#[tokio::test]
 async fn what_renders_to_something_else_each_time_is_named_with_its_place() {
     let Some(world) = World::with("what_renders_to_something_else", "helm") else {
         return;
