@@ -27,6 +27,8 @@ pub struct EnvironmentTable {
     /// Single values of the chart.
     #[serde(default)]
     pub set: BTreeMap<String, serde_json::Value>,
+    /// The name of the chart's release, where Helm has installed it under another name than the project's.
+    pub release: Option<String>,
     /// Whether nothing begins there before somebody has seen its plan and agreed. By default only in `production`.
     pub protected: Option<bool>,
     /// The environment whose images this one gets.
@@ -183,6 +185,7 @@ fn source(table: &EnvironmentTable, at: &Table<'_>) -> Result<Option<DeclaredSou
         "chart" => DeclaredBy::Chart {
             values: values(table, at),
             set: set(table, at)?,
+            release: release(table, at)?,
         },
         key => {
             of_no_chart(table, at)?;
@@ -197,7 +200,11 @@ fn source(table: &EnvironmentTable, at: &Table<'_>) -> Result<Option<DeclaredSou
 
 /// Refuses what only a chart can have.
 fn of_no_chart(table: &EnvironmentTable, at: &Table<'_>) -> Result<(), Wrong> {
-    for (key, is_said) in [("values", !table.values.is_empty()), ("set", !table.set.is_empty())] {
+    for (key, is_said) in [
+        ("values", !table.values.is_empty()),
+        ("set", !table.set.is_empty()),
+        ("release", table.release.is_some()),
+    ] {
         if is_said {
             let message = format!(
                 "`{}` has `{key}` and no `chart`: name the chart that they are for",
@@ -218,6 +225,29 @@ fn values(table: &EnvironmentTable, at: &Table<'_>) -> Vec<Written<String>> {
             span: at.text.span(&[environments, name, key, Step::Item(index)]),
         })
         .collect()
+}
+
+/// The name of Helm's release.
+///
+/// Source: <https://github.com/helm/helm/blob/main/pkg/chart/common/util/validate_name.go>
+fn release(table: &EnvironmentTable, at: &Table<'_>) -> Result<Option<String>, Wrong> {
+    let Some(name) = &table.release else { return Ok(None) };
+    let is_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_name = name.len() <= 53
+        && name
+            .split('.')
+            .all(|part| part.starts_with(is_end) && part.ends_with(is_end))
+        && name.chars().all(|c| is_end(c) || matches!(c, '-' | '.'));
+    match is_name {
+        true => Ok(Some(name.clone())),
+        false => Err(at.wrong(
+            "release",
+            format!(
+                "`{}` cannot name a release of Helm: it has at most 53 lower-case letters, digits, `-` and `.`, with a letter or digit at both ends",
+                name.escape_debug()
+            ),
+        )),
+    }
 }
 
 /// The values of `set` by their whole paths, as JSON.
@@ -286,6 +316,14 @@ mod tests {
         refused(
             "[environments.dev]\n  set.a = 1\n",
             "towpath.toml:2:3: `dev` has `set` and no `chart`: name the chart that they are for",
+        );
+        refused(
+            "[environments.dev]\nrelease = \"web\"\n",
+            "towpath.toml:2:1: `dev` has `release` and no `chart`: name the chart that they are for",
+        );
+        refused(
+            "[environments.dev]\nchart = \"c\"\nrelease = \"My_web\"\n",
+            "towpath.toml:3:1: `My_web` cannot name a release of Helm: it has at most 53 lower-case letters, digits, `-` and `.`, with a letter or digit at both ends",
         );
         refused(
             "environments.dev.namespace = \"A_b\"\n",

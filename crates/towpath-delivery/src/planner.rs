@@ -29,7 +29,8 @@ use towpath_deploy::{
     render::{Renderer, release_name},
 };
 use towpath_manifest::{
-    Container, ManifestFile, Object, ObjectId, diff, sort_for_apply, with_config_hash, with_images, with_pull_secret,
+    Container, DeclaredBy, ManifestFile, Object, ObjectId, diff, sort_for_apply, with_config_hash, with_images,
+    with_pull_secret,
 };
 use towpath_types::{Clock, CommitId, EnvironmentId, RunKind};
 
@@ -216,7 +217,7 @@ impl Planner {
             None if hooks.is_empty() => Known::New,
             None => HelmTraces {
                 recorded: helm.as_deref(),
-                release: &release_name(id.project()),
+                release: &release_of(&id, file),
                 has_deployed: self.target.has_helm_deployed(&place, &objects).await?,
             }
             .known(),
@@ -441,6 +442,16 @@ fn out_of_order(id: &EnvironmentId, from: Option<&str>, file: &ProjectFile) -> O
         after.value,
         after.span.place()
     ))
+}
+
+/// The name under which Helm would have a release of an environment's chart.
+fn release_of(id: &EnvironmentId, file: &ProjectFile) -> String {
+    let said = file.layout.environments.get(id.environment());
+    let said = match said.and_then(|said| said.source.as_ref()).map(|source| &source.by) {
+        Some(DeclaredBy::Chart { release, .. }) => release.clone(),
+        Some(DeclaredBy::Nothing | DeclaredBy::Kustomize) | None => None,
+    };
+    said.unwrap_or_else(|| release_name(id.project()))
 }
 
 /// A sentence about an environment that was somewhere else.

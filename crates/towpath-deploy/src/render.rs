@@ -822,9 +822,14 @@ impl Program {
         let mut arguments: Vec<String> = self.first.iter().map(ToString::to_string).collect();
         match &environment.by {
             RenderedBy::Kustomize => arguments.push(folder_argument(&environment.folder)),
-            RenderedBy::Helm { chart, values, set } => {
+            RenderedBy::Helm {
+                chart,
+                values,
+                set,
+                release,
+            } => {
                 arguments.extend([
-                    release_name(project),
+                    release.clone().unwrap_or_else(|| release_name(project)),
                     folder_argument(chart),
                     "--namespace".into(),
                     namespace.into(),

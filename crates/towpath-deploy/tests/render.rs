@@ -6,7 +6,10 @@
 
 use std::{ffi::OsString, os::unix::fs::PermissionsExt as _, path::PathBuf};
 use towpath_deploy::render::{RenderError, RenderFailure, Rendered, Renderer};
-use towpath_manifest::{LayoutSettings, ManifestContent, ManifestFile, Tree};
+use towpath_manifest::{
+    DeclaredBy, DeclaredEnvironment, DeclaredSource, LayoutSettings, ManifestContent, ManifestFile, SourceFile, Span,
+    Tree, Written,
+};
 use towpath_testkit::{Absent, skipped};
 
 /// A renderer that finds `program` and none of the other two, so that it is certain which one ran.
@@ -255,6 +258,55 @@ const SMALL_CHART: &str = "apiVersion: v2\nname: shop\nversion: 1.0.0\n";
 
 fn secret(name: &str, value: &str) -> String {
     format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData:\n  value: {value}\n")
+}
+
+#[tokio::test]
+async fn a_chart_may_have_another_release_name_than_the_project() {
+    let Some(world) = World::with("a_chart_may_have_another_release_name_than_the_project", "helm") else {
+        return;
+    };
+    let span = Span::new(&SourceFile::new("towpath.toml", "x"), 0..1);
+    let declared = |release: Option<&str>| LayoutSettings {
+        environments: [(
+            "dev".to_string(),
+            DeclaredEnvironment {
+                span: span.clone(),
+                kube_context: None,
+                namespace: None,
+                source: Some(DeclaredSource {
+                    folder: Written {
+                        value: "chart".to_string(),
+                        span: span.clone(),
+                    },
+                    by: DeclaredBy::Chart {
+                        values: Vec::new(),
+                        set: std::collections::BTreeMap::new(),
+                        release: release.map(str::to_string),
+                    },
+                }),
+                protected: None,
+                after: None,
+                jobs: None,
+                cron_jobs: None,
+            },
+        )]
+        .into(),
+        ..LayoutSettings::default()
+    };
+    let config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .Release.Name }}-web}\n";
+    for (release, expect) in [(None, "shop-web"), (Some("legacy"), "legacy-web")] {
+        let files = vec![
+            ManifestFile::text("chart/Chart.yaml", SMALL_CHART),
+            ManifestFile::text("chart/templates/web.yaml", config),
+        ];
+        let settings = declared(release);
+        let rendered = world
+            .renderer
+            .render(files, &settings, "shop", None, |_, _| "x".into())
+            .await;
+        let texts: Vec<&str> = rendered.files.iter().map(|(_, text)| text.as_str()).collect();
+        assert!(texts.concat().contains(&format!("name: {expect}")), "{texts:?}");
+    }
 }
 
 #[tokio::test]

@@ -322,6 +322,7 @@ mod tests {
                         chart: folder.into(),
                         values: Vec::new(),
                         set: Vec::new(),
+                        release: None,
                     },
                     true,
                 ),

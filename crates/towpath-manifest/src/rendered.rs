@@ -135,6 +135,7 @@ mod tests {
             chart: ".k8s/live/dev".into(),
             values: Vec::new(),
             set: Vec::new(),
+            release: None,
         })
     }
 

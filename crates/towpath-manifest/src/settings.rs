@@ -67,6 +67,8 @@ pub enum DeclaredBy {
         values: Vec<Written<String>>,
         /// Single values by their path in the chart's values, as JSON. They override the files.
         set: BTreeMap<String, String>,
+        /// The name of Helm's release, if it is not that of the project.
+        release: Option<String>,
     },
 }
 

@@ -78,13 +78,14 @@ fn declare(
     let made_from = match &source.by {
         DeclaredBy::Nothing => Source::Folder(folder.clone()),
         DeclaredBy::Kustomize => rendered(RenderedBy::Kustomize),
-        DeclaredBy::Chart { values, set } => rendered(RenderedBy::Helm {
+        DeclaredBy::Chart { values, set, release } => rendered(RenderedBy::Helm {
             chart: folder.clone(),
             values: values
                 .iter()
                 .map(|path| values_file(path, &folder, files, &mut faults))
                 .collect(),
             set: set.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            release: release.clone(),
         }),
     };
     if faults.is_empty() {

@@ -247,6 +247,7 @@ impl DotK8s {
                     chart: chart.to_string(),
                     values,
                     set: Vec::new(),
+                    release: None,
                 },
             },
         );

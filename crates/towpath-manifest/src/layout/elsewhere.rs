@@ -498,6 +498,7 @@ fn chart_group(chart: &str, values: &Values<'_>, files: &BTreeMap<&str, &str>) -
             chart: chart.to_string(),
             values,
             set: Vec::new(),
+            release: None,
         };
         rendered(name, chart, by)
     };

@@ -66,6 +66,8 @@ pub enum RenderedBy {
         values: Vec<String>,
         /// Single values that override the files: the path in the values, and the value as JSON.
         set: Vec<(String, String)>,
+        /// The name of the release; the default is the project's.
+        release: Option<String>,
     },
 }
 
@@ -116,8 +118,16 @@ impl fmt::Display for Source {
             Self::Folder(folder) => write!(f, "manifests in {folder}"),
             Self::Rendered(RenderedEnvironment { folder, by, .. }) => match by {
                 RenderedBy::Kustomize => write!(f, "kustomize {folder}"),
-                RenderedBy::Helm { chart, values, set } => {
+                RenderedBy::Helm {
+                    chart,
+                    values,
+                    set,
+                    release,
+                } => {
                     write!(f, "helm {chart}")?;
+                    if let Some(release) = release {
+                        write!(f, " as {release}")?;
+                    }
                     if !values.is_empty() {
                         write!(f, " with {}", values.join(", "))?;
                     }

@@ -511,6 +511,7 @@ fn a_table_says_it_all() {
     let chart = DeclaredBy::Chart {
         values: vec![written("./settings/staging.yaml".to_string())],
         set: BTreeMap::from([("replicas".to_string(), "2".to_string())]),
+        release: None,
     };
     let staging = DeclaredEnvironment {
         kube_context: Some(written("live".to_string())),
@@ -608,6 +609,7 @@ fn what_a_table_names_has_to_be_there() {
     let chart = |values: &str| DeclaredBy::Chart {
         values: vec![written(values.to_string())],
         set: BTreeMap::new(),
+        release: None,
     };
     let declared = |table: DeclaredEnvironment| tables(&[("dev", table)]);
     for (table, code, says) in [
