@@ -53,6 +53,16 @@ impl Git {
     }
 }
 
+/// A path as `git fast-import` reads one that may hold a line break.
+fn quoted(path: &str) -> String {
+    let escaped = path.chars().map(|c| match c {
+        '"' | '\\' => format!("\\{c}"),
+        c if c.is_ascii_control() => format!("\\{:03o}", u32::from(c)),
+        c => c.to_string(),
+    });
+    format!("\"{}\"", escaped.collect::<String>())
+}
+
 impl Subject for Git {
     fn forge(&self) -> &dyn Forge {
         &self.forge
@@ -76,14 +86,15 @@ impl Subject for Git {
                 Change::Link(path, target) => (path, "120000", target.as_bytes()),
                 Change::Submodule(path) => {
                     let commit = "0123456789012345678901234567890123456789";
-                    stream.extend(format!("M 160000 {commit} {path}\n").bytes());
+                    stream.extend(format!("M 160000 {commit} {}\n", quoted(path)).bytes());
                     continue;
                 }
                 Change::Removed(path) => {
-                    stream.extend(format!("D {path}\n").bytes());
+                    stream.extend(format!("D {}\n", quoted(path)).bytes());
                     continue;
                 }
             };
+            let path = quoted(path);
             stream.extend(format!("M {mode} inline {path}\ndata {}\n", content.len()).bytes());
             stream.extend_from_slice(content);
             stream.push(b'\n');
