@@ -262,7 +262,7 @@ fn read_file(
     let (documents, wrong) = parse(source, &options);
     let has_values = has_secret(source.text());
     // The line that is wrong may hold a value.
-    let conceal = |diagnostic: Diagnostic| match has_values {
+    let conceal = |diagnostic: Diagnostic| match has_values && diagnostic.code != "manifest::encrypted" {
         true => diagnostic.concealed(),
         false => diagnostic,
     };
