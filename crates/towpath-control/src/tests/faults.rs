@@ -19,8 +19,8 @@ async fn a_killed_servers_job_is_taken_up_and_ends_once() {
     second.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_whose_environment_vanished_while_no_server_ran_errs() {
+/// A world whose only server was killed while the job `test` worked, and the node of that job.
+async fn killed_in_a_step() -> (World, NodeId) {
     let world = World::new().await;
     let first = world.start();
     first.push_config(&world, CHAIN).await;
@@ -37,6 +37,12 @@ async fn a_job_whose_environment_vanished_while_no_server_ran_errs() {
     };
     first.agents.report(node, report).await.unwrap();
     first.kill();
+    (world, node)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_whose_environment_vanished_while_no_server_ran_errs() {
+    let (world, node) = killed_in_a_step().await;
     world.engine.vanish(&node);
     let second = world.start();
     let job = world.job("test", &[JobStatus::Ended(Outcome::Errored)]).await;
@@ -48,22 +54,7 @@ async fn a_job_whose_environment_vanished_while_no_server_ran_errs() {
 /// the end, and the server that had the job takes the environment away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_ends_while_it_is_taken_over_keeps_its_outcome() {
-    let world = World::new().await;
-    let first = world.start();
-    first.push_config(&world, CHAIN).await;
-    let job = world.job("test", &[JobStatus::Running]).await;
-    let node = first.agent_begins(&world, &job).await;
-    let report = towpath_protocol::SequencedReport {
-        sequence: 0,
-        report: towpath_protocol::Report::StepStarted {
-            step: 0,
-            name: "work".into(),
-            command: None,
-            at: world.clock.now(),
-        },
-    };
-    first.agents.report(node, report).await.unwrap();
-    first.kill();
+    let (world, node) = killed_in_a_step().await;
     world.engine.set_outage(Some("starting"));
     let asked = world.engine.calls().state;
     let second = world.start();

@@ -150,6 +150,7 @@ impl Found {
         let mut tables = BTreeMap::new();
         for built in &self.dockerfiles {
             let Some((image, _)) = &built.image else { continue };
+            // The names come from references that were read.
             let Ok(reference) = image.parse::<ImageReference>() else {
                 continue;
             };
